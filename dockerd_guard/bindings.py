@@ -1,0 +1,88 @@
+"""The vocabulary: where the Docker API accepts connections. No I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import StrEnum
+from typing import NamedTuple
+
+from dockerd_guard.source import Location
+
+
+class Scope(StrEnum):
+    """How far a binding reaches, nearest first."""
+
+    UNIX = "unix"
+    LOOPBACK = "loopback"
+    ADDRESS = "address"
+    WILDCARD = "wildcard"
+
+
+class Tls(StrEnum):
+    """What a client must show: nothing, nothing but the wish for TLS, or a certificate."""
+
+    NONE = "none"
+    SERVER = "server"
+    MUTUAL = "mutual"
+
+
+class Via(StrEnum):
+    """How a binding came to be."""
+
+    FLAG = "flag"
+    DAEMON_JSON = "daemon.json"
+    SOCKET_UNIT = "socket-unit"
+    DEFAULT = "default"
+
+
+class Binding(NamedTuple):
+    """One place where the API accepts connections, after everything is resolved.
+
+    `address` is in dockerd's own syntax: `unix:///run/docker.sock`, `unix://@abstract`,
+    `tcp://127.0.0.1:2375`, `tcp://[::]:2375`, `vsock://2:2375`. It never is `fd://`.
+    `source` is None where nothing was written (a default without any file).
+    """
+
+    address: str
+    scope: Scope
+    tls: Tls
+    via: Via
+    source: Location | None = None
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is reached through TCP/IP."""
+        return self.address.startswith("tcp://")
+
+
+def split_host_port(address: str) -> tuple[str, str]:
+    """Split what follows `tcp://` into host and port; an IPv6 host comes without its brackets."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return host.strip("[]"), port
+
+
+def scope_of(address: str) -> Scope:
+    """Tell how far an address in dockerd's syntax reaches.
+
+    A host name is an `address`: what it resolves to is not in the text (net.LookupIP in
+    moby's daemon/listeners). Only `localhost`, which Go and glibc both keep on loopback, and the
+    numeric forms are sure. `0` and its like are left to the resolver, which makes them 0.0.0.0.
+    """
+    if not address.startswith("tcp://"):
+        return Scope.ADDRESS if address.startswith("vsock:") else Scope.UNIX
+    host, _ = split_host_port(address)
+    if host == "localhost":
+        return Scope.LOOPBACK
+    host = host.partition("%")[0]
+    if host in ("", "0", "0x0", "0.0", "0.0.0"):
+        return Scope.WILDCARD
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return Scope.ADDRESS
+    mapped = getattr(ip, "ipv4_mapped", None)
+    if mapped is not None:
+        ip = mapped
+    if ip.is_unspecified:
+        return Scope.WILDCARD
+    return Scope.LOOPBACK if ip.is_loopback else Scope.ADDRESS

@@ -1,0 +1,320 @@
+"""A host's files below any root directory: the only way in for everything that reads.
+
+Links are followed as if the root were `/`, as in a chroot: an absolute target starts at the root
+again and `..` stops there, so nothing outside is ever read. Each directory is opened from its
+parent's descriptor without following links, so a directory swapped for a link meanwhile cannot
+lead out either.
+
+One Tree is one look at the host: what was seen once is not asked again, so all stages of a pass
+judge the same files. `changes` are laid over it, to see what a plan would make of the host.
+`consulted` names every path that mattered, which is what an agent has to watch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple, Self
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+"""No configuration file is larger; a larger one is an error, not a long wait."""
+
+MAX_LINKS = 40
+"""As in the kernel (MAXSYMLINKS)."""
+
+
+class Unreadable(Exception):
+    """A file that is there and cannot be read as one: its path, and why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class Entry(NamedTuple):
+    """What stands at a path: the path inside the root without any links, and what stat(2) says."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_character_device(self) -> bool:
+        return stat.S_ISCHR(self.mode)
+
+    @property
+    def kind(self) -> str:
+        """In words, for messages."""
+        words = (
+            (stat.S_ISREG, "regular file"),
+            (stat.S_ISDIR, "directory"),
+            (stat.S_ISLNK, "symbolic link"),
+            (stat.S_ISFIFO, "FIFO"),
+            (stat.S_ISSOCK, "socket"),
+            (stat.S_ISCHR, "character device"),
+            (stat.S_ISBLK, "block device"),
+        )
+        return next((word for test, word in words if test(self.mode)), "unknown file type")
+
+
+NO_CHANGES: Mapping[str, bytes | None] = MappingProxyType({})
+
+
+class Tree:
+    """One look at the files below `root`, with `changes` (path without links: content, or None
+    for a file taken away) laid over them.
+
+    >>> with Tree("/srv/images/host1") as tree:
+    ...     tree.read("/etc/docker/daemon.json")
+    """
+
+    def __init__(self, root: str = "/", changes: Mapping[str, bytes | None] = NO_CHANGES) -> None:
+        """Open the root; raises OSError when there is no such directory."""
+        self.root = root
+        self.changes = dict(changes)
+        self.consulted: set[str] = set()
+        self._directories: dict[str, int] = {
+            "": os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+        }
+        self._entries: dict[str, Entry | None] = {}
+        self._targets: dict[str, str] = {}
+        self._contents: dict[str, bytes] = {}
+        self._new_directories = {parent for path in self.changes if self.changes[path] is not None
+                                 for parent in _parents(path)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the directories back; values already handed out stay good."""
+        while self._directories:
+            _, fd = self._directories.popitem()
+            os.close(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.close()
+
+    def changed(self, changes: Mapping[str, bytes | None]) -> Tree:
+        """Take a new look at the same root with these changes laid over."""
+        return Tree(self.root, {**self.changes, **changes})
+
+    def resolve(self, path: str, *, follow: bool = True) -> str | None:
+        """Give the path without links, or None where it leads nowhere (also a loop of links).
+
+        With `follow=False` a link at the very end stays. What it leads to may not exist when
+        only the last part is missing: `/etc/new.conf` resolves as long as `/etc` does.
+        """
+        todo = path.split("/")[::-1]
+        here = ""
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                here = here.rpartition("/")[0]
+                continue
+            here_name = f"{here}/{name}"
+            if not todo and not follow:
+                return here_name
+            entry = self._lstat(here_name)
+            if entry is None:
+                return None if any(part not in ("", ".") for part in todo) else here_name
+            if entry.is_link:
+                links += 1
+                if links > MAX_LINKS:
+                    return None
+                target = self._readlink(here_name)
+                todo += target.split("/")[::-1]
+                if target.startswith("/"):
+                    here = ""
+                continue
+            if todo and not entry.is_directory and any(part not in ("", ".") for part in todo):
+                return None
+            here = here_name
+        return here or "/"
+
+    def stat(self, path: str, *, follow: bool = True) -> Entry | None:
+        """What stands at the path, or None for nothing (also a dangling link when following)."""
+        where = self.resolve(path, follow=follow)
+        return None if where is None else self._lstat("" if where == "/" else where)
+
+    def readlink(self, path: str) -> str | None:
+        """The text of the link at the path, or None where there is no link."""
+        where = self.resolve(path, follow=False)
+        if where is None:
+            return None
+        entry = self._lstat(where)
+        return self._readlink(where) if entry is not None and entry.is_link else None
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """The names in a directory, sorted by byte; none where there is no such directory.
+
+        Raises Unreadable for a directory we may not list.
+        """
+        where = self.resolve(path)
+        if where is None:
+            return ()
+        where = "" if where == "/" else where
+        entry = self._lstat(where)
+        if entry is None or not entry.is_directory:
+            return ()
+        found: set[str] = set()
+        fd = self._directory(where)
+        if fd is not None:
+            try:
+                # O_PATH descriptors cannot be listed; "." of one is that very directory.
+                listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+            except OSError as error:
+                raise Unreadable(where or "/", _words(error)) from None
+            try:
+                found.update(os.listdir(listing))
+            finally:
+                os.close(listing)
+        prefix = where + "/"
+        for changed, content in self.changes.items():
+            if changed.startswith(prefix):
+                name, deeper, _ = changed[len(prefix):].partition("/")
+                if content is not None:
+                    found.add(name)
+                elif not deeper:
+                    found.discard(name)
+        return tuple(sorted(found, key=os.fsencode))
+
+    def read(self, path: str) -> bytes:
+        """The content of a regular file.
+
+        Raises FileNotFoundError for nothing there, Unreadable for anything that is no regular
+        file, is larger than MAX_FILE_BYTES or may not be read. Never blocks on a FIFO.
+        """
+        where = self.resolve(path)
+        if where is None or (entry := self._lstat("" if where == "/" else where)) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if where in self._contents:
+            return self._contents[where]
+        if (content := self.changes.get(where)) is None:
+            content = self._read(path, where, entry)
+        self._contents[where] = content
+        return content
+
+    def _read(self, path: str, where: str, entry: Entry) -> bytes:
+        if not entry.is_file:
+            raise Unreadable(path, f"is a {entry.kind}, not a regular file")
+        parent, _, name = where.rpartition("/")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, dir_fd=self._directory(parent))
+        except OSError as error:
+            raise Unreadable(path, _words(error)) from None
+        with open(fd, "rb", buffering=0) as file:
+            # It may have been replaced since it was looked at.
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Unreadable(path, "is not a regular file")
+            chunks: list[bytes] = []
+            length = 0
+            try:
+                while chunk := file.read(MAX_FILE_BYTES + 1 - length):
+                    chunks.append(chunk)
+                    length += len(chunk)
+                    if length > MAX_FILE_BYTES:
+                        raise Unreadable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+            except OSError as error:
+                raise Unreadable(path, _words(error)) from None
+            return b"".join(chunks)
+
+    def _directory(self, where: str) -> int | None:
+        """A descriptor of the directory at a path without links; None where it is only planned."""
+        if where in self._directories:
+            return self._directories[where]
+        parent, _, name = where.rpartition("/")
+        above = self._directory(parent)
+        if above is None:
+            return None
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, dir_fd=above)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise Unreadable(where, _words(error)) from None
+        self._directories[where] = fd
+        return fd
+
+    def _lstat(self, where: str) -> Entry | None:
+        if where in self._entries:
+            return self._entries[where]
+        self.consulted.add(where or "/")
+        entry: Entry | None = None
+        if where in self.changes:
+            content = self.changes[where]
+            if content is not None:
+                entry = Entry(where, stat.S_IFREG | 0o644, 0, 0, len(content), 0)
+        else:
+            entry = self._lstat_on_disk(where)
+            if entry is None and where in self._new_directories:
+                entry = Entry(where, stat.S_IFDIR | 0o755, 0, 0, 0, 0)
+        self._entries[where] = entry
+        return entry
+
+    def _lstat_on_disk(self, where: str) -> Entry | None:
+        parent, _, name = where.rpartition("/")
+        try:
+            if not where:
+                status = os.fstat(self._directories[""])
+            else:
+                above = self._directory(parent)
+                if above is None:
+                    return None
+                status = os.stat(name, dir_fd=above, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise Unreadable(where, _words(error)) from None
+        return Entry(where or "/", status.st_mode, status.st_uid, status.st_gid, status.st_size,
+                     status.st_mtime_ns)
+
+    def _readlink(self, where: str) -> str:
+        if where not in self._targets:
+            parent, _, name = where.rpartition("/")
+            try:
+                self._targets[where] = os.readlink(name, dir_fd=self._directory(parent))
+            except OSError as error:
+                raise Unreadable(where, _words(error)) from None
+        return self._targets[where]
+
+
+def _words(error: OSError) -> str:
+    return f"cannot be read: {os.strerror(error.errno or errno.EIO)}"
+
+
+def _parents(path: str) -> list[str]:
+    found = []
+    while path := path.rpartition("/")[0]:
+        found.append(path)
+    return found
