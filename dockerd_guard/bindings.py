@@ -54,6 +54,40 @@ class Binding(NamedTuple):
         """Whether it is reached through TCP/IP."""
         return self.address.startswith("tcp://")
 
+    @property
+    def key(self) -> str:
+        """What two spellings of one place have in common."""
+        return key_of(self.address)
+
+
+def key_of(address: str) -> str:
+    """Give the one name of a place, to compare what several layers call differently.
+
+    `/var/run` is a link to `/run` (systemd rewrites it likewise). Both wildcards are one place:
+    Go listens on a dual-stack `[::]` when told `0.0.0.0` (net/ipsock_posix.go,
+    favoriteAddrFamily), and so does systemd for a bare port. `localhost` is 127.0.0.1, the first
+    that Go tries.
+
+    >>> key_of("unix:///var/run/docker.sock"), key_of("tcp://[::]:2375")
+    ('unix:///run/docker.sock', 'tcp://*:2375')
+    """
+    if address.startswith("unix:///var/run/"):
+        return "unix:///run/" + address.removeprefix("unix:///var/run/")
+    if not address.startswith("tcp://"):
+        return address
+    host, port = split_host_port(address)
+    if scope_of(address) is Scope.WILDCARD:
+        host = "*"
+    elif host == "localhost":
+        host = "127.0.0.1"
+    else:
+        try:
+            ip = ipaddress.ip_address(host)
+            host = str(getattr(ip, "ipv4_mapped", None) or ip)
+        except ValueError:
+            host = host.lower()
+    return f"tcp://{host}:{port.lstrip('0') or '0'}"
+
 
 def split_host_port(address: str) -> tuple[str, str]:
     """Split what follows `tcp://` into host and port; an IPv6 host comes without its brackets."""

@@ -128,6 +128,8 @@ class Tree:
         With `follow=False` a link at the very end stays. What it leads to may not exist when
         only the last part is missing: `/etc/new.conf` resolves as long as `/etc` does.
         """
+        if "\0" in path:
+            return None
         todo = path.split("/")[::-1]
         here = ""
         links = 0

@@ -1,0 +1,128 @@
+"""What was seen of a host: the four layers, and what each was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from dockerd_guard.bindings import Binding
+from dockerd_guard.source import Location
+
+if TYPE_CHECKING:
+    from dockerd_guard.dockerd.daemon import Daemon
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.systemd.environment import Argument, Environment
+    from dockerd_guard.systemd.units import Service, Socket
+    from dockerd_guard.tree import Tree
+
+CONFIGURED = "configured"
+LOADED = "loaded"
+RUNNING = "running"
+LISTENING = "listening"
+LAYERS = (CONFIGURED, LOADED, RUNNING, LISTENING)
+"""Their order is the way of a change: written, loaded, started with, listening."""
+
+
+class Layer(NamedTuple):
+    """One view of where the Docker API listens.
+
+    `starts`: would systemd load it and dockerd accept it; else `refused_by` is `systemd` or
+    `dockerd` and `reason` says it in their words. `argv` is what execve(2) gets. `hosts` are as
+    this dockerd normalises them; where it does not start, everything that is written.
+    `reason` may also say what could not be told (a wrapper that text cannot see through).
+    """
+
+    name: str
+    starts: bool
+    refused_by: str | None
+    reason: str | None
+    argv: tuple[str, ...]
+    hosts: tuple[str, ...]
+    bindings: tuple[Binding, ...]
+
+
+class Configured(NamedTuple):
+    """The configured layer and what it was read from."""
+
+    layer: Layer
+    service: Service
+    sockets: tuple[Socket, ...]
+    environment: Environment
+    arguments: tuple[Argument, ...]
+    daemon: Daemon
+    systemd_version: int
+    dockerd_version: Version
+
+
+class Loaded(NamedTuple):
+    """The loaded layer: what PID 1 has in memory, and the state of the units."""
+
+    layer: Layer
+    service: Service
+    sockets: tuple[Socket, ...]
+    arguments: tuple[Argument, ...]
+    daemon: Daemon
+    active_state: str
+    main_pid: int
+    need_daemon_reload: bool
+    socket_states: Mapping[str, str]
+    dependents: tuple[str, ...]
+    """Units that stop when docker.service stops (RequiredBy=, BoundBy=, ConsistsOf=), and run now."""
+
+
+class Process(NamedTuple):
+    """One dockerd process. `started_ns` is its start by the wall clock, `unit` its systemd unit or ""."""
+
+    pid: int
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    started_ns: int
+    unit: str
+
+
+class Running(NamedTuple):
+    """The running layer: what the dockerd process of docker.service was started with.
+
+    `others` are dockerd processes of this host that docker.service did not start, each with the
+    sockets it listens on.
+    """
+
+    layer: Layer
+    process: Process
+    daemon: Daemon
+    others: tuple[tuple[Process, tuple[Binding, ...]], ...] = ()
+
+
+class Listening(NamedTuple):
+    """The listening layer: the sockets the kernel holds for it.
+
+    `held_by_systemd` are the addresses that PID 1 holds for a socket unit; while docker.service
+    is down, a connection to one of them starts it.
+    """
+
+    layer: Layer
+    held_by_systemd: tuple[str, ...] = ()
+
+
+class Trouble(NamedTuple):
+    """A question that could not be answered: what it was about, and why not."""
+
+    location: Location
+    text: str
+
+
+class Observation(NamedTuple):
+    """One look at a host. The live layers are None where there is nothing to ask (`--root`)."""
+
+    tree: Tree
+    configured: Configured
+    loaded: Loaded | None = None
+    running: Running | None = None
+    listening: Listening | None = None
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that are there, in the order of LAYERS."""
+        parts = (self.configured, self.loaded, self.running, self.listening)
+        return tuple(part.layer for part in parts if part is not None)
