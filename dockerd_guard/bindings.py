@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from enum import StrEnum
 from typing import NamedTuple
@@ -57,36 +58,7 @@ class Binding(NamedTuple):
     @property
     def key(self) -> str:
         """What two spellings of one place have in common."""
-        return key_of(self.address)
-
-
-def key_of(address: str) -> str:
-    """Give the one name of a place, to compare what several layers call differently.
-
-    `/var/run` is a link to `/run` (systemd rewrites it likewise). Both wildcards are one place:
-    Go listens on a dual-stack `[::]` when told `0.0.0.0` (net/ipsock_posix.go,
-    favoriteAddrFamily), and so does systemd for a bare port. `localhost` is 127.0.0.1, the first
-    that Go tries.
-
-    >>> key_of("unix:///var/run/docker.sock"), key_of("tcp://[::]:2375")
-    ('unix:///run/docker.sock', 'tcp://*:2375')
-    """
-    if address.startswith("unix:///var/run/"):
-        return "unix:///run/" + address.removeprefix("unix:///var/run/")
-    if not address.startswith("tcp://"):
-        return address
-    host, port = split_host_port(address)
-    if scope_of(address) is Scope.WILDCARD:
-        host = "*"
-    elif host == "localhost":
-        host = "127.0.0.1"
-    else:
-        try:
-            ip = ipaddress.ip_address(host)
-            host = str(getattr(ip, "ipv4_mapped", None) or ip)
-        except ValueError:
-            host = host.lower()
-    return f"tcp://{host}:{port.lstrip('0') or '0'}"
+        return canonical(self.address)
 
 
 def split_host_port(address: str) -> tuple[str, str]:
@@ -120,3 +92,28 @@ def scope_of(address: str) -> Scope:
     if ip.is_unspecified:
         return Scope.WILDCARD
     return Scope.LOOPBACK if ip.is_loopback else Scope.ADDRESS
+
+
+def canonical(address: str) -> str:
+    """One spelling for one place, to compare addresses by (not to give to dockerd).
+
+    `/var/run` is `/run` (systemd's tmpfiles.d/legacy.conf, Debian since 7); `localhost` is
+    127.0.0.1 (Go's net.Listen prefers IPv4); a wildcard of either family is `*`, since Go listens on
+    both families for either of them (favoriteAddrFamily in its net/ipsock_posix.go).
+    """
+    if address.startswith("unix:///"):
+        path = "/" + "/".join(part for part in address[7:].split("/") if part not in ("", "."))
+        return "unix:///run/" + path[9:] if path.startswith("/var/run/") else "unix://" + path
+    if not address.startswith("tcp://"):
+        return address
+    host, port = split_host_port(address)
+    if scope_of(address) is Scope.WILDCARD:
+        host = "*"
+    elif host == "localhost":
+        host = "127.0.0.1"
+    else:
+        with contextlib.suppress(ValueError):
+            ip = ipaddress.ip_address(host)
+            ip = getattr(ip, "ipv4_mapped", None) or ip
+            host = f"[{ip}]" if ip.version == 6 else str(ip)
+    return f"tcp://{host.lower()}:{port.lstrip('0') or '0'}"
