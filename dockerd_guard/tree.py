@@ -7,7 +7,8 @@ lead out either.
 
 One Tree is one look at the host: what was seen once is not asked again, so all stages of a pass
 judge the same files. `changes` are laid over it, to see what a plan would make of the host.
-`consulted` names every path that mattered, which is what an agent has to watch.
+`consulted` names every path that mattered and `listed` every directory whose names did, which is
+what an agent has to watch.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Tree:
         self.root = root
         self.changes = dict(changes)
         self.consulted: set[str] = set()
+        self.listed: set[str] = set()
         self._directories: dict[str, int] = {
             "": os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
         }
@@ -181,6 +183,7 @@ class Tree:
         where = self.resolve(path)
         if where is None:
             return ()
+        self.listed.add(where)
         where = "" if where == "/" else where
         entry = self._lstat(where)
         if entry is None or not entry.is_directory:

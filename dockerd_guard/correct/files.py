@@ -1,0 +1,99 @@
+"""The only hands that write: one file at a time, whole or not at all.
+
+Write to a temporary name beside the target, fsync, rename, fsync the directory (rename(2) replaces
+atomically). Directories are opened one by one without following links, so that nobody can turn
+a directory into a link under our feet and have root write elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+
+TEMPORARY_PREFIX = ".dockerd-guard."
+"""systemd ignores names that begin with a dot (src/basic/dirent-util.c, hidden_or_backup_file)."""
+
+FILE_MODE = 0o644
+DIRECTORY_MODE = 0o755
+
+
+def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
+    """Put `content` at an absolute path without links, making missing directories. Raises OSError."""
+    directory, _, name = path.rpartition("/")
+    with _directory(directory, make=True) as fd:
+        temporary = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=fd)
+            raise
+        os.fsync(fd)
+
+
+def remove(path: str) -> None:
+    """Take a file away, and its directory when that leaves it empty. Raises OSError."""
+    directory, _, name = path.rpartition("/")
+    try:
+        with _directory(directory) as fd:
+            os.unlink(name, dir_fd=fd)
+            os.fsync(fd)
+    except FileNotFoundError:
+        return
+    parent, _, last = directory.rpartition("/")
+    if last.endswith(".d"):
+        with _directory(parent) as fd, contextlib.suppress(OSError):
+            os.rmdir(last, dir_fd=fd)
+            os.fsync(fd)
+
+
+def put(path: str, content: bytes | None) -> None:
+    """Make the file be as wanted: with this content, or not there."""
+    if content is None:
+        remove(path)
+    else:
+        write(path, content)
+
+
+def sweep(directory: str) -> None:
+    """Take away temporary files that a crash left in a directory."""
+    try:
+        with _directory(directory) as fd:
+            for name in os.listdir(fd):
+                if name.startswith(TEMPORARY_PREFIX):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=fd)
+    except OSError:
+        return
+
+
+@contextlib.contextmanager
+def _directory(path: str, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a directory, reached without following any link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open("/", flags)
+    try:
+        for name in path.split("/"):
+            if not name:
+                continue
+            try:
+                below = os.open(name, flags, dir_fd=fd)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                os.mkdir(name, DIRECTORY_MODE, dir_fd=fd)
+                os.fsync(fd)
+                below = os.open(name, flags, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)

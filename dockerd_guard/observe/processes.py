@@ -1,0 +1,165 @@
+"""What the kernel tells by proc(5): processes, and who holds which listening socket.
+
+Socket diagnosis by netlink (ss -l) would say the same; /proc needs no binary format of ours, and
+reads the sockets of another network namespace through /proc/PID/net.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dockerd_guard.observe.observation import Process
+
+MAX_PROC_BYTES = 4 * 1024 * 1024
+"""A command line or environment larger than this is cut; the kernel allows 2 MiB by default."""
+
+TCP_LISTEN = "0A"
+"""st of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
+
+UNIX_ACCEPTS_CONNECTIONS = 1 << 16
+"""Flags of a listening socket in /proc/net/unix (__SO_ACCEPTCON, include/linux/net.h)."""
+
+DAEMON_NAMES = ("dockerd", "docker", "docker-current", "dockerd-current", "docker-containe", "dockerd-ce")
+"""comm of the daemon, cut to 15 characters by the kernel; `docker` only with `daemon` or `-d`."""
+
+
+class Held(NamedTuple):
+    """A listening stream socket: its address in dockerd's syntax, and the kernel's inode number."""
+
+    address: str
+    inode: int
+
+
+def listening_sockets(pid: int) -> tuple[Held, ...]:
+    """All listening stream sockets in the network namespace of a process. Empty when it is gone."""
+    return (*_tcp(pid, "tcp", socket.AF_INET), *_tcp(pid, "tcp6", socket.AF_INET6), *_unix(pid))
+
+
+def sockets_held_by(pid: int) -> frozenset[int]:
+    """The inode numbers of all sockets a process has open.
+
+    Raises PermissionError where we may not look (CAP_SYS_PTRACE). Empty when it is gone.
+    """
+    inodes = set()
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    target = os.readlink(entry.path)
+                    if target.startswith("socket:["):
+                        inodes.add(int(target[8:-1]))
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    return frozenset(inodes)
+
+
+def read_process(pid: int) -> Process | None:
+    """One process, or None when it is gone or we may not look."""
+    try:
+        status = _read(pid, "stat")
+        argv = _words(_read(pid, "cmdline"))
+        environ = dict(
+            word.split("=", 1) for word in _words(_read(pid, "environ")) if "=" in word
+        )
+        cgroup = _read(pid, "cgroup").decode(errors="replace")
+    except OSError:
+        return None
+    # Field 22 counts clock ticks since boot; the name in field 2 may hold blanks and parentheses.
+    ticks = int(status.rpartition(b")")[2].split()[19])
+    return Process(pid, argv, environ, _boot_time_ns() + ticks * 10**9 // os.sysconf("SC_CLK_TCK"),
+                   _unit(cgroup))
+
+
+def daemons() -> Iterator[Process]:
+    """Every dockerd of this host: not those inside containers, which have a PID namespace of their
+    own (docker-in-docker), and not threads."""
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        pid = int(name)
+        try:
+            comm = _read(pid, "comm").decode(errors="replace").strip()
+            if comm not in DAEMON_NAMES or _in_inner_namespace(pid):
+                continue
+        except OSError:
+            continue
+        process = read_process(pid)
+        if process is not None and is_daemon(process.argv):
+            yield process
+
+
+def is_daemon(argv: tuple[str, ...]) -> bool:
+    """Tell the daemon from the client, which was one binary until Docker 1.12."""
+    if not argv:
+        return False
+    name = os.path.basename(argv[0])
+    return name.startswith("dockerd") or any(
+        word in ("daemon", "-d", "--daemon") for word in argv[1:2]
+    )
+
+
+def _in_inner_namespace(pid: int) -> bool:
+    for line in _read(pid, "status").splitlines():
+        if line.startswith(b"NSpid:"):
+            return len(line.split()) > 2
+    return False
+
+
+def _boot_time_ns() -> int:
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _unit(cgroup: str) -> str:
+    """The unit of a process, from its cgroup (systemd(1): units are directories)."""
+    for line in cgroup.splitlines():
+        for part in reversed(line.rpartition(":")[2].split("/")):
+            if part.endswith((".service", ".scope")):
+                return part
+    return ""
+
+
+def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
+    for fields in _table(pid, table):
+        if len(fields) > 9 and fields[3] == TCP_LISTEN:
+            host, _, port = fields[1].partition(":")
+            # Each 32-bit word is printed in the host's byte order (net/ipv4/tcp_ipv4.c).
+            packed = b"".join(
+                struct.pack("=I", int(host[i : i + 8], 16)) for i in range(0, len(host), 8)
+            )
+            text = socket.inet_ntop(family, packed)
+            text = f"[{text}]" if family == socket.AF_INET6 else text
+            yield Held(f"tcp://{text}:{int(port, 16)}", int(fields[9]))
+
+
+def _unix(pid: int) -> Iterator[Held]:
+    for fields in _table(pid, "unix", maxsplit=7):
+        if len(fields) == 8 and int(fields[3], 16) & UNIX_ACCEPTS_CONNECTIONS and fields[4] == "0001":
+            yield Held(f"unix://{fields[7].rstrip(chr(10))}", int(fields[6]))
+
+
+def _table(pid: int, name: str, maxsplit: int = -1) -> Iterator[list[str]]:
+    try:
+        with open(f"/proc/{pid}/net/{name}", encoding="utf-8", errors="surrogateescape") as table:
+            next(table, None)
+            for line in table:
+                yield line.split(None, maxsplit)
+    except OSError:
+        return
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read(MAX_PROC_BYTES)
+
+
+def _words(content: bytes) -> tuple[str, ...]:
+    if not content:
+        return ()
+    return tuple(word.decode("utf-8", "surrogateescape") for word in content.removesuffix(b"\0").split(b"\0"))
+

@@ -1,0 +1,144 @@
+"""The agent's voice: one structured entry per fact, in journald, through structlog.
+
+An entry goes to journald by its native protocol, so every field is a field (systemd.journal-fields(7)).
+OBJECT_SYSTEMD_UNIT= makes `journalctl -u docker` show it too, as root's word on another unit.
+Where standard error is a terminal, as in a first try by hand, a line goes there as well.
+
+Never in an entry: file contents, environment values, keys.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, MutableMapping
+from enum import StrEnum
+from typing import Any, NamedTuple, NoReturn
+
+from dockerd_guard.source import Location
+
+IDENTIFIER = "dockerd-guard"
+UNIT = "docker.service"
+
+
+class Event(StrEnum):
+    """The kinds of entries (DOCKERD_GUARD_EVENT)."""
+
+    DRIFT = "drift"
+    CORRECTED = "corrected"
+    HELD = "held"
+    CONTAINED = "contained"
+    RELEASED = "released"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled-back"
+    BLIND = "blind"
+    CONTESTED = "contested"
+    POLICY = "policy"
+
+
+class Cause(StrEnum):
+    """Why something differs (DOCKERD_GUARD_CAUSE): the host changed, or the policy did."""
+
+    DRIFT = "drift"
+    POLICY_CHANGE = "policy-change"
+
+
+class Outcome(StrEnum):
+    """What came of it (DOCKERD_GUARD_OUTCOME), in CFEngine's words."""
+
+    KEPT = "kept"
+    REPAIRED = "repaired"
+    FAILED = "failed"
+    HELD = "held"
+    PENDING = "pending"
+
+
+MESSAGE_IDS: Mapping[Event, str] = {
+    Event.DRIFT: "dee6bd790a4c44a19870ff0ba7130499",
+    Event.CORRECTED: "401b426159e741238f6e07100ffaa8ef",
+    Event.HELD: "b555933614324ad089883c0fff42644b",
+    Event.CONTAINED: "f2b89229008e4cc984ba18eba79b0df7",
+    Event.RELEASED: "07a8d1a03d574862b5574632cc5b428d",
+    Event.FAILED: "022f4d707c2e4fa6b7b2497bea7d44f9",
+    Event.ROLLED_BACK: "df167666f9754c2a9865b6d89679272f",
+    Event.BLIND: "29925e44d846459ebfce27fd27835d4c",
+    Event.CONTESTED: "a6b1c913d15c483da8669e86bad89edc",
+    Event.POLICY: "0e42ada70b5c47b5812b947bff541112",
+}
+"""One for each kind of entry; the catalog explains each (`journalctl -x`)."""
+
+PRIORITIES: Mapping[str, int] = {"critical": 2, "error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
+"""syslog(3) levels."""
+
+_LEVELS: Mapping[Event, str] = {
+    Event.DRIFT: "warning",
+    Event.CORRECTED: "notice",
+    Event.HELD: "warning",
+    Event.CONTAINED: "warning",
+    Event.RELEASED: "notice",
+    Event.FAILED: "error",
+    Event.ROLLED_BACK: "error",
+    Event.BLIND: "warning",
+    Event.CONTESTED: "critical",
+    Event.POLICY: "notice",
+}
+
+
+class Entry(NamedTuple):
+    """One fact for the journal: its kind, its text, and the fields that machines read."""
+
+    event: Event
+    message: str
+    outcome: Outcome | None = None
+    cause: Cause | None = None
+    rule: str | None = None
+    layer: str | None = None
+    socket: str | None = None
+    location: Location | None = None
+    level: str | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As journald takes them; nothing for what is not known."""
+        known = {
+            "DOCKERD_GUARD_CAUSE": self.cause,
+            "DOCKERD_GUARD_RULE": self.rule,
+            "DOCKERD_GUARD_LAYER": self.layer,
+            "DOCKERD_GUARD_SOCKET": self.socket,
+            "DOCKERD_GUARD_OUTCOME": self.outcome,
+        }
+        fields = {name: str(value) for name, value in known.items() if value is not None}
+        if self.location is not None:
+            fields["DOCKERD_GUARD_FILE"] = self.location.file
+            fields["DOCKERD_GUARD_LINE"] = str(self.location.line)
+        return {"MESSAGE_ID": MESSAGE_IDS[self.event], "DOCKERD_GUARD_EVENT": str(self.event), **fields}
+
+
+class Journal:
+    """Where the agent's entries go."""
+
+    def __init__(self) -> None:
+        """Set structlog up; nothing is opened before the first entry."""
+        import structlog
+
+        self._log = structlog.wrap_logger(None, processors=[_to_journald])
+
+    def write(self, entry: Entry) -> None:
+        """Put one entry into the journal. Never raises: no journal must not stop the guard."""
+        self._log.msg(entry.message, PRIORITY=PRIORITIES[entry.level or _LEVELS[entry.event]], **entry.fields)
+
+    def say(self, message: str, level: str = "info") -> None:
+        """Put a plain line into the journal: what the agent itself does."""
+        self._log.msg(message, PRIORITY=PRIORITIES[level])
+
+
+def _to_journald(_: object, __: str, event: MutableMapping[str, Any]) -> NoReturn:
+    import structlog
+    from pystemd import journal
+
+    message = str(event.pop("event"))
+    journal.sendv(
+        MESSAGE=message, SYSLOG_IDENTIFIER=IDENTIFIER, OBJECT_SYSTEMD_UNIT=UNIT, **event,
+    )
+    if sys.stderr.isatty():
+        print(message, file=sys.stderr, flush=True)
+    raise structlog.DropEvent
