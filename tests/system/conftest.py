@@ -1,0 +1,102 @@
+"""Fixtures: a freshly booted machine of each Debian release for every test that asks for one.
+
+A boot takes about a second, so no test inherits anything from another. With --keep the machine
+stays when the test is over, for somebody to stand in; the next run of a test takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machines import host, image
+from tests.machines.machine import Machine, wait_for
+
+TOP = Path(__file__).resolve().parents[2]
+
+JOURNALS = {
+    "the agent's journal": ("--unit=dockerd-guard.service",),
+    "docker's journal": ("--unit=docker.service", "--unit=docker.socket"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keep", action="store_true", help="leave the machine of a system test running")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if any("release" in getattr(item, "fixturenames", ()) for item in items):
+        try:
+            host.prepare_machines()
+        except host.Unfit as error:
+            pytest.exit(f"The system tests cannot run here. {error}", returncode=1)
+
+
+@pytest.fixture(params=image.RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    """A Debian release; the test runs on each."""
+    assert isinstance(request.param, str)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The .deb under test, as `make deb` left it."""
+    found = sorted((TOP / "dist").glob("dockerd-guard_*_all.deb"))
+    if len(found) != 1:
+        pytest.fail(f"dist/ holds {len(found)} packages where one is wanted: run `make deb`")
+    return found[0]
+
+
+@pytest.fixture
+def machine(release: str, package: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine just booted, with the .deb installed and the agent running (mode: observe)."""
+    with _boot(release, package, request) as machine:
+        wait_for(lambda: machine.is_active("dockerd-guard.service"), "running agent")
+        yield machine
+
+
+@pytest.fixture
+def bare_machine(release: str, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine just booted, without the package."""
+    with _boot(release, None, request) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def _boot(release: str, package: Path | None, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    keep = request.config.getoption("--keep")
+    name = f"kept-{release}" if keep else None
+    if name is not None:
+        with contextlib.suppress(LookupError):
+            Machine.attach(name).close()
+    machine = Machine.boot(release, package=package, name=name, keep=keep)
+    try:
+        yield machine
+    finally:
+        if not keep:
+            machine.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+        item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside a failure show what the machine had to say, and how to stand in it."""
+    report = yield
+    machines = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Machine)]
+    if report.failed and report.when in ("setup", "call"):
+        for machine in machines:
+            if machine.is_on:
+                for title, arguments in JOURNALS.items():
+                    shown = machine.run(["journalctl", "--boot", "--lines=60", *arguments], check=False)
+                    report.sections.append((f"{title} on {machine.name}", shown.out))
+            else:
+                report.sections.append((f"console of {machine.name}", machine.console()[-3000:]))
+            stand = f"make machine NAME=kept-{machine.release}"
+            if not item.config.getoption("--keep"):
+                stand = f"make system-test TEST='{item.nodeid}' KEEP=1; {stand}"
+            report.sections.append(("to stand in that machine", stand))
+    return report
