@@ -11,8 +11,10 @@ from dockerd_guard.source import Location
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.daemon import Daemon
     from dockerd_guard.dockerd.version import Version
-    from dockerd_guard.systemd.environment import Argument, Environment
-    from dockerd_guard.systemd.units import Service, Socket
+    from dockerd_guard.systemd.environment import Environment
+    from dockerd_guard.systemd.exec import Argument
+    from dockerd_guard.systemd.sockets import Socket
+    from dockerd_guard.systemd.units import Service
     from dockerd_guard.tree import Tree
 
 CONFIGURED = "configured"

@@ -1,0 +1,253 @@
+"""Carry a plan out: write, reload, restart where the gate allows, verify, and roll back.
+
+A working Docker is never left dead, and no file is left half changed: what was there before is
+kept until the result has been seen from outside (the kernel's sockets, an answer to a ping).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dockerd_guard.bindings import Tls, canonical
+from dockerd_guard.correct import files
+from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
+from dockerd_guard.correct.plan import Change, Plan, complies
+from dockerd_guard.correct.preflight import Preflight
+from dockerd_guard.correct.state import Intent, State
+from dockerd_guard.observe import engine
+from dockerd_guard.observe.configured import passed_by
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.policy import Policy, declared_bindings
+from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
+
+SERVICE = "docker.service"
+SOCKET = "docker.socket"
+
+VERIFY_TIMEOUT_S = 10.0
+"""How long sockets may take after systemd called dockerd started; it binds before READY=1."""
+
+VERIFY_TIMEOUT_UNNOTIFIED_S = 40.0
+"""The same where Type= is not notify: dockerd's own pause of 16 s on plain TCP is in it."""
+
+POLL_S = 0.1
+
+
+class Outcome(NamedTuple):
+    """What came of a correction.
+
+    `done`: the host complies now, seen from outside. Else `hold` says what keeps the rest back,
+    or `error` what went wrong; `rolled_back` whether everything is as it was before.
+    `steps` tells what was done, in order, for people.
+    """
+
+    done: bool
+    cost: Cost
+    steps: tuple[str, ...] = ()
+    hold: Hold | None = None
+    error: str = ""
+    rolled_back: bool = False
+
+
+class Needs(NamedTuple):
+    """What has to be done to a host, each by what was seen of it."""
+
+    changes: tuple[Change, ...]
+    reload: bool
+    restart_socket: bool
+    restart: bool
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.changes or self.reload or self.restart_socket or self.restart)
+
+
+def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
+    """Tell what has to be done, by comparing each layer with the policy."""
+    loaded = seen.loaded
+    if plan.obstacles or loaded is None:
+        return Needs((), False, False, False)
+    reload = bool(plan.changes) or not complies(loaded.layer, policy)
+    runs = seen.running is not None
+    wrong = [layer for layer in (seen.running, seen.listening)
+             if layer is not None and not complies(layer.layer, policy)]
+    failed = loaded.active_state == "failed"
+    wanted = {canonical(address) for address, _ in passed_by(
+        socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
+    held = {canonical(address) for address in seen.listening.held_by_systemd} if seen.listening else set()
+    socket_is_active = loaded.socket_states.get(SOCKET) == "active"
+    return Needs(plan.changes, reload,
+                 restart_socket=socket_is_active and wanted != held,
+                 restart=(runs and bool(wrong)) or failed)
+
+
+def correct(  # noqa: PLR0913
+    seen: Observation, plan: Plan, policy: Policy, situation: Situation, manager: Manager, state: State,
+    observe: Callable[[], Observation],
+) -> Outcome:
+    """Carry a plan out, as far as the gate allows now. Raises Unavailable when systemd goes away."""
+    return _Correction(plan, policy, situation, manager, state, observe).run(needs(seen, plan, policy))
+
+
+class _Correction:
+    """One correction under way: what it has done so far, and how to undo it."""
+
+    def __init__(  # noqa: PLR0913
+        self, plan: Plan, policy: Policy, situation: Situation, manager: Manager, state: State,
+        observe: Callable[[], Observation],
+    ) -> None:
+        self.plan = plan
+        self.policy = policy
+        self.situation = situation
+        self.manager = manager
+        self.state = state
+        self.observe = observe
+        self.steps: list[str] = []
+
+    def run(self, todo: Needs) -> Outcome:
+        restarts = todo.restart or todo.restart_socket
+        price = cost(bool(todo.changes or todo.reload), restarts, self.situation)
+        if self.plan.obstacles:
+            return Outcome(False, price, hold=Hold("; ".join(self.plan.obstacles)))
+        if not todo.anything:
+            return Outcome(True, price)
+        problems = Preflight(self.plan.after, self.policy).problems()
+        if problems:
+            return Outcome(False, price, hold=Hold("; ".join(problems)))
+        hold = may_restart(self.policy.correct, self.situation) if restarts else None
+        self.state.begin(Intent(todo.changes, datetime.now(UTC), restarts and hold is None))
+        try:
+            outcome = self._carry_out(todo, price, hold)
+        except OSError as error:
+            outcome = self._undo(todo, price, f"{error.filename or 'a file'}: {error.strerror}", restart=False)
+        self.state.finish()
+        return outcome
+
+    def _carry_out(self, todo: Needs, price: Cost, hold: Hold | None) -> Outcome:
+        for change in todo.changes:
+            files.put(change.path, change.after)
+            self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
+        if todo.reload:
+            self.manager.reload()
+            self.steps.append("systemd reloaded its units")
+            # Reload succeeds with broken units too, and NeedDaemonReload= has blind spots
+            # (systemd#4500, #31752): what counts is what systemd says it has.
+            loaded = self.observe().loaded
+            if loaded is None or not complies(loaded.layer, self.policy):
+                reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
+                return self._undo(todo, price, f"systemd loaded something else: {reason}", restart=False)
+        if not (todo.restart or todo.restart_socket):
+            return Outcome(True, price, tuple(self.steps))
+        if hold is not None:
+            return Outcome(False, price, tuple(self.steps), hold=hold)
+        if self.situation.docker_is_active:
+            self.state.count_restart(datetime.now(UTC))
+        try:
+            self._restart(with_socket=todo.restart_socket)
+            wrong = self._verify() if todo.restart else ""
+        except (JobFailed, Refused) as error:
+            wrong = str(error)
+        if wrong:
+            return self._undo(todo, price, wrong, restart=True)
+        return Outcome(True, price, tuple(self.steps))
+
+    def _restart(self, *, with_socket: bool) -> None:
+        runs = self.situation.docker_is_active
+        self.manager.reset_failed(SERVICE)
+        if not with_socket:
+            self.manager.run_job("RestartUnit", SERVICE)
+            self.steps.append(f"restarted {SERVICE}")
+            return
+        # A socket unit takes new addresses only when it starts, and will not start while its service
+        # runs: "Socket service docker.service already active, refusing." The socket goes first, else
+        # a client that comes by starts the service again.
+        self.manager.run_job("StopUnit", SOCKET)
+        if runs:
+            self.manager.run_job("StopUnit", SERVICE)
+        self.manager.reset_failed(SOCKET)
+        self.manager.run_job("StartUnit", SOCKET)
+        if runs or self._failed:
+            self.manager.run_job("StartUnit", SERVICE)
+        self.steps.append(f"restarted {SOCKET}" + (f" and {SERVICE}" if runs else ""))
+
+    @property
+    def _failed(self) -> bool:
+        return self.manager.unit(SERVICE).text("ActiveState") == "failed"
+
+    def _verify(self) -> str:
+        """Look from outside until all is as declared; in words what is not, or nothing."""
+        timeout_s = (VERIFY_TIMEOUT_S if self.plan.after.service.type in ("notify", "notify-reload")
+                     else VERIFY_TIMEOUT_UNNOTIFIED_S)
+        end = time.monotonic() + timeout_s
+        while True:
+            wrong = self._what_is_wrong()
+            if not wrong:
+                self.steps.append("every declared socket answers, and no other listens")
+                return ""
+            if time.monotonic() > end:
+                return wrong
+            time.sleep(POLL_S)
+
+    def _what_is_wrong(self) -> str:
+        seen = self.observe()
+        if seen.running is None or seen.listening is None:
+            return "dockerd does not run"
+        if not complies(seen.listening.layer, self.policy):
+            listening = ", ".join(binding.address for binding in seen.listening.layer.bindings) or "nothing"
+            return f"dockerd listens on {listening}"
+        return "; ".join(answers(self.policy))
+
+    def _undo(self, todo: Needs, price: Cost, reason: str, *, restart: bool) -> Outcome:
+        """Put the files back as they were, and dockerd too where it was restarted."""
+        errors = []
+        for change in reversed(todo.changes):
+            try:
+                files.put(change.path, change.before)
+            except OSError as error:
+                errors.append(f"{change.path}: {error.strerror}")
+        try:
+            if todo.reload:
+                self.manager.reload()
+            if restart:
+                self._restart(with_socket=todo.restart_socket)
+        except (JobFailed, Refused) as error:
+            errors.append(str(error))
+        words = reason + (f"; and in undoing it: {'; '.join(errors)}" if errors else "")
+        return Outcome(False, price, tuple(self.steps), error=words, rolled_back=not errors)
+
+
+def answers(policy: Policy) -> Iterable[str]:
+    """Try every declared socket; in words, those that do not answer as declared."""
+    for socket in declared_bindings(policy):
+        answer = engine.ping(socket.address, socket.tls)
+        if not answer.answers:
+            yield f"{socket.address} does not answer: {answer.reason}"
+        elif socket.tls is Tls.MUTUAL and answer.tls is not Tls.MUTUAL:
+            yield f"{socket.address} lets in clients without a certificate"
+
+
+def recover(state: State, manager: Manager, is_running: Callable[[], bool]) -> Sequence[str]:
+    """Undo a correction that a crash cut short, where it left dockerd dead.
+
+    Files are each whole, old or new, and the next pass brings the host to the policy from
+    wherever it is: so only a Docker that should run and does not is put back. Returns what was done.
+    """
+    intent = state.intent()
+    if intent is None:
+        return ()
+    steps = [f"found a correction of {intent.begun:%Y-%m-%d %H:%M:%S} that did not come to its end"]
+    for change in intent.changes:
+        files.sweep(change.path.rpartition("/")[0])
+    if intent.restarts and not is_running():
+        for change in reversed(intent.changes):
+            files.put(change.path, change.before)
+        manager.reload()
+        manager.reset_failed(SERVICE)
+        manager.run_job("StartUnit", SERVICE)
+        steps.append("dockerd was down: the files are as before it, and dockerd was started")
+    state.finish()
+    return steps
+
+

@@ -1,0 +1,84 @@
+"""Whether a correction may go on to a restart now, and what it would cost. Pure.
+
+A change of the files and a reload disturb nobody. A restart of docker.service may stop
+containers, and with it whatever depends on it: that is what the policy's `correct` section decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from dockerd_guard.observe.engine import Engine
+from dockerd_guard.policy import Correct, Restart
+
+
+class Cost(StrEnum):
+    """What carrying out a plan takes from the host, cheapest first."""
+
+    NOTHING = "nothing"
+    RELOAD = "reload"
+    RESTART = "restart"
+    CONTAINERS = "containers"
+
+
+class Hold(NamedTuple):
+    """What keeps a restart back, and until when (None: until something changes)."""
+
+    reason: str
+    until: datetime | None = None
+
+
+class Situation(NamedTuple):
+    """What the gate looks at: the engine's own word (None: it does not answer), active units that fall
+    with docker.service, the restarts of ours so far (oldest first), and the time, all aware."""
+
+    engine: Engine | None
+    dependents: tuple[str, ...]
+    restarts: Sequence[datetime]
+    now: datetime
+    docker_is_active: bool
+
+
+def may_restart(correct: Correct, situation: Situation) -> Hold | None:
+    """None when docker.service may be restarted now, else what holds it."""
+    if not situation.docker_is_active:
+        return None
+    if correct.restart is Restart.NEVER:
+        return Hold("the policy says `restart: never`")
+    if correct.restart is Restart.LIVE_RESTORE and (stops := what_stops(situation)):
+        return Hold(stops)
+    if correct.window is not None and not correct.window.contains(situation.now):
+        return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now))
+    budget = correct.budget
+    recent = [moment for moment in situation.restarts
+              if (situation.now - moment).total_seconds() < budget.per_s]
+    if len(recent) >= budget.restarts:
+        oldest = recent[-budget.restarts] if budget.restarts else situation.now
+        return Hold(f"the budget of {budget.restarts} restarts is used up",
+                    oldest + timedelta(seconds=budget.per_s))
+    return None
+
+
+def what_stops(situation: Situation) -> str:
+    """In words, what a restart of docker.service would stop; empty for nothing."""
+    if situation.dependents:
+        return f"{', '.join(situation.dependents)} would be stopped with docker.service"
+    engine = situation.engine
+    if engine is None:
+        return "dockerd does not answer, so whether containers would be stopped cannot be told"
+    if engine.in_swarm and engine.containers_running:
+        return "this host is in a swarm, which live-restore does not cover: its tasks would be stopped"
+    if not engine.live_restore and engine.containers_running:
+        count = engine.containers_running
+        return f"live-restore is off: {count} running container{'s' * (count != 1)} would be stopped"
+    return ""
+
+
+def cost(writes: bool, restarts: bool, situation: Situation) -> Cost:
+    """What carrying a plan out would cost."""
+    if restarts and situation.docker_is_active:
+        return Cost.CONTAINERS if what_stops(situation) else Cost.RESTART
+    return Cost.RELOAD if writes else Cost.NOTHING

@@ -1,0 +1,198 @@
+"""What would have to change on disk for the host to comply: pure, (files, policy) in, values out.
+
+The desired managed files are a function of the other files and the policy, nothing else. The
+host is read without our own files; where it complies so, they should not exist; where it does
+not, they say exactly what makes it comply. Whether they do is not taken on trust: the files are laid
+over the tree and the host is read again, with the eyes that judge it afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from dockerd_guard.bindings import Tls, canonical
+from dockerd_guard.dockerd.flags import without_flags
+from dockerd_guard.observe.configured import passed_by
+from dockerd_guard.observe.observation import Configured, Layer
+from dockerd_guard.policy import Policy, declared_bindings
+from dockerd_guard.systemd.exec import Command
+from dockerd_guard.systemd.words import quote_word
+from dockerd_guard.tree import Tree
+
+DROPIN_NAME = "zz-dockerd-guard.conf"
+"""Drop-ins apply in the order of their names alone, whatever their directory (systemd.unit(5))."""
+
+SERVICE_DROPIN = f"/etc/systemd/system/docker.service.d/{DROPIN_NAME}"
+SOCKET_DROPIN = f"/etc/systemd/system/docker.socket.d/{DROPIN_NAME}"
+OUR_FILES = (SERVICE_DROPIN, SOCKET_DROPIN)
+
+HEADER = """\
+# Written by dockerd-guard so that Docker listens where {policy} says.
+# Not to be edited: change that policy, or `dockerd-guard diff` will want it back.
+"""
+
+TLS_FLAGS = ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
+
+
+class Change(NamedTuple):
+    """One file: its path without links, its content before and after (None: not there)."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+
+    def diff(self) -> str:
+        """The change as a unified diff."""
+        old, new = (_lines(content) for content in (self.before, self.after))
+        names = ("/dev/null" if self.before is None else f"a{self.path}",
+                 "/dev/null" if self.after is None else f"b{self.path}")
+        return "".join(difflib.unified_diff(old, new, *names))
+
+
+class Plan(NamedTuple):
+    """What is to be written, and what the host's configuration will say then.
+
+    `obstacles` says why these changes alone do not make the host comply; empty when they do.
+    Then nothing at all is written: a half correction may be worse than none.
+    """
+
+    changes: tuple[Change, ...]
+    after: Configured
+    obstacles: tuple[str, ...] = ()
+
+
+Observe = Callable[[Tree], Configured]
+"""Reads the configured layer of a tree."""
+
+
+def make_plan(tree: Tree, policy: Policy, observe: Observe) -> Plan:
+    """Tell what must change on disk for the host to comply with the policy."""
+    now = observe(tree)
+    if now.service.unit.load_state in ("not-found", "masked"):
+        return Plan((), now, (f"docker.service is {now.service.unit.load_state}",))
+    paths = {path: real for path in OUR_FILES if (real := tree.resolve(path)) is not None}
+    with tree.changed(dict.fromkeys(paths.values())) as bare:
+        base = observe(bare)
+        desired: dict[str, bytes] = {}
+        obstacles: list[str] = []
+        if not complies(base.layer, policy):
+            desired = dict(_dropins(base, policy, obstacles))
+    if len(paths) < len(OUR_FILES) and desired:
+        obstacles.append("a link in the way of our drop-in leads nowhere")
+    changes = []
+    for path, real in paths.items():
+        before, after = _content(tree, real), desired.get(path)
+        if before != after:
+            changes.append(Change(real, before, after))
+    with tree.changed({change.path: change.after for change in changes}) as corrected:
+        after_all = observe(corrected)
+    obstacles += _differences(after_all.layer, policy) if not obstacles else []
+    return Plan(() if obstacles else tuple(changes), after_all, tuple(obstacles))
+
+
+def complies(layer: Layer, policy: Policy) -> bool:
+    """Whether a layer listens where the policy says, and nowhere else."""
+    return not _differences(layer, policy)
+
+
+def _differences(layer: Layer, policy: Policy) -> list[str]:
+    if not layer.starts:
+        return [f"{layer.refused_by} would refuse it: {layer.reason}"]
+    declared = {canonical(socket.address): socket for socket in declared_bindings(policy)}
+    found = {canonical(binding.address): binding for binding in layer.bindings}
+    words = [f"{binding.address} would listen still"
+             + (f" ({binding.source})" if binding.source else "")
+             for key, binding in found.items() if key not in declared]
+    words += [f"{socket.address} would not listen"
+              for key, socket in declared.items() if key not in found]
+    strength = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
+    words += [f"{socket.address} would have TLS {found[key].tls}, not {socket.tls}"
+              for key, socket in declared.items()
+              if key in found and strength.index(found[key].tls) < strength.index(socket.tls)]
+    return words
+
+
+def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator[tuple[str, bytes]]:
+    header = HEADER.format(policy=policy.file)
+    uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
+    listen = [item.value for item in policy.socket_unit.listen]
+    stock = next((socket for socket in base.sockets if socket.unit.name == "docker.socket"), None)
+    if stock is None and uses_fd:
+        obstacles.append("fd:// is declared, but there is no docker.socket that systemd would load")
+    if stock is not None:
+        there = {canonical(address) for address, _ in passed_by([stock])}
+        wanted = {canonical(item.address) for item in policy.socket_unit.listen}
+        # Without fd:// nobody accepts on these; a TCP port is not left open for that.
+        open_tcp = any(address.startswith("tcp://") for address in there - wanted)
+        if there != wanted and (uses_fd or open_tcp):
+            lines = "".join(f"ListenStream={value}\n" for value in listen)
+            yield SOCKET_DROPIN, f"{header}[Socket]\nListenStream=\n{lines}".encode()
+    if not base.service.exec_start:
+        obstacles.append("docker.service has no ExecStart= that could be kept")
+        return
+    line = command_line(base, policy)
+    yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
+
+
+def command_line(base: Configured, policy: Policy) -> str:
+    """The ExecStart= that makes dockerd comply: every argument kept as it was written, but -H and TLS.
+
+    A word that none of these came out of stays as written, variables and specifiers included;
+    one that some came out of (`$DOCKER_OPTS` with `-H` in it) gives way to the rest of its value.
+    """
+    command = base.service.exec_start[-1]
+    texts = tuple(argument.text for argument in base.arguments)
+    in_file = {key.name for key in base.daemon.keys}
+    ours = [flag for flag in _flags(policy, base) if flag[0].lstrip("-").partition("=")[0] not in in_file]
+    dropped = {"host"} | (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
+    kept = without_flags(texts, frozenset(dropped), base.dockerd_version)
+    words = [command.head]
+    placed = False
+    for index, word in enumerate(command.argv):
+        if index == 0:
+            continue
+        pieces = [(number, argument) for number, argument in enumerate(base.arguments) if argument.word == index]
+        if all(kept[number] == argument.text for number, argument in pieces):
+            words.append(word.raw)
+            continue
+        if not placed:
+            words += [_quoted(command, text) for flag in ours for text in flag]
+            placed = True
+        words += [_quoted(command, text) for number, _ in pieces if (text := kept[number]) is not None]
+    if not placed:
+        program = base.daemon.program.first - 1
+        words[1 + program : 1 + program] = [_quoted(command, text) for flag in ours for text in flag]
+    return " ".join(words)
+
+
+def _quoted(command: Command, text: str) -> str:
+    return quote_word(text, env_expand=not command.no_env_expand)
+
+
+def _flags(policy: Policy, base: Configured) -> Iterable[tuple[str, ...]]:
+    """What dockerd is to be told, each flag as its words. `hosts` of daemon.json excludes -H."""
+    if not any(key.name == "hosts" for key in base.daemon.keys):
+        for socket in policy.sockets:
+            yield ("-H", socket.address)
+    if policy.tcp_tls is Tls.NONE:
+        # Said outright, dockerd does not pause 15 s over it (moby 5f5285a6e2).
+        yield ("--tls=false",)
+    elif policy.tcp_tls is not None:
+        yield ("--tlsverify" if policy.tcp_tls is Tls.MUTUAL else "--tlsverify=false",)
+        if policy.tcp_tls is Tls.MUTUAL:
+            yield (f"--tlscacert={policy.tls.ca}",)
+        yield (f"--tlscert={policy.tls.cert}",)
+        yield (f"--tlskey={policy.tls.key}",)
+
+
+def _content(tree: Tree, path: str) -> bytes | None:
+    try:
+        return tree.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _lines(content: bytes | None) -> list[str]:
+    return (content or b"").decode("utf-8", "backslashreplace").splitlines(keepends=True)

@@ -1,0 +1,82 @@
+"""What is tried before anything is changed: would the corrected dockerd really come up here?
+
+Each check names what it found wrong and where. None of them changes anything.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dockerd_guard.bindings import Scope, Tls, scope_of, split_host_port
+from dockerd_guard.observe.configured import values
+from dockerd_guard.observe.observation import Configured
+from dockerd_guard.policy import Policy, declared_bindings
+
+VALIDATE_TIMEOUT_S = 20.0
+VALIDATE_SINCE = (23, 0, 0)
+"""`dockerd --validate` came with 23.0; it binds nothing and touches no state."""
+
+
+class Preflight(NamedTuple):
+    """The checks for one corrected configuration of this host."""
+
+    after: Configured
+    policy: Policy
+
+    def problems(self) -> tuple[str, ...]:
+        """Everything that is known to fail, in words; empty when nothing is."""
+        return (*self.missing_addresses(), *self.bad_tls_files(), *self.refused_arguments())
+
+    def missing_addresses(self) -> Iterator[str]:
+        """Declared addresses that no interface of this host has (bind(2): EADDRNOTAVAIL)."""
+        for declared in declared_bindings(self.policy):
+            if scope_of(declared.address) is not Scope.ADDRESS or not declared.is_tcp:
+                continue
+            host, _ = split_host_port(declared.address)
+            try:
+                family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+                with socket.socket(family, kind, protocol) as probe:
+                    # Port 0: only the address is tried, never a port that somebody needs.
+                    probe.bind(address)
+            except OSError as error:
+                yield f"{declared.location}: {host} is not an address of this host: {error.strerror}"
+
+    def bad_tls_files(self) -> Iterator[str]:
+        """TLS files that dockerd could not load: missing, unreadable, or a key that does not match."""
+        if self.policy.tcp_tls in (None, Tls.NONE):
+            return
+        import ssl
+
+        tls = self.after.daemon.tls
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(tls.cert or "", tls.key or "")
+        except (OSError, ssl.SSLError) as error:
+            yield f"{tls.cert} and {tls.key} cannot be used: {error.strerror or error}"
+        if self.policy.tcp_tls is Tls.MUTUAL:
+            try:
+                context.load_verify_locations(tls.ca or "")
+            except (OSError, ssl.SSLError) as error:
+                yield f"{tls.ca} cannot be used: {error.strerror or error}"
+
+    def refused_arguments(self) -> Iterator[str]:
+        """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""
+        # A wrapper would run for real, whatever is appended to its arguments.
+        directly = self.after.daemon.certain and self.after.daemon.program.first == 1
+        if self.after.dockerd_version < VALIDATE_SINCE or not directly:
+            return
+        argv = [self.after.service.exec_start[-1].path, *self.after.layer.argv[1:], "--validate"]
+        environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                   **values(self.after.environment)}
+        try:
+            done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+                                  timeout=VALIDATE_TIMEOUT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            yield f"{argv[0]} --validate: {error}"
+            return
+        if done.returncode != 0:
+            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            yield f"dockerd --validate: {last[0] if last else f'exit code {done.returncode}'}"

@@ -1,0 +1,159 @@
+"""The configured layer: what the files on disk say, where systemd's reading and dockerd's meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from dockerd_guard.bindings import Binding, Tls, Via, scope_of
+from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
+from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
+from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
+from dockerd_guard.observe.versions import dockerd_version
+from dockerd_guard.source import Location
+from dockerd_guard.systemd.environment import Environment, resolve_environment
+from dockerd_guard.systemd.exec import Argument, expand
+from dockerd_guard.systemd.sockets import sockets_for
+from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
+from dockerd_guard.systemd.units import detect_version, load_service
+
+if TYPE_CHECKING:
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.systemd.sockets import Socket
+    from dockerd_guard.systemd.units import Service
+    from dockerd_guard.tree import Tree
+
+NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: "
+              "make sure the service was started by systemd")
+"""What dockerd says when fd:// finds nothing passed (moby daemon/listeners/listeners_linux.go)."""
+
+FIRST_PASSED_FD = 3
+"""SD_LISTEN_FDS_START (sd_listen_fds(3)): fd://3 is the first socket passed."""
+
+
+def observe_configured(
+    tree: Tree, *, dockerd: Version | None = None, systemd: int | None = None, unit: str = "docker.service",
+) -> Configured:
+    """Read the configured layer of a tree, for these versions, or those found in it, or the newest."""
+    systemd = systemd or detect_version(tree) or NEWEST_SYSTEMD
+    dockerd = dockerd or dockerd_version(tree) or NEWEST_DOCKERD
+    service = load_service(tree, unit, systemd)
+    sockets = sockets_for(tree, service, systemd)
+    environment = resolve_environment(service, tree, systemd)
+    arguments, daemon = daemon_of(service, environment, tree, dockerd)
+    layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets)
+    if service.unit.load_state == "bad-setting" and len(service.exec_start) > 1:
+        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd)))
+    return Configured(layer, service, sockets, environment, arguments, daemon, systemd, dockerd)
+
+
+def daemon_of(
+    service: Service, environment: Environment, tree: Tree, version: Version
+) -> tuple[tuple[Argument, ...], Daemon]:
+    """What execve(2) gets for the last ExecStart=, and what dockerd makes of it."""
+    arguments = expand(service.exec_start[-1], environment) if service.exec_start else ()
+    daemon = resolve_daemon(tuple(argument.text for argument in arguments), values(environment),
+                            tree.read, version)
+    return arguments, daemon
+
+
+def values(environment: Environment) -> Mapping[str, str]:
+    """The environment as a process sees it."""
+    return {name: variable.value for name, variable in environment.variables.items()}
+
+
+def layer_of(  # noqa: PLR0913
+    name: str, service: Service, environment: Environment, arguments: tuple[Argument, ...], daemon: Daemon,
+    sockets: tuple[Socket, ...],
+) -> Layer:
+    """Put both readings together to one layer."""
+    bindings = tuple(bindings_of(daemon, arguments, sockets, service))
+    refused_by, reason = None, None
+    if service.unit.load_state != "loaded":
+        refused_by, reason = "systemd", service.unit.reason
+    elif environment.failure:
+        refused_by, reason = "systemd", environment.failure
+    elif not daemon.starts:
+        refused_by, reason = "dockerd", daemon.reason
+    elif _wants_sockets(daemon) and not tuple(passed_by(sockets)):
+        refused_by, reason = "dockerd", NO_SOCKETS
+    elif not daemon.certain:
+        reason = daemon.reason or "what the wrapper runs cannot be told from the files"
+    return Layer(name, refused_by is None, refused_by, reason,
+                 tuple(argument.text for argument in arguments),
+                 tuple(host.address for host in daemon.hosts), bindings)
+
+
+def bindings_of(
+    daemon: Daemon, arguments: tuple[Argument, ...], sockets: tuple[Socket, ...], service: Service
+) -> Iterator[Binding]:
+    """Where each host stands for a place, or for the places that systemd passes on."""
+    whole = service.exec_start[-1].location if service.exec_start else None
+    for host in daemon.hosts:
+        if host.via is Via.FLAG and host.argument is not None and host.argument < len(arguments):
+            source = _narrowed(arguments[host.argument], host.offset, len(host.raw))
+        else:
+            source = host.location if host.via is Via.DAEMON_JSON else whole
+        if not host.address.startswith("fd://"):
+            yield Binding(host.address, scope_of(host.address), _tls(host.address, daemon), host.via, source)
+            continue
+        for address, location in _chosen(tuple(passed_by(sockets)), host.address):
+            yield Binding(address, scope_of(address), _tls(address, daemon), Via.SOCKET_UNIT, location)
+
+
+def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]]:
+    """The places these socket units pass on, in dockerd's syntax, in the order of their descriptors."""
+    for socket in sockets:
+        if socket.unit.load_state == "loaded" and not socket.accept:
+            for item in socket.listen:
+                if item.kind == "Stream":
+                    yield dockerd_syntax(item.address), item.location
+
+
+def dockerd_syntax(listen_stream: str) -> str:
+    """An address of the D-Bus property Listen in dockerd's syntax.
+
+    >>> dockerd_syntax("/run/docker.sock"), dockerd_syntax("[::]:2375")
+    ('unix:///run/docker.sock', 'tcp://[::]:2375')
+    """
+    if listen_stream.startswith(("/", "@")):
+        return f"unix://{listen_stream}"
+    if listen_stream.startswith("vsock:"):
+        return f"vsock://{listen_stream.removeprefix('vsock:')}"
+    return f"tcp://{listen_stream}"
+
+
+def _tls(address: str, daemon: Daemon) -> Tls:
+    return daemon.tls.mode if address.startswith("tcp://") else Tls.NONE
+
+
+def _wants_sockets(daemon: Daemon) -> bool:
+    return any(host.address.startswith("fd://") for host in daemon.hosts)
+
+
+def _chosen(passed: tuple[tuple[str, Location | None], ...], host: str) -> Iterable[tuple[str, Location | None]]:
+    """`fd://` and `fd://*` take all that was passed, `fd://N` the one with that descriptor."""
+    number = host.removeprefix("fd://")
+    if not number.isdecimal():
+        return passed
+    index = int(number) - FIRST_PASSED_FD
+    return passed[index : index + 1] if index >= 0 else ()
+
+
+def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:
+    """The place of the value alone, as in `-H=VALUE`, where the text stands as written."""
+    place = argument.location
+    if place is None or place.end_column - place.column != len(argument.text):
+        return place
+    return place._replace(column=place.column + offset, end_column=place.column + offset + length)
+
+
+def _all_hosts(service: Service, environment: Environment, tree: Tree, version: Version) -> Iterator[str]:
+    """What all of several ExecStart= say: systemd refuses them, so everything written is told."""
+    seen: set[str] = set()
+    for command in service.exec_start:
+        texts = tuple(argument.text for argument in expand(command, environment))
+        for host in resolve_daemon(texts, values(environment), tree.read, version).hosts:
+            if host.address not in seen:
+                seen.add(host.address)
+                yield host.address
