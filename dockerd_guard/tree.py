@@ -215,8 +215,11 @@ class Tree:
         link, `?` anything else. As names(), but by one listing and without a look at each.
         """
         where = self.resolve(path)
+        if where is None:
+            return {}
+        self.listed.add(where)
         where = "" if where == "/" else where
-        if where is None or (entry := self._lstat(where)) is None or not entry.is_directory:
+        if (entry := self._lstat(where)) is None or not entry.is_directory:
             return {}
         found: dict[str, str] = {}
         fd = self._directory(where)

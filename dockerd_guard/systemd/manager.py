@@ -25,6 +25,9 @@ PROPERTIES = b"org.freedesktop.DBus.Properties"
 JOB_TIMEOUT_S = 240.0
 """How long a job may take: dockerd stops its containers first, and pauses 16 s on plain TCP."""
 
+HEARTBEAT_S = 5.0
+"""While a job is waited for, `heartbeat` is called at least this often: the agent's own watchdog."""
+
 
 class Unavailable(Exception):
     """systemd cannot be asked: no bus, no systemd, or the connection broke."""
@@ -97,6 +100,7 @@ class Manager:
         self._matches: list[Callable[..., None]] = []
         self._results: dict[str, str] = {}
         self._on_change: Callable[[str], None] | None = None
+        self.heartbeat: Callable[[], None] = lambda: None
         self._subscribed = False
         try:
             self._bus.open()
@@ -165,7 +169,8 @@ class Manager:
             left = end - time.monotonic()
             if left <= 0:
                 raise JobFailed(unit, verb, "timeout")
-            self.process(left)
+            self.process(min(left, HEARTBEAT_S))
+            self.heartbeat()
         result = self._results.pop(job)
         if result != "done":
             raise JobFailed(unit, verb, result)

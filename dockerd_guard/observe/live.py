@@ -1,0 +1,244 @@
+"""The live layers of this host: loaded by systemd, started with, listened on.
+
+Each is brought into the same shape as the configured layer, so that one comparison serves all.
+What cannot be asked (no D-Bus, not allowed to look into a process) is said, never guessed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dockerd_guard.bindings import Binding, Tls, Via, canonical, scope_of
+from dockerd_guard.dockerd.daemon import resolve_daemon
+from dockerd_guard.observe import processes
+from dockerd_guard.observe.configured import daemon_of, dockerd_syntax, layer_of, observe_configured
+from dockerd_guard.observe.observation import (
+    LISTENING,
+    LOADED,
+    RUNNING,
+    Configured,
+    Layer,
+    Listening,
+    Loaded,
+    Observation,
+    Process,
+    Running,
+    Trouble,
+)
+from dockerd_guard.source import Location
+from dockerd_guard.systemd.environment import Assigned, EnvironmentFile, Variable, resolve_environment
+from dockerd_guard.systemd.exec import Command
+from dockerd_guard.systemd.manager import Refused
+from dockerd_guard.systemd.sockets import Listen, Socket
+from dockerd_guard.systemd.units import Unit
+from dockerd_guard.systemd.words import Word, quote_word
+
+if TYPE_CHECKING:
+    from dockerd_guard.dockerd.daemon import Daemon
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.systemd.manager import Manager, UnitState
+    from dockerd_guard.tree import Tree
+
+SERVICE = "docker.service"
+NOWHERE = Location("(systemd)", 0, 0, 0)
+
+PRIVATE_SOCKETS = ("/var/run/docker/", "/run/docker/")
+"""UNIX sockets below these are dockerd's own business (metrics.sock, libnetwork, swarm): no API."""
+
+SWARM_PORTS = (2377, 7946)
+"""Cluster management and gossip of swarm mode (docs: Open protocols and ports): no Engine API."""
+
+
+def observe_host(tree: Tree, manager: Manager | None, *, dockerd: Version | None = None) -> Observation:
+    """Look at all four layers of this host. Without a manager, `loaded` stays unknown.
+
+    Raises Unavailable when the connection to systemd breaks while it is asked.
+    """
+    troubles: list[Trouble] = []
+    systemd = manager.version() if manager is not None else None
+    configured = observe_configured(tree, dockerd=dockerd, systemd=systemd)
+    loaded = None
+    if manager is None:
+        troubles.append(Trouble(NOWHERE, "systemd cannot be asked over D-Bus: the loaded layer is not known"))
+    else:
+        loaded = observe_loaded(tree, manager, configured)
+    try:
+        running = observe_running(tree, configured, loaded)
+        listening = observe_listening(running, loaded)
+    except PermissionError as error:
+        troubles.append(Trouble(NOWHERE, f"the sockets of dockerd cannot be seen: {error.strerror}: "
+                                         f"{error.filename}; run as root"))
+        running, listening = None, None
+    return Observation(tree, configured, loaded, running, listening, tuple(troubles))
+
+
+def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Loaded:
+    """What PID 1 has in memory for docker.service and its sockets."""
+    state = manager.unit(SERVICE)
+    states: dict[str, str] = {}
+    sockets = []
+    for name in state.texts("TriggeredBy"):
+        if name.endswith(".socket"):
+            unit = manager.unit(name)
+            sockets.append(_loaded_socket(unit))
+            states[name] = unit.text("ActiveState")
+    service = configured.service._replace(
+        unit=_loaded_unit(state),
+        type=state.text("Type"),
+        exec_start=tuple(_loaded_command(row) for row in state.tuples("ExecStartEx")),
+        environment=tuple(
+            Assigned(name, Variable(value))
+            for name, _, value in (text.partition("=") for text in state.texts("Environment"))),
+        environment_files=tuple(
+            EnvironmentFile(str(row[0]), bool(row[1]), NOWHERE) for row in state.tuples("EnvironmentFiles")),
+        pass_environment=tuple(Word(name, name) for name in state.texts("PassEnvironment")),
+        unset_environment=tuple(Word(name, name) for name in state.texts("UnsetEnvironment")),
+    )
+    inherited = {name: Variable(value)
+                 for name, _, value in (text.partition("=") for text in manager.environment())}
+    environment = resolve_environment(service, tree, configured.systemd_version, inherited)
+    arguments, daemon = daemon_of(service, environment, tree, configured.dockerd_version)
+    layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets))
+    return Loaded(
+        layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
+        service=service, sockets=tuple(sockets), arguments=arguments, daemon=daemon,
+        active_state=state.text("ActiveState"), main_pid=state.number("MainPID"),
+        need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
+        socket_states=states, dependents=tuple(_dependents(manager, state)),
+    )
+
+
+def observe_running(tree: Tree, configured: Configured, loaded: Loaded | None) -> Running | None:
+    """What the dockerd of docker.service was started with; None when none runs."""
+    daemons = {process.pid: process for process in processes.daemons()}
+    main = loaded.main_pid if loaded is not None else 0
+    ours = daemons.get(main) or next(
+        (process for process in daemons.values() if process.unit == SERVICE), None)
+    if ours is None and main:
+        ours = processes.read_process(main)
+    others = tuple((process, tuple(_api_sockets(process, None)))
+                   for process in daemons.values() if ours is None or process.pid != ours.pid)
+    if ours is None:
+        return None
+    daemon = resolve_daemon(ours.argv, ours.environ, tree.read, configured.dockerd_version)
+    bindings, reason = _running_bindings(tree, ours, daemon)
+    starts = daemon.starts or reason is not None
+    layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
+                  tuple(host.address for host in daemon.hosts),
+                  tuple(_with_source(bindings, configured.layer)))
+    return Running(layer, ours, daemon, others)
+
+
+def observe_listening(running: Running | None, loaded: Loaded | None) -> Listening:
+    """The sockets the kernel holds for docker.service, and those PID 1 holds for its socket units."""
+    units = loaded.sockets if loaded is not None else ()
+    declared = {canonical(dockerd_syntax(item.address)): item for socket in units for item in socket.listen}
+    init = processes.sockets_held_by(1)
+    held = tuple(sorted({sock.address for sock in processes.listening_sockets(1)
+                         if sock.inode in init and canonical(sock.address) in declared}))
+    bindings = tuple(_api_sockets(running.process, running.daemon)) if running is not None else ()
+    known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
+    found = tuple(
+        binding._replace(via=like.via, source=like.source, tls=like.tls)
+        if (like := known.get(canonical(binding.address))) is not None else binding
+        for binding in bindings)
+    layer = Layer(LISTENING, True, None, None if running else "dockerd is not running",
+                  running.process.argv if running else (),
+                  tuple(binding.address for binding in found), found)
+    return Listening(layer, held)
+
+
+def _running_bindings(tree: Tree, process: Process, daemon: Daemon) -> tuple[tuple[Binding, ...], str | None]:
+    """Where this process was told to listen.
+
+    Sockets that systemd passed on are those it holds together with PID 1. A daemon.json that was
+    changed since says nothing of this process: then its sockets are all there is to go by.
+    """
+    passed = processes.sockets_held_by(process.pid) & processes.sockets_held_by(1)
+    entry = tree.stat(daemon.config_file)
+    if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
+        return tuple(_api_sockets(process, daemon)), (
+            f"{daemon.config_file} was changed after dockerd started: these are the sockets it has")
+    bindings: list[Binding] = []
+    for host in daemon.hosts:
+        if host.address.startswith("fd://"):
+            bindings += (
+                Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon), Via.SOCKET_UNIT)
+                for sock in processes.listening_sockets(process.pid) if sock.inode in passed)
+        else:
+            bindings.append(Binding(host.address, scope_of(host.address), _tls(host.address, daemon), host.via,
+                                    host.location))
+    return tuple(bindings), None
+
+
+def _api_sockets(process: Process, daemon: Daemon | None) -> Iterator[Binding]:
+    """The listening sockets of a dockerd that are (as far as can be told) its API."""
+    inodes = processes.sockets_held_by(process.pid)
+    metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon is not None and daemon.metrics_addr else ""
+    for sock in processes.listening_sockets(process.pid):
+        if sock.inode not in inodes or canonical(sock.address) == metrics:
+            continue
+        path = sock.address.removeprefix("unix://")
+        if path != sock.address and (path.startswith(PRIVATE_SOCKETS) or "/swarm/" in path):
+            continue
+        if sock.address.startswith("tcp://") and int(sock.address.rpartition(":")[2]) in SWARM_PORTS \
+                and _in_swarm():
+            continue
+        tls = _tls(sock.address, daemon) if daemon is not None else Tls.NONE
+        yield Binding(sock.address, scope_of(sock.address), tls, Via.FLAG)
+
+
+def _in_swarm() -> bool:
+    return os.path.exists("/var/lib/docker/swarm/docker-state.json")
+
+
+def _tls(address: str, daemon: Daemon) -> Tls:
+    return daemon.tls.mode if address.startswith("tcp://") else Tls.NONE
+
+
+def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding]:
+    """The line that made a binding, where the files say the same now."""
+    sources = {canonical(binding.address): binding.source for binding in like.bindings}
+    for binding in bindings:
+        found = sources.get(canonical(binding.address))
+        yield binding._replace(source=found if binding.source in (None, NOWHERE) else binding.source)
+
+
+def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
+    """Active units that a stop of this one stops too (systemd.unit(5): Requires=, BindsTo=, PartOf=)."""
+    for name in sorted({*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")}):
+        if name.endswith((".socket", ".target")):
+            continue
+        try:
+            if manager.unit(name).text("ActiveState") in ("active", "activating", "reloading"):
+                yield name
+        except Refused:
+            continue
+
+
+def _loaded_unit(state: UnitState) -> Unit:
+    load_state = state.text("LoadState")
+    return Unit(
+        state.name, load_state,  # type: ignore[arg-type]
+        None if load_state == "loaded" else state.load_error or f"Unit {state.name} is {load_state}.",
+        state.text("FragmentPath") or None, state.texts("DropInPaths"), state.texts("Names"))
+
+
+def _loaded_command(row: tuple[object, ...]) -> Command:
+    path, argv, flags = row[:3]
+    words = tuple(Word(str(word), quote_word(str(word))) for word in argv)  # type: ignore[attr-defined]
+    return Command(str(path), words, "", "ignore-failure" in flags,  # type: ignore[operator]
+                   "no-env-expand" in flags, NOWHERE, Word(str(path), quote_word(str(path))))  # type: ignore[operator]
+
+
+def _loaded_socket(state: UnitState) -> Socket:
+    return Socket(
+        _loaded_unit(state),
+        tuple(Listen(str(row[0]), str(row[1]), NOWHERE) for row in state.tuples("Listen")),
+        SERVICE, state.properties.get("Accept") is True, state.number("SocketMode"),
+        state.text("SocketUser") or None, state.text("SocketGroup") or None, state.text("BindIPv6Only"),
+        enabled=state.text("ActiveState") == "active")
+
+
