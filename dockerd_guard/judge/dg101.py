@@ -1,0 +1,31 @@
+"""DG101: the API listens where the policy does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.judge.finding import Finding
+from dockerd_guard.judge.places import declared_places, fix_of_open, how, places, state
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.policy import Policy
+
+TITLE = "the API listens where the policy does not say"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each place that is not declared."""
+    if policy is None:
+        return
+    declared = declared_places(policy)
+    told: set[str] = set()
+    for place in places(seen):
+        binding = place.binding
+        if binding.key in declared or binding.key in told:
+            continue
+        told.add(binding.key)
+        yield Finding(
+            "DG101", "error",
+            f"the Docker API listens on {binding.address} ({how(binding)}), which the policy does not declare"
+            f"{state(seen, place.layers)}",
+            place.layers[0], binding.source, fix_of_open(seen, policy, place), binding.address,
+        )

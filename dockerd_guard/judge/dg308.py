@@ -1,0 +1,50 @@
+"""DG308: dockerd was not restarted since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.judge.finding import Finding, Fix
+from dockerd_guard.judge.places import command_location
+from dockerd_guard.observe.observation import RUNNING, Observation, Running
+from dockerd_guard.policy import Policy
+from dockerd_guard.source import Location
+from dockerd_guard.tree import Unreadable
+
+TITLE = "dockerd was not restarted since"
+
+_NEVER_RELOADED = ("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
+"""Keys of daemon.json that SIGHUP does not take in (moby's daemon/reload.go)."""
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding where the running dockerd was started with something else than would be now."""
+    if seen.running is None:
+        return
+    target = (seen.loaded or seen.configured).layer
+    fix: Fix | None = None if policy is None else "safe" if seen.running.daemon.live_restore else "disruptive"
+    if target.starts and seen.running.process.argv != target.argv:
+        yield Finding(
+            "DG308", "warning",
+            "dockerd still runs with the command line it was started with, which is not that of the loaded "
+            "docker.service: only a restart puts the new one in force",
+            RUNNING, command_location(seen), fix,
+        )
+    elif (location := _newer_daemon_json(seen, seen.running)) is not None:
+        yield Finding(
+            "DG308", "warning",
+            f"{location.file} was changed after dockerd was started, and hosts and tls in it are read only at "
+            "a start",
+            RUNNING, location, fix,
+        )
+
+
+def _newer_daemon_json(seen: Observation, running: Running) -> Location | None:
+    keys = [key.location for key in running.daemon.keys if key.name in _NEVER_RELOADED]
+    if not keys:
+        return None
+    try:
+        entry = seen.tree.stat(running.daemon.config_file)
+    except Unreadable:
+        return None
+    return keys[0] if entry is not None and entry.mtime_ns > running.process.started_ns else None

@@ -1,0 +1,122 @@
+"""What the rules about bindings have in common: each place once, however many layers have it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dockerd_guard.bindings import Binding, Scope, Tls, Via, canonical
+from dockerd_guard.judge.finding import Fix
+from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
+from dockerd_guard.policy import Declared, Policy, declared_bindings
+from dockerd_guard.source import Location
+
+STRENGTH = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
+"""Weakest first."""
+
+
+class Place(NamedTuple):
+    """A binding as the first layer that has it shows it, and the names of all layers that have it."""
+
+    binding: Binding
+    layers: tuple[str, ...]
+
+
+def places(seen: Observation) -> tuple[Place, ...]:
+    """Every place of all layers, each once per strength of TLS."""
+    found: dict[tuple[str, Tls], Place] = {}
+    for layer in seen.layers:
+        for binding in layer.bindings:
+            key = (binding.key, binding.tls)
+            known = found.setdefault(key, Place(binding, ()))
+            if layer.name not in known.layers:
+                found[key] = known._replace(layers=(*known.layers, layer.name))
+    return tuple(found.values())
+
+
+def declared_places(policy: Policy) -> dict[str, Declared]:
+    """What the policy declares, by canonical address."""
+    return {canonical(socket.address): socket for socket in declared_bindings(policy)}
+
+
+def state(seen: Observation, layers: tuple[str, ...]) -> str:
+    """How far something has come, as the end of a sentence; empty where only files are known."""
+    if seen.running is None and seen.listening is None:
+        return ""
+    if LISTENING in layers:
+        return "; it is open now"
+    if RUNNING in layers:
+        return "; the running dockerd was started so"
+    return "; not in force yet, but from the next restart of docker.service on"
+
+
+def fix_of_open(seen: Observation, policy: Policy | None, place: Place) -> Fix | None:
+    """How `fix` would close a place or strengthen its TLS."""
+    if policy is None:
+        return None
+    if is_foreign(seen, place.binding):
+        return "unsafe" if policy.correct.foreign_files else None
+    return _restarting(seen, RUNNING in place.layers or LISTENING in place.layers)
+
+
+def fix_of_missing(seen: Observation, layers: tuple[str, ...]) -> Fix | None:
+    """How `fix` would open a declared place that these layers lack."""
+    if seen.configured.service.unit.load_state in ("not-found", "masked"):
+        return None
+    return _restarting(seen, RUNNING in layers or LISTENING in layers)
+
+
+def _restarting(seen: Observation, restart: bool) -> Fix:
+    if seen.running is None or not restart or seen.running.daemon.live_restore:
+        return "safe"
+    return "disruptive"
+
+
+def is_foreign(seen: Observation, binding: Binding) -> bool:
+    """Whether a binding comes from where no drop-in of ours can overrule it."""
+    if binding.via is Via.DAEMON_JSON:
+        return True
+    if binding.via is not Via.SOCKET_UNIT or binding.source is None:
+        return False
+    return any(
+        socket.unit.name != "docker.socket"
+        and any(listen.location == binding.source for listen in socket.listen)
+        for socket in seen.configured.sockets
+    )
+
+
+def how(binding: Binding) -> str:
+    """How a binding came to be, in words."""
+    words = {
+        Via.FLAG: "by -H",
+        Via.DAEMON_JSON: "by hosts in daemon.json",
+        Via.SOCKET_UNIT: "by ListenStream= of a socket unit",
+        Via.DEFAULT: "by dockerd's default",
+    }
+    return words[binding.via]
+
+
+def reach(binding: Binding) -> str:
+    """From where a TCP binding can be reached, in words."""
+    words = {
+        Scope.WILDCARD: "on every address of this host",
+        Scope.ADDRESS: "on a network address of this host",
+        Scope.LOOPBACK: "to every process and user of this host",
+        Scope.UNIX: "on a UNIX socket",
+    }
+    return words[binding.scope]
+
+
+def argument_location(seen: Observation, index: int | None) -> Location | None:
+    """Where an argument of dockerd stands in the files; the whole command where that is not known."""
+    arguments = seen.configured.arguments
+    if index is not None and index < len(arguments) and arguments[index].location is not None:
+        return arguments[index].location
+    return command_location(seen)
+
+
+def command_location(seen: Observation) -> Location | None:
+    """Where the command that starts dockerd stands, or else the unit."""
+    if seen.configured.service.exec_start:
+        return seen.configured.service.exec_start[-1].location
+    fragment = seen.configured.service.unit.fragment
+    return Location(fragment) if fragment else None

@@ -1,0 +1,40 @@
+"""All rules, and their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from typing import TYPE_CHECKING, Protocol
+
+from dockerd_guard.judge import dg101, dg102, dg103, dg104, dg105, dg201, dg204, dg307, dg308
+
+if TYPE_CHECKING:
+    from dockerd_guard.judge.finding import Finding
+    from dockerd_guard.observe.observation import Observation
+    from dockerd_guard.policy import Policy
+
+
+class Rule(Protocol):
+    """What a rule's module holds."""
+
+    __name__: str
+    TITLE: str
+
+    def check(self, seen: Observation, policy: Policy | None) -> Iterable[Finding]:
+        """All that this rule finds; without a policy, what needs none."""
+
+
+RULES: tuple[Rule, ...] = (dg101, dg102, dg103, dg104, dg105, dg201, dg204, dg307, dg308)
+"""In the order of their codes. DG501, about waivers, looks at what these have found."""
+
+TITLES = {
+    **{rule.__name__.rpartition(".")[2].upper(): rule.TITLE for rule in RULES},
+    "DG501": "a waiver that is expired or matches nothing",
+}
+"""Every code there is, and what it says. A code is never reused."""
+
+
+def page(code: str) -> str:
+    """The documentation of a rule, in Markdown; raises KeyError for no such code."""
+    TITLES[code]
+    return resources.files("dockerd_guard.judge").joinpath(f"{code.lower()}.md").read_text("utf-8")
