@@ -1,0 +1,71 @@
+# Everything works from a fresh clone on a Debian 12 machine as root: what is missing is installed, and said.
+
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL = help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dockerd-guard
+VENV := $(CACHE)/venv
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dockerd_guard/__init__.py)
+DEB := dist/dockerd-guard_$(VERSION)_all.deb
+RELEASE ?= bookworm
+JOBS ?= 3
+
+PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard README.md) dockerd_guard packaging
+SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
+MACHINES := python3 -m tests.machines
+
+.PHONY: help demo test check lint unit system-test machine deb venv clean clean-cache
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## live through an exposure and its correction on a throwaway machine
+	@$(MACHINES) prepare
+	@$(MAKE) --no-print-directory deb
+	@python3 -m tests.demo $(DEB)
+
+test: check ## everything: check, then the system tests on all three Debian releases
+	@$(MACHINES) build
+	@$(MAKE) --no-print-directory deb
+	$(VENV)/bin/python -m pytest tests/unit tests/system --numprocesses=$(JOBS) --durations=10
+
+check: lint unit ## lint, types and unit tests: a minute, no machines
+
+lint: venv ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy dockerd_guard tests
+
+unit: venv ## unit tests only
+	$(VENV)/bin/python -m pytest tests/unit -q
+
+system-test: venv deb ## one system test: TEST=tests/system/test_x.py::test_y[bookworm], KEEP=1 leaves its machine running
+	$(VENV)/bin/python -m pytest '$(or $(TEST),tests/system)' $(if $(KEEP),--keep)
+
+machine: ## a shell in a throwaway machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
+	@$(if $(NAME),,$(MAKE) --no-print-directory deb)
+	@$(MACHINES) shell $(or $(NAME),$(RELEASE) --package $(DEB))
+
+deb: $(DEB) ## dist/dockerd-guard_VERSION_all.deb
+
+$(DEB): $(SOURCES)
+	@$(MACHINES) prepare-packages build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
+	@packaging/build $(DEB) $(PACKAGED)
+
+venv:
+	@if ! cmp --quiet tests/requirements.txt $(VENV)/requirements.txt; then \
+	  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'; \
+	  python3 -c 'import ensurepip' 2>/dev/null || $(MACHINES) prepare-packages python3-venv; \
+	  echo "Installing what lint and tests need into $(VENV)."; \
+	  python3 -m venv --clear $(VENV); \
+	  $(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt; \
+	  cp tests/requirements.txt $(VENV)/requirements.txt; \
+	fi
+
+clean: ## remove what was built in the tree
+	rm -rf build dist
+
+clean-cache: ## remove built machines and the tools' venv
+	@for name in $$($(MACHINES) list); do $(MACHINES) stop $$name; done
+	rm -rf $(CACHE)
