@@ -92,6 +92,8 @@ def _directory(path: str, *, make: bool = False) -> Iterator[int]:
                 os.mkdir(name, DIRECTORY_MODE, dir_fd=fd)
                 os.fsync(fd)
                 below = os.open(name, flags, dir_fd=fd)
+                # Our umask is tighter than a directory that others may read.
+                os.fchmod(below, DIRECTORY_MODE)
             os.close(fd)
             fd = below
         yield fd

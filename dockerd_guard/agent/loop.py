@@ -1,0 +1,384 @@
+"""The agent: the pipeline, for ever.
+
+    starting --> watching <--> settling --> working --> watching
+                    ^                          |
+                    +-------- holding <--------+
+
+`watching`: all is as declared, or (mode: observe) said. `settling`: something changed, more may
+come. `working`: a pass runs. `holding`: a correction waits for leave, a window or a change.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from dockerd_guard.agent.notify import Notify
+from dockerd_guard.agent.triggers import Files, Waker, wait
+from dockerd_guard.correct.correction import Outcome, recover
+from dockerd_guard.correct.state import State as StateFiles
+from dockerd_guard.correct.state import alone
+from dockerd_guard.judge.finding import Finding
+from dockerd_guard.observe.live import observe_host
+from dockerd_guard.pipeline import Assessment, assess, carry_out
+from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
+from dockerd_guard.report.journal import Cause, Entry, Event, Journal
+from dockerd_guard.report.journal import Outcome as Word
+from dockerd_guard.systemd.manager import Manager, Unavailable
+from dockerd_guard.tree import Tree, Unreadable
+
+MAX_SETTLE_S = 1.0
+"""A pass is not put off for longer than this by changes that keep coming."""
+
+RETRY_S = 5.0
+"""How soon a broken connection to systemd, or a pass that could not be ended, is tried again."""
+
+DRIFT_SEVERITIES = ("error", "warning")
+
+
+class State(StrEnum):
+    """Where the agent stands."""
+
+    STARTING = "starting"
+    WATCHING = "watching"
+    SETTLING = "settling"
+    WORKING = "working"
+    HOLDING = "holding"
+    STOPPING = "stopping"
+
+
+class Drift(NamedTuple):
+    """What makes two findings the same fact, from one pass to the next."""
+
+    code: str
+    layer: str
+    socket: str | None
+    file: str | None
+
+
+class Agent:
+    """One agent on one host. `run` returns the exit code."""
+
+    def __init__(self, policy_file: str, journal: Journal) -> None:
+        self.policy_file = policy_file
+        self.journal = journal
+        self.notify = Notify()
+        self.waker = Waker()
+        self.files = Files(self.waker.wake)
+        self.state_files = StateFiles()
+        self.state = State.STARTING
+        self.policy: Policy | None = None
+        self._policy_problem = ""
+        self._manager: Manager | None = None
+        self._drifts: dict[Drift, Finding] = {}
+        self._blind: frozenset[str] = frozenset()
+        self._held = ""
+        self._failed: object = None
+        self._wake_at: float | None = None
+
+    # --- the loop -------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Work until told to stop. 0 after SIGTERM, 2 where there is no policy to begin with."""
+        self._catch_signals()
+        try:
+            self.policy = load_policy(self.policy_file, require_root_owned=True)
+        except PolicyError as error:
+            for problem in error.problems:
+                self.journal.write(Entry(Event.POLICY, f"No policy, so nothing is guarded: {problem}",
+                                         outcome=Word.FAILED, location=problem.location, level="error"))
+            return 2
+        self.journal.write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
+        self._recover()
+        self._pass(Cause.DRIFT)
+        self.notify.ready(self._status)
+        while self.state is not State.STOPPING:
+            cause = self._wait()
+            if self.state is not State.STOPPING:
+                self._pass(cause)
+        self.notify.stopping()
+        self.files.stop()
+        return 0
+
+    def _catch_signals(self) -> None:
+        def woken(*_: object) -> None:
+            """The number is in the pipe already; an empty handler keeps the default action away."""
+
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, woken)
+        signal.set_wakeup_fd(self.waker.write_fd, warn_on_full_buffer=False)
+
+    def _wait(self) -> Cause:
+        """Wait for a trigger or the resync, then until it is quiet. Feeds the service watchdog."""
+        policy = self._known_policy
+        now = time.monotonic()
+        resync = now + policy.watch.resync_s
+        if self._wake_at is not None:
+            resync = min(resync, self._wake_at)
+        triggered_at: float | None = None
+        quiet_at = 0.0
+        cause = Cause.DRIFT
+        while True:
+            now = time.monotonic()
+            due = resync if triggered_at is None else min(quiet_at, triggered_at + MAX_SETTLE_S)
+            if now >= due:
+                return cause
+            left = due - now
+            if self.notify.watchdog_s is not None:
+                left = min(left, self.notify.watchdog_s)
+            came = self._events(left)
+            self.notify.alive()
+            if self.state is State.STOPPING:
+                return cause
+            if came:
+                triggered_at = triggered_at or time.monotonic()
+                quiet_at = time.monotonic() + policy.watch.settle_s
+                self._to(State.SETTLING)
+
+    def _events(self, timeout_s: float) -> bool:
+        """Wait for something; whether it asks for a pass."""
+        fds = [self.waker.fileno()]
+        manager = self._manager
+        if manager is not None:
+            fds.append(manager.fileno())
+        ready = wait(fds, timeout_s)
+        came = False
+        if self.waker.fileno() in ready:
+            for number in self.waker.drain():
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._to(State.STOPPING)
+                elif number == signal.SIGHUP:
+                    self.notify.reloading()
+                    came = True
+                elif number == 0:
+                    came = True
+        if manager is not None and manager.fileno() in ready:
+            try:
+                manager.process()
+            except Unavailable:
+                self._manager = None
+                came = True
+        return came
+
+    # --- one pass -------------------------------------------------------------------------
+
+    def _pass(self, cause: Cause) -> None:
+        """Look at everything, say what is new, correct what may be corrected."""
+        self._to(State.WORKING)
+        self._wake_at = None
+        if self._take_new_policy():
+            cause = Cause.POLICY_CHANGE
+        troubles: list[str] = []
+        manager = self._connection(troubles)
+        try:
+            with Tree() as tree:
+                self._look_and_act(tree, manager, cause, troubles)
+        except Unavailable as error:
+            self._manager = None
+            self._wake_at = time.monotonic() + RETRY_S
+            troubles.append(f"systemd cannot be asked: {error}")
+        except Unreadable as error:
+            troubles.append(str(error))
+        self._say_blindness(troubles)
+        if self.state is State.WORKING:
+            self._to(State.HOLDING if self._held else State.WATCHING)
+        self.notify.ready(self._status)
+
+    def _look_and_act(self, tree: Tree, manager: Manager | None, cause: Cause, troubles: list[str]) -> None:
+        policy = self._known_policy
+        seen = observe_host(tree, manager)
+        troubles += (trouble.text for trouble in seen.troubles if manager is not None)
+        assessment = assess(seen, policy, self.state_files)
+        # Watch before acting, and look again afterwards: nothing between two looks is lost.
+        tree.resolve(self.policy_file)
+        troubles += self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
+        self._say_drifts(assessment.findings, cause)
+        if policy.mode is Mode.ENFORCE and manager is not None:
+            self._correct(assessment, cause, manager)
+        else:
+            self._held = ""
+
+    def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> None:
+        policy = self._known_policy
+        if not assessment.needs.anything and not assessment.plan.obstacles:
+            self._held, self._failed = "", None
+            return
+        attempt = (assessment.needs, assessment.plan.after.layer, policy)
+        if self._failed == attempt:
+            return
+        with alone(self.state_files.directory):
+            outcome = carry_out(assessment, policy, manager, self.state_files)
+        self._failed = attempt if outcome.error else None
+        self._say_outcome(outcome, assessment, cause)
+        with Tree() as tree:
+            seen = observe_host(tree, manager)
+            self._forget_mended(assess(seen, policy, self.state_files).findings)
+
+    def _connection(self, troubles: list[str]) -> Manager | None:
+        if self._manager is None:
+            try:
+                manager = Manager()
+                manager.heartbeat = self.notify.alive
+                manager.subscribe(lambda _: self.waker.wake())
+                self._manager = manager
+            except Unavailable as error:
+                troubles.append(f"systemd cannot be asked: {error}")
+                self._wake_at = time.monotonic() + RETRY_S
+        return self._manager
+
+    def _recover(self) -> None:
+        """Bring to an end what a crash cut short."""
+        try:
+            with Manager() as manager:
+                def is_running() -> bool:
+                    return manager.unit("docker.service").text("ActiveState") in ("active", "activating")
+
+                for step in recover(self.state_files, manager, is_running):
+                    self.journal.say(step, "notice")
+        except (Unavailable, OSError) as error:
+            self.journal.say(f"An earlier correction could not be looked into: {error}", "warning")
+
+    # --- the policy -----------------------------------------------------------------------
+
+    @property
+    def _known_policy(self) -> Policy:
+        assert self.policy is not None  # noqa: S101 -- run() does not go on without
+        return self.policy
+
+    def _take_new_policy(self) -> bool:
+        """Read the policy again; whether it is another one now. A bad one is said once."""
+        try:
+            policy = load_policy(self.policy_file, require_root_owned=True)
+        except PolicyError as error:
+            if str(error) != self._policy_problem:
+                self._policy_problem = str(error)
+                for problem in error.problems:
+                    self.journal.write(Entry(
+                        Event.POLICY, f"The last good policy stays in force: {problem}",
+                        outcome=Word.KEPT, location=problem.location, level="error"))
+            return False
+        self._policy_problem = ""
+        if policy == self.policy:
+            return False
+        self.policy = policy
+        self._failed = None
+        self.journal.write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
+        return True
+
+    def _policy_in_words(self, policy: Policy) -> str:
+        sockets = ", ".join(socket.address for socket in policy.sockets) or "nowhere"
+        verb = "correct drift" if policy.mode is Mode.ENFORCE else "report drift"
+        return f"Policy {policy.file} in force: Docker listens on {sockets}; mode {policy.mode}: {verb}."
+
+    # --- saying it ------------------------------------------------------------------------
+
+    def _say_drifts(self, findings: tuple[Finding, ...], cause: Cause) -> None:
+        """One entry for each new fact, one for each that is over; none for what is known."""
+        now = {_drift(finding): finding for finding in _worth_saying(findings)}
+        for drift, finding in now.items():
+            known = self._drifts.get(drift)
+            if known is None or known.message != finding.message:
+                self.journal.write(Entry(
+                    Event.DRIFT, _sentence(finding.message), cause=cause, rule=finding.code,
+                    layer=finding.layer, socket=finding.socket, location=finding.location,
+                    outcome=Word.PENDING if self._known_policy.mode is Mode.ENFORCE else Word.KEPT))
+        for drift, finding in self._drifts.items():
+            if drift not in now:
+                self.journal.write(Entry(
+                    Event.CORRECTED, f"No longer so, and not by dockerd-guard: {finding.message}.",
+                    outcome=Word.KEPT, cause=cause, rule=drift.code, layer=drift.layer,
+                    socket=drift.socket, location=finding.location, level="notice"))
+        self._drifts = now
+
+    def _forget_mended(self, findings: tuple[Finding, ...]) -> None:
+        """What a correction has ended is told by the correction's own entry."""
+        now = {_drift(finding) for finding in findings}
+        self._drifts = {drift: finding for drift, finding in self._drifts.items() if drift in now}
+
+    def _say_outcome(self, outcome: Outcome, assessment: Assessment, cause: Cause) -> None:
+        done = "; ".join(outcome.steps) or "nothing was changed"
+        held_before, self._held = self._held, ""
+        if outcome.done:
+            event, word, message = Event.CORRECTED, Word.REPAIRED, f"Docker listens as declared again: {done}."
+        elif outcome.hold is not None:
+            event, word = Event.HELD, Word.HELD
+            until = f" until {outcome.hold.until:%Y-%m-%d %H:%M %Z}" if outcome.hold.until else ""
+            self._held = f"held{until}: {outcome.hold.reason}"
+            if outcome.hold.until is not None:
+                left_s = (outcome.hold.until - datetime.now(UTC)).total_seconds()
+                self._wake_at = time.monotonic() + max(left_s, 1.0)
+            if self._held == held_before:
+                return
+            message = f"Correction {self._held}. So far: {done}."
+        elif outcome.rolled_back:
+            event, word = Event.ROLLED_BACK, Word.FAILED
+            message = f"The correction did not hold and was undone: {outcome.error}."
+        else:
+            event, word = Event.FAILED, Word.FAILED
+            message = f"The correction failed: {outcome.error}."
+        about = next(_worth_saying(assessment.findings), None)
+        self.journal.write(Entry(
+            event, message, outcome=word, cause=cause,
+            rule=about.code if about else None, layer=about.layer if about else None,
+            socket=about.socket if about else None, location=about.location if about else None))
+
+    def _say_blindness(self, troubles: list[str]) -> None:
+        now = frozenset(troubles)
+        for trouble in sorted(now - self._blind):
+            self.journal.write(Entry(Event.BLIND, f"Not everything can be seen: {trouble}.", outcome=Word.FAILED))
+        for trouble in sorted(self._blind - now):
+            self.journal.write(Entry(Event.BLIND, f"Seen again, after: {trouble}.", outcome=Word.REPAIRED,
+                                     level="info"))
+        self._blind = now
+
+    @property
+    def _status(self) -> str:
+        policy = self._known_policy
+        if self._blind:
+            return f"Blind: {min(self._blind)}"
+        if self._held:
+            return self._held
+        if self._drifts:
+            count = len(self._drifts)
+            return f"{policy.mode}: {count} finding{'s' * (count != 1)}; see journalctl -u dockerd-guard"
+        return f"{policy.mode}: Docker listens as declared, on " + (
+            ", ".join(socket.address for socket in policy.sockets) or "nothing")
+
+    def _to(self, state: State) -> None:
+        if self.state is not State.STOPPING:
+            self.state = state
+
+
+def _worth_saying(findings: tuple[Finding, ...]) -> Iterator[Finding]:
+    """What goes into the journal: nothing that is only a hint, and a place that the policy does not
+    declare (DG101) is said once, not again for each thing that is wrong with it."""
+    undeclared = {finding.socket for finding in findings if finding.code == "DG101"}
+    for finding in findings:
+        if finding.severity in DRIFT_SEVERITIES and not (
+                finding.code in ("DG103", "DG104") and finding.socket in undeclared):
+            yield finding
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "." * (not text.endswith("."))
+
+
+def _drift(finding: Finding) -> Drift:
+    place = finding.location
+    return Drift(finding.code, finding.layer, finding.socket, place.file if place else None)
+
+
+def run(policy_file: str) -> int:
+    """Run the agent on this host; the exit code."""
+    if os.geteuid() != 0:
+        import sys
+
+        print("dockerd-guard: the agent must be root: it looks into dockerd and writes under /etc",
+              file=sys.stderr)
+        return 2
+    return Agent(policy_file, Journal()).run()
