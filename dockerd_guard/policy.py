@@ -333,7 +333,7 @@ def _quote(text: str) -> str:
 
 def _nearest(word: str, names: Collection[str]) -> str:
     """`; did you mean X?`, or what there is when nothing is near."""
-    import difflib  # noqa: PLC0415 - only errors pay for it
+    import difflib
 
     names = [str(name) for name in names]
     near = difflib.get_close_matches(word[:40].lower(), names, 1, 0.5)
@@ -408,7 +408,7 @@ class _Reader:
 
     def document(self, text: str) -> _Node:
         """The one document of the file; raises PolicyError for what is no YAML or not of our grammar."""
-        import yaml  # noqa: PLC0415 - a lint without a policy does not pay for it
+        import yaml
 
         build = _Build()
         started = False
@@ -778,7 +778,7 @@ def _days(text: str) -> frozenset[int]:
 def _zone(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
-    import zoneinfo  # noqa: PLC0415 - only a policy with a window needs it
+    import zoneinfo
 
     try:
         return zoneinfo.ZoneInfo(name)

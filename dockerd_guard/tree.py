@@ -94,6 +94,8 @@ class Tree:
         self.root = root
         self.changes = dict(changes)
         self.consulted: set[str] = set()
+        self.denied: dict[str, str] = {}
+        """What the kernel would not let us read, and why: an answer without it may be wrong."""
         self.listed: set[str] = set()
         self._directories: dict[str, int] = {
             "": os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
@@ -195,7 +197,7 @@ class Tree:
                 # O_PATH descriptors cannot be listed; "." of one is that very directory.
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             except OSError as error:
-                raise Unreadable(where or "/", _words(error)) from None
+                raise self._refused(where or "/", error) from None
             try:
                 found.update(os.listdir(listing))
             finally:
@@ -227,7 +229,7 @@ class Tree:
             try:
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             except OSError as error:
-                raise Unreadable(where or "/", _words(error)) from None
+                raise self._refused(where or "/", error) from None
             try:
                 with os.scandir(listing) as entries:
                     for entry_ in entries:
@@ -268,7 +270,7 @@ class Tree:
         try:
             fd = os.open(name, flags, dir_fd=self._directory(parent))
         except OSError as error:
-            raise Unreadable(path, _words(error)) from None
+            raise self._refused(path, error) from None
         with open(fd, "rb", buffering=0) as file:
             # It may have been replaced since it was looked at.
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -282,8 +284,13 @@ class Tree:
                     if length > MAX_FILE_BYTES:
                         raise Unreadable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
             except OSError as error:
-                raise Unreadable(path, _words(error)) from None
+                raise self._refused(path, error) from None
             return b"".join(chunks)
+
+    def _refused(self, path: str, error: OSError) -> Unreadable:
+        reason = _words(error)
+        self.denied[path] = reason
+        return Unreadable(path, reason)
 
     def _directory(self, where: str) -> int | None:
         """A descriptor of the directory at a path without links; None where it is only planned."""
@@ -299,7 +306,7 @@ class Tree:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise Unreadable(where, _words(error)) from None
+            raise self._refused(where, error) from None
         self._directories[where] = fd
         return fd
 
@@ -334,7 +341,7 @@ class Tree:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return None
-            raise Unreadable(where, _words(error)) from None
+            raise self._refused(where, error) from None
         return Entry(where or "/", status.st_mode, status.st_uid, status.st_gid, status.st_size,
                      status.st_mtime_ns)
 
@@ -344,7 +351,7 @@ class Tree:
             try:
                 self._targets[where] = os.readlink(name, dir_fd=self._directory(parent))
             except OSError as error:
-                raise Unreadable(where, _words(error)) from None
+                raise self._refused(where, error) from None
         return self._targets[where]
 
 

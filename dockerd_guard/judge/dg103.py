@@ -23,7 +23,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         wanted = declared.get(binding.key)
         as_declared = wanted is not None and STRENGTH.index(binding.tls) >= STRENGTH.index(wanted.tls)
         severity: Severity = "warning" if as_declared or binding.scope is Scope.LOOPBACK else "error"
-        protection = "without TLS" if binding.tls is Tls.NONE else "with TLS that asks for no client certificate"
+        bare = binding.tls is Tls.NONE
+        protection = "without TLS" if bare else "with TLS that asks no client for a certificate"
         note = f", as the policy declares in line {wanted.location.line}" if wanted and as_declared else ""
         yield Finding(
             "DG103", severity,

@@ -66,11 +66,12 @@ def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
     if daemon.tls.mode is Tls.SERVER:
         if _is_false(given.get("tlsverify")):
             yield where("tlsverify"), (
-                "--tlsverify=false does not turn TLS off: it leaves TLS on and asks no client for a certificate, "
+                "--tlsverify=false does not turn TLS off: TLS stays on and asks no client for a certificate, "
                 "so whoever connects is root")
         elif "tlsverify" in keys:
             yield where("tlsverify"), (
-                "tlsverify: false leaves TLS on and asks no client for a certificate, so whoever connects is root")
+                "tlsverify: false leaves TLS on and asks no client for a certificate, so whoever connects is "
+                "root")
         else:
             yield where("tls"), (
                 f"--tls alone asks no client for a certificate in dockerd {seen.configured.dockerd_version}, "

@@ -33,8 +33,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     elif (location := _newer_daemon_json(seen, seen.running)) is not None:
         yield Finding(
             "DG308", "warning",
-            f"{location.file} was changed after dockerd was started, and hosts and tls in it are read only at "
-            "a start",
+            f"{location.file} was changed after dockerd was started, and hosts and tls in it are read at "
+            "starts only",
             RUNNING, location, fix,
         )
 

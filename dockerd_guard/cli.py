@@ -1,0 +1,341 @@
+"""The command line. Each verb is the one pipeline, stopped at a different point.
+
+`lint` and `sockets` work with the standard library and PyYAML alone, and start in a tenth of a second:
+so everything else is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from dockerd_guard.policy import POLICY_FILE, Policy, PolicyError, load_policy, read_policy
+from dockerd_guard.tree import Tree, Unreadable
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.judge.finding import Finding
+    from dockerd_guard.observe.observation import Observation
+
+OK, FOUND, UNANSWERED = 0, 1, 2
+"""Exit codes: nothing wrong; findings; the question could not be answered."""
+
+DESCRIPTION = """\
+Keeps the Docker API listening where a YAML policy says, and nowhere else.
+
+  dockerd-guard sockets              where does Docker listen, and which line made it so
+  dockerd-guard lint                 what is wrong with that, and which line is to blame
+  dockerd-guard explain DG103        what a finding means and how to mend it
+"""
+
+EPILOG = """\
+examples:
+  dockerd-guard sockets --root /srv/images/web1             look at a root directory; needs no root rights
+  dockerd-guard lint --policy config.yaml --format github   annotate a pull request
+  dockerd-guard lint --root a --root b --format json        one JSON object a line, one for each root
+
+exit codes: 0 nothing wrong; 1 findings; 2 the question could not be answered (usage, policy, unreadable file)
+"""
+
+
+class Unanswerable(Exception):
+    """The question cannot be answered: why, for people, on one or more lines."""
+
+
+class Look(NamedTuple):
+    """One host as it was asked about: its root as given, what was seen, and the policy for it."""
+
+    root: str
+    seen: Observation
+    policy: Policy | None
+    policy_is_outside: bool
+
+    def read(self, path: str) -> bytes:
+        """The content of a file that a finding points to."""
+        if self.policy_is_outside and self.policy is not None and path == self.policy.file:
+            with Tree() as host:
+                return host.read(os.path.abspath(path))
+        return self.seen.tree.read(path)
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """Files that findings may name and that do not lie below the root."""
+        return frozenset([self.policy.file] if self.policy_is_outside and self.policy is not None else ())
+
+
+class Verb(NamedTuple):
+    """A word of the command line: what it answers, its options, and the function that does it."""
+
+    name: str
+    summary: str
+    run: Callable[[Namespace], int]
+    options: Callable[[ArgumentParser], None]
+    description: str = ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line says; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character must not cost the answer.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        options = _parser().parse_args(argv)
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except Unanswerable as error:
+        say(str(error))
+        return UNANSWERED
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); nothing is left to tell, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FOUND
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        # A mistake of ours, and no answer: Python's own exit code would say "findings".
+        import traceback
+
+        traceback.print_exc()
+        return UNANSWERED
+    return code
+
+
+def say(message: str) -> None:
+    """Tell something beside the answer, each line with our name."""
+    from dockerd_guard.report.text import clean
+
+    sys.stdout.flush()
+    for line in message.split("\n"):
+        print(f"dockerd-guard: {clean(line)}", file=sys.stderr)
+
+
+# -- verbs ----------------------------------------------------------------------------------------
+
+
+def sockets(options: Namespace) -> int:
+    """Where does Docker listen, and which line made it so."""
+    from dockerd_guard.report import json, text
+
+    def tell(look: Look) -> int:
+        if options.format == "json":
+            print(json.dump(json.sockets(look.seen), root=_name(options, look)))
+        else:
+            _print(text.sockets(look.seen))
+        return OK
+
+    return _each(options, tell, with_policy=False)
+
+
+def lint(options: Namespace) -> int:
+    """What is wrong."""
+    from dockerd_guard.judge.judge import judge
+    from dockerd_guard.report import json
+
+    sarif_runs = []
+
+    def tell(look: Look) -> int:
+        found = judge(look.seen, look.policy)
+        if options.format == "json":
+            print(json.dump(json.findings(found), root=_name(options, look)))
+        elif options.format == "github":
+            from dockerd_guard.report import github
+
+            _print(github.commands(found, look.root, look.outside))
+        elif options.format == "sarif":
+            from dockerd_guard.report import sarif
+
+            sarif_runs.append(sarif.Run(look.root, found, look.outside))
+        else:
+            _lint_text(found, look)
+        return FOUND if found else OK
+
+    code = _each(options, tell, with_policy=True)
+    if options.format == "sarif":
+        from dockerd_guard.report import sarif
+
+        print(json.dump(sarif.log(sarif_runs)))
+    return code
+
+
+def _lint_text(found: tuple[Finding, ...], look: Look) -> None:
+    from dockerd_guard.report import text
+
+    _print(text.findings(found, look.read, colour=text.wants_colour(sys.stdout)))
+    print(text.summary(found))
+
+
+def explain(options: Namespace) -> int:
+    """What a rule says, why, and how to mend it."""
+    from dockerd_guard.judge.rules import TITLES, page
+
+    if not options.code:
+        _print(f"{code}  {title}" for code, title in TITLES.items())
+        return OK
+    for code in options.code:
+        if code.upper() not in TITLES:
+            raise Unanswerable(f"there is no rule {code}; `dockerd-guard explain` lists them all")
+    for number, code in enumerate(options.code):
+        print("\n" * (number > 0) + page(code.upper()), end="")
+    return OK
+
+
+# -- looking --------------------------------------------------------------------------------------
+
+
+def _each(options: Namespace, tell: Callable[[Look], int], *, with_policy: bool) -> int:
+    """Look at each root and tell of it; the worst exit code of all."""
+    worst = OK
+    for root in options.root or ("/",):
+        if len(options.root) > 1 and options.format == "text":
+            print(f"{root}:")
+        try:
+            with Tree(root) as tree:
+                worst = max(worst, tell(look_at(tree, options, with_policy=with_policy)))
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            worst = _no_answer(options, root, f"{root}: {error.strerror or error}")
+        except (Unanswerable, PolicyError, Unreadable) as error:
+            worst = _no_answer(options, root, str(error))
+    return worst
+
+
+def _no_answer(options: Namespace, root: str, why: str) -> int:
+    if len(options.root) > 1:
+        why = "\n".join(f"{root}: {line}" for line in why.split("\n"))
+        if options.format == "json":
+            from dockerd_guard.report import json
+
+            print(json.dump({"schema": json.SCHEMA, "error": why}, root=root))
+    say(why)
+    return UNANSWERED
+
+
+def look_at(tree: Tree, options: Namespace, *, with_policy: bool) -> Look:
+    """Observe a root, and find the policy for it. Raises Unanswerable or PolicyError."""
+    is_live = not options.root
+    policy, outside = policy_for(tree, options.policy) if with_policy else (None, False)
+    observe = observe_live if is_live else observe_files
+    seen = observe(tree, options.docker_version)
+    if tree.denied:
+        raise Unanswerable("\n".join(f"{path}: {reason}" for path, reason in sorted(tree.denied.items())))
+    for trouble in seen.troubles:
+        say(trouble.text)
+    unit = seen.configured.service.unit
+    if unit.load_state in ("not-found", "masked", "error"):
+        say(f"{unit.reason or unit.name + ' is ' + unit.load_state}"
+            + (f" (below {tree.root})" if not is_live else ""))
+    return Look(tree.root, seen, policy, outside)
+
+
+def policy_for(tree: Tree, path: str | None) -> tuple[Policy | None, bool]:
+    """The policy at a path of this machine or else the tree's own, if there is one; and whether it
+    lies outside the tree. Raises PolicyError."""
+    if path is not None:
+        return load_policy(path, require_root_owned=False), True
+    if tree.stat(POLICY_FILE) is not None:
+        return read_policy(tree), False
+    say(f"no policy at {POLICY_FILE}: only the rules that need none apply")
+    return None, False
+
+
+def observe_files(tree: Tree, dockerd: Version | None) -> Observation:
+    """The configured layer alone."""
+    from dockerd_guard.observe.configured import observe_configured
+    from dockerd_guard.observe.observation import Observation
+
+    return Observation(tree, observe_configured(tree, dockerd=dockerd))
+
+
+def observe_live(tree: Tree, dockerd: Version | None) -> Observation:
+    """All layers of this host that can be asked."""
+    from dockerd_guard.observe.live import observe_host
+    from dockerd_guard.systemd.manager import Manager, Unavailable
+
+    try:
+        with Manager() as manager:
+            return observe_host(tree, manager, dockerd=dockerd)
+    except Unavailable:
+        return observe_host(tree, None, dockerd=dockerd)
+
+
+# -- options --------------------------------------------------------------------------------------
+
+
+def _sockets_options(parser: ArgumentParser) -> None:
+    _look_options(parser, ("text", "json"))
+
+
+def _lint_options(parser: ArgumentParser) -> None:
+    _policy_option(parser)
+    _look_options(parser, ("text", "json", "sarif", "github"))
+
+
+def _explain_options(parser: ArgumentParser) -> None:
+    parser.add_argument("code", nargs="*", metavar="CODE", help="a rule, as DG103; without one, all of them")
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("sockets", "where does Docker listen, and which line made it so", sockets, _sockets_options,
+         "Where the Docker API listens: by the files on disk and, on a live host, as systemd has loaded it, "
+         "as dockerd was started, and by the sockets of the kernel."),
+    Verb("lint", "what is wrong, and which line is to blame", lint, _lint_options,
+         "What is wrong with where the Docker API listens. Without a policy, only the rules that need none "
+         "apply."),
+    Verb("explain", "what a finding means and how to mend it", explain, _explain_options,
+         "The page of a rule: what it says, why, a bad and a good example, how to mend it."),
+)
+
+
+def _parser() -> ArgumentParser:
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+    from dockerd_guard import __version__
+
+    parser = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+                            formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"dockerd-guard {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.description or verb.summary,
+                               allow_abbrev=False)
+        sub.set_defaults(run=verb.run, root=[], policy=None)
+        verb.options(sub)
+    return parser
+
+
+def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
+    parser.add_argument("--root", action="append", metavar="DIR",
+                        help="look at the files below DIR, not at this host; may be given several times")
+    parser.add_argument("--format", choices=formats, default="text", help="how to tell it (default: text)")
+    parser.add_argument("--docker-version", type=_version, metavar="V",
+                        help="read as dockerd V does (default: as the one installed there, else the newest)")
+
+
+def _policy_option(parser: ArgumentParser) -> None:
+    parser.add_argument("--policy", metavar="FILE",
+                        help=f"the policy (default: {POLICY_FILE} of the root, where there is one)")
+
+
+def _version(text: str) -> Version:
+    from argparse import ArgumentTypeError
+
+    from dockerd_guard.dockerd.version import Version
+
+    try:
+        return Version.parse(text)
+    except ValueError:
+        raise ArgumentTypeError(f"no version of dockerd: {text!r}; expected one such as 26.1.5") from None
+
+
+def _name(options: Namespace, look: Look) -> str | None:
+    return look.root if len(options.root) > 1 else None
+
+
+def _print(lines: Iterable[str] | Iterator[str]) -> None:
+    for line in lines:
+        print(line)

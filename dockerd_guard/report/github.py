@@ -1,0 +1,39 @@
+"""Workflow commands of GitHub Actions: findings as annotations of the files in a checkout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dockerd_guard.judge.finding import Finding
+
+_COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
+
+
+def commands(found: Iterable[Finding], root: str, outside: frozenset[str] = frozenset()) -> Iterator[str]:
+    """One command for each finding. Paths are given as seen from here, so that a root inside the
+    checkout is found; `outside` are files that do not lie below the root.
+
+    Escapes as actions/toolkit does (packages/core/src/command.ts).
+    """
+    for finding in found:
+        properties = {"title": f"dockerd-guard {finding.code}"}
+        where = finding.location
+        if where is not None and where.line:
+            path = where.file if where.file in outside else f"{root.rstrip('/')}{where.file}"
+            properties |= {
+                "file": os.path.relpath(path) if not os.path.isabs(root) else path, "line": str(where.line),
+                "col": str(where.column), "endColumn": str(max(where.end_column, where.column)),
+            }
+        told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+        yield f"::{_COMMANDS[finding.severity]} {told}::{_data(finding.message)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
