@@ -29,6 +29,9 @@ Keeps the Docker API listening where a YAML policy says, and nowhere else.
 
   dockerd-guard sockets              where does Docker listen, and which line made it so
   dockerd-guard lint                 what is wrong with that, and which line is to blame
+  dockerd-guard diff                 what would be changed, and what that costs
+  dockerd-guard fix                  change it, once
+  dockerd-guard run                  the agent: look again whenever something changes, for ever
   dockerd-guard explain DG103        what a finding means and how to mend it
 """
 
@@ -183,6 +186,66 @@ def explain(options: Namespace) -> int:
     return OK
 
 
+def diff(options: Namespace) -> int:
+    """What would be changed, and what it costs. Changes nothing."""
+    from dockerd_guard.correct.state import State
+    from dockerd_guard.observe.engine import container_names
+    from dockerd_guard.pipeline import api_addresses, assess
+    from dockerd_guard.report import json, plan
+
+    def tell(look: Look) -> int:
+        policy = needed(look.policy)
+        found = assess(look.seen, policy, State())
+        stops = found.cost == "containers"
+        containers = tuple(name for address in api_addresses(look.seen)[:1] if stops
+                           for name in container_names(address))
+        if options.format == "json":
+            print(json.dump(plan.diff_json(found, containers), root=_name(options, look)))
+        else:
+            print(plan.diff_text(found, containers), end="")
+        return FOUND if found.plan.changes or found.plan.obstacles or found.needs.anything else OK
+
+    return _each(options, tell, with_policy=True)
+
+
+def fix(options: Namespace) -> int:
+    """Change it, once: the agent's own pass."""
+    from dockerd_guard.correct.state import Busy, State, alone
+    from dockerd_guard.observe.live import observe_host
+    from dockerd_guard.pipeline import assess, carry_out
+    from dockerd_guard.report import json, plan
+    from dockerd_guard.systemd.manager import Manager, Unavailable
+
+    if os.geteuid() != 0:
+        raise Unanswerable("fix writes below /etc and restarts services: run it as root")
+    state = State()
+    try:
+        policy = load_policy(options.policy or POLICY_FILE, require_root_owned=True)
+        with alone(state.directory), Manager() as manager, Tree() as tree:
+            outcome = carry_out(assess(observe_host(tree, manager), policy, state), policy, manager, state)
+    except (Busy, PolicyError, Unavailable, Unreadable) as error:
+        raise Unanswerable(str(error)) from None
+    if options.format == "json":
+        print(json.dump(plan.outcome_json(outcome)))
+    else:
+        print(plan.outcome_text(outcome), end="")
+    return OK if outcome.done else FOUND
+
+
+def run(options: Namespace) -> int:
+    """The agent."""
+    from dockerd_guard.agent.loop import run as run_agent
+
+    return run_agent(options.policy or POLICY_FILE)
+
+
+def needed(policy: Policy | None) -> Policy:
+    """The policy, where there is no doing without one. Raises Unanswerable."""
+    if policy is None:
+        raise Unanswerable(f"no policy: write one to {POLICY_FILE}, or name it with --policy")
+    return policy
+
+
 # -- looking --------------------------------------------------------------------------------------
 
 
@@ -275,6 +338,22 @@ def _lint_options(parser: ArgumentParser) -> None:
     _look_options(parser, ("text", "json", "sarif", "github"))
 
 
+def _policy_option(parser: ArgumentParser) -> None:
+    parser.add_argument("--policy", metavar="FILE",
+                        help=f"the policy (default: {POLICY_FILE} of the root, where there is one)")
+
+
+def _fix_options(parser: ArgumentParser) -> None:
+    _policy_option(parser)
+    parser.add_argument("--format", choices=("text", "json"), default="text",
+                        help="how to tell it (default: text)")
+
+
+def _diff_options(parser: ArgumentParser) -> None:
+    _policy_option(parser)
+    _look_options(parser, ("text", "json"))
+
+
 def _explain_options(parser: ArgumentParser) -> None:
     parser.add_argument("code", nargs="*", metavar="CODE", help="a rule, as DG103; without one, all of them")
 
@@ -286,6 +365,16 @@ VERBS: tuple[Verb, ...] = (
     Verb("lint", "what is wrong, and which line is to blame", lint, _lint_options,
          "What is wrong with where the Docker API listens. Without a policy, only the rules that need none "
          "apply."),
+    Verb("diff", "what would be changed, and what that costs", diff, _diff_options,
+         "The changes that would make this host comply with its policy, as a unified diff; and what they cost: "
+         "nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is something "
+         "to change."),
+    Verb("fix", "change it, once", fix, _fix_options,
+         "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "
+         "allows now: writes, reloads, restarts, looks whether every declared socket answers and no other "
+         "listens, and puts everything back if not."),
+    Verb("run", "the agent: look again whenever something changes, for ever", run, _policy_option,
+         "The agent, as dockerd-guard.service runs it. Stops at SIGTERM, reads its policy again at SIGHUP."),
     Verb("explain", "what a finding means and how to mend it", explain, _explain_options,
          "The page of a rule: what it says, why, a bad and a good example, how to mend it."),
 )
@@ -314,11 +403,6 @@ def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
     parser.add_argument("--format", choices=formats, default="text", help="how to tell it (default: text)")
     parser.add_argument("--docker-version", type=_version, metavar="V",
                         help="read as dockerd V does (default: as the one installed there, else the newest)")
-
-
-def _policy_option(parser: ArgumentParser) -> None:
-    parser.add_argument("--policy", metavar="FILE",
-                        help=f"the policy (default: {POLICY_FILE} of the root, where there is one)")
 
 
 def _version(text: str) -> Version:

@@ -38,6 +38,9 @@ MAX_SETTLE_S = 1.0
 RETRY_S = 5.0
 """How soon a broken connection to systemd, or a pass that could not be ended, is tried again."""
 
+RETRY_AFTER_MISTAKE_S = 60.0
+"""The same after an unexpected exception."""
+
 DRIFT_SEVERITIES = ("error", "warning")
 
 
@@ -184,6 +187,10 @@ class Agent:
             troubles.append(f"systemd cannot be asked: {error}")
         except Unreadable as error:
             troubles.append(str(error))
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours must not leave the host unguarded
+            troubles.append(f"a pass ended in a mistake of dockerd-guard's own, {error!r} "
+                            f"at {_where(error)}; please report it")
+            self._wake_at = time.monotonic() + RETRY_AFTER_MISTAKE_S
         self._say_blindness(troubles)
         if self.state is State.WORKING:
             self._to(State.HOLDING if self._held else State.WATCHING)
@@ -362,6 +369,16 @@ def _worth_saying(findings: tuple[Finding, ...]) -> Iterator[Finding]:
         if finding.severity in DRIFT_SEVERITIES and not (
                 finding.code in ("DG103", "DG104") and finding.socket in undeclared):
             yield finding
+
+
+def _where(error: Exception) -> str:
+    """The line that raised an exception: enough for a report, and nothing of any file's content."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
 
 
 def _sentence(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, canonical
-from dockerd_guard.dockerd.flags import without_flags
+from dockerd_guard.dockerd.flags import Flag
 from dockerd_guard.observe.configured import passed_by
 from dockerd_guard.observe.observation import Configured, Layer
 from dockerd_guard.policy import Policy, declared_bindings
@@ -72,7 +72,7 @@ def make_plan(tree: Tree, policy: Policy, observe: Observe) -> Plan:
     now = observe(tree)
     if now.service.unit.load_state in ("not-found", "masked"):
         return Plan((), now, (f"docker.service is {now.service.unit.load_state}",))
-    paths = {path: real for path in OUR_FILES if (real := tree.resolve(path)) is not None}
+    paths = {path: real for path in OUR_FILES if (real := _real(tree, path)) is not None}
     with tree.changed(dict.fromkeys(paths.values())) as bare:
         base = observe(bare)
         desired: dict[str, bytes] = {}
@@ -147,7 +147,7 @@ def command_line(base: Configured, policy: Policy) -> str:
     in_file = {key.name for key in base.daemon.keys}
     ours = [flag for flag in _flags(policy, base) if flag[0].lstrip("-").partition("=")[0] not in in_file]
     dropped = {"host"} | (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
-    kept = without_flags(texts, frozenset(dropped), base.dockerd_version)
+    kept = _without(texts, [flag for flag in base.daemon.flags if flag.name in dropped])
     words = [command.head]
     placed = False
     for index, word in enumerate(command.argv):
@@ -165,6 +165,19 @@ def command_line(base: Configured, policy: Policy) -> str:
         program = base.daemon.program.first - 1
         words[1 + program : 1 + program] = [_quoted(command, text) for flag in ours for text in flag]
     return " ".join(words)
+
+
+def _without(texts: tuple[str, ...], flags: Iterable[Flag]) -> list[str | None]:
+    """The arguments less these flags and their values; None where a whole argument goes.
+
+    A shorthand may stand behind others: `-DHtcp://x` leaves `-D`.
+    """
+    kept: list[str | None] = list(texts)
+    for flag in flags:
+        kept[flag.argument] = texts[flag.argument][: flag.offset] if flag.offset > 1 else None
+        if flag.words > 1 and flag.value_argument is not None:
+            kept[flag.value_argument] = None
+    return kept
 
 
 def _quoted(command: Command, text: str) -> str:
@@ -187,11 +200,26 @@ def _flags(policy: Policy, base: Configured) -> Iterable[tuple[str, ...]]:
         yield (f"--tlskey={policy.tls.key}",)
 
 
+def _real(tree: Tree, path: str) -> str | None:
+    """Where a file of ours has to be written: its directory without links, existing or to be made.
+
+    None where a link in the way leads nowhere. A link in the file's own place is replaced.
+    """
+    directory, _, name = path.rpartition("/")
+    if not directory:
+        return path
+    if (real := tree.resolve(directory)) is None:
+        if (above := _real(tree, directory)) is None or tree.stat(above, follow=False) is not None:
+            return None
+        real = above
+    return f"{real}/{name}"
+
+
 def _content(tree: Tree, path: str) -> bytes | None:
-    try:
-        return tree.read(path)
-    except FileNotFoundError:
+    entry = tree.stat(path, follow=False)
+    if entry is None:
         return None
+    return tree.read(path) if entry.is_file else b""
 
 
 def _lines(content: bytes | None) -> list[str]:

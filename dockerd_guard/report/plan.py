@@ -1,0 +1,105 @@
+"""What a plan would do, and what came of one: for `diff` and `fix`, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dockerd_guard.correct.correction import Needs, Outcome
+from dockerd_guard.correct.gate import Cost, Hold
+from dockerd_guard.pipeline import Assessment
+
+SCHEMA = 1
+
+_COSTS = {
+    Cost.NOTHING: "nothing",
+    Cost.RELOAD: "a reload of systemd's units; nothing is restarted",
+    Cost.RESTART: "a restart of docker.service; containers keep running",
+    Cost.CONTAINERS: "a restart of docker.service, which stops",
+}
+
+
+def diff_text(assessment: Assessment, containers: tuple[str, ...]) -> str:
+    """The changes as unified diffs, then what they cost and what holds them."""
+    return "\n".join(_diff_lines(assessment, containers)) + "\n"
+
+
+def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator[str]:
+    for change in assessment.plan.changes:
+        yield change.diff().rstrip("\n")
+    if assessment.plan.obstacles:
+        yield "Drop-ins of dockerd-guard alone cannot make this host comply:"
+        for obstacle in assessment.plan.obstacles:
+            yield f"  {obstacle}"
+        return
+    if not assessment.needs.anything and not assessment.plan.changes:
+        yield "Nothing to change: Docker listens as declared."
+        return
+    if assessment.seen.loaded is None:
+        yield "Cost: not known, since systemd was not asked (--root, or no D-Bus)."
+        return
+    yield f"Steps: {', '.join(_steps(assessment.needs))}."
+    cost = _COSTS[assessment.cost]
+    if assessment.cost is Cost.CONTAINERS:
+        cost += f" {', '.join((*containers, *assessment.situation.dependents)) or 'running containers'}"
+    yield f"Cost: {cost}."
+    if assessment.hold is not None:
+        yield f"Held: {_hold_text(assessment.hold)}."
+
+
+def _steps(needs: Needs) -> Iterator[str]:
+    if needs.changes:
+        yield f"write {len(needs.changes)} file{'s' * (len(needs.changes) != 1)}"
+    if needs.reload:
+        yield "reload systemd's units"
+    if needs.restart_socket:
+        yield "restart docker.socket"
+    if needs.restart:
+        yield "restart docker.service"
+
+
+def _hold_text(hold: Hold) -> str:
+    return hold.reason + (f", until {hold.until:%Y-%m-%d %H:%M %Z}" if hold.until is not None else "")
+
+
+def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, Any]:
+    """The same for programs. `cost` is one of nothing, reload, restart, containers; null when not known."""
+    known = assessment.seen.loaded is not None
+    return {
+        "schema": SCHEMA,
+        "changes": [{"path": change.path, "diff": change.diff()} for change in assessment.plan.changes],
+        "obstacles": list(assessment.plan.obstacles),
+        "steps": list(_steps(assessment.needs)),
+        "cost": str(assessment.cost) if known else None,
+        "containers": list(containers) if assessment.cost is Cost.CONTAINERS else [],
+        "held": _hold_json(assessment.hold),
+    }
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What `fix` did."""
+    lines = [f"{step[:1].upper()}{step[1:]}." for step in outcome.steps]
+    if outcome.done:
+        lines.append("Docker listens as declared.")
+    elif outcome.hold is not None:
+        lines.append(f"Held: {_hold_text(outcome.hold)}.")
+    else:
+        lines.append(f"{'Rolled back' if outcome.rolled_back else 'Failed'}: {outcome.error}.")
+    return "\n".join(lines) + "\n"
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for programs; `outcome` in CFEngine's words."""
+    word = ("repaired" if outcome.steps else "kept") if outcome.done else (
+        "held" if outcome.hold is not None else "failed")
+    return {
+        "schema": SCHEMA, "outcome": word, "steps": list(outcome.steps), "cost": str(outcome.cost),
+        "held": _hold_json(outcome.hold), "error": outcome.error or None, "rolled_back": outcome.rolled_back,
+    }
+
+
+def _hold_json(hold: Hold | None) -> dict[str, str | None] | None:
+    if hold is None:
+        return None
+    return {"reason": hold.reason, "until": hold.until.isoformat() if hold.until is not None else None}
+
