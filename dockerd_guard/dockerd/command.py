@@ -1,30 +1,183 @@
-"""Which words of a command line are dockerd's own options, and whether it is dockerd at all."""
+"""Which words of a command line are dockerd's own, and whether it is dockerd that runs at all.
+
+Programs that run another one (env, nice, `sh -c`) are seen through as far as their text tells. Where
+it does not, the answer is `certain=False`: the running daemon has to be asked.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from dockerd_guard.dockerd.flags import Word, parse
+from dockerd_guard.dockerd.version import Version
+
+DAEMON_COMMAND_UNTIL = Version(17, 12)
+"""`docker daemon` is gone from here on (docker/cli docs/deprecated.md)."""
+
+DAEMON_FLAG_UNTIL = Version(1, 13)
+"""`docker -d` likewise."""
 
 
 class Program(NamedTuple):
-    """`first` is the index in argv of dockerd's first own word; `reason` why no daemon comes of it."""
+    """What is started.
 
-    first: int
+    `words` are dockerd's own, its name not among them; `environ` what it is started with. `reason`
+    says why no dockerd comes of it. `certain` is false where the text does not tell.
+    """
+
+    words: tuple[Word, ...] = ()
+    environ: Mapping[str, str] = {}
     certain: bool = True
     reason: str | None = None
+    rootless: bool = False
 
 
-_DAEMON = re.compile(r"dockerd(-current|-latest|-ce|-rootless\.sh)?")
-_CLIENT = re.compile(r"docker(-current|-latest)?")
+class _Wrapper(NamedTuple):
+    """How a program that runs another takes its own words: letters of options with a value, operands."""
+
+    with_value: str = ""
+    long_with_value: frozenset[str] = frozenset()
+    operands: int = 0
+    other_world: bool = False
 
 
-def program_of(argv: tuple[str, ...]) -> Program:
-    """Look at argv, argv[0] included."""
-    name = argv[0].rpartition("/")[2] if argv else ""
-    if _DAEMON.fullmatch(name):
-        return Program(1)
-    if _CLIENT.fullmatch(name):
-        if len(argv) > 1 and argv[1] in ("daemon", "-d", "--daemon"):
-            return Program(2)
-        return Program(len(argv), True, "the docker client without a daemon sub-command starts no daemon")
-    return Program(len(argv), False)
+_DAEMON = re.compile(r"dockerd(-(current|latest|ce|ee|dev|[0-9][0-9.]*))?")
+_CLIENT = re.compile(r"docker(\.io|-(current|latest|ce|ee|[0-9][0-9.]*))?")
+_SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox"))
+_WRAPPERS = {
+    "nice": _Wrapper("n", frozenset(("adjustment",))),
+    "ionice": _Wrapper("cn", frozenset(("class", "classdata"))),
+    "nohup": _Wrapper(),
+    "setsid": _Wrapper(),
+    "stdbuf": _Wrapper("ioe", frozenset(("input", "output", "error"))),
+    "chrt": _Wrapper("TPD", frozenset(("sched-runtime", "sched-period", "sched-deadline")), 1),
+    "taskset": _Wrapper("", frozenset(), 1),
+    "timeout": _Wrapper("ks", frozenset(("kill-after", "signal")), 1),
+    "systemd-cat": _Wrapper("tp", frozenset(("identifier", "priority", "stderr-priority"))),
+    "sudo": _Wrapper("ugpCcrtTRDh", frozenset(("user", "group", "chdir", "role", "type", "host"))),
+    "catchsegv": _Wrapper(),
+    "numactl": _Wrapper("iNCmpP", frozenset(("interleave", "membind", "cpunodebind", "physcpubind"))),
+    # These change what an address means: another network, other files.
+    "chroot": _Wrapper("", frozenset(("groups", "userspec")), 1, True),
+    "nsenter": _Wrapper("tSGW", frozenset(("target", "setuid", "setgid")), 0, True),
+    "unshare": _Wrapper("RwSG", frozenset(("root", "wd", "setuid", "setgid")), 0, True),
+}
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_MAX_LAYERS = 8
+
+
+def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Version | None) -> Program:
+    """Look at argv, argv[0] included. `version` is None where it is not known."""
+    words = tuple(Word(text, index) for index, text in enumerate(argv))
+    certain = True
+    for _ in range(_MAX_LAYERS):
+        if not words:
+            break
+        name = words[0].text.rpartition("/")[2]
+        if name == "dockerd-rootless.sh":
+            return _rootless(words[1:], environ, certain)
+        if _DAEMON.fullmatch(name):
+            return Program(words[1:], environ, certain)
+        if _CLIENT.fullmatch(name):
+            return _client(words, environ, version, certain)
+        if name == "env":
+            words, environ, sure = _env(words, environ)
+        elif name in _SHELLS:
+            from dockerd_guard.dockerd.shell import script_command  # few units need it
+            words, environ, sure = script_command(words, environ)
+        elif name in _WRAPPERS:
+            words, sure = _unwrap(words, _WRAPPERS[name])
+        else:
+            return Program((), environ, False, f"{words[0].text} is not known to start dockerd")
+        certain = certain and sure
+    return Program((), environ, False, "nothing in the command line is known to start dockerd")
+
+
+def _rootless(words: tuple[Word, ...], environ: Mapping[str, str], certain: bool) -> Program:
+    """contrib/dockerd-rootless.sh: ends in `exec dockerd "$@"` inside RootlessKit."""
+    if words and words[0].text in ("check", "install", "uninstall"):
+        return Program(words, environ, certain,
+                       f"Did you mean 'dockerd-rootless-setuptool.sh {words[0].text}' ?", True)
+    if not environ.get("XDG_RUNTIME_DIR"):
+        return Program(words, environ, certain, "XDG_RUNTIME_DIR needs to be set and writable", True)
+    # Set by rootlesskit for what it runs; only whether it is there matters.
+    inside = {**environ, "ROOTLESSKIT_STATE_DIR": environ["XDG_RUNTIME_DIR"]}
+    return Program(words, inside, certain, None, True)
+
+
+def _client(words: tuple[Word, ...], environ: Mapping[str, str], version: Version | None,
+            certain: bool) -> Program:
+    """`docker daemon` and `docker -d`, with options on either side."""
+    front = parse(tuple(word._replace(text="--daemon") if word.text == "-d" else word for word in words[1:]),
+                  None, stop=True)
+    # `-d` and `--daemon` are no flags of dockerd's: what stands before is read up to there.
+    for place, word in enumerate(words[1:], 1):
+        if word.text in ("-d", "--daemon", "--daemon=true"):
+            return Program(words[1:place] + words[place + 1:], environ, certain,
+                           _gone("unknown shorthand flag: 'd' in -d", version, DAEMON_FLAG_UNTIL))
+        if front.positionals and word == front.positionals[0]:
+            break
+    if front.positionals and front.positionals[0].text == "daemon":
+        place = words.index(front.positionals[0])
+        return Program(words[1:place] + words[place + 1:], environ, certain,
+                       _gone("docker: 'daemon' is not a docker command.", version, DAEMON_COMMAND_UNTIL))
+    return Program(words[1:], environ, certain,
+                   "the docker client without a sub-command prints its help and exits: no daemon"
+                   if not front.positionals else
+                   f"this is the docker client, running `docker {front.positionals[0].text}`: no daemon")
+
+
+def _gone(message: str, version: Version | None, until: Version) -> str | None:
+    return message if version is not None and version >= until else None
+
+
+def _env(words: tuple[Word, ...],
+         environ: Mapping[str, str]) -> tuple[tuple[Word, ...], Mapping[str, str], bool]:
+    """env(1)."""
+    changed = dict(environ)
+    at = 1
+    while at < len(words):
+        text = words[at].text
+        if text in ("-i", "-", "--ignore-environment"):
+            changed.clear()
+        elif text in ("-u", "--unset") and at + 1 < len(words):
+            at += 1
+            changed.pop(words[at].text, None)
+        elif text.startswith("--unset=") or (text.startswith("-u") and len(text) > 2):
+            changed.pop(text.partition("=")[2] if text.startswith("--") else text[2:], None)
+        elif text in ("-C", "--chdir") and at + 1 < len(words):
+            at += 1
+        elif text == "--":
+            at += 1
+            break
+        elif text.startswith("-") and text not in ("-v", "--debug"):
+            # -S splits its word by rules of its own.
+            return (), changed, False
+        elif "=" not in text:
+            break
+        elif not text.startswith("-"):
+            name, _, value = text.partition("=")
+            changed[name] = value
+        at += 1
+    while at < len(words) and _ASSIGNMENT.match(words[at].text):
+        name, _, value = words[at].text.partition("=")
+        changed[name] = value
+        at += 1
+    return words[at:], changed, True
+
+
+def _unwrap(words: tuple[Word, ...], wrapper: _Wrapper) -> tuple[tuple[Word, ...], bool]:
+    at = 1
+    while at < len(words) and words[at].text.startswith("-") and words[at].text != "-":
+        text = words[at].text
+        at += 1
+        if text == "--":
+            break
+        if text.startswith("--"):
+            name, equals, _ = text[2:].partition("=")
+            at += not equals and name in wrapper.long_with_value
+        elif text[-1] in wrapper.with_value:
+            at += 1
+    return words[at + wrapper.operands:], not wrapper.other_world

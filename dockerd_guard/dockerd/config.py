@@ -1,22 +1,46 @@
-"""daemon.json as dockerd reads it."""
+"""daemon.json as dockerd reads it: moby's daemon/config/config.go, by version."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from dockerd_guard.dockerd import flags
-from dockerd_guard.dockerd.version import Version
+from dockerd_guard.dockerd.flags import Flag
+from dockerd_guard.dockerd.gojson import InvalidJson, Lines, Node, after, scan
+from dockerd_guard.dockerd.hosts import BLANKS
+from dockerd_guard.dockerd.options import options_of
+from dockerd_guard.dockerd.values import TRUE, is_addr, is_ip, is_prefix, size
+from dockerd_guard.dockerd.version import NEWEST, Version
 from dockerd_guard.source import Location
 from dockerd_guard.tree import Unreadable
 
+FLAT = frozenset((
+    "cluster-store-opts", "default-network-opts", "log-opts", "runtimes", "default-ulimits", "features",
+    "builder",
+))
+"""Keys whose objects are values; any other object is opened, one level deep, and its keys checked instead."""
+
+UNCHECKED = frozenset(("features", "builder", "deprecated-key-path"))
+"""Keys that need no flag of their name (skipValidateOptions)."""
+
+
+_BOTH = "the following directives are specified both as a flag and in the configuration file"
+
 
 class Key(NamedTuple):
-    """A key of the file's outermost object, and where it stands."""
+    """A key of the file's outermost object: where it and its value stand, and what has become of it.
+
+    `inside` is the outer key for one inside an object that dockerd opens. `effective` is false for a
+    key dockerd accepts and then makes nothing of: a flag's name (`host`), a nested one.
+    """
 
     name: str
     location: Location
+    value: Node
+    value_location: Location
+    inside: str | None = None
+    effective: bool = True
 
 
 class Text(NamedTuple):
@@ -27,79 +51,375 @@ class Text(NamedTuple):
 
 
 class File(NamedTuple):
-    """What dockerd takes from the file."""
+    """What dockerd takes from the file.
+
+    `error` is why dockerd refuses it, `unreadable` why nothing can be said of it. `flat` has every
+    key dockerd checks for conflicts, `values` those that it decodes, the last of each.
+    """
 
     path: str
     missing: bool = False
     error: str | None = None
-    values: dict[str, Any] = {}  # noqa: RUF012
-    hosts: tuple[Text, ...] = ()
+    unreadable: str | None = None
     keys: tuple[Key, ...] = ()
+    flat: dict[str, Key] = {}  # noqa: RUF012
+    values: dict[str, Key] = {}  # noqa: RUF012
+    hosts: tuple[Text, ...] = ()
 
-    def boolean(self, key: str) -> bool | None:
-        value = self.values.get(key)
+    def boolean(self, name: str) -> bool | None:
+        """A bool of the file, or None."""
+        value = self.values[name].value.value if name in self.values else None
         return value if isinstance(value, bool) else None
 
-    def is_true(self, key: str) -> bool:
-        return self.values.get(key) is True
+    def text(self, name: str) -> str:
+        """A string of the file, empty where there is none."""
+        return self.values[name].value.text if name in self.values else ""
 
-    def text(self, key: str) -> str:
-        value = self.values.get(key)
-        return value if isinstance(value, str) else ""
+    def texts(self, name: str) -> list[str]:
+        """A list of strings of the file, empty where there is none."""
+        return [node.text for node in self.values[name].value.items()] if name in self.values else []
+
+    def number(self, name: str) -> int | None:
+        """A whole number of the file, or None."""
+        value = self.values[name].value if name in self.values else None
+        return int(value.value) if value is not None and value.kind == "number" and isinstance(
+            value.value, str) else None
 
 
-def load(path: str, read: Callable[[str], bytes], version: Version) -> File:
+def load(path: str, read: Callable[[str], bytes], version: Version | None) -> File:
     """Read the file; never raises."""
     try:
         content = read(path)
     except FileNotFoundError:
         return File(path, missing=True)
     except Unreadable as error:
-        return File(path, error=error.reason)
-    text = content.decode("utf-8", "replace").strip("\ufeff \t\r\n")
-    if not text:
-        return File(path) if version >= Version(23) else File(path, error="EOF")
+        if "directory" in error.reason:
+            return File(path, error=f"read {path}: is a directory")
+        return File(path, unreadable=error.reason)
+    return parse(path, content, version)
+
+
+def parse(path: str, content: bytes, version: Version | None) -> File:  # noqa: PLR0911
+    """Read the content of the file; never raises."""
+    text, wrong = _decode(content, version)
+    if wrong is not None:
+        return File(path, error=wrong)
+    begin = 0
+    if version is None or version >= Version(23):
+        text = text.rstrip(BLANKS)
+        begin = len(text) - len(text.lstrip(BLANKS))
+        if begin == len(text):
+            return File(path)
+    elif not text.strip(" \t\r\n"):
+        return File(path, error="EOF")
+    lines = Lines(text)
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return File(path, error=str(error))
-    if not isinstance(values, dict):
-        return File(path, error="json: cannot unmarshal into Go value of type map[string]interface {}")
-    written = values.get("hosts")
-    if written is not None and not (isinstance(written, list) and all(isinstance(x, str) for x in written)):
-        return File(path, error="json: cannot unmarshal into Go struct field Config.hosts of type []string")
-    return File(path, False, None, values, tuple(Text(x, Location(path)) for x in written or ()),
-                tuple(Key(name, Location(path)) for name in values))
+        # Until 20.10 a json.Decoder reads one value and leaves what follows.
+        root = scan(text[begin:] if begin else text)
+        if version is None or version >= Version(23):
+            after(text[begin:] if begin else text, root)
+    except InvalidJson as error:
+        message = str(error)
+        if version is not None and version < Version(23):
+            message = message.replace("unexpected end of JSON input", "unexpected EOF")
+        return File(path, error=message)
+    if root.kind == "null":
+        return File(path)
+    if root.kind != "object":
+        return File(path, error=f"json: cannot unmarshal {root.kind} into Go value of type "
+                                "map[string]interface {}")
+    return _file(path, root, _Place(path, lines, begin), version)
 
 
-_SKIPPED = frozenset(("features", "builder", "deprecated-key-path", "allow-nondistributable-artifacts"))
+class _Place(NamedTuple):
+    path: str
+    lines: Lines
+    begin: int
+
+    def of(self, node: Node) -> Location:
+        """A node's span; a string's is that of its characters."""
+        inner = 1 if node.kind == "string" else 0
+        line, column = self.lines.place(self.begin + node.start + inner)
+        length = node.end - node.start - 2 * inner
+        end_line, end_column = self.lines.place(self.begin + node.end - inner)
+        return Location(self.path, line, column, end_column if end_line == line else column + max(length, 0))
 
 
-def conflict(file: File, given: tuple[flags.Flag, ...], version: Version) -> str | None:
-    """Why the file and the flags do not go together, in dockerd's words, or None."""
-    known = flags.options_of(version)
-    names = {option.name for option in known.values()} | {option.key for option in known.values()} | _SKIPPED
-    unknown = [key for key in file.values if key not in names]
+def _decode(content: bytes, version: Version | None) -> tuple[str, str | None]:
+    if version is not None and version < Version(23):
+        # encoding/json puts U+FFFD for what is no UTF-8.
+        return content.decode("utf-8", "surrogateescape"), None
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content[2:].decode("utf-16-le" if content[:1] == b"\xff" else "utf-16-be", "replace"), None
+    try:
+        return content.removeprefix(b"\xef\xbb\xbf").decode(), None
+    except UnicodeDecodeError as error:
+        return "", f"failed to decode configuration JSON at offset {error.start}: encoding: invalid UTF-8"
+
+
+def _file(path: str, root: Node, place: _Place, version: Version | None) -> File:
+    options = options_of(version)
+    folded: dict[str, str] = {}
+    keys: list[Key] = []
+    flat: dict[str, Key] = {}
+    values: dict[str, Key] = {}
+    last: dict[str, Key] = {}
+    wrong: str | None = None
+    for name_node, value in root.members():
+        name = name_node.text
+        field = name
+        if name not in options.fields:
+            # encoding/json finds a field without regard to case.
+            folded = folded or {field.casefold(): field for field in options.fields}
+            field = folded.get(name.casefold(), "")
+        key = Key(name, place.of(name_node), value, place.of(value), None, bool(field))
+        keys.append(key)
+        last[name] = key
+        if field:
+            wrong = wrong or _mismatch(field, options.fields[field], value, version or NEWEST)
+            # null leaves what a duplicate before it has set, but for lists, maps and pointers.
+            if value.kind != "null" or field in ("hosts", "tls", "tlsverify"):
+                values[field] = key
+        wrong = wrong or _too_large(value)
+    for key in last.values():
+        if key.value.kind == "object" and key.name not in FLAT:
+            for name_node, value in key.value.members():
+                inner = Key(name_node.text, place.of(name_node), value, place.of(value), key.name,
+                            options.fields.get(key.name) == "proxies")
+                keys.append(inner)
+                flat[inner.name] = inner
+        else:
+            flat[key.name] = key
+    hosts: tuple[Text, ...] = ()
+    if "hosts" in values:
+        hosts = tuple(Text(node.text, place.of(node)) for node in values["hosts"].value.items())
+    return File(path, False, wrong, None, tuple(keys), flat, values, hosts)
+
+
+def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> str | None:
+    """findConfigurationConflicts: why keys and flags do not go together, in its words, or None."""
+    options = options_of(version)
+    unchecked = UNCHECKED
+    if version is None or version >= Version(28):
+        unchecked = UNCHECKED | {"allow-nondistributable-artifacts"}
+    unknown = [name for name in file.flat
+               if name not in options.by_name and name not in options.keys and name not in unchecked]
     if unknown:
         return f"the following directives don't match any configuration option: {', '.join(unknown)}"
     values: dict[str, list[str]] = {}
     for flag in given:
         values.setdefault(flag.name, []).append(flag.value)
-    both = []
+    both: list[str] = []
     for name in sorted(values):
-        key = known[name].key or name
-        if key in file.values and key != "runtimes":
-            shown = f"[{' '.join(values[name])}]" if known[name].key else values[name][-1]
-            both.append(f"{key}: (from flag: {shown}, from file: {_go(file.values[key])})")
+        option = options.by_name[name]
+        for key in (option.key,) if option.key else (name, option.short):
+            if key in file.flat and key != "runtimes":
+                shown = _shown(option.kind, values[name])
+                both.append(f"{key}: (from flag: {shown}, from file: {_go(file.flat[key].value)})")
+                break
     if both:
-        return ("the following directives are specified both as a flag and in the configuration file: "
-                + ", ".join(both))
+        return f"{_BOTH}: {', '.join(both)}"
+    if "host-gateway-ips" in options.keys and "host-gateway-ip" in file.flat:
+        if "host-gateway-ips" in file.flat:
+            return "host-gateway-ip and host-gateway-ips must not both be specified in the config file"
+        if "host-gateway-ip" in values:
+            return f"{_BOTH}: host-gateway-ip"
     return None
 
 
-def _go(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{' '.join(map(_go, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "<nil>" if value is None else str(value)
+def without_key(text: bytes, key: str) -> bytes:
+    """The file without a key of its outermost object (every time it is there), else byte for byte as it was.
+
+    Raises ValueError where the text is no JSON object.
+    """
+    begin, encoding = (3, "utf-8") if text.startswith(b"\xef\xbb\xbf") else (
+        (2, "utf-16-le") if text.startswith(b"\xff\xfe") else
+        (2, "utf-16-be") if text.startswith(b"\xfe\xff") else (0, "utf-8"))
+    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    content = text[begin:].decode(encoding, errors)
+    try:
+        root = scan(content)
+    except InvalidJson as error:
+        raise ValueError(str(error)) from None
+    if root.kind != "object":
+        raise ValueError("not a JSON object")
+    members = list(root.members())
+    kept = [place for place, (name, _) in enumerate(members) if name.text != key]
+    if len(kept) == len(members):
+        return text
+    pieces: list[str] = []
+    at = 0
+    for place, (name, value) in enumerate(members):
+        if name.text != key:
+            continue
+        if any(other > place for other in kept):
+            start, end = name.start, members[place + 1][0].start
+        else:
+            # Nothing stays after it: the comma before it goes too.
+            start, end = (members[kept[-1]][1].end if kept else root.start + 1), value.end
+        pieces.append(content[at:max(at, start)])
+        at = max(at, end)
+    pieces.append(content[at:])
+    return text[:begin] + "".join(pieces).encode(encoding, errors)
+
+
+_KINDS = {
+    "bool": ("bool", "bool"), "string": ("string", "string"), "strings": ("array", "[]string"),
+    "map of string": ("object", "map[string]string"), "map of bool": ("object", "map[string]bool"),
+    "map of map": ("object", "map[string]map[string]string"),
+    "map of ulimit": ("object", "map[string]*units.Ulimit"),
+    "map of runtime": ("object", "map[string]types.Runtime"),
+    "builder": ("object", "config.BuilderConfig"), "proxies": ("object", "config.Proxies"),
+    "nri": ("object", "opts.NRIOpts"), "int": ("number", "int"), "uint32": ("number", "uint32"),
+    "ips": ("array", "[]net.IP"), "addrs": ("array", "[]netip.Addr"),
+}
+_INSIDE = {
+    "map of string": ("string", "string"), "map of bool": ("bool", "bool"),
+    "map of map": ("object", "map[string]string"), "map of ulimit": ("object", "units.Ulimit"),
+    "map of runtime": ("object", "types.Runtime"), "proxies": ("string", "string"),
+    "strings": ("string", "string"),
+}
+_PROXIES = frozenset(("http-proxy", "https-proxy", "no-proxy"))
+_WHOLE = re.compile(r"-?[0-9]+")
+
+
+def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | None:  # noqa: PLR0911
+    """Why encoding/json does not decode the value into the field, or None."""
+    if kind == "bytes":
+        # MemBytes.UnmarshalJSON sees the text as written, null too.
+        good = value.kind == "string" and value.text and size(value.text, version) is None
+        return None if good else f"invalid size: {value.text or value.value}"
+    if value.kind == "null":
+        return None
+    if kind in ("ip", "addr"):
+        return _not_ip(field, value, is_ip if kind == "ip" else is_addr)
+    if kind == "pools":
+        return _not_pools(field, value, version)
+    wanted, name = _KINDS[kind]
+    if value.kind != wanted:
+        return _cannot(value, field, name)
+    if wanted == "number":
+        return _not_whole(field, value, name)
+    if kind in ("ips", "addrs"):
+        return next((wrong for node in value.items() if node.kind != "null"
+                     if (wrong := _not_ip(field, node, is_ip if kind == "ips" else is_addr))), None)
+    for inner_name, node in _inner(kind, value):
+        if kind in _INSIDE and node.kind not in (_INSIDE[kind][0], "null"):
+            return _cannot(node, f"{field}{inner_name}", _INSIDE[kind][1])
+        wrong_inside = _inner_mismatch(kind, field, node)
+        if wrong_inside:
+            return wrong_inside
+    return None
+
+
+def _inner(kind: str, value: Node) -> Iterator[tuple[str, Node]]:
+    for node in value.items():
+        yield "", node
+    for name, node in value.members():
+        if kind != "proxies" or name.text.casefold() in _PROXIES:
+            yield "", node
+
+
+def _inner_mismatch(kind: str, field: str, node: Node) -> str | None:
+    if kind == "map of map":
+        return next((_cannot(deep, field, "string") for _, deep in node.members()
+                     if deep.kind not in ("string", "null")), None)
+    wanted = {"map of ulimit": {"name": "string", "hard": "number", "soft": "number"},
+              "map of runtime": {"path": "string", "runtimeargs": "array", "runtimetype": "string",
+                                 "options": "object"}}.get(kind, {})
+    for name, deep in node.members():
+        kind_wanted = wanted.get(name.text.casefold())
+        if kind_wanted is None or deep.kind == "null":
+            continue
+        if deep.kind != kind_wanted:
+            return _cannot(deep, f"{field}.{name.text}", kind_wanted)
+        if deep.kind == "number" and _not_whole(field, deep, "int64"):
+            return _not_whole(field, deep, "int64")
+        if deep.kind == "array" and any(item.kind not in ("string", "null") for item in deep.items()):
+            return _cannot(deep, f"{field}.{name.text}", "string")
+    return None
+
+
+def _not_pools(field: str, value: Node, version: Version) -> str | None:
+    if value.kind != "array":
+        return _cannot(value, field, "[]*ipamutils.NetworkToSplit")
+    for pool in value.items():
+        if pool.kind == "null":
+            continue
+        if pool.kind != "object":
+            return _cannot(pool, field, "ipamutils.NetworkToSplit")
+        for name, node in pool.members():
+            if name.text.casefold() == "size" and node.kind != "null" and (
+                    node.kind != "number" or _not_whole(field, node, "int")):
+                return _cannot(node, f"{field}.size", "int")
+            if name.text.casefold() == "base" and node.kind != "null":
+                if node.kind != "string":
+                    return _cannot(node, f"{field}.base", "string")
+                if version >= Version(28) and node.text and not is_prefix(node.text):
+                    return f'netip.ParsePrefix("{node.text}"): no prefix'
+    return None
+
+
+def _not_ip(field: str, value: Node, good: Callable[[str], bool]) -> str | None:
+    if value.kind != "string":
+        return _cannot(value, field, "*net.IP")
+    return None if not value.text or good(value.text) else f"invalid IP address: {value.text}"
+
+
+def _not_whole(field: str, value: Node, name: str) -> str | None:
+    written = str(value.value)
+    low, high = (0, 2**32) if name == "uint32" else (-2**63, 2**63)
+    if _WHOLE.fullmatch(written) and len(written) < 25 and low <= int(written) < high:
+        return None
+    return f"json: cannot unmarshal number {written} into Go struct field Config.{field} of type {name}"
+
+
+def _cannot(value: Node, field: str, name: str) -> str:
+    return f"json: cannot unmarshal {value.kind} into Go struct field Config.{field} of type {name}"
+
+
+def _too_large(value: Node) -> str | None:
+    """A number no float64 holds stops even where nothing is made of it (map[string]interface{})."""
+    todo = [value]
+    while todo:
+        node = todo.pop()
+        if node.kind == "number" and float(str(node.value)) in (float("inf"), float("-inf")):
+            return f"json: cannot unmarshal number {node.value} into Go value of type float64"
+        todo += node.items()
+        todo += [inner for _, inner in node.members()]
+    return None
+
+
+def _shown(kind: str, values: list[str]) -> str:
+    """What the flag's Value.String() gives."""
+    if kind == "bool":
+        return "true" if values[-1] in TRUE else "false"
+    if kind in ("host", "list", "index", "mirror", "label", "dns", "dns-search", "resource", "addr"):
+        return f"[{' '.join(values)}]"
+    if kind == "map":
+        pairs = {value.partition("=")[0]: value.partition("=")[2] for value in values}
+        return "map[" + " ".join(f"{name}:{pairs[name]}" for name in sorted(pairs)) + "]"
+    return values[-1]
+
+
+def _go(value: Node) -> str:
+    """Go's %v of the decoded value."""
+    if value.kind == "array":
+        return f"[{' '.join(map(_go, value.items()))}]"
+    if value.kind == "object":
+        pairs = {name.text: _go(node) for name, node in value.members()}
+        return "map[" + " ".join(f"{name}:{pairs[name]}" for name in sorted(pairs)) + "]"
+    if value.kind == "bool":
+        return "true" if value.value else "false"
+    if value.kind == "number":
+        return _float(float(str(value.value)))
+    return value.text if value.kind == "string" else "<nil>"
+
+
+def _float(number: float) -> str:
+    """strconv.FormatFloat(number, 'g', -1, 64)."""
+    shortest = next(text for digits in range(18) if float(text := f"{number:.{digits}e}") == number)
+    mantissa, _, exponent = shortest.partition("e")
+    if not -4 <= int(exponent) < 21:
+        return f"{mantissa}e{exponent}"
+    return f"{number:.{max(0, len(mantissa.lstrip('-').replace('.', '')) - 1 - int(exponent))}f}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Tls, Via
-from dockerd_guard.dockerd import config, flags, hosts
+from dockerd_guard.bindings import Via
+from dockerd_guard.dockerd import config, hosts
 from dockerd_guard.dockerd.command import Program, program_of
-from dockerd_guard.dockerd.flags import CommandLine, Flag
+from dockerd_guard.dockerd.config import File, Key
+from dockerd_guard.dockerd.flags import CommandLine, Flag, last, parse
 from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
-from dockerd_guard.dockerd.tls import TlsSetting
+from dockerd_guard.dockerd.settings import Settings, refusal
+from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
 from dockerd_guard.dockerd.version import NEWEST, Version
 
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"
@@ -20,7 +22,8 @@ class Daemon(NamedTuple):
     """What dockerd makes of its arguments, environment and daemon.json.
 
     Where `starts` is false, `hosts` is everything written, as written, and `reason` is what dockerd
-    prints. `certain` is false where a wrapper hides the real command line.
+    prints. `certain` is false where a wrapper hides the real command line. `config_error` is why the
+    file alone is refused or cannot be read. `flags` point into argv, `keys` into the file.
     """
 
     starts: bool
@@ -33,112 +36,119 @@ class Daemon(NamedTuple):
     live_restore: bool
     metrics_addr: str
     flags: tuple[Flag, ...]
-    keys: tuple[config.Key, ...]
+    keys: tuple[Key, ...]
     program: Program
-    problems: tuple[str, ...] = ()
 
 
 def resolve_daemon(
     argv: tuple[str, ...],
     environ: Mapping[str, str],
     read: Callable[[str], bytes],
-    version: Version = NEWEST,
+    version: Version | None = None,
     config_file: str = DEFAULT_CONFIG_FILE,
 ) -> Daemon:
-    """Tell what dockerd `version`, started as `argv` with `environ`, does; never raises.
+    """Tell what dockerd, started as `argv` (argv[0] included) with `environ`, does; never raises.
 
-    `read` gives a file's content; it raises FileNotFoundError or tree.Unreadable.
+    `read` gives a file's content; it raises FileNotFoundError or tree.Unreadable (Tree.read fits).
+    A `version` of None is one nobody knows: hosts and TLS are read as the newest release does, and
+    flags and keys that any release knew are let pass, `docker daemon` and `docker -d` among them.
     """
-    program = program_of(argv)
-    line = flags.parse(argv, program.first, version) if program.first < len(argv) else CommandLine((), (), None)
-    given = {flag.name: flag for flag in line.flags}
-    explicit = given.get("config-file")
-    path = explicit.value if explicit else config_file
-    file = config.load(path, read, version)
-    reason = program.reason or _refused(line, file, explicit is not None, path, version)
-    tls, useful = _tls(given, file, environ, version)
-    entries = [HostEntry(flag.value, flag.value, Via.FLAG, flag.value_argument, flag.value_offset)
+    program = program_of(argv, environ, version)
+    environ = program.environ
+    release = version or NEWEST
+    line = parse(program.words, version)
+    given = last(line.flags)
+    rootless = bool(environ.get("ROOTLESSKIT_STATE_DIR"))
+    explicit = "config-file" in given
+    path = given["config-file"].value if explicit else _config_file(config_file, rootless, environ)
+    file = config.load(path, read, version) if path else File(path, missing=True)
+    settings = Settings(line.flags, file, release)
+    tls = resolve_tls(given, file, environ, release)
+    written = [HostEntry(flag.value, flag.value, Via.FLAG, flag.value_argument, flag.value_offset)
                for flag in line.flags if flag.name == "host"]
-    entries += [HostEntry(string.text, string.text, Via.DAEMON_JSON, location=string.location)
+    written += [HostEntry(string.text, string.text, Via.DAEMON_JSON, location=string.location)
                 for string in file.hosts]
-    try:
-        settled = _settle(entries, version, useful, environ)
-    except InvalidHost as error:
-        reason = reason or str(error)
-        settled = []
-    for entry in settled:
-        reason = reason or hosts.why_not_listenable(entry.address, version)
-    return Daemon(reason is None, program.certain, reason,
-                  tuple(entries) if reason is not None else tuple(settled), tls, path, file.error,
-                  file.is_true("live-restore") or given.get("live-restore", _OFF).value in flags.TRUE,
-                  file.text("metrics-addr") or given.get("metrics-addr", _OFF).value, line.flags, file.keys, program)
+    reason = program.reason or _refused(line, file, path, explicit, version)
+    listening: list[HostEntry] = []
+    if reason is None:
+        try:
+            listening = _normalise(written, release, _default(tls, rootless, environ))
+        except InvalidHost as error:
+            reason = str(error)
+    reason = reason or refusal(settings, rootless)
+    for entry in listening:
+        reason = reason or hosts.why_not_listenable(entry.address, release)
+    if reason is None and sum(entry.address.startswith("fd://") for entry in listening) > 1:
+        # LISTEN_FDS is unset once it has been read (go-systemd activation).
+        reason = hosts.NO_SOCKETS
+    return Daemon(
+        starts=reason is None,
+        certain=program.certain and file.unreadable is None,
+        reason=reason,
+        hosts=tuple(listening if reason is None else written),
+        tls=tls,
+        config_file=path,
+        config_error=file.error or file.unreadable,
+        live_restore=settings.boolean("live-restore"),
+        metrics_addr=settings.text("metrics-addr"),
+        flags=line.flags,
+        keys=file.keys,
+        program=program,
+    )
 
 
-_OFF = Flag("", "", 0, 0, 0, None, 0)
+def _config_file(path: str, rootless: bool, environ: Mapping[str, str]) -> str:
+    """With RootlessKit the default is the user's (pkg/homedir.GetConfigHome)."""
+    if not rootless or path != DEFAULT_CONFIG_FILE:
+        return path
+    home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+    return f"{home}/docker/daemon.json"
 
 
-def _refused(line: CommandLine, file: config.File, explicit: bool, path: str, version: Version) -> str | None:
+def _default(tls: TlsSetting, rootless: bool, environ: Mapping[str, str]) -> str:
+    if tls.default_host:
+        return hosts.TLS_DEFAULT
+    return f"unix://{environ.get('XDG_RUNTIME_DIR', '')}/docker.sock" if rootless else hosts.UNIX_DEFAULT
+
+
+def _refused(line: CommandLine, file: File, path: str, explicit: bool,
+             version: Version | None) -> str | None:
+    """What ends it before the hosts are looked at, in the order dockerd meets it."""
     if line.error is not None:
         return line.error
     for flag in line.flags:
-        if flag.name == "host" and flag.value.strip(hosts.BLANKS):
-            try:
-                hosts.parse_host(flag.value.strip(hosts.BLANKS), version)
-            except InvalidHost as error:
-                return f'invalid argument "{flag.value}" for "-H, --host" flag: {error}'
-    if any(flag.name in ("help", "version") and flag.value in flags.TRUE for flag in line.flags):
-        return "prints and exits"
+        if flag.name in ("help", "version") and flag.is_true:
+            return f"dockerd --{flag.name} prints and exits"
     if line.positionals:
         return '"dockerd" accepts no argument(s).'
-    wrong = file.error
-    if file.missing:
-        wrong = f"open {path}: no such file or directory" if explicit else None
-    wrong = wrong or config.conflict(file, line.flags, version)
+    if any(flag.name == "validate" and flag.is_true for flag in line.flags):
+        return "dockerd --validate checks its configuration and exits"
+    wrong = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
+    # The keys are judged before their values are decoded.
+    if file.flat:
+        wrong = config.conflict(file, line.flags, version) or wrong
     return f"unable to configure the Docker daemon with file {path}: {wrong}" if wrong else None
 
 
-def _settle(entries: list[HostEntry], version: Version, use_tls: bool, environ: Mapping[str, str]) -> list[HostEntry]:
-    rootless = "ROOTLESSKIT_STATE_DIR" in environ
-    default = (hosts.TLS_DEFAULT if use_tls
-               else f"unix://{environ.get('XDG_RUNTIME_DIR', '')}/docker.sock" if rootless else hosts.UNIX_DEFAULT)
+def _normalise(written: list[HostEntry], version: Version, default: str) -> list[HostEntry]:
+    """opts.ParseHost for each, once each (and sorted since 23.0); raises InvalidHost."""
     settled: dict[str, HostEntry] = {}
-    for entry in entries:
+    for entry in written:
         value = entry.raw.strip(hosts.BLANKS)
-        if not value and version >= Version(29, 2):
+        if not value:
+            # An empty one stands for the default until 29.2 (moby 8afb45b42f), and for nothing since.
+            if version < Version(29, 2):
+                settled.setdefault(default, entry._replace(address=default))
             continue
-        address = hosts.parse_host(value, version) if value else default
+        if value != entry.raw and version >= Version(29):
+            hosts.parse_host(entry.raw, version)
+        address = hosts.parse_host(value, version)
         settled.setdefault(address, entry._replace(address=address))
     if not settled:
         settled[default] = HostEntry("", default, Via.DEFAULT)
-    found = list(settled.values())
-    return sorted(found, key=lambda entry: entry.address) if version >= Version(23) else found
-
-
-def _tls(given: dict[str, Flag], file: config.File, environ: Mapping[str, str],
-         version: Version) -> tuple[TlsSetting, bool]:
-    """The setting, and whether the default host is the TLS one."""
-    def flag(name: str) -> bool | None:
-        return given[name].value in flags.TRUE if name in given else None
-
-    tls, verify = flag("tls"), flag("tlsverify")
-    origin = "--tlsverify" if verify is not None else "--tls" if tls is not None else ""
-    by_flag = bool(tls) or verify is not None
-    if verify is not None:
-        tls = True
-    if file.boolean("tls") is not None:
-        tls = file.boolean("tls") or tls
-        origin = origin or "daemon.json tls"
-    use = bool(tls)
-    if file.boolean("tlsverify") is not None:
-        verify, tls = file.boolean("tlsverify") or bool(verify), True
-        origin = "daemon.json tlsverify"
     if version < Version(23):
-        use = bool(tls)
-    if not tls:
-        return TlsSetting(Tls.NONE, origin), use
-    mutual = verify if verify is not None else version >= Version(20, 10)
-    directory = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or environ.get("HOME", "") + "/.docker"
-    paths = [file.text(key) or (given[key].value if key in given else f"{directory}/{name}" if by_flag else None)
-             for key, name in (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem"))]
-    arguments = tuple(sorted(given[name].argument for name in ("tls", "tlsverify") if name in given))
-    return TlsSetting(Tls.MUTUAL if mutual else Tls.SERVER, origin, paths[0], paths[1], paths[2], arguments), use
+        return list(settled.values())
+    for address in settled:
+        # Validated again once normalised: a zone in an IPv6 address does not survive it.
+        hosts.validate(address, version)
+    return sorted(settled.values(), key=lambda entry: entry.address.encode("utf-8", "surrogateescape"))

@@ -1,30 +1,34 @@
-"""dockerd's command line: spf13/pflag's grammar, and which flags each version knows."""
+"""dockerd's command line: spf13/pflag's grammar over the flags a release knows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.dockerd.version import Version
+from dockerd_guard.dockerd.options import Option, Options, options_of
+from dockerd_guard.dockerd.values import CHECKS, FALSE, TRUE, quote
+from dockerd_guard.dockerd.version import NEWEST, Version
 
 
-class Option(NamedTuple):
-    """A flag dockerd knows; `key` is its name in daemon.json where that differs."""
+class Word(NamedTuple):
+    """A word of the command line, and where it stands: the index in argv and where it begins there.
 
-    name: str
-    kind: str
-    short: str = ""
-    key: str = ""
-    since: Version = Version(0)
-    until: Version = Version(9999)
+    A word out of `sh -c "dockerd ..."` stands inside another; one that is made by the shell (out of
+    quotes or a variable) does not stand there as it is, and its `offset` is that of the whole.
+    """
+
+    text: str
+    argument: int
+    offset: int = 0
 
 
 class Flag(NamedTuple):
     """A flag as given.
 
-    `argument` is the index of the word of argv it stands in and `offset` where its letters begin there (0 for a
-    long flag, the shorthand's place in `-DH...` otherwise); `words` is 2 where it took the next
-    word as its value. `value_argument` and `value_offset` say where the value stands (None for the
-    implied `true`).
+    `argument` is the index in argv of the word that names it and `offset` where its own letters begin
+    there: 0 for `--host`, the letter's place for `-DHx`. `words` is 2 where it took the next word as
+    its value. `value_argument` and `value_offset` say where the value stands; a flag without one
+    (`--debug`) has None.
     """
 
     name: str
@@ -32,141 +36,170 @@ class Flag(NamedTuple):
     argument: int
     words: int
     offset: int
-    value_argument: int | None
-    value_offset: int
+    value_argument: int | None = None
+    value_offset: int = 0
+
+    @property
+    def is_true(self) -> bool:
+        """Whether a bool flag is set to true."""
+        return self.value in TRUE
 
 
 class CommandLine(NamedTuple):
-    """What pflag makes of the words: flags up to the error, the words left over, the error."""
+    """What pflag makes of the words: the flags up to an error, what is left over, and the error."""
 
-    flags: tuple[Flag, ...]
-    positionals: tuple[int, ...]
-    error: str | None
-
-
-_BOOLS = (
-    "validate tls tlsverify cri-containerd raw-logs experimental selinux-enabled iptables ip6tables ip-forward "
-    "ip-forward-no-drop ip-masq ipv6 icc userland-proxy allow-direct-routing live-restore init "
-    "no-new-privileges rootless help"
-).split()
-_VALUES = (
-    "config-file log-format tlscacert tlscert tlskey exec-root containerd data-root mtu dns-search log-driver "
-    "cluster-advertise cluster-store api-cors-header max-concurrent-downloads max-concurrent-uploads "
-    "max-download-attempts shutdown-timeout network-diagnostic-port swarm-default-advertise-addr metrics-addr "
-    "network-control-plane-mtu containerd-namespace containerd-plugins-namespace allow-nondistributable-artifacts "
-    "fixed-cidr-v6 userland-proxy-path cgroup-parent userns-remap oom-score-adjust init-path cpu-rt-period "
-    "cpu-rt-runtime seccomp-profile default-shm-size default-ipc-mode default-cgroupns-mode bip bip6 fixed-cidr "
-    "default-gateway default-gateway-v6 ip default-runtime dns http-proxy https-proxy no-proxy"
-).split()
-
-OPTIONS = (
-    Option("debug", "bool", "D"), Option("version", "bool", "v"), Option("restart", "bool", "r"),
-    *(Option(name, "bool") for name in _BOOLS),
-    *(Option(name, "value") for name in _VALUES),
-    Option("host", "host", "H", "hosts"), Option("group", "value", "G"), Option("bridge", "value", "b"),
-    Option("log-level", "value", "l"), Option("pidfile", "value", "p"), Option("storage-driver", "value", "s"),
-    Option("graph", "value", "g", until=Version(24)),
-    Option("storage-opt", "value", key="storage-opts"), Option("label", "value", key="labels"),
-    Option("authorization-plugin", "value", key="authorization-plugins"),
-    Option("exec-opt", "value", key="exec-opts"), Option("dns-opt", "value", key="dns-opts"),
-    Option("log-opt", "value", key="log-opts"), Option("cluster-store-opt", "value", key="cluster-store-opts"),
-    Option("node-generic-resource", "value", key="node-generic-resources"),
-    Option("default-ulimit", "value", key="default-ulimits"), Option("add-runtime", "value", key="runtimes"),
-    Option("registry-mirror", "value", key="registry-mirrors"),
-    Option("insecure-registry", "value", key="insecure-registries"),
-    Option("default-address-pool", "value", key="default-address-pools"),
-    Option("default-network-opt", "value", key="default-network-opts"),
-    Option("cdi-spec-dir", "value", key="cdi-spec-dirs"), Option("feature", "value", key="features"),
-    Option("host-gateway-ip", "value", key="host-gateway-ips"),
-)
-
-TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+    flags: tuple[Flag, ...] = ()
+    positionals: tuple[Word, ...] = ()
+    error: str | None = None
 
 
-def options_of(version: Version) -> dict[str, Option]:
-    """The flags of a version by long name and by `-x`."""
-    known: dict[str, Option] = {}
-    for option in OPTIONS:
-        if option.since <= version < option.until:
-            known[option.name] = option
-            if option.short:
-                known["-" + option.short] = option
-    return known
+def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) -> CommandLine:
+    """Read the words after the program's name; with `stop`, only up to the first positional.
 
-
-def parse(words: tuple[str, ...], first: int, version: Version) -> CommandLine:
-    """Read argv from index `first` on, as pflag's FlagSet.Parse with interspersed flags."""
+    pflag: FlagSet.parseArgs, interspersed. The first error ends it, as in dockerd.
+    """
     known = options_of(version)
     flags: list[Flag] = []
-    positionals: list[int] = []
-    at = first
+    positionals: list[Word] = []
     error: str | None = None
+    at = 0
     while at < len(words) and error is None:
-        word = words[at]
-        if len(word) < 2 or word[0] != "-":
-            positionals.append(at)
+        text = words[at].text
+        if len(text) < 2 or text[0] != "-":
+            if stop:
+                return CommandLine(tuple(flags), words[at:])
+            positionals.append(words[at])
             at += 1
-        elif word == "--":
-            positionals += range(at + 1, len(words))
+        elif text == "--":
+            positionals += words[at + 1:]
             break
-        elif word[1] == "-":
-            at, error = _long(words, at, known, flags)
+        elif text[1] == "-":
+            at, error = _long(words, at, known, flags, version or NEWEST)
         else:
-            at, error = _short(words, at, known, flags)
+            at, error = _short(words, at, known, flags, version or NEWEST)
     return CommandLine(tuple(flags), tuple(positionals), error)
 
 
-def _long(words: tuple[str, ...], at: int, known: dict[str, Option], flags: list[Flag]) -> tuple[int, str | None]:
-    word = words[at]
-    name, equals, value = word[2:].partition("=")
+def last(flags: Iterable[Flag]) -> dict[str, Flag]:
+    """The flag that counts for each name: the last one."""
+    return {flag.name: flag for flag in flags}
+
+
+def _long(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
+          version: Version) -> tuple[int, str | None]:
+    text, argument, offset = words[at]
+    name, equals, value = text[2:].partition("=")
     if not name or name[0] in "-=":
-        return at, f"bad flag syntax: {word}"
-    option = known.get(name)
+        return at, f"bad flag syntax: {text}"
+    option = known.by_name.get(name)
     if option is None:
-        return at, "pflag: help requested" if name == "help" else f"unknown flag: --{name}"
+        return at, f"unknown flag: --{name}"
     if equals:
-        flag = Flag(name, value, at, 1, 0, at, len(name) + 3)
+        flag = Flag(name, value, argument, 1, offset, argument, offset + len(name) + 3)
     elif option.kind == "bool":
-        flag = Flag(name, "true", at, 1, 0, None, 0)
+        flag = Flag(name, "true", argument, 1, offset)
     elif at + 1 < len(words):
-        flag = Flag(name, words[at + 1], at, 2, 0, at + 1, 0)
+        following = words[at + 1]
+        flag = Flag(name, following.text, argument, 2, offset, following.argument, following.offset)
     else:
-        return at, f"flag needs an argument: {word}"
-    flags.append(flag)
-    return at + flag.words, _refusal(option, flag.value)
+        return at, f"flag needs an argument: {text}"
+    return at + flag.words, _set(option, flag, flags, version)
 
 
-def _short(words: tuple[str, ...], at: int, known: dict[str, Option], flags: list[Flag]) -> tuple[int, str | None]:
-    word = words[at]
-    if word.startswith("-test."):
+def _short(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
+           version: Version) -> tuple[int, str | None]:
+    text, argument, offset = words[at]
+    # pflag leaves `go test`'s own flags alone, and all that stands in such a word.
+    if text.startswith("-test."):
         return at + 1, None
     place = 1
-    while place < len(word):
-        letter = word[place]
-        option = known.get("-" + letter)
+    while place < len(text):
+        letter = text[place]
+        option = known.by_letter.get(letter)
         if option is None:
-            return at, f"unknown shorthand flag: '{letter}' in {word}"
-        if word[place + 1:place + 2] == "=" and len(word) > place + 2:
-            flag = Flag(option.name, word[place + 2:], at, 1, place, at, place + 2)
+            return at, f"unknown shorthand flag: {_letter(letter)} in -{text[place:]}"
+        here = offset + place
+        if place + 2 < len(text) and text[place + 1] == "=":
+            flag = Flag(option.name, text[place + 2:], argument, 1, here, argument, here + 2)
         elif option.kind == "bool":
-            flag = Flag(option.name, "true", at, 1, place, None, 0)
-        elif place + 1 < len(word):
-            flag = Flag(option.name, word[place + 1:], at, 1, place, at, place + 1)
+            flag = Flag(option.name, "true", argument, 1, here)
+        elif place + 1 < len(text):
+            flag = Flag(option.name, text[place + 1:], argument, 1, here, argument, here + 1)
         elif at + 1 < len(words):
-            flag = Flag(option.name, words[at + 1], at, 2, place, at + 1, 0)
+            following = words[at + 1]
+            flag = Flag(option.name, following.text, argument, 2, here, following.argument, following.offset)
         else:
-            return at, f"flag needs an argument: '{letter}' in {word}"
-        flags.append(flag)
-        error = _refusal(option, flag.value)
+            return at, f"flag needs an argument: {_letter(letter)} in -{text[place:]}"
+        error = _set(option, flag, flags, version)
         if error is not None or flag.value_argument is not None:
             return at + flag.words, error
         place += 1
     return at + 1, None
 
 
-def _refusal(option: Option, value: str) -> str | None:
-    if option.kind == "bool" and value not in TRUE and value not in FALSE:
-        shown = f"-{option.short}, --{option.name}" if option.short else f"--{option.name}"
-        return f'invalid argument "{value}" for "{shown}" flag: strconv.ParseBool: parsing "{value}": invalid syntax'
+def _letter(letter: str) -> str:
+    # pflag reads bytes: of a letter outside ASCII it sees the first byte.
+    return f"'{chr(letter.encode('utf-8', 'surrogateescape')[0])}'"
+
+
+def _set(option: Option, flag: Flag, flags: list[Flag], version: Version) -> str | None:
+    check = CHECKS.get(option.kind)
+    wrong = check(flag.value, version) if check is not None else None
+    if wrong is None and option.kind == "runtime":
+        wrong = _second_runtime(flag, flags)
+    if wrong is None:
+        flags.append(flag)
+        return None
+    if wrong.startswith("panic: "):
+        return wrong
+    shown = f"-{option.short}, --{option.name}" if option.short else f"--{option.name}"
+    return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {wrong}"
+
+
+def _second_runtime(flag: Flag, flags: list[Flag]) -> str | None:
+    name = flag.value.partition("=")[0].strip().lower()
+    if any(other.name == flag.name and other.value.partition("=")[0].strip().lower() == name
+           for other in flags):
+        return f"runtime '{name}' was already defined"
     return None
+
+
+def without_flags(argv: tuple[str, ...], flags: Iterable[Flag], names: frozenset[str]) -> tuple[str, ...]:
+    """argv with every flag of these names taken out, what they swallowed included.
+
+    Of combined shorthands the rest stays: `-DHx` without host is `-D`. `flags` are those parsed out
+    of this very argv (Daemon.flags); flags that stand inside a word of `sh -c` are left where they are.
+    """
+    gone: set[int] = set()
+    cut: dict[int, set[int]] = {}
+    ends: dict[int, int] = {}
+    for flag in flags:
+        if flag.name not in names or argv[flag.argument][:1] != "-":
+            continue
+        word = argv[flag.argument]
+        if flag.words == 2 and flag.value_argument is not None:
+            gone.add(flag.value_argument)
+        if word.startswith("--"):
+            gone.add(flag.argument)
+        elif flag.value_argument is None:
+            cut.setdefault(flag.argument, set()).add(flag.offset)
+        else:
+            ends[flag.argument] = flag.offset
+    left: list[str] = []
+    for index, word in enumerate(argv):
+        if index in gone:
+            continue
+        kept = "".join(letter for place, letter in enumerate(word[:ends.get(index, len(word))])
+                       if place not in cut.get(index, ()))
+        if kept == "-" and word != "-":
+            continue
+        left.append(kept)
+    return tuple(left)
+
+
+def is_set(given: Mapping[str, Flag], name: str) -> bool | None:
+    """A bool flag's value, or None where it was not given."""
+    return given[name].is_true if name in given else None
+
+
+__all__ = ["FALSE", "TRUE", "CommandLine", "Flag", "Word", "is_set", "last", "parse", "without_flags"]

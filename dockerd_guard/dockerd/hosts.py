@@ -1,4 +1,4 @@
-"""One `-H` value or `hosts` entry as dockerd reads it: moby's opts/hosts.go, by version."""
+"""One `-H` value or `hosts` entry as dockerd reads it: moby's opts/hosts.go and Go's net/url, by version."""
 
 from __future__ import annotations
 
@@ -12,14 +12,29 @@ from dockerd_guard.source import Location
 
 UNIX_DEFAULT = "unix:///var/run/docker.sock"
 TLS_DEFAULT = "tcp://localhost:2376"
-BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: make sure the service was "
+              "started by systemd")
+BLANKS = ("\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+          "\u2028\u2029\u202f\u205f\u3000")
 """What Go's strings.TrimSpace takes away (unicode.IsSpace)."""
+
+_STRICT_BRACKETS = Version(28, 5, 1)
+"""From here on releases are built with a Go that takes nothing but IPv6 in brackets (1.24.8, 1.25.2:
+CVE-2025-47912)."""
+_SIMPLE = {"unix": "/var/run/docker.sock", "npipe": "//./pipe/docker_engine"}
+_HOST_LETTERS = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*")
+"""What net/url leaves alone in a host (shouldEscape with encodeHost)."""
+_PORT = re.compile(r"(:[0-9]*)?")
+_USER_INFO = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_RESOLVABLE = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+"""Roughly net's isDomainName; what does not look like it is never even asked for."""
 
 
 class HostEntry(NamedTuple):
     """One address dockerd was told to listen on.
 
-    `raw` is as written, `address` as this version normalises it (as written where it cannot).
+    `raw` is as written, `address` as this version normalises it (as written where dockerd refuses).
     `argument` is the index in argv of the word the value stands in, `offset` where it begins there;
     `location` is the string in daemon.json. A default has neither.
     """
@@ -36,107 +51,252 @@ class InvalidHost(Exception):
     """dockerd refuses the value; the text is dockerd's own."""
 
 
+def validate(value: str, version: Version) -> None:
+    """opts.ValidateHost, at flag time and for every host from daemon.json; raises InvalidHost."""
+    trimmed = value.strip(BLANKS)
+    if trimmed:
+        parse_host(trimmed, version)
+
+
 def parse_host(value: str, version: Version) -> str:
-    """Give the normalised address (moby: opts.parseDaemonHost); raises InvalidHost."""
+    """opts.parseDaemonHost: the normalised address; raises InvalidHost."""
     proto, separator, rest = value.partition("://")
     if not separator and proto:
         proto, rest = "tcp", proto
-    match proto:
-        case "tcp":
-            return _tcp_20(rest, value) if version < Version(23) else _tcp_23(value)
-        case "unix" | "npipe":
-            return _simple(proto, rest, value, version)
-        case "fd":
-            return value
-    if version < Version(23):
-        raise InvalidHost(f"Invalid bind address format: {value}")
-    raise InvalidHost(f"invalid bind address ({value}): unsupported proto '{proto}'")
+    if proto == "tcp":
+        return _tcp(value, version) if version >= Version(23) else _old_tcp(rest)
+    if proto in _SIMPLE:
+        return _simple(proto, rest, value, version)
+    if proto == "fd":
+        return value
+    raise InvalidHost(f"invalid bind address ({value}): unsupported proto '{proto}'" if version >= Version(23)
+                      else f"Invalid bind address format: {value}")
 
 
 def _simple(proto: str, address: str, value: str, version: Version) -> str:
-    default = "/var/run/docker.sock" if proto == "unix" else "//./pipe/docker_engine"
-    if version < Version(23):
+    if version < Version(24):
         address = address.removeprefix(f"{proto}://")
-        if "://" in address:
-            raise InvalidHost(f"Invalid proto, expected {proto}: {address}")
-    elif "://" in address:
-        raise InvalidHost(f"invalid bind address ({value}): invalid {proto} address: {address}")
-    return f"{proto}://{address or default}"
+    if "://" in address:
+        raise InvalidHost(f"invalid bind address ({value}): invalid {proto} address: {address}"
+                          if version >= Version(23) else f"Invalid proto, expected {proto}: {address}")
+    return f"{proto}://{address or _SIMPLE[proto]}"
 
 
-_URL = re.compile(r"(?:(?P<user>[^/?#]*)@)?(?P<host>[^/?#]*)(?P<path>/[^?#]*)?")
-
-
-def _join(host: str, port: str) -> str:
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def _split(authority: str, value: str) -> tuple[str, str]:
-    if authority.startswith("["):
-        host, bracket, port = authority[1:].rpartition("]")
-        if not bracket or (port and not port.startswith(":")):
-            raise InvalidHost(value)
-        return host, port[1:]
-    host, _, port = authority.rpartition(":") if ":" in authority else (authority, "", "")
-    return host, port
-
-
-def _tcp_23(value: str) -> str:
-    def refuse(why: str) -> InvalidHost:
-        return InvalidHost(f"invalid bind address ({value}): {why}")
-
+def _tcp(value: str, version: Version) -> str:
+    """opts.ParseTCPAddr since 23.0."""
     address = value if "://" in value else f"tcp://{value}"
-    found = _URL.match(address.removeprefix("tcp://"))
-    authority, path = (found["host"], found["path"]) if found else ("", None)
-    if " " in authority:
-        raise refuse(f'parse "{address}": invalid character " " in host name')
-    host, port = _split(authority, value)
-    if port and not (port.isascii() and port.isdigit()):
-        raise refuse(f'parse "{address}": invalid port ":{port}" after host')
+    try:
+        authority, path = _parse_url(address, version >= _STRICT_BRACKETS)
+    except InvalidHost as error:
+        raise InvalidHost(f"invalid bind address ({value}): {error}") from None
     if path:
-        raise refuse("should not contain a path element")
-    if port and int(port) == 0:
-        raise refuse(f"invalid port: {port}")
+        raise InvalidHost(f"invalid bind address ({value}): should not contain a path element")
+    host, colon, port = authority.rpartition(":")
+    if not colon or not _is_digits(port):
+        host, port = authority, ""
+    if port and not 0 < int(port[:30]) < 2**63:
+        raise InvalidHost(f"invalid bind address ({value}): invalid port: {port}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     return _join(host or "localhost", port or "2375")
 
 
-def _tcp_20(rest: str, value: str) -> str:
-    rest = rest.removeprefix("tcp://")
-    if "://" in rest:
+def _old_tcp(rest: str) -> str:
+    """opts.ParseTCPAddr until 20.10, which keeps a path and reads IPv6 without brackets."""
+    if rest in ("", "tcp://"):
+        return "tcp://localhost:2375"
+    address = rest.removeprefix("tcp://")
+    if "://" in address or not address:
         raise InvalidHost(f"Invalid proto, expected tcp: {rest}")
-    found = _URL.match(rest)
-    authority, path = (found["host"], found["path"] or "") if found else ("", "")
-    if " " in authority:
-        raise InvalidHost(f'parse "tcp://{rest}": invalid character " " in host name')
-    host, port = _split(authority, value)
-    if port and not (port.isascii() and port.isdigit()):
-        raise InvalidHost(f'parse "tcp://{rest}": invalid port ":{port}" after host')
-    return _join(host or "localhost", port or "2375") + path
+    if address.endswith("]:"):
+        address += "2375"
+    authority, path = _parse_url(f"tcp://{address}", strict=False)
+    split = _split_host_port(authority) or _split_host_port(_join(authority, "2375").removeprefix("tcp://"))
+    if split is None:
+        raise InvalidHost(f"Invalid bind address format: {rest}")
+    return _join(split[0] or "localhost", split[1] or "2375") + path
 
 
-def why_not_listenable(address: str, version: Version) -> str | None:  # noqa: PLR0911
+def _join(host: str, port: str) -> str:
+    """net.JoinHostPort: what has a colon is taken for IPv6."""
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def _split_host_port(text: str) -> tuple[str, str] | None:
+    """net.SplitHostPort, or None where it fails."""
+    colon = text.rfind(":")
+    if colon < 0:
+        return None
+    after_open = after_close = 0
+    if text.startswith("["):
+        end = text.find("]")
+        if end < 0 or end + 1 != colon:
+            return None
+        host, after_open, after_close = text[1:end], 1, end + 1
+    else:
+        host = text[:colon]
+        if ":" in host:
+            return None
+    if "[" in text[after_open:] or "]" in text[after_close:]:
+        return None
+    return host, text[colon + 1:]
+
+
+def _parse_url(url: str, strict: bool) -> tuple[str, str]:
+    """url.Parse of a `tcp://` address: the authority without user, unescaped, and the path."""
+    main, _, fragment = url.partition("#")
+    try:
+        if any(letter < " " or letter == "\x7f" for letter in main):
+            raise InvalidHost("net/url: invalid control character in URL")
+        rest = main[len("tcp://"):].partition("?")[0]
+        authority, slash, path = rest.partition("/")
+        host = parse_authority(authority, strict)
+        path = _unescape(slash + path, "path")
+    except InvalidHost as error:
+        raise InvalidHost(f"parse {_quote(main)}: {error}") from None
+    try:
+        _unescape(fragment, "fragment")
+    except InvalidHost as error:
+        raise InvalidHost(f"parse {_quote(url)}: {error}") from None
+    return host, path
+
+
+def parse_authority(authority: str, strict: bool) -> str:
+    """net/url's parseAuthority: the host and port, unescaped; raises InvalidHost.
+
+    `strict` is Go since 1.24.8 and 1.25.2: brackets hold an IPv6 address or are an error.
+    """
+    user, at, host = authority.rpartition("@")
+    found = _parse_bracketed(host, strict) if host.startswith("[") or (strict and "[" in host) else None
+    if found is None:
+        colon = host.rfind(":")
+        if colon >= 0 and not _PORT.fullmatch(host, colon):
+            raise InvalidHost(f"invalid port {_quote(host[colon:])} after host")
+        found = _unescape(host, "host")
+    if at:
+        if not _USER_INFO.fullmatch(user):
+            raise InvalidHost("net/url: invalid userinfo")
+        _unescape(user, "user")
+    return found
+
+
+def _parse_bracketed(host: str, strict: bool) -> str:
+    start = host.rfind("[") if strict else 0
+    end = host.rfind("]")
+    if end < 0:
+        raise InvalidHost("missing ']' in host")
+    port = host[end + 1:]
+    if not _PORT.fullmatch(port):
+        raise InvalidHost(f"invalid port {_quote(port)} after host")
+    zone = host.find("%25", start, end)
+    inside = (_unescape(host[start + 1:end], "host") if zone < 0 else
+              _unescape(host[start + 1:zone], "host") + _unescape(host[zone:end], "zone"))
+    if strict:
+        if start > 0:
+            raise InvalidHost("invalid IP-literal")
+        address, percent, name = inside.partition("%")
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError:
+            raise InvalidHost("invalid IP-literal" if _is_ipv4(inside) else
+                              f"invalid host: ParseAddr({_quote(inside)}): unable to parse IP") from None
+        if percent and not name:
+            raise InvalidHost(f"invalid host: ParseAddr({_quote(inside)}): zone must be a non-empty string")
+    return f"[{inside}]{port}"
+
+
+def _unescape(text: str, mode: str) -> str:
+    """net/url's unescape; a byte that is no UTF-8 comes as a lone surrogate."""
+    if "%" not in text:
+        _letters(text, mode)
+        return text
+    done: list[bytes] = []
+    for place, part in enumerate(text.split("%")):
+        rest = part
+        if place:
+            code = part[:2]
+            if not re.fullmatch("[0-9a-fA-F]{2}", code):
+                raise InvalidHost(f"invalid URL escape {_quote('%' + code)}")
+            byte = int(code, 16)
+            # Only what is not ASCII may be escaped in a host, and % itself in a zone.
+            if (mode == "host" and byte < 0x80 and code != "25") or (
+                    mode == "zone" and code != "25" and byte != 0x20
+                    and (byte >= 0x80 or not _HOST_LETTERS.fullmatch(chr(byte)))):
+                raise InvalidHost(f"invalid URL escape {_quote('%' + code)}")
+            done.append(bytes((byte,)))
+            rest = part[2:]
+        _letters(rest, mode)
+        done.append(rest.encode("utf-8", "surrogateescape"))
+    return b"".join(done).decode("utf-8", "surrogateescape")
+
+
+def _letters(text: str, mode: str) -> None:
+    if mode in ("host", "zone"):
+        end = _HOST_LETTERS.match(text).end()  # type: ignore[union-attr]
+        if end < len(text):
+            raise InvalidHost(f"invalid character {_quote(text[end])} in host name")
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{_CONTROLS.sub(_control, escaped)}"'
+
+
+def _control(found: re.Match[str]) -> str:
+    return _CONTROL.get(found[0]) or f"\\x{ord(found[0]):02x}"
+
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f]")
+_CONTROL = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and (text.isdigit() or not text)
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def why_not_listenable(address: str, version: Version) -> str | None:
     """What makes listening on a normalised address certainly fail, in dockerd's words, or None.
 
-    Only what the text alone decides: a host name may resolve, a port may be free.
+    Only what the text alone decides: a host name may resolve, a port may be free, an address may be
+    on this host. moby: daemon/listeners, cmd/dockerd (loadListeners, allocateDaemonPort).
     """
     proto, _, rest = address.partition("://")
+    why: str | None = None
     if proto == "npipe":
-        return 'failed to load listeners: invalid protocol format: "npipe"'
-    if proto == "fd":
-        if rest in ("", "*") or re.fullmatch(r"[+-]?[0-9]+", rest):
-            return None
-        return f"failed to load listeners: failed to parse systemd fd address: should be a number: {rest}"
-    if proto != "tcp":
-        return None
+        why = 'invalid protocol format: "npipe"'
+    elif proto == "fd" and rest not in ("", "*"):
+        if not re.fullmatch("[+-]?[0-9]+", rest):
+            why = f"failed to parse systemd fd address: should be a number: {rest}"
+    elif proto == "tcp":
+        why = _why_not_tcp(rest, version)
+    return why and f"failed to load listeners: {why}"
+
+
+def _why_not_tcp(rest: str, version: Version) -> str | None:
     host, _, port = rest.rpartition(":")
-    if not (port.isascii() and port.isdigit()):
-        return f'failed to load listeners: listen tcp: lookup tcp/{port}: unknown port'
-    if int(port) > 65535:
-        return f"failed to load listeners: listen tcp: address {port}: invalid port"
-    bare = host.strip("[]").partition("%")[0]
-    try:
-        ipaddress.ip_address(bare)
-    except ValueError:
-        if ":" in host or "*" in host or " " in host:
-            return f"failed to load listeners: failed to lookup {host.strip('[]')} address in host specification"
-    return None
+    if not port.isascii() or not port.isdigit():
+        # A path, kept until 20.10, counts as part of the port; the host may have one too.
+        return f"listen tcp: lookup tcp/{port}: unknown port"
+    if int(port[:30]) > 65535:
+        return f"listen tcp: address {port}: invalid port"
+    bare = host[1:-1] if host.startswith("[") else host
+    if ":" in bare:
+        try:
+            ipaddress.IPv6Address(bare.partition("%")[0])
+        except ValueError:
+            return _no_such_host(bare, version)
+        return None
+    return None if _RESOLVABLE.fullmatch(bare) or "%" in bare else _no_such_host(bare, version)
+
+
+def _no_such_host(host: str, version: Version) -> str:
+    return (f"failed to lookup {host} address in host specification" if version >= Version(23)
+            else f"listen tcp: lookup {host}: no such host")

@@ -1,22 +1,42 @@
-"""Whether dockerd asks TCP clients for TLS, and for a certificate: flags and daemon.json together.
+"""Whether dockerd asks TCP clients for TLS, and for a certificate: flags, environment, daemon.json.
 
-moby: cmd/dockerd/options.go (setDefaultOptions), daemon.go (loadDaemonCliConfig, newAPIServerTLSConfig).
+moby: cmd/dockerd/options.go (setDefaultOptions), daemon.go (loadDaemonCliConfig, newAPIServerTLSConfig);
+docker/go-connections tlsconfig.Server.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls
+from dockerd_guard.dockerd.config import File
+from dockerd_guard.dockerd.flags import Flag, is_set
+from dockerd_guard.dockerd.version import Version
 from dockerd_guard.source import Location
+
+CERTIFICATES = (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem"))
+"""The options for the files, and their names in DOCKER_CERT_PATH, DOCKER_CONFIG or ~/.docker."""
+
+
+class Note(StrEnum):
+    """What looks like TLS, or like better TLS, and is not."""
+
+    CERTIFICATES_ALONE = "certificates are given, but neither tls nor tlsverify: TCP stays plain"
+    ENVIRONMENT_IGNORED = "DOCKER_TLS_VERIFY does not turn TLS on for dockerd since 20.10"
+    NO_CA = "no CA is given: any client certificate that a CA of the system has signed is let in"
+    VERIFY_OFF = "tlsverify=false turns TLS on, without asking clients for a certificate"
 
 
 class TlsSetting(NamedTuple):
-    """What holds for every TCP socket of the daemon.
+    """What holds for every TCP socket of the daemon, those through fd:// included.
 
-    `origin` is the option that decided (`--tlsverify`, `daemon.json tls`), empty for the default.
-    `ca`, `cert` and `key` are the effective paths, None where TLS is off or none is given.
-    `arguments` are the indexes in argv of all tls words, `location` the deciding daemon.json value.
+    `origin` is the option that decided (`--tlsverify`, `daemon.json tls`, `DOCKER_TLS_VERIFY`), empty
+    for the default. `ca`, `cert` and `key` are the effective paths, None where TLS is off or nothing
+    is given; dockerd forgets a default `cert` or `key` whose file is not there. `arguments` are the
+    indexes in argv of the deciding flags, `location` the deciding value in daemon.json. `default_host`
+    says that without any host dockerd listens on tcp://localhost:2376.
     """
 
     mode: Tls
@@ -26,4 +46,77 @@ class TlsSetting(NamedTuple):
     key: str | None = None
     arguments: tuple[int, ...] = ()
     location: Location | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    default_host: bool = False
+
+
+def resolve_tls(given: Mapping[str, Flag], file: File, environ: Mapping[str, str],
+                version: Version) -> TlsSetting:
+    """Settle what the flags (the last of each name), the environment and the file make together."""
+    from_environ = bool(environ.get("DOCKER_TLS_VERIFY"))
+    old = version < Version(20, 10)
+    flag_tls, flag_verify = is_set(given, "tls"), is_set(given, "tlsverify")
+    # --tlsverify, even =false, means TLS; the environment is its default value.
+    wants = bool(flag_tls) or flag_verify is not None or from_environ
+    # Since 20.10 only a flag that was given counts; --tls=false shares its variable with the environment.
+    tls: bool | None = wants if old or flag_tls is not None or flag_verify is not None else None
+    verify = flag_verify if flag_verify is not None else from_environ if old else None
+    # mergo.Merge: what the flags have fills in where the file has nothing or false.
+    if file.boolean("tls") is not None:
+        tls = file.boolean("tls") or bool(tls)
+    if file.boolean("tlsverify") is not None:
+        verify = file.boolean("tlsverify") or bool(verify)
+    # Since 23.0 hosts are normalised before a tlsverify in the file has turned TLS on.
+    default_host = bool(tls)
+    if "tlsverify" in file.flat:
+        tls = True
+    if version < Version(23):
+        default_host = bool(tls)
+    if verify is None:
+        verify = bool(tls) and not old
+    paths = _paths(given, file, environ, wants)
+    counts = from_environ and (old or flag_tls is not None)
+    origin, arguments, location = _origin(given, file, counts, bool(tls))
+    notes: list[Note] = []
+    if not tls:
+        if any(name in given or file.text(name) for name, _ in CERTIFICATES):
+            notes.append(Note.CERTIFICATES_ALONE)
+        if from_environ:
+            notes.append(Note.ENVIRONMENT_IGNORED)
+        return TlsSetting(Tls.NONE, origin, None, None, None, arguments, location, tuple(notes),
+                          default_host)
+    if verify and not paths[0]:
+        notes.append(Note.NO_CA)
+    if not verify and not old:
+        notes.append(Note.VERIFY_OFF)
+    return TlsSetting(Tls.MUTUAL if verify else Tls.SERVER, origin, paths[0] or None, paths[1] or None,
+                      paths[2] or None, arguments, location, tuple(notes), default_host)
+
+
+def _paths(given: Mapping[str, Flag], file: File, environ: Mapping[str, str], wants: bool) -> list[str]:
+    """The files: daemon.json's, else the flags', whose defaults count only where flags ask for TLS."""
+    directory = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or (
+        f"{environ.get('HOME') or '/root'}/.docker")
+    found: list[str] = []
+    for name, default in CERTIFICATES:
+        flag = given.get(name)
+        path = f"{directory}/{default}" if flag is None else flag.value
+        found.append(file.text(name) or (path if wants else ""))
+    return found
+
+
+def _origin(given: Mapping[str, Flag], file: File, environ: bool,
+            on: bool) -> tuple[str, tuple[int, ...], Location | None]:
+    arguments = tuple(sorted(given[name].argument for name in ("tls", "tlsverify") if name in given))
+    key = file.flat.get("tlsverify") or file.flat.get("tls")
+    location = key.value_location if key is not None else None
+    if "tlsverify" in given:
+        return "--tlsverify", arguments, location
+    if key is not None and key.name == "tlsverify":
+        return "daemon.json tlsverify", arguments, location
+    if "tls" in given:
+        forced = environ and on and not given["tls"].is_true
+        return "DOCKER_TLS_VERIFY" if forced else "--tls", arguments, location
+    if key is not None:
+        return "daemon.json tls", arguments, location
+    return ("DOCKER_TLS_VERIFY" if environ else ""), arguments, None

@@ -1,0 +1,212 @@
+"""JSON as Go's encoding/json reads it, with the place of every value.
+
+The standard library's json gives no positions and takes what Go refuses (NaN, control characters in
+strings, trailing text by other rules). Errors are in Go's words. Linear time, no recursion.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MAX_DEPTH = 10_000
+"""maxNestingDepth in encoding/json/scanner.go."""
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_ESCAPES = re.compile(r'\\(?:(["\\/bfnrt])|u([0-9a-fA-F]{4}))')
+_SHORT = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_PAIRS = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+_SHOWN = {"'": r"\'", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+class Node(NamedTuple):
+    """A value and the span of characters it takes, quotes included.
+
+    `value` is a str for "string" (unescaped) and for "number" (as written), a bool for "bool", None
+    for "null", a tuple of Nodes for "array" and a tuple of pairs (key, value) for "object".
+    """
+
+    kind: str
+    value: str | bool | tuple[Node, ...] | tuple[tuple[Node, Node], ...] | None
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        """The characters of a string, `` for anything else."""
+        return self.value if self.kind == "string" and isinstance(self.value, str) else ""
+
+    def members(self) -> Iterator[tuple[Node, Node]]:
+        """The pairs of an object; nothing for anything else."""
+        if self.kind == "object" and isinstance(self.value, tuple):
+            for pair in self.value:
+                yield pair[0], pair[1]
+
+    def items(self) -> Iterator[Node]:
+        """The elements of an array; nothing for anything else."""
+        if self.kind == "array" and isinstance(self.value, tuple):
+            yield from self.value  # type: ignore[misc]
+
+
+class InvalidJson(Exception):
+    """The text is no JSON: what Go says of it, and at which character."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class Lines:
+    """Turns offsets in a text into lines and columns, both counted from 1."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(found.end() for found in re.finditer("\n", text))]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """The line and the column of a character."""
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+
+def scan(text: str) -> Node:
+    """Read the first value in the text; what comes after its end is the caller's to judge.
+
+    A text whose bytes were no UTF-8 comes decoded with "surrogateescape"; such bytes are U+FFFD in
+    the strings, as in Go.
+    """
+    open_objects: list[tuple[int, list[Node], Node | None]] = []
+    at = _skip(text, 0)
+    while True:
+        node: Node | None = None
+        letter = text[at:at + 1]
+        if letter in ("{", "["):
+            if len(open_objects) >= MAX_DEPTH:
+                raise InvalidJson("exceeded max depth", at)
+            open_objects.append((at, [], None))
+            at = _skip(text, at + 1)
+            if text[at:at + 1] != ("}" if letter == "{" else "]"):
+                if letter == "{":
+                    at = _key(text, at, open_objects)
+                continue
+        else:
+            node = _scalar(text, at, letter)
+            at = node.end
+        # A value is complete: close everything that ends here.
+        while True:
+            if node is not None:
+                if not open_objects:
+                    return node
+                open_objects[-1][1].append(node)
+                at = _skip(text, at)
+                if text[at:at + 1] == ",":
+                    break
+            start, nodes, _ = open_objects[-1]
+            is_object = text[start] == "{"
+            if text[at:at + 1] != ("}" if is_object else "]"):
+                raise _unexpected(text, at, "after object key:value pair" if is_object
+                                  else "after array element")
+            open_objects.pop()
+            at += 1
+            node = (Node("object", tuple(zip(nodes[::2], nodes[1::2], strict=True)), start, at) if is_object
+                    else Node("array", tuple(nodes), start, at))
+        at = _skip(text, at + 1)
+        if text[open_objects[-1][0]] == "{":
+            at = _key(text, at, open_objects)
+
+
+def after(text: str, node: Node) -> None:
+    """Raise InvalidJson where anything but blanks follows the value (json.Unmarshal)."""
+    at = _skip(text, node.end)
+    if at < len(text):
+        raise _unexpected(text, at, "after top-level value")
+
+
+def _skip(text: str, at: int) -> int:
+    return _BLANK.match(text, at).end()  # type: ignore[union-attr]
+
+
+def _key(text: str, at: int, open_objects: list[tuple[int, list[Node], Node | None]]) -> int:
+    if text[at:at + 1] != '"':
+        raise _unexpected(text, at, "looking for beginning of object key string")
+    key = _string(text, at)
+    at = _skip(text, key.end)
+    if text[at:at + 1] != ":":
+        raise _unexpected(text, at, "after object key")
+    open_objects[-1][1].append(key)
+    return _skip(text, at + 1)
+
+
+def _scalar(text: str, at: int, letter: str) -> Node:
+    if letter == '"':
+        return _string(text, at)
+    for word, kind, value in (("true", "bool", True), ("false", "bool", False), ("null", "null", None)):
+        if letter == word[0]:
+            for place in range(1, len(word)):
+                if text[at + place:at + place + 1] != word[place]:
+                    raise _unexpected(text, at + place, f"in literal {word} (expecting {word[place]!r})")
+            return Node(kind, value, at, at + len(word))
+    found = _NUMBER.match(text, at)
+    if found is not None:
+        tail = text[found.end():found.end() + 1]
+        if tail == "." and "." not in found[0] and "e" not in found[0].lower():
+            raise _unexpected(text, found.end() + 1, "after decimal point in numeric literal")
+        if tail in ("e", "E") and "e" not in found[0].lower():
+            sign = text[found.end() + 1:found.end() + 2] in ("+", "-")
+            raise _unexpected(text, found.end() + 1 + sign, "in exponent of numeric literal")
+        return Node("number", found[0], at, found.end())
+    if letter == "-":
+        raise _unexpected(text, at + 1, "in numeric literal")
+    raise _unexpected(text, at, "looking for beginning of value")
+
+
+def _string(text: str, start: int) -> Node:
+    at = start + 1
+    escaped = False
+    while True:
+        at = _PLAIN.match(text, at).end()  # type: ignore[union-attr]
+        letter = text[at:at + 1]
+        if letter == '"':
+            value = text[start + 1:at]
+            if not value.isascii():
+                value = _SURROGATES.sub("\ufffd", value)
+            if escaped:
+                value = _PAIRS.sub(_pair, _ESCAPES.sub(_unescape, value))
+            return Node("string", value, start, at + 1)
+        if letter != "\\":
+            raise _unexpected(text, at, "in string literal")
+        found = _ESCAPE.match(text, at)
+        if found is None:
+            if text[at + 1:at + 2] != "u":
+                raise _unexpected(text, at + 1, "in string escape code")
+            place = at + 2
+            while text[place:place + 1] in "0123456789abcdefABCDEF" and text[place:place + 1]:
+                place += 1
+            raise _unexpected(text, place, "in \\u hexadecimal character escape")
+        escaped = True
+        at = found.end()
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return _SHORT[found[1]] if found[1] else chr(int(found[2], 16))
+
+
+def _pair(found: re.Match[str]) -> str:
+    if len(found[0]) == 1:
+        return "\ufffd"
+    high, low = ord(found[0][0]), ord(found[0][1])
+    return chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)
+
+
+def _unexpected(text: str, at: int, where: str) -> InvalidJson:
+    if at >= len(text):
+        return InvalidJson("unexpected end of JSON input", at)
+    # Go names the one byte it stopped at.
+    letter = chr(text[at].encode("utf-8", "surrogateescape")[0])
+    shown = letter if letter.isprintable() else f"\\x{ord(letter):02x}"
+    return InvalidJson(f"invalid character '{_SHOWN.get(letter, shown)}' {where}", at)

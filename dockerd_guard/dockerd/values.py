@@ -1,0 +1,277 @@
+"""The values dockerd's flags take: what each kind refuses, in the words of the Go code that refuses it.
+
+Sources: spf13/pflag (bool.go, int.go, ip.go, ip_slice.go), moby opts/*.go and registry/config.go,
+docker/go-units (size.go, ulimit.go). Each check gives the cause of the refusal or None.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from dockerd_guard.dockerd import hosts
+from dockerd_guard.dockerd.version import Version
+
+TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+
+_INT = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)")
+_DECIMAL = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_OLD_SIZE = re.compile(r"(\d+(\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?", re.ASCII)
+_DOMAIN = re.compile(r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
+                     r"(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*")
+_IPV4 = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}")
+_ULIMITS = frozenset((
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+    "rtprio", "rttime", "sigpending", "stack",
+))
+_RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
+
+
+def quote(text: str) -> str:
+    """Go's %q, as far as messages need it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    for raw, shown in (("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r")):
+        escaped = escaped.replace(raw, shown)
+    return f'"{escaped}"'
+
+
+def is_ip(text: str) -> bool:
+    """Whether net.ParseIP takes it: no zone, no leading zeros (Go 1.17)."""
+    if ":" not in text:
+        return _IPV4.fullmatch(text) is not None and all(int(part) < 256 for part in text.split("."))
+    if "%" in text or text.startswith("["):
+        return False
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_addr(text: str) -> bool:
+    """Whether netip.ParseAddr takes it: as net.ParseIP, an IPv6 address may have a zone."""
+    address, percent, zone = text.partition("%")
+    return is_ip(address) and (not percent or (":" in address and zone != ""))
+
+
+def _bool(value: str, _: Version) -> str | None:
+    if value in TRUE or value in FALSE:
+        return None
+    return f"strconv.ParseBool: parsing {quote(value)}: invalid syntax"
+
+
+def _int(value: str, _: Version) -> str | None:
+    if _INT.fullmatch(value) is None:
+        return f"strconv.ParseInt: parsing {quote(value)}: invalid syntax"
+    return None if whole(value) is not None else (
+        f"strconv.ParseInt: parsing {quote(value)}: value out of range")
+
+
+def whole(value: str) -> int | None:
+    """The number of an int flag (base by its prefix), or None where it is none or no int64."""
+    digits = value.replace("_", "")
+    if _INT.fullmatch(value) is None or len(digits) > 70:
+        return None
+    number = int(digits, 8 if re.fullmatch(r"[+-]?0[0-7]+", digits) else 0)
+    return number if -2**63 <= number < 2**63 else None
+
+
+def _host(value: str, version: Version) -> str | None:
+    try:
+        hosts.validate(value, version)
+    except hosts.InvalidHost as error:
+        return str(error)
+    return None
+
+
+def mirror(value: str, version: Version) -> str | None:
+    """registry.ValidateMirror."""
+    scheme, separator, rest = value.partition("://")
+    if version >= Version(28) and not (separator and scheme):
+        return (f"invalid mirror: no scheme specified for {quote(value)}: must use either 'https://' or "
+                "'http://'")
+    scheme = scheme.lower() if separator else value.partition(":")[0].lower() if ":" in value else ""
+    if any(letter < " " or letter == "\x7f" for letter in value) or (separator and not _good_url(rest)):
+        return f"invalid mirror: {quote(value)} is not a valid URI"
+    if scheme not in ("http", "https"):
+        return f"invalid mirror: unsupported scheme {quote(scheme)} in {quote(value)}"
+    path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")[2]
+    query = re.search(r"\?[^#]|#.", rest)
+    if query or (path and version < Version(23)):
+        return f"invalid mirror: path, query, or fragment at end of the URI {quote(value)}"
+    if "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
+        return f"invalid mirror: username/password not allowed in URI {quote(value)}"
+    return None
+
+
+def _good_url(rest: str) -> bool:
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    try:
+        hosts.parse_authority(authority, strict=False)
+    except hosts.InvalidHost:
+        return False
+    return re.search(r"%(?![0-9a-fA-F]{2})", re.split(r"\?", rest, maxsplit=1)[0]) is None
+
+
+def _index(value: str, _: Version) -> str | None:
+    if value.startswith("-") or value.endswith("-"):
+        return f"invalid index name ({value}). Cannot begin or end with a hyphen"
+    return None
+
+
+def label(value: str, _: Version) -> str | None:
+    """opts.ValidateLabel."""
+    if "=" not in value:
+        return f"bad attribute format: {value}"
+    if value.lower().startswith(_RESERVED):
+        return (f"label {value} is not allowed: the namespaces com.docker.*, io.docker.*, and "
+                "org.dockerproject.* are reserved for internal use")
+    return None
+
+
+def dns(value: str, version: Version) -> str | None:
+    """opts.ValidateIPAddress."""
+    if is_ip(value.strip(hosts.BLANKS)):
+        return None
+    return f"{value} is not an ip address" if version < Version(23) else (
+        f"IP address is not correctly formatted: {value}")
+
+
+def dns_search(value: str, _: Version) -> str | None:
+    """opts.ValidateDNSSearch."""
+    value = value.strip(" ")
+    if value == ".":
+        return None
+    found = re.fullmatch(rf"({_DOMAIN.pattern})\.?[\t\n\f\r ]*", value)
+    if re.search("[a-zA-Z]", value) is None or found is None or len(found[1]) >= 255:
+        return f"{value} is not a valid domain"
+    return None
+
+
+def _ip(value: str, version: Version) -> str | None:
+    # opts.IPOpt until 20.10, pflag's own since; pflag takes an empty one since 1.0.6.
+    if version < Version(23):
+        return None if is_ip(value) else f"{value} is not an ip address"
+    if is_ip(value.strip(hosts.BLANKS)) or (not value and version >= Version(28)):
+        return None
+    return f"failed to parse IP: {quote(value)}"
+
+
+def _ips(value: str, _: Version) -> str | None:
+    plain = value.translate({ord("\""): None, ord("'"): None, ord("`"): None})
+    for part in plain.splitlines()[0].split(",") if plain.strip("\r\n") else ():
+        if not is_ip(part.strip(hosts.BLANKS)):
+            return f"invalid string being converted to IP address: {part}"
+    return None
+
+
+def _addr(value: str, _: Version) -> str | None:
+    return None if is_addr(value) else f"ParseAddr({quote(value)}): unable to parse IP"
+
+
+def _resource(value: str, _: Version) -> str | None:
+    return None if "=" in value else (
+        f"invalid node-generic-resource format `{value}` expected `name=value`")
+
+
+def _feature(value: str, version: Version) -> str | None:
+    name, equals, state = value.partition("=")
+    if not name:
+        return f"invalid option name: {value}"
+    return _bool(state, version) if equals else None
+
+
+def _mapmap(value: str, _: Version) -> str | None:
+    return None if value.count("=") >= 2 else (
+        f"invalid value {quote(value)} for map option, should be root-key=key=value")
+
+
+def _runtime(value: str, _: Version) -> str | None:
+    name, _equals, path = (part.strip(hosts.BLANKS) for part in value.partition("="))
+    if not name or not path:
+        return f"invalid runtime argument: {value}"
+    return "runtime name 'runc' is reserved" if name.lower() == "runc" else None
+
+
+def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
+    name, equals, limits = value.partition("=")
+    if not equals:
+        return f"invalid ulimit argument: {value}"
+    if name not in _ULIMITS:
+        return f"invalid ulimit type: {name}"
+    parts = limits.split(":")
+    if len(parts) > 2:
+        return f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+    for part in reversed(parts):
+        if _DECIMAL.fullmatch(part) is None:
+            return f"strconv.ParseInt: parsing {quote(part)}: invalid syntax"
+        if len(part) > 70 or not -2**63 <= int(part) < 2**63:
+            return f"strconv.ParseInt: parsing {quote(part)}: value out of range"
+    soft, hard = int(parts[0]), int(parts[-1])
+    if hard != -1 and (soft == -1 or soft > hard):
+        return f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+    return None
+
+
+def size(value: str, version: Version) -> str | None:
+    """units.RAMInBytes: 0.4 until 20.10, 0.5 since."""
+    wrong = f"invalid size: '{value}'"
+    if version < Version(23):
+        found = _OLD_SIZE.fullmatch(value)
+        return None if found is not None and _FLOAT.fullmatch(found[1]) else wrong
+    place = max((value.rfind(letter) for letter in "0123456789. "), default=-1)
+    if place < 0:
+        return wrong
+    number, suffix = (value[:place], value[place + 1:]) if value[place] == " " else (
+        value[:place + 1], value[place + 1:])
+    if _FLOAT.fullmatch(number) is None:
+        return f"strconv.ParseFloat: parsing {quote(number)}: invalid syntax"
+    if number.startswith("-") and float(number) < 0:
+        return wrong
+    suffix = suffix.lower()
+    return None if suffix in ("", "b") or re.fullmatch(r"[kmgtp](b|ib)?", suffix) else (
+        f"invalid suffix: '{suffix}'")
+
+
+def _pools(value: str, version: Version) -> str | None:
+    if not value or value.count('"') % 2:
+        return "EOF"
+    for field in value.split(","):
+        name, equals, rest = field.partition("=")
+        name = name.lower()
+        if not equals:
+            return f"invalid field '{field}' must be a key=value pair"
+        if name == "size":
+            if _DECIMAL.fullmatch(rest) is None:
+                return f"invalid size value: {quote(rest)} (must be integer)"
+        elif name != "base":
+            return f"unexpected key '{name}' in '{field}'"
+        elif version >= Version(28) and not is_prefix(rest.lower()):
+            return f"invalid base prefix {quote(rest)}"
+    return None
+
+
+def is_prefix(text: str) -> bool:
+    """Whether netip.ParsePrefix takes it."""
+    address, slash, bits = text.rpartition("/")
+    return bool(slash) and is_ip(address) and re.fullmatch("0|[1-9][0-9]{0,2}", bits) is not None and (
+        int(bits) <= (128 if ":" in address else 32))
+
+
+def _quoted(value: str, _: Version) -> str | None:
+    # opts.QuotedString (until 20.10) looks at the first and the last letter of what may have none.
+    if not value:
+        return "panic: runtime error: index out of range [0] with length 0"
+    return "panic: runtime error: slice bounds out of range [1:0]" if value in ("'", '"') else None
+
+
+CHECKS: dict[str, Callable[[str, Version], str | None]] = {
+    "bool": _bool, "int": _int, "host": _host, "mirror": mirror, "index": _index, "label": label, "dns": dns,
+    "dns-search": dns_search, "ip": _ip, "ips": _ips, "addr": _addr, "resource": _resource,
+    "feature": _feature, "mapmap": _mapmap, "runtime": _runtime, "ulimit": _ulimit, "bytes": size,
+    "pools": _pools, "quoted": _quoted,
+}
+"""By the kind of the Option; the kinds that are not here take anything."""
