@@ -24,8 +24,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             continue
         told.add(binding.key)
         yield Finding(
-            "DG101", "error",
+            "DG101",
+            "error",
             f"the Docker API listens on {binding.address} ({how(binding)}), which the policy does not declare"
             f"{state(seen, place.layers)}",
-            place.layers[0], binding.source, fix_of_open(seen, policy, place), binding.address,
+            place.layers[0],
+            binding.source,
+            fix_of_open(seen, policy, place),
+            binding.address,
         )

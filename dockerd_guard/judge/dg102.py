@@ -29,8 +29,13 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             continue
         layers = tuple(layer.name for layer in lacking)
         yield Finding(
-            "DG102", "error", f"{declared.address} is declared, but {_why(lacking[0])}", layers[0],
-            declared.location, fix_of_missing(seen, layers), declared.address,
+            "DG102",
+            "error",
+            f"{declared.address} is declared, but {_why(lacking[0])}",
+            layers[0],
+            declared.location,
+            fix_of_missing(seen, layers),
+            declared.address,
         )
 
 

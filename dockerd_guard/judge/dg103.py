@@ -27,9 +27,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         protection = "without TLS" if bare else "with TLS that asks no client for a certificate"
         note = f", as the policy declares in line {wanted.location.line}" if wanted and as_declared else ""
         yield Finding(
-            "DG103", severity,
+            "DG103",
+            severity,
             f"{binding.address} ({how(binding)}) gives the Docker API, and with it root, {reach(binding)} "
             f"{protection}{note}{state(seen, place.layers)}",
-            place.layers[0], binding.source, None if as_declared else fix_of_open(seen, policy, place),
+            place.layers[0],
+            binding.source,
+            None if as_declared else fix_of_open(seen, policy, place),
             binding.address,
         )

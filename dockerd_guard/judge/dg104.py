@@ -23,8 +23,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         if not binding.is_tcp or binding.via is not Via.SOCKET_UNIT or binding.key in declared:
             continue
         yield Finding(
-            "DG104", "warning" if binding.tls is Tls.MUTUAL else "error",
+            "DG104",
+            "warning" if binding.tls is Tls.MUTUAL else "error",
             f"{binding.address} comes in through fd://: systemd opens it {reach(binding)} and passes it on, "
             f"so no -H shows it and dockerd does not warn of it{state(seen, place.layers)}",
-            place.layers[0], binding.source, fix_of_open(seen, policy, place), binding.address,
+            place.layers[0],
+            binding.source,
+            fix_of_open(seen, policy, place),
+            binding.address,
         )

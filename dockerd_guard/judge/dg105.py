@@ -22,6 +22,12 @@ from dockerd_guard.source import Location
 
 TITLE = "TLS is weaker than declared, or looks on and is not"
 
+_SERVER_ONLY = "it asks no client for a certificate, so whoever connects is root"
+_PLAIN = "TCP is plain text without authentication"
+_ANY_AUTHORITY = (
+    "tlsverify without tlscacert trusts every public certification authority: whoever buys a certificate "
+    "from one is root"
+)
 _FILES = ("tlscacert", "tlscert", "tlskey")
 _PROTECTS = {
     Tls.NONE: "no TLS at all",
@@ -47,50 +53,51 @@ def _weaker(seen: Observation, policy: Policy) -> Iterator[Finding]:
         if wanted is None or STRENGTH.index(binding.tls) >= STRENGTH.index(wanted.tls):
             continue
         yield Finding(
-            "DG105", "error",
+            "DG105",
+            "error",
             f"{binding.address} has {_PROTECTS[binding.tls]}, but tls: {wanted.tls} is declared"
             f"{state(seen, place.layers)}",
-            place.layers[0], binding.source, fix_of_open(seen, policy, place), binding.address,
+            place.layers[0],
+            binding.source,
+            fix_of_open(seen, policy, place),
+            binding.address,
         )
 
 
 def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
-    """Options that read as protection and are none (facts: moby's daemon.go, newAPIServerTLSConfig)."""
+    """Options that read as protection and are none (moby's daemon.go, newAPIServerTLSConfig)."""
     daemon = seen.configured.daemon
     given = {flag.name: flag for flag in daemon.flags}
     keys = {key.name: key.location for key in daemon.keys}
 
-    def where(name: str) -> Location | None:
-        return argument_location(seen, given[name].argument) if name in given else keys.get(name)
+    def where(*names: str) -> Location | None:
+        for name in names:
+            if name in given:
+                return argument_location(seen, given[name].argument)
+            if name in keys:
+                return keys[name]
+        return command_location(seen)
 
     if daemon.tls.mode is Tls.SERVER:
         if _is_false(given.get("tlsverify")):
-            yield where("tlsverify"), (
-                "--tlsverify=false does not turn TLS off: TLS stays on and asks no client for a certificate, "
-                "so whoever connects is root")
+            yield where("tlsverify"), f"--tlsverify=false does not turn TLS off: {_SERVER_ONLY}"
         elif "tlsverify" in keys:
-            yield where("tlsverify"), (
-                "tlsverify: false leaves TLS on and asks no client for a certificate, so whoever connects is "
-                "root")
+            yield where("tlsverify"), f"tlsverify: false does not turn TLS off: {_SERVER_ONLY}"
         else:
-            yield where("tls"), (
-                f"--tls alone asks no client for a certificate in dockerd {seen.configured.dockerd_version}, "
-                "so whoever connects is root")
+            version = seen.configured.dockerd_version
+            yield where("tls"), f"tls alone is not enough for dockerd {version}: {_SERVER_ONLY}"
     elif daemon.tls.mode is Tls.MUTUAL and not daemon.tls.ca:
-        yield where("tlsverify") or where("tls") or command_location(seen), (
-            "tlsverify without tlscacert trusts every public certification authority: whoever buys a "
-            "certificate from one is root")
+        yield where("tlsverify", "tls"), _ANY_AUTHORITY
     elif daemon.tls.mode is Tls.NONE:
         files = [name for name in _FILES if name in given or name in keys]
         if files and not _is_false(given.get("tls")):
-            yield where(files[0]), (
-                f"{' and '.join(files)} without tlsverify have no effect: TCP is plain text without "
-                "authentication")
+            yield where(*files), f"{' and '.join(files)} without tlsverify have no effect: {_PLAIN}"
         variable = seen.configured.environment.variables.get("DOCKER_TLS_VERIFY")
         if variable is not None and variable.value:
-            yield variable.location or command_location(seen), (
-                "DOCKER_TLS_VERIFY does not turn on TLS for dockerd (only for the client): TCP is plain text "
-                "without authentication")
+            yield (
+                variable.location or command_location(seen),
+                f"DOCKER_TLS_VERIFY turns on TLS for the client, not for dockerd: {_PLAIN}",
+            )
 
 
 def _is_false(flag: Flag | None) -> bool:

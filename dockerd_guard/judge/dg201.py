@@ -30,8 +30,11 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     if policy is not None:
         fix = "unsafe" if policy.correct.foreign_files else None
     yield Finding(
-        "DG201", "error",
+        "DG201",
+        "error",
         f"dockerd will not start: its hosts are given by -H here and also by hosts in "
         f"{key or daemon.config_file}, and it takes them from one place only",
-        CONFIGURED, argument_location(seen, flag.argument), fix,
+        CONFIGURED,
+        argument_location(seen, flag.argument),
+        fix,
     )

@@ -14,8 +14,9 @@ TITLE = "more than one `ExecStart=`: a drop-in forgot the reset"
 def is_double(seen: Observation) -> bool:
     """Whether systemd refuses the service for it (service_verify in systemd's src/core/service.c)."""
     service = seen.configured.service
-    return (len(service.exec_start) > 1 and service.type != "oneshot"
-            and service.unit.load_state == "bad-setting")
+    return (
+        len(service.exec_start) > 1 and service.type != "oneshot" and service.unit.load_state == "bad-setting"
+    )
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
@@ -24,8 +25,11 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         return
     first, *_, last = (command.location for command in seen.configured.service.exec_start)
     yield Finding(
-        "DG204", "error",
+        "DG204",
+        "error",
         f"systemd will not load docker.service: this ExecStart= comes on top of the one in {first}; an empty "
         "ExecStart= must stand before it",
-        CONFIGURED, last, "safe" if policy is not None else None,
+        CONFIGURED,
+        last,
+        "safe" if policy is not None else None,
     )

@@ -22,10 +22,13 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     if differs is not None:
         what, location = differs
         yield Finding(
-            "DG307", "warning",
+            "DG307",
+            "warning",
             f"{what} since systemd loaded its units: the next `systemctl daemon-reload` puts it in force for "
             "the next start of docker.service",
-            LOADED, location, "safe" if policy is not None else None,
+            LOADED,
+            location,
+            "safe" if policy is not None else None,
         )
 
 

@@ -25,17 +25,23 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     fix: Fix | None = None if policy is None else "safe" if seen.running.daemon.live_restore else "disruptive"
     if target.starts and seen.running.process.argv != target.argv:
         yield Finding(
-            "DG308", "warning",
+            "DG308",
+            "warning",
             "dockerd still runs with the command line it was started with, which is not that of the loaded "
             "docker.service: only a restart puts the new one in force",
-            RUNNING, command_location(seen), fix,
+            RUNNING,
+            command_location(seen),
+            fix,
         )
     elif (location := _newer_daemon_json(seen, seen.running)) is not None:
         yield Finding(
-            "DG308", "warning",
+            "DG308",
+            "warning",
             f"{location.file} was changed after dockerd was started, and hosts and tls in it are read at "
             "starts only",
-            RUNNING, location, fix,
+            RUNNING,
+            location,
+            fix,
         )
 
 

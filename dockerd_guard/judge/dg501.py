@@ -45,4 +45,5 @@ def _matches(waiver: Waiver, finding: Finding) -> bool:
     if waiver.rule != finding.code:
         return False
     return waiver.address is None or (
-        finding.socket is not None and canonical(waiver.address) == canonical(finding.socket))
+        finding.socket is not None and canonical(waiver.address) == canonical(finding.socket)
+    )

@@ -6,7 +6,34 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Protocol
 
-from dockerd_guard.judge import dg101, dg102, dg103, dg104, dg105, dg201, dg204, dg307, dg308
+from dockerd_guard.judge import (
+    dg101,
+    dg102,
+    dg103,
+    dg104,
+    dg105,
+    dg106,
+    dg107,
+    dg201,
+    dg202,
+    dg203,
+    dg204,
+    dg205,
+    dg206,
+    dg207,
+    dg208,
+    dg301,
+    dg302,
+    dg303,
+    dg304,
+    dg305,
+    dg306,
+    dg307,
+    dg308,
+    dg309,
+    dg401,
+    dg402,
+)
 
 if TYPE_CHECKING:
     from dockerd_guard.judge.finding import Finding
@@ -24,7 +51,34 @@ class Rule(Protocol):
         """All that this rule finds; without a policy, what needs none."""
 
 
-RULES: tuple[Rule, ...] = (dg101, dg102, dg103, dg104, dg105, dg201, dg204, dg307, dg308)
+RULES: tuple[Rule, ...] = (
+    dg101,
+    dg102,
+    dg103,
+    dg104,
+    dg105,
+    dg106,
+    dg107,
+    dg201,
+    dg202,
+    dg203,
+    dg204,
+    dg205,
+    dg206,
+    dg207,
+    dg208,
+    dg301,
+    dg302,
+    dg303,
+    dg304,
+    dg305,
+    dg306,
+    dg307,
+    dg308,
+    dg309,
+    dg401,
+    dg402,
+)
 """In the order of their codes. DG501, about waivers, looks at what these have found."""
 
 TITLES = {

@@ -1,0 +1,42 @@
+"""DG205: dockerd will refuse its arguments or its daemon.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.judge.dg201 import is_conflict
+from dockerd_guard.judge.dg202 import is_without_sockets
+from dockerd_guard.judge.dg203 import refusals
+from dockerd_guard.judge.finding import Finding
+from dockerd_guard.judge.places import command_location
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy import Policy
+from dockerd_guard.source import Location
+
+TITLE = "dockerd will refuse its arguments or its daemon.json"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding where dockerd refuses for a reason that has no rule of its own."""
+    configured = seen.configured
+    reason = configured.daemon.reason
+    if configured.daemon.starts or reason is None or configured.service.unit.load_state != "loaded":
+        return
+    if is_conflict(seen) or is_without_sockets(seen) or any(refusals(seen)):
+        return
+    yield Finding("DG205", "error", f"dockerd will not start: {reason}", CONFIGURED, _location(seen, reason))
+
+
+def _location(seen: Observation, reason: str) -> Location | None:
+    """What dockerd complains of: a key or an argument that it quotes, else the file or the command."""
+    daemon = seen.configured.daemon
+    if daemon.config_error is not None or daemon.config_file in reason:
+        key = next((key.location for key in daemon.keys if key.name in reason.rpartition(": ")[2]), None)
+        return key or Location(daemon.config_file)
+    quoted = [
+        argument
+        for argument in seen.configured.arguments[1:]
+        if len(argument.text) > 1 and argument.text.partition("=")[0] in reason
+    ]
+    longest = max(quoted, key=lambda argument: len(argument.text), default=None)
+    return longest.location if longest is not None and longest.location else command_location(seen)

@@ -1,0 +1,41 @@
+"""DG309: docker.socket is not functional until restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.bindings import canonical
+from dockerd_guard.judge.finding import Finding
+from dockerd_guard.observe.configured import dockerd_syntax
+from dockerd_guard.observe.observation import LISTENING, Observation
+from dockerd_guard.policy import Policy
+from dockerd_guard.source import Location
+
+TITLE = "docker.socket is not functional until restarted"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each active socket unit that has an address but no open socket for it (systemd's
+    src/core/socket.c: "no open socket file descriptor left ... not functional until restarted")."""
+    if seen.loaded is None or seen.listening is None:
+        return
+    held = {canonical(address) for address in seen.listening.held_by_systemd}
+    for socket in seen.loaded.sockets:
+        if seen.loaded.socket_states.get(socket.unit.name) != "active":
+            continue
+        lost = [
+            listen.address
+            for listen in socket.listen
+            if listen.kind == "Stream" and canonical(dockerd_syntax(listen.address)) not in held
+        ]
+        if lost:
+            yield Finding(
+                "DG309",
+                "error",
+                f"{socket.unit.name} is active, but systemd holds no socket for {', '.join(lost)}: it "
+                "was changed while it ran, and the next start of dockerd fails until the socket unit is "
+                "restarted (with docker.service stopped)",
+                LISTENING,
+                Location(socket.unit.fragment) if socket.unit.fragment else None,
+                "disruptive" if policy is not None else None,
+            )
