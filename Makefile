@@ -23,12 +23,12 @@ help: ## say what there is
 
 demo: ## live through an exposure and its correction on a throwaway machine
 	@$(MACHINES) prepare
-	@$(MAKE) --no-print-directory deb
+	@$(MAKE) --silent deb
 	@python3 -m tests.demo $(DEB)
 
 test: check ## everything: check, then the system tests on all three Debian releases
 	@$(MACHINES) build
-	@$(MAKE) --no-print-directory deb
+	@$(MAKE) --silent deb
 	$(VENV)/bin/python -m pytest tests/unit tests/system --numprocesses=$(JOBS) --durations=10
 
 check: lint unit ## lint, types and unit tests: a minute, no machines
@@ -44,7 +44,7 @@ system-test: venv deb ## one system test: TEST=tests/system/test_x.py::test_y[bo
 	$(VENV)/bin/python -m pytest '$(or $(TEST),tests/system)' $(if $(KEEP),--keep)
 
 machine: ## a shell in a throwaway machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
-	@$(if $(NAME),,$(MAKE) --no-print-directory deb)
+	@$(if $(NAME),,$(MAKE) --silent deb)
 	@$(MACHINES) shell $(or $(NAME),$(RELEASE) --package $(DEB))
 
 deb: $(DEB) ## dist/dockerd-guard_VERSION_all.deb

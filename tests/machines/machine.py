@@ -74,11 +74,11 @@ class CommandFailed(AssertionError):
 
 
 def wait_for(condition: Callable[[], T | None], what: str, *, timeout: float = WAIT_TIMEOUT_SECONDS) -> T:
-    """Ask until the answer is neither None nor False, and give it; TimeoutError names `what`."""
+    """Ask until the answer is a true one (not None, False, 0 or empty), and give it; TimeoutError names `what`."""
     deadline = time.monotonic() + timeout
     while True:
         answer = condition()
-        if answer is not None and answer is not False:
+        if answer:
             return answer
         if time.monotonic() > deadline:
             raise TimeoutError(f"no {what} within {timeout:.0f} s; the last answer was {answer!r}")
@@ -242,8 +242,10 @@ class Machine:
 
     def journal(self, *arguments: str) -> list[dict[str, Any]]:
         """Give the entries that `journalctl ARGUMENTS` selects, oldest first, with all their fields."""
-        lines = self.run(["journalctl", "--no-pager", "--output=json", "--all", *arguments]).out.splitlines()
-        return [json.loads(line) for line in lines]
+        done = self.run(["journalctl", "--no-pager", "--output=json", "--all", *arguments], check=False)
+        if done.status and (done.err or done.status != 1):  # 1 and silence: --grep= found nothing
+            raise CommandFailed(done)
+        return [json.loads(line) for line in done.out.splitlines()]
 
     def console(self) -> str:
         """Give what the machine printed while it booted."""

@@ -91,7 +91,7 @@ def pytest_runtest_makereport(
         for machine in machines:
             if machine.is_on:
                 for title, arguments in JOURNALS.items():
-                    shown = machine.run(["journalctl", "--boot", "--lines=60", *arguments], check=False)
+                    shown = machine.run(["journalctl", "--boot", "--lines=30", *arguments], check=False)
                     report.sections.append((f"{title} on {machine.name}", shown.out))
             else:
                 report.sections.append((f"console of {machine.name}", machine.console()[-3000:]))

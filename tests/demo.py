@@ -1,0 +1,294 @@
+"""The main job, lived through once on a real machine: `make demo`.
+
+Every claim is tried from outside of what it is about (another network namespace, the kernel, the
+journal) before it is printed as seen. The exit code is 0 only when all of them were.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.machines import host, image
+from tests.machines.machine import ADDRESS, CommandFailed, Machine, wait_for
+
+RELEASE = "bookworm"
+
+PATIENCE_SECONDS = 120
+"""dockerd itself pauses 16 s when it binds TCP without TLS; slow machines take their time too."""
+
+POLICY = "/etc/dockerd-guard/config.yaml"
+DROP_IN = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
+
+CERTIFICATES = f"""
+set -e
+mkdir -p /etc/docker && cd /etc/docker && umask 077
+exec 2>/dev/null
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=demo-ca -keyout ca-key.pem -out ca.pem \\
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+issue() {{  # NAME EXTENSIONS
+    openssl req -newkey rsa:2048 -nodes -subj "/CN=$1" -keyout "$1-key.pem" -out "$1.csr"
+    printf '%s\\n' "$2" > "$1.ext"
+    openssl x509 -req -days 30 -in "$1.csr" -CA ca.pem -CAkey ca-key.pem -CAcreateserial \\
+        -out "$1-cert.pem" -extfile "$1.ext"
+    rm "$1.csr" "$1.ext"
+}}
+issue server "subjectAltName=IP:{ADDRESS}
+extendedKeyUsage=serverAuth"
+issue client "extendedKeyUsage=clientAuth"
+"""
+
+
+class NotSeen(Exception):
+    """Something the demo claims did not happen."""
+
+
+def main(package: Path) -> int:
+    began = time.monotonic()
+    try:
+        host.prepare_machines()
+        image.base(RELEASE)
+        with Machine.boot(RELEASE) as machine:
+            try:
+                Story(machine, package).tell()
+            except (NotSeen, CommandFailed, TimeoutError) as error:
+                print(f"\n✗ Not seen: {error}\n", file=sys.stderr)
+                log = machine.run("journalctl --boot --lines=40 --unit=dockerd-guard", check=False)
+                print(f"The end of the agent's journal:\n{log.out}{log.err}", file=sys.stderr)
+                return 1
+    except (host.Unfit, image.BuildFailed) as error:
+        print(f"The demo cannot run here. {error}", file=sys.stderr)
+        return 2
+    print(f"\nAll of this was really seen, in {time.monotonic() - began:.0f} s; the machine is gone again.")
+    print("Stand in one yourself: make machine")
+    return 0
+
+
+class Story:
+    """The steps, in order; each raises when what it tells does not happen."""
+
+    def __init__(self, machine: Machine, package: Path) -> None:
+        self.machine = machine
+        self.package = package
+        self.container = 0
+
+    def tell(self) -> None:
+        self.a_host_as_it_should_be()
+        self.the_agent_is_installed()
+        self.the_guide_is_followed()
+        self.the_policy_is_enforced()
+        self.the_journal_tells()
+        self.the_guide_again()
+        self.a_socket_is_declared()
+
+    def a_host_as_it_should_be(self) -> None:
+        machine = self.machine
+        version = machine.run(["docker", "version", "--format", "{{.Server.Version}}"]).out.strip()
+        systemd = machine.run("systemctl --version").out.split()[1]
+        title(f"A Debian {machine.release}, just booted: systemd {systemd} is PID 1, dockerd {version} runs")
+        tell(f"Its address is {ADDRESS}. Whatever is tried 'from outside' comes from another network "
+             "namespace, over a veth pair. Live-restore is switched on, and a container runs.")
+        machine.write("/etc/docker/daemon.json", '{\n  "live-restore": true\n}\n')
+        self.do("systemctl reload docker")
+        wait_for(lambda: "true" in machine.run("docker info --format '{{.LiveRestoreEnabled}}'").out,
+                 "live-restore")
+        self.container = machine.start_container("bystander")
+        seen(self.container > 0, f"the container runs, its first process is PID {self.container}")
+        seen(machine.socket_answers(), "the Docker API answers on /run/docker.sock")
+        seen(not machine.api_answers(), f"from outside, {ADDRESS}:2375 refuses")
+
+    def the_agent_is_installed(self) -> None:
+        machine = self.machine
+        title(f"{self.package.name} is installed")
+        tell("Its policy says: the API listens on fd:// (what docker.socket passes on) and nowhere else; "
+             "mode: observe. Installing changes and restarts nothing.")
+        dockerd = machine.main_pid()
+        machine.install(self.package)
+        self.do(f"grep -v -e '^ *#' -e '^$' {POLICY}")
+        wait_for(lambda: machine.is_active("dockerd-guard.service"), "running agent")
+        seen(machine.main_pid() == dockerd, f"dockerd was not restarted: still PID {dockerd}")
+        seen(not machine.journal("--unit=dockerd-guard", "DOCKERD_GUARD_EVENT=drift"), "no drift to report")
+
+    def the_guide_is_followed(self) -> None:
+        machine = self.machine
+        title("Somebody follows the usual guide to the letter, to reach Docker over the network")
+        tell("The guide says: add -H=tcp://0.0.0.0:2375 to ExecStart in docker.service, then three "
+             "commands. dockerd holds its own start up for 16 s, so strongly does it advise against this.")
+        unit = machine.properties("docker.service", "FragmentPath")["FragmentPath"]
+        self.do(f"sed -i '/^ExecStart=/s|$| -H=tcp://0.0.0.0:2375|' {unit}")
+        self.do(f"grep ^ExecStart= {unit}")
+        self.do("systemctl daemon-reload")
+        with progress("systemctl restart docker"):
+            self.do("systemctl restart docker")
+        self.do("ps -ef | grep docker | grep -v grep", lines=6)
+        asked = machine.outside(f"curl --silent --max-time 10 http://{ADDRESS}:2375/version", check=False)
+        version = json.loads(asked.out or "{}").get("Version")
+        seen(version is not None, f"from outside, anybody is root here now: {ADDRESS}:2375 answers, "
+                                  f"Docker {version}")
+        entries = wait_for(lambda: self.entries("drift"), "drift in the journal", timeout=PATIENCE_SECONDS)
+        layers = {entry.get("DOCKERD_GUARD_LAYER") for entry in entries}
+        seen(True, f"the agent saw it too, in what is {', '.join(sorted(filter(None, layers)))}:")
+        for entry in entries:
+            quote(entry["MESSAGE"])
+        seen(not machine.exists(DROP_IN), "and, in mode: observe, changed nothing")
+
+    def the_policy_is_enforced(self) -> None:
+        machine = self.machine
+        title("The policy now says mode: enforce")
+        before = machine.main_pid()
+        self.do(f"sed -i 's/^mode: observe/mode: enforce/' {POLICY}")
+        began = time.monotonic()
+        self.do("systemctl reload dockerd-guard")
+        with progress("the agent corrects files, reloads, restarts, verifies"):
+            wait_for(lambda: not machine.api_answers(), "refusal from outside", timeout=PATIENCE_SECONDS)
+            took = time.monotonic() - began
+            self.corrected(1)
+        seen(True, f"from outside, {ADDRESS}:2375 refuses again, {took:.1f} s after the reload")
+        wait_for(machine.socket_answers, "answer on /run/docker.sock", timeout=PATIENCE_SECONDS)
+        seen(True, "the API answers on /run/docker.sock")
+        seen(machine.main_pid() not in (0, before), "dockerd was restarted")
+        self.container_lives()
+        tell("The agent's own drop-in did it; the unit that the guide edited is as the guide left it:")
+        self.do(f"cat {DROP_IN}")
+
+    def the_journal_tells(self) -> None:
+        title("What the journal says")
+        self.do("journalctl -u dockerd-guard -o short-iso --no-hostname")
+        entry = self.entries("corrected")[-1]
+        fields = {name: value for name, value in entry.items()
+                  if name.startswith("DOCKERD_GUARD_") or name in ("MESSAGE", "MESSAGE_ID", "PRIORITY",
+                                                                   "OBJECT_SYSTEMD_UNIT")}
+        tell("One entry with its fields (journalctl -u dockerd-guard -o json), its own fields only:")
+        quote(json.dumps(dict(sorted(fields.items())), indent=1, ensure_ascii=False))
+        seen(entry["DOCKERD_GUARD_OUTCOME"] == "repaired", "the outcome is a field: repaired")
+        both = self.machine.journal("--unit=docker.service", "DOCKERD_GUARD_EVENT=corrected")
+        seen(len(both) > 0, "journalctl -u docker shows it too")
+
+    def the_guide_again(self) -> None:
+        machine = self.machine
+        title("The guide again, another way: systemctl edit docker")
+        corrections = len(self.entries("corrected"))
+        self.do("mkdir -p /etc/systemd/system/docker.service.d && "
+                "printf '[Service]\\nExecStart=\\n"
+                "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\\n' "
+                "> /etc/systemd/system/docker.service.d/override.conf")
+        with progress("the agent has the last word on disk before anybody restarts"):
+            self.corrected(corrections + 1)
+        self.do("systemctl daemon-reload && systemctl restart docker")
+        seen(not machine.api_answers(), f"from outside, {ADDRESS}:2375 refuses still")
+        seen(machine.socket_answers(), "the API answers on /run/docker.sock")
+        self.container_lives()
+
+    def a_socket_is_declared(self) -> None:
+        machine = self.machine
+        title("The other direction: a TCP socket with mutual TLS is declared")
+        tell("Certificates are made with openssl: an authority, one for the server, one for a client.")
+        machine.run(["sh", "-c", CERTIFICATES])
+        for name in ("ca", "client-cert", "client-key"):
+            pem = machine.read(f"/etc/docker/{name}.pem")
+            machine.outside(["sh", "-c", "mkdir -p /root/.docker && cat > /root/.docker/$0",
+                             f"{name.removeprefix('client-')}.pem"], input=pem)
+        policy = machine.read(POLICY)
+        declared = f"  - address: tcp://{ADDRESS}:2376\n    tls: mutual\n"
+        lines = policy.splitlines(keepends=True)
+        last = next(number for number, line in enumerate(lines) if line.startswith("  - fd://"))
+        machine.write(POLICY, "".join([*lines[:last + 1], declared, *lines[last + 1:]]))
+        self.do(f"grep -v -e '^ *#' -e '^$' {POLICY}")
+        corrections = len(self.entries("corrected"))
+        self.do("systemctl reload dockerd-guard")
+        with progress("the agent adds the socket, with flags and certificates"):
+            self.corrected(corrections + 1)
+        client = f"docker --tlsverify -H tcp://{ADDRESS}:2376 version --format '{{{{.Server.Version}}}}'"
+        version = machine.outside(client, check=False)
+        show("outside$", client, version.out + version.err)
+        seen(version.status == 0, "from outside, a client with a certificate is let in")
+        machine.outside("mv /root/.docker/cert.pem /root/.docker/key.pem /tmp")
+        refused = machine.outside(client, check=False)
+        show("outside$", f"{client}    # certificate taken away", refused.out + refused.err)
+        seen(refused.status != 0 and "certificate" in refused.err, "without one it is refused")
+        plain = machine.outside(f"curl --silent --insecure --max-time 10 https://{ADDRESS}:2376/_ping",
+                                check=False)
+        seen(plain.out != "OK", "and so is a client that checks nothing and shows nothing")
+        seen(not machine.api_answers(2376), "and one that speaks no TLS")
+        seen(machine.socket_answers(), "the API answers on /run/docker.sock")
+        self.container_lives()
+        self.do("dockerd-guard sockets")
+
+    # Helpers
+
+    def do(self, command: str, *, lines: int = 40) -> None:
+        """Run a command in the machine and show it with what it says."""
+        done = self.machine.run(command)
+        out = (done.out + done.err).splitlines()
+        show("#", command, "\n".join(out[:lines]))
+
+    def container_lives(self) -> None:
+        now = self.machine.container_pid("bystander")
+        seen(now == self.container, f"the container was not touched: still PID {now}")
+
+    def entries(self, event: str) -> list[dict[str, Any]]:
+        return self.machine.journal("--unit=dockerd-guard", f"DOCKERD_GUARD_EVENT={event}")
+
+    def corrected(self, times: int) -> None:
+        """Wait until the agent has said so often that it corrected something."""
+        wait_for(lambda: len([entry for entry in self.entries("corrected")
+                              if entry.get("DOCKERD_GUARD_OUTCOME") == "repaired"]) >= times,
+                 f"{times}. correction in the journal", timeout=PATIENCE_SECONDS)
+
+
+def title(text: str) -> None:
+    print(f"\n━━ {text}", flush=True)
+
+
+def tell(text: str) -> None:
+    print(textwrap.fill(text, 100), flush=True)
+
+
+def show(prompt: str, command: str, output: str) -> None:
+    print(f"   {prompt} {command}")
+    quote(output)
+
+
+def quote(text: str) -> None:
+    for line in text.splitlines():
+        print(f"     {line}", flush=True)
+
+
+def seen(truth: bool, claim: str) -> None:
+    """Print a claim that holds; raise NotSeen for one that does not."""
+    if not truth:
+        raise NotSeen(claim)
+    print(f" ✓ {claim}", flush=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show that something takes its time, and how long it took."""
+    began = time.monotonic()
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(1):
+            if sys.stdout.isatty():
+                print(f"\r   … {what}: {time.monotonic() - began:.0f} s", end="", flush=True)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        clear = "\r\033[K" if sys.stdout.isatty() else ""
+        print(f"{clear}   … {what}: {time.monotonic() - began:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,125 @@
+"""The package: what installing, removing and purging it does to a host, and does not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.machines.machine import Machine, wait_for
+
+AGENT = "dockerd-guard.service"
+POLICY = "/etc/dockerd-guard/config.yaml"
+DROP_INS = ("/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf",
+            "/etc/systemd/system/docker.socket.d/zz-dockerd-guard.conf")
+
+MOVING = (r"/(proc|sys|dev|run|tmp|var/(log|cache|tmp)|"
+          r"var/lib/(dpkg|apt|docker|containerd|systemd/timers))(/|$)")
+"""Where a host changes by itself, and where dpkg keeps its books."""
+
+HIGHEST_EXPOSURE = 2.7
+"""Of systemd-analyze security; 2.0 is wanted."""
+
+
+def files(machine: Machine) -> set[str]:
+    found = machine.run(["find", "/", "-xdev"], check=False).out.splitlines()
+    return {path for path in found if not re.match(MOVING, path)}
+
+
+def test_install_remove_and_purge_leave_docker_alone_and_nothing_behind(
+        bare_machine: Machine, package: Path) -> None:
+    machine = bare_machine
+    machine.start_container()
+    dockerd, container, before = machine.main_pid(), machine.container_pid(), files(machine)
+
+    def docker_is_untouched() -> bool:
+        now = machine.main_pid(), machine.container_pid()
+        return now == (dockerd, container) and machine.socket_answers()
+
+    machine.install(package)
+    assert machine.properties(AGENT, "ActiveState", "UnitFileState") == \
+        {"ActiveState": "active", "UnitFileState": "enabled"}
+    assert re.search("^mode: observe", machine.read(POLICY), re.MULTILINE)
+    assert machine.run(["stat", "-c", "%U:%G %a", POLICY]).out == "root:root 644\n"
+    assert docker_is_untouched()
+
+    machine.run("apt-get remove --yes dockerd-guard")
+    assert machine.properties(AGENT, "ActiveState")["ActiveState"] == "inactive"
+    assert machine.run("pgrep -f docker-api-guar[d]", check=False).status == 1
+    assert machine.exists(POLICY)
+    assert docker_is_untouched()
+
+    machine.run("apt-get purge --yes dockerd-guard")
+    assert docker_is_untouched()
+    assert files(machine) - before == set()
+    assert before - files(machine) == set()
+
+
+def test_remove_keeps_the_corrections_and_purge_takes_them_away(machine: Machine) -> None:
+    saved = "/etc/systemd/system/docker.service.d/open.conf.dockerd-guard-saved"
+    for path in DROP_INS:
+        machine.write(path, "# as the agent would write it\n")
+    machine.write(saved, "# somebody else's\n")
+    machine.write("/var/lib/dockerd-guard/state", "")
+    dockerd = machine.main_pid()
+    machine.run("apt-get remove --yes dockerd-guard")
+    assert all(machine.exists(path) for path in DROP_INS)
+    done = machine.run("apt-get purge --yes dockerd-guard")
+    assert f"{DROP_INS[1]} is gone; check with 'systemctl cat docker.socket'" in done.out
+    assert not any(machine.exists(path) for path in (*DROP_INS, "/etc/systemd/system/docker.socket.d",
+                                                      "/var/lib/dockerd-guard", "/etc/dockerd-guard"))
+    assert machine.exists(saved)
+    assert machine.properties("docker.service", "NeedDaemonReload")["NeedDaemonReload"] == "no"
+    assert machine.main_pid() == dockerd
+
+
+def test_reinstalling_restarts_the_agent_alone_and_keeps_the_policy(
+        machine: Machine, package: Path) -> None:
+    policy = machine.read(POLICY) + "# ours\n"
+    machine.write(POLICY, policy)
+    agent, dockerd = machine.main_pid(AGENT), machine.main_pid()
+    machine.install(package)
+    assert machine.main_pid(AGENT) not in (0, agent)
+    assert machine.main_pid() == dockerd
+    assert machine.read(POLICY) == policy
+
+
+def test_who_looks_for_dockerd_finds_dockerd_alone(machine: Machine) -> None:
+    dockerd = f"{machine.main_pid()}\n"
+    assert machine.run(["pgrep", "-f", "dockerd"]).out == dockerd
+    assert machine.run(["pgrep", "dockerd"]).out == dockerd
+    assert machine.run(["pidof", "dockerd"]).out == dockerd
+    assert machine.main_pid(AGENT) != 0
+
+
+def test_a_bad_policy_stops_the_agent_until_it_is_changed(machine: Machine) -> None:
+    good = machine.read(POLICY)
+    machine.write(POLICY, "version: 1\nsokcets: []\n")
+    machine.run(["systemctl", "restart", AGENT], check=False)
+    wait_for(lambda: machine.properties(AGENT, "ActiveState")["ActiveState"] == "failed", "end of the agent")
+    shown = machine.properties(AGENT, "ExecMainStatus", "NRestarts")
+    assert shown == {"ExecMainStatus": "2", "NRestarts": "0"}
+    assert any(f"{POLICY}:2:1" in entry["MESSAGE"] for entry in machine.journal(f"--unit={AGENT}", "--boot"))
+    wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy")
+
+    machine.write(POLICY, "version: 2\n")  # still no good
+    wait_for(lambda: machine.journal(f"--unit={AGENT}", "--grep=version"), "word on the next policy")
+    wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy again")
+
+    machine.write(POLICY, good)
+    wait_for(lambda: machine.is_active(AGENT), "running agent")
+    wait_for(lambda: not machine.is_active("dockerd-guard-policy.path"), "end of the watch on the policy")
+
+
+def test_it_runs_where_docker_is_not_installed_yet(bare_machine: Machine, package: Path) -> None:
+    machine = bare_machine
+    machine.run("systemctl stop docker.socket docker; dpkg --purge --force-depends docker.io")
+    machine.install(package)
+    assert machine.is_active(AGENT)
+
+
+def test_it_is_confined(machine: Machine) -> None:
+    done = machine.run(["systemd-analyze", "security", "--no-pager", AGENT])
+    exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.out)
+    assert exposure is not None
+    assert float(exposure[1]) <= HIGHEST_EXPOSURE, done.out
+    assert machine.run(f"systemd-analyze verify {AGENT} dockerd-guard-policy.path").err == ""
