@@ -55,7 +55,7 @@ def plan_for(seen: Observation, policy: Policy) -> Plan:
     known = seen.configured
 
     def observe(tree: Tree) -> Configured:
-        return observe_configured(tree, dockerd=known.dockerd_version, systemd=known.systemd_version)
+        return observe_configured(tree, dockerd=known.known_dockerd, systemd=known.systemd_version)
 
     return make_plan(seen.tree, policy, observe)
 

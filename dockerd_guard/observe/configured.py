@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dockerd_guard.bindings import Binding, Tls, Via, scope_of
+from dockerd_guard.dockerd.command import program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
+from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import Environment, resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand
+from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import sockets_for
 from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
 from dockerd_guard.systemd.units import detect_version, load_service
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from dockerd_guard.systemd.units import Service
     from dockerd_guard.tree import Tree
 
+SERVICE = "docker.service"
+
 NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: "
               "make sure the service was started by systemd")
 """What dockerd says when fd:// finds nothing passed (moby daemon/listeners/listeners_linux.go)."""
@@ -32,23 +37,37 @@ FIRST_PASSED_FD = 3
 
 
 def observe_configured(
-    tree: Tree, *, dockerd: Version | None = None, systemd: int | None = None, unit: str = "docker.service",
+    tree: Tree, *, dockerd: Version | None = None, systemd: int | None = None, unit: str | None = None,
 ) -> Configured:
     """Read the configured layer of a tree, for these versions, or those found in it, or the newest."""
     systemd = systemd or detect_version(tree) or NEWEST_SYSTEMD
-    dockerd = dockerd or dockerd_version(tree) or NEWEST_DOCKERD
-    service = load_service(tree, unit, systemd)
+    dockerd = dockerd or dockerd_version(tree)
+    service = load_service(tree, unit or daemon_unit(tree, systemd), systemd)
     sockets = sockets_for(tree, service, systemd)
     environment = resolve_environment(service, tree, systemd)
     arguments, daemon = daemon_of(service, environment, tree, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets)
-    if service.unit.load_state == "bad-setting" and len(service.exec_start) > 1:
-        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd)))
-    return Configured(layer, service, sockets, environment, arguments, daemon, systemd, dockerd)
+    if service.unit.load_state == "bad-setting":
+        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd, systemd)))
+    return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
+                      dockerd or NEWEST_DOCKERD, dockerd is not None)
+
+
+def daemon_unit(tree: Tree, systemd: int) -> str:
+    """The service that runs dockerd: docker.service, or else one with another name that is there."""
+    files = unit_files(tree, systemd)
+    if files.fragment(SERVICE).path is None:
+        for name in files.with_suffix(".service"):
+            if "docker" in name:
+                starts = load_service(tree, name, systemd).exec_start
+                words = tuple(word.text for word in starts[-1].argv) if starts else ()
+                if words and (program := program_of(words, {}, None)).certain and program.reason is None:
+                    return name
+    return SERVICE
 
 
 def daemon_of(
-    service: Service, environment: Environment, tree: Tree, version: Version
+    service: Service, environment: Environment, tree: Tree, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
     """What execve(2) gets for the last ExecStart=, and what dockerd makes of it."""
     arguments = expand(service.exec_start[-1], environment) if service.exec_start else ()
@@ -62,7 +81,7 @@ def values(environment: Environment) -> Mapping[str, str]:
     return {name: variable.value for name, variable in environment.variables.items()}
 
 
-def layer_of(  # noqa: PLR0913
+def layer_of(  # noqa: PLR0913, PLR0917
     name: str, service: Service, environment: Environment, arguments: tuple[Argument, ...], daemon: Daemon,
     sockets: tuple[Socket, ...],
 ) -> Layer:
@@ -95,7 +114,8 @@ def bindings_of(
         else:
             source = host.location if host.via is Via.DAEMON_JSON else whole
         if not host.address.startswith("fd://"):
-            yield Binding(host.address, scope_of(host.address), _tls(host.address, daemon), host.via, source)
+            address = host.address if daemon.starts else _meant(host.address)
+            yield Binding(address, scope_of(address), _tls(address, daemon), host.via, source)
             continue
         for address, location in _chosen(tuple(passed_by(sockets)), host.address):
             yield Binding(address, scope_of(address), _tls(address, daemon), Via.SOCKET_UNIT, location)
@@ -131,7 +151,9 @@ def _wants_sockets(daemon: Daemon) -> bool:
     return any(host.address.startswith("fd://") for host in daemon.hosts)
 
 
-def _chosen(passed: tuple[tuple[str, Location | None], ...], host: str) -> Iterable[tuple[str, Location | None]]:
+def _chosen(
+    passed: tuple[tuple[str, Location | None], ...], host: str
+) -> Iterable[tuple[str, Location | None]]:
     """`fd://` and `fd://*` take all that was passed, `fd://N` the one with that descriptor."""
     number = host.removeprefix("fd://")
     if not number.isdecimal():
@@ -148,10 +170,27 @@ def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:
     return place._replace(column=place.column + offset, end_column=place.column + offset + length)
 
 
-def _all_hosts(service: Service, environment: Environment, tree: Tree, version: Version) -> Iterator[str]:
-    """What all of several ExecStart= say: systemd refuses them, so everything written is told."""
+def _meant(host: str) -> str:
+    """Where a host would listen that stands as written, because dockerd refuses something."""
+    text = host if "://" in host else f"tcp://{host.removeprefix('tcp:').lstrip('/')}"
+    try:
+        return parse_host(text, NEWEST_DOCKERD)
+    except InvalidHost:
+        return host
+
+
+def _all_hosts(
+    service: Service, environment: Environment, tree: Tree, version: Version | None, systemd: int
+) -> Iterator[str]:
+    """What all ExecStart= say, also several of them or one outside of [Service]: systemd refuses them, so
+    everything written is told."""
     seen: set[str] = set()
-    for command in service.exec_start:
+    found = service.exec_start
+    if not found and service.unit.fragment is not None:
+        text = b"[Service]\n" + tree.read(service.unit.fragment)
+        with tree.changed({service.unit.fragment: text}) as lenient:
+            found = load_service(lenient, service.unit.name, systemd).exec_start
+    for command in found:
         texts = tuple(argument.text for argument in expand(command, environment))
         for host in resolve_daemon(texts, values(environment), tree.read, version).hosts:
             if host.address not in seen:

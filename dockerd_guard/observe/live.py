@@ -99,7 +99,7 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     inherited = {name: Variable(value)
                  for name, _, value in (text.partition("=") for text in manager.environment())}
     environment = resolve_environment(service, tree, configured.systemd_version, inherited)
-    arguments, daemon = daemon_of(service, environment, tree, configured.dockerd_version)
+    arguments, daemon = daemon_of(service, environment, tree, configured.known_dockerd)
     layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets))
     return Loaded(
         layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
@@ -122,7 +122,7 @@ def observe_running(tree: Tree, configured: Configured, loaded: Loaded | None) -
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
     if ours is None:
         return None
-    daemon = resolve_daemon(ours.argv, ours.environ, tree.read, configured.dockerd_version)
+    daemon = resolve_daemon(ours.argv, ours.environ, tree.read, configured.known_dockerd)
     bindings, reason = _running_bindings(tree, ours, daemon)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,

@@ -44,7 +44,11 @@ class Layer(NamedTuple):
 
 
 class Configured(NamedTuple):
-    """The configured layer and what it was read from."""
+    """The configured layer and what it was read from.
+
+    Where nothing tells which dockerd this is, `dockerd_version` is the newest known, and what any
+    release takes is let pass (`known_dockerd` is None then).
+    """
 
     layer: Layer
     service: Service
@@ -54,6 +58,12 @@ class Configured(NamedTuple):
     daemon: Daemon
     systemd_version: int
     dockerd_version: Version
+    is_dockerd_known: bool = True
+
+    @property
+    def known_dockerd(self) -> Version | None:
+        """The version to read other arguments by."""
+        return self.dockerd_version if self.is_dockerd_known else None
 
 
 class Loaded(NamedTuple):
