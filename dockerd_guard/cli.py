@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.policy import POLICY_FILE, Policy, PolicyError, load_policy, read_policy
@@ -84,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character must not cost the answer.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(argv)
         code: int = options.run(options)
