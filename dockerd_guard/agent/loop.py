@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.triggers import Files, Waker, wait
+from dockerd_guard.bindings import canonical
 from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.correct.state import alone
@@ -56,12 +57,10 @@ class State(StrEnum):
 
 
 class Drift(NamedTuple):
-    """What makes two findings the same fact, from one pass to the next."""
+    """What makes two findings the same fact, from one pass to the next: the place, or else the line."""
 
     code: str
-    layer: str
-    socket: str | None
-    file: str | None
+    place: str
 
 
 class Agent:
@@ -231,7 +230,7 @@ class Agent:
             try:
                 manager = Manager()
                 manager.heartbeat = self.notify.alive
-                manager.subscribe(lambda _: self.waker.wake())
+                manager.subscribe(lambda _: self.waker.wake(), ("docker.service", "docker.socket"))
                 self._manager = manager
             except Unavailable as error:
                 troubles.append(f"systemd cannot be asked: {error}")
@@ -289,7 +288,7 @@ class Agent:
         now = {_drift(finding): finding for finding in _worth_saying(findings)}
         for drift, finding in now.items():
             known = self._drifts.get(drift)
-            if known is None or known.message != finding.message:
+            if known is None or _told(known) != _told(finding):
                 self.journal.write(Entry(
                     Event.DRIFT, _sentence(finding.message), cause=cause, rule=finding.code,
                     layer=finding.layer, socket=finding.socket, location=finding.location,
@@ -298,8 +297,8 @@ class Agent:
             if drift not in now:
                 self.journal.write(Entry(
                     Event.CORRECTED, f"No longer so, and not by dockerd-guard: {finding.message}.",
-                    outcome=Word.KEPT, cause=cause, rule=drift.code, layer=drift.layer,
-                    socket=drift.socket, location=finding.location, level="notice"))
+                    outcome=Word.KEPT, cause=cause, rule=finding.code, layer=finding.layer,
+                    socket=finding.socket, location=finding.location, level="notice"))
         self._drifts = now
 
     def _forget_mended(self, findings: tuple[Finding, ...]) -> None:
@@ -319,6 +318,8 @@ class Agent:
             if outcome.hold.until is not None:
                 left_s = (outcome.hold.until - datetime.now(UTC)).total_seconds()
                 self._wake_at = time.monotonic() + max(left_s, 1.0)
+            elif assessment.situation.engine is None and assessment.needs.restart:
+                self._wake_at = time.monotonic() + RETRY_S
             if self._held == held_before:
                 return
             message = f"Correction {self._held}. So far: {done}."
@@ -382,12 +383,19 @@ def _where(error: Exception) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "." * (not text.endswith("."))
+    begins_with_address = ":" in text.partition(" ")[0]
+    return (text if begins_with_address else text[:1].upper() + text[1:]) + "." * (not text.endswith("."))
 
 
 def _drift(finding: Finding) -> Drift:
-    place = finding.location
-    return Drift(finding.code, finding.layer, finding.socket, place.file if place else None)
+    if finding.socket is not None:
+        return Drift(finding.code, canonical(finding.socket))
+    return Drift(finding.code, f"{finding.layer} {finding.location.file if finding.location else ''}")
+
+
+def _told(finding: Finding) -> str:
+    """The message, whichever way its address is spelt: the kernel says [::] where -H said 0.0.0.0."""
+    return finding.message.replace(finding.socket, "") if finding.socket else finding.message
 
 
 def run(policy_file: str) -> int:

@@ -132,6 +132,10 @@ def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator
     if not base.service.exec_start:
         obstacles.append("docker.service has no ExecStart= that could be kept")
         return
+    if any(word.offset or word.text != base.arguments[word.argument].text for word in base.daemon.program.words):
+        obstacles.append("docker.service starts dockerd from within a shell's command line, "
+                         f"which is not rewritten ({base.service.exec_start[-1].location})")
+        return
     line = command_line(base, policy)
     yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
 
@@ -162,8 +166,9 @@ def command_line(base: Configured, policy: Policy) -> str:
             placed = True
         words += [_quoted(command, text) for number, _ in pieces if (text := kept[number]) is not None]
     if not placed:
-        program = base.daemon.program.first - 1
-        words[1 + program : 1 + program] = [_quoted(command, text) for flag in ours for text in flag]
+        own = base.daemon.program.words
+        place = base.arguments[own[0].argument].word if own else len(words)
+        words[place:place] = [_quoted(command, text) for flag in ours for text in flag]
     return " ".join(words)
 
 

@@ -64,11 +64,11 @@ class Preflight(NamedTuple):
 
     def refused_arguments(self) -> Iterator[str]:
         """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""
+        command = self.after.service.exec_start[-1:]
         # A wrapper would run for real, whatever is appended to its arguments.
-        directly = self.after.daemon.certain and self.after.daemon.program.first == 1
-        if self.after.dockerd_version < VALIDATE_SINCE or not directly:
+        if self.after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
             return
-        argv = [self.after.service.exec_start[-1].path, *self.after.layer.argv[1:], "--validate"]
+        argv = [command[0].path, *self.after.layer.argv[1:], "--validate"]
         environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                    **values(self.after.environment)}
         try:

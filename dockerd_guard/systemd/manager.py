@@ -186,9 +186,9 @@ class Manager:
         """The descriptor that becomes readable when there is something to process."""
         return int(self._bus.get_fd())
 
-    def subscribe(self, on_change: Callable[[str], None] | None = None) -> None:
-        """Ask for signals. `on_change` is called with a word for each: `Reloading`,
-        `UnitFilesChanged`, or the name of a unit whose job ended."""
+    def subscribe(self, on_change: Callable[[str], None] | None = None, units: tuple[str, ...] = ()) -> None:
+        """Ask for signals. `on_change` is called with a word for each: `Reloading` (it is over),
+        `UnitFilesChanged`, a unit whose job ended, or one of `units` whose state changed."""
         if on_change is not None:
             self._on_change = on_change
         if self._subscribed:
@@ -216,15 +216,23 @@ class Manager:
             if told._on_change is not None:
                 told._on_change("UnitFilesChanged")
 
-        matches = ((b"JobRemoved", job_removed), (b"Reloading", reloading),
-                   (b"UnitFilesChanged", unit_files_changed))
-        for member, callback in matches:
-            self._matches.append(callback)
-            self._guarded(lambda m=member, c=callback: self._bus.match_signal(
-                SYSTEMD, MANAGER_PATH, MANAGER, m, c, None))
+        def properties_changed(message: Any, error: object = None, userdata: object = None) -> None:
+            message.process_reply(True)
+            if told._on_change is not None:
+                told._on_change("PropertiesChanged")
+
+        self._match(MANAGER_PATH, MANAGER, b"JobRemoved", job_removed)
+        self._match(MANAGER_PATH, MANAGER, b"Reloading", reloading)
+        self._match(MANAGER_PATH, MANAGER, b"UnitFilesChanged", unit_files_changed)
+        for unit in units:
+            self._match(_unit_path(unit), PROPERTIES, b"PropertiesChanged", properties_changed)
         # Nothing is sent to a client that did not ask (org.freedesktop.systemd1(5), Subscribe).
         self._call(MANAGER, b"Subscribe", b"", [])
         self._subscribed = True
+
+    def _match(self, path: bytes, interface: bytes, member: bytes, callback: Callable[..., None]) -> None:
+        self._matches.append(callback)
+        self._guarded(lambda: self._bus.match_signal(SYSTEMD, path, interface, member, callback, None))
 
     def process(self, timeout_s: float = 0.0) -> None:
         """Handle what has come, waiting at most `timeout_s` for something to come."""
@@ -276,6 +284,12 @@ _REFUSALS = frozenset({
     "DBusNoSuchUnitError", "DBusAccessDeniedError", "DBusInteractiveAuthorizationRequiredError",
     "DBusLimitsExceededError", "DBusInvalidArgsError", "DBusUnitExistsError",
 })
+
+
+def _unit_path(unit: str) -> bytes:
+    """The object of a unit: all but letters and digits as _xx (sd_bus_path_encode(3))."""
+    name = "".join(letter if letter.isascii() and letter.isalnum() else f"_{ord(letter):02x}" for letter in unit)
+    return f"/org/freedesktop/systemd1/unit/{name}".encode()
 
 
 def _message(error: Exception) -> str:

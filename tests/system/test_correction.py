@@ -1,0 +1,227 @@
+"""The agent, on a machine: what opens the API, what becomes of it, seen from another address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pytest
+
+from tests.machines.machine import ADDRESS, Machine, wait_for
+
+POLICY = "/etc/dockerd-guard/config.yaml"
+OUR_SERVICE_DROPIN = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
+OUR_SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/zz-dockerd-guard.conf"
+OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
+SOCKET_OVERRIDE = "/etc/systemd/system/docker.socket.d/override.conf"
+UNIT = "/lib/systemd/system/docker.service"
+DOCKERD = "/usr/sbin/dockerd"
+LIVE_RESTORE = '{"live-restore": true}\n'
+
+ENFORCE = "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
+OBSERVE = "version: 1\nmode: observe\nsockets:\n  - fd://\n"
+
+
+class Exposure(NamedTuple):
+    """What somebody does to the host: files to write, a shell line, and what the agent then writes.
+
+    `blamed`: the file that the drift entry has to name.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    line: str
+    blamed: str
+    written: tuple[str, ...]
+
+
+# --tls=false spares the 15 s that dockerd waits before it opens TCP to everyone without TLS.
+EXPOSURES = (
+    Exposure("the guide: -H in the vendor's unit", {},
+             f"sed -i 's|^ExecStart=.*|& -H=tcp://0.0.0.0:2375 --tls=false|' {UNIT}", UNIT, (OUR_SERVICE_DROPIN,)),
+    Exposure("a drop-in that resets ExecStart=",
+             {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"},
+             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
+    Exposure("a shorthand behind another, continued on the next line",
+             {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -DHtcp://0.0.0.0:2375 \\\n"
+                        "  --tls=false --host=fd://\n"},
+             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
+    Exposure("DOCKER_OPTS in the environment file",
+             {"/etc/default/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false --label a=b"\n'},
+             "", "/etc/default/docker", (OUR_SERVICE_DROPIN,)),
+    Exposure("DOCKER_OPTS by Environment=",
+             {OVERRIDE: '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375 --tls=false"\n'},
+             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
+    Exposure("a port in docker.socket",
+             {SOCKET_OVERRIDE: "[Socket]\nListenStream=0.0.0.0:2375\n"},
+             "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
+             "systemctl start docker.socket docker.service",
+             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN, OUR_SERVICE_DROPIN)),
+    Exposure("a port in docker.socket, another by -H",
+             {SOCKET_OVERRIDE: "[Socket]\nListenStream=2375\n",
+              OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:4243 --tls=false\n"},
+             "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
+             "systemctl start docker.socket docker.service",
+             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN, OUR_SERVICE_DROPIN)),
+)
+
+
+def enforce(machine: Machine, policy: str = ENFORCE) -> None:
+    """Turn the policy on as an operator does."""
+    machine.write(POLICY, policy)
+    machine.run("systemctl reload dockerd-guard")
+
+
+def entries(machine: Machine, event: str) -> list[dict[str, str]]:
+    """The agent's entries of one kind."""
+    return machine.journal(f"DOCKERD_GUARD_EVENT={event}")
+
+
+def repaired(machine: Machine) -> list[dict[str, str]]:
+    """The entries on corrections made by the agent."""
+    return [entry for entry in entries(machine, "corrected") if entry["DOCKERD_GUARD_OUTCOME"] == "repaired"]
+
+
+def settled(machine: Machine) -> None:
+    """Wait until nothing is left to do."""
+    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
+
+
+@pytest.mark.parametrize("exposure", EXPOSURES, ids=lambda exposure: exposure.name)
+def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Machine, exposure: Exposure) -> None:
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    container = machine.start_container()
+    for path, text in exposure.files.items():
+        machine.write(path, text)
+    if exposure.line:
+        machine.run(exposure.line)
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    wait_for(lambda: machine.api_answers(), "API open to everyone")
+
+    seen = wait_for(lambda: [entry for entry in entries(machine, "drift")
+                             if entry["DOCKERD_GUARD_RULE"] == "DG101"], "drift entry")
+    assert {entry["DOCKERD_GUARD_FILE"] for entry in seen} <= {exposure.blamed, OVERRIDE}
+    assert exposure.blamed in {entry["DOCKERD_GUARD_FILE"] for entry in seen}
+    assert all(int(entry["DOCKERD_GUARD_LINE"]) >= 1 for entry in seen)
+
+    enforce(machine)
+    wait_for(lambda: repaired(machine), "correction")
+    assert not machine.api_answers()
+    assert not machine.api_answers(port=4243)
+    assert machine.socket_answers()
+    assert machine.container_pid() == container
+    last = repaired(machine)[-1]
+    assert (last["DOCKERD_GUARD_OUTCOME"], last["DOCKERD_GUARD_CAUSE"]) == ("repaired", "policy-change")
+    for path in exposure.written:
+        assert machine.exists(path), path
+
+    # A second pass changes nothing; taking the drift away takes our files away.
+    before = machine.main_pid()
+    assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
+    machine.remove(*exposure.files)
+    machine.run(f"sed -i 's| -H=tcp://0.0.0.0:2375 --tls=false||' {UNIT}")
+    wait_for(lambda: not any(map(machine.exists, (OUR_SERVICE_DROPIN, OUR_SOCKET_DROPIN))), "removal of our files")
+    settled(machine)
+    assert machine.main_pid() == before
+    assert machine.container_pid() == container
+
+
+def test_what_was_not_the_drift_stays_in_the_command_line(machine: Machine) -> None:
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.write(OVERRIDE, "[Service]\nExecStart=\n"
+                  f"ExecStart={DOCKERD} -H tcp://0.0.0.0:2375 --label 'host=%H' --tls=false $DOCKER_OPTS "
+                  "--label \"quoted=$$a b\"\n")
+    machine.write("/etc/default/docker", 'DOCKER_OPTS="--label from=file -H unix:///run/other.sock"\n')
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    enforce(machine)
+    wait_for(lambda: repaired(machine), "correction")
+    argv = machine.run(f"tr '\\0' '\\n' < /proc/{machine.main_pid()}/cmdline").out.split("\n")[1:-1]
+    host = machine.run("hostname").out.strip()
+    assert argv == ["-H", "fd://", "--label", f"host={host}", "--tls=false", "--label", "from=file",
+                    "--label", "quoted=$a b"]
+    assert "%H" in machine.read(OUR_SERVICE_DROPIN)
+
+
+def test_a_declared_tcp_socket_with_mutual_tls_is_added_and_asks_for_a_certificate(machine: Machine) -> None:
+    make_certificates(machine)
+    enforce(machine, "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
+                     f"  - address: tcp://{ADDRESS}:2376\n    tls: mutual\n")
+    wait_for(lambda: repaired(machine), "correction")
+    docker = f"docker --tlsverify --tlscacert /root/outside/ca.pem -H tcp://{ADDRESS}:2376"
+    with_certificate = "--tlscert /root/outside/cert.pem --tlskey /root/outside/key.pem"
+    machine.run("mkdir -p /root/outside; cp /etc/docker/ca.pem /etc/docker/client/*.pem /root/outside/")
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        machine.outside(["sh", "-c", f"mkdir -p /root/outside; cat > /root/outside/{name}"],
+                        input=machine.read(f"/root/outside/{name}"))
+    assert machine.outside(f"{docker} {with_certificate} version --format '{{{{.Server.Version}}}}'").out.strip()
+    refused = machine.outside(f"{docker} version", check=False)
+    assert refused.status != 0
+    assert not machine.api_answers(port=2376)
+    assert machine.socket_answers()
+
+
+def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) -> None:
+    container = machine.start_container()
+    machine.run("systemctl stop dockerd-guard")
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker; systemctl daemon-reload; systemctl restart docker")
+    machine.write("/etc/docker/daemon.json", '{"live-restore": false}\n')
+    machine.run("systemctl reload docker")
+    wait_for(lambda: machine.run("docker info --format '{{.LiveRestoreEnabled}}'").out == "false\n", "live-restore off")
+    machine.write(POLICY, ENFORCE)
+    machine.run("systemctl start dockerd-guard")
+    held = wait_for(lambda: entries(machine, "held"), "held correction")
+    assert "live-restore is off: 1 running container would be stopped" in held[-1]["MESSAGE"]
+    assert held[-1]["DOCKERD_GUARD_OUTCOME"] == "held"
+    assert machine.container_pid() == container
+    # Right on disk and in systemd already: the next restart, whoever asks for it, closes the port.
+    assert machine.exists(OUR_SERVICE_DROPIN)
+    shown = machine.run("dockerd-guard diff", check=False)
+    assert "stops bystander" in shown.out
+    assert "live-restore is off" in machine.run("systemctl status dockerd-guard").out
+
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    assert not machine.api_answers()
+    assert machine.container_pid() == container
+
+
+def test_daemon_json_that_no_drop_in_can_overrule_is_named(machine: Machine) -> None:
+    machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://", "tcp://127.0.0.1:2375"], "tls": false}\n')
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    enforce(machine)
+    held = wait_for(lambda: entries(machine, "held"), "held correction")
+    assert "tcp://127.0.0.1:2375 would listen still (/etc/docker/daemon.json:1:22)" in held[-1]["MESSAGE"]
+    assert not machine.exists(OUR_SERVICE_DROPIN)
+
+
+def test_hosts_of_daemon_json_that_are_the_policys_win_over_the_flag_that_conflicts(machine: Machine) -> None:
+    machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://"]}\n')
+    failed = machine.run("systemctl restart docker", check=False)
+    assert failed.status != 0
+    enforce(machine)
+    wait_for(lambda: repaired(machine), "correction")
+    wait_for(lambda: machine.socket_answers(), "dockerd that works again")
+
+
+def make_certificates(machine: Machine) -> None:
+    """A CA, a server's certificate for the machine's address, and a client's."""
+    machine.run(f"""
+        mkdir -p /etc/docker/client; cd /etc/docker
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -days 30 -subj /CN=ca
+        for name in server client; do
+          openssl req -newkey rsa:2048 -nodes -keyout $name-key.pem -out $name.csr -subj /CN=$name
+        done
+        printf 'subjectAltName=IP:{ADDRESS}\\nextendedKeyUsage=serverAuth' > server.ext
+        printf 'extendedKeyUsage=clientAuth' > client.ext
+        for name in server client; do
+          openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 30 \\
+            -extfile $name.ext -out $name-cert.pem
+        done
+        mv client-cert.pem client/cert.pem; mv client-key.pem client/key.pem
+        chmod 600 *-key.pem
+    """)
