@@ -74,7 +74,10 @@ class CommandFailed(AssertionError):
 
 
 def wait_for(condition: Callable[[], T | None], what: str, *, timeout: float = WAIT_TIMEOUT_SECONDS) -> T:
-    """Ask until the answer is a true one (not None, False, 0 or empty), and give it; TimeoutError names `what`."""
+    """Ask until the answer is a true one (not None, False, 0 or empty), and give it.
+
+    Raises TimeoutError with `what` was awaited and the last answer.
+    """
     deadline = time.monotonic() + timeout
     while True:
         answer = condition()
