@@ -145,9 +145,10 @@ class Agent:
     def _events(self, timeout_s: float) -> bool:
         """Wait for something; whether it asks for a pass."""
         fds = [self.waker.fileno()]
-        manager = self._manager
-        if manager is not None:
-            fds.append(manager.fileno())
+        if (bus := self._bus_fd()) is not None:
+            fds.append(bus)
+            # What came in while an answer was waited for lies in libsystemd already: no descriptor tells.
+            self._listen()
         ready = wait(fds, timeout_s)
         came = False
         if self.waker.fileno() in ready:
@@ -159,13 +160,27 @@ class Agent:
                     came = True
                 elif number == 0:
                     came = True
-        if manager is not None and manager.fileno() in ready:
+        if bus in ready:
+            self._listen()
+        return came or (bus is not None and self._bus_fd() is None)
+
+    def _listen(self) -> None:
+        """Take in systemd's signals; each wakes us."""
+        if self._manager is not None:
             try:
-                manager.process()
+                self._manager.process()
             except Unavailable:
                 self._manager = None
-                came = True
-        return came
+
+    def _bus_fd(self) -> int | None:
+        """What to wait on for systemd's signals; None without a connection."""
+        if self._manager is None:
+            return None
+        try:
+            return self._manager.fileno()
+        except Unavailable:
+            self._manager = None
+            return None
 
     # --- one pass -------------------------------------------------------------------------
 

@@ -183,8 +183,16 @@ class Manager:
     # --- being told -----------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable when there is something to process."""
-        return int(self._bus.get_fd())
+        """The descriptor that becomes readable when there is something to process.
+
+        Raises Unavailable when the other side hung up.
+        """
+        fd = int(self._guarded(self._bus.get_fd))
+        if fd < 0:
+            # libsystemd drops the connection while processing and pystemd hands its error code on.
+            self.close()
+            raise Unavailable(os.strerror(-fd))
+        return fd
 
     def subscribe(self, on_change: Callable[[str], None] | None = None, units: tuple[str, ...] = ()) -> None:
         """Ask for signals. `on_change` is called with a word for each: `Reloading` (it is over),

@@ -1,0 +1,124 @@
+"""Bad input and trouble, on a machine: one clear message each, never a hang, and on it goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.test_correction import ENFORCE, OBSERVE, OVERRIDE, POLICY, entries, repaired
+
+DROPIN_DIRECTORY = "/etc/systemd/system/docker.service.d"
+
+BAD_POLICIES = {
+    "not YAML": ("version: 1\nsockets: [fd://\n", f"{POLICY}:3:1: "),
+    "an unknown key": ("version: 1\nsockets: [fd://]\nmoed: enforce\n", f"{POLICY}:3:1: "),
+    "a key twice": ("version: 1\nsockets: [fd://]\nsockets: []\n", f"{POLICY}:3:1: "),
+    "a wrong type": ("version: 1\nsockets: fd://\n", f"{POLICY}:2:10: "),
+    "an unparsable duration": ("version: 1\nsockets: [fd://]\nwatch: {settle: soon}\n", f"{POLICY}:3:17: "),
+}
+
+
+def policy_messages(machine: Machine) -> list[str]:
+    return [entry["MESSAGE"] for entry in entries(machine, "policy")]
+
+
+def test_a_bad_policy_is_told_with_its_place_and_the_last_good_one_stays(machine: Machine) -> None:
+    agent = machine.main_pid("dockerd-guard.service")
+    for name, (text, place) in BAD_POLICIES.items():
+        before = len(policy_messages(machine))
+        machine.write(POLICY, text)
+        machine.run("systemctl reload dockerd-guard")
+        new = wait_for(lambda n=before: policy_messages(machine)[n:], f"word on {name}")  # type: ignore[misc]
+        assert any(place in message and message.startswith("The last good policy stays in force: ")
+                   for message in new), (name, new)
+    machine.write(POLICY, OBSERVE, mode=0o666)
+    wait_for(lambda: any("writable" in message for message in policy_messages(machine)), "word on the mode")
+    assert machine.main_pid("dockerd-guard.service") == agent
+    machine.remove(POLICY)
+    machine.write(POLICY, ENFORCE)
+    wait_for(lambda: "mode enforce" in policy_messages(machine)[-1], "the good policy in force")
+
+
+@pytest.mark.parametrize("text", ["version: 1\nsockets: [fd://]\nmoed: x\n", None], ids=["bad", "missing"])
+def test_the_agent_will_not_start_without_a_good_policy_and_starts_when_there_is_one(
+        machine: Machine, text: str | None) -> None:
+    machine.run("systemctl stop dockerd-guard")
+    machine.remove(POLICY)
+    if text is not None:
+        machine.write(POLICY, text)
+    started = machine.run("systemctl start dockerd-guard", check=False)
+    assert started.status != 0
+    assert machine.properties("dockerd-guard.service", "ExecMainStatus")["ExecMainStatus"] == "2"
+    assert POLICY in policy_messages(machine)[-1]
+    machine.write(POLICY, OBSERVE)
+    wait_for(lambda: machine.is_active("dockerd-guard.service"), "agent that noticed the mended policy")
+
+
+BAD_FILES = {
+    "a FIFO": "mkfifo {path}",
+    "a dangling link": "ln -s /nowhere/at/all {path}",
+    "a directory": "mkdir {path}",
+    "a link to itself": "ln -s {path} {path}",
+    "binary": "head -c 100000 /dev/urandom > {path}",
+    "huge": "head -c 20M /dev/zero > {path}",
+    "one long line": "(printf '[Service]\\nExecStart='; head -c 3M /dev/zero | tr '\\0' a) > {path}",
+    "a device": "mknod {path} c 1 5",
+}
+
+
+def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -> None:
+    agent = machine.main_pid("dockerd-guard.service")
+    machine.run(f"mkdir -p {DROPIN_DIRECTORY}")
+    for number, (name, command) in enumerate(BAD_FILES.items()):
+        path = f"{DROPIN_DIRECTORY}/{number}.conf"
+        machine.run(command.format(path=path))
+        done = machine.run("timeout 20 dockerd-guard lint", check=False)
+        assert done.status in (1, 2), (name, done)
+        assert path in done.out + done.err, (name, done)
+        assert "Traceback" not in done.err, (name, done)
+        assert machine.run("timeout 20 dockerd-guard sockets --format json", check=False).status in (0, 2), name
+        wait_for(lambda p=path: any(p in entry["MESSAGE"] or p == entry.get("DOCKERD_GUARD_FILE")  # type: ignore[misc]
+                                    for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard")),
+                 f"word of the agent on {name}")
+        machine.run(f"rm -rf {path}")
+    assert machine.main_pid("dockerd-guard.service") == agent
+    assert "mistake" not in machine.run("journalctl -u dockerd-guard").out
+
+
+def test_docker_that_is_stopped_or_not_there_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
+    machine.write(POLICY, ENFORCE)
+    machine.run("systemctl stop docker.socket docker.service")
+    shown = machine.run("dockerd-guard sockets", check=False)
+    assert "dockerd is not running" in shown.out + shown.err
+    # Without its unit, systemd-sysv-generator makes one of the init script.
+    machine.run("mkdir /root/away; mv /lib/systemd/system/docker.* /etc/init.d/docker /root/away/; "
+                "systemctl daemon-reload")
+    gone = machine.run("dockerd-guard lint", check=False)
+    assert "docker.service" in gone.err
+    assert "not found" in gone.err
+    wait_for(lambda: "docker.service is not-found" in machine.run("systemctl status dockerd-guard").out, "status line")
+
+    machine.run("mv /root/away/docker.* /lib/systemd/system/")
+    machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.run("systemctl daemon-reload; systemctl start docker.socket docker.service")
+    wait_for(lambda: repaired(machine), "correction of what came")
+    assert not machine.api_answers()
+    assert machine.socket_answers()
+
+
+def test_d_bus_that_goes_away_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
+    machine.write(POLICY, ENFORCE)
+    agent = machine.main_pid("dockerd-guard.service")
+    machine.run("systemctl stop dbus.socket dbus.service")
+    machine.run("touch /etc/docker/daemon.json; rm /etc/docker/daemon.json")
+    wait_for(lambda: any("systemd cannot be asked" in entry["MESSAGE"] for entry in entries(machine, "blind")),
+             "word on D-Bus")
+    machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
+    wait_for(lambda: entries(machine, "drift"), "drift seen without D-Bus")
+    machine.run("systemctl start dbus.socket dbus.service")
+    wait_for(lambda: any(entry["MESSAGE"].startswith("Seen again") for entry in entries(machine, "blind")),
+             "word on D-Bus's return")
+    wait_for(lambda: repaired(machine), "correction once systemd can be asked")
+    assert machine.main_pid("dockerd-guard.service") == agent
+    machine.run("systemctl restart docker")
+    assert not machine.api_answers()
