@@ -308,8 +308,12 @@ T = TypeVar("T")
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE = frozenset(("true", "yes", "on"))
 _FALSE = frozenset(("false", "no", "off"))
-_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?\Z")
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Patterns are compiled where they are first used: a lint without a policy needs none of them.
+_NUMBER = r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?\Z"
+_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+_DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)[ ]?([a-z]+)[ ]*"
+_HOURS = r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})"
 
 
 def _found(node: _Node) -> str:
@@ -322,7 +326,7 @@ def _found(node: _Node) -> str:
         return "nothing"
     if not node.quoted and node.text.lower() in _TRUE | _FALSE:
         return f"the boolean {node.text}"
-    if not node.quoted and _NUMBER.match(node.text):
+    if not node.quoted and re.match(_NUMBER, node.text):
         return f"the number {node.text}"
     return _quote(node.text)
 
@@ -396,7 +400,7 @@ class _Reader:
         except UnicodeDecodeError as error:
             before = data[:error.start].decode("utf-8", "replace")
             self.fatal(self._at(before, len(before)), f"not UTF-8: byte 0x{data[error.start]:02x}")
-        if unprintable := _UNPRINTABLE.search(text):
+        if unprintable := re.search(_UNPRINTABLE, text):
             self.fatal(self._at(text, unprintable.start()),
                        f"YAML allows no control character {unprintable[0]!r}")
         return text
@@ -708,17 +712,15 @@ _UNITS_S = {
     "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0,
     "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "hours": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0,
 }
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)[ ]?([a-z]+)[ ]*")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_HOURS = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})\Z")
-_RULE = re.compile(r"DG[0-9]{3}\Z")
 
 
 def parse_duration(text: str) -> float:
     """Seconds of a duration in systemd.time(7)'s words: `100ms`, `5min`, `1h 30min`. Raises ValueError."""
+    pattern = re.compile(_DURATION)
     seconds, end = 0.0, 0
     while end < len(text):
-        part = _DURATION.match(text, end)
+        part = pattern.match(text, end)
         if part is None:
             raise ValueError("a number without a unit" if text[end:].replace(".", "").isdecimal() else "")
         if part[2] not in _UNITS_S:
@@ -749,7 +751,7 @@ def parse_window(text: str) -> Window:
     days = frozenset(range(7))
     if words and not words[0][:1].isdigit():
         days = _days(words.pop(0))
-    hours = _HOURS.match(words[0]) if words else None
+    hours = re.fullmatch(_HOURS, words[0]) if words else None
     if hours is None:
         raise ValueError("the hours are HH:MM-HH:MM")
     start, end = (int(hours[i]) * 60 + int(hours[i + 1]) for i in (1, 3))
@@ -794,7 +796,7 @@ def parse_day(text: str) -> date:
 
 
 def _rule(text: str) -> str:
-    if not _RULE.match(text):
+    if not re.fullmatch(r"DG[0-9]{3}", text):
         raise ValueError
     return text
 

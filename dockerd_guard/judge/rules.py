@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from importlib import resources
 from typing import TYPE_CHECKING, Protocol
 
 from dockerd_guard.judge import (
@@ -91,4 +91,5 @@ TITLES = {
 def page(code: str) -> str:
     """The documentation of a rule, in Markdown; raises KeyError for no such code."""
     TITLES[code]
-    return resources.files("dockerd_guard.judge").joinpath(f"{code.lower()}.md").read_text("utf-8")
+    with open(f"{os.path.dirname(__file__)}/{code.lower()}.md", encoding="utf-8") as file:
+        return file.read()

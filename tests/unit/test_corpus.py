@@ -84,7 +84,8 @@ def listens(root: Path) -> list[str]:
     """What systemd would listen on for the service, whether dockerd asks for it or not."""
     with Tree(str(root)) as tree:
         sockets = observe_configured(tree).sockets
-        return sorted(canonical(dockerd_syntax(listen.address)) for socket in sockets for listen in socket.listen)
+        addresses = [listen.address for socket in sockets for listen in socket.listen]
+        return sorted(canonical(dockerd_syntax(address)) for address in addresses)
 
 
 def meant(host: str) -> str:

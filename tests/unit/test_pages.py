@@ -39,7 +39,7 @@ LIVE = {"DG207", "DG307", "DG308", "DG309", "DG402"}
 
 SECTIONS = ["Why", "Bad", "Good", "Fix", "References"]
 
-_EXAMPLE = re.compile(r"^```file (?P<path>\S+)(?: mode=(?P<mode>[0-7]+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_EXAMPLE = re.compile(r"^```file (?P<path>\S+)(?: mode=(?P<mode>[0-7]+))?\n(?P<text>.*?)^```$", re.M | re.S)
 
 
 def section(code: str, name: str) -> str:
