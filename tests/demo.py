@@ -66,6 +66,12 @@ def main(package: Path) -> int:
     except (host.Unfit, image.BuildFailed) as error:
         print(f"The demo cannot run here. {error}", file=sys.stderr)
         return 2
+    except (RuntimeError, TimeoutError) as error:
+        print(f"The machine did not come up: {error}\n{host.INSTEAD}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped; the machine is gone.", file=sys.stderr)
+        return 130
     print(f"\nAll of this was really seen, in {time.monotonic() - began:.0f} s; the machine is gone again.")
     print("Stand in one yourself: make machine")
     return 0
@@ -125,7 +131,7 @@ class Story:
         self.do(f"sed -i '/^ExecStart=/s|$| -H=tcp://0.0.0.0:2375|' {unit}")
         self.do(f"grep ^ExecStart= {unit}")
         self.do("systemctl daemon-reload")
-        with progress("systemctl restart docker"):
+        with progress("dockerd comes back"):
             self.do("systemctl restart docker")
         self.do("ps -ef | grep docker | grep -v grep", lines=6)
         asked = machine.outside(f"curl --silent --max-time 10 http://{ADDRESS}:2375/version", check=False)
@@ -145,8 +151,8 @@ class Story:
         before = machine.main_pid()
         self.do(f"sed -i 's/^mode: observe/mode: enforce/' {POLICY}")
         began = time.monotonic()
-        self.do("systemctl reload dockerd-guard")
         with progress("the agent corrects files, reloads, restarts, verifies"):
+            self.do("systemctl reload dockerd-guard")
             wait_for(lambda: not machine.api_answers(), "refusal from outside", timeout=PATIENCE_SECONDS)
             took = time.monotonic() - began
             self.corrected(1)
@@ -173,13 +179,13 @@ class Story:
 
     def the_guide_again(self) -> None:
         machine = self.machine
-        title("The guide again, another way: systemctl edit docker")
+        title("The same once more, as systemctl edit docker does it, with the policy in force")
         corrections = len(self.entries("corrected"))
         self.do("mkdir -p /etc/systemd/system/docker.service.d && "
                 "printf '[Service]\\nExecStart=\\n"
                 "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\\n' "
                 "> /etc/systemd/system/docker.service.d/override.conf")
-        with progress("the agent has the last word on disk before anybody restarts"):
+        with progress("the agent has the last word before anybody restarts"):
             self.corrected(corrections + 1)
         self.do("systemctl daemon-reload && systemctl restart docker")
         seen(not machine.api_answers(), f"from outside, {ADDRESS}:2375 refuses still")
@@ -202,8 +208,8 @@ class Story:
         machine.write(POLICY, "".join([*lines[:last + 1], declared, *lines[last + 1:]]))
         self.do(f"grep -v -e '^ *#' -e '^$' {POLICY}")
         corrections = len(self.entries("corrected"))
-        self.do("systemctl reload dockerd-guard")
         with progress("the agent adds the socket, with flags and certificates"):
+            self.do("systemctl reload dockerd-guard")
             self.corrected(corrections + 1)
         client = f"docker --tlsverify -H tcp://{ADDRESS}:2376 version --format '{{{{.Server.Version}}}}'"
         version = machine.outside(client, check=False)
