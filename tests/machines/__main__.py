@@ -30,7 +30,7 @@ def main() -> int:
     package = verbs.add_parser("prepare-packages", help="install these packages where they are missing")
     package.add_argument("packages", nargs="+")
     build = verbs.add_parser("build", help="build the disks of these releases into the cache")
-    build.add_argument("releases", nargs="*", choices=[*image.RELEASES, []], default=list(image.RELEASES))
+    build.add_argument("releases", nargs="*", help=f"of {', '.join(image.RELEASES)}; all by default")
     shell = verbs.add_parser("shell", help="boot a machine and give a shell in it; or enter one that is kept")
     shell.add_argument("which", help="a release, or the name of a kept machine")
     shell.add_argument("--package", type=Path, help="a .deb to install in it")
@@ -58,7 +58,7 @@ def _do(arguments: argparse.Namespace) -> int:
             host.prepare(*arguments.packages)
         case "build":
             host.prepare_machines()
-            for release in arguments.releases:
+            for release in arguments.releases or image.RELEASES:
                 image.base(release)
         case "shell":
             return _shell(arguments.which, arguments.package)
