@@ -24,6 +24,9 @@ from typing import NamedTuple, Self
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """No configuration file is larger; a larger one is an error, not a long wait."""
 
+READ_BYTES = 64 * 1024
+"""At least so much is asked for at once."""
+
 MAX_LINKS = 40
 """As in the kernel (MAXSYMLINKS)."""
 
@@ -277,8 +280,10 @@ class Tree:
                 raise Unreadable(path, "is not a regular file")
             chunks: list[bytes] = []
             length = 0
+            # Files of /proc have no size, and no memory for a read of many megabytes.
+            size = min(max(entry.size + 1, READ_BYTES), MAX_FILE_BYTES + 1)
             try:
-                while chunk := file.read(MAX_FILE_BYTES + 1 - length):
+                while chunk := file.read(size):
                     chunks.append(chunk)
                     length += len(chunk)
                     if length > MAX_FILE_BYTES:

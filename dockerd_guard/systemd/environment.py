@@ -1,14 +1,13 @@
 """The environment of a service: what is assigned where, and what holds in the end.
 
 As config_parse_environ and its relatives (src/core/load-fragment.c), parse_env_file_internal
-(src/basic/env-file.c) and build of the environment in exec_child (src/core/exec-invoke.c).
+(src/basic/env-file.c) and what exec_invoke() (src/core/exec-invoke.c) puts together.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,19 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """A name of a variable, as env_name_is_valid() has it."""
+
+EXPANSION_BEFORE_UNSET_VERSION = 262
+"""From here on UnsetEnvironment= applies after `$X` was expanded (NEWS)."""
+
+COMMENT_ESCAPE_VERSION = 254
+"""Before, a backslash at the end of a comment made the next line a part of it (NEWS)."""
+
+SET_AT_START = frozenset((
+    "PATH", "LANG", "INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID",
+    "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID", "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+))
+"""What systemd sets when it starts a service, to values that no file tells."""
 
 
 class Variable(NamedTuple):
@@ -62,11 +74,17 @@ class EnvironmentFile(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """What a service is started with; `failure` says why the start fails before anything runs."""
+    """What a service is started with; `failure` says why the start fails before anything runs.
+
+    `expansion` is what `$X` in a command line stands for: up to 261 the same. `unknown` are names
+    whose values only the running manager knows.
+    """
 
     variables: Mapping[str, Variable]
-    problems: tuple[Problem, ...] = ()
-    failure: str | None = None
+    problems: tuple[Problem, ...]
+    failure: str | None
+    expansion: Mapping[str, Variable]
+    unknown: frozenset[str]
 
 
 class FileAssignments(NamedTuple):
@@ -75,6 +93,10 @@ class FileAssignments(NamedTuple):
     assignments: tuple[Assigned, ...]
     problems: tuple[Problem, ...] = ()
     error: str | None = None
+
+
+class _LoadError(Exception):
+    """Why an environment file cannot be loaded."""
 
 
 NOTHING: Mapping[str, Variable] = MappingProxyType({})
@@ -86,59 +108,146 @@ def resolve_environment(
     """Merge all sources in the order of systemd.exec(5), later ones over earlier ones."""
     problems: list[Problem] = []
     merged: dict[str, Variable] = dict(manager_environment)
+    merged.update({assigned.name: assigned.variable for assigned in service.built_in})
     merged.update({assigned.name: assigned.variable for assigned in service.environment})
     failure = None
     for file in service.environment_files:
         try:
-            for path in _matches(tree, file.path):
-                found = _load(tree, path, version)
-                problems += found.problems
-                merged.update({assigned.name: assigned.variable for assigned in found.assignments})
-        except OSError as error:
-            if not file.optional:
-                failure = f"Failed to load environment files: {error.strerror or error}"
-                problems.append(Problem(file.location, f"{failure}: {file.path}", "refused"))
-                break
+            _load(tree, file, version, merged, problems)
+        except _LoadError as error:
+            failure = f"Failed to load environment files: {error}"
+            problems.append(Problem(file.location, f"{failure}: {file.path}", "refused"))
+            break
+    kept = dict(merged)
     for unset in service.unset_environment:
         name, equals, value = unset.text.partition("=")
-        if name in merged and (not equals or merged[name].value == value):
-            del merged[name]
-    return Environment(merged, tuple(problems), failure)
+        if name in kept and (not equals or kept[name].value == value):
+            del kept[name]
+    unset_first = version < EXPANSION_BEFORE_UNSET_VERSION
+    unknown = SET_AT_START.union(word.text for word in service.pass_environment)
+    if unset_first:
+        unknown = unknown.difference(word.text for word in service.unset_environment)
+    return Environment(kept, tuple(problems), failure, kept if unset_first else merged, unknown)
 
 
-def _load(tree: Tree, path: str, version: int) -> FileAssignments:
+def _load(
+    tree: Tree, file: EnvironmentFile, version: int, merged: dict[str, Variable], problems: list[Problem]
+) -> None:
+    """exec_context_load_environment(): one EnvironmentFile=, which may be many files."""
+    paths = _matches(tree, file.path)
+    if not paths and not file.optional:
+        raise _LoadError("No such file or directory")
+    for path in paths:
+        try:
+            found = _read(tree, path, version)
+        except _LoadError as error:
+            if not file.optional:
+                raise
+            problems.append(Problem(Location(path), f"{error}; ignored for the '-' in EnvironmentFile=-{file.path}",
+                                    "file-ignored"))
+            continue
+        problems += found.problems
+        merged.update({assigned.name: assigned.variable for assigned in found.assignments})
+
+
+def _read(tree: Tree, path: str, version: int) -> FileAssignments:
+    if path == "/dev/null":
+        return FileAssignments(())
     try:
         data = tree.read(path)
+    except FileNotFoundError:
+        raise _LoadError("No such file or directory") from None
     except Unreadable as error:
-        raise OSError(5, error.reason) from None
+        entry = tree.stat(path)
+        if entry is not None and entry.is_character_device:
+            return FileAssignments(())
+        raise _LoadError(str(error)) from None
     found = read_environment_file(data, path, version)
     if found.error:
-        raise OSError(22, found.error)
+        raise _LoadError(found.error)
     return found
+
+
+_MAGIC = re.compile(r"[*?\[\\]")
+_BRACKET = re.compile(r"([!^]?)(\]?[^\]]*)\]")
 
 
 def _matches(tree: Tree, pattern: str) -> list[str]:
-    """The files of a pattern, sorted, as glob(3); raises FileNotFoundError where there is none."""
+    """glob(3) without flags: what is there, sorted; a pattern leads into no hidden name."""
     paths = [""]
     for part in pattern.split("/")[1:]:
-        if not re.search(r"[*?\[\\]", part):
+        if not _MAGIC.search(part):
             paths = [f"{path}/{part}" for path in paths]
             continue
-        wanted = part
-        paths = [
-            f"{path}/{name}"
-            for path in paths
-            for name in tree.names(path or "/")
-            if fnmatchcase(name, wanted) and (not name.startswith(".") or wanted.startswith("."))
-        ]
-    found = sorted(path for path in paths if tree.stat(path) is not None)
-    if not found:
-        raise FileNotFoundError(2, "No such file or directory")
-    return found
+        glob = _Glob(part)
+        paths = [f"{path}/{name}" for path in paths for name in _names(tree, path or "/")
+                 if glob.matches(name) and (name[0] != "." or part[0] == "." or part.startswith("\\."))]
+    return sorted(path for path in paths if path == "/dev/null" or _exists(tree, path))
+
+
+def _names(tree: Tree, path: str) -> tuple[str, ...]:
+    try:
+        return tree.names(path)
+    except Unreadable:
+        return ()
+
+
+def _exists(tree: Tree, path: str) -> bool:
+    try:
+        return tree.stat(path or "/", follow=False) is not None
+    except Unreadable:
+        return False
+
+
+class _Glob:
+    """One part of a path with `*`, `?`, `[...]` and backslashes; never more than linear in a name
+    for each star."""
+
+    def __init__(self, pattern: str) -> None:
+        pieces: list[str] = [""]
+        position = 0
+        while position < len(pattern):
+            character = pattern[position]
+            position += 1
+            if character == "*":
+                pieces.append("")
+            elif character == "?":
+                pieces[-1] += "."
+            elif character == "[" and (found := _BRACKET.match(pattern, position)):
+                inner = re.sub(r"([\\\[&~|])", r"\\\1", found[2])
+                pieces[-1] += f"[{'^' if found[1] else ''}{inner}]"
+                position = found.end()
+            else:
+                if character == "\\" and position < len(pattern):
+                    character = pattern[position]
+                    position += 1
+                pieces[-1] += re.escape(character)
+        try:
+            self._pieces = [re.compile(piece, re.DOTALL) for piece in pieces]
+        except re.error:  # a range from high to low
+            self._pieces = [re.compile(r"(?!)")]
+
+    def matches(self, name: str) -> bool:
+        """Whether a name fits, hidden names left aside."""
+        first, *middle = self._pieces
+        if not middle:
+            return first.fullmatch(name) is not None
+        found = first.match(name)
+        for piece in middle[:-1]:
+            if found is None:
+                return False
+            found = piece.search(name, found.end())
+        if found is None:
+            return False
+        last = middle[-1]
+        return any(last.fullmatch(name, start) for start in range(found.end(), len(name) + 1))
 
 
 _NEWLINE = "\n\r"
 _NEEDS_ESCAPE = '"\\`$'
+_TO_KEY_END = re.compile(r"[^=\n\r]*")
+_TO_BARE_END = re.compile(r"[^\\\n\r]*")
+_TO_QUOTE = {"'": re.compile(r"[^']*"), '"': re.compile(r'[^"\\]*')}
 
 
 def read_environment_file(data: bytes, file: str, version: int) -> FileAssignments:
@@ -146,14 +255,15 @@ def read_environment_file(data: bytes, file: str, version: int) -> FileAssignmen
 
     Not shell: no `$`, `export` makes the line invalid, quotes may stand anywhere in a value.
     """
-    text = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-    reader = _FileReader(text, file, version)
+    if b"\0" in data:
+        return FileAssignments((), (), f"{file}: Bad message")
+    reader = _FileReader(data.decode("utf-8", "surrogateescape"), file, version)
     reader.run()
     return FileAssignments(tuple(reader.assignments), tuple(reader.problems), reader.error)
 
 
 class _FileReader:
-    """The state machine of parse_env_file_internal, with the places kept."""
+    """The state machine of parse_env_file_internal(), with the places kept."""
 
     def __init__(self, text: str, file: str, version: int) -> None:
         self.text = text
@@ -165,141 +275,141 @@ class _FileReader:
         self.line = 1
         self.line_start = 0
 
-    def place(self, position: int, end: int) -> Location:
-        column = position - self.line_start + 1
-        return Location(self.file, self.line, column, column + end - position)
-
     def run(self) -> None:
         position = 0
         while position < len(self.text) and self.error is None:
             position = self.statement(position)
 
-    def newline(self, position: int) -> None:
-        if self.text[position] == "\n":
+    def place(self, start: int, end: int) -> Location:
+        return Location(self.file, self.line, start - self.line_start + 1, end - self.line_start + 1)
+
+    def pass_newline(self, position: int) -> None:
+        """Count a line where one ends here; `\\r\\n` is one end."""
+        character = self.text[position]
+        if character == "\n" or (character == "\r" and self.text[position + 1:position + 2] != "\n"):
             self.line += 1
             self.line_start = position + 1
 
     def statement(self, position: int) -> int:
-        """Read one comment, one blank or one line with a key; returns where the next begins."""
+        """Read a comment, a blank or an assignment; returns where to go on."""
         text = self.text
         character = text[position]
         if character in "#;":
-            return self.comment(position)
+            return self.comment(position + 1)
         if character in WHITESPACE:
-            self.newline(position)
+            self.pass_newline(position)
             return position + 1
-        end = _find_any(text, "=" + _NEWLINE, position)
-        if end >= len(text) or text[end] != "=":
-            if end < len(text):
-                self.newline(end)
-            return end + 1
-        key = text[position:end].rstrip(WHITESPACE)
-        return self.value(key, self.place(position, position + len(key)), end + 1)
+        found = _TO_KEY_END.match(text, position)
+        end = found.end() if found else position
+        if end < len(text) and text[end] == "=":
+            key = text[position:end].rstrip(WHITESPACE)
+            return self.assignment(key, self.place(position, position + len(key)), end + 1)
+        if end < len(text):
+            self.pass_newline(end)
+        return end + 1
 
     def comment(self, position: int) -> int:
         text = self.text
         while position < len(text):
-            if text[position] == "\\":
+            found = _TO_BARE_END.match(text, position)
+            position = found.end() if found else position
+            if position >= len(text):
+                break
+            escaped = text[position] == "\\"
+            position += escaped
+            if position < len(text):
+                self.pass_newline(position)
                 position += 1
-                if position < len(text):
-                    self.newline(position)
-                    if text[position] in _NEWLINE and self.version >= 254:
-                        return position + 1
-            elif text[position] in _NEWLINE:
-                self.newline(position)
-                return position + 1
-            position = _find_any(text, "\\" + _NEWLINE, position + 1)
+                if text[position - 1] in _NEWLINE and not (escaped and self.version < COMMENT_ESCAPE_VERSION):
+                    break
         return position
 
-    def value(self, key: str, key_place: Location, position: int) -> int:  # noqa: PLR0912 -- one state machine
+    def assignment(self, key: str, place: Location, position: int) -> int:
+        """Read a value up to the end of its line; quoted parts may stand one after another."""
         text = self.text
         parts: list[str] = []
-        begin: tuple[int, Location] | None = None
-        verbatim = True
-        bare_from = 0  # parts from here on may end in blanks that do not count
-        bare = False
+        places: list[Location] = []
         while position < len(text):
             character = text[position]
-            if not bare and character in WHITESPACE and character not in _NEWLINE:
-                position += 1
-                continue
             if character in _NEWLINE:
-                self.newline(position)
+                self.pass_newline(position)
                 position += 1
                 break
-            if begin is None:
-                begin = (position, self.place(position, position + 1))
-            if character == "\\":
-                verbatim = False
+            if character in WHITESPACE:
                 position += 1
-                if position < len(text):
-                    self.newline(position)
-                    if text[position] not in _NEWLINE:
-                        parts.append(text[position])
-                    position += 1
-                bare = True
-                bare_from = len(parts)
-            elif not bare and character in "'\"":
-                verbatim = False
-                position = self.quoted(position + 1, character, parts)
-                bare_from = len(parts)
+            elif character in "'\"":
+                position = self.quoted(position + 1, character, parts, places)
             else:
-                if not bare:
-                    bare = True
-                end = _find_any(text, "\\" + _NEWLINE, position)
-                parts.append(text[position:end])
-                position = end
-        if bare:
-            tail = "".join(parts[bare_from:]).rstrip(WHITESPACE)
-            parts[bare_from:] = [tail]
+                position = self.bare(position, parts, places)
+                break
         value = "".join(parts)
-        where = key_place
-        if begin is not None:
-            _, where = begin
-            if verbatim:
-                where = where._replace(end_column=where.column + len(value))
-            else:
-                end = len(text[:position].rstrip(_NEWLINE)) if where.line == self.line else where.column
-                where = where._replace(end_column=max(where.column + 1, end - self.line_start + 1))
-        self.push(key, key_place, Variable(value, where, True, verbatim))
+        if len(places) == 1 and places[0].end_column - places[0].column == len(value):
+            variable = Variable(value, places[0], True, True)
+        elif places:
+            variable = Variable(value, places[0])
+        else:
+            variable = Variable(value, place._replace(column=place.end_column))
+        self.push(key, place, variable)
         return position
 
-    def quoted(self, position: int, quote: str, parts: list[str]) -> int:
+    def quoted(self, position: int, quote: str, parts: list[str], places: list[Location]) -> int:
+        """Read up to the closing quote, or the end of the file."""
         text = self.text
-        special = quote if quote == "'" else '"\\'
         while position < len(text):
-            end = _find_any(text, special, position)
-            part = text[position:end]
-            parts.append(part)
-            if "\n" in part:
-                self.line += part.count("\n")
-                self.line_start = position + part.rindex("\n") + 1
-            if end >= len(text):
-                return end
-            if text[end] == quote:
+            found = _TO_QUOTE[quote].match(text, position)
+            end = found.end() if found else position
+            if end > position:
+                parts.append(text[position:end])
+                first_end = text.find("\n", position, end)
+                places.append(self.place(position, end if first_end < 0 else first_end))
+                if first_end >= 0:
+                    self.line += text.count("\n", position, end)
+                    self.line_start = text.rindex("\n", position, end) + 1
+            if end >= len(text) or text[end] == quote:
                 return end + 1
             position = end + 1
-            if position >= len(text):
-                return position
-            character = text[position]
-            self.newline(position)
-            if character in _NEEDS_ESCAPE:
-                parts.append(character)
-            elif character != "\n":
-                parts.append("\\" + character)
-            position += 1
+            if position < len(text):
+                character = text[position]
+                self.pass_newline(position)
+                if character in _NEEDS_ESCAPE:
+                    parts.append(character)
+                    places.append(self.place(position, position + 1))
+                elif character != "\n":
+                    parts.append("\\" + character)
+                    places.append(self.place(position - 1, position + 1))
+                position += 1
+        return position
+
+    def bare(self, position: int, parts: list[str], places: list[Location]) -> int:
+        """Read on to the end of the line; here quotes mean nothing any more. Blanks at the end do
+        not count, those before an escape do."""
+        text = self.text
+        while position < len(text):
+            found = _TO_BARE_END.match(text, position)
+            end = found.end() if found else position
+            at_end = end >= len(text) or text[end] != "\\"
+            part = text[position:end].rstrip(WHITESPACE) if at_end else text[position:end]
+            if part:
+                parts.append(part)
+                places.append(self.place(position, position + len(part)))
+            if at_end:
+                if end < len(text):
+                    self.pass_newline(end)
+                return end + 1
+            position = end + 1
+            if position < len(text):
+                if text[position] not in _NEWLINE:
+                    parts.append(text[position])
+                    places.append(self.place(position, position + 1))
+                self.pass_newline(position)
+                position += 1
         return position
 
     def push(self, key: str, place: Location, variable: Variable) -> None:
         if not is_utf8(key) or not is_utf8(variable.value):
-            self.error = f"{self.file}: invalid UTF-8 in key or value"
+            self.error = f"{self.file}:{place.line}: invalid UTF-8 in key or value"
         elif not NAME.fullmatch(key):
-            self.problems.append(Problem(place, f"Ignoring invalid environment assignment '{key}='", "ignored"))
+            self.problems.append(Problem(
+                place, f"Ignoring invalid environment assignment '{key}={variable.value}'", "ignored"))
         else:
             self.assignments.append(Assigned(key, variable))
-
-
-def _find_any(text: str, characters: str, position: int) -> int:
-    """The first place of any of the characters, or the end."""
-    found = re.compile("[" + re.escape(characters) + "]").search(text, position)
-    return found.start() if found else len(text)

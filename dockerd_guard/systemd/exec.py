@@ -5,19 +5,24 @@ As config_parse_exec (src/core/load-fragment.c) and replace_env_argv (src/basic/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import NAME, Environment, Variable
+from dockerd_guard.systemd.parse import is_safe, is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
 from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Problem, Setting
 from dockerd_guard.systemd.words import Extracted, Word, WordError, extract_first_word
 
-_PATH_MAX_BYTES = 4096
-_NAME_MAX_BYTES = 255
-_UNSAFE = re.compile(r"[\x01-\x1f\x7f\"'\\]")
+VIA_SHELL_VERSION = 258
+"""The `|` prefix came with it; before, it is a part of the name."""
+
+DIRECTORY_REFUSED_VERSION = 253
+"""path_implies_directory(): before, only a slash at the end was refused, `/usr/bin/.` was not."""
+
+SHELL = "/bin/sh"
+"""What a `|` command is loaded as; it is the user's shell that is run."""
 
 
 class Command(NamedTuple):
@@ -25,6 +30,7 @@ class Command(NamedTuple):
 
     `executable` is the first word as written, prefixes included; with `@` argv[0] is a word of its
     own, otherwise it is the executable again. `prefixes` are those of `-@:+!|` that were written.
+    `shell` is what runs a `|` command in the end.
     """
 
     path: str
@@ -34,16 +40,20 @@ class Command(NamedTuple):
     no_env_expand: bool
     location: Location
     executable: Word
+    shell: str = SHELL
 
     @property
     def head(self) -> str:
-        """What a new ExecStart= has to start with, to change nothing but the arguments."""
+        """What a new ExecStart= has to start with, to change nothing but the arguments argv[1:]."""
+        if "|" in self.prefixes:
+            return self.prefixes
         return f"{self.executable.raw} {self.argv[0].raw}" if "@" in self.prefixes else self.executable.raw
 
 
 class Argument(NamedTuple):
-    """One argument of the process: which word of argv it came from and, if all of it came out of
-    a variable or some of it did, out of which, with the place where that was given its value."""
+    """One argument of the process: which word of argv it came from and, if some of it came out of
+    a variable, out of which. The location is that of the word, or the place where the variable was
+    given its value where nothing else is in the argument."""
 
     text: str
     location: Location | None
@@ -56,58 +66,60 @@ class _Skip(Exception):
     """The rest of this assignment does not count."""
 
 
-def commands(setting: Setting, specifiers: Specifiers, version: int, problems: list[Problem]) -> Iterator[Command]:
+def commands(
+    setting: Setting, specifiers: Specifiers, version: int, problems: list[Problem], *, lenient: bool = False
+) -> Iterator[Command]:
     """Read one assignment of Exec*=, not an empty one; yields its commands.
 
-    Raises BadFileError where systemd refuses, unless the command has the `-` prefix.
+    Raises BadFileError where systemd refuses, unless the command has the `-` prefix. When
+    `lenient` nothing is refused: what is written comes back as far as it can be told.
     """
     position = 0
     value = setting.value
-    while True:
-        first = _word(setting, position, problems, fatal=False)
+    more = True
+    while more:
+        reader = _Reader(setting, specifiers, version, problems, False, lenient)
+        try:
+            first = reader.word(position)
+        except BadFileError as error:
+            # Where the command would begin an error costs no more than the rest of the line.
+            problems.append(Problem(error.location, error.text, "ignored"))
+            return
         if first is None:
             return
         if first.text == ";":
             position = first.next
             continue
         prefixes, path = _prefixes(first.text, version)
-        reader = _Reader(setting, specifiers, problems, ignore="-" in prefixes)
+        reader = reader._replace(ignore="-" in prefixes)
         try:
-            executable = reader.executable(path, first)
-            argv = [] if "@" in prefixes else [executable]
-            position, more = reader.arguments(first.next, argv)
+            if "|" in prefixes:
+                executable, argv = _via_shell(reader, first, prefixes, path)
+            else:
+                executable = reader.executable(path, first)
+                argv = [] if "@" in prefixes else [executable]
+            end, position, more = reader.arguments(first.next, argv, first.end)
             if not argv:
                 reader.refuse("Empty executable name or zeroeth argument", value, 0, len(value))
+                argv.append(executable)
         except _Skip:
             return
         yield Command(
-            simplify(executable.text), tuple(argv), prefixes, "-" in prefixes, ":" in prefixes,
-            setting.at(first.start, position), executable,
+            SHELL if "|" in prefixes else simplify(executable.text), tuple(argv), prefixes, "-" in prefixes,
+            ":" in prefixes, setting.at(first.start, end), executable,
         )
-        if not more:
-            return
 
 
-def _word(setting: Setting, position: int, problems: list[Problem], *, fatal: bool) -> Extracted | None:
-    """extract_first_word_and_warn: unknown escapes stay as they are, with a warning."""
-    value = setting.value
-    try:
-        return extract_first_word(value, position)
-    except WordError:
-        pass
-    try:
-        found = extract_first_word(value, position, keep_unknown_escapes=True)
-    except WordError as error:
-        where = setting.at(error.position - 1, error.position)
-        text = f'Unbalanced quoting, ignoring: "{value}"'
-        if fatal:
-            raise BadFileError(where, text, fatal_setting=True) from None
-        problems.append(Problem(where, text, "ignored"))
-        return None
-    if found is not None:
-        problems.append(Problem(setting.at(found.start, found.end),
-                                f'Ignoring unknown escape sequences: "{found.text}"', "ignored"))
-    return found
+def _via_shell(reader: _Reader, first: Extracted, prefixes: str, path: str) -> tuple[Word, list[Word]]:
+    """A `|` command is the shell, with the words as its arguments."""
+    executable = reader.expanded(first.text, first)
+    argv = [Word("-sh" if "@" in prefixes else "sh", prefixes, executable.location)]
+    if path:
+        raw = executable.raw
+        quote = raw[:1] if raw[:1] in ("'", '"') else ""
+        word = reader.expanded(path, first)
+        argv.append(word._replace(raw=quote + raw[len(quote) + len(prefixes):]))
+    return executable, argv
 
 
 def _prefixes(word: str, version: int) -> tuple[str, str]:
@@ -117,7 +129,9 @@ def _prefixes(word: str, version: int) -> tuple[str, str]:
     for character in word:
         if character == "!" and "!" in seen and not seen & {"+", "!!"}:
             seen.add("!!")
-        elif (character in "+!" and not seen & {"+", "!", "!!"}) or ((character in "-@:" or (character == "|" and version >= 258)) and character not in seen):
+        elif character in "+!" and not seen & {"+", "!", "!!"}:
+            seen.add(character)
+        elif (character in "-@:" or (character == "|" and version >= VIA_SHELL_VERSION)) and character not in seen:
             seen.add(character)
         else:
             break
@@ -130,52 +144,78 @@ class _Reader(NamedTuple):
 
     setting: Setting
     specifiers: Specifiers
+    version: int
     problems: list[Problem]
     ignore: bool
+    lenient: bool
 
     def refuse(self, text: str, what: str, start: int, end: int) -> None:
+        """Raises, unless all is to be told."""
+        if self.lenient:
+            return
         where = self.setting.at(start, end)
         if self.ignore:
             self.problems.append(Problem(where, f"{text}, ignoring: {what}", "ignored"))
             raise _Skip
         raise BadFileError(where, f"{text}: {what}", fatal_setting=True)
 
-    def expanded(self, text: str, raw: Extracted) -> Word:
+    def word(self, position: int) -> Extracted | None:
+        """extract_first_word_and_warn(): unknown escapes stay as they are, with a warning."""
+        value = self.setting.value
         try:
-            value, certain = self.specifiers.expand(text)
+            return extract_first_word(value, position)
+        except WordError:
+            pass
+        try:
+            found = extract_first_word(value, position, keep_unknown_escapes=True)
+        except WordError as error:
+            if self.lenient:
+                return extract_first_word(value, position, keep_unknown_escapes=True, relax=True)
+            where = self.setting.at(error.position - 1, error.position)
+            raise BadFileError(where, f'Unbalanced quoting, ignoring: "{value}"', fatal_setting=True) from None
+        if found is not None:
+            self.problems.append(Problem(self.setting.at(found.start, found.end),
+                                         f'Ignoring unknown escape sequences: "{found.text}"', "ignored"))
+        return found
+
+    def expanded(self, text: str, raw: Extracted) -> Word:
+        """Put specifiers in; a bad one is refused."""
+        certain = True
+        try:
+            text, certain = self.specifiers.expand(text)
         except BadSpecifierError as error:
-            self.refuse(f"Failed to resolve unit specifiers in '{text}'", f"Invalid slot ({error})",
-                        raw.start, raw.end)
-            raise AssertionError from None  # refuse() always raises
-        return Word(value, self.setting.value[raw.start:raw.end], self.setting.at(raw.start, raw.end), certain)
+            self.refuse(f"Failed to resolve unit specifiers in '{text}'", f"Invalid slot ({error})", raw.start, raw.end)
+        return Word(text, self.setting.value[raw.start:raw.end], self.setting.at(raw.start, raw.end), certain)
 
     def executable(self, text: str, raw: Extracted) -> Word:
+        """The path to execute, or a name to look for."""
         word = self.expanded(text, raw)
         path = word.text
+        ends_in_dots = self.version >= DIRECTORY_REFUSED_VERSION and path.rpartition("/")[2] in (".", "..")
         if not path:
             self.refuse("Empty path in command line", self.setting.value, raw.start, raw.end)
-        if _UNSAFE.search(path):
+        elif not is_safe(path):
             self.refuse("Executable path contains special characters", path, raw.start, raw.end)
-        if path.endswith("/") or path.rpartition("/")[2] in (".", ".."):
+        elif path.endswith("/") or ends_in_dots:
             self.refuse("Executable path specifies a directory", path, raw.start, raw.end)
-        if not (_is_valid_path(path) if path.startswith("/") else _is_valid_name(path)):
+        elif not (is_valid_path(path) if path.startswith("/") else is_valid_file_name(path)):
             self.refuse("Neither a valid executable name nor an absolute path", path, raw.start, raw.end)
         return word
 
-    def arguments(self, position: int, argv: list[Word]) -> tuple[int, bool]:
-        """Append the arguments; returns where they end and whether another command follows."""
+    def arguments(self, position: int, argv: list[Word], end: int) -> tuple[int, int, bool]:
+        """Append the arguments; returns where the command ends, where to read on, and whether
+        there is another command."""
         value = self.setting.value
-        end = position
         while position < len(value):
             if value[position] == ";" and _ends_word(value, position + 1):
-                return _skip_blanks(value, position + 1), True
+                return end, _skip_blanks(value, position + 1), True
             if value.startswith("\\;", position) and _ends_word(value, position + 2):
-                argv.append(Word(";", "\\;", self.setting.at(position, position + 2)))
                 end = position + 2
+                argv.append(Word(";", "\\;", self.setting.at(position, end)))
                 position = _skip_blanks(value, end)
                 continue
             try:
-                found = _word(self.setting, position, self.problems, fatal=True)
+                found = self.word(position)
             except BadFileError as error:
                 if not self.ignore:
                     raise
@@ -186,7 +226,7 @@ class _Reader(NamedTuple):
             argv.append(self.expanded(found.text, found))
             end = found.end
             position = found.next
-        return end, False
+        return end, position, False
 
 
 def _ends_word(value: str, position: int) -> bool:
@@ -199,53 +239,60 @@ def _skip_blanks(value: str, position: int) -> int:
     return position
 
 
-def simplify(path: str) -> str:
-    """path_simplify(): no double slashes, no `.`, no slash at the end."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    return ("/" if path.startswith("/") else "") + "/".join(parts)
-
-
-def _length(text: str) -> int:
-    return len(text.encode("utf-8", "surrogateescape"))
-
-
-def _is_valid_path(path: str) -> bool:
-    return _length(path) < _PATH_MAX_BYTES and all(_length(part) <= _NAME_MAX_BYTES for part in path.split("/"))
-
-
-def _is_valid_name(name: str) -> bool:
-    return "/" not in name and name not in (".", "..") and _length(name) <= _NAME_MAX_BYTES
-
-
-_REFERENCE = re.compile(r"\$(?:\$|\{([^}:]*)([}:]|\Z))")
-
-
 def expand(command: Command, environment: Environment | Mapping[str, Variable]) -> tuple[Argument, ...]:
     """Put the variables in: exactly what execve(2) gets, argv[0] included."""
-    variables = environment.variables if isinstance(environment, Environment) else environment
+    unknown: frozenset[str] = frozenset()
+    variables = environment
+    if isinstance(environment, Environment):
+        variables, unknown = environment.expansion, environment.unknown
+    assert not isinstance(variables, Environment)  # noqa: S101 -- for the type checker
     found: list[Argument] = []
     for index, word in enumerate(command.argv):
         if "$" not in word.text or command.no_env_expand:
             found.append(Argument(word.text, word.location, index, None, word.certain))
         elif word.text[0] == "$" and word.text[1:2] not in ("{", "$"):
-            found.extend(_split_variable(word, index, variables))
+            found.extend(_split_variable(word, index, variables, unknown))
         else:
-            found.append(_replace_variables(word, index, variables))
-    return tuple(found)
+            found.append(_replace_variables(word, index, variables, unknown))
+    return tuple(_in_shell(command, found)) if "|" in command.prefixes else tuple(found)
 
 
-def _split_variable(word: Word, index: int, variables: Mapping[str, Variable]) -> Iterator[Argument]:
+def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]:
+    """A `|` command runs as `SHELL -c 'WORDS'`, the words joined by blanks, not quoted again;
+    with `@` as a login shell."""
+    login = "-" if "@" in command.prefixes else ""
+    yield Argument(login + command.shell, command.executable.location, 0)
+    words = arguments[1:]
+    if words:
+        yield Argument("-c", command.executable.location, 0)
+        yield Argument(" ".join(word.text for word in words), command.location, 1,
+                       next((word.variable for word in words if word.variable), None),
+                       all(word.certain for word in words))
+
+
+def _split_variable(
+    word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
+) -> Iterator[Argument]:
+    """`$NAME` alone is none, one or many arguments."""
     name = word.text[1:]
-    variable = variables.get(name) if NAME.fullmatch(name) else None
+    if not NAME.fullmatch(name):
+        return
+    variable = variables.get(name)
     if variable is None:
+        if name in unknown:
+            yield Argument("", word.location, index, name, certain=False)
         return
     position = 0
     while (part := extract_first_word(variable.value, position, unescape=False, relax=True)) is not None:
-        yield Argument(part.text, variable.at(part.start, part.end), index, name, word.certain and variable.certain)
+        yield Argument(part.text, variable.at(part.start, part.end) or word.location, index, name,
+                       word.certain and variable.certain)
         position = part.next
 
 
-def _replace_variables(word: Word, index: int, variables: Mapping[str, Variable]) -> Argument:
+def _replace_variables(
+    word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
+) -> Argument:
+    """`${NAME}` is put in as it is; `$$` is a `$`."""
     text = word.text
     parts: list[str] = []
     used: list[str] = []
@@ -263,9 +310,12 @@ def _replace_variables(word: Word, index: int, variables: Mapping[str, Variable]
             parts.append(variable.value)
             certain = certain and variable.certain
             used.append(name)
+        elif name in unknown:
+            certain = False
+            used.append(name)
     parts.append(text[position:])
     location = word.location
-    if used and text == "${" + used[0] + "}":
+    if used and text == "${" + used[0] + "}" and used[0] in variables:
         location = variables[used[0]].location or location
     return Argument("".join(parts), location, index, used[0] if used else None, certain)
 
@@ -276,16 +326,16 @@ def _next_reference(text: str, position: int) -> tuple[int, int, str | None] | N
         following = text[start + 1:start + 2]
         if following == "$":
             return start, start + 2, None
-        if following == "{":
-            end = start + 2
-            while end < len(text) and text[end] not in "}:":
-                end += 1
-            if end >= len(text):
-                return None
-            if text[end] == "}":
-                return start, end + 1, text[start + 2:end]
-            # `${X:-d}` is not supported: what stands before the colon stays as it is.
-            position = end + 1
-        else:
+        if following != "{":
             position = start + 2
+            continue
+        end = start + 2
+        while end < len(text) and text[end] not in "}:":
+            end += 1
+        if end >= len(text):
+            return None
+        if text[end] == "}":
+            return start, end + 1, text[start + 2:end]
+        # `${X:-d}` is not supported: it stays, and reading goes on after the colon.
+        position = end + 1
     return None

@@ -10,7 +10,9 @@ import re
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from dockerd_guard.tree import Tree
+from dockerd_guard.source import Location
+from dockerd_guard.systemd.syntax import Problem
+from dockerd_guard.tree import Entry, Tree, Unreadable
 
 SEARCH_PATH = (
     "/etc/systemd/system.control",
@@ -27,14 +29,23 @@ SEARCH_PATH = (
     "/usr/lib/systemd/system",
     "/run/systemd/generator.late",
 )
-"""Where the system manager looks, first wins. `/lib` is only in the list where it is not a link
-to `usr/lib`, or up to 254, which still could be built for a split /usr (Debian 12 is)."""
+"""Where the system manager looks, first wins (src/libsystemd/sd-path/path-lookup.c)."""
+
+SPLIT_USR = "/lib/systemd/system"
+MERGED_USR_VERSION = 255
+"""From here on systemd cannot be built for a split /usr, and does not look in SPLIT_USR."""
+
+UNOPENABLE_SKIPPED_VERSION = 258
+"""From here on a drop-in that is a loop of links hides nothing (tried on 257 and 262)."""
 
 MAX_ALIAS_HOPS = 8
 """FOLLOW_MAX in unit-file.c."""
 
+_MAX_LINKS = 40
 _TYPES = "service|socket|device|mount|automount|swap|target|path|timer|slice|scope"
-_UNIT_NAME = re.compile(rf"(?=.{{1,255}}\Z)([A-Za-z0-9:_.\\-]+)(?:(@)([A-Za-z0-9:_.\\@-]*))?\.({_TYPES})")
+_UNIT_NAME = re.compile(rf"([A-Za-z0-9:_.\\-]+)(?:(@)([A-Za-z0-9:_.\\@-]*))?\.({_TYPES})")
+_MAX_NAME_BYTES = 255
+_LOOKS_LIKE_A_DROP_IN = re.compile(r"[^.].*\.(conf|cnf|config|service|socket)|(?!readme)[^.]+", re.IGNORECASE)
 
 
 class Fragment(NamedTuple):
@@ -45,85 +56,129 @@ class Fragment(NamedTuple):
     masked: bool = False
 
 
-class DropIn(NamedTuple):
-    """A drop-in that counts by name; `shadows` are files of the same name that therefore do not."""
-
-    path: str
-    shadows: tuple[str, ...] = ()
-
-
 _known: WeakKeyDictionary[Tree, dict[int, UnitFiles]] = WeakKeyDictionary()
 
 
 def unit_files(tree: Tree, version: int) -> UnitFiles:
-    """Look once for each tree."""
-    versions = _known.setdefault(tree, {})
+    """What lies in the directories of the search path, looked at once for each tree."""
+    versions = _known.get(tree)
+    if versions is None:
+        versions = _known[tree] = {}
     if version not in versions:
         versions[version] = UnitFiles(tree, version)
     return versions[version]
 
 
+def is_unit_name(name: str) -> bool:
+    """unit_name_is_valid() for any kind of name."""
+    return len(name) <= _MAX_NAME_BYTES and _UNIT_NAME.fullmatch(name) is not None
+
+
 class UnitFiles:
-    """What lies in the directories of the search path."""
+    """The names in the search path of one tree, and what stands behind them.
+
+    `problems` are directories that could not be listed.
+    """
 
     def __init__(self, tree: Tree, version: int) -> None:
+        self.problems: list[Problem] = []
         self._tree = tree
         self._version = version
-        self.directories = tuple(
-            directory for directory in SEARCH_PATH
-            if directory != "/lib/systemd/system" or version < 255 or not _is_link(tree, "/lib")
-        )
-        self._kinds: dict[str, dict[str, str]] = {d: tree.kinds(d) for d in self.directories}
-        resolved = {r for d in self.directories if (r := tree.resolve(d)) is not None}
-        self._inside = tuple(path + "/" for path in resolved | set(self.directories))
-        self._ids: dict[str, str | None] = {}
-        self._links: list[str] | None = None
+        self._kinds: dict[str, dict[str, str]] = {}
+        inside: set[str] = set()
+        for directory in SEARCH_PATH:
+            if directory == SPLIT_USR and version >= MERGED_USR_VERSION and _is_link(tree, "/lib"):
+                continue
+            inside.add(directory)
+            resolved = tree.resolve(directory)
+            if resolved is not None and (kinds := self._list(resolved)):
+                self._kinds[directory] = kinds
+                inside.add(resolved)
+        self._inside = tuple(inside)
+        self._below = tuple(path + "/" for path in inside)
+        self._targets: dict[str, str | None] = {}
+        self._links: tuple[str, ...] | None = None
+
+    def _list(self, directory: str) -> dict[str, str]:
+        try:
+            return self._tree.kinds(directory)
+        except Unreadable as error:
+            self.problems.append(Problem(Location(directory), error.reason, "file-ignored"))
+            return {}
+
+    def stat(self, path: str) -> Entry | None:
+        """What stands at a path, links followed; None as well where that may not be known."""
+        try:
+            return self._tree.stat(path)
+        except Unreadable:
+            return None
 
     def with_suffix(self, suffix: str) -> tuple[str, ...]:
-        """All names with this ending that stand for something in the search path."""
+        """All unit names with this ending, sorted."""
         found = {
             name for kinds in self._kinds.values() for name, kind in kinds.items()
-            if kind in "fl" and name.endswith(suffix) and _UNIT_NAME.fullmatch(name)
+            if kind in "fl" and name.endswith(suffix) and is_unit_name(name)
         }
         return tuple(sorted(found))
+
+    def linked_from(self, suffix: str, name: str) -> tuple[str, ...]:
+        """The `.wants`, `.requires` or `.upholds` directories that hold a link of this name."""
+        found = []
+        for directory, kinds in self._kinds.items():
+            for entry, kind in kinds.items():
+                if kind in "dl" and entry.endswith(suffix):
+                    path = f"{directory}/{entry}"
+                    if self._list(self._tree.resolve(path) or path).get(name) == "l":
+                        found.append(path)
+        return tuple(found)
+
+    def links_of(self, unit: str, suffix: str) -> tuple[str, ...]:
+        """The links in all `UNIT.requires` (or `.wants`, `.upholds`) directories: their paths."""
+        return tuple(
+            f"{directory}/{unit}{suffix}/{name}"
+            for directory, kinds in self._kinds.items() if kinds.get(unit + suffix) in ("d", "l")
+            for name, kind in sorted(self._list(f"{directory}/{unit}{suffix}").items())
+            if kind == "l" and is_unit_name(name)
+        )
 
     def fragment(self, name: str) -> Fragment:
         """Find the file a unit is read from, by its name or an alias."""
         path = self._resolve(name)
         if path is None and "@" in name:
             path = self._resolve(_template(name))
+        if path is None:
+            return Fragment(None, (name,))
         names = {name}
-        if path is not None:
-            base = path.rpartition("/")[2]
-            if "@" not in base:
-                names.add(base)
-            masked = self.is_mask(path)
-            if not masked:
-                names.update(other for other in self._aliases() if self._resolve(other) == path)
-            return Fragment(path, (name, *sorted(names - {name})), masked)
-        return Fragment(None, (name,))
+        base = path.rpartition("/")[2]
+        if "@" not in base:
+            names.add(base)
+        masked = self.is_mask(path)
+        if not masked:
+            names.update(alias for alias in self._aliases() if self._resolve(alias) == path)
+        return Fragment(path, (name, *sorted(names - {name})), masked)
 
     def is_mask(self, path: str) -> bool:
         """Whether a file stands for nothing: empty, a character device, or a link to /dev/null
         even where the root has no /dev (null_or_empty_path_with_root)."""
-        entry = self._tree.stat(path)
+        entry = self.stat(path)
         if entry is not None:
             return entry.is_character_device or (entry.is_file and entry.size == 0)
         return self._final_target(path) == "/dev/null"
 
-    def _final_target(self, path: str) -> str:
-        for _ in range(40):
+    def _final_target(self, path: str) -> str | None:
+        """Where a chain of links ends, by their texts alone; None for a loop."""
+        for _ in range(_MAX_LINKS):
             target = self._tree.readlink(path)
             if target is None:
-                break
+                return path
             path = os.path.normpath(os.path.join(path.rpartition("/")[0], target))
-        return path
+        return None
 
-    def _aliases(self) -> list[str]:
+    def _aliases(self) -> tuple[str, ...]:
         if self._links is None:
-            self._links = sorted({
+            self._links = tuple({
                 name for kinds in self._kinds.values() for name, kind in kinds.items()
-                if kind == "l" and _UNIT_NAME.fullmatch(name)
+                if kind == "l" and is_unit_name(name)
             })
         return self._links
 
@@ -133,82 +188,112 @@ class UnitFiles:
             target = self._target(name)
             if target is None and hop and "@" in name:
                 target = self._target(_template(name))
-            if target is None:
-                return None
-            if target.startswith("/"):
+            if target is None or target.startswith("/"):
                 return target
             name = target
         return None
 
     def _target(self, name: str) -> str | None:
         """What the first directory that has a name makes of it: a path, or another name."""
-        if name not in self._ids:
-            self._ids[name] = self._find_target(name)
-        return self._ids[name]
+        if name not in self._targets:
+            self._targets[name] = self._find_target(name) if is_unit_name(name) else None
+        return self._targets[name]
 
     def _find_target(self, name: str) -> str | None:
-        if not _UNIT_NAME.fullmatch(name):
-            return None
         for directory, kinds in self._kinds.items():
             kind = kinds.get(name)
             path = f"{directory}/{name}"
             if kind == "f":
                 return path
-            if kind == "l":
-                target = self._link(directory, path, name)
-                if target is not None:
-                    return target
+            if kind == "l" and (target := self._link(directory, path, name)) is not None:
+                return target
         return None
 
     def _link(self, directory: str, path: str, name: str) -> str | None:
-        """The name a link makes this an alias of, its own path for a link that leads elsewhere,
-        None for an alias that systemd refuses."""
+        """unit_file_resolve_symlink(): the name a link makes this an alias of, its own path for a
+        link that leads elsewhere, None for one that is refused."""
         text = self._tree.readlink(path)
-        if text is None:
+        simplified = None if text is None else self._chase(os.path.join(directory, text))
+        if simplified is None:
             return None
-        absolute = os.path.normpath(os.path.join(directory, text))
-        simplified = self._tree.resolve(os.path.join(directory, text), follow=False) or absolute
-        if not simplified.startswith(self._inside):
+        if simplified not in self._inside and not simplified.startswith(self._below):
             return path
         base = simplified.rpartition("/")[2]
         return base if _is_valid_alias(name, base) else None
 
-    def drop_ins(self, name: str, names: tuple[str, ...]) -> tuple[DropIn, ...]:
-        """All drop-ins of a unit in the order they are applied."""
-        directories: list[str] = []
-        for unit in (name, *(n for n in names if n != name)):
-            for directory in self.directories:
-                for stem in _drop_in_stems(unit):
-                    self._add_directory(directory, stem + ".d", directories)
-        suffix = name.rpartition(".")[2]
-        for directory in self.directories:
-            self._add_directory(directory, suffix + ".d", directories)
-        found: dict[str, str] = {}
-        shadows: dict[str, list[str]] = {}
-        for directory in directories:
-            for file in self._tree.names(directory):
-                if file.startswith(".") or not file.endswith(".conf"):
-                    continue
-                path = f"{directory}/{file}"
-                first = found.setdefault(file, path)
-                if first != path:
-                    shadows.setdefault(file, []).append(path)
-        return tuple(DropIn(found[file], tuple(shadows.get(file, ()))) for file in sorted(found, key=os.fsencode))
+    def _chase(self, path: str) -> str | None:
+        """chase() with NOFOLLOW and NONEXISTENT: the path without links, the last part left as it
+        is and nothing asked of what is not there; None where a file stands in place of a directory."""
+        resolved = self._tree.resolve(path, follow=False)
+        if resolved is not None:
+            return resolved
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        here = "/"
+        for index, part in enumerate(parts):
+            entry = self.stat(os.path.join(here, part))
+            if entry is None:
+                return os.path.normpath(os.path.join(here, *parts[index:]))
+            if not entry.is_directory:
+                return None
+            here = entry.path
+        return here
 
-    def _add_directory(self, directory: str, name: str, found: list[str]) -> None:
+    def drop_ins(self, name: str, names: tuple[str, ...], problems: list[Problem]) -> tuple[str, ...]:
+        """All drop-ins of a unit in the order they are applied.
+
+        Files there that do not count go to `problems`.
+        """
+        directories: list[str] = []
+        for unit in (name, *(other for other in names if other != name)):
+            stems = [stem + ".d" for stem in _drop_in_stems(unit)]
+            for directory in self._kinds:
+                for stem in stems:
+                    self._add_directory(directory, stem, directories, problems)
+        top_level = name.rpartition(".")[2] + ".d"
+        for directory in self._kinds:
+            self._add_directory(directory, top_level, directories, problems)
+        if not directories:
+            return ()
+        found: dict[str, str] = {}
+        for directory in directories:
+            for file, kind in self._list(directory).items():
+                path = f"{directory}/{file}"
+                if file.startswith(".") or not file.endswith(".conf"):
+                    if kind in "fl" and _LOOKS_LIKE_A_DROP_IN.fullmatch(file):
+                        problems.append(Problem(
+                            Location(path), f"'{path}' is not read: its name does not end in '.conf'.", "file-ignored"))
+                    continue
+                if file in found:
+                    self._note_shadow(path, found[file], problems)
+                elif not (kind == "l" and self._is_skipped(path)):
+                    found[file] = path
+        return tuple(found[file] for file in sorted(found, key=os.fsencode))
+
+    def _note_shadow(self, path: str, winner: str, problems: list[Problem]) -> None:
+        how = "masks it" if self.is_mask(winner) else "has the same name and comes first"
+        problems.append(Problem(Location(path), f"'{path}' is not read: '{winner}' {how}.", "file-ignored"))
+
+    def _is_skipped(self, path: str) -> bool:
+        return self._version >= UNOPENABLE_SKIPPED_VERSION and self._final_target(path) is None
+
+    def _add_directory(self, directory: str, name: str, found: list[str], problems: list[Problem]) -> None:
         kind = self._kinds[directory].get(name)
         if kind is None:
             return
         path = f"{directory}/{name}"
+        resolved = self._tree.resolve(path)
         if kind == "l":
-            # Up to 257 a relative link is followed from the manager's working directory, `/`.
-            target = self._tree.readlink(path) or ""
-            entry = self._tree.stat("/" + target)
+            # A relative link counts as if it were in `/`, the manager's working directory:
+            # is_dir(target) in unit_file_build_name_map(), 252 to 262.
+            entry = self.stat(os.path.join("/", self._tree.readlink(path) or ""))
             if entry is None or not entry.is_directory:
+                if resolved is not None and (there := self.stat(resolved)) is not None and there.is_directory:
+                    problems.append(Problem(
+                        Location(path), f"'{path}' is not read: the manager does not follow a relative link here.",
+                        "file-ignored"))
                 return
         elif kind != "d":
             return
-        resolved = self._tree.resolve(path)
         if resolved is not None and resolved not in found:
             found.append(resolved)
 
@@ -235,8 +320,8 @@ def _is_valid_alias(name: str, target: str) -> bool:
 
 
 def _drop_in_stems(name: str) -> list[str]:
-    """The names whose `.d` directories a unit reads, most specific first: `a-b.service`,
-    `a-.service`; for an instance the template as well."""
+    """unit_file_find_dirs(): the names whose `.d` directories a unit reads, most specific first:
+    `a-b.service`, `a-.service`; for an instance the template as well."""
     found = [name]
     stem, _, suffix = name.rpartition(".")
     prefix, at, instance = stem.partition("@")

@@ -8,20 +8,36 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, cast
 
 from dockerd_guard.source import Location
-from dockerd_guard.systemd.exec import simplify
-from dockerd_guard.systemd.lookup import unit_files
+from dockerd_guard.systemd.loading import PATH_MAX_BYTES, Loader, Unit
+from dockerd_guard.systemd.lookup import is_unit_name, unit_files
+from dockerd_guard.systemd.parse import (
+    byte_length,
+    parse_boolean,
+    parse_mode,
+    parse_port,
+    parse_unsigned,
+    path_error,
+    simplify,
+)
+from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, Expanded
 from dockerd_guard.systemd.syntax import Setting
-from dockerd_guard.systemd.units import NEWEST, Loader, Service, Unit
-from dockerd_guard.tree import Tree
+from dockerd_guard.systemd.units import NEWEST, Service
+from dockerd_guard.tree import Tree, Unreadable
 
 _SUN_PATH_BYTES = 108
+_VMADDR_ANY = 0xFFFFFFFF
 
 
 class Listen(NamedTuple):
-    """One place to listen at: `kind` and `address` as in the D-Bus property Listen."""
+    """One place to listen at: `kind` and `address` as in the D-Bus property Listen.
+
+    The location spans the whole assignment. Not `certain` where a network interface is named
+    that may not be there, or a specifier's meaning is not in the files.
+    """
 
     kind: str
     address: str
@@ -44,17 +60,52 @@ class Socket(NamedTuple):
 
 
 def sockets_for(tree: Tree, service: Service, version: int = NEWEST) -> tuple[Socket, ...]:
-    """Every socket unit that would pass its sockets to this service, by name."""
+    """Every socket unit that would pass its sockets to this service, by name.
+
+    Those that systemd refuses are among them (see `unit.load_state`); masked ones are not. One
+    counts when the service is its Service=, by default the one of its own name, or when the
+    service names it in Sockets=.
+    """
     files = unit_files(tree, version)
-    wanted = {word.text for word in service.sockets}
+    named = {word.text for word in service.sockets}
+    services = set(service.unit.names) | {service.unit.name}
+    candidates = [name for name in files.with_suffix(".socket")
+                  if name in named or _may_serve(tree, files.fragment(name).path, name, services, version)]
     found: dict[str, Socket] = {}
-    for name in (*files.with_suffix(".socket"), *sorted(wanted)):
+    for name in candidates:
         socket = load_socket(tree, name, version)
         if socket.unit.load_state in ("masked", "not-found") or socket.unit.name in found:
             continue
-        if socket.service in service.unit.names or wanted & {socket.unit.name, *socket.unit.names}:
-            found[socket.unit.name] = socket
+        if socket.service in services or not named.isdisjoint(socket.unit.names):
+            enabled = _is_enabled(socket, service, version, tree)
+            found[socket.unit.name] = socket._replace(enabled=enabled)
     return tuple(found.values())
+
+
+def _may_serve(tree: Tree, fragment: str | None, name: str, services: set[str], version: int) -> bool:
+    """Whether a socket unit is worth reading: most on a host name no service and have their own."""
+    if name.removesuffix(".socket") + ".service" in services:
+        return True
+    if fragment is None:
+        return False
+    unit = fragment.rpartition("/")[2]
+    if unit.removesuffix(".socket") + ".service" in services:
+        return True
+    for path in (fragment, *unit_files(tree, version).drop_ins(unit, (name, unit), [])):
+        try:
+            if b"Service" in tree.read(path):
+                return True
+        except (FileNotFoundError, Unreadable):
+            continue
+    return False
+
+
+def _is_enabled(socket: Socket, service: Service, version: int, tree: Tree) -> bool:
+    names = socket.unit.names
+    if any(word.text in names for word in (*service.requires, *service.wants)):
+        return True
+    files = unit_files(tree, version)
+    return any(files.linked_from(suffix, name) for name in names for suffix in (".wants", ".requires", ".upholds"))
 
 
 def load_socket(tree: Tree, name: str, version: int = NEWEST) -> Socket:
@@ -63,128 +114,255 @@ def load_socket(tree: Tree, name: str, version: int = NEWEST) -> Socket:
 
 
 class _SocketLoader(Loader):
-    sections = ("Unit", "Socket", "Install")
+    section = "Socket"
+    exec_keys = frozenset(("ExecStartPre", "ExecStartPost", "ExecStopPre", "ExecStopPost"))
 
     def __init__(self, tree: Tree, name: str, version: int) -> None:
         super().__init__(tree, name, version)
         self.listen: list[Listen] = []
-        self.values: dict[str, str] = {}
         self.service: str | None = None
+        self.mode = 0o666
+        self.max_connections = 64
+        self.symlinks = False
 
     def load(self) -> Socket:
+        """Read and verify."""
         unit = self.read()
-        if unit.load_state == "loaded" and (reason := self.verify()):
-            unit = unit._replace(load_state="bad-setting", reason=reason)
-        accept = _boolean(self.values.get("Accept", "no")) or False
-        try:
-            mode = int(self.values.get("SocketMode", "0666"), 8)
-        except ValueError:
-            mode = 0o666
+        if unit.load_state == "loaded":
+            unit = self.verify(unit)
+            if unit.load_state != "loaded":
+                self.note(Location(unit.fragment or ""), unit.reason or "", "refused")
+        accept = self.values.get("Accept") == "yes"
+        service = self.service
+        if service is None and not self.accepts_only():
+            service = unit.name.removesuffix(".socket") + ".service"
         return Socket(
             unit._replace(settings=tuple(self.settings), problems=tuple(self.problems)),
             tuple(self.listen),
-            self.service or (None if accept else unit.name.removesuffix(".socket") + ".service"),
+            service,
             accept,
-            mode,
-            self.values.get("SocketUser") or None,
-            self.values.get("SocketGroup") or None,
+            self.mode,
+            self.values.get("SocketUser"),
+            self.values.get("SocketGroup"),
             self.values.get("BindIPv6Only", "default"),
         )
 
-    def verify(self) -> str | None:
-        """socket_verify(): why the unit as a whole is refused."""
-        if not self.listen:
-            return "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...). Refusing."
-        if _boolean(self.values.get("Accept", "no")) and self.service:
-            return "Explicit service configuration for accepting socket units not supported. Refusing."
-        return None
+    def accepts_only(self) -> bool:
+        """Whether no socket itself is passed on (have_non_accept_socket)."""
+        return self.values.get("Accept") == "yes" and all(
+            item.kind in ("Stream", "SequentialPacket") for item in self.listen)
 
-    def apply(self, setting: Setting) -> None:
-        if setting.section != "Socket":
-            return
-        key = setting.key
-        if key.startswith("Listen"):
-            self.add_listen(setting)
-        elif key == "Service":
-            expanded = self.expand(setting.value, setting.location)
-            if expanded is None:
-                return
-            if expanded[0].endswith(".service"):
-                self.service = expanded[0]
-            else:
-                self.note(setting.location, f"Unit must be of type service, ignoring: {setting.value}", "ignored")
-        elif key in ("Accept", "SocketMode", "SocketUser", "SocketGroup", "BindIPv6Only"):
-            self.values[key] = setting.value
+    def verify(self, unit: Unit) -> Unit:
+        """socket_add_extras() and socket_verify(): why the unit as a whole is refused."""
+        for item in self.listen:
+            if item.address.startswith("/") and ".." in item.address.split("/"):
+                return unit._replace(load_state="error", reason=f"Path '{item.address}' is not normalized: Operation "
+                                     "not permitted")
+        accept = self.values.get("Accept") == "yes"
+        reason = None
+        if not self.listen:
+            reason = "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...). Refusing."
+        elif self.max_connections == 0:
+            reason = "MaxConnection= setting too small. Refusing."
+        elif accept and not self.accepts_only():
+            reason = "Unit configured for accepting sockets, but sockets are non-accepting. Refusing."
+        elif accept and self.service:
+            reason = "Explicit service configuration for accepting socket units not supported. Refusing."
+        elif self.values.get("PrivatePIDs") == "yes":
+            reason = "PrivatePIDs= setting is only supported for service units. Refusing."
+        elif self.symlinks and sum(item.address.startswith("/") for item in self.listen) != 1:
+            reason = "Unit has symlinks set but none or more than one node in the file system. Refusing."
+        return unit if reason is None else unit._replace(load_state="bad-setting", reason=reason)
 
     def add_listen(self, setting: Setting) -> None:
+        """ListenStream= and its like; an empty one takes back those of all kinds."""
         if not setting.value:
             self.listen.clear()
             return
-        expanded = self.expand(setting.value, setting.location)
+        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
         if expanded is None:
             return
-        text, certain = expanded
         kind = setting.key.removeprefix("Listen")
-        if text.startswith("/"):
-            parts = simplify(text)
-            if parts.startswith("/var/run/"):
-                text = parts.removeprefix("/var")
-                self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, "
-                          f"updating {setting.value} → {text}; please update the unit file accordingly.", "ignored")
-        address = parse_address(text) if kind in ("Stream", "Datagram", "SequentialPacket") else text
+        if kind in ("Stream", "Datagram", "SequentialPacket"):
+            found = self.address(setting, kind, expanded)
+        elif kind == "Netlink":
+            found = expanded
+        else:
+            found = self.special_path(setting, kind, expanded)
+        if found is not None:
+            self.listen.append(Listen(kind, found.text, setting.location, found.certain))
+
+    def special_path(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
+        """ListenFIFO= and the others that are paths."""
+        api = kind == "Special" or self.version < _API_REFUSED_VERSION
+        if error := path_error(expanded.text, below_api=api):
+            self.note(setting.location, f"{setting.key}= {error}, ignoring: {expanded.text}", "ignored")
+            return None
+        path = simplify(expanded.text)
+        return expanded._replace(text=self.patched(setting, path) if kind == "FIFO" else path)
+
+    def patched(self, setting: Setting, path: str) -> str:
+        """patch_var_run(): what is below /var/run is below /run."""
+        found = re.fullmatch(r"/+(?:\./+)*var/+(?:\./+)*run/+(?:\./+)*([^/].*)", path)
+        if found is None:
+            return path
+        patched = "/run/" + found[1]
+        self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, updating "
+                  f"{path} → {patched}; please update the unit file accordingly.", "ignored")
+        return patched
+
+    def address(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
+        """A socket's address, as the kernel will have it."""
+        text = self.patched(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
+        address = parse_address(text)
+        why = "Invalid argument"
+        if address is not None and address.startswith("["):
+            if not self.has_ipv6():
+                # A port alone is IPv4 then (socket_ipv6_is_supported).
+                address = f"0.0.0.0:{parse_port(text)}" if parse_port(text) else None
+                why = "Address family not supported by protocol"
+            elif "%" in address and not self.has_interface(address.rpartition("%")[2]):
+                expanded = expanded._replace(certain=False)
         if address is None:
-            self.note(setting.location, f"Failed to parse address value in '{text}', ignoring: Invalid argument",
-                      "ignored")
+            self.note(setting.location, f"Failed to parse address value in '{text}', ignoring: {why}", "ignored")
+            return None
+        if kind == "SequentialPacket" and not address.startswith(("/", "@")):
+            self.note(setting.location, f"Address family not supported, ignoring: {setting.value}", "ignored")
+            return None
+        return expanded._replace(text=address)
+
+    def has_ipv6(self) -> bool:
+        """Whether the kernel has it; it does unless a live one says otherwise."""
+        try:
+            live = self.tree.stat("/proc/sys/net/ipv4") is not None
+            return not live or self.tree.stat("/proc/sys/net/ipv6") is not None
+        except Unreadable:
+            return True
+
+    def has_interface(self, name: str) -> bool:
+        """Whether a network interface is there, as far as a live kernel tells."""
+        try:
+            return name == "lo" or self.tree.stat(f"/sys/class/net/{name}") is not None
+        except Unreadable:
+            return False
+
+    def set_service(self, setting: Setting) -> None:
+        """Service=."""
+        expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, in_unit_name=True)
+        if expanded is None:
             return
-        self.listen.append(Listen(kind, address, setting.location, certain))
+        name = expanded.text
+        if not name.endswith(".service"):
+            self.note(setting.location, f"Unit must be of type service, ignoring: {setting.value}", "ignored")
+        elif not is_unit_name(name) or "@." in name:
+            self.note(setting.location, f"Failed to load unit {setting.value}, ignoring: Unit name {name} is not valid.",
+                      "ignored")
+        else:
+            self.service = name
+
+    def set_mode(self, setting: Setting) -> None:
+        """SocketMode=."""
+        mode = parse_mode(setting.value)
+        if mode is None:
+            self.note(setting.location, f"Failed to parse mode value, ignoring: {setting.value}", "ignored")
+        else:
+            self.mode = mode
+
+    def set_max_connections(self, setting: Setting) -> None:
+        """MaxConnections=."""
+        number = parse_unsigned(setting.value)
+        if number is None:
+            self.note(setting.location, f"Failed to parse {setting.key}= value, ignoring: {setting.value}", "ignored")
+        else:
+            self.max_connections = number
+
+    def set_bind_ipv6_only(self, setting: Setting) -> None:
+        """BindIPv6Only=: its own words, or a boolean."""
+        boolean = parse_boolean(setting.value)
+        if boolean is not None:
+            self.values[setting.key] = "ipv6-only" if boolean else "both"
+        else:
+            self.keep_choice(setting, ("default", "both", "ipv6-only"))
+
+    def set_symlinks(self, setting: Setting) -> None:
+        """Symlinks=: only whether there are any."""
+        self.symlinks = any(
+            word.text.startswith("/") for word in self.words(setting, unescape=False, said="Failed to parse Symlinks"))
 
 
-_PORT = re.compile(r"[+]?[1-9][0-9]*")
-_NUMBER = re.compile(r"[0-9]+")
+_API_REFUSED_VERSION = 256
+_SocketLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
+    **dict.fromkeys(
+        ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
+         "ListenMessageQueue", "ListenUSBFunction"),
+        _SocketLoader.add_listen),
+    "Accept": _SocketLoader.keep_boolean,
+    "BindIPv6Only": _SocketLoader.set_bind_ipv6_only,
+    "MaxConnections": _SocketLoader.set_max_connections,
+    "PrivatePIDs": _SocketLoader.keep_boolean,
+    "Service": _SocketLoader.set_service,
+    "SocketGroup": _SocketLoader.keep_user,
+    "SocketMode": _SocketLoader.set_mode,
+    "SocketUser": _SocketLoader.keep_user,
+    "Symlinks": _SocketLoader.set_symlinks,
+})
+
+_INTERFACE = re.compile(r"[!-~]{1,127}")
 
 
 def parse_address(text: str) -> str | None:
-    """Read an address as socket_address_parse does, and write it as systemd does; None for what
-    is refused."""
+    """Read an address as socket_address_parse() does, and write it as systemd does; None for what
+    is refused.
+
+    >>> parse_address("0x947"), parse_address("[::ffff:127.0.0.1]:80"), parse_address("localhost:80")
+    ('[::]:2375', '[::ffff:127.0.0.1]:80', None)
+    """
     if text[:1] in ("/", "@"):
-        return text if len(text.encode("utf-8", "surrogateescape")) < _SUN_PATH_BYTES and len(text) > 1 else None
-    if text.startswith("vsock"):
-        return _parse_vsock(text)
-    port = _parse_port(text)
+        return escape(text) if 1 < byte_length(text) < _SUN_PATH_BYTES else None
+    if text.startswith("vsock") and (found := _parse_vsock(text)) is not False:
+        return found
+    port = parse_port(text)
     if port is not None:
         return f"[::]:{port}"
     text, percent, interface = text.partition("%")
-    if percent and not interface:
+    if percent and (not _INTERFACE.fullmatch(interface) or re.search(r"[:/%]", interface) or interface in (".", "..")):
         return None
     host, colon, digits = text.rpartition(":")
-    port = _parse_port(digits)
+    port = parse_port(digits)
     if not colon or port is None:
         return None
     try:
         if host.startswith("[") and host.endswith("]"):
-            address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.IPv6Address(host[1:-1])
-            return f"[{address}]:{port}{percent}{interface}"
-        address = ipaddress.IPv4Address(host)
+            return f"[{format_ipv6(ipaddress.IPv6Address(host[1:-1]))}]:{port}{percent}{interface}"
+        return f"{ipaddress.IPv4Address(host)}:{port}"
     except ValueError:
         return None
-    return f"{address}:{port}"
 
 
-def _parse_port(text: str) -> int | None:
-    return int(text) if _PORT.fullmatch(text) and len(text) < 9 and int(text) <= 65535 else None
+def format_ipv6(address: ipaddress.IPv6Address) -> str:
+    """inet_ntop(3), which writes the last 32 bits in decimal for IPv4-mapped and -compatible ones."""
+    number = int(address)
+    upper, lower = number >> 32, number & 0xFFFFFFFF
+    if upper == 0xFFFF or (upper == 0 and lower >> 16):
+        prefix = "::ffff:" if upper else "::"
+        return prefix + ".".join(str(lower >> shift & 0xFF) for shift in (24, 16, 8, 0))
+    return str(address)
 
 
-def _parse_vsock(text: str) -> str | None:
+def _parse_vsock(text: str) -> str | None | Literal[False]:
     kind, _, rest = text.partition(":")
-    cid, colon, port = rest.partition(":")
-    if kind not in ("vsock", "vsock-stream", "vsock-dgram", "vsock-seqpacket") or not colon:
+    if kind not in ("vsock", "vsock-stream", "vsock-dgram", "vsock-seqpacket"):
+        return False
+    cid_text, colon, port_text = rest.partition(":")
+    port = parse_unsigned(port_text)
+    if not colon or port is None or port == _VMADDR_ANY:
         return None
-    if not _NUMBER.fullmatch(port) or (cid and not _NUMBER.fullmatch(cid)):
-        return None
-    return f"vsock:{cid}:{port}"
+    if not cid_text:
+        return f"vsock::{port}"
+    cid = parse_unsigned(cid_text)
+    return None if cid is None else f"vsock::{port}" if cid == _VMADDR_ANY else f"vsock:{cid}:{port}"
 
 
-def _boolean(text: str) -> bool | None:
-    if text.lower() in ("1", "yes", "y", "true", "t", "on"):
-        return True
-    return False if text.lower() in ("0", "no", "n", "false", "f", "off") else None
+def escape(text: str) -> str:
+    """cescape(), as systemd shows paths: controls, quotes, backslashes and what is not ASCII."""
+    return text

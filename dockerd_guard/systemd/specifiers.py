@@ -1,33 +1,47 @@
 """Specifiers: `%n`, `%t` and the like, as src/shared/specifier.c and src/core/unit-printf.c.
 
-Most are fixed for the system manager or stand in files. What is only known on the running host
-(`%v`, and `%b`, the boot's ID) is read from /proc where the tree has one, else left as written.
+Most are fixed for the system manager or stand in files. What only the running host knows (`%v`,
+the kernel's release, `%b`, the boot's ID) is read from /proc where the tree has one; else it stays
+as written and the text is not certain.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.tree import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dockerd_guard.tree import Tree
 
 _SPECIFIER = re.compile(r"%(.)", re.DOTALL)
 _DIRECTORIES = {
     "t": "/run", "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "E": "/etc", "D": "/usr/share",
-    "T": "/tmp", "V": "/var/tmp",  # noqa: S108 -- what systemd puts there
 }
-_ROOT_USER = {"u": "root", "U": "0", "g": "root", "G": "0", "h": "/root"}
-_OS_RELEASE = {"o": "ID", "w": "VERSION_ID", "B": "BUILD_ID", "W": "VARIANT_ID", "M": "IMAGE_ID", "A": "IMAGE_VERSION"}
-_KERNEL = {"b": "/proc/sys/kernel/random/boot_id", "v": "/proc/sys/kernel/osrelease"}
+_TEMPORARY = {"T": "/tmp", "V": "/var/tmp"}  # noqa: S108 -- what systemd puts there
+_MANAGER = {"u": "root", "U": "0", "g": "root", "G": "0"}
+_OS_RELEASE = {
+    "o": "ID", "w": "VERSION_ID", "B": "BUILD_ID", "W": "VARIANT_ID", "M": "IMAGE_ID", "A": "IMAGE_VERSION",
+}
+_IN_UNIT_NAMES = frozenset("ijnNp%" "aAbBHlmMoqvwW" "uUgG")
+"""Where a unit is named (Service=, Sockets=, Requires=) only these count (unit_name_printf)."""
+
+SHARED_DATA_VERSION = 256
+"""%D came with it."""
+
+MAX_UNIT_NAME_BYTES = 255
+
+_DEFAULT_SHELL = "/bin/bash"
+_ELF_MACHINES = {
+    3: "x86", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86-64", 183: "arm64", 243: "riscv64",
+    258: "loongarch64",
+}
 
 
 class BadSpecifierError(ValueError):
-    """A specifier that this version does not know, or that cannot be told; the text says which."""
+    """A specifier that this version does not know, or a result that is too long; says which."""
 
 
 class Expanded(NamedTuple):
@@ -40,14 +54,14 @@ class Expanded(NamedTuple):
 class Specifiers:
     """What the specifiers mean in one unit."""
 
-    def __init__(self, tree: Tree, version: int, unit: str, fragment: str | None) -> None:
+    def __init__(self, tree: Tree, version: int, unit: str, fragment: str) -> None:
         self._tree = tree
         self._version = version
         self._unit = unit
         self._fragment = fragment
         self._known: dict[str, str | None] = {}
 
-    def expand(self, text: str) -> Expanded:
+    def expand(self, text: str, *, in_unit_name: bool = False) -> Expanded:
         """Put the specifiers in. Raises BadSpecifierError."""
         if "%" not in text:
             return Expanded(text)
@@ -60,6 +74,8 @@ class Specifiers:
                 return "%"
             if not (letter.isascii() and letter.isalnum()):
                 return found[0]
+            if in_unit_name and letter not in _IN_UNIT_NAMES:
+                raise BadSpecifierError(found[0])
             value = self._value(letter)
             if value is None:
                 certain = False
@@ -75,16 +91,15 @@ class Specifiers:
 
     def _find(self, letter: str) -> str | None:
         stem, _, _ = self._unit.rpartition(".")
-        prefix, at, instance = stem.partition("@")
-        if letter in _DIRECTORIES and not (letter == "D" and self._version < 256):
-            return _DIRECTORIES[letter]
-        if letter in _ROOT_USER:
-            return _ROOT_USER[letter]
+        prefix, _, instance = stem.partition("@")
+        if letter == "D" and self._version < SHARED_DATA_VERSION:
+            raise BadSpecifierError("%D")
+        for fixed in (_DIRECTORIES, _TEMPORARY, _MANAGER):
+            if letter in fixed:
+                return fixed[letter]
         if letter in _OS_RELEASE:
             return self._os_release(_OS_RELEASE[letter])
-        if letter in _KERNEL:
-            return self._line(_KERNEL[letter])
-        simple: dict[str, Callable[[], str | None]] = {
+        others: dict[str, Callable[[], str | None]] = {
             "n": lambda: self._unit,
             "N": lambda: stem,
             "p": lambda: prefix,
@@ -93,23 +108,27 @@ class Specifiers:
             "I": lambda: unescape_name(instance),
             "j": lambda: prefix.rpartition("-")[2],
             "J": lambda: unescape_name(prefix.rpartition("-")[2]),
-            "f": lambda: "/" + unescape_name(instance if at else prefix).lstrip("/"),
-            "y": lambda: self._fragment and self._tree.resolve(self._fragment),
-            "Y": lambda: self._fragment and (self._tree.resolve(self._fragment) or "").rpartition("/")[0],
+            "f": lambda: "/" + unescape_name(instance or prefix).lstrip("/"),
+            "y": lambda: self._tree.resolve(self._fragment),
+            "Y": lambda: (self._tree.resolve(self._fragment) or "").rpartition("/")[0],
             "d": lambda: f"/run/credentials/{self._unit}",
-            "s": self._shell,
+            "h": lambda: "/root",
+            "s": lambda: root_shell(self._tree),
             "m": lambda: self._line("/etc/machine-id"),
+            "b": lambda: (boot := self._line("/proc/sys/kernel/random/boot_id")) and boot.replace("-", ""),
+            "v": lambda: self._line("/proc/sys/kernel/osrelease"),
             "H": self._host_name,
             "l": lambda: (name := self._host_name()) and name.partition(".")[0],
-            "q": self._pretty_host_name,
-            "a": lambda: None,
-            "c": lambda: f"/system.slice/{self._unit}",
-            "r": lambda: "/system.slice",
+            "q": lambda: self._variable("/etc/machine-info", "PRETTY_HOSTNAME") or self._host_name(),
+            "a": self._architecture,
+            # The slice is not known yet when the files are read, so these name the root.
+            "c": lambda: f"/{self._unit}",
+            "r": lambda: "",
             "R": lambda: "",
         }
-        if letter not in simple:
+        if letter not in others:
             raise BadSpecifierError(f"%{letter}")
-        return simple[letter]()
+        return others[letter]()
 
     def _line(self, path: str) -> str | None:
         try:
@@ -119,9 +138,6 @@ class Specifiers:
 
     def _host_name(self) -> str | None:
         return self._line("/proc/sys/kernel/hostname") or self._line("/etc/hostname")
-
-    def _pretty_host_name(self) -> str | None:
-        return self._variable("/etc/machine-info", "PRETTY_HOSTNAME") or self._host_name()
 
     def _os_release(self, key: str) -> str | None:
         path = "/etc/os-release" if self._tree.stat("/etc/os-release") else "/usr/lib/os-release"
@@ -137,8 +153,25 @@ class Specifiers:
         found = read_environment_file(data, path, self._version)
         return next((a.value for a in reversed(found.assignments) if a.name == key), None)
 
-    def _shell(self) -> str:
-        return "/bin/sh"
+    def _architecture(self) -> str | None:
+        """As the programs here are built: the ELF header of PID 1's."""
+        for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh"):
+            try:
+                head = self._tree.read(path)[:20]
+            except (FileNotFoundError, Unreadable):
+                continue
+            if head.startswith(b"\x7fELF"):
+                order = "little" if head[5] == 1 else "big"
+                machine = int.from_bytes(head[18:20], "little" if order == "little" else "big")
+                if machine == 21 and order == "little":
+                    return "ppc64-le"
+                return _ELF_MACHINES.get(machine)
+        return None
+
+
+def root_shell(tree: Tree) -> str:
+    """default_root_shell(): what systemd was built for, if it is there."""
+    return _DEFAULT_SHELL if tree.stat(_DEFAULT_SHELL) is not None else "/bin/sh"
 
 
 def unescape_name(text: str) -> str:

@@ -20,6 +20,9 @@ drop-in (or socket unit) that is shadowed, masked or cannot be read."""
 MAX_LINE_BYTES = 1024 * 1024
 """LONG_LINE_MAX: of one line, and of the lines that a continuation joins."""
 
+EMPTY_SECTION_REFUSED_VERSION = 258
+"""From here on `[]` is no section header (tried on 257 and 262)."""
+
 WHITESPACE = " \t\n\r"
 
 _LINE = re.compile(r"([^\n\r\0]*)(?:(?:\r\n|\n\r|[\n\r])\0?|\0|\Z)")
@@ -85,7 +88,9 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or _NOT_UTF8.search(text) is None
 
 
-def settings(data: bytes, file: str, sections: tuple[str, ...], problems: list[Problem]) -> Iterator[Setting]:
+def settings(
+    data: bytes, file: str, sections: tuple[str, ...], problems: list[Problem], version: int
+) -> Iterator[Setting]:
     """Read a unit file; yields what is assigned in `sections`, in order.
 
     What systemd would warn about goes to `problems`. Raises BadFileError where it would stop.
@@ -111,7 +116,7 @@ def settings(data: bytes, file: str, sections: tuple[str, ...], problems: list[P
         if suspect and not is_utf8(stripped):
             raise BadFileError(where, "String is not UTF-8 clean, ignoring assignment")
         if stripped[0] == "[":
-            if stripped[-1] != "]":
+            if stripped[-1] != "]" or (stripped == "[]" and version >= EMPTY_SECTION_REFUSED_VERSION):
                 raise BadFileError(where, f"Invalid section header '{stripped}'")
             section = stripped[1:-1]
             if _UNSAFE.search(section):
@@ -140,6 +145,26 @@ def settings(data: bytes, file: str, sections: tuple[str, ...], problems: list[P
         else:
             places = _places(pieces, start)
         yield Setting(section, key, value, where, places)
+
+
+def written_settings(data: bytes, file: str, key: str) -> Iterator[Setting]:
+    """What looks like an assignment of this key, whatever the section and whatever is wrong with
+    the file; nothing of sections that are extensions (`[X-...]`)."""
+    text = data.decode("utf-8", "surrogateescape")
+    section = ""
+    for pieces in _logical_lines(text, file, long=False):
+        line = "".join(piece for _, _, piece in pieces)
+        stripped = line.strip(WHITESPACE)
+        if stripped.startswith("["):
+            section = stripped[1:].partition("]")[0]
+            continue
+        name, equals, tail = stripped.partition("=")
+        if not equals or name.rstrip(WHITESPACE) != key or section.startswith("X-"):
+            continue
+        value = tail.lstrip(WHITESPACE)
+        lead = len(line) - len(line.lstrip(WHITESPACE))
+        start = lead + len(stripped) - len(value)
+        yield Setting(section, key, value, _first_place(pieces, lead, file), _places(pieces, start))
 
 
 Piece = tuple[int, int, str]

@@ -1,45 +1,48 @@
-"""A unit and a service as systemd has them after loading: everything put together.
+"""A service as systemd has it after loading.
 
-As unit_load_fragment, unit_load_dropin (src/core/) and service_verify (src/core/service.c).
+As src/core/service.c (service_load, service_verify) and the parsers of src/core/load-fragment.c.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import NAME, Assigned, EnvironmentFile, Variable
-from dockerd_guard.systemd.exec import Command, commands, simplify
-from dockerd_guard.systemd.lookup import UnitFiles, unit_files
-from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
-from dockerd_guard.systemd.syntax import BadFileError, Effect, Problem, Setting, is_utf8, settings
-from dockerd_guard.systemd.words import Word, WordError, extract_first_word
+from dockerd_guard.systemd.exec import Command, commands
+from dockerd_guard.systemd.loading import PATH_MAX_BYTES, Loader, LoadState, Unit
+from dockerd_guard.systemd.parse import path_error, simplify
+from dockerd_guard.systemd.specifiers import Specifiers, root_shell
+from dockerd_guard.systemd.syntax import Problem, Setting, is_utf8, written_settings
+from dockerd_guard.systemd.words import Word
 from dockerd_guard.tree import Tree, Unreadable
+
+__all__ = ["NEWEST", "LoadState", "Service", "Unit", "detect_version", "load_service"]
 
 NEWEST = 262
 """The newest systemd whose reading is known here."""
 
-LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
+USER_ALWAYS_SET_VERSION = 255
+"""From here on $USER is set without User= as well (NEWS)."""
 
-_SHARED = re.compile(r"libsystemd-shared-(\d+)\S*\.so")
+RELOAD_POST_VERSION = 259
+"""ExecReloadPost= came with it (NEWS)."""
 
-
-class Unit(NamedTuple):
-    """What is common to all units: where it came from and whether systemd takes it."""
-
-    name: str
-    load_state: LoadState
-    reason: str | None = None
-    fragment: str | None = None
-    dropins: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    settings: tuple[Setting, ...] = ()
-    problems: tuple[Problem, ...] = ()
+_NOTIFY_RELOAD_VERSION = 253
+_LIBRARY = re.compile(r"libsystemd-shared-(\d+)\S*\.so")
 
 
 class Service(NamedTuple):
-    """A service unit. Where it does not load, what was written as far as it was read."""
+    """A service unit.
+
+    Where it does not load, `written` is what stands in ExecStart= all the same, as far as it can
+    be told, with what a later empty assignment takes back left out; else the same as `exec_start`.
+    `built_in` is what systemd sets of its own accord from these settings ($USER,
+    $STATE_DIRECTORY). `requires` and `wants` name units that are started with it; without one of
+    the former it does not start.
+    """
 
     unit: Unit
     type: str = "simple"
@@ -49,22 +52,29 @@ class Service(NamedTuple):
     pass_environment: tuple[Word, ...] = ()
     unset_environment: tuple[Word, ...] = ()
     sockets: tuple[Word, ...] = ()
+    requires: tuple[Word, ...] = ()
+    wants: tuple[Word, ...] = ()
+    kill_mode: str = "control-group"
+    built_in: tuple[Assigned, ...] = ()
+    written: tuple[Command, ...] = ()
 
 
 def detect_version(tree: Tree) -> int | None:
     """The major version of the systemd that is installed, by its private library's name."""
-    for directory in ("/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd"):
-        if (found := _library_version(tree, directory)) is not None:
-            return found
-    for name in tree.names("/usr/lib"):
-        if "-linux-" in name and (found := _library_version(tree, f"/usr/lib/{name}/systemd")) is not None:
-            return found
+    directories = ["/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd"]
+    directories += [f"/usr/lib/{name}/systemd" for name in _names(tree, "/usr/lib") if "-linux-" in name]
+    for directory in directories:
+        found = [int(match[1]) for name in _names(tree, directory) if (match := _LIBRARY.fullmatch(name))]
+        if found:
+            return max(found)
     return None
 
 
-def _library_version(tree: Tree, directory: str) -> int | None:
-    found = [int(match[1]) for name in tree.names(directory) if (match := _SHARED.fullmatch(name))]
-    return max(found, default=None)
+def _names(tree: Tree, directory: str) -> tuple[str, ...]:
+    try:
+        return tree.names(directory)
+    except Unreadable:
+        return ()
 
 
 def load_service(tree: Tree, name: str = "docker.service", version: int = NEWEST) -> Service:
@@ -72,263 +82,324 @@ def load_service(tree: Tree, name: str = "docker.service", version: int = NEWEST
     return _ServiceLoader(tree, name, version).load()
 
 
-class Loader:
-    """Reads the files of one unit in order; subclasses say what the settings mean."""
-
-    sections: tuple[str, ...] = ("Unit", "Install")
-
-    def __init__(self, tree: Tree, name: str, version: int) -> None:
-        self.tree = tree
-        self.name = name
-        self.version = version
-        self.files: UnitFiles = unit_files(tree, version)
-        self.problems: list[Problem] = []
-        self.settings: list[Setting] = []
-        self.specifiers = Specifiers(tree, version, name, None)
-
-    def read(self) -> Unit:
-        """Find and read everything."""
-        fragment = self.files.fragment(self.name)
-        if fragment.path is None:
-            return Unit(self.name, "not-found", f"Unit {self.name} not found.", names=fragment.names)
-        name = fragment.path.rpartition("/")[2]
-        if "@" in name:
-            name = self.name
-        unit = Unit(name, "loaded", None, fragment.path, names=fragment.names)
-        if fragment.masked:
-            return unit._replace(load_state="masked", reason=f"Unit {name} is masked.")
-        self.specifiers = Specifiers(self.tree, self.version, self.name, fragment.path)
-        try:
-            data = self.tree.read(fragment.path)
-        except FileNotFoundError:
-            return unit._replace(load_state="not-found", reason=f"Unit {name} not found.", fragment=None)
-        except Unreadable as error:
-            return unit._replace(load_state="error", reason=str(error))
-        state: LoadState = "loaded"
-        reason = None
-        try:
-            self.read_file(data, fragment.path)
-        except BadFileError as error:
-            self.problems.append(Problem(error.location, error.text, "refused"))
-            state = "bad-setting" if error.fatal_setting else "error"
-            reason = error.text
-        drop_ins = self.files.drop_ins(name, fragment.names)
-        self.specifiers = Specifiers(self.tree, self.version, name, fragment.path)
-        for drop_in in drop_ins:
-            for shadow in drop_in.shadows:
-                self.note(Location(shadow), f"Skipping overridden file '{shadow}': {drop_in.path} has its name.",
-                          "file-ignored")
-            self.read_drop_in(drop_in.path, bool(drop_in.shadows))
-        return unit._replace(load_state=state, reason=reason, dropins=tuple(d.path for d in drop_ins))
-
-    def note(self, where: Location, text: str, effect: Effect) -> None:
-        """Keep a problem."""
-        self.problems.append(Problem(where, text, effect))
-
-    def read_drop_in(self, path: str, shadows: bool) -> None:
-        """Read one drop-in: an error in it costs the rest of it, and nothing else."""
-        if self.files.is_mask(path):
-            if not shadows:
-                self.note(Location(path), f"'{path}' is empty and masks nothing.", "file-ignored")
-            return
-        try:
-            self.read_file(self.tree.read(path), path)
-        except FileNotFoundError:
-            self.note(Location(path), f"'{path}' is a link to nothing.", "file-ignored")
-        except Unreadable as error:
-            self.note(Location(path), str(error), "file-ignored")
-        except BadFileError as error:
-            self.note(error.location, error.text, "rest-dropped")
-
-    def read_file(self, data: bytes, path: str) -> None:
-        """Apply all of a file; raises BadFileError where systemd would stop."""
-        for setting in settings(data, path, self.sections, self.problems):
-            self.settings.append(setting)
-            self.apply(setting)
-
-    def apply(self, setting: Setting) -> None:
-        """Take a setting in."""
-        raise NotImplementedError
-
-    def expand(self, text: str, where: Location) -> tuple[str, bool] | None:
-        """Put specifiers in; None, and a problem, where one means nothing."""
-        try:
-            return self.specifiers.expand(text)
-        except BadSpecifierError as error:
-            self.note(where, f"Failed to resolve unit specifiers in '{text}', ignoring: Invalid slot ({error})",
-                      "ignored")
-            return None
-
-    def words(self, setting: Setting, *, unescape: bool, said: str) -> list[Word]:
-        """Split a list of words, specifiers expanded; an error ends it, what was read stays."""
-        found: list[Word] = []
-        position = 0
-        while True:
-            try:
-                raw = extract_first_word(setting.value, position, unescape=unescape)
-            except WordError as error:
-                self.note(setting.at(error.position - 1, error.position), f"{said}, ignoring: {setting.value}",
-                          "ignored")
-                return found
-            if raw is None:
-                return found
-            position = raw.next
-            where = setting.at(raw.start, raw.end)
-            expanded = self.expand(raw.text, where)
-            if expanded is not None:
-                found.append(Word(expanded[0], setting.value[raw.start:raw.end], where, expanded[1]))
-
-
 class _ServiceLoader(Loader):
-    sections = ("Unit", "Service", "Install")
+    section = "Service"
+    exec_keys = frozenset((
+        "ExecStart", "ExecStartPre", "ExecStartPost", "ExecCondition", "ExecReload", "ExecStop", "ExecStopPost",
+    ))
 
     def __init__(self, tree: Tree, name: str, version: int) -> None:
         super().__init__(tree, name, version)
-        self.type = ""
-        self.values: dict[str, str] = {}
-        self.commands: dict[str, list[Command]] = {}
+        if version >= RELOAD_POST_VERSION:
+            self.exec_keys = self.exec_keys | {"ExecReloadPost"}
         self.environment: dict[str, Variable] = {}
         self.environment_files: list[EnvironmentFile] = []
-        self.pass_environment: list[Word] = []
-        self.unset_environment: list[Word] = []
+        self.pass_environment: dict[str, Word] = {}
+        self.unset_environment: dict[str, Word] = {}
         self.sockets: list[Word] = []
+        self.directories: dict[str, list[str]] = {}
+        self.has_credentials = False
 
     def load(self) -> Service:
+        """Read and verify."""
         unit = self.read()
-        if unit.load_state == "loaded" and (reason := self.verify()):
+        if unit.load_state == "loaded" and (refusal := self.verify()):
+            reason, where = refusal
+            self.note(where or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
         starts = tuple(self.commands.get("ExecStart", ()))
+        if unit.load_state in ("bad-setting", "error"):
+            written = tuple(self.written(unit))
+        else:
+            written = starts
+        dependencies = self.dependencies
         return Service(
             unit._replace(settings=tuple(self.settings), problems=tuple(self.problems)),
-            self.effective_type(),
+            self.type(),
             starts,
             tuple(Assigned(name, variable) for name, variable in self.environment.items()),
             tuple(self.environment_files),
-            tuple(self.pass_environment),
-            tuple(self.unset_environment),
+            tuple(self.pass_environment.values()),
+            tuple(self.unset_environment.values()),
             tuple(self.sockets),
+            tuple(word for key in ("Requires", "BindsTo", "BindTo", "Requisite") for word in dependencies.get(key, ())),
+            tuple(word for key in ("Wants", "Upholds") for word in dependencies.get(key, ())),
+            self.values.get("KillMode", "control-group"),
+            tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
+            written,
         )
 
-    def effective_type(self) -> str:
-        if self.type:
-            return self.type
+    def written(self, unit: Unit) -> list[Command]:
+        """All that stands in ExecStart=, whatever is wrong with it or around it."""
+        found: list[Command] = []
+        if unit.fragment is None:
+            return found
+        specifiers = Specifiers(self.tree, self.version, unit.name, unit.fragment)
+        drop_ins = unit.dropins or self.files.drop_ins(unit.name, unit.names, [])
+        ignored: list[Problem] = []
+        for path in (unit.fragment, *drop_ins):
+            try:
+                data = self.tree.read(path)
+            except (FileNotFoundError, Unreadable):
+                continue
+            for setting in written_settings(data, path, "ExecStart"):
+                if setting.value:
+                    found.extend(commands(setting, specifiers, self.version, ignored, lenient=True))
+                else:
+                    found.clear()
+        return found
+
+    def type(self) -> str:
+        """Type=, or what it is by default (service_add_extras)."""
+        if "Type" in self.values:
+            return self.values["Type"]
         if "BusName" in self.values:
             return "dbus"
+        if self.has_credentials and self.version >= _CREDENTIALS_EXEC_VERSION:
+            return "exec"
         return "simple" if self.commands.get("ExecStart") else "oneshot"
 
-    def verify(self) -> str | None:
-        """service_verify(): why the unit as a whole is refused."""
+    def verify(self) -> tuple[str, Location | None] | None:  # noqa: PLR0911 -- one a rule of service_verify()
+        """service_verify(): why the unit as a whole is refused, and where that is."""
         starts = self.commands.get("ExecStart", [])
-        kind = self.effective_type()
-        if not starts:
-            if not self.commands.get("ExecStop") and "SuccessAction" not in self.values:
-                return "Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing."
-            if kind != "oneshot":
-                return ("Service has no ExecStart= setting, which is only allowed for Type=oneshot services. "
-                        "Refusing.")
-        elif kind != "oneshot" and len(starts) > 1:
-            reason = ("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot "
-                      "services. Refusing.")
-            self.note(starts[1].location, reason, "refused")
-            return reason
-        elif kind == "oneshot" and self.values.get("Restart") in ("always", "on-success"):
-            return ("Service has Restart= set to either always or on-success, which isn't allowed for "
-                    "Type=oneshot services. Refusing.")
+        values = self.values
+        oneshot = self.type() == "oneshot"
+        no_action = values.get("SuccessAction", "none") == "none"
+        if (refusal := self.verify_contexts()) is not None:
+            return refusal, None
+        if not starts and not self.commands.get("ExecStop") and no_action:
+            return "Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing.", None
+        if not starts and not oneshot:
+            return ("Service has no ExecStart= setting, which is only allowed for Type=oneshot services. Refusing.",
+                    None)
+        if not starts and values.get("RemainAfterExit") != "yes" and no_action:
+            return ("Service has no ExecStart= and no SuccessAction= settings and does not have RemainAfterExit=yes "
+                    "set. Refusing."), None
+        if len(starts) > 1 and not oneshot:
+            return ("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services. "
+                    "Refusing.", starts[1].location)
+        if oneshot and values.get("Restart") in ("always", "on-success"):
+            return ("Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot "
+                    "services. Refusing."), None
+        if oneshot and "RestartForceExitStatus" in values and self.version < _FORCE_EXIT_ALLOWED_VERSION:
+            return ("Service has RestartForceExitStatus= set, which isn't allowed for Type=oneshot services. "
+                    "Refusing."), None
+        if oneshot and values.get("ExitType") == "cgroup":
+            return ("Service has ExitType=cgroup set, which isn't allowed for Type=oneshot services. Refusing.",
+                    None)
+        if self.type() == "dbus" and "BusName" not in values:
+            return "Service is of type D-Bus but no D-Bus service name has been specified. Refusing.", None
+        if self.type() == "forking" and values.get("PrivatePIDs") == "yes":
+            return "Service of Type=forking does not support PrivatePIDs=yes. Refusing.", None
         return None
 
-    def apply(self, setting: Setting) -> None:
-        section, key = setting.section, setting.key
-        if section == "Unit":
-            if key == "SuccessAction":
-                self.values[key] = setting.value
-            return
-        if section != "Service":
-            return
-        if key.startswith("Exec") and key in _EXEC:
-            kept = self.commands.setdefault(key, [])
-            if not setting.value:
-                kept.clear()
-            else:
-                kept.extend(commands(setting, self.specifiers, self.version, self.problems))
-        elif (handler := _HANDLERS.get(key)) is not None:
-            handler(self, setting)
-        elif key in ("Restart", "BusName", "RemainAfterExit"):
-            self.values[key] = setting.value
+    def verify_contexts(self) -> str | None:
+        """unit_verify_contexts()."""
+        values = self.values
+        if (values.get("DynamicUser") == "yes" and values.get("WorkingDirectory") == "~"
+                and self.version >= _NO_DYNAMIC_HOME_VERSION):
+            return "WorkingDirectory=~ is not allowed under DynamicUser=yes. Refusing."
+        if values.get("PAMName") and values.get("KillMode", "control-group") not in ("control-group", "mixed"):
+            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'. Refusing."
+        return None
+
+    def built_in(self) -> dict[str, str]:
+        """build_environment(): what follows from User=, StateDirectory= and the like."""
+        found: dict[str, str] = {}
+        user, home, shell = self.account()
+        explicit = bool(self.values.get("User")) or self.values.get("DynamicUser") == "yes"
+        if user and (explicit or self.version >= USER_ALWAYS_SET_VERSION):
+            found["USER"] = user
+        login = self.values.get("SetLoginEnvironment")
+        if login == "yes" or (login is None and (explicit or bool(self.values.get("PAMName")))):
+            found.update({"HOME": home, "LOGNAME": user, "SHELL": shell})
+        elif self.values.get("WorkingDirectory") == "~" and self.version < USER_ALWAYS_SET_VERSION:
+            found["HOME"] = home
+        for key, (variable, prefix) in _DIRECTORIES.items():
+            if paths := self.directories.get(key):
+                found[variable] = ":".join(f"{prefix}/{path}" for path in sorted(paths, key=lambda p: p.split("/")))
+        if self.has_credentials:
+            found["CREDENTIALS_DIRECTORY"] = f"/run/credentials/{self.name}"
+        return found
+
+    def account(self) -> tuple[str, str, str]:
+        """Name, home and shell of the user it runs as; root's are fixed (synthesize_user_creds)."""
+        name = self.values.get("User", "root")
+        if name in ("root", "0"):
+            return "root", "/root", root_shell(self.tree)
+        try:
+            lines = self.tree.read("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
+        except (FileNotFoundError, Unreadable):
+            lines = []
+        for line in lines:
+            fields = line.split(":")
+            if len(fields) == 7 and name in (fields[0], fields[2]):
+                return fields[0], simplify(fields[5]), simplify(fields[6])
+        return name, "/", "/usr/sbin/nologin"
 
     def set_type(self, setting: Setting) -> None:
-        known = ("simple", "exec", "forking", "oneshot", "dbus", "notify", "idle")
-        if setting.value in known or (setting.value == "notify-reload" and self.version >= 253):
-            self.type = setting.value
+        """Type=."""
+        newer = ("notify-reload",) if self.version >= _NOTIFY_RELOAD_VERSION else ()
+        self.keep_choice(setting, ("simple", "exec", "forking", "oneshot", "dbus", "notify", "idle", *newer))
+
+    def set_restart(self, setting: Setting) -> None:
+        """Restart=."""
+        self.keep_choice(setting, (
+            "no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"))
+
+    def set_kill_mode(self, setting: Setting) -> None:
+        """KillMode=."""
+        self.keep_choice(setting, ("control-group", "process", "mixed", "none"))
+
+    def set_exit_type(self, setting: Setting) -> None:
+        """ExitType=."""
+        self.keep_choice(setting, ("main", "cgroup"))
+
+    def set_bus_name(self, setting: Setting) -> None:
+        """BusName=: a well-known name."""
+        if not setting.value:
+            self.values.pop("BusName", None)
+            return
+        expanded = self.expand(setting.value, setting.location, max_bytes=_BUS_NAME_MAX_BYTES)
+        if expanded is None:
+            return
+        if _BUS_NAME.fullmatch(expanded.text):
+            self.values["BusName"] = expanded.text
         else:
-            self.note(setting.location, f"Failed to parse service type, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, f"Invalid bus name, ignoring: {expanded.text}", "ignored")
+
+    def set_pam_name(self, setting: Setting) -> None:
+        """PAMName=."""
+        expanded = self.expand(setting.value, setting.location)
+        if expanded is not None:
+            self.values["PAMName"] = expanded.text
+
+    def set_force_exit_status(self, setting: Setting) -> None:
+        """RestartForceExitStatus=: only whether there is one."""
+        if not setting.value:
+            self.values.pop(setting.key, None)
+        elif any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
+            self.values[setting.key] = setting.value
+
+    def note_credentials(self, setting: Setting) -> None:
+        """LoadCredential= and its like: only whether there is one."""
+        self.has_credentials = bool(setting.value)
+
+    def add_directories(self, setting: Setting) -> None:
+        """RuntimeDirectory= and its like: relative paths, maybe with `:LINK`."""
+        kept = self.directories.setdefault(setting.key, [])
+        if not setting.value:
+            kept.clear()
+            return
+        for word in self.words(setting, unescape=False, said=f"Invalid syntax {setting.key}="):
+            path = simplify(word.text.partition(":")[0])
+            first = path.partition("/")[0]
+            if path and not path.startswith("/") and ".." not in path.split("/") and first != "private" \
+                    and path not in kept:
+                kept.append(path)
 
     def add_environment(self, setting: Setting) -> None:
+        """Environment=."""
         if not setting.value:
             self.environment.clear()
             return
         for word in self.words(setting, unescape=True, said="Invalid syntax"):
             name, equals, value = word.text.partition("=")
+            where = cast(Location, word.location)
             if not equals or not NAME.fullmatch(name) or not is_utf8(value):
-                assert word.location is not None
-                self.note(word.location, f"Invalid environment assignment, ignoring: {word.text}", "ignored")
+                self.note(where, f"Invalid environment assignment, ignoring: {word.text}", "ignored")
                 continue
-            where = word.location
-            verbatim = word.raw == word.text
-            if where is not None and verbatim:
-                where = where._replace(column=min(where.column + len(name) + 1, where.end_column))
-            self.environment.pop(name, None)
+            start = word.raw.find(value, len(name) + 1)
+            verbatim = start > 0 and where.end_column - where.column == len(word.raw)
+            if verbatim:
+                column = where.column + start
+                where = where._replace(column=column, end_column=column + len(value))
             self.environment[name] = Variable(value, where, word.certain, verbatim)
 
     def add_environment_file(self, setting: Setting) -> None:
+        """EnvironmentFile=: one path, nothing unquoted."""
         if not setting.value:
             self.environment_files.clear()
             return
-        expanded = self.expand(setting.value, setting.location)
+        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
         if expanded is None:
             return
-        optional = expanded[0].startswith("-")
-        path = expanded[0].removeprefix("-")
-        if not path.startswith("/"):
-            self.note(setting.location, f"EnvironmentFile= path is not absolute, ignoring: {path}", "ignored")
-        elif ".." in path.split("/"):
-            self.note(setting.location, f"EnvironmentFile= path is not normalized, ignoring: {path}", "ignored")
+        path = expanded.text.removeprefix("-")
+        if error := path_error(path):
+            self.note(setting.location, f"EnvironmentFile= {error}, ignoring: {path}", "ignored")
         else:
-            self.environment_files.append(EnvironmentFile(simplify(path), optional, setting.location))
+            self.environment_files.append(
+                EnvironmentFile(simplify(path), expanded.text.startswith("-"), setting.location))
 
     def add_pass_environment(self, setting: Setting) -> None:
+        """PassEnvironment=: names alone."""
         if not setting.value:
             self.pass_environment.clear()
             return
         for word in self.words(setting, unescape=False, said="Trailing garbage in PassEnvironment"):
             if NAME.fullmatch(word.text):
-                self.pass_environment.append(word)
-            elif word.location is not None:
-                self.note(word.location, f"Invalid environment name for PassEnvironment, ignoring: {word.text}",
-                          "ignored")
+                self.pass_environment.setdefault(word.text, word)
+            else:
+                self.note(cast(Location, word.location),
+                          f"Invalid environment name for PassEnvironment, ignoring: {word.text}", "ignored")
 
     def add_unset_environment(self, setting: Setting) -> None:
+        """UnsetEnvironment=: names, or assignments."""
         if not setting.value:
             self.unset_environment.clear()
             return
-        self.unset_environment += self.words(setting, unescape=True, said="Invalid syntax")
+        for word in self.words(setting, unescape=True, said="Trailing garbage in UnsetEnvironment"):
+            name, _, value = word.text.partition("=")
+            if NAME.fullmatch(name) and is_utf8(value):
+                self.unset_environment.setdefault(word.text, word)
+            else:
+                self.note(cast(Location, word.location),
+                          f"Invalid environment name or assignment UnsetEnvironment, ignoring: {word.text}", "ignored")
 
     def add_sockets(self, setting: Setting) -> None:
-        for word in self.words(setting, unescape=False, said="Trailing garbage in sockets"):
+        """Sockets=: they trigger this service, and are started with it."""
+        for word in self.unit_names(setting):
             if word.text.endswith(".socket"):
                 self.sockets.append(word)
-            elif word.location is not None:
-                self.note(word.location, f"Unit name {word.text} not a socket, ignoring.", "ignored")
+                self.dependencies.setdefault("Wants", []).append(word)
+            else:
+                self.note(cast(Location, word.location), f"Unit must be of type socket, ignoring: {word.text}",
+                          "ignored")
 
 
-_EXEC = frozenset((
-    "ExecStart", "ExecStartPre", "ExecStartPost", "ExecCondition", "ExecReload", "ExecReloadPost", "ExecStop",
-    "ExecStopPost",
-))
-_HANDLERS = {
-    "Type": _ServiceLoader.set_type,
+_CREDENTIALS_EXEC_VERSION = 257
+_FORCE_EXIT_ALLOWED_VERSION = 253
+_NO_DYNAMIC_HOME_VERSION = 253
+_BUS_NAME_MAX_BYTES = 255
+_BUS_NAME = re.compile(r"(?=.{1,255}\Z)[A-Za-z_-][A-Za-z0-9_-]*(\.[A-Za-z_-][A-Za-z0-9_-]*)+")
+_EXIT_STATUS = re.compile(r"[0-9]{1,3}|[A-Z_0-9]+")
+_DIRECTORIES = {
+    "RuntimeDirectory": ("RUNTIME_DIRECTORY", "/run"),
+    "StateDirectory": ("STATE_DIRECTORY", "/var/lib"),
+    "CacheDirectory": ("CACHE_DIRECTORY", "/var/cache"),
+    "LogsDirectory": ("LOGS_DIRECTORY", "/var/log"),
+    "ConfigurationDirectory": ("CONFIGURATION_DIRECTORY", "/etc"),
+}
+_ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
+    "BusName": _ServiceLoader.set_bus_name,
     "Environment": _ServiceLoader.add_environment,
     "EnvironmentFile": _ServiceLoader.add_environment_file,
+    "ExitType": _ServiceLoader.set_exit_type,
+    "KillMode": _ServiceLoader.set_kill_mode,
+    "ImportCredential": _ServiceLoader.note_credentials,
+    "LoadCredential": _ServiceLoader.note_credentials,
+    "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
+    "PAMName": _ServiceLoader.set_pam_name,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
-    "UnsetEnvironment": _ServiceLoader.add_unset_environment,
+    "PrivatePIDs": _ServiceLoader.keep_boolean,
+    "RemainAfterExit": _ServiceLoader.keep_boolean,
+    "Restart": _ServiceLoader.set_restart,
+    "RestartForceExitStatus": _ServiceLoader.set_force_exit_status,
+    "SetCredential": _ServiceLoader.note_credentials,
+    "SetCredentialEncrypted": _ServiceLoader.note_credentials,
+    "SetLoginEnvironment": _ServiceLoader.keep_boolean,
     "Sockets": _ServiceLoader.add_sockets,
-}
+    "Type": _ServiceLoader.set_type,
+    "UnsetEnvironment": _ServiceLoader.add_unset_environment,
+    **dict.fromkeys(_DIRECTORIES, _ServiceLoader.add_directories),
+})

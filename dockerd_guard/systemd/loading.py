@@ -1,0 +1,329 @@
+"""How a unit is loaded: its file, then its drop-ins, setting by setting.
+
+As unit_load_fragment and unit_load_dropin (src/core/load-fragment.c, load-dropin.c), with the
+settings that refuse a whole unit, of whatever type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from dockerd_guard.source import Location
+from dockerd_guard.systemd.exec import Command, commands
+from dockerd_guard.systemd.keys import KEYS
+from dockerd_guard.systemd.lookup import is_unit_name, unit_files
+from dockerd_guard.systemd.parse import byte_length, is_valid_user, parse_boolean, path_error
+from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, BadSpecifierError, Expanded, Specifiers
+from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Effect, Problem, Setting, settings
+from dockerd_guard.systemd.words import Word, WordError, extract_first_word
+from dockerd_guard.tree import Tree, Unreadable
+
+LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
+
+PATH_MAX_BYTES = 4095
+DEPENDENCIES = ("Requires", "Requisite", "BindsTo", "BindTo", "Wants", "Upholds")
+_DEPENDENCY_LINKS = {"Requires": ".requires", "Wants": ".wants", "Upholds": ".upholds"}
+_WORD = re.compile(f"[^{WHITESPACE}]+")
+
+
+class Unit(NamedTuple):
+    """What is common to all units: where it came from and whether systemd takes it.
+
+    `reason` says why not, `fragment` is the unit's own file, `dropins` are in the order applied,
+    `settings` every assignment in that order, `problems` all that systemd would warn about.
+    """
+
+    name: str
+    load_state: LoadState
+    reason: str | None = None
+    fragment: str | None = None
+    dropins: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+class Loader:
+    """Reads the files of one unit in order; a subclass says what the settings of its own section
+    mean, by `handlers` and `exec_keys`."""
+
+    section = ""
+    exec_keys: frozenset[str] = frozenset()
+    handlers: dict[str, Callable[[Loader, Setting], None]] = {}  # noqa: RUF012 -- constant, set by subclasses
+
+    def __init__(self, tree: Tree, name: str, version: int) -> None:
+        self.tree = tree
+        self.name = name
+        self.version = version
+        self.files = unit_files(tree, version)
+        self.problems: list[Problem] = list(self.files.problems)
+        self.settings: list[Setting] = []
+        self.specifiers = Specifiers(tree, version, name, "")
+        self.commands: dict[str, list[Command]] = {}
+        self.dependencies: dict[str, list[Word]] = {}
+        self.values: dict[str, str] = {}
+        """Values of enumerations, booleans and the like, as far as they are valid."""
+
+    def read(self) -> Unit:
+        """Find and read everything; what the unit as a whole is refused for comes after."""
+        fragment = self.files.fragment(self.name)
+        if fragment.path is None:
+            return Unit(self.name, "not-found", f"Unit {self.name} not found.", names=fragment.names)
+        base = fragment.path.rpartition("/")[2]
+        unit = Unit(self.name if "@" in base else base, "loaded", None, fragment.path, names=fragment.names)
+        if fragment.masked:
+            return unit._replace(load_state="masked", reason=f"Unit {unit.name} is masked.")
+        self.specifiers = Specifiers(self.tree, self.version, self.name, fragment.path)
+        try:
+            self.read_file(self.tree.read(fragment.path), fragment.path)
+        except FileNotFoundError:
+            return unit._replace(load_state="not-found", reason=f"Unit {unit.name} not found.", fragment=None)
+        except Unreadable as error:
+            self.note(Location(fragment.path), error.reason, "refused")
+            return unit._replace(load_state="error", reason=str(error))
+        except BadFileError as error:
+            self.note(error.location, error.text, "refused")
+            state: LoadState = "bad-setting" if error.fatal_setting else "error"
+            return unit._replace(load_state=state, reason=error.text)
+        # From here on the unit goes by the name of its file (merge_by_names).
+        self.specifiers = Specifiers(self.tree, self.version, unit.name, fragment.path)
+        for kind, suffix in _DEPENDENCY_LINKS.items():
+            for path in self.files.links_of(unit.name, suffix):
+                name = path.rpartition("/")[2]
+                self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
+        drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
+        for path in drop_ins:
+            self.read_drop_in(path)
+        return unit._replace(dropins=drop_ins)
+
+    def note(self, where: Location, text: str, effect: Effect) -> None:
+        """Keep a problem."""
+        self.problems.append(Problem(where, text, effect))
+
+    def read_drop_in(self, path: str) -> None:
+        """Read one drop-in: an error in it costs the rest of it, and nothing else."""
+        try:
+            self.read_file(self.tree.read(path), path)
+        except FileNotFoundError:
+            if not self.files.is_mask(path):
+                self.note(Location(path), f"'{path}' is not read: it is a link to nothing.", "file-ignored")
+        except Unreadable as error:
+            if not self.files.is_mask(path):
+                self.note(Location(path), f"'{path}' is not read: it {error.reason}.", "file-ignored")
+        except BadFileError as error:
+            self.note(error.location, error.text, "rest-dropped")
+
+    def read_file(self, data: bytes, path: str) -> None:
+        """Apply all of a file; raises BadFileError where systemd would stop."""
+        for setting in settings(data, path, ("Unit", self.section, "Install"), self.problems, self.version):
+            self.settings.append(setting)
+            self.apply(setting)
+
+    def apply(self, setting: Setting) -> None:
+        """Take a setting in."""
+        key = setting.key
+        if setting.section == self.section:
+            if key in self.exec_keys:
+                kept = self.commands.setdefault(key, [])
+                if setting.value:
+                    kept.extend(commands(setting, self.specifiers, self.version, self.problems))
+                else:
+                    kept.clear()
+                return
+            handler = self.handlers.get(key) or _REFUSING.get(key)
+        elif setting.section == "Unit":
+            if key in DEPENDENCIES:
+                self.dependencies.setdefault(key, []).extend(self.unit_names(setting))
+                return
+            handler = _set_success_action if key == "SuccessAction" else None
+        else:
+            handler = None
+        # A key that only newer versions know means nothing, whatever it does there.
+        since = KEYS.get(f"{setting.section}.{key}")
+        if since is None or self.version < since:
+            if not key.startswith("X-"):
+                self.note(setting.location, f"Unknown key '{key}' in section [{setting.section}], ignoring.", "ignored")
+        elif handler is not None:
+            handler(self, setting)
+
+    def expand(self, text: str, where: Location, *, max_bytes: int = 0, in_unit_name: bool = False) -> Expanded | None:
+        """Put specifiers in; None, and a problem, where one means nothing."""
+        try:
+            expanded = self.specifiers.expand(text, in_unit_name=in_unit_name)
+        except BadSpecifierError as error:
+            why = f"Invalid slot ({error})"
+        else:
+            if not max_bytes or byte_length(expanded.text) <= max_bytes:
+                return expanded
+            why = "File name too long"
+        self.note(where, f"Failed to resolve unit specifiers in '{text}', ignoring: {why}", "ignored")
+        return None
+
+    def words(self, setting: Setting, *, unescape: bool, said: str) -> Iterator[Word]:
+        """Split a list of words, specifiers expanded; an error ends it, what was read stays."""
+        position = 0
+        while True:
+            try:
+                raw = extract_first_word(setting.value, position, unescape=unescape)
+            except WordError as error:
+                self.note(setting.at(error.position - 1, error.position), f"{said}, ignoring: {setting.value}",
+                          "ignored")
+                return
+            if raw is None:
+                return
+            position = raw.next
+            where = setting.at(raw.start, raw.end)
+            expanded = self.expand(raw.text, where)
+            if expanded is not None:
+                yield Word(expanded.text, setting.value[raw.start:raw.end], where, expanded.certain)
+
+    def unit_names(self, setting: Setting) -> Iterator[Word]:
+        """Names of other units, between blanks, nothing unquoted (config_parse_unit_deps)."""
+        for found in _WORD.finditer(setting.value):
+            where = setting.at(found.start(), found.end())
+            expanded = self.expand(found[0], where, max_bytes=MAX_UNIT_NAME_BYTES, in_unit_name=True)
+            if expanded is None:
+                continue
+            if is_unit_name(expanded.text):
+                yield Word(expanded.text, found[0], where, expanded.certain)
+            else:
+                self.note(where, f"Failed to add dependency on {expanded.text}, ignoring: Invalid argument", "ignored")
+
+    def keep_choice(self, setting: Setting, choices: tuple[str, ...]) -> None:
+        """Keep a value that is one of these; anything else changes nothing."""
+        if setting.value in choices:
+            self.values[setting.key] = setting.value
+        else:
+            self.note(setting.location, f"Failed to parse {setting.key}= value, ignoring: {setting.value}", "ignored")
+
+    def keep_boolean(self, setting: Setting) -> None:
+        """Keep a boolean as `yes` or `no`."""
+        value = parse_boolean(setting.value)
+        if value is None:
+            self.note(setting.location, f"Failed to parse boolean value, ignoring: {setting.value}", "ignored")
+        else:
+            self.values[setting.key] = "yes" if value else "no"
+
+    def keep_user(self, setting: Setting) -> None:
+        """User= and its like: a name that cannot be one refuses the unit."""
+        if not setting.value:
+            self.values.pop(setting.key, None)
+            return
+        name = self.expand_or_refuse(setting, setting.value)
+        if not is_valid_user(name):
+            raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
+        self.values[setting.key] = name
+
+    def expand_or_refuse(self, setting: Setting, text: str) -> str:
+        """Put specifiers in; one that means nothing refuses the unit."""
+        try:
+            return self.specifiers.expand(text).text
+        except BadSpecifierError as error:
+            raise BadFileError(setting.location, f"Failed to resolve unit specifiers in '{text}': "
+                               f"Invalid slot ({error})", fatal_setting=True) from None
+
+
+def _set_success_action(loader: Loader, setting: Setting) -> None:
+    actions = ("none", "exit", "exit-force") + tuple(
+        action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
+        for suffix in ("", "-force", "-immediate"))
+    loader.keep_choice(setting, actions)
+
+
+def _check_groups(loader: Loader, setting: Setting) -> None:
+    for found in _WORD.finditer(setting.value):
+        name = loader.expand_or_refuse(setting, found[0])
+        if not is_valid_user(name):
+            raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
+
+
+def _check_dynamic_user(loader: Loader, setting: Setting) -> None:
+    if parse_boolean(setting.value) is None:
+        raise BadFileError(setting.location, f"Failed to parse boolean value: {setting.value}", fatal_setting=True)
+    loader.keep_boolean(setting)
+
+
+def _check_working_directory(loader: Loader, setting: Setting) -> None:
+    missing_ok = setting.value.startswith("-")
+    path = setting.value.removeprefix("-")
+    if path not in ("", "~"):
+        try:
+            path = loader.expand_or_refuse(setting, path)
+            if error := path_error(path):
+                raise BadFileError(setting.location, f"WorkingDirectory= {error}: {path}", fatal_setting=True)
+        except BadFileError as error:
+            if not missing_ok:
+                raise
+            loader.note(error.location, f"{error.text}, ignoring", "ignored")
+            return
+    loader.values["WorkingDirectory"] = path
+
+
+def _check_root(loader: Loader, setting: Setting) -> None:
+    if setting.value:
+        path = loader.expand_or_refuse(setting, setting.value)
+        if error := path_error(path):
+            raise BadFileError(setting.location, f"{setting.key}= {error}: {path}", fatal_setting=True)
+
+
+def _check_label(loader: Loader, setting: Setting) -> None:
+    if setting.value and not setting.value.startswith("-"):
+        loader.expand_or_refuse(setting, setting.value)
+
+
+_PARTITIONS = frozenset((
+    "root", "usr", "home", "srv", "esp", "xbootldr", "swap", "root-verity", "usr-verity", "root-verity-sig",
+    "usr-verity-sig", "tmp", "var",
+))
+_PARTITION_FLAGS = frozenset((
+    "verity", "signed", "encrypted", "unprotected", "unused", "absent", "open", "ignore", "read-only-on",
+    "read-only-off", "growfs-on", "growfs-off",
+))
+
+
+def _check_image_policy(_: Loader, setting: Setting) -> None:
+    """image_policy_from_string(): here an error refuses the unit, with another errno."""
+    if setting.value in ("", "-", "*", "~"):
+        return
+    seen: set[str] = set()
+    for rule in setting.value.split(":"):
+        partition, equals, flags = (part.strip(WHITESPACE) for part in rule.partition("="))
+        known = (partition in _PARTITIONS or not partition) and partition not in seen
+        seen.add(partition)
+        if not equals or not known or (
+            flags not in ("", "-") and {flag.strip(WHITESPACE) for flag in flags.split("+")} - _PARTITION_FLAGS
+        ):
+            raise BadFileError(setting.location, f"Failed to parse image policy, refusing: {setting.value}")
+
+
+def _check_pid_file(loader: Loader, setting: Setting) -> None:
+    expanded = loader.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
+    if not setting.value or expanded is None:
+        return
+    path = expanded.text if expanded.text.startswith("/") else f"/run/{expanded.text}"
+    if error := path_error(path, below_api=loader.version < 256):
+        raise BadFileError(setting.location, f"PIDFile= {error}, ignoring: {path}")
+
+
+_REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
+    "AppArmorProfile": _check_label,
+    "DynamicUser": _check_dynamic_user,
+    "ExtensionImagePolicy": _check_image_policy,
+    "Group": Loader.keep_user,
+    "MountImagePolicy": _check_image_policy,
+    "PIDFile": _check_pid_file,
+    "RootDirectory": _check_root,
+    "RootImage": _check_root,
+    "RootImagePolicy": _check_image_policy,
+    "RootMStack": _check_root,
+    "RootVerity": _check_root,
+    "SELinuxContext": _check_label,
+    "SmackProcessLabel": _check_label,
+    "SupplementaryGroups": _check_groups,
+    "User": Loader.keep_user,
+    "WorkingDirectory": _check_working_directory,
+}
+"""Settings whose errors refuse the unit: found by giving every key of 252, 257 and 262 odd values."""
+
