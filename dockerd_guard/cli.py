@@ -368,8 +368,8 @@ VERBS: tuple[Verb, ...] = (
          "What is wrong with where the Docker API listens. Without a policy, only the rules that need none "
          "apply."),
     Verb("diff", "what would be changed, and what that costs", diff, _diff_options,
-         "The changes that would make this host comply with its policy, as a unified diff; and what they cost: "
-         "nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is something "
+         "The changes that would make this host comply with its policy, as a unified diff; and what they "
+         "cost: nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is something "
          "to change."),
     Verb("fix", "change it, once", fix, _fix_options,
          "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "

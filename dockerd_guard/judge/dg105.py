@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockerd_guard.bindings import Tls
-from dockerd_guard.dockerd.flags import FALSE, Flag
+from dockerd_guard.dockerd.tls import Note
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.places import (
     STRENGTH,
@@ -68,7 +68,8 @@ def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
     """Options that read as protection and are none (moby's daemon.go, newAPIServerTLSConfig)."""
     daemon = seen.configured.daemon
     given = {flag.name: flag for flag in daemon.flags}
-    keys = {key.name: key.location for key in daemon.keys}
+    keys = {key.name: key.location for key in daemon.keys if key.inside is None}
+    variable = seen.configured.environment.variables.get("DOCKER_TLS_VERIFY")
 
     def where(*names: str) -> Location | None:
         for name in names:
@@ -78,27 +79,20 @@ def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
                 return keys[name]
         return command_location(seen)
 
-    if daemon.tls.mode is Tls.SERVER:
-        if _is_false(given.get("tlsverify")):
-            yield where("tlsverify"), f"--tlsverify=false does not turn TLS off: {_SERVER_ONLY}"
-        elif "tlsverify" in keys:
-            yield where("tlsverify"), f"tlsverify: false does not turn TLS off: {_SERVER_ONLY}"
-        else:
-            version = seen.configured.dockerd_version
-            yield where("tls"), f"tls alone is not enough for dockerd {version}: {_SERVER_ONLY}"
-    elif daemon.tls.mode is Tls.MUTUAL and not daemon.tls.ca:
-        yield where("tlsverify", "tls"), _ANY_AUTHORITY
-    elif daemon.tls.mode is Tls.NONE:
-        files = [name for name in _FILES if name in given or name in keys]
-        if files and not _is_false(given.get("tls")):
+    for note in daemon.tls.notes:
+        if note is Note.VERIFY_OFF:
+            yield where("tlsverify"), f"tlsverify=false does not turn TLS off: {_SERVER_ONLY}"
+        elif note is Note.NO_CA:
+            yield where("tlsverify", "tls"), _ANY_AUTHORITY
+        elif note is Note.CERTIFICATES_ALONE:
+            files = [name for name in _FILES if name in given or name in keys]
             yield where(*files), f"{' and '.join(files)} without tlsverify have no effect: {_PLAIN}"
-        variable = seen.configured.environment.variables.get("DOCKER_TLS_VERIFY")
-        if variable is not None and variable.value:
+        elif note is Note.ENVIRONMENT_IGNORED and daemon.tls.mode is Tls.NONE:
+            location = variable.location if variable is not None else None
             yield (
-                variable.location or command_location(seen),
+                location or command_location(seen),
                 f"DOCKER_TLS_VERIFY turns on TLS for the client, not for dockerd: {_PLAIN}",
             )
-
-
-def _is_false(flag: Flag | None) -> bool:
-    return flag is not None and flag.value in FALSE
+    if daemon.tls.mode is Tls.SERVER and Note.VERIFY_OFF not in daemon.tls.notes:
+        version = seen.configured.dockerd_version
+        yield where("tls"), f"tls alone is not enough for dockerd {version}: {_SERVER_ONLY}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from dockerd_guard.bindings import Via
-from dockerd_guard.dockerd.hosts import BLANKS, HostEntry, InvalidHost, parse_host, why_not_listenable
+from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, parse_host, why_not_listenable
 from dockerd_guard.judge.finding import Finding, Fix
 from dockerd_guard.judge.places import argument_location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
@@ -19,7 +19,7 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
     """The hosts that this dockerd refuses, each with its words."""
     version = seen.configured.dockerd_version
     for entry in seen.configured.daemon.hosts:
-        value = entry.raw.strip(BLANKS)
+        value = entry.raw.strip()
         if entry.via is Via.DEFAULT or not value:
             continue
         try:
@@ -52,7 +52,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 def _surprise(entry: HostEntry) -> str | None:
     """What the value looks like and is not (moby's opts/hosts.go, parseDaemonHost)."""
-    raw, address = entry.raw.strip(BLANKS), entry.address
+    raw, address = entry.raw.strip(), entry.address
     if entry.via is Via.DEFAULT or not raw:
         return None
     scheme, slashes, rest = raw.partition("://")

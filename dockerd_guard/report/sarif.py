@@ -70,9 +70,10 @@ def _result(finding: Finding, rule: int, run: Run) -> dict[str, Any]:
 
 
 def _place(location: Location, run: Run) -> dict[str, Any]:
-    path = quote(os.fsencode(location.file))
-    artifact = {"uri": f"file://{path}"} if location.file in run.outside else {
-        "uri": path.lstrip("/"), "uriBaseId": "ROOT"}
+    if location.file in run.outside:
+        artifact = {"uri": "file://" + quote(os.fsencode(os.path.abspath(location.file)))}
+    else:
+        artifact = {"uri": quote(os.fsencode(location.file.lstrip("/"))), "uriBaseId": "ROOT"}
     return {
         "artifactLocation": artifact,
         "region": {

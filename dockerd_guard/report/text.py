@@ -199,15 +199,16 @@ def _cells(line: str) -> list[_Cell]:
     if line.isascii() and line.isprintable():
         return [(char, 1) for char in line]
     cells: list[_Cell] = []
+    bare = False  # whether the last cell is a letter that an accent may go on
     for char in line:
+        before, bare = bare, not unicodedata.combining(char) and char.isprintable() and char != " "
         if " " <= char <= "~":
             cells.append((char, 1))
         elif char == "\t":
             cells.append((" " * TAB_CELLS, TAB_CELLS))
         elif unicodedata.combining(char):
             # One accent belongs to its letter; piles of them reach into the lines around.
-            alone = not cells or cells[-1][1] == 0 or not cells[-1][0].strip()
-            cells.append(("\N{REPLACEMENT CHARACTER}", 1) if alone else (char, 0))
+            cells.append((char, 0) if before else ("\N{REPLACEMENT CHARACTER}", 1))
         elif not char.isprintable() and not char.isspace():
             cells.append(("\N{REPLACEMENT CHARACTER}", 1))
         elif char.isspace():
