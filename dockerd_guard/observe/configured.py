@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import Environment, resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand
 from dockerd_guard.systemd.lookup import unit_files
-from dockerd_guard.systemd.sockets import sockets_for
+from dockerd_guard.systemd.sockets import load_socket, sockets_for
 from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
 from dockerd_guard.systemd.units import detect_version, load_service
 
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.systemd.exec import Command
     from dockerd_guard.systemd.sockets import Socket
     from dockerd_guard.systemd.units import Service
     from dockerd_guard.tree import Tree
@@ -47,6 +49,8 @@ def observe_configured(
     environment = resolve_environment(service, tree, systemd)
     arguments, daemon = daemon_of(service, environment, tree, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets)
+    if layer.refused_by != "systemd" and (reason := _unmet(tree, service, sockets, systemd)):
+        layer = layer._replace(starts=False, refused_by="systemd", reason=reason)
     if service.unit.load_state == "bad-setting":
         layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd, systemd)))
     return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
@@ -69,11 +73,22 @@ def daemon_unit(tree: Tree, systemd: int) -> str:
 def daemon_of(
     service: Service, environment: Environment, tree: Tree, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
-    """What execve(2) gets for the last ExecStart=, and what dockerd makes of it."""
-    arguments = expand(service.exec_start[-1], environment) if service.exec_start else ()
+    """What execve(2) gets for the main command, and what dockerd makes of it."""
+    command = main_command(service)
+    arguments = expand(command, environment) if command is not None else ()
     daemon = resolve_daemon(tuple(argument.text for argument in arguments), values(environment),
                             tree.read, version)
     return arguments, daemon
+
+
+def main_command(service: Service) -> Command | None:
+    """The ExecStart= that counts: of several (Type=oneshot) the first that is a dockerd, which does not
+    end, so that those behind it are never run."""
+    for command in service.exec_start[:-1] if service.type == "oneshot" else ():
+        program = program_of(tuple(word.text for word in command.argv), {}, None)
+        if program.certain and program.reason is None:
+            return command
+    return service.exec_start[-1] if service.exec_start else None
 
 
 def values(environment: Environment) -> Mapping[str, str]:
@@ -94,8 +109,8 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "systemd", environment.failure
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
-    elif _wants_sockets(daemon) and not tuple(passed_by(sockets)):
-        refused_by, reason = "dockerd", NO_SOCKETS
+    elif wrong := _wrong_descriptor(daemon, len(tuple(passed_by(sockets)))):
+        refused_by, reason = "dockerd", wrong
     elif not daemon.certain:
         reason = daemon.reason or "what the wrapper runs cannot be told from the files"
     return Layer(name, refused_by is None, refused_by, reason,
@@ -107,7 +122,8 @@ def bindings_of(
     daemon: Daemon, arguments: tuple[Argument, ...], sockets: tuple[Socket, ...], service: Service
 ) -> Iterator[Binding]:
     """Where each host stands for a place, or for the places that systemd passes on."""
-    whole = service.exec_start[-1].location if service.exec_start else None
+    command = main_command(service)
+    whole = command.location if command is not None else None
     for host in daemon.hosts:
         if host.via is Via.FLAG and host.argument is not None and host.argument < len(arguments):
             source = _narrowed(arguments[host.argument], host.offset, len(host.raw))
@@ -147,8 +163,45 @@ def _tls(address: str, daemon: Daemon) -> Tls:
     return daemon.tls.mode if address.startswith("tcp://") else Tls.NONE
 
 
-def _wants_sockets(daemon: Daemon) -> bool:
-    return any(host.address.startswith("fd://") for host in daemon.hosts)
+def _unmet(tree: Tree, service: Service, sockets: tuple[Socket, ...], systemd: int) -> str | None:
+    """Why systemd does not start a service whose Requires= names a socket unit that it cannot start, or
+    any unit that is masked. Others that are missing may only be missing from an image: they do not count."""
+    states = {name: socket.unit.load_state for socket in sockets for name in socket.unit.names}
+    files = unit_files(tree, systemd)
+    for word in service.requires:
+        name = word.text
+        if name not in states:
+            if files.fragment(name).masked:
+                states[name] = "masked"
+            elif name.endswith(".socket"):
+                states[name] = load_socket(tree, name, systemd).unit.load_state
+        if (said := _UNMET.get(states.get(name, "loaded"))) is not None:
+            return f"Failed to start {service.unit.name}: Unit {name} {said}."
+    return None
+
+
+_UNMET = {"masked": "is masked", "not-found": "not found", "bad-setting": "has a bad unit file setting",
+          "error": "failed to load properly"}
+
+
+def _wrong_descriptor(daemon: Daemon, passed: int) -> str | None:
+    """Why dockerd refuses what fd:// says of the sockets it is passed (moby listeners_linux.go, listenFD)."""
+    asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
+    if not asked:
+        return None
+    if not passed:
+        return NO_SOCKETS
+    for number in asked:
+        if number in ("", "*"):
+            continue
+        if not re.fullmatch(r"[+-]?[0-9]+", number, re.ASCII):
+            return f"failed to load listeners: failed to parse systemd fd address: should be a number: {number}"
+        if int(number) - FIRST_PASSED_FD >= passed:
+            return "failed to load listeners: too few socket activated files passed in by systemd"
+        if int(number) < FIRST_PASSED_FD:
+            return f"panic: runtime error: index out of range [{int(number) - FIRST_PASSED_FD}]"
+    # The first look takes LISTEN_FDS out of the environment (go-systemd activation.Files).
+    return NO_SOCKETS if len(asked) > 1 else None
 
 
 def _chosen(
