@@ -369,8 +369,8 @@ VERBS: tuple[Verb, ...] = (
          "apply."),
     Verb("diff", "what would be changed, and what that costs", diff, _diff_options,
          "The changes that would make this host comply with its policy, as a unified diff; and what they "
-         "cost: nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is something "
-         "to change."),
+         "cost: nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is "
+         "something to change."),
     Verb("fix", "change it, once", fix, _fix_options,
          "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "
          "allows now: writes, reloads, restarts, looks whether every declared socket answers and no other "

@@ -18,7 +18,9 @@ TITLE = "a host dockerd cannot parse, or parses as something else than it looks 
 def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
     """The hosts that this dockerd refuses, each with its words."""
     version = seen.configured.dockerd_version
-    for entry in seen.configured.daemon.hosts:
+    daemon = seen.configured.daemon
+    yield from _refused_flag(seen, daemon.reason or "")
+    for entry in daemon.hosts:
         value = entry.raw.strip()
         if entry.via is Via.DEFAULT or not value:
             continue
@@ -30,10 +32,23 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
             yield entry, why
 
 
+def _refused_flag(seen: Observation, reason: str) -> Iterator[tuple[HostEntry, str]]:
+    """A -H that dockerd refuses already while it reads its flags; it takes none after it."""
+    refused = re.match(r'invalid argument "(.*)" for "-H, --host" flag: (.*)', reason, re.DOTALL)
+    if refused is None:
+        return
+    given = {entry.argument for entry in seen.configured.daemon.hosts}
+    for index, argument in enumerate(seen.configured.arguments):
+        if index not in given and argument.text.endswith(refused[1]):
+            offset = len(argument.text) - len(refused[1])
+            yield HostEntry(refused[1], refused[1], Via.FLAG, index, offset), refused[2]
+            return
+
+
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """One finding for each host that is refused or surprises."""
     refused = {entry: f"dockerd will not start: {why}" for entry, why in refusals(seen)}
-    for entry in seen.configured.daemon.hosts:
+    for entry in dict.fromkeys((*refused, *seen.configured.daemon.hosts)):
         message = refused.get(entry) or _surprise(entry)
         if message is None:
             continue

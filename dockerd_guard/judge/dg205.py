@@ -19,8 +19,12 @@ TITLE = "dockerd will refuse its arguments or its daemon.json"
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """One finding where dockerd refuses for a reason that has no rule of its own."""
     configured = seen.configured
-    reason = configured.daemon.reason
-    if configured.daemon.starts or reason is None or configured.service.unit.load_state != "loaded":
+    daemon = configured.daemon
+    if daemon.starts and daemon.config_error is not None:
+        message = f"{daemon.config_file} cannot be read, so what it says is not known: {daemon.config_error}"
+        yield Finding("DG205", "warning", message, CONFIGURED, Location(daemon.config_file))
+    reason = daemon.reason
+    if daemon.starts or reason is None or configured.service.unit.load_state != "loaded":
         return
     if is_conflict(seen) or is_without_sockets(seen) or any(refusals(seen)):
         return

@@ -16,7 +16,14 @@ def judge(seen: Observation, policy: Policy | None, today: date | None = None) -
     findings = [finding for rule in RULES for finding in rule.check(seen, policy)]
     if policy is not None and policy.waive:
         findings = list(dg501.apply(findings, policy, TITLES, today or date.today()))
-    return tuple(sorted(findings, key=_order))
+    return tuple(sorted(map(_placed, findings), key=_order))
+
+
+def _placed(finding: Finding) -> Finding:
+    """What systemd has in memory stands in no line: there, a location says so by line 0."""
+    if finding.location is not None and finding.location.line == 0:
+        return finding._replace(location=None)
+    return finding
 
 
 def _order(finding: Finding) -> tuple[str, int, int, str, str]:

@@ -1,0 +1,309 @@
+"""The command line: answers, exit codes, and what it does with hosts that are no hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockerd_guard import cli
+from dockerd_guard.judge.rules import TITLES
+from tests.unit.test_judge import OVERRIDE, SERVICE, Host
+
+REPOSITORY = Path(__file__).parents[2]
+OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    before = os.umask(0o022)
+    (tmp_path / "host").mkdir()
+    yield Host(tmp_path / "host")
+    os.umask(before)
+
+
+class Said:
+    """What a call of the command line came to."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    def call(*words: object) -> Said:
+        code = cli.main([str(word) for word in words])
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+Call = Callable[..., Said]
+
+
+# -- contracts ------------------------------------------------------------------------------------
+
+
+def test_sockets_as_json(host: Host, call: Call) -> None:
+    host.start(OPEN)
+    assert call("sockets", "--root", host.root, "--format", "json", "--docker-version", "20.10.24").json == {
+        "schema": 1, "dockerd_version": "20.10.24",
+        "layers": {
+            "configured": {
+                "starts": True, "refused_by": None, "reason": None,
+                "argv": ["/usr/bin/dockerd", "-H", "fd://", "-H", "tcp://0.0.0.0:2375"],
+                "hosts": ["fd://", "tcp://0.0.0.0:2375"],
+                "bindings": [
+                    {"address": "unix:///run/docker.sock", "scope": "unix", "tls": "none",
+                     "via": "socket-unit",
+                     "file": "/usr/lib/systemd/system/docker.socket", "line": 2, "column": 1},
+                    {"address": "tcp://0.0.0.0:2375", "scope": "wildcard", "tls": "none", "via": "flag",
+                     "file": OVERRIDE, "line": 3, "column": 40},
+                ]},
+            "loaded": None, "running": None, "listening": None},
+    }
+
+
+def test_sockets_that_do_not_start(host: Host, call: Call) -> None:
+    host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
+    layer = call("sockets", "--root", host.root, "--format", "json").json["layers"]["configured"]
+    assert (layer["starts"], layer["refused_by"], layer["hosts"]) == (
+        False, "dockerd", ["fd://", "tcp://10.0.0.5:2375"])
+    assert "both as a flag and in the configuration file" in layer["reason"]
+
+
+def test_lint_as_json(host: Host, call: Call) -> None:
+    host.start(OPEN)
+    host.put("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [fd://]\n")
+    said = call("lint", "--root", host.root, "--format", "json")
+    assert said.code == 1
+    first = said.json["findings"][0]
+    assert "tcp://0.0.0.0:2375" in first.pop("message")
+    assert said.json["schema"] == 1
+    assert first == {"code": "DG101", "severity": "error", "layer": "configured", "file": OVERRIDE,
+                     "line": 3, "column": 40, "end_column": 58, "fix": "safe"}
+
+
+def test_sockets_as_a_table(host: Host, call: Call) -> None:
+    host.start(f"{OPEN} --tlsverify --tlscert=/c --tlskey=/k --tlscacert=/ca")
+    lines = call("sockets", "--root", host.root).out.split("\n")
+    assert lines[0].startswith("configured (systemd ")
+    assert lines[1:] == [
+        "  unix:///run/docker.sock  unix      -           socket-unit  "
+        "/usr/lib/systemd/system/docker.socket:2",
+        f"  tcp://0.0.0.0:2375       wildcard  tls mutual  flag         {OVERRIDE}:3",
+        "",
+    ]
+
+
+def test_lint_as_text(host: Host, call: Call) -> None:
+    host.start(OPEN)
+    said = call("lint", "--root", host.root)
+    lines = said.out.split("\n")
+    assert lines[0].startswith(f"{OVERRIDE}:3:40: error: tcp://0.0.0.0:2375 (by -H) gives the Docker API")
+    assert lines[0].endswith("[DG103]")
+    assert lines[1:] == [
+        " 3 | ExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375",
+        "   | " + " " * 39 + "^~~~~~~~~~~~~~~~~~",
+        "1 error", ""]
+    assert said.err == ("dockerd-guard: no policy at /etc/dockerd-guard/config.yaml: only the rules that need "
+                        "none apply\n")
+
+
+def test_nothing_wrong(host: Host, call: Call) -> None:
+    said = call("lint", "--root", host.root)
+    assert (said.code, said.out) == (0, "nothing wrong\n")
+
+
+# -- several roots --------------------------------------------------------------------------------
+
+
+def test_several_roots_give_a_line_each(host: Host, tmp_path: Path, call: Call) -> None:
+    open_host = tmp_path / "open"
+    open_host.mkdir()
+    Host(open_host).start(OPEN)
+    gone = tmp_path / "gone"
+    said = call("lint", "--format", "json", "--root", host.root, "--root", open_host, "--root", gone)
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert said.code == 2
+    assert [line["root"] for line in lines] == [str(host.root), str(open_host), str(gone)]
+    assert [len(line.get("findings", ())) for line in lines] == [0, 1, 0]
+    assert lines[2]["error"].endswith("No such file or directory")
+    assert call("lint", "--format", "json", "--root", host.root, "--root", open_host).code == 1
+
+
+def test_several_roots_as_text_and_sarif(host: Host, call: Call) -> None:
+    assert call("sockets", "--root", host.root, "--root", host.root).out.count(f"{host.root}:\n") == 2
+    assert len(call("lint", "--format", "sarif", "--root", host.root, "--root", host.root).json["runs"]) == 2
+
+
+# -- the policy -----------------------------------------------------------------------------------
+
+
+def test_a_given_policy_comes_before_the_roots_own(host: Host, tmp_path: Path, call: Call) -> None:
+    host.put("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [unix:///run/other.sock]\n")
+    given = tmp_path / "policy.yaml"
+    given.write_text("version: 1\nsockets:\n  - fd://\n  - tcp://127.0.0.1:2376\n")
+    said = call("lint", "--root", host.root, "--policy", given)
+    assert said.code == 1
+    assert said.out.split("\n")[:3] == [
+        f"{given}:4:5: error: tcp://127.0.0.1:2376 is declared, but the files on disk do not make the Docker "
+        "API listen there [DG102]",
+        " 4 |   - tcp://127.0.0.1:2376",
+        "   |     ^~~~~~~~~~~~~~~~~~~~"]
+
+
+@pytest.mark.parametrize("text", ["version: 1\nsokets: [fd://]\n", None])
+def test_a_bad_policy_is_no_answer(host: Host, tmp_path: Path, call: Call, text: str | None) -> None:
+    given = tmp_path / "policy.yaml"
+    if text is not None:
+        given.write_text(text)
+    said = call("lint", "--root", host.root, "--policy", given)
+    assert (said.code, said.out) == (2, "")
+    assert f"dockerd-guard: {given}:" in said.err
+
+
+# -- usage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [
+    [], ["nonsense"], ["lint", "--no-such"], ["lint", "--format", "xml"], ["sockets", "--format", "sarif"],
+    ["lint", "--docker-version", "new"], ["lint", "--roo", "/"], ["explain", "DG999"],
+])
+def test_bad_usage_is_no_answer(words: list[str]) -> None:
+    try:
+        assert cli.main(words) == 2
+    except SystemExit as left:
+        assert left.code == 2
+
+
+@pytest.mark.parametrize("words", [["--help"], ["lint", "--help"], ["--version"]])
+def test_help_is_an_answer(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    assert left.value.code == 0
+    assert "dockerd-guard" in capsys.readouterr().out
+
+
+def test_explain(call: Call) -> None:
+    assert call("explain").out.split("\n")[0] == f"DG101  {TITLES['DG101']}"
+    assert call("explain", "dg103").out.startswith("# DG103: TCP without client authentication\n")
+    assert call("explain", "DG103", "DG104").out.count("## Why\n") == 2
+
+
+# -- trouble --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "make"), [
+    (SERVICE, os.mkfifo),
+    (SERVICE, lambda path: path.symlink_to("/nowhere")),
+    (SERVICE, Path.mkdir),
+    (SERVICE, lambda path: path.write_bytes(bytes(range(256)) * 64)),
+    (SERVICE, lambda path: path.write_bytes(b"[Service]\nExecStart=/" + b"x" * 2**21)),
+    (SERVICE, lambda path: path.write_bytes(b"[Service]\nExecStart=/x\0\n\xff\n")),
+    (OVERRIDE, os.mkfifo),
+    (OVERRIDE, lambda path: path.symlink_to("loop")),
+    (OVERRIDE, Path.mkdir),
+    (OVERRIDE, lambda path: path.write_bytes(b"\xff\xfe\0")),
+    ("/etc/docker/daemon.json", os.mkfifo),
+    ("/etc/docker/daemon.json", Path.mkdir),
+    ("/etc/docker/daemon.json", lambda path: path.write_bytes(b"[" * 100_000)),
+    ("/etc/docker/daemon.json", lambda path: path.write_bytes(b'{"hosts": ["\x1b[2J\xff"]}')),
+    ("/etc/default/docker", lambda path: path.write_bytes(b"DOCKER_OPTS='-H\n" * 10_000)),
+])
+@pytest.mark.parametrize("words", [["lint"], ["sockets"], ["lint", "--format", "json"]], ids="-".join)
+def test_a_file_that_is_no_text(
+    host: Host, call: Call, path: str, make: Callable[[Path], object], words: list[str]
+) -> None:
+    """A finding or an error with its name; no hang, no traceback, nothing for a terminal to obey."""
+    target = host.root / path[1:]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    make(target)
+    said = call(*words, "--root", host.root)
+    assert "Traceback" not in said.err
+    assert "\x1b" not in said.out + said.err
+    assert said.code in (0, 1, 2)
+    if words != ["sockets"] and not path.startswith("/etc/default"):
+        assert path.rpartition("/")[2] in said.out + said.err
+
+
+def test_no_docker_is_said(tmp_path: Path, call: Call) -> None:
+    said = call("lint", "--root", tmp_path)
+    assert (said.code, said.out) == (0, "nothing wrong\n")
+    assert f"Unit docker.service not found. (below {tmp_path})" in said.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_no_answer_here(host: Host, call: Call) -> None:
+    host.put(OVERRIDE, "", 0)
+    said = call("lint", "--root", host.root)
+    assert (said.code, said.out) == (2, "")
+    assert OVERRIDE in said.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become another user")
+def test_an_unreadable_file_is_no_answer(host: Host, call: Call) -> None:
+    """The same, as nobody."""
+    host.start("-H fd://")
+    assert call("lint", "--root", host.root).code == 0
+    (host.root / OVERRIDE[1:]).chmod(0o600)
+    for directory in (host.root, *host.root.parents):
+        if directory.stat().st_mode & 0o011 != 0o011:
+            directory.chmod(directory.stat().st_mode & 0o7777 | 0o011)
+    os.seteuid(65534)
+    try:
+        said = call("lint", "--root", host.root)
+    finally:
+        os.seteuid(0)
+    assert (said.code, said.out) == (2, "")
+    assert f"dockerd-guard: {OVERRIDE}: cannot be read: Permission denied" in said.err
+
+
+def run(*words: object, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "dockerd_guard", *map(str, words)], cwd=REPOSITORY,
+                          timeout=60, capture_output=True, check=False, **settings)
+
+
+def test_a_reader_that_leaves(host: Host) -> None:
+    """As `| head -1`: no traceback, nothing on standard error."""
+    roots = [word for _ in range(50) for word in ("--root", str(host.root))]
+    pipe_out, pipe_in = os.pipe()
+    os.close(pipe_out)
+    done = subprocess.run([sys.executable, "-m", "dockerd_guard", "sockets", *roots], cwd=REPOSITORY,
+                          stdout=pipe_in, stderr=subprocess.PIPE, check=False)
+    os.close(pipe_in)
+    assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr
+
+
+def test_a_terminal_that_knows_no_unicode(host: Host) -> None:
+    host.start("-H fd:// -H tcp://0.0.0.0:2375 --label=größe")
+    done = run("lint", "--root", host.root, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert done.returncode == 1, done.stderr
+    assert rb"--label=gr\xf6\xdfe" in done.stdout
+
+
+def test_ten_thousand_drop_ins(host: Host, call: Call) -> None:
+    for number in range(10_000):
+        host.put(f"/etc/systemd/system/docker.service.d/{number:05}.conf", "[Service]\nEnvironment=A=B\n")
+    assert call("lint", "--root", host.root).code == 0
+
+
+def test_the_linter_needs_nothing_but_yaml(host: Host) -> None:
+    """Neither pystemd nor structlog nor watchdog is imported by lint and sockets."""
+    program = ("import sys; from dockerd_guard.cli import main; main(sys.argv[1:]); "
+               "print(*{'pystemd', 'structlog', 'watchdog', 'ssl', 'subprocess'} & sys.modules.keys())")
+    for verb in ("lint", "sockets"):
+        done = subprocess.run([sys.executable, "-c", program, verb, "--root", host.root], cwd=REPOSITORY,
+                              capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("\n\n"), done.stdout
