@@ -13,7 +13,7 @@ BUILD_PACKAGES = ("debhelper", "dh-python", "dpkg-dev", "python3-all", "python3-
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES_WANTED = 4096
-"""All machines share root's, and each systemd takes some twenty; with the usual 128 the fifth does not boot."""
+"""All machines share root's and each takes some twenty: with the usual 128 the fifth does not boot."""
 
 INSTEAD = """\
 What to do instead: take a Debian 12 machine (a virtual machine will do), become root there, and run
