@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dockerd_guard.dockerd.flags import Flag
 from dockerd_guard.dockerd.gojson import InvalidJson, Lines, Node, after, scan
-from dockerd_guard.dockerd.hosts import BLANKS
+from dockerd_guard.dockerd.gotext import BLANKS
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.dockerd.values import TRUE, is_addr, is_ip, is_prefix, size
 from dockerd_guard.dockerd.version import NEWEST, Version
@@ -53,13 +53,15 @@ class Text(NamedTuple):
 class File(NamedTuple):
     """What dockerd takes from the file.
 
-    `error` is why dockerd refuses it, `unreadable` why nothing can be said of it. `flat` has every
-    key dockerd checks for conflicts, `values` those that it decodes, the last of each.
+    `error` is why dockerd refuses it as a whole, `mismatch` why a value of it, `unreadable` why nothing
+    can be said of it. `flat` has every key dockerd checks for conflicts, `values` those that it
+    decodes, the last of each.
     """
 
     path: str
     missing: bool = False
     error: str | None = None
+    mismatch: str | None = None
     unreadable: str | None = None
     keys: tuple[Key, ...] = ()
     flat: dict[str, Key] = {}  # noqa: RUF012
@@ -164,6 +166,7 @@ def _file(path: str, root: Node, place: _Place, version: Version | None) -> File
     flat: dict[str, Key] = {}
     values: dict[str, Key] = {}
     last: dict[str, Key] = {}
+    hosts: list[Text] = []
     wrong: str | None = None
     for name_node, value in root.members():
         name = name_node.text
@@ -178,9 +181,12 @@ def _file(path: str, root: Node, place: _Place, version: Version | None) -> File
         if field:
             wrong = wrong or _mismatch(field, options.fields[field], value, version or NEWEST)
             # null leaves what a duplicate before it has set, but for lists, maps and pointers.
-            if value.kind != "null" or field in ("hosts", "tls", "tlsverify"):
+            if value.kind != "null" or field in ("tls", "tlsverify"):
                 values[field] = key
-        wrong = wrong or _too_large(value)
+            if field == "hosts":
+                hosts = _hosts(hosts, value, place)
+        if (too_large := _too_large(value)) is not None:
+            return File(path, error=too_large)
     for key in last.values():
         if key.value.kind == "object" and key.name not in FLAT:
             for name_node, value in key.value.members():
@@ -190,10 +196,18 @@ def _file(path: str, root: Node, place: _Place, version: Version | None) -> File
                 flat[inner.name] = inner
         else:
             flat[key.name] = key
-    hosts: tuple[Text, ...] = ()
-    if "hosts" in values:
-        hosts = tuple(Text(node.text, place.of(node)) for node in values["hosts"].value.items())
-    return File(path, False, wrong, None, tuple(keys), flat, values, hosts)
+    return File(path, mismatch=wrong, keys=tuple(keys), flat=flat, values=values, hosts=tuple(hosts))
+
+
+def _hosts(before: list[Text], value: Node, place: _Place) -> list[Text]:
+    """Decode a list over what a duplicate of the key has left: null keeps the element that is there."""
+    found: list[Text] = []
+    for index, node in enumerate(value.items()):
+        if node.kind == "null" and index < len(before):
+            found.append(before[index])
+        else:
+            found.append(Text(node.text, place.of(node)))
+    return found
 
 
 def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> str | None:
@@ -212,6 +226,9 @@ def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> st
     both: list[str] = []
     for name in sorted(values):
         option = options.by_name[name]
+        if name == "tls" and "tlsverify" in values:
+            # setDefaultOptions has changed the flag's value by then.
+            values[name] = ["true"]
         for key in (option.key,) if option.key else (name, option.short):
             if key in file.flat and key != "runtimes":
                 shown = _shown(option.kind, values[name])
@@ -303,24 +320,26 @@ def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | Non
     if kind in ("ips", "addrs"):
         return next((wrong for node in value.items() if node.kind != "null"
                      if (wrong := _not_ip(field, node, is_ip if kind == "ips" else is_addr))), None)
-    for inner_name, node in _inner(kind, value):
+    for node in (value,) if kind == "builder" else _inner(kind, value):
         if kind in _INSIDE and node.kind not in (_INSIDE[kind][0], "null"):
-            return _cannot(node, f"{field}{inner_name}", _INSIDE[kind][1])
+            return _cannot(node, field, _INSIDE[kind][1])
         wrong_inside = _inner_mismatch(kind, field, node)
         if wrong_inside:
             return wrong_inside
     return None
 
 
-def _inner(kind: str, value: Node) -> Iterator[tuple[str, Node]]:
-    for node in value.items():
-        yield "", node
+def _inner(kind: str, value: Node) -> Iterator[Node]:
+    yield from value.items()
     for name, node in value.members():
         if kind != "proxies" or name.text.casefold() in _PROXIES:
-            yield "", node
+            yield node
 
 
 def _inner_mismatch(kind: str, field: str, node: Node) -> str | None:
+    if kind == "builder":
+        return next((_cannot(deep, "builder.gc", "config.BuilderGCConfig") for name, deep in node.members()
+                     if name.text.casefold() == "gc" and deep.kind not in ("object", "null")), None)
     if kind == "map of map":
         return next((_cannot(deep, field, "string") for _, deep in node.members()
                      if deep.kind not in ("string", "null")), None)
@@ -420,6 +439,6 @@ def _float(number: float) -> str:
     """strconv.FormatFloat(number, 'g', -1, 64)."""
     shortest = next(text for digits in range(18) if float(text := f"{number:.{digits}e}") == number)
     mantissa, _, exponent = shortest.partition("e")
-    if not -4 <= int(exponent) < 21:
+    if not -4 <= int(exponent) < 6:
         return f"{mantissa}e{exponent}"
     return f"{number:.{max(0, len(mantissa.lstrip('-').replace('.', '')) - 1 - int(exponent))}f}"

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Via
-from dockerd_guard.dockerd import config, hosts
+from dockerd_guard.dockerd import config, hosts, startup
 from dockerd_guard.dockerd.command import Program, program_of
 from dockerd_guard.dockerd.config import File, Key
 from dockerd_guard.dockerd.flags import CommandLine, Flag, last, parse
+from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
-from dockerd_guard.dockerd.settings import Settings, refusal
+from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
 from dockerd_guard.dockerd.version import NEWEST, Version
 
@@ -75,12 +76,7 @@ def resolve_daemon(
             listening = _normalise(written, release, _default(tls, rootless, environ))
         except InvalidHost as error:
             reason = str(error)
-    reason = reason or refusal(settings, rootless)
-    for entry in listening:
-        reason = reason or hosts.why_not_listenable(entry.address, release)
-    if reason is None and sum(entry.address.startswith("fd://") for entry in listening) > 1:
-        # LISTEN_FDS is unset once it has been read (go-systemd activation).
-        reason = hosts.NO_SOCKETS
+    reason = reason or settings.refusal() or startup.refusal(settings, listening, read, rootless)
     return Daemon(
         starts=reason is None,
         certain=program.certain and file.unreadable is None,
@@ -88,7 +84,7 @@ def resolve_daemon(
         hosts=tuple(listening if reason is None else written),
         tls=tls,
         config_file=path,
-        config_error=file.error or file.unreadable,
+        config_error=file.error or file.mismatch or file.unreadable,
         live_restore=settings.boolean("live-restore"),
         metrics_addr=settings.text("metrics-addr"),
         flags=line.flags,
@@ -125,8 +121,7 @@ def _refused(line: CommandLine, file: File, path: str, explicit: bool,
         return "dockerd --validate checks its configuration and exits"
     wrong = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
     # The keys are judged before their values are decoded.
-    if file.flat:
-        wrong = config.conflict(file, line.flags, version) or wrong
+    wrong = wrong or config.conflict(file, line.flags, version) or file.mismatch
     return f"unable to configure the Docker daemon with file {path}: {wrong}" if wrong else None
 
 
@@ -134,7 +129,7 @@ def _normalise(written: list[HostEntry], version: Version, default: str) -> list
     """opts.ParseHost for each, once each (and sorted since 23.0); raises InvalidHost."""
     settled: dict[str, HostEntry] = {}
     for entry in written:
-        value = entry.raw.strip(hosts.BLANKS)
+        value = trim(entry.raw)
         if not value:
             # An empty one stands for the default until 29.2 (moby 8afb45b42f), and for nothing since.
             if version < Version(29, 2):

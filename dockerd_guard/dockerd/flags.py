@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.options import Option, Options, options_of
-from dockerd_guard.dockerd.values import CHECKS, FALSE, TRUE, quote
+from dockerd_guard.dockerd.values import CHECKS, TRUE
 from dockerd_guard.dockerd.version import NEWEST, Version
 
 
@@ -157,8 +158,8 @@ def _set(option: Option, flag: Flag, flags: list[Flag], version: Version) -> str
 
 
 def _second_runtime(flag: Flag, flags: list[Flag]) -> str | None:
-    name = flag.value.partition("=")[0].strip().lower()
-    if any(other.name == flag.name and other.value.partition("=")[0].strip().lower() == name
+    name = trim(flag.value.partition("=")[0]).lower()
+    if any(other.name == flag.name and trim(other.value.partition("=")[0]).lower() == name
            for other in flags):
         return f"runtime '{name}' was already defined"
     return None
@@ -201,5 +202,3 @@ def is_set(given: Mapping[str, Flag], name: str) -> bool | None:
     """A bool flag's value, or None where it was not given."""
     return given[name].is_true if name in given else None
 
-
-__all__ = ["FALSE", "TRUE", "CommandLine", "Flag", "Word", "is_set", "last", "parse", "without_flags"]

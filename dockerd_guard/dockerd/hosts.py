@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Via
+from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.source import Location
 
@@ -14,13 +15,11 @@ UNIX_DEFAULT = "unix:///var/run/docker.sock"
 TLS_DEFAULT = "tcp://localhost:2376"
 NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: make sure the service was "
               "started by systemd")
-BLANKS = ("\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-          "\u2028\u2029\u202f\u205f\u3000")
-"""What Go's strings.TrimSpace takes away (unicode.IsSpace)."""
-
 _STRICT_BRACKETS = Version(28, 5, 1)
 """From here on releases are built with a Go that takes nothing but IPv6 in brackets (1.24.8, 1.25.2:
 CVE-2025-47912)."""
+_UNIX_PATH_BYTES = 107
+"""What fits sun_path with the NUL after it (unix(7))."""
 _SIMPLE = {"unix": "/var/run/docker.sock", "npipe": "//./pipe/docker_engine"}
 _HOST_LETTERS = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*")
 """What net/url leaves alone in a host (shouldEscape with encodeHost)."""
@@ -53,7 +52,7 @@ class InvalidHost(Exception):
 
 def validate(value: str, version: Version) -> None:
     """opts.ValidateHost, at flag time and for every host from daemon.json; raises InvalidHost."""
-    trimmed = value.strip(BLANKS)
+    trimmed = trim(value)
     if trimmed:
         parse_host(trimmed, version)
 
@@ -153,11 +152,11 @@ def _parse_url(url: str, strict: bool) -> tuple[str, str]:
         host = parse_authority(authority, strict)
         path = _unescape(slash + path, "path")
     except InvalidHost as error:
-        raise InvalidHost(f"parse {_quote(main)}: {error}") from None
+        raise InvalidHost(f"parse {quote(main)}: {error}") from None
     try:
         _unescape(fragment, "fragment")
     except InvalidHost as error:
-        raise InvalidHost(f"parse {_quote(url)}: {error}") from None
+        raise InvalidHost(f"parse {quote(url)}: {error}") from None
     return host, path
 
 
@@ -171,7 +170,7 @@ def parse_authority(authority: str, strict: bool) -> str:
     if found is None:
         colon = host.rfind(":")
         if colon >= 0 and not _PORT.fullmatch(host, colon):
-            raise InvalidHost(f"invalid port {_quote(host[colon:])} after host")
+            raise InvalidHost(f"invalid port {quote(host[colon:])} after host")
         found = _unescape(host, "host")
     if at:
         if not _USER_INFO.fullmatch(user):
@@ -182,26 +181,26 @@ def parse_authority(authority: str, strict: bool) -> str:
 
 def _parse_bracketed(host: str, strict: bool) -> str:
     start = host.rfind("[") if strict else 0
+    if start > 0:
+        raise InvalidHost("invalid IP-literal")
     end = host.rfind("]")
     if end < 0:
         raise InvalidHost("missing ']' in host")
     port = host[end + 1:]
     if not _PORT.fullmatch(port):
-        raise InvalidHost(f"invalid port {_quote(port)} after host")
+        raise InvalidHost(f"invalid port {quote(port)} after host")
     zone = host.find("%25", start, end)
     inside = (_unescape(host[start + 1:end], "host") if zone < 0 else
               _unescape(host[start + 1:zone], "host") + _unescape(host[zone:end], "zone"))
     if strict:
-        if start > 0:
-            raise InvalidHost("invalid IP-literal")
         address, percent, name = inside.partition("%")
         try:
             ipaddress.IPv6Address(address)
         except ValueError:
             raise InvalidHost("invalid IP-literal" if _is_ipv4(inside) else
-                              f"invalid host: ParseAddr({_quote(inside)}): unable to parse IP") from None
+                              f"invalid host: ParseAddr({quote(inside)}): unable to parse IP") from None
         if percent and not name:
-            raise InvalidHost(f"invalid host: ParseAddr({_quote(inside)}): zone must be a non-empty string")
+            raise InvalidHost(f"invalid host: ParseAddr({quote(inside)}): zone must be a non-empty string")
     return f"[{inside}]{port}"
 
 
@@ -211,18 +210,19 @@ def _unescape(text: str, mode: str) -> str:
         _letters(text, mode)
         return text
     done: list[bytes] = []
-    for place, part in enumerate(text.split("%")):
+    parts = text.split("%")
+    for place, part in enumerate(parts):
         rest = part
         if place:
             code = part[:2]
             if not re.fullmatch("[0-9a-fA-F]{2}", code):
-                raise InvalidHost(f"invalid URL escape {_quote('%' + code)}")
+                raise InvalidHost(f"invalid URL escape {quote(_three('%' + '%'.join(parts[place:])))}")
             byte = int(code, 16)
             # Only what is not ASCII may be escaped in a host, and % itself in a zone.
             if (mode == "host" and byte < 0x80 and code != "25") or (
                     mode == "zone" and code != "25" and byte != 0x20
                     and (byte >= 0x80 or not _HOST_LETTERS.fullmatch(chr(byte)))):
-                raise InvalidHost(f"invalid URL escape {_quote('%' + code)}")
+                raise InvalidHost(f"invalid URL escape {quote('%' + code)}")
             done.append(bytes((byte,)))
             rest = part[2:]
         _letters(rest, mode)
@@ -230,24 +230,15 @@ def _unescape(text: str, mode: str) -> str:
     return b"".join(done).decode("utf-8", "surrogateescape")
 
 
+def _three(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape")[:3].decode("utf-8", "surrogateescape")
+
+
 def _letters(text: str, mode: str) -> None:
     if mode in ("host", "zone"):
         end = _HOST_LETTERS.match(text).end()  # type: ignore[union-attr]
         if end < len(text):
-            raise InvalidHost(f"invalid character {_quote(text[end])} in host name")
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{_CONTROLS.sub(_control, escaped)}"'
-
-
-def _control(found: re.Match[str]) -> str:
-    return _CONTROL.get(found[0]) or f"\\x{ord(found[0]):02x}"
-
-
-_CONTROLS = re.compile("[\x00-\x1f\x7f]")
-_CONTROL = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+            raise InvalidHost(f"invalid character {quote(text[end])} in host name")
 
 
 def _is_digits(text: str) -> bool:
@@ -262,11 +253,13 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
-def why_not_listenable(address: str, version: Version) -> str | None:
+def why_not_listenable(address: str, version: Version, numbers_are_names: bool = False) -> str | None:
     """What makes listening on a normalised address certainly fail, in dockerd's words, or None.
 
     Only what the text alone decides: a host name may resolve, a port may be free, an address may be
-    on this host. moby: daemon/listeners, cmd/dockerd (loadListeners, allocateDaemonPort).
+    on this host. `numbers_are_names` says that dockerd resolves names by Go's own resolver, to which
+    `0`, `127.1` and `2375` are no names; the C library takes them for addresses.
+    moby: daemon/listeners, cmd/dockerd (loadListeners, allocateDaemonPort).
     """
     proto, _, rest = address.partition("://")
     why: str | None = None
@@ -276,11 +269,20 @@ def why_not_listenable(address: str, version: Version) -> str | None:
         if not re.fullmatch("[+-]?[0-9]+", rest):
             why = f"failed to parse systemd fd address: should be a number: {rest}"
     elif proto == "tcp":
-        why = _why_not_tcp(rest, version)
+        why = why_not_tcp(rest, version, numbers_are_names)
+    elif proto == "unix":
+        if rest.startswith("@"):
+            # It is given an owner after it is bound, as if it were a file (go-connections, NewUnixSocket).
+            why = f"can't create unix socket {rest}: chown {rest}: no such file or directory"
+        elif "\0" in rest:
+            why = f"can't create unix socket {rest}: invalid argument"
+        elif len(rest.encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
+            why = f"can't create unix socket {rest}: listen unix {rest}: bind: invalid argument"
     return why and f"failed to load listeners: {why}"
 
 
-def _why_not_tcp(rest: str, version: Version) -> str | None:
+def why_not_tcp(rest: str, version: Version, numbers_are_names: bool = False) -> str | None:
+    """The same for HOST:PORT."""
     host, _, port = rest.rpartition(":")
     if not port.isascii() or not port.isdigit():
         # A path, kept until 20.10, counts as part of the port; the host may have one too.
@@ -294,7 +296,24 @@ def _why_not_tcp(rest: str, version: Version) -> str | None:
         except ValueError:
             return _no_such_host(bare, version)
         return None
+    if numbers_are_names and not _is_ipv4(bare) and bare.replace(".", "").isdigit():
+        return _no_such_host(bare, version)
     return None if _RESOLVABLE.fullmatch(bare) or "%" in bare else _no_such_host(bare, version)
+
+
+def needs_resolver(address: str) -> bool:
+    """Whether it depends on the resolver what the address is: `tcp://0:2375`, `tcp://127.1:2375`."""
+    host = address.removeprefix("tcp://").rpartition(":")[0]
+    return address.startswith("tcp://") and host.replace(".", "").isdigit() and not _is_ipv4(host)
+
+
+def resolves_by_go(nsswitch: bytes) -> bool:
+    """Whether Go's own resolver is used with this nsswitch.conf (net/conf.go): files and dns alone."""
+    for line in nsswitch.decode("utf-8", "replace").splitlines():
+        name, colon, sources = line.partition("#")[0].partition(":")
+        if colon and name.strip() == "hosts":
+            return set(sources.split()) <= {"files", "dns"}
+    return False
 
 
 def _no_such_host(host: str, version: Version) -> str:

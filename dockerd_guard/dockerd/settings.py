@@ -1,7 +1,6 @@
-"""What dockerd refuses in its settings as a whole, once flags and daemon.json are merged.
+"""Flags and daemon.json merged, and what dockerd refuses in them as a whole before it does anything.
 
-moby: daemon/config (Validate), cmd/dockerd (loadDaemonCliConfig), and of what comes later while
-starting only what text alone decides: registry.NewService, daemon.verifyDaemonSettings.
+moby: daemon/config (Validate), cmd/dockerd (loadDaemonCliConfig).
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dockerd_guard.dockerd import hosts, values
+from dockerd_guard.dockerd import values
 from dockerd_guard.dockerd.config import File
 from dockerd_guard.dockerd.flags import Flag
 from dockerd_guard.dockerd.gojson import Node
+from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.version import Version
 
 _LEVELS = frozenset(("panic", "fatal", "error", "warn", "info", "debug", "trace"))
@@ -34,6 +34,14 @@ class Settings(NamedTuple):
         """A list option."""
         return self.file.texts(key) or [flag.value for flag in self.flags if flag.name == flag_name]
 
+    def pairs(self, flag_name: str, key: str) -> dict[str, str]:
+        """A map option: `max-size=10m` of the flags under what the file has."""
+        found = {name: value for name, _, value in (
+            flag.value.partition("=") for flag in self.flags if flag.name == flag_name)}
+        if key in self.file.values:
+            found.update({name.text: node.text for name, node in self.file.values[key].value.members()})
+        return found
+
     def number(self, name: str, default: int = 0) -> int:
         """A whole number."""
         given = [flag.value for flag in self.flags if flag.name == name]
@@ -48,31 +56,21 @@ class Settings(NamedTuple):
             return _parse_bool(key.value)
         return next((flag.is_true for flag in reversed(self.flags) if flag.name == name), default)
 
+    def refusal(self) -> str | None:
+        """Why loadDaemonCliConfig does not take these settings, in its own words, or None."""
+        wrong = _validate(self)
+        found: dict[str, str] = {}
+        for label in () if wrong else self.texts("label", "labels"):
+            name, _, value = label.partition("=")
+            if found.setdefault(name, value) != value:
+                return f"conflict labels for {name}={value} and {name}={found[name]}"
+        return wrong
+
 
 def _parse_bool(value: Node) -> bool:
     if value.kind == "bool":
         return value.value is True
     return str(value.value) in values.TRUE if value.kind in ("string", "number") else False
-
-
-def refusal(settings: Settings, rootless: bool) -> str | None:
-    """Why dockerd does not start with these settings, in its own words, or None."""
-    version = settings.version
-    wrong = _validate(settings)
-    if wrong is not None:
-        return wrong
-    found: dict[str, str] = {}
-    for label in settings.texts("label", "labels"):
-        name, _, value = label.partition("=")
-        if found.setdefault(name, value) != value:
-            return f"conflict labels for {name}={value} and {name}={found[name]}"
-    if rootless and not settings.boolean("rootless", True):
-        return "rootless mode needs to be enabled for running with RootlessKit"
-    for mirror in settings.texts("registry-mirror", "registry-mirrors"):
-        wrong = values.mirror(mirror, version)
-        if wrong:
-            return f"failed to start daemon: {wrong}" if version < Version(28) else wrong
-    return _verify(settings)
 
 
 def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
@@ -115,7 +113,9 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
         if settings.text("api-cors-header"):
             return ('DEPRECATED: The "api-cors-header" config parameter and the dockerd "--api-cors-header" '
                     "option have been removed; use a reverse proxy if you need CORS headers")
-        wrong = _exec_options(settings.texts("exec-opt", "exec-opts"))
+        wrong = next((wrong for mirror in settings.texts("registry-mirror", "registry-mirrors")
+                      if (wrong := values.mirror(mirror, version))), None)
+        wrong = wrong or _exec_options(settings.texts("exec-opt", "exec-opts"))
         if wrong:
             return wrong
     return _platform(settings)
@@ -152,7 +152,7 @@ def _resources(terms: list[str]) -> str | None:
     for term in terms:
         if term.count("=") != 1:
             return f"incorrect term {term}, missing '=' or malformed expression"
-        name, _, value = (part.strip(hosts.BLANKS) for part in term.partition("="))
+        name, _, value = (trim(part) for part in term.partition("="))
         number = re.fullmatch("[+-]?[0-9]{1,19}", value)
         if number and int(value) < 0:
             return f"cannot ask for negative resource {name}"
@@ -163,52 +163,9 @@ def _resources(terms: list[str]) -> str | None:
 
 def _exec_options(options: list[str]) -> str | None:
     for option in options:
-        name, _, value = (part.strip(hosts.BLANKS) for part in option.partition("="))
+        name, _, value = (trim(part) for part in option.partition("="))
         if not name or not value:
             return f"invalid exec-opt ({option}): must be formatted 'opt=value'"
         if name.lower() != "native.cgroupdriver":
             return f"invalid exec-opt ({option}): unknown option: '{name.lower()}'"
     return None
-
-
-def _verify(settings: Settings) -> str | None:
-    """daemon.verifyDaemonSettings, and the runtimes."""
-    version = settings.version
-    bridge = settings.text("bridge")
-    for name in ("bip", "bip6"):
-        if bridge and settings.text(name):
-            return (f"failed to start daemon: You specified -b & --{name}, mutually exclusive options. "
-                    "Please specify only one")
-    if not settings.boolean("icc", True) and not settings.boolean("iptables", True):
-        return ("failed to start daemon: You specified --iptables=false with --icc=false. ICC=false uses "
-                "iptables to function. Please set --icc or --iptables to true")
-    if Version(20, 10) <= version < Version(27) and settings.boolean("ip6tables") and (
-            not settings.boolean("experimental")):
-        return ("failed to start daemon: ip6tables rules are only available if experimental features are "
-                "enabled")
-    for option in settings.texts("exec-opt", "exec-opts"):
-        name, _, value = (part.strip(hosts.BLANKS) for part in option.partition("="))
-        if name.lower() == "native.cgroupdriver" and value not in ("cgroupfs", "systemd"):
-            return f"failed to start daemon: native.cgroupdriver option {value} not supported"
-    return _runtimes(settings)
-
-
-def _runtimes(settings: Settings) -> str | None:
-    """The default runtime has to be one that is configured: daemon/runtime_unix.go."""
-    configured = {flag.value.partition("=")[0].strip(hosts.BLANKS).lower()
-                  for flag in settings.flags if flag.name == "add-runtime"}
-    if "runtimes" in settings.file.values:
-        configured |= {name.text for name, _ in settings.file.values["runtimes"].value.members()}
-    if "runc" in configured:
-        return "runtime name 'runc' is reserved"
-    default = settings.text("default-runtime", "runc")
-    if default in configured | {"runc", "io.containerd.runc.v2"} or _is_shim(default, settings.version):
-        return None
-    return f"specified default runtime '{default}' does not exist"
-
-
-def _is_shim(name: str, version: Version) -> bool:
-    if version < Version(23):
-        return name == "io.containerd.runtime.v1.linux"
-    # isPermissibleC8dRuntimeName: as containerd names its shims, but no path.
-    return "/" not in name and "." in name and not name.startswith(".")

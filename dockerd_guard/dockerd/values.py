@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from dockerd_guard.dockerd import hosts
+from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.version import Version
 
 TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -22,20 +23,13 @@ _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _OLD_SIZE = re.compile(r"(\d+(\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?", re.ASCII)
 _DOMAIN = re.compile(r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
                      r"(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*")
+_GOOD_SCHEME = re.compile("([a-z][a-z0-9+.-]*)?")
 _IPV4 = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}")
 _ULIMITS = frozenset((
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "rttime", "sigpending", "stack",
 ))
 _RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
-
-
-def quote(text: str) -> str:
-    """Go's %q, as far as messages need it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    for raw, shown in (("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r")):
-        escaped = escaped.replace(raw, shown)
-    return f'"{escaped}"'
 
 
 def is_ip(text: str) -> bool:
@@ -94,7 +88,8 @@ def mirror(value: str, version: Version) -> str | None:
         return (f"invalid mirror: no scheme specified for {quote(value)}: must use either 'https://' or "
                 "'http://'")
     scheme = scheme.lower() if separator else value.partition(":")[0].lower() if ":" in value else ""
-    if any(letter < " " or letter == "\x7f" for letter in value) or (separator and not _good_url(rest)):
+    if not _GOOD_SCHEME.fullmatch(scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
+            separator and not _good_url(rest)):
         return f"invalid mirror: {quote(value)} is not a valid URI"
     if scheme not in ("http", "https"):
         return f"invalid mirror: unsupported scheme {quote(scheme)} in {quote(value)}"
@@ -134,7 +129,7 @@ def label(value: str, _: Version) -> str | None:
 
 def dns(value: str, version: Version) -> str | None:
     """opts.ValidateIPAddress."""
-    if is_ip(value.strip(hosts.BLANKS)):
+    if is_ip(trim(value)):
         return None
     return f"{value} is not an ip address" if version < Version(23) else (
         f"IP address is not correctly formatted: {value}")
@@ -152,10 +147,10 @@ def dns_search(value: str, _: Version) -> str | None:
 
 
 def _ip(value: str, version: Version) -> str | None:
-    # opts.IPOpt until 20.10, pflag's own since; pflag takes an empty one since 1.0.6.
+    # opts.IPOpt until 20.10, pflag's own since; that takes an empty one since 1.0.6 (Debian's 26.1 has it).
     if version < Version(23):
         return None if is_ip(value) else f"{value} is not an ip address"
-    if is_ip(value.strip(hosts.BLANKS)) or (not value and version >= Version(28)):
+    if is_ip(trim(value)) or (not value and version >= Version(26)):
         return None
     return f"failed to parse IP: {quote(value)}"
 
@@ -163,7 +158,7 @@ def _ip(value: str, version: Version) -> str | None:
 def _ips(value: str, _: Version) -> str | None:
     plain = value.translate({ord("\""): None, ord("'"): None, ord("`"): None})
     for part in plain.splitlines()[0].split(",") if plain.strip("\r\n") else ():
-        if not is_ip(part.strip(hosts.BLANKS)):
+        if not is_ip(trim(part)):
             return f"invalid string being converted to IP address: {part}"
     return None
 
@@ -190,7 +185,7 @@ def _mapmap(value: str, _: Version) -> str | None:
 
 
 def _runtime(value: str, _: Version) -> str | None:
-    name, _equals, path = (part.strip(hosts.BLANKS) for part in value.partition("="))
+    name, _equals, path = (trim(part) for part in value.partition("="))
     if not name or not path:
         return f"invalid runtime argument: {value}"
     return "runtime name 'runc' is reserved" if name.lower() == "runc" else None
@@ -211,15 +206,17 @@ def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
         if len(part) > 70 or not -2**63 <= int(part) < 2**63:
             return f"strconv.ParseInt: parsing {quote(part)}: value out of range"
     soft, hard = int(parts[0]), int(parts[-1])
-    if hard != -1 and (soft == -1 or soft > hard):
+    if hard != -1 and soft == -1:
+        return f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+    if hard != -1 and soft > hard:
         return f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
     return None
 
 
 def size(value: str, version: Version) -> str | None:
-    """units.RAMInBytes: 0.4 until 20.10, 0.5 since."""
+    """units.RAMInBytes. Upstream has go-units 0.5 since 23.0, Debian 0.4 until 26.1: `1e3` tells them apart."""
     wrong = f"invalid size: '{value}'"
-    if version < Version(23):
+    if version < Version(28):
         found = _OLD_SIZE.fullmatch(value)
         return None if found is not None and _FLOAT.fullmatch(found[1]) else wrong
     place = max((value.rfind(letter) for letter in "0123456789. "), default=-1)

@@ -1,0 +1,209 @@
+"""What ends dockerd later while it starts, as far as text decides it.
+
+All this comes after the configuration was found good, and `dockerd --validate` does not see it. Seen
+on 20.10.24, 26.1.5 and 28.5.2. What depends on the kernel, on other files or on plugins is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from dockerd_guard.dockerd import hosts, values
+from dockerd_guard.dockerd.gotext import quote, trim
+from dockerd_guard.dockerd.hosts import HostEntry
+from dockerd_guard.dockerd.settings import Settings
+from dockerd_guard.dockerd.version import Version
+from dockerd_guard.tree import Unreadable
+
+STORAGE_DRIVERS = frozenset((
+    "overlay2", "overlay", "fuse-overlayfs", "btrfs", "zfs", "vfs", "aufs", "devicemapper", "windowsfilter",
+))
+"""All there ever were; a system may lack any of them."""
+
+LOG_OPTIONS = {
+    "json-file": frozenset(("max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag")),
+    "local": frozenset(("max-file", "max-size", "compress")),
+}
+"""What the file drivers take, besides what all take."""
+
+_ANY_DRIVER = frozenset((
+    "mode", "max-buffer-size", "cache-disabled", "cache-max-file", "cache-max-size", "cache-compress",
+))
+_DOMAIN = re.compile(r"([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+                     r"(\.([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*(:[0-9]+)?")
+_BRACKETED = re.compile(r"\[[a-fA-F0-9:]+\](:[0-9]+)?")
+
+
+def refusal(settings: Settings, listening: Sequence[HostEntry], read: Callable[[str], bytes],
+            rootless: bool) -> str | None:
+    """The first thing that ends it, in dockerd's words, or None."""
+    return next(_refusals(settings, listening, read, rootless), None)
+
+
+def _refusals(settings: Settings, listening: Sequence[HostEntry], read: Callable[[str], bytes],
+              rootless: bool) -> Iterator[str]:
+    if rootless and not settings.boolean("rootless", True):
+        yield "rootless mode needs to be enabled for running with RootlessKit"
+    yield from _listeners(settings, listening, read)
+    for check in (_registries, _verify, _runtimes, _logs, _storage, _network):
+        for wrong in check(settings):
+            yield f"failed to start daemon: {wrong}"
+    yield from _metrics(settings)
+
+
+def _listeners(settings: Settings, listening: Sequence[HostEntry], read: Callable[[str], bytes]) -> Iterator[str]:
+    """loadListeners."""
+    by_go = any(hosts.needs_resolver(entry.address) for entry in listening) and (
+        hosts.resolves_by_go(_content(read, "/etc/nsswitch.conf")))
+    group = settings.text("group", "docker")
+    passed = 0
+    for entry in listening:
+        wrong = hosts.why_not_listenable(entry.address, settings.version, by_go)
+        if wrong:
+            yield wrong
+        if entry.address.startswith("unix://") and group not in ("", "docker") and not _is_group(group, read):
+            yield f"failed to load listeners: group {group} not found"
+        passed += entry.address.startswith("fd://")
+        if passed > 1:
+            # LISTEN_FDS is unset once it has been read (go-systemd activation).
+            yield hosts.NO_SOCKETS
+
+
+def _content(read: Callable[[str], bytes], path: str) -> bytes:
+    try:
+        return read(path)
+    except (FileNotFoundError, Unreadable):
+        return b""
+
+
+def _is_group(name: str, read: Callable[[str], bytes]) -> bool:
+    """Whether /etc/group has it; a number needs no entry, and where there is no such file nobody knows."""
+    groups = _content(read, "/etc/group")
+    return not groups or re.fullmatch("[+-]?[0-9]+", name) is not None or (
+        f"\n{name}:".encode("utf-8", "surrogateescape") in b"\n" + groups)
+
+
+def _registries(settings: Settings) -> Iterator[str]:
+    """registry.NewService."""
+    for mirror in settings.texts("registry-mirror", "registry-mirrors"):
+        wrong = values.mirror(mirror, settings.version)
+        if wrong:
+            yield wrong
+    for registry in settings.texts("insecure-registry", "insecure-registries"):
+        if registry.startswith("-") or registry.endswith("-"):
+            yield f"invalid index name ({registry}). Cannot begin or end with a hyphen"
+        bare = re.sub("^https?://", "", registry, flags=re.IGNORECASE)
+        if "://" in bare and bare == registry:
+            yield f"insecure registry {registry} should not contain '://'"
+        if values.is_prefix(bare):
+            continue
+        port = bare.rpartition(":")[2]
+        host = bare.rpartition(":")[0].strip("[]")
+        if not _DOMAIN.fullmatch(bare) and not _BRACKETED.fullmatch(bare) and not values.is_ip(bare) and (
+                not values.is_ip(host)):
+            yield f"insecure registry {registry} is not valid: invalid host {quote(bare)}"
+        elif ":" in bare and port.isdigit() and int(port[:9]) > 65535:
+            yield f"insecure registry {registry} is not valid: invalid port {quote(port)}"
+
+
+def _verify(settings: Settings) -> Iterator[str]:
+    """verifyDaemonSettings."""
+    version = settings.version
+    if version >= Version(20, 10) and settings.text("containerd-namespace", "moby") == settings.text(
+            "containerd-plugins-namespace", "plugins.moby"):
+        yield "containers namespace and plugins namespace cannot be the same"
+    for name in ("bip", "bip6"):
+        if settings.text("bridge") and settings.text(name):
+            yield f"You specified -b & --{name}, mutually exclusive options. Please specify only one"
+    if not settings.boolean("icc", True) and not settings.boolean("iptables", True):
+        yield ("You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set "
+               "--icc or --iptables to true")
+    if Version(20, 10) <= version < Version(27) and settings.boolean("ip6tables") and (
+            not settings.boolean("experimental")):
+        yield "ip6tables rules are only available if experimental features are enabled"
+    for option in settings.texts("exec-opt", "exec-opts"):
+        name, _, value = (trim(part) for part in option.partition("="))
+        if name.lower() == "native.cgroupdriver" and value not in ("cgroupfs", "systemd"):
+            yield f"native.cgroupdriver option {value} not supported"
+    if version < Version(23) and settings.text("cluster-advertise") and not settings.text("cluster-store"):
+        yield ("invalid cluster configuration. --cluster-advertise must be accompanied by --cluster-store "
+               "configuration")
+
+
+def _runtimes(settings: Settings) -> Iterator[str]:
+    """The default runtime has to be one that is configured: daemon/runtime_unix.go."""
+    configured = {trim(flag.value.partition("=")[0]).lower()
+                  for flag in settings.flags if flag.name == "add-runtime"}
+    if "runtimes" in settings.file.values:
+        configured |= {name.text for name, _ in settings.file.values["runtimes"].value.members()}
+    if "runc" in configured:
+        yield "runtime name 'runc' is reserved"
+    default = settings.text("default-runtime", "runc")
+    if default not in configured | {"runc", "io.containerd.runc.v2"} and not _is_shim(default, settings.version):
+        yield f"specified default runtime '{default}' does not exist"
+
+
+def _is_shim(name: str, version: Version) -> bool:
+    if version < Version(23):
+        return name == "io.containerd.runtime.v1.linux"
+    # isPermissibleC8dRuntimeName: as containerd names its shims, but no path.
+    return "/" not in name and "." in name and not name.startswith(".")
+
+
+def _logs(settings: Settings) -> Iterator[str]:
+    """logger.ValidateLogOpts; a driver is looked for only when there are options."""
+    driver = settings.text("log-driver", "json-file")
+    options = settings.pairs("log-opt", "log-opts")
+    if not options or driver == "none":
+        return
+    mode = options.get("mode", "")
+    if mode not in ("", "blocking", "non-blocking"):
+        yield f"failed to set log opts: logger: logging mode not supported: {mode}"
+    if "max-buffer-size" in options and mode != "non-blocking":
+        yield "failed to set log opts: logger: max-buffer-size option is only supported with 'mode=non-blocking'"
+    for option in options:
+        if driver in LOG_OPTIONS and option not in LOG_OPTIONS[driver] | _ANY_DRIVER:
+            yield f"failed to set log opts: unknown log opt '{option}' for {driver} log driver"
+
+
+def _storage(settings: Settings) -> Iterator[str]:
+    """graphdriver.New. A snapshotter of containerd, the default since 29, may have any name."""
+    driver = settings.text("storage-driver")
+    features = settings.file.values.get("features")
+    snapshotter = settings.version >= Version(29) or any(
+        flag.name == "feature" and flag.value.startswith("containerd-snapshotter") for flag in settings.flags) or (
+        features is not None and any(name.text == "containerd-snapshotter" for name, _ in features.value.members()))
+    if driver and driver not in STORAGE_DRIVERS and not snapshotter and ":" not in driver:
+        yield f"error initializing graphdriver: driver not supported: {driver}"
+
+
+def _network(settings: Settings) -> Iterator[str]:
+    """The default bridge network's addresses have to be such."""
+    if settings.text("bridge") == "none":
+        return
+    for name in ("bip", "fixed-cidr"):
+        prefix = settings.text(name)
+        if prefix and not values.is_prefix(prefix):
+            yield f"Error initializing network controller: invalid CIDR address: {prefix}"
+
+
+def _metrics(settings: Settings) -> Iterator[str]:
+    """startMetricsServer."""
+    address = settings.text("metrics-addr")
+    if not address:
+        return
+    host, colon, port = address.rpartition(":")
+    wrong: str | None = None
+    if not colon or address.endswith("]"):
+        wrong = f"address {address}: missing port in address"
+    elif ":" in host and not (host.startswith("[") and host.endswith("]")):
+        wrong = f"address {address}: too many colons in address"
+    elif not re.fullmatch("[+-]?[0-9]+", port):
+        wrong = f"strconv.Atoi: parsing {quote(port)}: invalid syntax"
+    elif not host:
+        wrong = "failed to lookup  address in host specification"
+    else:
+        wrong = hosts.why_not_tcp(address, Version(23))
+    if wrong:
+        yield f"failed to start metrics server: {wrong}"
