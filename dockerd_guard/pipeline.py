@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls
-from dockerd_guard.correct.correction import Needs, Outcome, correct, needs
+from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, needs
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
 from dockerd_guard.correct.plan import Plan, make_plan
 from dockerd_guard.correct.state import State
@@ -42,12 +42,11 @@ def assess(seen: Observation, policy: Policy, state: State) -> Assessment:
     """Judge what was seen, plan what it takes, and ask the gate. Changes nothing."""
     plan = plan_for(seen, policy)
     todo = needs(seen, plan, policy)
-    restarts = todo.restart or todo.restart_socket
     situation = situation_of(seen, state) if todo.anything else _at_rest(seen)
     hold = Hold("; ".join(plan.obstacles)) if plan.obstacles else (
-        may_restart(policy.correct, situation) if restarts else None)
+        may_restart(policy.correct, situation) if todo.restarts else None)
     return Assessment(seen, judge(seen, policy), plan, todo, situation,
-                      cost(bool(todo.changes or todo.reload), restarts, situation), hold)
+                      cost(bool(todo.changes or todo.reload), todo.restarts, situation), hold)
 
 
 def plan_for(seen: Observation, policy: Policy) -> Plan:
@@ -86,8 +85,8 @@ def _at_rest(seen: Observation) -> Situation:
 
 def carry_out(assessment: Assessment, policy: Policy, manager: Manager, state: State) -> Outcome:
     """Apply and verify. Raises Unavailable when systemd goes away meanwhile."""
-    return correct(assessment.seen, assessment.plan, policy, assessment.situation, manager, state,
-                   look_again(manager))
+    return correct(assessment.seen, assessment.plan, policy, assessment.situation,
+                   Means(manager, state, look_again(manager)))
 
 
 def look_again(manager: Manager) -> Callable[[], Observation]:

@@ -22,15 +22,16 @@ from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.triggers import Files, Waker, wait
 from dockerd_guard.bindings import canonical
 from dockerd_guard.correct.correction import Outcome, recover
+from dockerd_guard.correct.state import Busy, alone
 from dockerd_guard.correct.state import State as StateFiles
-from dockerd_guard.correct.state import alone
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.observe.live import observe_host
+from dockerd_guard.observe.observation import LISTENING, RUNNING
 from dockerd_guard.pipeline import Assessment, assess, carry_out
 from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
 from dockerd_guard.report.journal import Outcome as Word
-from dockerd_guard.systemd.manager import Manager, Unavailable
+from dockerd_guard.systemd.manager import JobFailed, Manager, Refused, Unavailable
 from dockerd_guard.tree import Tree, Unreadable
 
 MAX_SETTLE_S = 1.0
@@ -41,6 +42,12 @@ RETRY_S = 5.0
 
 RETRY_AFTER_MISTAKE_S = 60.0
 """The same after an unexpected exception."""
+
+CONFIRM_S = 0.5
+"""How long layers must differ before it is said: every change passes through that."""
+
+PASSING_CODES = ("DG307", "DG308", "DG309")
+"""Rules on differences between layers. DG102 is one too where the files declare what is missing."""
 
 DRIFT_SEVERITIES = ("error", "warning")
 
@@ -71,7 +78,7 @@ class Agent:
         self.journal = journal
         self.notify = Notify()
         self.waker = Waker()
-        self.files = Files(self.waker.wake)
+        self.files = Files()
         self.state_files = StateFiles()
         self.state = State.STARTING
         self.policy: Policy | None = None
@@ -80,6 +87,8 @@ class Agent:
         self._drifts: dict[Drift, Finding] = {}
         self._blind: frozenset[str] = frozenset()
         self._held = ""
+        self._doubtful: dict[Drift, float] = {}
+        self._missed = ""
         self._failed: object = None
         self._wake_at: float | None = None
 
@@ -96,15 +105,12 @@ class Agent:
                                          outcome=Word.FAILED, location=problem.location, level="error"))
             return 2
         self.journal.write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
-        self._recover()
         self._pass(Cause.DRIFT)
         self.notify.ready(self._status)
-        while self.state is not State.STOPPING:
-            cause = self._wait()
-            if self.state is not State.STOPPING:
-                self._pass(cause)
+        while (cause := self._wait()) is not None:
+            self._pass(cause)
         self.notify.stopping()
-        self.files.stop()
+        self.files.close()
         return 0
 
     def _catch_signals(self) -> None:
@@ -115,8 +121,11 @@ class Agent:
             signal.signal(number, woken)
         signal.set_wakeup_fd(self.waker.write_fd, warn_on_full_buffer=False)
 
-    def _wait(self) -> Cause:
-        """Wait for a trigger or the resync, then until it is quiet. Feeds the service watchdog."""
+    def _wait(self) -> Cause | None:
+        """Wait for a trigger or the resync, then until it is quiet; None when told to stop.
+
+        Feeds the service watchdog.
+        """
         policy = self._known_policy
         now = time.monotonic()
         resync = now + policy.watch.resync_s
@@ -136,7 +145,7 @@ class Agent:
             came = self._events(left)
             self.notify.alive()
             if self.state is State.STOPPING:
-                return cause
+                return None
             if came:
                 triggered_at = triggered_at or time.monotonic()
                 quiet_at = time.monotonic() + policy.watch.settle_s
@@ -149,8 +158,13 @@ class Agent:
             fds.append(bus)
             # What came in while an answer was waited for lies in libsystemd already: no descriptor tells.
             self._listen()
+        if (watched := self.files.fileno()) is not None:
+            fds.append(watched)
         ready = wait(fds, timeout_s)
         came = False
+        if watched in ready:
+            came, missed = self.files.changes()
+            self._missed = missed or self._missed
         if self.waker.fileno() in ready:
             for number in self.waker.drain():
                 if number in (signal.SIGTERM, signal.SIGINT):
@@ -190,21 +204,22 @@ class Agent:
         self._wake_at = None
         if self._take_new_policy():
             cause = Cause.POLICY_CHANGE
-        troubles: list[str] = []
+        troubles = [self._missed] if self._missed else []
+        self._missed = ""
         manager = self._connection(troubles)
         try:
             with Tree() as tree:
                 self._look_and_act(tree, manager, cause, troubles)
         except Unavailable as error:
             self._manager = None
-            self._wake_at = time.monotonic() + RETRY_S
+            self._wake_in(RETRY_S)
             troubles.append(f"systemd cannot be asked: {error}")
         except Unreadable as error:
             troubles.append(str(error))
-        except Exception as error:  # noqa: BLE001 -- a mistake of ours must not leave the host unguarded
+        except Exception as error:
             troubles.append(f"a pass ended in a mistake of dockerd-guard's own, {error!r} "
                             f"at {_where(error)}; please report it")
-            self._wake_at = time.monotonic() + RETRY_AFTER_MISTAKE_S
+            self._wake_in(RETRY_AFTER_MISTAKE_S)
         self._say_blindness(troubles)
         if self.state is State.WORKING:
             self._to(State.HOLDING if self._held else State.WATCHING)
@@ -227,18 +242,32 @@ class Agent:
     def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> None:
         policy = self._known_policy
         if not assessment.needs.anything and not assessment.plan.obstacles:
+            if self._held:
+                self.journal.write(Entry(
+                    Event.CORRECTED, f"Docker listens as declared again, by a start that was not ours; "
+                    f"until then the correction was {self._held}.", outcome=Word.REPAIRED, cause=cause))
             self._held, self._failed = "", None
             return
         attempt = (assessment.needs, assessment.plan.after.layer, policy)
         if self._failed == attempt:
             return
-        with alone(self.state_files.directory):
-            outcome = carry_out(assessment, policy, manager, self.state_files)
+        try:
+            with alone(self.state_files.directory):
+                outcome = carry_out(assessment, policy, manager, self.state_files)
+        except Busy as error:
+            self.journal.say(f"Waiting: {error}.")
+            self._wake_in(RETRY_S)
+            return
         self._failed = attempt if outcome.error else None
         self._say_outcome(outcome, assessment, cause)
         with Tree() as tree:
             seen = observe_host(tree, manager)
             self._forget_mended(assess(seen, policy, self.state_files).findings)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Look again at the latest then."""
+        at = time.monotonic() + seconds
+        self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
 
     def _connection(self, troubles: list[str]) -> Manager | None:
         if self._manager is None:
@@ -246,23 +275,23 @@ class Agent:
                 manager = Manager()
                 manager.heartbeat = self.notify.alive
                 manager.subscribe(lambda _: self.waker.wake(), ("docker.service", "docker.socket"))
+                self._recover(manager)
                 self._manager = manager
             except Unavailable as error:
                 troubles.append(f"systemd cannot be asked: {error}")
-                self._wake_at = time.monotonic() + RETRY_S
+                self._wake_in(RETRY_S)
         return self._manager
 
-    def _recover(self) -> None:
-        """Bring to an end what a crash cut short."""
-        try:
-            with Manager() as manager:
-                def is_running() -> bool:
-                    return manager.unit("docker.service").text("ActiveState") in ("active", "activating")
+    def _recover(self, manager: Manager) -> None:
+        """Bring to an end what a crash, of ours or of the bus, cut short."""
+        def is_running() -> bool:
+            return manager.unit("docker.service").text("ActiveState") in ("active", "activating")
 
-                for step in recover(self.state_files, manager, is_running):
-                    self.journal.say(step, "notice")
-        except (Unavailable, OSError) as error:
-            self.journal.say(f"An earlier correction could not be looked into: {error}", "warning")
+        try:
+            for step in recover(self.state_files, manager, is_running):
+                self.journal.say(_sentence(step), "notice")
+        except (JobFailed, OSError, Refused) as error:
+            self.journal.say(f"An earlier correction could not be brought to an end: {error}", "warning")
 
     # --- the policy -----------------------------------------------------------------------
 
@@ -300,21 +329,40 @@ class Agent:
 
     def _say_drifts(self, findings: tuple[Finding, ...], cause: Cause) -> None:
         """One entry for each new fact, one for each that is over; none for what is known."""
-        now = {_drift(finding): finding for finding in _worth_saying(findings)}
+        now = {_drift(finding): finding for finding in self._lasting(_worth_saying(findings))}
         for drift, finding in now.items():
             known = self._drifts.get(drift)
             if known is None or _told(known) != _told(finding):
                 self.journal.write(Entry(
                     Event.DRIFT, _sentence(finding.message), cause=cause, rule=finding.code,
-                    layer=finding.layer, socket=finding.socket, location=finding.location,
-                    outcome=Word.PENDING if self._known_policy.mode is Mode.ENFORCE else Word.KEPT))
+                    layer=finding.layer, socket=finding.socket, location=finding.location))
         for drift, finding in self._drifts.items():
             if drift not in now:
                 self.journal.write(Entry(
-                    Event.CORRECTED, f"No longer so, and not by dockerd-guard: {finding.message}.",
+                    Event.CORRECTED, f"No longer so, and not by dockerd-guard: {_sentence(finding.message)}",
                     outcome=Word.KEPT, cause=cause, rule=finding.code, layer=finding.layer,
                     socket=finding.socket, location=finding.location, level="notice"))
         self._drifts = now
+
+    def _lasting(self, findings: Iterator[Finding]) -> Iterator[Finding]:
+        """Leave out what is seen for the first time between two steps of an ordinary change.
+
+        An edit comes before its daemon-reload, and a stop before a start; what closes within
+        CONFIRM_S was none of our business.
+        """
+        now = time.monotonic()
+        doubtful: dict[Drift, float] = {}
+        for finding in findings:
+            drift = _drift(finding)
+            if drift in self._drifts or not _may_pass(finding):
+                yield finding
+                continue
+            doubtful[drift] = self._doubtful.get(drift, now)
+            if now - doubtful[drift] >= CONFIRM_S:
+                yield finding
+            else:
+                self._wake_in(CONFIRM_S)
+        self._doubtful = doubtful
 
     def _forget_mended(self, findings: tuple[Finding, ...]) -> None:
         """What a correction has ended is told by the correction's own entry."""
@@ -332,9 +380,9 @@ class Agent:
             self._held = f"held{until}: {outcome.hold.reason}"
             if outcome.hold.until is not None:
                 left_s = (outcome.hold.until - datetime.now(UTC)).total_seconds()
-                self._wake_at = time.monotonic() + max(left_s, 1.0)
+                self._wake_in(max(left_s, 1.0))
             elif assessment.situation.engine is None and assessment.needs.restart:
-                self._wake_at = time.monotonic() + RETRY_S
+                self._wake_in(RETRY_S)
             if self._held == held_before:
                 return
             message = f"Correction {self._held}. So far: {done}."
@@ -395,6 +443,10 @@ def _where(error: Exception) -> str:
     if trace is None:
         return "an unknown place"
     return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+
+
+def _may_pass(finding: Finding) -> bool:
+    return finding.code in PASSING_CODES or (finding.code == "DG102" and finding.layer in (RUNNING, LISTENING))
 
 
 def _sentence(text: str) -> str:

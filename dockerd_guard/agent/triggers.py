@@ -2,11 +2,7 @@
 
 A trigger says only that something may have changed, never what: the pass that follows reads
 everything anew. So a lost event costs at most the time to the next resync, and doubt is cheap:
-whatever looks wrong with the watching is answered by watching again and by a resync.
-
-Known holes of the watchdog library that this file is shaped by (gorakhargosh/watchdog): a missing
-directory cannot be watched, links to directories are not followed, a directory's death ends its
-emitter in silence, an exception in a handler ends all, and a queue overflow is not told (#654).
+whatever looks wrong with the watching is answered by watching again and by a pass.
 """
 
 from __future__ import annotations
@@ -14,22 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from watchdog.events import FileSystemEvent
-    from watchdog.observers.api import BaseObserver, ObservedWatch
+    from watchdog.observers.inotify_c import Inotify
 
-WAKE_TIMEOUT_S = 3600.0
-"""watchdog's threads wake up this often to see whether they should stop; by default each second."""
+UNWATCHED = ("/dev", "/proc", "/sys")
+"""A link to /dev/null is a mask; each line on a terminal is a change in /dev."""
 
-SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+PASSING_UNITS = (".scope", ".mount", ".slice", ".device", ".swap")
+"""Units that come and go with each container and login, in directories that are listed for others."""
+
+MAX_QUEUED_EVENTS_FILE = "/proc/sys/fs/inotify/max_queued_events"
+DEFAULT_MAX_QUEUED_EVENTS = 16384
 
 
 class Waker:
-    """Lets other threads and signal handlers end a wait: a pipe, as select(2) wants it."""
+    """Lets a signal end a wait: a pipe, as poll(2) wants it."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -56,106 +54,87 @@ class Waker:
 
 
 class Files:
-    """Watches the directories of the paths that the last look consulted.
+    """Watches the paths that the last look consulted, and the directories that it listed.
 
-    `watch` is given those paths, and the directories that were listed, after each pass. An event
-    that names none of the paths, nor anything in a listed directory, is not passed on: /etc and
-    /run are busy places.
+    Of watchdog this takes the inotify layer alone, whose descriptor is waited on with everything
+    else: its Observer makes an inotify instance and up to three threads for each directory (the
+    kernel gives a user 128 instances), ends for good when a handler raises (#648), goes on in
+    silence over a deleted directory, and drops the word of a queue overflow (#654).
     """
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
-        self._on_change = on_change
-        self._observer: BaseObserver | None = None
-        self._watches: dict[str, tuple[ObservedWatch, int]] = {}
+    def __init__(self) -> None:
+        self._inotify: Inotify | None = None
         self._paths: frozenset[str] = frozenset()
         self._listed: frozenset[str] = frozenset()
+        self._max_queued = _max_queued_events()
+
+    def fileno(self) -> int | None:
+        """What to wait on; None while nothing is watched."""
+        return None if self._inotify is None else self._inotify.fd
 
     def watch(self, paths: Iterable[str], listed: Iterable[str]) -> tuple[str, ...]:
-        """Watch for changes of these paths from now on, mending whatever broke.
+        """Watch for changes of these from now on; call it after each look, which heals what broke.
 
-        Returns what could not be watched, in words; empty when all is well.
+        A path is watched through its directory, or the nearest one that is there. Returns what
+        could not be watched, in words; empty when all is well.
         """
         self._paths, self._listed = frozenset(paths), frozenset(listed)
-        if self._observer is not None and not self._observer.is_alive():
-            self.stop()
-        wanted = {directory: inode for path in self._paths if (directory := _nearest(path))
-                  and (inode := _inode(directory))}
-        for directory in [known for known, (watch, inode) in self._watches.items()
-                          if wanted.get(known) != inode or not self._lives(watch)]:
-            self._forget(directory)
-        trouble = []
-        for directory in sorted(wanted.keys() - self._watches.keys()):
+        directories = {_nearest(path) for path in self._paths} | {path for path in self._listed if os.path.isdir(path)}
+        troubles = []
+        for directory in sorted(directories):
+            if directory.startswith(UNWATCHED):
+                continue
             try:
-                self._watches[directory] = (self._add(directory), wanted[directory])
+                # The same directory again costs a system call; one that was made anew is another.
+                self._instance().add_watch(os.fsencode(directory))
             except OSError as error:
                 if os.path.isdir(directory):
-                    trouble.append(f"{directory} cannot be watched: {error.strerror or error}")
-        return tuple(trouble)
+                    troubles.append(f"{directory} cannot be watched: {error.strerror or error}")
+        return _summed_up(troubles)
 
-    def stop(self) -> None:
-        """Stop watching."""
-        observer, self._observer, self._watches = self._observer, None, {}
-        if observer is not None:
-            observer.stop()
-            observer.join()
-
-    def _add(self, directory: str) -> ObservedWatch:
-        from watchdog.events import FileSystemEventHandler
-        from watchdog.observers import Observer
-
-        files = self
-
-        class Handler(FileSystemEventHandler):
-            def dispatch(self, event: FileSystemEvent) -> None:
-                files._event(event)
-
-        if self._observer is None:
-            self._observer = Observer(timeout=WAKE_TIMEOUT_S)
-            self._observer.start()
-        return self._observer.schedule(Handler(), directory)
-
-    def _event(self, event: FileSystemEvent) -> None:
-        """Runs in watchdog's thread; must not raise, which would end that thread (watchdog#648)."""
-        # Since 2.3 opening and closing is told too, our own reading included.
-        if event.event_type in ("opened", "closed_no_write"):
-            return
-        for path in filter(None, (event.src_path, getattr(event, "dest_path", ""))):
-            text = os.fsdecode(path)
-            # Each change of a file is told of its directory too, as "modified": that is no news.
-            if event.is_directory and event.event_type == "modified":
+    def changes(self) -> tuple[bool, str]:
+        """Take in what came: whether it asks for a look, and what was missed, in words, or nothing."""
+        if self._inotify is None:
+            return False, ""
+        count = 0
+        relevant = False
+        while _is_readable(self._inotify.fd):
+            try:
+                events = self._inotify.read_events()
+            except KeyError:
+                # An event of a watch that watchdog has forgotten: something changed, somewhere.
+                relevant = True
                 continue
-            if text in self._paths or os.path.dirname(text) in self._listed:
-                self._on_change()
-                return
+            count += len(events)
+            relevant = relevant or any(self._is_relevant(event.src_path) for event in events)
+        self._inotify.clear_move_records()
+        if count >= self._max_queued:
+            # watchdog skips IN_Q_OVERFLOW; a queue that was full tells as much.
+            return True, f"inotify's queue of {self._max_queued} events overflowed, so changes may have been missed"
+        return relevant, ""
 
-    def _lives(self, watch: ObservedWatch) -> bool:
-        observer = self._observer
-        if observer is None:
-            return False
-        return any(emitter.watch == watch and emitter.is_alive() for emitter in observer.emitters)
+    def close(self) -> None:
+        """Stop watching."""
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
 
-    def _forget(self, directory: str) -> None:
-        watch, _ = self._watches.pop(directory)
-        # A dead emitter stays registered and would make the next schedule() do nothing.
-        with contextlib.suppress(KeyError, OSError):
-            if self._observer is not None:
-                self._observer.unschedule(watch)
+    def _instance(self) -> Inotify:
+        if self._inotify is None:
+            from watchdog.observers.inotify_c import Inotify, InotifyConstants
 
+            # Opening and reading is no change: the look itself would ask for the next one.
+            mask = (InotifyConstants.IN_MODIFY | InotifyConstants.IN_ATTRIB | InotifyConstants.IN_CLOSE_WRITE
+                    | InotifyConstants.IN_CREATE | InotifyConstants.IN_DELETE | InotifyConstants.IN_MOVED_FROM
+                    | InotifyConstants.IN_MOVED_TO | InotifyConstants.IN_DELETE_SELF
+                    | InotifyConstants.IN_MOVE_SELF | InotifyConstants.IN_DONT_FOLLOW)
+            self._inotify = Inotify(b"/", event_mask=mask)
+        return self._inotify
 
-def _nearest(path: str) -> str:
-    """The nearest directory above a path that is there."""
-    while path != "/":
-        path = os.path.dirname(path)
-        if os.path.isdir(path):
-            return path
-    return ""
-
-
-def _inode(directory: str) -> int:
-    try:
-        return os.stat(directory).st_ino
-    except OSError:
-        return 0
+    def _is_relevant(self, source: bytes) -> bool:
+        path = os.fsdecode(source)
+        return path in self._paths or path in self._listed or (
+            os.path.dirname(path) in self._listed and not path.endswith(PASSING_UNITS))
 
 
 def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
@@ -164,3 +143,31 @@ def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
     for fd in files:
         poll.register(fd, select.POLLIN)
     return {fd for fd, _ in poll.poll(None if timeout_s is None else max(0, timeout_s) * 1000)}
+
+
+def _is_readable(fd: int) -> bool:
+    return bool(wait((fd,), 0))
+
+
+def _nearest(path: str) -> str:
+    """The nearest directory above a path that is there."""
+    while path != "/":
+        path = os.path.dirname(path)
+        if os.path.isdir(path):
+            break
+    return path
+
+
+def _summed_up(troubles: list[str]) -> tuple[str, ...]:
+    """One cause, one sentence: inotify's limits strike all directories at once."""
+    if len(troubles) < 2:
+        return tuple(troubles)
+    return (f"{troubles[0]} (and {len(troubles) - 1} more directories)",)
+
+
+def _max_queued_events() -> int:
+    try:
+        with open(MAX_QUEUED_EVENTS_FILE, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return DEFAULT_MAX_QUEUED_EVENTS

@@ -60,8 +60,14 @@ class Needs(NamedTuple):
     restart: bool
 
     @property
+    def restarts(self) -> bool:
+        """Whether some unit has to be restarted."""
+        return self.restart_socket or self.restart
+
+    @property
     def anything(self) -> bool:
-        return bool(self.changes or self.reload or self.restart_socket or self.restart)
+        """Whether there is anything to do at all."""
+        return bool(self.changes or self.reload or self.restarts)
 
 
 def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
@@ -83,32 +89,33 @@ def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
                  restart=(runs and bool(wrong)) or failed)
 
 
-def correct(  # noqa: PLR0913
-    seen: Observation, plan: Plan, policy: Policy, situation: Situation, manager: Manager, state: State,
-    observe: Callable[[], Observation],
-) -> Outcome:
+class Means(NamedTuple):
+    """What a correction acts and looks with: systemd, the state directory, a fresh look at the host."""
+
+    manager: Manager
+    state: State
+    observe: Callable[[], Observation]
+
+
+def correct(seen: Observation, plan: Plan, policy: Policy, situation: Situation, means: Means) -> Outcome:
     """Carry a plan out, as far as the gate allows now. Raises Unavailable when systemd goes away."""
-    return _Correction(plan, policy, situation, manager, state, observe).run(needs(seen, plan, policy))
+    return _Correction(plan, policy, situation, means).run(
+        needs(seen, plan, policy), lambda fresh: needs(fresh, plan, policy))
 
 
 class _Correction:
     """One correction under way: what it has done so far, and how to undo it."""
 
-    def __init__(  # noqa: PLR0913
-        self, plan: Plan, policy: Policy, situation: Situation, manager: Manager, state: State,
-        observe: Callable[[], Observation],
-    ) -> None:
+    def __init__(self, plan: Plan, policy: Policy, situation: Situation, means: Means) -> None:
         self.plan = plan
         self.policy = policy
         self.situation = situation
-        self.manager = manager
-        self.state = state
-        self.observe = observe
+        self.manager, self.state, self.observe = means
         self.steps: list[str] = []
 
-    def run(self, todo: Needs) -> Outcome:
-        restarts = todo.restart or todo.restart_socket
-        price = cost(bool(todo.changes or todo.reload), restarts, self.situation)
+    def run(self, todo: Needs, needs_now: Callable[[Observation], Needs]) -> Outcome:
+        """Do all that is needed; `needs_now` tells what a fresh look still asks for."""
+        price = cost(bool(todo.changes or todo.reload), todo.restarts, self.situation)
         if self.plan.obstacles:
             return Outcome(False, price, hold=Hold("; ".join(self.plan.obstacles)))
         if not todo.anything:
@@ -116,16 +123,17 @@ class _Correction:
         problems = Preflight(self.plan.after, self.policy).problems()
         if problems:
             return Outcome(False, price, hold=Hold("; ".join(problems)))
-        hold = may_restart(self.policy.correct, self.situation) if restarts else None
-        self.state.begin(Intent(todo.changes, datetime.now(UTC), restarts and hold is None))
+        hold = may_restart(self.policy.correct, self.situation) if todo.restarts else None
+        self.state.begin(Intent(todo.changes, datetime.now(UTC), todo.restarts and hold is None))
         try:
-            outcome = self._carry_out(todo, price, hold)
+            outcome = self._carry_out(todo, price, hold, needs_now)
         except OSError as error:
             outcome = self._undo(todo, price, f"{error.filename or 'a file'}: {error.strerror}", restart=False)
         self.state.finish()
         return outcome
 
-    def _carry_out(self, todo: Needs, price: Cost, hold: Hold | None) -> Outcome:
+    def _carry_out(self, todo: Needs, price: Cost, hold: Hold | None,
+                   needs_now: Callable[[Observation], Needs]) -> Outcome:
         for change in todo.changes:
             files.put(change.path, change.after)
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
@@ -134,11 +142,17 @@ class _Correction:
             self.steps.append("systemd reloaded its units")
             # Reload succeeds with broken units too, and NeedDaemonReload= has blind spots
             # (systemd#4500, #31752): what counts is what systemd says it has.
-            loaded = self.observe().loaded
+            seen = self.observe()
+            loaded = seen.loaded
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
                 return self._undo(todo, price, f"systemd loaded something else: {reason}", restart=False)
-        if not (todo.restart or todo.restart_socket):
+            if not todo.restarts:
+                # Somebody may have started dockerd meanwhile, with what was loaded before.
+                again = needs_now(seen)
+                return Outcome(not again.restarts, price, tuple(self.steps),
+                               hold=Hold("docker.service was started meanwhile") if again.restarts else None)
+        if not todo.restarts:
             return Outcome(True, price, tuple(self.steps))
         if hold is not None:
             return Outcome(False, price, tuple(self.steps), hold=hold)

@@ -97,12 +97,13 @@ def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Mac
     if exposure.line:
         machine.run(exposure.line)
     machine.run("systemctl daemon-reload; systemctl restart docker")
-    wait_for(lambda: machine.api_answers(), "API open to everyone")
+    wait_for(machine.api_answers, "API open to everyone")
 
     seen = wait_for(lambda: [entry for entry in entries(machine, "drift")
                              if entry["DOCKERD_GUARD_RULE"] == "DG101"], "drift entry")
-    assert {entry["DOCKERD_GUARD_FILE"] for entry in seen} <= {exposure.blamed, OVERRIDE}
-    assert exposure.blamed in {entry["DOCKERD_GUARD_FILE"] for entry in seen}
+    # /lib is a link to /usr/lib, and from systemd 255 on only the latter is searched.
+    files = {entry["DOCKERD_GUARD_FILE"].removeprefix("/usr") for entry in seen}
+    assert exposure.blamed in files <= {exposure.blamed, OVERRIDE}
     assert all(int(entry["DOCKERD_GUARD_LINE"]) >= 1 for entry in seen)
 
     enforce(machine)
@@ -205,7 +206,7 @@ def test_hosts_of_daemon_json_that_are_the_policys_win_over_the_flag_that_confli
     assert failed.status != 0
     enforce(machine)
     wait_for(lambda: repaired(machine), "correction")
-    wait_for(lambda: machine.socket_answers(), "dockerd that works again")
+    wait_for(machine.socket_answers, "dockerd that works again")
 
 
 def make_certificates(machine: Machine) -> None:
