@@ -156,7 +156,7 @@ def lint(options: Namespace) -> int:
             sarif_runs.append(sarif.Run(look.root, found, look.outside))
         else:
             _lint_text(found, look)
-        return FOUND if found else OK
+        return FOUND if found else UNANSWERED if look.seen.troubles else OK
 
     code = _each(options, tell, with_policy=True)
     if options.format == "sarif":
@@ -170,7 +170,10 @@ def _lint_text(found: tuple[Finding, ...], look: Look) -> None:
     from dockerd_guard.report import text
 
     _print(text.findings(found, look.read, colour=text.wants_colour(sys.stdout)))
-    print(text.summary(found))
+    if look.seen.troubles and not found:
+        print("nothing wrong as far as could be seen")
+    else:
+        print(text.summary(found))
 
 
 def explain(options: Namespace) -> int:

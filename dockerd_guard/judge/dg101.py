@@ -26,7 +26,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             "DG101",
             "error",
-            f"the Docker API listens on {binding.address} ({how(binding)}), which the policy does not declare"
+            f"the Docker API listens on {binding.address}{how(place)}, which the policy does not declare"
             f"{state(seen, place.layers)}",
             place.layers[0],
             binding.source,

@@ -29,7 +29,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             "DG103",
             severity,
-            f"{binding.address} ({how(binding)}) gives the Docker API, and with it root, {reach(binding)} "
+            f"{binding.address}{how(place)} gives the Docker API, and with it root, {reach(binding)} "
             f"{protection}{note}{state(seen, place.layers)}",
             place.layers[0],
             binding.source,

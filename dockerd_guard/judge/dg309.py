@@ -23,19 +23,22 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     for socket in seen.loaded.sockets:
         if seen.loaded.socket_states.get(socket.unit.name) != "active":
             continue
-        lost = [
-            listen.address
-            for listen in socket.listen
-            if listen.kind == "Stream" and canonical(dockerd_syntax(listen.address)) not in held
-        ]
+        streams = [listen.address for listen in socket.listen if listen.kind == "Stream"]
+        lost = [address for address in streams if canonical(dockerd_syntax(address)) not in held]
         if lost:
+            then = "dockerd does not start any more" if lost == streams else "dockerd does not get it"
             yield Finding(
                 "DG309",
                 "error",
-                f"{socket.unit.name} is active, but systemd holds no socket for {', '.join(lost)}: it "
-                "was changed while it ran, and the next start of dockerd fails until the socket unit is "
-                "restarted (with docker.service stopped)",
+                f"{socket.unit.name} is active, but systemd holds no socket for {', '.join(lost)}: it was changed "
+                f"while it ran, and {then} until it is restarted with docker.service stopped",
                 LISTENING,
-                Location(socket.unit.fragment) if socket.unit.fragment else None,
+                _location(seen, lost[0]) or (Location(socket.unit.fragment) if socket.unit.fragment else None),
                 "disruptive" if policy is not None else None,
             )
+
+
+def _location(seen: Observation, address: str) -> Location | None:
+    """Where the files give an address to a socket unit."""
+    listens = (listen for socket in seen.configured.sockets for listen in socket.listen)
+    return next((listen.location for listen in listens if listen.address == address), None)

@@ -84,15 +84,17 @@ def is_foreign(seen: Observation, binding: Binding) -> bool:
     )
 
 
-def how(binding: Binding) -> str:
-    """How a binding came to be, in words."""
+def how(place: Place) -> str:
+    """How a binding came to be, in words and brackets; nothing where only the kernel shows it."""
+    if place.layers[0] == LISTENING:
+        return ""
     words = {
         Via.FLAG: "by -H",
         Via.DAEMON_JSON: "by hosts in daemon.json",
         Via.SOCKET_UNIT: "by ListenStream= of a socket unit",
         Via.DEFAULT: "by dockerd's default",
     }
-    return words[binding.via]
+    return f" ({words[place.binding.via]})"
 
 
 def reach(binding: Binding) -> str:

@@ -317,7 +317,7 @@ def test_a_socket_unit_without_a_socket(host: Host) -> None:
     assert only("DG309", alive) == []
     assert alive.listening is not None
     dead = alive._replace(listening=alive.listening._replace(held_by_systemd=()))
-    assert told(only("DG309", dead)) == [f"{SOCKET}:1:1 error DG309 None"]
+    assert told(only("DG309", dead)) == [f"{SOCKET}:2:1 error DG309 None"]
 
 
 @pytest.mark.parametrize(("daemon_json", "text", "count"), [
