@@ -392,7 +392,9 @@ class Agent:
         else:
             event, word = Event.FAILED, Word.FAILED
             message = f"The correction failed: {outcome.error}."
-        about = next(_worth_saying(assessment.findings), None)
+        # A place that was open or missing says more than the file that made it so.
+        about = min(_worth_saying(assessment.findings), default=None,
+                    key=lambda finding: (finding.socket is None, finding.code))
         self.journal.write(Entry(
             event, message, outcome=word, cause=cause,
             rule=about.code if about else None, layer=about.layer if about else None,
