@@ -29,7 +29,7 @@ demo: ## live through an exposure and its correction on a throwaway machine
 test: check ## everything: check, then the system tests on all three Debian releases
 	@$(MACHINES) build
 	@$(MAKE) --silent deb
-	$(VENV)/bin/python -m pytest tests/unit tests/system --numprocesses=$(JOBS) --durations=10
+	$(VENV)/bin/python -m pytest tests/system --numprocesses=$(JOBS) --durations=10
 
 check: lint unit ## lint, types and unit tests: a minute, no machines
 

@@ -29,7 +29,7 @@ ALSO = {"bookworm": (), "trixie": ("docker-cli",), "sid": ("docker-cli",)}
 
 APT_OPTIONS = {"bookworm": (), "trixie": (), "sid": ('Acquire::Check-Valid-Until "false"',)}
 
-RECIPE = "1"
+RECIPE = "2"
 """Part of every key: count up when the way of building changes."""
 
 
@@ -52,6 +52,11 @@ def base(release: str) -> Path:
             # systemd does not take it for a first boot with presets (machine-id(5)).
             (draft / "etc/machine-id").write_bytes(b"")
             (draft / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+            # mmdebstrap copies ours.
+            (draft / "etc/hostname").write_text(f"{release}\n")
+            (draft / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {release}\n")
+            (draft / "etc/resolv.conf").unlink(missing_ok=True)
+            _forget_older(directory, f"{release}-*")
     return directory
 
 
