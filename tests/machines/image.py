@@ -69,9 +69,10 @@ def with_package(release: str, package: Path) -> tuple[Path, ...]:
         if draft is not None:
             say(f"Installing {package.name} on Debian {release}.")
             work = directory.with_name(f".work-{os.getpid()}")
-            _run(release, ["unshare", "--mount", "sh", "-euc", INSTALL,
-                           "sh", str(below), str(draft), str(work), str(package)],
-                 log=directory.with_suffix(".log"))
+            with in_use((below,)):
+                _run(release, ["unshare", "--mount", "sh", "-euc", INSTALL,
+                               "sh", str(below), str(draft), str(work), str(package)],
+                     log=directory.with_suffix(".log"))
             shutil.rmtree(work, ignore_errors=True)
             _forget_older(directory, f"{below.name}+*")
     return directory, below
@@ -136,8 +137,7 @@ def _forget_older(keep: Path, pattern: str) -> None:
             except BlockingIOError:
                 continue  # a machine stands on it
             _remove(other)
-            for suffix in (".lock", ".log"):
-                other.with_suffix(suffix).unlink(missing_ok=True)
+            other.with_suffix(".log").unlink(missing_ok=True)  # not the lock: somebody may wait for it
 
 
 def _remove(directory: Path) -> None:
