@@ -13,8 +13,8 @@ _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 
 
 def commands(found: Iterable[Finding], root: str, outside: frozenset[str] = frozenset()) -> Iterator[str]:
-    """One command for each finding. Paths are given as seen from here, so that a root inside the
-    checkout is found; `outside` are files that do not lie below the root.
+    """One command for each finding. Paths below the working directory, the checkout, are relative to it;
+    `outside` are files that do not lie below the root.
 
     Escapes as actions/toolkit does (packages/core/src/command.ts).
     """
@@ -24,11 +24,16 @@ def commands(found: Iterable[Finding], root: str, outside: frozenset[str] = froz
         if where is not None and where.line:
             path = where.file if where.file in outside else f"{root.rstrip('/')}{where.file}"
             properties |= {
-                "file": os.path.relpath(path) if not os.path.isabs(root) else path, "line": str(where.line),
-                "col": str(where.column), "endColumn": str(max(where.end_column, where.column)),
+                "file": _from_here(path), "line": str(where.line), "col": str(where.column),
+                "endColumn": str(max(where.end_column, where.column)),
             }
         told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
         yield f"::{_COMMANDS[finding.severity]} {told}::{_data(finding.message)}"
+
+
+def _from_here(path: str) -> str:
+    relative = os.path.relpath(path)
+    return os.path.abspath(path) if relative.startswith("../") else relative
 
 
 def _data(text: str) -> str:

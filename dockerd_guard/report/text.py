@@ -48,13 +48,17 @@ def clean(text: str) -> str:
 
 def sockets(seen: Observation) -> Iterator[str]:
     """Where Docker listens, layer by layer, each binding with the line that made it so."""
-    versions = f"systemd {seen.configured.systemd_version}, dockerd {seen.configured.dockerd_version}"
+    configured = seen.configured
+    dockerd = f"dockerd {configured.dockerd_version}"
+    if not configured.is_dockerd_known:
+        dockerd = f"dockerd of unknown version, read as {configured.dockerd_version}"
+    versions = f"{configured.service.unit.name}, systemd {configured.systemd_version}, {dockerd}"
     known = {layer.name: layer for layer in seen.layers}
     for name in LAYERS:
         layer = known.get(name)
         if layer is None:
             continue
-        note = f" ({versions})" if layer is seen.configured.layer else ""
+        note = f" ({versions})" if layer is configured.layer else ""
         yield f"{name}{note}: {clean(_state(layer))}".rstrip(" ")
         yield from _table([_row(binding) for binding in layer.bindings])
 

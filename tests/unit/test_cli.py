@@ -97,7 +97,7 @@ def test_lint_as_json(host: Host, call: Call) -> None:
 def test_sockets_as_a_table(host: Host, call: Call) -> None:
     host.start(f"{OPEN} --tlsverify --tlscert=/c --tlskey=/k --tlscacert=/ca")
     lines = call("sockets", "--root", host.root).out.split("\n")
-    assert lines[0].startswith("configured (systemd ")
+    assert lines[0].startswith("configured (docker.service, systemd ")
     assert lines[1:] == [
         "  unix:///run/docker.sock  unix      -           socket-unit  "
         "/usr/lib/systemd/system/docker.socket:2",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -252,6 +254,24 @@ def test_mistakes(text: str | bytes, said: list[str]) -> None:
 def test_all_mistakes_are_told_but_not_endlessly() -> None:
     assert len(mistakes("version: 2\nmode: x\nwatch: 1\nsockets: [1, 2, 3]")) == 6
     assert len(mistakes("version: 1\nsockets: [" + "x," * 50_000 + "]")) == MAX_PROBLEMS
+
+
+def test_damage_is_never_more_than_an_error() -> None:
+    dice = random.Random(1)
+    pieces = [b"\0", b"\xff", b"\t", b"&a ", b"*a", b"!x ", b"- ", b"{", b"]", b"'", b": ", b"|\n", b"---\n", b"%"]
+    for _ in range(1000):
+        data = bytearray(FULL.encode())
+        for _ in range(dice.randrange(1, 4)):
+            at = dice.randrange(len(data))
+            data[at:at + dice.randrange(20)] = dice.choice(pieces)
+        with contextlib.suppress(PolicyError):
+            parse_policy(bytes(data), "p.yaml")
+
+
+def test_the_example_is_a_policy() -> None:
+    """What the package installs: it observes, and declares what a stock host has."""
+    read = load_policy(str(Path(__file__).parents[2] / "config.example.yaml"), require_root_owned=False)
+    assert read.mode is Mode.OBSERVE
 
 
 @pytest.mark.parametrize(("text", "seconds"), [

@@ -125,6 +125,15 @@ def test_bytes_that_are_no_text_do_not_break_json() -> None:
 ])
 def test_github(given: dict[str, Any], command: str) -> None:
     assert list(github.commands([finding(**given)], "host")) == [command]
+    assert list(github.commands([finding(**given)], str(Path("host").absolute()))) == [command]
+
+
+def test_github_files_outside_of_the_checkout() -> None:
+    outside = finding(location=Location("/srv/p.yaml", 1, 2, 3))
+    command, = github.commands([outside], "/srv/host", frozenset(["/srv/p.yaml"]))
+    assert ",file=/srv/p.yaml," in command
+    command, = github.commands([finding()], "/")
+    assert ",file=/etc/a.conf," in command
 
 
 def log() -> dict[str, Any]:
