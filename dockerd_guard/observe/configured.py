@@ -11,6 +11,7 @@ from dockerd_guard.dockerd.command import program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
+from dockerd_guard.observe.collisions import dockerd_collision, socket_collision
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
 from dockerd_guard.source import Location
@@ -111,6 +112,8 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "dockerd", daemon.reason
     elif wrong := _wrong_descriptor(daemon, len(tuple(passed_by(sockets)))):
         refused_by, reason = "dockerd", wrong
+    elif taken := dockerd_collision((host.address for host in daemon.hosts), sockets):
+        refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
     elif not daemon.certain:
         reason = daemon.reason or "what the wrapper runs cannot be told from the files"
     return Layer(name, refused_by is None, refused_by, reason,
@@ -140,7 +143,7 @@ def bindings_of(
 def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]]:
     """The places these socket units pass on, in dockerd's syntax, in the order of their descriptors."""
     for socket in sockets:
-        if socket.unit.load_state == "loaded" and not socket.accept:
+        if socket.unit.load_state == "loaded" and not socket.accept and socket_collision(socket) is None:
             for item in socket.listen:
                 if item.kind == "Stream":
                     yield dockerd_syntax(item.address), item.location
@@ -153,10 +156,23 @@ def dockerd_syntax(listen_stream: str) -> str:
     ('unix:///run/docker.sock', 'tcp://[::]:2375')
     """
     if listen_stream.startswith(("/", "@")):
-        return f"unix://{listen_stream}"
+        return f"unix://{_unescaped(listen_stream)}"
     if listen_stream.startswith("vsock:"):
         return f"vsock://{listen_stream.removeprefix('vsock:')}"
     return f"tcp://{listen_stream}"
+
+
+_ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, '"': 34, "'": 39}
+
+
+def _unescaped(path: str) -> str:
+    """Undo what systemd shows a socket's path with (sockaddr_pretty: cescape)."""
+    if "\\" not in path:
+        return path
+    data = re.sub(rb"\\([0-7]{3}|.)", lambda found: bytes([
+        int(found[1], 8) if len(found[1]) == 3 else _ESCAPES.get(found[1].decode("ascii", "replace"), ord(found[1]))]),
+        path.encode("utf-8", "surrogateescape"))
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _tls(address: str, daemon: Daemon) -> Tls:
@@ -166,7 +182,8 @@ def _tls(address: str, daemon: Daemon) -> Tls:
 def _unmet(tree: Tree, service: Service, sockets: tuple[Socket, ...], systemd: int) -> str | None:
     """Why systemd does not start a service whose Requires= names a socket unit that it cannot start, or
     any unit that is masked. Others that are missing may only be missing from an image: they do not count."""
-    states = {name: socket.unit.load_state for socket in sockets for name in socket.unit.names}
+    states: dict[str, str] = {name: socket.unit.load_state for socket in sockets for name in socket.unit.names}
+    known = {name: socket for socket in sockets for name in socket.unit.names}
     files = unit_files(tree, systemd)
     for word in service.requires:
         name = word.text
@@ -174,10 +191,24 @@ def _unmet(tree: Tree, service: Service, sockets: tuple[Socket, ...], systemd: i
             if files.fragment(name).masked:
                 states[name] = "masked"
             elif name.endswith(".socket"):
-                states[name] = load_socket(tree, name, systemd).unit.load_state
+                known[name] = load_socket(tree, name, systemd)
+                states[name] = known[name].unit.load_state
         if (said := _UNMET.get(states.get(name, "loaded"))) is not None:
             return f"Failed to start {service.unit.name}: Unit {name} {said}."
+        if name in known and (reason := _unstartable(known[name], service, tree, systemd)):
+            return f"A dependency job for {service.unit.name} failed: {reason}"
     return None
+
+
+def _unstartable(socket: Socket, service: Service, tree: Tree, systemd: int) -> str | None:
+    """Why a socket unit that loads does not start (socket_start and socket_open_fds in socket.c)."""
+    if (address := socket_collision(socket)) is not None:
+        return f"{socket.unit.name}: Failed to create listening socket ({address}): Address already in use"
+    if socket.service is None or socket.service in (service.unit.name, *service.unit.names):
+        return None
+    if load_service(tree, socket.service, systemd).unit.load_state == "loaded":
+        return None
+    return f"{socket.unit.name}: Socket service {socket.service} not loaded, refusing."
 
 
 _UNMET = {"masked": "is masked", "not-found": "not found", "bad-setting": "has a bad unit file setting",

@@ -65,8 +65,9 @@ def observe_host(tree: Tree, manager: Manager | None, *, dockerd: Version | None
     else:
         loaded = observe_loaded(tree, manager, configured)
     try:
-        running = observe_running(tree, configured, loaded)
-        listening = observe_listening(running, loaded)
+        sockets = processes.Sockets()
+        running = observe_running(tree, configured, loaded, sockets)
+        listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"the sockets of dockerd cannot be seen: {error.strerror}: "
                                          f"{error.filename}; run as root"))
@@ -110,7 +111,9 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     )
 
 
-def observe_running(tree: Tree, configured: Configured, loaded: Loaded | None) -> Running | None:
+def observe_running(
+    tree: Tree, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
+) -> Running | None:
     """What the dockerd of docker.service was started with; None when none runs."""
     daemons = {process.pid: process for process in processes.daemons()}
     main = loaded.main_pid if loaded is not None else 0
@@ -118,12 +121,12 @@ def observe_running(tree: Tree, configured: Configured, loaded: Loaded | None) -
         (process for process in daemons.values() if process.unit == SERVICE), None)
     if ours is None and main:
         ours = processes.read_process(main)
-    others = tuple((process, tuple(_api_sockets(process, None)))
+    others = tuple((process, tuple(_api_sockets(process, None, sockets)))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
     if ours is None:
         return None
     daemon = resolve_daemon(ours.argv, ours.environ, tree.read, configured.known_dockerd)
-    bindings, reason = _running_bindings(tree, ours, daemon)
+    bindings, reason = _running_bindings(tree, ours, daemon, sockets)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
@@ -131,14 +134,12 @@ def observe_running(tree: Tree, configured: Configured, loaded: Loaded | None) -
     return Running(layer, ours, daemon, others)
 
 
-def observe_listening(running: Running | None, loaded: Loaded | None) -> Listening:
+def observe_listening(running: Running | None, loaded: Loaded | None, sockets: processes.Sockets) -> Listening:
     """The sockets the kernel holds for docker.service, and those PID 1 holds for its socket units."""
     units = loaded.sockets if loaded is not None else ()
     declared = {canonical(dockerd_syntax(item.address)): item for socket in units for item in socket.listen}
-    init = processes.sockets_held_by(1)
-    held = tuple(sorted({sock.address for sock in processes.listening_sockets(1)
-                         if sock.inode in init and canonical(sock.address) in declared}))
-    bindings = tuple(_api_sockets(running.process, running.daemon)) if running is not None else ()
+    held = tuple(sorted({sock.address for sock in sockets.of(1) if canonical(sock.address) in declared}))
+    bindings = tuple(_api_sockets(running.process, running.daemon, sockets)) if running is not None else ()
     known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
     found = tuple(
         binding._replace(via=like.via, source=like.source, tls=like.tls)
@@ -150,35 +151,35 @@ def observe_listening(running: Running | None, loaded: Loaded | None) -> Listeni
     return Listening(layer, held)
 
 
-def _running_bindings(tree: Tree, process: Process, daemon: Daemon) -> tuple[tuple[Binding, ...], str | None]:
+def _running_bindings(
+    tree: Tree, process: Process, daemon: Daemon, sockets: processes.Sockets
+) -> tuple[tuple[Binding, ...], str | None]:
     """Where this process was told to listen.
 
     Sockets that systemd passed on are those it holds together with PID 1. A daemon.json that was
     changed since says nothing of this process: then its sockets are all there is to go by.
     """
-    passed = processes.sockets_held_by(process.pid) & processes.sockets_held_by(1)
     entry = tree.stat(daemon.config_file)
     if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
-        return tuple(_api_sockets(process, daemon)), (
+        return tuple(_api_sockets(process, daemon, sockets)), (
             f"{daemon.config_file} was changed after dockerd started: these are the sockets it has")
     bindings: list[Binding] = []
     for host in daemon.hosts:
         if host.address.startswith("fd://"):
             bindings += (
                 Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon), Via.SOCKET_UNIT)
-                for sock in processes.listening_sockets(process.pid) if sock.inode in passed)
+                for sock in sockets.of(process.pid) if sock.inode in sockets.inodes(1))
         else:
             bindings.append(Binding(host.address, scope_of(host.address), _tls(host.address, daemon), host.via,
                                     host.location))
     return tuple(bindings), None
 
 
-def _api_sockets(process: Process, daemon: Daemon | None) -> Iterator[Binding]:
+def _api_sockets(process: Process, daemon: Daemon | None, sockets: processes.Sockets) -> Iterator[Binding]:
     """The listening sockets of a dockerd that are (as far as can be told) its API."""
-    inodes = processes.sockets_held_by(process.pid)
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon is not None and daemon.metrics_addr else ""
-    for sock in processes.listening_sockets(process.pid):
-        if sock.inode not in inodes or canonical(sock.address) == metrics:
+    for sock in sockets.of(process.pid):
+        if canonical(sock.address) == metrics:
             continue
         path = sock.address.removeprefix("unix://")
         if path != sock.address and (path.startswith(PRIVATE_SOCKETS) or "/swarm/" in path):

@@ -36,12 +36,39 @@ class Held(NamedTuple):
     inode: int
 
 
-def listening_sockets(pid: int) -> tuple[Held, ...]:
-    """All listening stream sockets in the network namespace of a process. Empty when it is gone."""
-    return (*_tcp(pid, "tcp", socket.AF_INET), *_tcp(pid, "tcp6", socket.AF_INET6), *_unix(pid))
+class Sockets:
+    """The listening sockets of this host at one moment; each table of the kernel is read once.
+
+    The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time.
+    """
+
+    def __init__(self) -> None:
+        self._of_namespace: dict[str, tuple[Held, ...]] = {}
+        self._held_by: dict[int, frozenset[int]] = {}
+
+    def of(self, pid: int) -> tuple[Held, ...]:
+        """Those a process holds. Raises PermissionError where we may not look (CAP_SYS_PTRACE)."""
+        inodes = self.inodes(pid)
+        return tuple(sock for sock in self._listening(pid) if sock.inode in inodes)
+
+    def inodes(self, pid: int) -> frozenset[int]:
+        """The inode numbers of all sockets a process holds, listening or not."""
+        if pid not in self._held_by:
+            self._held_by[pid] = _sockets_held_by(pid)
+        return self._held_by[pid]
+
+    def _listening(self, pid: int) -> tuple[Held, ...]:
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/net")
+        except FileNotFoundError:
+            return ()
+        if namespace not in self._of_namespace:
+            self._of_namespace[namespace] = (
+                *_tcp(pid, "tcp", socket.AF_INET), *_tcp(pid, "tcp6", socket.AF_INET6), *_unix(pid))
+        return self._of_namespace[namespace]
 
 
-def sockets_held_by(pid: int) -> frozenset[int]:
+def _sockets_held_by(pid: int) -> frozenset[int]:
     """The inode numbers of all sockets a process has open.
 
     Raises PermissionError where we may not look (CAP_SYS_PTRACE). Empty when it is gone.

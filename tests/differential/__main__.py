@@ -1,0 +1,115 @@
+"""Judge trees: `run --seed 1 --count 1000`, `one SEED NUMBER RELEASE --minimise`, `show SEED NUMBER`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.differential.bench import Bench, Verdict
+from tests.differential.generate import generate
+from tests.differential.minimise import minimise
+from tests.machines import image
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.differential", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="judge many trees")
+    run.add_argument("--seed", type=int, default=None, help="default: the clock's")
+    run.add_argument("--count", type=int, default=1000, help="trees for each release")
+    run.add_argument("--first", type=int, default=0)
+    run.add_argument("--release", action="append", choices=image.RELEASES)
+    run.add_argument("--brief", action="store_true", help="mismatches without their trees")
+    show = verbs.add_parser("show", help="show a tree")
+    one = verbs.add_parser("one", help="judge one tree")
+    for each in (show, one):
+        each.add_argument("seed", type=int)
+        each.add_argument("number", type=int)
+    one.add_argument("release", choices=image.RELEASES)
+    one.add_argument("--minimise", action="store_true", help="leave out all that does not matter")
+    arguments = parser.parse_args()
+    if arguments.verb == "show":
+        print(generate(arguments.seed, arguments.number))
+        return 0
+    if arguments.verb == "one":
+        return judge_one(arguments)
+    return judge_many(arguments)
+
+
+def judge_one(arguments: argparse.Namespace) -> int:
+    layout = generate(arguments.seed, arguments.number)
+    with Bench.boot(arguments.release) as bench:
+        (verdict,) = bench.judge([(0, layout)])
+        if arguments.minimise and verdict.mismatches:
+            verdict = minimise(bench, verdict)
+        print(verdict.layout)
+        print()
+        for mismatch in verdict.mismatches:
+            print(mismatch)
+        if "daemon" in verdict.real:
+            verdict.real["daemon"]["log"] = verdict.real["daemon"].get("log", "")[-1500:]
+        print(json.dumps(verdict.real, indent=1))
+    return 1 if verdict.mismatches else 0
+
+
+def judge_many(arguments: argparse.Namespace) -> int:
+    seed = arguments.seed if arguments.seed is not None else int(time.time())
+    releases = arguments.release or image.RELEASES
+    with ThreadPoolExecutor(len(releases)) as pool:
+        totals = list(pool.map(lambda release: judge_release(release, seed, arguments), releases))
+    return 1 if any(totals) else 0
+
+
+def judge_release(release: str, seed: int, arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    numbers = range(arguments.first, arguments.first + arguments.count)
+    with Bench.boot(release) as bench:
+        wrong, outcomes = judge_twice(bench, seed, numbers)
+    for verdict in wrong:
+        print(describe(release, seed, verdict, arguments.brief), flush=True)
+    seconds = time.monotonic() - started
+    print(f"{release}: {arguments.count} trees of seed {seed}, {len(wrong)} mismatches "
+          f"({1000 * len(wrong) / arguments.count:.1f} in 1000), {seconds:.0f} s; {dict(outcomes)}",
+          file=sys.stderr, flush=True)
+    return len(wrong)
+
+
+def judge_twice(bench: Bench, seed: int, numbers: Iterable[int]) -> tuple[list[Verdict], Counter[str]]:
+    """Judge these trees; give the mismatches that come again, and what became of all.
+
+    A machine has its moods (a timeout under load): what does not come again is counted as such.
+    """
+    outcomes: Counter[str] = Counter()
+    doubtful = []
+    for verdict in bench.judge((number, generate(seed, number)) for number in numbers):
+        outcomes[outcome(verdict)] += 1
+        if verdict.mismatches:
+            doubtful.append((verdict.number, verdict.layout))
+    wrong = [verdict for verdict in bench.judge(doubtful) if verdict.mismatches] if doubtful else []
+    outcomes["not repeated"] = len(doubtful) - len(wrong)
+    return wrong, outcomes
+
+
+def outcome(verdict: Verdict) -> str:
+    """What became of a tree, in a word."""
+    if "daemon" in verdict.real:
+        return {"ended": "refused by dockerd"}.get(verdict.real["daemon"].get("outcome"), "listens")
+    return "refused by systemd"
+
+
+def describe(release: str, seed: int, verdict: Verdict, brief: bool = False) -> str:
+    """A mismatch with its tree and the command that shows it again."""
+    lines = [f"##### {release}: python3 -m tests.differential one {seed} {verdict.number} {release} --minimise"]
+    lines += [str(mismatch) for mismatch in verdict.mismatches]
+    if not brief:
+        lines += ["", str(verdict.layout)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

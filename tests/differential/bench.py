@@ -1,0 +1,91 @@
+"""Machines that judge: layouts in, mismatches out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from tests.differential.compare import Facts, Mismatch, compare
+from tests.differential.layout import Layout
+from tests.machines.machine import Machine
+
+HERE = Path(__file__).parent
+FACT_FILES = ("/etc/os-release", "/etc/machine-id", "/etc/hostname", "/etc/machine-info")
+
+
+class Verdict(NamedTuple):
+    """One layout judged; `real` is all that the machine said."""
+
+    number: int
+    layout: Layout
+    mismatches: list[Mismatch]
+    real: dict[str, Any]
+
+
+class Bench:
+    """A machine with the judge in it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        machine.copy_in(_recorder(), "/root/recorder")
+        machine.copy_in(HERE / "judge.py", "/root/judge.py")
+        machine.run(["chmod", "755", "/root/recorder"])
+        files = {}
+        for path in FACT_FILES:
+            if machine.exists(path):
+                files[path] = machine.read(path).encode()
+        dockerd = machine.run(["dpkg-query", "--show", "--showformat=${Version}", "docker.io"]).out
+        systemd = machine.run(["systemctl", "--version"]).out.split()[1]
+        self.facts = Facts(int(systemd), dockerd, files)
+
+    @classmethod
+    def boot(cls, release: str) -> Self:
+        """Boot a machine of a release for this alone."""
+        return cls(Machine.boot(release))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.machine.close()
+
+    def judge(self, layouts: Iterable[tuple[int, Layout]]) -> Iterator[Verdict]:
+        """Give each layout's verdict, in the order they come in."""
+        known = dict(layouts)
+        with self.machine.popen(["python3", "/root/judge.py"], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stdout is not None
+
+            def feed() -> None:
+                assert process.stdin is not None
+                for number, layout in known.items():
+                    process.stdin.write(json.dumps({"id": number, **layout.to_json()}) + "\n")
+                process.stdin.close()
+
+            feeding = threading.Thread(target=feed, daemon=True)
+            feeding.start()
+            missing = set(known)
+            for line in process.stdout:
+                real = json.loads(line)
+                number = real["id"]
+                missing.discard(number)
+                yield Verdict(number, known[number], compare(known[number], self.facts, real), real)
+            if missing:
+                raise RuntimeError(f"the judge ended without a word on {sorted(missing)[:10]}")
+
+
+@functools.cache
+def _recorder() -> Path:
+    """Compile what stands in dockerd's place."""
+    directory = Path(tempfile.mkdtemp(prefix="differential-"))
+    made = directory / "recorder"
+    subprocess.run(["cc", "-static", "-O1", "-o", str(made), str(HERE / "recorder.c")], check=True)
+    return made

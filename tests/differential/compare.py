@@ -1,0 +1,300 @@
+"""Our reading of a layout set against what the real ones did with it.
+
+What counts as the same, each with its reason:
+
+- a wildcard of either family is one for what dockerd itself listens on (Go listens on [::] for both),
+  not for what systemd passes on;
+- `localhost` is 127.0.0.1, and the names in the machine's /etc/hosts are 10.99.0.1;
+- /var/run is /run;
+- a name that cannot be resolved, an address in use, and certificates that are missing or do not
+  fit are the host's state and not its text: dockerd has read the same and then cannot do it. For
+  these `starts` may differ, what dockerd says it tried must not.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dockerd_guard.bindings import Via, split_host_port
+from dockerd_guard.observe.configured import observe_configured, passed_by, values
+from dockerd_guard.observe.observation import Configured
+from dockerd_guard.tree import Tree
+from tests.differential.layout import Layout
+
+SKELETON_LINKS = {"/lib": "usr/lib", "/bin": "usr/bin", "/sbin": "usr/sbin", "/var/run": "/run"}
+
+DPKG_STATUS = "Package: docker.io\nStatus: install ok installed\nVersion: {}\n"
+
+RESOLVED = {"localhost": "127.0.0.1", "docker-host": "10.99.0.1", "docker.example.com": "10.99.0.1",
+            "swarm-01": "10.99.0.1", "master": "10.99.0.1"}
+
+BUILT_IN = frozenset((
+    "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "USER", "LOGNAME", "HOME", "SHELL", "PATH",
+    "LANG", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "MANAGERPIDFDID", "CREDENTIALS_DIRECTORY",
+    "FDSTORE", "TRIGGER_UNIT", "container",
+))
+"""Variables that systemd or its manager's environment gives (systemd.exec(5)): not in any file."""
+
+STATE = re.compile(
+    r"no such host|failed to lookup|server misbehaving|Temporary failure|X509 key pair|could not read CA"
+    r"|could not load X509|cannot assign requested|bind: (?!address already)|invalid port|unknown port"
+    r"|can't create unix socket|network is unreachable|i/o timeout|connection refused|no suitable address"
+    r"|TLS configuration|missing address")
+"""What dockerd says when it has read everything and then the host is not so."""
+
+VMADDR_CID_ANY = 0xFFFFFFFF
+
+
+class Facts(NamedTuple):
+    """What a root directory tells of a release: its systemd, its dockerd, and some files of the machine."""
+
+    systemd: int
+    dockerd: str
+    files: dict[str, bytes]
+
+
+class Mismatch(NamedTuple):
+    """One thing in which we differ from the real ones."""
+
+    what: str
+    ours: object
+    real: object
+
+    def __str__(self) -> str:
+        return f"{self.what}\n    ours: {self.ours}\n    real: {self.real}"
+
+
+def skeleton(root: Path, facts: Facts) -> None:
+    """Make a root directory as much like the release as our reading needs."""
+    for path, target in SKELETON_LINKS.items():
+        place = root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+    files = {**facts.files, "/usr/bin/bash": b"", "/usr/bin/sh": b"",
+             f"/usr/lib/systemd/libsystemd-shared-{facts.systemd}.so": b"",
+             "/var/lib/dpkg/status": DPKG_STATUS.format(facts.dockerd).encode()}
+    Layout(files, {}, ("/run",)).write(root)
+
+
+def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
+    """Read a layout; with what its sockets pass on."""
+    with tempfile.TemporaryDirectory(prefix="differential-") as directory:
+        skeleton(Path(directory), facts)
+        layout.write(Path(directory))
+        with Tree(directory) as tree:
+            seen = observe_configured(tree)
+            return seen, tuple(address for address, _ in passed_by(seen.sockets))
+
+
+def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch]:
+    """Everything that differs."""
+    if "trouble" in real:
+        return [Mismatch("trouble", None, real["trouble"])]
+    try:
+        seen, passed = read(layout, facts)
+    except Exception as error:
+        return [Mismatch("crash", f"{type(error).__name__}: {error}", None)]
+    found = list(_systemd(seen, passed, real["systemd"]))
+    if not found and "daemon" in real:
+        found += _daemon(seen, real["systemd"], real["daemon"])
+    return found
+
+
+def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) -> Iterator[Mismatch]:
+    unit, layer = seen.service.unit, seen.layer
+    if seen.service.unit.name != "docker.service" and real["state"] == "not-found":
+        return  # without a docker.service we look for a service of another name that runs dockerd
+    if unit.load_state != real["state"]:
+        yield Mismatch("LoadState", f"{unit.load_state} ({unit.reason})",
+                       f"{real['state']} ({real['error']})")
+        return
+    refused = layer.refused_by == "systemd"
+    if not real["records"]:
+        if real["service"].get("ExecMainStatus") in ("203", "200") or not _recorded(layer.argv):
+            return  # the program is not there, or none of ours
+        if not refused and not _cannot_be_bound(seen, real):
+            yield Mismatch("systemd starts it", True, _why(real))
+        return
+    if refused:
+        yield Mismatch("systemd starts it", f"no: {layer.reason}", real["records"][0]["argv"])
+        return
+    record = real["records"][0]
+    certain = all(argument.certain for argument in seen.arguments)
+    if certain and _recorded(layer.argv) and list(layer.argv) != record["argv"]:
+        yield Mismatch("argv", list(layer.argv), record["argv"])
+    yield from _environment(seen, record)
+    ours = [_passed(address) for address in passed]
+    theirs = [each for line in record["sockets"] if (each := _received(line)) is not None]
+    if len(real["sockets"]) > 1:
+        # The order of units is that of a hash table with a random key (service_collect_fds).
+        ours, theirs = sorted(ours), sorted(theirs)
+    if ours != theirs and _recorded(layer.argv) and not _cannot_be_bound(seen, real):
+        yield Mismatch("passed sockets", ours, theirs)
+
+
+def _why(real: dict[str, Any]) -> str:
+    states = " ".join(f"{name}={unit.get('LoadState')}/{unit.get('ActiveState')}/{unit.get('Result')}"
+                      for name, unit in {**real["sockets"], "docker.service": real["service"]}.items())
+    return f"no: {real['said']} {states}"
+
+
+def _recorded(argv: tuple[str, ...]) -> bool:
+    return bool(argv) and re.fullmatch(r"dockerd?(-current|-daemon)?", argv[0].rpartition("/")[2]) is not None
+
+
+def _cannot_be_bound(seen: Configured, real: dict[str, Any]) -> bool:
+    """Whether a socket unit failed over what is the host's: a vsock CID, a link-local address without its
+    interface, or an address that another socket unit has taken before."""
+    failed = [name for name, unit in real["sockets"].items() if unit.get("ActiveState") == "failed"]
+    return bool(failed) and (len(real["sockets"]) > 1 or any(
+        item.address.startswith(("vsock", "[fe80:")) or not item.certain or item.address.endswith("/")
+        for socket_ in seen.sockets for item in socket_.listen))
+
+
+def _environment(seen: Configured, record: dict[str, Any]) -> Iterator[Mismatch]:
+    theirs = dict(each.partition("=")[::2] for each in record["environ"])
+    ours = dict(values(seen.environment))
+    uncertain = {name for name, variable in seen.environment.variables.items() if not variable.certain}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name in uncertain or (name not in ours and name in BUILT_IN) or name in ("LISTEN_PID", "SHLVL",
+            "_", "PWD", "OLDPWD"):
+            continue
+        if ours.get(name) != theirs.get(name) and _recorded(seen.layer.argv):
+            yield Mismatch(f"environment {name}", ours.get(name), theirs.get(name))
+
+
+def _passed(address: str) -> str:
+    if address.startswith("unix://"):
+        return "unix " + address.removeprefix("unix://")
+    if address.startswith("tcp://"):
+        host, port = split_host_port(address)
+        return f"tcp {ipaddress.ip_address(host.partition('%')[0])} {port}"
+    return re.sub("^vsock://(-1)?:", f"vsock://{VMADDR_CID_ANY}:", address)
+
+
+def _received(line: str) -> str | None:
+    """A socket as the recorder saw it; None for one that is no listening stream."""
+    _, family_, kind, listening, _, address_ = line.split()
+    family = int(family_)
+    if kind != "1" or listening != "1":
+        return None
+    address = bytes.fromhex(address_)
+    if family == socket.AF_UNIX:
+        path = address[2:]
+        path = b"@" + path[1:] if path[:1] == b"\0" else path.partition(b"\0")[0]
+        return "unix " + path.decode("utf-8", "surrogateescape")
+    port = int.from_bytes(address[2:4], "big")
+    if family == socket.AF_INET:
+        return f"tcp {ipaddress.IPv4Address(address[4:8])} {port}"
+    if family == socket.AF_INET6:
+        return f"tcp {ipaddress.IPv6Address(address[8:24])} {port}"
+    return f"vsock://{int.from_bytes(address[8:12], 'little')}:{int.from_bytes(address[4:8], 'little')}"
+
+
+def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> Iterator[Mismatch]:
+    layer = seen.layer
+    if "trouble" in real:
+        yield Mismatch("trouble", None, real["trouble"])
+        return
+    if not seen.daemon.certain:
+        return
+    said = _said(real["log"])
+    created = [f"{proto}://{address}" for proto, address in real["created"]]
+    if real["outcome"] == "timeout" and re.fullmatch(r"docker(-current|-latest)?",
+                                                     layer.argv[0].rpartition("/")[2]):
+        if layer.refused_by != "dockerd":
+            yield Mismatch("dockerd starts", f"{layer.starts} {layer.hosts}", f"no: the client hangs {said}")
+        return
+    if real["outcome"] == "timeout":
+        yield Mismatch("trouble: dockerd neither ended nor went on", layer.hosts, said)
+        return
+    if real["outcome"] == "ended":
+        refused = layer.refused_by == "dockerd"
+        if not refused and not STATE.search(said):
+            yield Mismatch("dockerd starts", f"{layer.starts} {layer.hosts}",
+                           f"no ({real['status']}): {said}")
+        elif not refused and set(created) - set(layer.hosts):
+            yield Mismatch("hosts", layer.hosts, created)
+        return
+    if layer.refused_by == "dockerd":
+        yield Mismatch("dockerd starts", f"no: {layer.reason}", f"{created} {real['listening']}")
+        return
+    if created and list(layer.hosts) != created:
+        yield Mismatch("hosts", layer.hosts, created)
+    # The kernel lists no vsock in /proc/net.
+    ours = {_ours(binding.address, binding.via) for binding in layer.bindings
+            if not binding.address.startswith("vsock:")}
+    theirs = {_theirs(each, seen.daemon.metrics_addr) for each in real["listening"]} - {None}
+    if ours != theirs:
+        yield Mismatch("listening", sorted(ours), sorted(map(str, theirs)))
+    yield from _tls(seen, real)
+
+
+def _tls(seen: Configured, real: dict[str, Any]) -> Iterator[Mismatch]:
+    if "tls" not in real:
+        return
+    theirs = {}
+    for each, kind in real["tls"].items():
+        host, port, *_ = re.findall(r"[^\[\]', ]+", each)
+        theirs[f"tcp {'*' if host in ('::', '0.0.0.0') else host} {port}"] = kind
+    metrics = seen.daemon.metrics_addr.rpartition(":")[2]
+    for binding in seen.layer.bindings:
+        if binding.is_tcp:
+            key = _ours(binding.address, Via.FLAG)
+            if key in theirs and theirs[key] != str(binding.tls) and not key.endswith(f" {metrics}"):
+                yield Mismatch(f"TLS of {binding.address}", str(binding.tls), theirs[key])
+
+
+def _said(log: str) -> str:
+    """dockerd's last word: what is no log line, or else the last error of the log."""
+    log = re.sub(r"Usage:\s+dockerd.*", "", log, flags=re.S) if "Usage:" in log else log
+    plain = [line for line in log.splitlines() if line and not line.startswith("time=")]
+    if plain:
+        return "\n".join(plain)[-700:]
+    return "\n".join(log.splitlines()[-2:])[-700:]
+
+
+def _ours(address: str, via: Via) -> str:
+    if address.startswith("unix://"):
+        path = address.removeprefix("unix://")
+        if path.startswith("/"):
+            path = re.sub("/+", "/", path)
+        return "unix " + re.sub("^/var/run/", "/run/", path)
+    if not address.startswith("tcp://"):
+        return address
+    host, port = split_host_port(address)
+    host = RESOLVED.get(host.lower(), host)
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+        mapped = getattr(ip, "ipv4_mapped", None)
+        ip = mapped or ip
+        host = "*" if ip.is_unspecified and via is not Via.SOCKET_UNIT else str(ip)
+        if via is Via.SOCKET_UNIT and ip.is_unspecified:
+            host = "*"
+    except ValueError:
+        host = {"0": "*", "0.0": "*", "127.1": "127.0.0.1", "0x7f.1": "127.0.0.1", "1": "0.0.0.1",
+                "": "*"}.get(host, host)
+    return f"tcp {host} {int(port) if port.isdecimal() else port}"
+
+
+def _theirs(each: list[Any], metrics: str) -> str | None:
+    kind, address, *rest = each
+    if kind == "unix":
+        if address.startswith(("/var/run/docker/", "/run/docker/")) and rest == ["own"]:
+            return None  # metrics.sock, libnetwork's: not the API
+        if address.startswith("/"):
+            address = re.sub("/+", "/", address)
+        return "unix " + re.sub("^/var/run/", "/run/", address)
+    port = rest[0]
+    if metrics.endswith(f":{port}") and rest[1] == "own":
+        return None
+    ip = ipaddress.ip_address(address)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return f"tcp {'*' if ip.is_unspecified else ip} {port}"

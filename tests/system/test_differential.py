@@ -1,0 +1,53 @@
+"""Our reading against the real ones: generated trees, the same on every run; `make differential` tries new ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard.report import json as report
+from tests.differential.__main__ import describe, judge_twice
+from tests.differential.bench import Bench
+from tests.differential.compare import read, skeleton
+from tests.differential.generate import generate
+from tests.machines.machine import Machine
+
+SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
+COUNT = int(os.environ.get("DIFFERENTIAL_COUNT", "300"))
+COUNT_BY_COMMAND = 25
+
+
+def test_we_say_what_systemd_and_dockerd_do(bare_machine: Machine) -> None:
+    wrong, outcomes = judge_twice(Bench(bare_machine), SEED, range(COUNT))
+    assert outcomes["listens"] > COUNT / 5 and outcomes["refused by systemd"] > COUNT / 20, outcomes
+    if wrong:
+        pytest.fail("\n\n".join(describe(bare_machine.release, SEED, verdict) for verdict in wrong),
+                    pytrace=False)
+
+
+def test_the_command_says_what_the_functions_say(bare_machine: Machine, tmp_path: Path) -> None:
+    facts = Bench(bare_machine).facts
+    command = [sys.executable, "-m", "dockerd_guard", "sockets", "--format", "json"]
+    expected = []
+    for number in range(COUNT_BY_COMMAND):
+        root = Path(tempfile.mkdtemp(dir=tmp_path))
+        skeleton(root, facts)
+        generate(SEED, number).write(root)
+        command += ["--root", str(root)]
+        expected.append(json.loads(json.dumps(report._layer(read(generate(SEED, number), facts)[0].layer))))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = [json.loads(line)["layers"]["configured"] for line in done.stdout.splitlines()]
+    assert [replaced(each) for each in said] == [replaced(each) for each in expected]
+
+
+def replaced(layer: dict[str, object]) -> dict[str, object]:
+    """JSON's readers refuse lone surrogates, so the report has U+FFFD where a file is no UTF-8."""
+    text = json.dumps(layer)
+    value: dict[str, object] = json.loads(text if "\\udc" not in text else report._text(layer, None))
+    return value
