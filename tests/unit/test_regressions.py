@@ -1,0 +1,151 @@
+"""What the differential test (tests/differential) found wrong once, each as small as it gets.
+
+A row: a name that says what was wrong, the files beside a plain docker.service and docker.socket, the
+versions, and what the real ones do. Where it comes from stands above it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.systemd.sockets import parse_address
+from dockerd_guard.tree import Tree
+from tests.differential.compare import Facts, skeleton
+from tests.differential.layout import Layout
+
+BOOKWORM, TRIXIE, SID = (252, "20.10.24+dfsg1-1"), (257, "26.1.5+dfsg1-9"), (262, "28.5.2+dfsg3-2")
+ALL = (BOOKWORM, TRIXIE, SID)
+
+SERVICE, SOCKET = "/usr/lib/systemd/system/docker.service", "/usr/lib/systemd/system/docker.socket"
+DROP_IN, SOCKET_DROP_IN = "/etc/systemd/system/docker.service.d/x.conf", "/etc/systemd/system/docker.socket.d/x.conf"
+SECOND = "/etc/systemd/system/docker-tcp.socket"
+JSON = "/etc/docker/daemon.json"
+
+PLAIN = {
+    SERVICE: b"[Unit]\nRequires=docker.socket\n[Service]\nType=notify\nExecStart=/usr/bin/dockerd -H fd://\n",
+    SOCKET: b"[Socket]\nListenStream=/run/docker.sock\n",
+}
+
+
+def starting(arguments: str) -> dict[str, bytes | str | None]:
+    """A drop-in that gives dockerd other arguments."""
+    return {DROP_IN: f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {arguments}\n".encode()}
+
+
+class Case(NamedTuple):
+    """`files`: content, a link's target as str, or None for a file taken away. `expected`: the
+    addresses listened at, or who refuses and a part of the reason."""
+
+    name: str
+    files: dict[str, bytes | str | None]
+    expected: tuple[str, ...] | tuple[str, str]
+    releases: tuple[tuple[int, str], ...] = ALL
+
+
+def refused(by: str, reason: str) -> tuple[str, str]:
+    return by, reason
+
+
+CASES = (
+    # systemd.unit(5), Requires=: a unit that cannot be started takes the one that requires it along.
+    Case("a required socket unit is masked", {"/etc/systemd/system/docker.socket": "/dev/null"},
+         refused("systemd", "Unit docker.socket is masked")),
+    Case("a required socket unit is missing", {SOCKET: None}, refused("systemd", "Unit docker.socket not found")),
+    Case("a required socket unit listens nowhere", {SOCKET_DROP_IN: b"[Socket]\nListenStream=\n"},
+         refused("systemd", "Unit docker.socket has a bad unit file setting")),
+    # socket_start() in src/core/socket.c: "Socket service %s not loaded, refusing."
+    Case("a required socket unit is for a service that is not there",
+         {SOCKET_DROP_IN: b"[Socket]\nService=other.service\n"},
+         refused("systemd", "Socket service other.service not loaded, refusing")),
+    Case("Sockets= names a socket unit whose own service is not there",
+         {SECOND: b"[Socket]\nListenStream=2375\n", DROP_IN: b"[Service]\nSockets=docker-tcp.socket\n"},
+         ("unix:///run/docker.sock",)),
+    Case("Sockets= names a socket unit whose own service is there",
+         {SECOND: b"[Socket]\nListenStream=2375\n", DROP_IN: b"[Service]\nSockets=docker-tcp.socket\n",
+          "/etc/systemd/system/docker-tcp.service": b"[Service]\nExecStart=/bin/true\n"},
+         ("tcp://[::]:2375", "unix:///run/docker.sock")),
+
+    # systemd.service(5), Type=oneshot: one command after the other has ended, and dockerd does not end.
+    Case("of several commands the first dockerd is the one that runs",
+         {DROP_IN: b"[Service]\nType=oneshot\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n"},
+         ("unix:///run/docker.sock",)),
+    Case("of several commands the first dockerd is the one that runs, after others have ended",
+         {DROP_IN: b"[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/mkdir -p /x\n"
+                   b"ExecStart=/usr/bin/dockerd -H unix://\nExecStart=/bin/rm /x\n"},
+         ("unix:///var/run/docker.sock",)),
+
+    # ip(7), SO_REUSEADDR: of two listeners at one port one may be the wildcard only where the families differ.
+    Case("a socket unit listens twice at one address",
+         {SOCKET_DROP_IN: b"[Socket]\n" + b"ListenStream=[::1]:2376\n" * 2},
+         refused("systemd", "Address already in use")),
+    Case("a socket unit listens at a wildcard and at an address",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=2376\nListenStream=192.168.1.10:2376\n"},
+         refused("systemd", "Address already in use")),
+    Case("a socket unit listens at both families, each for itself",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=[::]:2376\nListenStream=0.0.0.0:2376\nBindIPv6Only=ipv6-only\n"},
+         ("tcp://0.0.0.0:2376", "tcp://[::]:2376", "unix:///run/docker.sock")),
+    Case("a socket unit listens at the loopback of both families",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=[::1]:2376\nListenStream=127.0.0.1:2376\n"},
+         ("tcp://127.0.0.1:2376", "tcp://[::1]:2376", "unix:///run/docker.sock")),
+    Case("dockerd listens at a wildcard and at an address", starting("-H tcp://0.0.0.0:2375 -H tcp://127.0.0.1:2375"),
+         refused("dockerd", "address already in use")),
+    Case("dockerd listens where docker.socket does, which it is passed even without fd://",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=2375\n", **starting("-H tcp://0.0.0.0:2375")},
+         refused("dockerd", "address already in use")),
+
+    # moby daemon/listeners/listeners_linux.go, listenFD().
+    Case("fd://4 where one socket is passed", starting("-H fd://4"),
+         refused("dockerd", "too few socket activated files")),
+    Case("fd://3 where two sockets are passed",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=2375\n", **starting("-H fd://3")},
+         ("unix:///run/docker.sock",)),
+    Case("fd://0, which stands before the first", starting("-H fd://0"), refused("dockerd", "index out of range")),
+    Case("fd:// by name", starting("-H fd://docker.socket"), refused("dockerd", "should be a number: docker.socket")),
+    # go-systemd activation/files_unix.go: the first look takes LISTEN_FDS out of the environment.
+    Case("fd:// twice, in two ways", starting("-H fd:// -H fd://3"), refused("dockerd", "no sockets found")),
+
+    # A link to /dev/null is how a file is put out of play; 20.10 wants JSON in it all the same.
+    Case("daemon.json is /dev/null", {JSON: "/dev/null"}, ("unix:///run/docker.sock",), (TRIXIE, SID)),
+    Case("daemon.json is /dev/null, to 20.10", {JSON: "/dev/null"}, refused("dockerd", "EOF"), (BOOKWORM,)),
+
+    # sockaddr_pretty() in src/basic/socket-util.c shows paths escaped; they are not made so.
+    Case("a socket's path has a backslash",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=\nListenStream=/run/d\\x20e.sock\n"},
+         ("unix:///run/d\\x20e.sock",)),
+)
+
+
+@pytest.mark.parametrize("release", ALL, ids=["bookworm", "trixie", "sid"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_case(case: Case, release: tuple[int, str], tmp_path: Path) -> None:
+    if release not in case.releases:
+        return
+    skeleton(tmp_path, Facts(release[0], release[1], {}))
+    files = {**PLAIN, **case.files}
+    Layout({path: content for path, content in files.items() if isinstance(content, bytes)},
+           {path: target for path, target in files.items() if isinstance(target, str)}).write(tmp_path)
+    with Tree(str(tmp_path)) as tree:
+        layer = observe_configured(tree).layer
+    if layer.refused_by is None:
+        assert tuple(sorted(binding.address for binding in layer.bindings)) == case.expected
+    else:
+        by, reason = case.expected[0], case.expected[-1]
+        assert layer.refused_by == by and reason in (layer.reason or ""), layer
+
+
+VSOCK = (
+    # vsock_parse_cid() in src/basic/socket-util.c; seen on each release by `systemctl show -p Listen`.
+    ("vsock:host:1", None, "vsock:2:1", "vsock:2:1"),
+    ("vsock:local:2", None, "vsock:1:2", "vsock:1:2"),
+    ("vsock:any:3", None, None, "vsock::3"),
+    ("vsock:-1:4", None, None, "vsock::4"),
+)
+
+
+@pytest.mark.parametrize(("text", "bookworm", "trixie", "sid"), VSOCK)
+def test_vsock_names(text: str, bookworm: str | None, trixie: str | None, sid: str | None) -> None:
+    assert tuple(parse_address(text, version) for version, _ in ALL) == (bookworm, trixie, sid)
