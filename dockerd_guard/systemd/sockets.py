@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 from dockerd_guard.source import Location
-from dockerd_guard.systemd.loading import PATH_MAX_BYTES, Loader, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, Unit
 from dockerd_guard.systemd.lookup import is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
     byte_length,
@@ -25,7 +25,7 @@ from dockerd_guard.systemd.parse import (
 )
 from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, Expanded
 from dockerd_guard.systemd.syntax import Setting
-from dockerd_guard.systemd.units import NEWEST, Service
+from dockerd_guard.systemd.units import NEWEST, Service, load_service
 from dockerd_guard.tree import Tree, Unreadable
 
 _SUN_PATH_BYTES = 108
@@ -78,8 +78,18 @@ def sockets_for(tree: Tree, service: Service, version: int = NEWEST) -> tuple[So
             continue
         if socket.service in services or not named.isdisjoint(socket.unit.names):
             enabled = _is_enabled(socket, service, version, tree)
-            found[socket.unit.name] = socket._replace(enabled=enabled)
+            found[socket.unit.name] = _startable(socket, services, tree, version)._replace(enabled=enabled)
     return tuple(found.values())
+
+
+def _startable(socket: Socket, services: set[str], tree: Tree, version: int) -> Socket:
+    """A socket that a service names in Sockets= still needs its own service (socket_start in socket.c)."""
+    if socket.unit.load_state != "loaded" or socket.service is None or socket.service in services:
+        return socket
+    if load_service(tree, socket.service, version).unit.load_state == "loaded":
+        return socket
+    reason = f"Socket service {socket.service} not loaded, refusing."
+    return socket._replace(unit=socket.unit._replace(load_state="error", reason=reason))
 
 
 def _may_serve(tree: Tree, fragment: str | None, name: str, services: set[str], version: int) -> bool:
@@ -137,7 +147,7 @@ class _SocketLoader(Loader):
         if service is None and not self.accepts_only():
             service = unit.name.removesuffix(".socket") + ".service"
         return Socket(
-            unit._replace(settings=tuple(self.settings), problems=tuple(self.problems)),
+            self.finished(unit),
             tuple(self.listen),
             service,
             accept,
@@ -159,10 +169,12 @@ class _SocketLoader(Loader):
                 return unit._replace(load_state="error", reason=f"Path '{item.address}' is not normalized: Operation "
                                      "not permitted")
         accept = self.values.get("Accept") == "yes"
-        reason = None
-        if not self.listen:
+        reason = self.verify_contexts()
+        if reason is not None:
+            pass
+        elif not self.listen:
             reason = "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...). Refusing."
-        elif self.max_connections == 0:
+        elif self.max_connections == 0 and self.version >= _CONNECTIONS_REFUSED_VERSION:
             reason = "MaxConnection= setting too small. Refusing."
         elif accept and not self.accepts_only():
             reason = "Unit configured for accepting sockets, but sockets are non-accepting. Refusing."
@@ -170,7 +182,8 @@ class _SocketLoader(Loader):
             reason = "Explicit service configuration for accepting socket units not supported. Refusing."
         elif self.values.get("PrivatePIDs") == "yes":
             reason = "PrivatePIDs= setting is only supported for service units. Refusing."
-        elif self.symlinks and sum(item.address.startswith("/") for item in self.listen) != 1:
+        elif self.symlinks and sum(
+                item.kind in _IN_FILE_SYSTEM and item.address.startswith("/") for item in self.listen) != 1:
             reason = "Unit has symlinks set but none or more than one node in the file system. Refusing."
         return unit if reason is None else unit._replace(load_state="bad-setting", reason=reason)
 
@@ -186,15 +199,26 @@ class _SocketLoader(Loader):
         if kind in ("Stream", "Datagram", "SequentialPacket"):
             found = self.address(setting, kind, expanded)
         elif kind == "Netlink":
-            found = expanded
+            found = self.netlink(setting, expanded)
         else:
             found = self.special_path(setting, kind, expanded)
         if found is not None:
             self.listen.append(Listen(kind, found.text, setting.location, found.certain))
 
+    def netlink(self, setting: Setting, expanded: Expanded) -> Expanded | None:
+        """ListenNetlink=: a family and maybe a group."""
+        family, _, group_text = expanded.text.partition(" ")
+        number = _NETLINK_NUMBERS.get(family, parse_unsigned(family) if family.isdecimal() else None)
+        group = parse_unsigned(group_text) if group_text.strip() else 0
+        if number is None or group is None:
+            self.note(setting.location, f"Failed to parse address value in '{expanded.text}', ignoring: "
+                      "Invalid argument", "ignored")
+            return None
+        return expanded._replace(text=f"{_NETLINK.get(number, number)} {group}")
+
     def special_path(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
         """ListenFIFO= and the others that are paths."""
-        api = kind == "Special" or self.version < _API_REFUSED_VERSION
+        api = kind == "Special" or self.version < API_REFUSED_VERSION
         if error := path_error(expanded.text, below_api=api):
             self.note(setting.location, f"{setting.key}= {error}, ignoring: {expanded.text}", "ignored")
             return None
@@ -203,10 +227,10 @@ class _SocketLoader(Loader):
 
     def patched(self, setting: Setting, path: str) -> str:
         """patch_var_run(): what is below /var/run is below /run."""
-        found = re.fullmatch(r"/+(?:\./+)*var/+(?:\./+)*run/+(?:\./+)*([^/].*)", path)
+        found = _VAR_RUN.fullmatch(path)
         if found is None:
             return path
-        patched = "/run/" + found[1]
+        patched = "/run/" + (found[1] or "")
         self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, updating "
                   f"{path} → {patched}; please update the unit file accordingly.", "ignored")
         return patched
@@ -214,15 +238,12 @@ class _SocketLoader(Loader):
     def address(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
         """A socket's address, as the kernel will have it."""
         text = self.patched(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
-        address = parse_address(text)
+        address = parse_address(text, self.version)
         why = "Invalid argument"
         if address is not None and address.startswith("["):
-            if not self.has_ipv6():
-                # A port alone is IPv4 then (socket_ipv6_is_supported).
-                address = f"0.0.0.0:{parse_port(text)}" if parse_port(text) else None
-                why = "Address family not supported by protocol"
-            elif "%" in address and not self.has_interface(address.rpartition("%")[2]):
-                expanded = expanded._replace(certain=False)
+            address, certain = self.on_this_host(address, text)
+            expanded = expanded._replace(certain=expanded.certain and certain)
+            why = "No such device" if "%" in text else "Address family not supported by protocol"
         if address is None:
             self.note(setting.location, f"Failed to parse address value in '{text}', ignoring: {why}", "ignored")
             return None
@@ -231,20 +252,29 @@ class _SocketLoader(Loader):
             return None
         return expanded._replace(text=address)
 
-    def has_ipv6(self) -> bool:
-        """Whether the kernel has it; it does unless a live one says otherwise."""
+    def on_this_host(self, address: str, text: str) -> tuple[str | None, bool]:
+        """What an IPv6 address is where a live kernel has no IPv6, or not that interface; and
+        whether that is sure."""
         try:
             live = self.tree.stat("/proc/sys/net/ipv4") is not None
-            return not live or self.tree.stat("/proc/sys/net/ipv6") is not None
-        except Unreadable:
-            return True
-
-    def has_interface(self, name: str) -> bool:
-        """Whether a network interface is there, as far as a live kernel tells."""
-        try:
-            return name == "lo" or self.tree.stat(f"/sys/class/net/{name}") is not None
-        except Unreadable:
-            return False
+            if live and self.tree.stat("/proc/sys/net/ipv6") is None:
+                # A port alone is IPv4 then (socket_ipv6_is_supported).
+                port = parse_port(text)
+                return f"0.0.0.0:{port}" if port else None, True
+            address, percent, interface = address.partition("%")
+            if not percent:
+                return address, True
+            if not self.tree.names("/sys/class/net"):
+                return f"{address}%{interface}", interface == "lo"
+            for name in self.tree.names("/sys/class/net"):
+                if interface == name or (
+                    interface.isdecimal() and self.tree.read(f"/sys/class/net/{name}/ifindex").strip() ==
+                    interface.encode()
+                ):
+                    return f"{address}%{name}", True
+        except (FileNotFoundError, Unreadable):
+            return address, False
+        return None, True
 
     def set_service(self, setting: Setting) -> None:
         """Service=."""
@@ -264,7 +294,8 @@ class _SocketLoader(Loader):
         """SocketMode=."""
         mode = parse_mode(setting.value)
         if mode is None:
-            self.note(setting.location, f"Failed to parse mode value, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
+                      "ignored")
         else:
             self.mode = mode
 
@@ -272,7 +303,8 @@ class _SocketLoader(Loader):
         """MaxConnections=."""
         number = parse_unsigned(setting.value)
         if number is None:
-            self.note(setting.location, f"Failed to parse {setting.key}= value, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
+                      "ignored")
         else:
             self.max_connections = number
 
@@ -290,7 +322,18 @@ class _SocketLoader(Loader):
             word.text.startswith("/") for word in self.words(setting, unescape=False, said="Failed to parse Symlinks"))
 
 
-_API_REFUSED_VERSION = 256
+_CONNECTIONS_REFUSED_VERSION = 253
+_VSOCK_TYPES_VERSION = 253
+_VSOCK_NAMES_VERSION = 256
+_VSOCK_ANY_VERSION = 258
+_VSOCK_TYPES = ("vsock-stream", "vsock-dgram", "vsock-seqpacket")
+_IN_FILE_SYSTEM = ("Stream", "Datagram", "SequentialPacket", "FIFO")
+_NETLINK = {
+    0: "route", 3: "firewall", 4: "inet-diag", 5: "nflog", 6: "xfrm", 7: "selinux", 8: "iscsi", 9: "audit",
+    10: "fib-lookup", 11: "connector", 12: "netfilter", 13: "ip6-fw", 14: "dnrtmsg", 15: "kobject-uevent",
+    16: "generic", 18: "scsitransport", 19: "ecryptfs", 20: "rdma",
+}
+_NETLINK_NUMBERS = {name: number for number, name in _NETLINK.items()}
 _SocketLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     **dict.fromkeys(
         ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
@@ -307,10 +350,12 @@ _SocketLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Symlinks": _SocketLoader.set_symlinks,
 })
 
+_VAR_RUN = re.compile(r"/+(?:\./+)*var/+(?:\./+)*run(?:|/+(?:\./+)*(.*))", re.DOTALL)
+_TO_ESCAPE = re.compile("[^ !#-&(-\\[\\]-~]")
 _INTERFACE = re.compile(r"[!-~]{1,127}")
 
 
-def parse_address(text: str) -> str | None:
+def parse_address(text: str, version: int = NEWEST) -> str | None:
     """Read an address as socket_address_parse() does, and write it as systemd does; None for what
     is refused.
 
@@ -318,8 +363,8 @@ def parse_address(text: str) -> str | None:
     ('[::]:2375', '[::ffff:127.0.0.1]:80', None)
     """
     if text[:1] in ("/", "@"):
-        return escape(text) if 1 < byte_length(text) < _SUN_PATH_BYTES else None
-    if text.startswith("vsock") and (found := _parse_vsock(text)) is not False:
+        return _escape(text) if 1 < byte_length(text) < _SUN_PATH_BYTES else None
+    if text.startswith("vsock") and (found := _parse_vsock(text, version)) is not False:
         return found
     port = parse_port(text)
     if port is not None:
@@ -349,20 +394,43 @@ def format_ipv6(address: ipaddress.IPv6Address) -> str:
     return str(address)
 
 
-def _parse_vsock(text: str) -> str | None | Literal[False]:
+def _parse_vsock(text: str, version: int) -> str | Literal[False] | None:
+    """`vsock:CID:PORT`, False for what is no such address at all."""
     kind, _, rest = text.partition(":")
-    if kind not in ("vsock", "vsock-stream", "vsock-dgram", "vsock-seqpacket"):
+    if kind != "vsock" and (version < _VSOCK_TYPES_VERSION or kind not in _VSOCK_TYPES):
         return False
     cid_text, colon, port_text = rest.partition(":")
     port = parse_unsigned(port_text)
-    if not colon or port is None or port == _VMADDR_ANY:
+    if not colon or port is None or (port == _VMADDR_ANY and version >= _VSOCK_TYPES_VERSION):
         return None
     if not cid_text:
         return f"vsock::{port}"
-    cid = parse_unsigned(cid_text)
+    cid = _vsock_cid(cid_text, version)
     return None if cid is None else f"vsock::{port}" if cid == _VMADDR_ANY else f"vsock:{cid}:{port}"
 
 
-def escape(text: str) -> str:
-    """cescape(), as systemd shows paths: controls, quotes, backslashes and what is not ASCII."""
-    return text
+def _vsock_cid(text: str, version: int) -> int | None:
+    """vsock_parse_cid()."""
+    if text in ("hypervisor", "local", "host") and version >= _VSOCK_NAMES_VERSION:
+        return ("hypervisor", "local", "host").index(text)
+    if text in ("any", "-1") and version >= _VSOCK_ANY_VERSION:
+        return _VMADDR_ANY
+    return parse_unsigned(text)
+
+
+_ESCAPED = {
+    "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\",
+    '"': '\\"', "'": "\\'",
+}
+
+
+def _escape(text: str) -> str:
+    """cescape(), as systemd shows an address: what is neither ASCII nor printable, and quotes."""
+    return _TO_ESCAPE.sub(_escape_one, text)
+
+
+def _escape_one(found: re.Match[str]) -> str:
+    character = found[0]
+    if character in _ESCAPED:
+        return _ESCAPED[character]
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
