@@ -90,6 +90,7 @@ def _own(host: str) -> _Place | None:
 
 def _place(address: str) -> _Place | None:
     host, port = split_host_port(address)
+    port = port.partition("%")[0]  # systemd's `[::]:2375%eth0` takes the port on all interfaces
     try:
         ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:

@@ -25,7 +25,7 @@ from dockerd_guard.systemd.units import detect_version, load_service
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.systemd.exec import Command
-    from dockerd_guard.systemd.sockets import Socket
+    from dockerd_guard.systemd.sockets import Listen, Socket
     from dockerd_guard.systemd.units import Service
     from dockerd_guard.tree import Tree
 
@@ -110,7 +110,7 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "systemd", environment.failure
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
-    elif wrong := _wrong_descriptor(daemon, len(tuple(passed_by(sockets)))):
+    elif wrong := _wrong_descriptor(daemon, tuple(_descriptors(sockets))):
         refused_by, reason = "dockerd", wrong
     elif taken := dockerd_collision((host.address for host in daemon.hosts), sockets):
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
@@ -136,17 +136,23 @@ def bindings_of(
             address = host.address if daemon.starts else _meant(host.address)
             yield Binding(address, scope_of(address), _tls(address, daemon), host.via, source)
             continue
-        for address, location in _chosen(tuple(passed_by(sockets)), host.address):
+        for item in _chosen(tuple(_descriptors(sockets)), host.address):
+            address, location = dockerd_syntax(item.address), item.location
             yield Binding(address, scope_of(address), _tls(address, daemon), Via.SOCKET_UNIT, location)
 
 
 def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]]:
     """The places these socket units pass on, in dockerd's syntax, in the order of their descriptors."""
+    for item in _descriptors(sockets):
+        if item.kind == "Stream":
+            yield dockerd_syntax(item.address), item.location
+
+
+def _descriptors(sockets: Iterable[Socket]) -> Iterator[Listen]:
+    """All that is passed, from descriptor 3 on: also what dockerd can do nothing with."""
     for socket in sockets:
         if socket.unit.load_state == "loaded" and not socket.accept and socket_collision(socket) is None:
-            for item in socket.listen:
-                if item.kind == "Stream":
-                    yield dockerd_syntax(item.address), item.location
+            yield from socket.listen
 
 
 def dockerd_syntax(listen_stream: str) -> str:
@@ -159,7 +165,11 @@ def dockerd_syntax(listen_stream: str) -> str:
         return f"unix://{_unescaped(listen_stream)}"
     if listen_stream.startswith("vsock:"):
         return f"vsock://{listen_stream.removeprefix('vsock:')}"
-    return f"tcp://{listen_stream}"
+    address, percent, interface = listen_stream.partition("%")
+    if percent and address.startswith("[fe80:"):
+        return f"tcp://{address.replace(']', f'%{interface}]')}"
+    # The interface only means something to link-local addresses: all others are taken on each (ipv6(7)).
+    return f"tcp://{address}"
 
 
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, '"': 34, "'": 39}
@@ -215,7 +225,7 @@ _UNMET = {"masked": "is masked", "not-found": "not found", "bad-setting": "has a
           "error": "failed to load properly"}
 
 
-def _wrong_descriptor(daemon: Daemon, passed: int) -> str | None:
+def _wrong_descriptor(daemon: Daemon, passed: tuple[Listen, ...]) -> str | None:  # noqa: PLR0911 -- one a refusal of listenFD
     """Why dockerd refuses what fd:// says of the sockets it is passed (moby listeners_linux.go, listenFD)."""
     asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
     if not asked:
@@ -227,23 +237,22 @@ def _wrong_descriptor(daemon: Daemon, passed: int) -> str | None:
             continue
         if not re.fullmatch(r"[+-]?[0-9]+", number, re.ASCII):
             return f"failed to load listeners: failed to parse systemd fd address: should be a number: {number}"
-        if int(number) - FIRST_PASSED_FD >= passed:
+        if int(number) - FIRST_PASSED_FD >= len(passed):
             return "failed to load listeners: too few socket activated files passed in by systemd"
         if int(number) < FIRST_PASSED_FD:
             return f"panic: runtime error: index out of range [{int(number) - FIRST_PASSED_FD}]"
+        if passed[int(number) - FIRST_PASSED_FD].kind in ("Datagram", "FIFO"):
+            return f"failed to load listeners: failed to listen on systemd activated file: fd {int(number)}"
     # The first look takes LISTEN_FDS out of the environment (go-systemd activation.Files).
     return NO_SOCKETS if len(asked) > 1 else None
 
 
-def _chosen(
-    passed: tuple[tuple[str, Location | None], ...], host: str
-) -> Iterable[tuple[str, Location | None]]:
+def _chosen(passed: tuple[Listen, ...], host: str) -> Iterable[Listen]:
     """`fd://` and `fd://*` take all that was passed, `fd://N` the one with that descriptor."""
     number = host.removeprefix("fd://")
-    if not number.isdecimal():
-        return passed
-    index = int(number) - FIRST_PASSED_FD
-    return passed[index : index + 1] if index >= 0 else ()
+    index = int(number) - FIRST_PASSED_FD if re.fullmatch(r"\+?[0-9]+", number, re.ASCII) else None
+    chosen = passed if index is None else passed[index : index + 1] if index >= 0 else ()
+    return (item for item in chosen if item.kind == "Stream")
 
 
 def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:

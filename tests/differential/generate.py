@@ -766,7 +766,7 @@ class Generator:
                                    "Accept=",
                                    "Service=", "Service=docker.service\nAccept=yes", "RemoveOnStop=yes",
                                    "SocketMode=999",
-                                   "SocketUser=nosuchuser", "SocketGroup=docker", "FreeBind=yes",
+                                   "SocketGroup=docker", "FreeBind=yes",
                                    "FileDescriptorName=a:b",
                                    "ListenSpecial=/dev/null", "ListenNetlink=route",
                                    "Service=%p.service", "Symlinks=/run/link.sock", "PassFileDescriptorsToExec=yes")))
@@ -930,14 +930,17 @@ class Generator:
                  data)
         if self.chance(0.03):
             self.take_away("/etc/docker/daemon.json")
-            self.one((lambda: self.link("/etc/docker/daemon.json", "/srv/docker.json"),
-                      lambda: self.put("/srv/docker.json", data),
-                      lambda: self.directories.append("/etc/docker/daemon.json"),
-                      lambda: self.link("/etc/docker/daemon.json", "/dev/null")))()
+            instead = self.one(("link", "elsewhere", "directory", "null"))
+            if instead == "directory":
+                self.directories.append("/etc/docker/daemon.json")
+            elif instead == "elsewhere":
+                self.put("/srv/docker.json", data)
+            else:
+                self.link("/etc/docker/daemon.json", "/srv/docker.json" if instead == "link" else "/dev/null")
 
     def broken_json(self, data: bytes) -> bytes:
         text = data.decode("utf-8", "surrogatepass")
-        return self.one((
+        slips: tuple[Callable[[], bytes], ...] = (
             lambda: b"\xef\xbb\xbf" + data, lambda: text.encode("utf-16"), lambda: text.replace("}", ",}", 1).encode(),
             lambda: text.replace('"', "'").encode(), f"// comment\n{text}".encode,
             f"# comment\n{text}".encode,
@@ -957,7 +960,8 @@ class Generator:
             lambda: text.replace("{", '{"hosts": [],', 1).encode(),
                          lambda: text.replace("{", '{"debug": false, "debug": true,', 1).encode(),
             lambda: text.replace("{", '{"x": ' + "[" * 50 + "]" * 50 + ",", 1).encode(),
-        ))()
+        )
+        return self.one(slips)()
 
     def environment_file_story(self) -> None:
         path = self.one(LIKELY_ENVIRONMENT_FILES)

@@ -83,6 +83,9 @@ PRIVATE = ("/run", "/etc/docker", "/root", "/opt", "/srv", "/var/lib/docker")
 
 NAMES = "127.0.0.1 localhost\n::1 localhost\n10.99.0.1 docker-host docker.example.com swarm-01 master\n"
 
+OF_ONE_START = ("INVOCATION_ID=", "JOURNAL_STREAM=", "SYSTEMD_EXEC_PID=", "LISTEN_PID", "MEMORY_PRESSURE_")
+"""Variables that are others each time and mean nothing to dockerd."""
+
 MAX_DAEMONS = 64
 START_TIMEOUT_SECONDS = 5
 CLIENT_TIMEOUT_SECONDS = 5
@@ -100,8 +103,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     prepare()
-    daemons: dict[int, tuple[dict[str, Any], Any, bytearray]] = {}
-    finish_first = False
+    daemons: dict[int, Daemon] = {}
+    known: dict[str, Any] = {}
     for line in sys.stdin:
         layout = json.loads(line)
         result: dict[str, Any] = {"id": layout["id"]}
@@ -110,13 +113,24 @@ def main() -> None:
         except Exception as error:
             result["trouble"] = f"{type(error).__name__}: {error}"
         record = next(iter(result.get("systemd", {}).get("records", ())), None)
-        if record is None or layout.get("only_systemd"):
+        if record is None:
             say(result)
+        elif (key := same_start(layout, record)) in known:
+            say({**result, "daemon": known[key]})
         else:
-            start_daemon(layout, record, result, daemons)
-        finish_first = len(daemons) >= MAX_DAEMONS
-        collect(daemons, MAX_DAEMONS - 1 if finish_first else None)
-    collect(daemons, 0)
+            start_daemon(layout, record, Daemon(result, key), daemons)
+        collect(daemons, known, MAX_DAEMONS - 1 if len(daemons) >= MAX_DAEMONS else None)
+    collect(daemons, known, 0)
+
+
+class Daemon:
+    """A dockerd at work: what is known so far, and the pipe and the text its answer comes by."""
+
+    def __init__(self, result: dict[str, Any], key: str) -> None:
+        self.result = result
+        self.key = key
+        self.pipe = -1
+        self.text = bytearray()
 
 
 def say(result: dict[str, Any]) -> None:
@@ -332,52 +346,56 @@ def invocation(record: dict[str, Any]) -> str:
 
 # ---- dockerd
 
-def start_daemon(layout: dict[str, Any], record: dict[str, Any], result: dict[str, Any],
-                 daemons: dict[int, tuple[dict[str, Any], Any, bytearray]]) -> None:
-    read_end, write_end = os.pipe()
+def same_start(layout: dict[str, Any], record: dict[str, Any]) -> str:
+    """What two starts have in common when dockerd cannot tell them apart."""
+    environ = sorted(each for each in record["environ"] if not each.startswith(OF_ONE_START))
+    files = {path: content for path, content in {**layout["files"], **layout["links"]}.items()
+             if path.startswith(PRIVATE) and not path.startswith("/run/systemd/")}
+    return json.dumps([record["argv"], environ, record["sockets"], sorted(files.items()), layout["full"]])
+
+
+def start_daemon(layout: dict[str, Any], record: dict[str, Any], daemon: Daemon, daemons: dict[int, Daemon]) -> None:
+    daemon.pipe, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(read_end)
+        os.close(daemon.pipe)
         answer: dict[str, Any]
         try:
             answer = in_namespaces(layout, record, write_end)
         except BaseException as error:
             answer = {"trouble": f"{type(error).__name__}: {error}"}
         with contextlib.suppress(OSError):
-            if answer:
-                os.write(write_end, json.dumps(answer).encode())
+            os.write(write_end, json.dumps(answer).encode())
         os._exit(0)
     os.close(write_end)
-    os.set_blocking(read_end, False)
-    daemons[pid] = (result, read_end, bytearray())
+    os.set_blocking(daemon.pipe, False)
+    daemons[pid] = daemon
 
 
-def collect(daemons: dict[int, tuple[dict[str, Any], Any, bytearray]], until: int | None) -> None:
-    """Take the answers that are there; with `until`, wait until so few are still at it."""
+def collect(daemons: dict[int, Daemon], known: dict[str, Any], until: int | None) -> None:
+    """Take the answers that are there; with `until`, wait until no more than so many are at it."""
     while daemons:
         wait = 0.2 if until is not None and len(daemons) > until else 0
-        ready, _, _ = select.select([fd for _, fd, _ in daemons.values()], [], [], wait)
-        for pid, (result, fd, buffer) in list(daemons.items()):
-            if fd not in ready:
+        ready, _, _ = select.select([daemon.pipe for daemon in daemons.values()], [], [], wait)
+        for pid, daemon in list(daemons.items()):
+            if daemon.pipe not in ready:
                 continue
-            data = os.read(fd, 1 << 20)
-            if data:
-                buffer.extend(data)
+            if data := os.read(daemon.pipe, 1 << 20):
+                daemon.text.extend(data)
                 continue
-            os.close(fd)
+            os.close(daemon.pipe)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             del daemons[pid]
             try:
-                result["daemon"] = json.loads(bytes(buffer))
+                answer = json.loads(bytes(daemon.text))
+                known[daemon.key] = answer
             except ValueError:
-                result["daemon"] = {"trouble": f"no answer: {bytes(buffer)!r}"}
-            say(result)
-        if until is None or len(daemons) <= until:
-            if not ready:
-                return
-            continue
+                answer = {"trouble": f"no answer: {bytes(daemon.text)!r}"}
+            say({**daemon.result, "daemon": answer})
+        if not ready and (until is None or len(daemons) <= until):
+            return
 
 
 def in_namespaces(layout: dict[str, Any], record: dict[str, Any], write_end: int) -> dict[str, Any]:

@@ -108,6 +108,18 @@ CASES = (
     # go-systemd activation/files_unix.go: the first look takes LISTEN_FDS out of the environment.
     Case("fd:// twice, in two ways", starting("-H fd:// -H fd://3"), refused("dockerd", "no sockets found")),
 
+    Case("fd:// where only a datagram socket is passed, which is a descriptor all the same",
+         {SOCKET: b"[Socket]\nListenDatagram=/run/x.sock\n"}, ()),
+    Case("fd://3 where the first socket is a datagram socket",
+         {SOCKET: b"[Socket]\nListenDatagram=/run/x.sock\nListenStream=/run/docker.sock\n", **starting("-H fd://3")},
+         refused("dockerd", "failed to listen on systemd activated file: fd 3")),
+
+    # ipv6(7), sin6_scope_id: only link-local addresses have an interface.
+    Case("a wildcard with an interface", {SOCKET: b"[Socket]\nListenStream=[::]:2375%%lo\n"}, ("tcp://[::]:2375",)),
+
+    # Every flag is a key of daemon.json, and dockerd 23 and later have --validate.
+    Case("daemon.json says validate", {JSON: b'{"validate": true}'}, refused("dockerd", "validate"), (TRIXIE, SID)),
+
     # A link to /dev/null is how a file is put out of play; 20.10 wants JSON in it all the same.
     Case("daemon.json is /dev/null", {JSON: "/dev/null"}, ("unix:///run/docker.sock",), (TRIXIE, SID)),
     Case("daemon.json is /dev/null, to 20.10", {JSON: "/dev/null"}, refused("dockerd", "EOF"), (BOOKWORM,)),
