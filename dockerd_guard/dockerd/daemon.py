@@ -14,7 +14,7 @@ from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
-from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.dockerd.version import NEWEST, OLD, Version
 
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"
 
@@ -51,8 +51,9 @@ def resolve_daemon(
     """Tell what dockerd, started as `argv` (argv[0] included) with `environ`, does; never raises.
 
     `read` gives a file's content; it raises FileNotFoundError or tree.Unreadable (Tree.read fits).
-    A `version` of None is one nobody knows: hosts and TLS are read as the newest release does, and
-    flags and keys that any release knew are let pass, `docker daemon` and `docker -d` among them.
+    A `version` of None is one nobody knows: hosts and TLS are read as the newest release does, flags and
+    keys that any release knew are let pass, `docker daemon` and `docker -d` among them, and settings are
+    refused only where releases old and new agree.
     """
     program = program_of(argv, environ, version)
     environ = program.environ
@@ -76,7 +77,12 @@ def resolve_daemon(
             listening = _normalise(written, release, _default(tls, rootless, environ))
         except InvalidHost as error:
             reason = str(error)
-    reason = reason or settings.refusal() or startup.refusal(settings, listening, read, rootless)
+    if reason is None:
+        opinions = (settings,) if version else (settings, settings._replace(version=OLD))
+        reasons = [one.refusal() or startup.refusal(one, listening, read, rootless) for one in opinions]
+        reason = reasons[0] if all(reasons) else None
+    if reason is None and _only_validates(settings):
+        reason = "configuration OK: dockerd --validate exits once it has checked its configuration"
     return Daemon(
         starts=reason is None,
         certain=program.certain and file.unreadable is None,
@@ -117,12 +123,15 @@ def _refused(line: CommandLine, file: File, path: str, explicit: bool,
             return f"dockerd --{flag.name} prints and exits"
     if line.positionals:
         return '"dockerd" accepts no argument(s).'
-    if any(flag.name == "validate" and flag.is_true for flag in line.flags):
-        return "dockerd --validate checks its configuration and exits"
     wrong = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
     # The keys are judged before their values are decoded.
     wrong = wrong or config.conflict(file, line.flags, version) or file.mismatch
     return f"unable to configure the Docker daemon with file {path}: {wrong}" if wrong else None
+
+
+def _only_validates(settings: Settings) -> bool:
+    """`--validate`; every bool flag is a key of daemon.json as well, this one too."""
+    return settings.version >= Version(23) and settings.boolean("validate")
 
 
 def _normalise(written: list[HostEntry], version: Version, default: str) -> list[HostEntry]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.options import Option, Options, options_of
 from dockerd_guard.dockerd.values import CHECKS, TRUE
-from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.dockerd.version import NEWEST, OLD, Version
 
 
 class Word(NamedTuple):
@@ -75,9 +75,9 @@ def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) 
             positionals += words[at + 1:]
             break
         elif text[1] == "-":
-            at, error = _long(words, at, known, flags, version or NEWEST)
+            at, error = _long(words, at, known, flags, version)
         else:
-            at, error = _short(words, at, known, flags, version or NEWEST)
+            at, error = _short(words, at, known, flags, version)
     return CommandLine(tuple(flags), tuple(positionals), error)
 
 
@@ -87,7 +87,7 @@ def last(flags: Iterable[Flag]) -> dict[str, Flag]:
 
 
 def _long(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
-          version: Version) -> tuple[int, str | None]:
+          version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     name, equals, value = text[2:].partition("=")
     if not name or name[0] in "-=":
@@ -108,7 +108,7 @@ def _long(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
 
 
 def _short(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
-           version: Version) -> tuple[int, str | None]:
+           version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     # pflag leaves `go test`'s own flags alone, and all that stands in such a word.
     if text.startswith("-test."):
@@ -143,9 +143,11 @@ def _letter(letter: str) -> str:
     return f"'{chr(letter.encode('utf-8', 'surrogateescape')[0])}'"
 
 
-def _set(option: Option, flag: Flag, flags: list[Flag], version: Version) -> str | None:
+def _set(option: Option, flag: Flag, flags: list[Flag], version: Version | None) -> str | None:
     check = CHECKS.get(option.kind)
-    wrong = check(flag.value, version) if check is not None else None
+    wrong = check(flag.value, version or NEWEST) if check is not None else None
+    if version is None and check is not None and option.kind != "host" and not check(flag.value, OLD):
+        wrong = None
     if wrong is None and option.kind == "runtime":
         wrong = _second_runtime(flag, flags)
     if wrong is None:

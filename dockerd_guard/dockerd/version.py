@@ -31,3 +31,6 @@ class Version(NamedTuple):
 
 NEWEST = Version(29, 7, 2)
 """The newest release whose reading of its options is known here."""
+
+OLD = Version(20, 10, 24)
+"""The release asked for a second opinion where nobody knows which one it is."""
