@@ -56,7 +56,7 @@ def plan_for(seen: Observation, policy: Policy) -> Plan:
     def observe(tree: Tree) -> Configured:
         return observe_configured(tree, dockerd=known.known_dockerd, systemd=known.systemd_version)
 
-    return make_plan(seen.tree, policy, observe)
+    return make_plan(known, seen.tree, policy, observe)
 
 
 def situation_of(seen: Observation, state: State) -> Situation:

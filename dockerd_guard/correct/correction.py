@@ -99,37 +99,52 @@ class Means(NamedTuple):
 
 def correct(seen: Observation, plan: Plan, policy: Policy, situation: Situation, means: Means) -> Outcome:
     """Carry a plan out, as far as the gate allows now. Raises Unavailable when systemd goes away."""
-    return _Correction(plan, policy, situation, means).run(
+    return _Correction(seen, plan, policy, situation, means).run(
         needs(seen, plan, policy), lambda fresh: needs(fresh, plan, policy))
 
 
 class _Correction:
     """One correction under way: what it has done so far, and how to undo it."""
 
-    def __init__(self, plan: Plan, policy: Policy, situation: Situation, means: Means) -> None:
+    def __init__(self, seen: Observation, plan: Plan, policy: Policy, situation: Situation, means: Means) -> None:
+        listening = seen.listening
+        self.ours = frozenset(canonical(address) for address in (
+            *(binding.address for binding in listening.layer.bindings), *listening.held_by_systemd,
+        )) if listening is not None else frozenset()
         self.plan = plan
         self.policy = policy
         self.situation = situation
         self.manager, self.state, self.observe = means
         self.steps: list[str] = []
+        self.undo: tuple[Change, ...] = ()
 
     def run(self, todo: Needs, needs_now: Callable[[Observation], Needs]) -> Outcome:
         """Do all that is needed; `needs_now` tells what a fresh look still asks for."""
         price = cost(bool(todo.changes or todo.reload), todo.restarts, self.situation)
         if self.plan.obstacles:
             return Outcome(False, price, hold=Hold("; ".join(self.plan.obstacles)))
+        earlier = self.state.intent()
         if not todo.anything:
+            if earlier is not None:
+                self.state.finish()
             return Outcome(True, price)
-        problems = Preflight(self.plan.after, self.policy).problems()
+        problems = Preflight(self.plan.after, self.policy, self.ours).problems()
         if problems:
             return Outcome(False, price, hold=Hold("; ".join(problems)))
         hold = may_restart(self.policy.correct, self.situation) if todo.restarts else None
-        self.state.begin(Intent(todo.changes, datetime.now(UTC), todo.restarts and hold is None))
+        intent = Intent(todo.changes, datetime.now(UTC), todo.restarts and hold is None)
+        if earlier is not None:
+            intent = intent._replace(changes=earlier.before(todo.changes), begun=earlier.begun)
+        self.undo = intent.changes
+        self.state.begin(intent)
         try:
             outcome = self._carry_out(todo, price, hold, needs_now)
         except OSError as error:
             outcome = self._undo(todo, price, f"{error.filename or 'a file'}: {error.strerror}", restart=False)
-        self.state.finish()
+        if outcome.hold is not None:
+            self.state.begin(intent._replace(held=True))
+        else:
+            self.state.finish()
         return outcome
 
     def _carry_out(self, todo: Needs, price: Cost, hold: Hold | None,
@@ -216,14 +231,13 @@ class _Correction:
     def _undo(self, todo: Needs, price: Cost, reason: str, *, restart: bool) -> Outcome:
         """Put the files back as they were, and dockerd too where it was restarted."""
         errors = []
-        for change in reversed(todo.changes):
+        for change in reversed(self.undo):
             try:
                 files.put(change.path, change.before)
             except OSError as error:
                 errors.append(f"{change.path}: {error.strerror}")
         try:
-            if todo.reload:
-                self.manager.reload()
+            self.manager.reload()
             if restart:
                 self._restart(with_socket=todo.restart_socket)
         except (JobFailed, Refused) as error:
@@ -243,25 +257,26 @@ def answers(policy: Policy) -> Iterable[str]:
 
 
 def recover(state: State, manager: Manager, is_running: Callable[[], bool]) -> Sequence[str]:
-    """Undo a correction that a crash cut short, where it left dockerd dead.
+    """Undo a correction that a crash cut short; the next pass begins it anew, with all it takes to undo it.
 
-    Files are each whole, old or new, and the next pass brings the host to the policy from
-    wherever it is: so only a Docker that should run and does not is put back. Returns what was done.
+    Each file is whole, old or new. Dockerd is started where the correction had stopped it. A correction
+    that waits for leave is left as it is. Returns what was done, in words.
     """
     intent = state.intent()
     if intent is None:
         return ()
-    steps = [f"found a correction of {intent.begun:%Y-%m-%d %H:%M:%S} that did not come to its end"]
     for change in intent.changes:
         files.sweep(change.path.rpartition("/")[0])
+    if intent.held:
+        return ()
+    steps = [f"a correction begun at {intent.begun:%Y-%m-%d %H:%M:%S} did not come to its end: "
+             "the files are as before it"]
+    for change in reversed(intent.changes):
+        files.put(change.path, change.before)
+    manager.reload()
     if intent.restarts and not is_running():
-        for change in reversed(intent.changes):
-            files.put(change.path, change.before)
-        manager.reload()
         manager.reset_failed(SERVICE)
         manager.run_job("StartUnit", SERVICE)
-        steps.append("dockerd was down: the files are as before it, and dockerd was started")
+        steps.append("dockerd was down, and was started")
     state.finish()
     return steps
-
-

@@ -57,9 +57,17 @@ def may_restart(correct: Correct, situation: Situation) -> Hold | None:
               if (situation.now - moment).total_seconds() < budget.per_s]
     if len(recent) >= budget.restarts:
         oldest = recent[-budget.restarts] if budget.restarts else situation.now
-        return Hold(f"the budget of {budget.restarts} restarts is used up",
+        return Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
                     oldest + timedelta(seconds=budget.per_s))
     return None
+
+
+def _span(seconds: float) -> str:
+    """As the policy writes a duration: 1h, 90s."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds % length == 0:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:g}s"
 
 
 def what_stops(situation: Situation) -> str:

@@ -9,7 +9,7 @@ over the tree and the host is read again, with the eyes that judge it afterwards
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, canonical
@@ -52,7 +52,7 @@ class Change(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be written, and what the host's configuration will say then.
+    """What is to be written, and what the host's configuration says then.
 
     `obstacles` says why these changes alone do not make the host comply; empty when they do.
     Then nothing at all is written: a half correction may be worse than none.
@@ -67,29 +67,32 @@ Observe = Callable[[Tree], Configured]
 """Reads the configured layer of a tree."""
 
 
-def make_plan(tree: Tree, policy: Policy, observe: Observe) -> Plan:
-    """Tell what must change on disk for the host to comply with the policy."""
-    now = observe(tree)
+def make_plan(now: Configured, tree: Tree, policy: Policy, observe: Observe) -> Plan:
+    """Tell what must change on disk for the host to comply with the policy.
+
+    `now` is the configured layer of the tree as it is; it is read again only with other files.
+    """
     if now.service.unit.load_state in ("not-found", "masked"):
         return Plan((), now, (f"docker.service is {now.service.unit.load_state}",))
     paths = {path: real for path in OUR_FILES if (real := _real(tree, path)) is not None}
-    with tree.changed(dict.fromkeys(paths.values())) as bare:
-        base = observe(bare)
-        desired: dict[str, bytes] = {}
-        obstacles: list[str] = []
-        if not complies(base.layer, policy):
-            desired = dict(_dropins(base, policy, obstacles))
+    contents = {path: _content(tree, real) for path, real in paths.items()}
+    base = now if not any(contents.values()) else _observed(tree, dict.fromkeys(paths.values()), observe)
+    desired: dict[str, bytes] = {}
+    obstacles: list[str] = []
+    if not complies(base.layer, policy):
+        desired = dict(_dropins(base, policy, obstacles))
     if len(paths) < len(OUR_FILES) and desired:
         obstacles.append("a link in the way of our drop-in leads nowhere")
-    changes = []
-    for path, real in paths.items():
-        before, after = _content(tree, real), desired.get(path)
-        if before != after:
-            changes.append(Change(real, before, after))
-    with tree.changed({change.path: change.after for change in changes}) as corrected:
-        after_all = observe(corrected)
-    obstacles += _differences(after_all.layer, policy) if not obstacles else []
-    return Plan(() if obstacles else tuple(changes), after_all, tuple(obstacles))
+    changes = tuple(Change(real, contents[path], desired.get(path)) for path, real in paths.items()
+                    if contents[path] != desired.get(path))
+    after = now if not changes else _observed(tree, {change.path: change.after for change in changes}, observe)
+    obstacles += _differences(after.layer, policy) if not obstacles else []
+    return Plan(() if obstacles else changes, after, tuple(obstacles))
+
+
+def _observed(tree: Tree, changes: Mapping[str, bytes | None], observe: Observe) -> Configured:
+    with tree.changed(changes) as changed:
+        return observe(changed)
 
 
 def complies(layer: Layer, policy: Policy) -> bool:

@@ -5,12 +5,13 @@ Each check names what it found wrong and where. None of them changes anything.
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Scope, Tls, scope_of, split_host_port
+from dockerd_guard.bindings import Tls, canonical, split_host_port
 from dockerd_guard.observe.configured import values
 from dockerd_guard.observe.observation import Configured
 from dockerd_guard.policy import Policy, declared_bindings
@@ -25,24 +26,32 @@ class Preflight(NamedTuple):
 
     after: Configured
     policy: Policy
+    ours: frozenset[str]
+    """Canonical addresses that dockerd, or systemd for it, has already."""
 
     def problems(self) -> tuple[str, ...]:
         """Everything that is known to fail, in words; empty when nothing is."""
-        return (*self.missing_addresses(), *self.bad_tls_files(), *self.refused_arguments())
+        return (*self.addresses(), *self.bad_tls_files(), *self.refused_arguments())
 
-    def missing_addresses(self) -> Iterator[str]:
-        """Declared addresses that no interface of this host has (bind(2): EADDRNOTAVAIL)."""
+    def addresses(self) -> Iterator[str]:
+        """Declared addresses that dockerd could not bind: of no interface here, or somebody else's."""
         for declared in declared_bindings(self.policy):
-            if scope_of(declared.address) is not Scope.ADDRESS or not declared.is_tcp:
+            if not declared.is_tcp or canonical(declared.address) in self.ours:
                 continue
-            host, _ = split_host_port(declared.address)
+            host, port = split_host_port(declared.address)
             try:
-                family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+                family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
                 with socket.socket(family, kind, protocol) as probe:
-                    # Port 0: only the address is tried, never a port that somebody needs.
+                    # As Go does before it listens: a port in TIME_WAIT is free.
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(address)
+            except PermissionError:
+                # Ports below 1024 are not for the agent to bind: whether they are free is left to dockerd.
+                continue
             except OSError as error:
-                yield f"{declared.location}: {host} is not an address of this host: {error.strerror}"
+                wrong = {errno.EADDRNOTAVAIL: f"{host} is not an address of this host",
+                         errno.EADDRINUSE: f"{host}:{port} is in use by another program"}
+                yield f"{declared.location}: {wrong.get(error.errno or 0, f'{host}:{port}: {error.strerror or error}')}"
 
     def bad_tls_files(self) -> Iterator[str]:
         """TLS files that dockerd could not load: missing, unreadable, or a key that does not match."""

@@ -28,11 +28,23 @@ class Busy(Exception):
 
 
 class Intent(NamedTuple):
-    """A correction that was begun: the changes it makes, when, and whether dockerd was to be restarted."""
+    """A correction that was begun: the changes it makes, when, and whether dockerd was to be restarted.
+
+    `held`: the files are changed and the restart waits for leave; what they were before is still
+    needed, should dockerd not survive that restart.
+    """
 
     changes: tuple[Change, ...]
     begun: datetime
     restarts: bool
+    held: bool = False
+
+    def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
+        """These changes with newer ones upon them: what is to be put back is what was there first."""
+        first = {change.path: change for change in self.changes}
+        later = {change.path: change._replace(before=first[change.path].before) if change.path in first else change
+                 for change in newer}
+        return tuple({**first, **later}.values())
 
 
 class State:
@@ -46,6 +58,7 @@ class State:
         self._write("intent.json", {
             "begun": intent.begun.isoformat(),
             "restarts": intent.restarts,
+            "held": intent.held,
             "changes": [{"path": change.path, "before": _coded(change.before), "after": _coded(change.after)}
                         for change in intent.changes],
         })
@@ -57,7 +70,7 @@ class State:
             return Intent(
                 tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]))
                       for row in data["changes"]),
-                datetime.fromisoformat(data["begun"]), bool(data["restarts"]))
+                datetime.fromisoformat(data["begun"]), bool(data["restarts"]), bool(data["held"]))
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
@@ -278,7 +279,8 @@ class Manager:
         if not self._open:
             raise Unavailable("the connection to systemd is closed")
         try:
-            return call()
+            with _undisturbed():
+                return call()
         except Exception as error:
             kind = type(error).__name__
             name = _text(getattr(error, "err_name", b"")) or kind
@@ -292,6 +294,16 @@ _REFUSALS = frozenset({
     "DBusNoSuchUnitError", "DBusAccessDeniedError", "DBusInteractiveAuthorizationRequiredError",
     "DBusLimitsExceededError", "DBusInvalidArgsError", "DBusUnitExistsError",
 })
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put signals off: one that came in while sd-bus waits would end the call with EINTR, half done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _unit_path(unit: str) -> bytes:
