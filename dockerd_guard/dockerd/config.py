@@ -139,12 +139,11 @@ class _Place(NamedTuple):
     begin: int
 
     def of(self, node: Node) -> Location:
-        """A node's span; a string's is that of its characters."""
+        """A node's span, that on its first line at least; a string's is that of its characters."""
         inner = 1 if node.kind == "string" else 0
         line, column = self.lines.place(self.begin + node.start + inner)
-        length = node.end - node.start - 2 * inner
-        end_line, end_column = self.lines.place(self.begin + node.end - inner)
-        return Location(self.path, line, column, end_column if end_line == line else column + max(length, 0))
+        end = column + node.end - node.start - 2 * inner
+        return Location(self.path, line, column, min(end, self.lines.end(line)))
 
 
 def _decode(content: bytes, version: Version | None) -> tuple[str, str | None]:

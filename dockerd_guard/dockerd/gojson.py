@@ -66,12 +66,16 @@ class Lines:
     """Turns offsets in a text into lines and columns, both counted from 1."""
 
     def __init__(self, text: str) -> None:
-        self._starts = [0, *(found.end() for found in re.finditer("\n", text))]
+        self._starts = [0, *(found.end() for found in re.finditer("\n", text)), len(text) + 1]
 
     def place(self, offset: int) -> tuple[int, int]:
         """The line and the column of a character."""
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
+
+    def end(self, line: int) -> int:
+        """The column after the last character of a line."""
+        return self._starts[line] - self._starts[line - 1]
 
 
 def scan(text: str) -> Node:

@@ -1,0 +1,147 @@
+"""pflag's grammar, where each flag stands, and taking flags out again."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockerd_guard.dockerd.flags import CommandLine, Flag, Word, parse, without_flags
+from dockerd_guard.dockerd.version import NEWEST, Version
+
+TLS = frozenset(("tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
+
+
+def line(*words: str, version: Version | None = NEWEST) -> CommandLine:
+    return parse(tuple(Word(text, index) for index, text in enumerate(words, 1)), version)
+
+
+@pytest.mark.parametrize(("words", "values"), [
+    (("-H", "a"), ["a"]),
+    (("-H=a",), ["a"]),
+    (("-Ha",), ["a"]),
+    (("-H==a",), ["=a"]),
+    (("-H=",), ["="]),
+    (("-H", "="), ["="]),
+    (("--host", "a"), ["a"]),
+    (("--host=a",), ["a"]),
+    (("--host=",), [""]),
+    (("-DHa",), ["a"]),
+    (("-DH=a",), ["a"]),
+    (("-DH", "a"), ["a"]),
+    (("-DrHa",), ["a"]),
+    (("-H", "--debug"), ["--debug"]),
+    (("-HD",), ["D"]),
+    (("-H", "-D"), ["-D"]),
+    (("-Ha", "-H", "b", "--host=c"), ["a", "b", "c"]),
+    (("-GH", "a"), []),
+    (("-lH",), []),
+    (("-test.H", "a"), []),
+    (("--", "-H", "a"), []),
+    (("-H", "--", "-Hb"), ["--", "b"]),
+])
+def test_hosts_of(words: tuple[str, ...], values: list[str]) -> None:
+    assert [flag.value for flag in line(*words).flags if flag.name == "host"] == values
+
+
+@pytest.mark.parametrize(("words", "error"), [
+    (("-H",), "flag needs an argument: 'H' in -H"),
+    (("-DH",), "flag needs an argument: 'H' in -H"),
+    (("--host",), "flag needs an argument: --host"),
+    (("-host", "a"), "unknown shorthand flag: 'o' in -ost"),
+    (("--hosts=a",), "unknown flag: --hosts"),
+    (("--Host=a",), "unknown flag: --Host"),
+    (("--hos=a",), "unknown flag: --hos"),
+    (("--=a",), "bad flag syntax: --=a"),
+    (("---host",), "bad flag syntax: ---host"),
+    (("-é",), "unknown shorthand flag: 'Ã' in -é"),
+    (("--tls=yes",),
+     'invalid argument "yes" for "--tls" flag: strconv.ParseBool: parsing "yes": invalid syntax'),
+    (("-D=",), "unknown shorthand flag: '=' in -="),
+    (("-H", "http://x"),
+     'invalid argument "http://x" for "-H, --host" flag: invalid bind address (http://x): unsupported proto \'http\''),
+    (("--registry-mirror", "--debug"),
+     'invalid argument "--debug" for "--registry-mirror" flag: invalid mirror: no scheme specified for "--debug": '
+     "must use either 'https://' or 'http://'"),
+    (("--label", "x"), 'invalid argument "x" for "--label" flag: bad attribute format: x'),
+    (("--mtu", "1.5"), 'invalid argument "1.5" for "--mtu" flag: strconv.ParseInt: parsing "1.5": invalid syntax'),
+    (("--default-ulimit", "nofile=2:1"), 'invalid argument "nofile=2:1" for "--default-ulimit" flag: ulimit soft '
+     "limit must be less than or equal to hard limit: 2 > 1"),
+    (("--add-runtime", "x=/a", "--add-runtime=X=/b"),
+     'invalid argument "X=/b" for "--add-runtime" flag: runtime \'x\' was already defined'),
+    (("--mtu=" + "9" * 5000,), None),
+])
+def test_errors(words: tuple[str, ...], error: str | None) -> None:
+    found = line(*words).error
+    assert found == error if error is not None else found
+
+
+@pytest.mark.parametrize(("words", "left_over"), [
+    (("-D", "x"), ["x"]),
+    (("--tls", "false"), ["false"]),
+    (("-", "-D"), ["-"]),
+    (("",), [""]),
+    (("-sH", "tcp://x"), ["tcp://x"]),
+    (("--", "-D", "--"), ["-D", "--"]),
+])
+def test_positionals(words: tuple[str, ...], left_over: list[str]) -> None:
+    assert [word.text for word in line(*words).positionals] == left_over
+
+
+@pytest.mark.parametrize(("word", "value", "offset", "value_offset"), [
+    ("-Hx", "x", 1, 2),
+    ("-H=x", "x", 1, 3),
+    ("-DrHx", "x", 3, 4),
+    ("-DH=x", "x", 2, 4),
+    ("--host=x", "x", 0, 7),
+])
+def test_where_a_value_stands(word: str, value: str, offset: int, value_offset: int) -> None:
+    flag = line("-D", word).flags[-1]
+    assert flag == Flag("host", value, 2, 1, offset, 2, value_offset)
+    assert word[value_offset:] == value
+
+
+def test_where_a_value_of_its_own_stands() -> None:
+    assert line("-DH", "x").flags[-1] == Flag("host", "x", 1, 2, 2, 2, 0)
+    assert line("--host", "x").flags[-1] == Flag("host", "x", 1, 2, 0, 2, 0)
+
+
+@pytest.mark.parametrize(("flag", "known"), [
+    ("--validate", {"23.0.0", "28.5.2", "29.7.2"}),
+    ("--ip6tables", {"20.10.24", "23.0.0", "28.5.2", "29.7.2"}),
+    ("-g=/x", {"19.3.15", "20.10.24", "23.0.0"}),
+    ("--cluster-store=x", {"19.3.15", "20.10.24"}),
+    ("--api-cors-header=x", {"19.3.15", "20.10.24", "23.0.0", "28.5.2"}),
+    ("--oom-score-adjust=1", {"19.3.15", "20.10.24", "23.0.0"}),
+    ("--feature=x", {"28.5.2", "29.7.2"}),
+    ("--firewall-backend=x", {"29.7.2"}),
+    ("--live-restore", {"19.3.15", "20.10.24", "23.0.0", "28.5.2", "29.7.2"}),
+])
+def test_flags_come_and_go(flag: str, known: set[str]) -> None:
+    versions = ("19.3.15", "20.10.24", "23.0.0", "28.5.2", "29.7.2")
+    assert {version for version in versions if line(flag, version=Version.parse(version)).error is None} == known
+    assert line(flag, version=None).error is None
+
+
+@pytest.mark.parametrize(("version", "refused"), [("20.10.24", True), ("23.0.0", False), ("28.5.2", False)])
+def test_empty_certificate_path_makes_20_10_panic(version: str, refused: bool) -> None:
+    error = line("--tlscacert=", version=Version.parse(version)).error
+    assert (error is not None and error.startswith("panic: ")) is refused
+
+
+@pytest.mark.parametrize(("argv", "left"), [
+    ("-H fd://", ""),
+    ("-D -H fd:// --live-restore", "-D --live-restore"),
+    ("-DHx", "-D"),
+    ("-DH x", "-D"),
+    ("-DH=x -r", "-D -r"),
+    ("-Hx -Hy --host z --host=w", ""),
+    ("-l debug -H x", "-l debug"),
+    ("--tlsverify --tlscacert=a --tlscert b -D", "-D"),
+    ("--bip -H -Hx", "--bip -H"),
+    ("-H -H -D", "-D"),
+])
+def test_without_hosts_and_tls(argv: str, left: str) -> None:
+    words = ("dockerd", *argv.split())
+    flags = line(*words[1:]).flags
+    kept = without_flags(words, flags, TLS | {"host"})
+    assert kept == ("dockerd", *left.split())
+    assert not any(flag.name in TLS | {"host"} for flag in line(*kept[1:]).flags)
