@@ -59,7 +59,7 @@ def dockerd_collision(hosts: Iterable[str], sockets: Iterable[Socket]) -> str | 
     """The first of dockerd's own hosts that another, or a socket passed to it, already takes."""
     taken = _Taken()
     for socket in sockets:
-        if socket.unit.load_state == "loaded" and not socket.accept:
+        if socket.unit.load_state == "loaded" and not socket.accept and socket_collision(socket) is None:
             for item in socket.listen:
                 if item.kind == "Stream":
                     taken.take(item.address, _passed(item.address, socket.bind_ipv6_only))

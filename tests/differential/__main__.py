@@ -82,18 +82,23 @@ def judge_release(release: str, seed: int, arguments: argparse.Namespace) -> int
 def judge_twice(bench: Bench, seed: int, numbers: Iterable[int]) -> tuple[list[Verdict], Counter[str]]:
     """Judge these trees; give the mismatches that come again, and what became of all.
 
-    A machine has its moods (a timeout under load): what does not come again is counted as such.
+    A machine has its moods (a timeout under load): what does not come again is told as such.
     """
     outcomes: Counter[str] = Counter()
     doubtful = []
+    first: dict[int, Verdict] = {}
     for verdict in bench.judge((number, generate(seed, number)) for number in numbers):
         outcomes[outcome(verdict)] += 1
+        outcomes["TLS tried"] += bool(verdict.real.get("daemon", {}).get("tls"))
         if verdict.mismatches:
+            first[verdict.number] = verdict
             # dockerd may also stop when it has its listeners and goes on: only a full start tells.
             late = any("failed to start daemon" in str(mismatch.ours) for mismatch in verdict.mismatches)
             doubtful.append((verdict.number, verdict.layout._replace(full=verdict.layout.full or late)))
     wrong = [verdict for verdict in bench.judge(doubtful) if verdict.mismatches] if doubtful else []
-    outcomes["not repeated"] = len(doubtful) - len(wrong)
+    for number in first.keys() - {verdict.number for verdict in wrong}:
+        outcomes[f"once only: {first[number].mismatches[0].what}"] += 1
+        print(f"once only, tree {number}: {first[number].mismatches[0]}"[:600], file=sys.stderr, flush=True)
     return wrong, outcomes
 
 

@@ -57,5 +57,10 @@ def _shown(line: bytes) -> str:
     text = line.decode("utf-8", "surrogateescape")
     if len(text) > 2000:
         text = f"{text[:60]}[... {len(text)} characters ...]{text[-60:]}"
-    return "".join(each if each == "\t" or (each.isprintable() and not "\udc80" <= each <= "\udcff")
-                   else f"<{ord(each) & 0xFF:02X}>" if ord(each) > 0xDC00 else f"<{ord(each):02X}>" for each in text)
+    return "".join(map(_shown_character, text))
+
+
+def _shown_character(each: str) -> str:
+    if "\udc80" <= each <= "\udcff":
+        return f"<{ord(each) & 0xFF:02X}>"
+    return each if each == "\t" or each.isprintable() else f"<{ord(each):02X}>"

@@ -97,6 +97,10 @@ CASES = (
          {SOCKET_DROP_IN: b"[Socket]\nListenStream=2375\n", **starting("-H tcp://0.0.0.0:2375")},
          refused("dockerd", "address already in use")),
 
+    Case("dockerd listens where a socket unit wants to, which fails over itself",
+         {SECOND: b"[Socket]\nListenStream=2375\nListenStream=[::]:2375\nService=docker.service\n",
+          **starting("-H tcp://localhost:2375")}, ("tcp://localhost:2375",)),
+
     # moby daemon/listeners/listeners_linux.go, listenFD().
     Case("fd://4 where one socket is passed", starting("-H fd://4"),
          refused("dockerd", "too few socket activated files")),
