@@ -29,9 +29,9 @@ COMMENT_ESCAPE_VERSION = 254
 """Before, a backslash at the end of a comment made the next line a part of it (NEWS)."""
 
 SET_AT_START = frozenset((
-    "PATH", "LANG", "INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID",
-    "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID", "WATCHDOG_PID",
-    "WATCHDOG_USEC",
+    "FDSTORE", "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID",
+    "LISTEN_PIDFDID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "NOTIFY_SOCKET", "PATH", "SYSTEMD_EXEC_PID",
+    "TRIGGER_PATH", "TRIGGER_UNIT", "WATCHDOG_PID", "WATCHDOG_USEC",
 ))
 """What systemd sets when it starts a service, to values that no file tells."""
 
@@ -299,7 +299,8 @@ class _FileReader:
         if character in WHITESPACE:
             self.pass_newline(position)
             return position + 1
-        found = _TO_KEY_END.match(text, position)
+        # Whatever a line begins with is the key's first character, also a "=".
+        found = _TO_KEY_END.match(text, position + 1)
         end = found.end() if found else position
         if end < len(text) and text[end] == "=":
             key = text[position:end].rstrip(WHITESPACE)

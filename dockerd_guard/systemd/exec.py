@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import NAME, Environment, Variable
-from dockerd_guard.systemd.parse import is_safe, is_valid_file_name, is_valid_path, simplify
+from dockerd_guard.systemd.parse import is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
-from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Problem, Setting
-from dockerd_guard.systemd.words import Extracted, Word, WordError, extract_first_word
+from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Problem, Setting, is_safe
+from dockerd_guard.systemd.words import SPLIT_VARIABLE, Extracted, Word, WordError, extract_first_word, rules_of
+
+AMBIENT_REMOVED_VERSION = 258
+"""`!!` is without effect from then on (NEWS)."""
 
 VIA_SHELL_VERSION = 258
 """The `|` prefix came with it; before, it is a part of the name."""
@@ -78,7 +81,8 @@ def commands(
     value = setting.value
     more = True
     while more:
-        reader = _Reader(setting, specifiers, version, problems, False, lenient)
+        rest = value[position:] if position else value
+        reader = _Reader(setting, specifiers, version, problems, rest, False, lenient)
         try:
             first = reader.word(position)
         except BadFileError as error:
@@ -91,6 +95,10 @@ def commands(
             position = first.next
             continue
         prefixes, path = _prefixes(first.text, version)
+        if prefixes.count("!") == 2 and version >= AMBIENT_REMOVED_VERSION:
+            problems.append(Problem(
+                setting.at(first.start, first.end), f"The !! modifier for {setting.key}= lines is no longer supported "
+                "and is now ignored.", "ignored"))
         reader = reader._replace(ignore="-" in prefixes)
         try:
             if "|" in prefixes:
@@ -100,7 +108,7 @@ def commands(
                 argv = [] if "@" in prefixes else [executable]
             end, position, more = reader.arguments(first.next, argv, first.end)
             if not argv:
-                reader.refuse("Empty executable name or zeroeth argument", value, 0, len(value))
+                reader.refuse("Empty executable name or zeroeth argument", reader.rest, first.start, first.end)
                 argv.append(executable)
         except _Skip:
             return
@@ -112,29 +120,29 @@ def commands(
 
 def _via_shell(reader: _Reader, first: Extracted, prefixes: str, path: str) -> tuple[Word, list[Word]]:
     """A `|` command is the shell, with the words as its arguments."""
-    executable = reader.expanded(first.text, first)
-    argv = [Word("-sh" if "@" in prefixes else "sh", prefixes, executable.location)]
+    where = reader.setting.at(first.start, first.end)
+    raw = reader.setting.value[first.start:first.end]
+    executable = Word(first.text, raw, where)
+    argv = [Word("-sh" if "@" in prefixes else "sh", prefixes, where)]
     if path:
-        raw = executable.raw
+        # No specifiers here, as in 262: only the words after it are expanded.
         quote = raw[:1] if raw[:1] in ("'", '"') else ""
-        word = reader.expanded(path, first)
-        argv.append(word._replace(raw=quote + raw[len(quote) + len(prefixes):]))
+        argv.append(Word(path, quote + raw[len(quote) + len(prefixes):], where))
     return executable, argv
 
 
 def _prefixes(word: str, version: int) -> tuple[str, str]:
     """Split the prefixes off, each of which counts once; `!!` counts as one."""
-    end = 0
+    once = "-@:|" if version >= VIA_SHELL_VERSION else "-@:"
     seen: set[str] = set()
-    for character in word:
-        if character == "!" and "!" in seen and not seen & {"+", "!!"}:
-            seen.add("!!")
-        elif character in "+!" and not seen & {"+", "!", "!!"}:
-            seen.add(character)
-        elif (character in "-@:" or (character == "|" and version >= VIA_SHELL_VERSION)) and character not in seen:
-            seen.add(character)
-        else:
+    end = 0
+    for letter in word:
+        character = "!!" if letter == "!" and "!" in seen else letter
+        if character in seen or not (
+            character == "!!" or character in once or (character in "+!" and seen.isdisjoint(("+", "!")))
+        ):
             break
+        seen.add(character)
         end += 1
     return word[:end], word[end:]
 
@@ -146,6 +154,7 @@ class _Reader(NamedTuple):
     specifiers: Specifiers
     version: int
     problems: list[Problem]
+    rest: str
     ignore: bool
     lenient: bool
 
@@ -162,17 +171,18 @@ class _Reader(NamedTuple):
     def word(self, position: int) -> Extracted | None:
         """extract_first_word_and_warn(): unknown escapes stay as they are, with a warning."""
         value = self.setting.value
+        rules = rules_of(self.version)
         try:
-            return extract_first_word(value, position)
+            return extract_first_word(value, position, rules)
         except WordError:
             pass
         try:
-            found = extract_first_word(value, position, keep_unknown_escapes=True)
+            found = extract_first_word(value, position, rules._replace(keep_unknown_escapes=True))
         except WordError as error:
             if self.lenient:
-                return extract_first_word(value, position, keep_unknown_escapes=True, relax=True)
+                return extract_first_word(value, position, rules._replace(keep_unknown_escapes=True, relax=True))
             where = self.setting.at(error.position - 1, error.position)
-            raise BadFileError(where, f'Unbalanced quoting, ignoring: "{value}"', fatal_setting=True) from None
+            raise BadFileError(where, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
                                          f'Ignoring unknown escape sequences: "{found.text}"', "ignored"))
@@ -184,7 +194,7 @@ class _Reader(NamedTuple):
         try:
             text, certain = self.specifiers.expand(text)
         except BadSpecifierError as error:
-            self.refuse(f"Failed to resolve unit specifiers in '{text}'", f"Invalid slot ({error})", raw.start, raw.end)
+            self.refuse(f"Failed to resolve unit specifiers in '{text}'", str(error), raw.start, raw.end)
         return Word(text, self.setting.value[raw.start:raw.end], self.setting.at(raw.start, raw.end), certain)
 
     def executable(self, text: str, raw: Extracted) -> Word:
@@ -193,8 +203,8 @@ class _Reader(NamedTuple):
         path = word.text
         ends_in_dots = self.version >= DIRECTORY_REFUSED_VERSION and path.rpartition("/")[2] in (".", "..")
         if not path:
-            self.refuse("Empty path in command line", self.setting.value, raw.start, raw.end)
-        elif not is_safe(path):
+            self.refuse("Empty path in command line", self.rest, raw.start, raw.end)
+        elif not is_safe(path, self.version):
             self.refuse("Executable path contains special characters", path, raw.start, raw.end)
         elif path.endswith("/") or ends_in_dots:
             self.refuse("Executable path specifies a directory", path, raw.start, raw.end)
@@ -283,7 +293,7 @@ def _split_variable(
             yield Argument("", word.location, index, name, certain=False)
         return
     position = 0
-    while (part := extract_first_word(variable.value, position, unescape=False, relax=True)) is not None:
+    while (part := extract_first_word(variable.value, position, SPLIT_VARIABLE)) is not None:
         yield Argument(part.text, variable.at(part.start, part.end) or word.location, index, name,
                        word.certain and variable.certain)
         position = part.next

@@ -14,10 +14,19 @@ from dockerd_guard.source import Location
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.keys import KEYS
 from dockerd_guard.systemd.lookup import is_unit_name, unit_files
-from dockerd_guard.systemd.parse import byte_length, is_valid_user, parse_boolean, path_error
+from dockerd_guard.systemd.parse import is_valid_user, parse_boolean, path_error
 from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, BadSpecifierError, Expanded, Specifiers
-from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Effect, Problem, Setting, settings
-from dockerd_guard.systemd.words import Word, WordError, extract_first_word
+from dockerd_guard.systemd.syntax import (
+    WHITESPACE,
+    BadFileError,
+    Effect,
+    Problem,
+    Setting,
+    byte_length,
+    settings,
+    shown,
+)
+from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, extract_first_word, rules_of
 from dockerd_guard.tree import Tree, Unreadable
 
 LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
@@ -26,6 +35,11 @@ PATH_MAX_BYTES = 4095
 DEPENDENCIES = ("Requires", "Requisite", "BindsTo", "BindTo", "Wants", "Upholds")
 _DEPENDENCY_LINKS = {"Requires": ".requires", "Wants": ".wants", "Upholds": ".upholds"}
 _WORD = re.compile(f"[^{WHITESPACE}]+")
+_VAR_RUN = re.compile(r"/+(?:\./+)*var/+(?:\./+)*run(?:|/+(?:\./+)*(.*))", re.DOTALL)
+_NO_DYNAMIC_HOME_VERSION = 253
+
+API_REFUSED_VERSION = 256
+"""From here on PIDFile= and most of Listen...= may not be below /proc, /sys or /dev."""
 
 
 class Unit(NamedTuple):
@@ -98,6 +112,22 @@ class Loader:
             self.read_drop_in(path)
         return unit._replace(dropins=drop_ins)
 
+    def finished(self, unit: Unit) -> Unit:
+        """The unit with all that was gathered on the way."""
+        problems = tuple(problem._replace(text=shown(problem.text)) for problem in self.problems)
+        reason = None if unit.reason is None else shown(unit.reason)
+        return unit._replace(reason=reason, settings=tuple(self.settings), problems=problems)
+
+    def verify_contexts(self) -> str | None:
+        """unit_verify_contexts()."""
+        values = self.values
+        if (values.get("DynamicUser") == "yes" and values.get("WorkingDirectory") == "~"
+                and self.version >= _NO_DYNAMIC_HOME_VERSION):
+            return "WorkingDirectory=~ is not allowed under DynamicUser=yes. Refusing."
+        if values.get("PAMName") and values.get("KillMode", "control-group") not in ("control-group", "mixed"):
+            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'. Refusing."
+        return None
+
     def note(self, where: Location, text: str, effect: Effect) -> None:
         """Keep a problem."""
         self.problems.append(Problem(where, text, effect))
@@ -153,7 +183,7 @@ class Loader:
         try:
             expanded = self.specifiers.expand(text, in_unit_name=in_unit_name)
         except BadSpecifierError as error:
-            why = f"Invalid slot ({error})"
+            why = str(error)
         else:
             if not max_bytes or byte_length(expanded.text) <= max_bytes:
                 return expanded
@@ -164,9 +194,10 @@ class Loader:
     def words(self, setting: Setting, *, unescape: bool, said: str) -> Iterator[Word]:
         """Split a list of words, specifiers expanded; an error ends it, what was read stays."""
         position = 0
+        rules = rules_of(self.version) if unescape else UNQUOTED
         while True:
             try:
-                raw = extract_first_word(setting.value, position, unescape=unescape)
+                raw = extract_first_word(setting.value, position, rules)
             except WordError as error:
                 self.note(setting.at(error.position - 1, error.position), f"{said}, ignoring: {setting.value}",
                           "ignored")
@@ -191,18 +222,30 @@ class Loader:
             else:
                 self.note(where, f"Failed to add dependency on {expanded.text}, ignoring: Invalid argument", "ignored")
 
+    def patched(self, setting: Setting, path: str) -> str:
+        """patch_var_run(): what is below /var/run is below /run."""
+        found = _VAR_RUN.fullmatch(path)
+        if found is None:
+            return path
+        patched = "/run/" + (found[1] or "")
+        self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, updating "
+                  f"{path} → {patched}; please update the unit file accordingly.", "ignored")
+        return patched
+
     def keep_choice(self, setting: Setting, choices: tuple[str, ...]) -> None:
         """Keep a value that is one of these; anything else changes nothing."""
         if setting.value in choices:
             self.values[setting.key] = setting.value
         else:
-            self.note(setting.location, f"Failed to parse {setting.key}= value, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
+                      "ignored")
 
     def keep_boolean(self, setting: Setting) -> None:
         """Keep a boolean as `yes` or `no`."""
         value = parse_boolean(setting.value)
         if value is None:
-            self.note(setting.location, f"Failed to parse boolean value, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
+                      "ignored")
         else:
             self.values[setting.key] = "yes" if value else "no"
 
@@ -222,14 +265,23 @@ class Loader:
             return self.specifiers.expand(text).text
         except BadSpecifierError as error:
             raise BadFileError(setting.location, f"Failed to resolve unit specifiers in '{text}': "
-                               f"Invalid slot ({error})", fatal_setting=True) from None
+                               f"{error}", fatal_setting=True) from None
 
 
 def _set_success_action(loader: Loader, setting: Setting) -> None:
-    actions = ("none", "exit", "exit-force") + tuple(
-        action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
-        for suffix in ("", "-force", "-immediate"))
-    loader.keep_choice(setting, actions)
+    actions = (action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
+               for suffix in ("", "-force", "-immediate"))
+    loader.keep_choice(setting, ("none", "exit", "exit-force", *actions))
+
+
+def _set_kill_mode(loader: Loader, setting: Setting) -> None:
+    loader.keep_choice(setting, ("control-group", "process", "mixed", "none"))
+
+
+def _set_pam_name(loader: Loader, setting: Setting) -> None:
+    expanded = loader.expand(setting.value, setting.location)
+    if expanded is not None:
+        loader.values["PAMName"] = expanded.text
 
 
 def _check_groups(loader: Loader, setting: Setting) -> None:
@@ -298,22 +350,14 @@ def _check_image_policy(_: Loader, setting: Setting) -> None:
             raise BadFileError(setting.location, f"Failed to parse image policy, refusing: {setting.value}")
 
 
-def _check_pid_file(loader: Loader, setting: Setting) -> None:
-    expanded = loader.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
-    if not setting.value or expanded is None:
-        return
-    path = expanded.text if expanded.text.startswith("/") else f"/run/{expanded.text}"
-    if error := path_error(path, below_api=loader.version < 256):
-        raise BadFileError(setting.location, f"PIDFile= {error}, ignoring: {path}")
-
-
 _REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
     "AppArmorProfile": _check_label,
     "DynamicUser": _check_dynamic_user,
     "ExtensionImagePolicy": _check_image_policy,
     "Group": Loader.keep_user,
+    "KillMode": _set_kill_mode,
     "MountImagePolicy": _check_image_policy,
-    "PIDFile": _check_pid_file,
+    "PAMName": _set_pam_name,
     "RootDirectory": _check_root,
     "RootImage": _check_root,
     "RootImagePolicy": _check_image_policy,
@@ -325,5 +369,6 @@ _REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
     "User": Loader.keep_user,
     "WorkingDirectory": _check_working_directory,
 }
-"""Settings whose errors refuse the unit: found by giving every key of 252, 257 and 262 odd values."""
+"""Settings of both sections whose errors refuse the unit, found by giving every key of 252, 257 and
+262 odd values; and what refuses it together with others (verify_contexts)."""
 

@@ -36,7 +36,8 @@ MERGED_USR_VERSION = 255
 """From here on systemd cannot be built for a split /usr, and does not look in SPLIT_USR."""
 
 UNOPENABLE_SKIPPED_VERSION = 258
-"""From here on a drop-in that is a loop of links hides nothing (tried on 257 and 262)."""
+"""From here on a drop-in that is a loop of links, or a link to `FILE/x`, hides nothing, while one
+to nothing still does (tried on 257 and 262)."""
 
 MAX_ALIAS_HOPS = 8
 """FOLLOW_MAX in unit-file.c."""
@@ -274,7 +275,10 @@ class UnitFiles:
         problems.append(Problem(Location(path), f"'{path}' is not read: '{winner}' {how}.", "file-ignored"))
 
     def _is_skipped(self, path: str) -> bool:
-        return self._version >= UNOPENABLE_SKIPPED_VERSION and self._final_target(path) is None
+        if self._version < UNOPENABLE_SKIPPED_VERSION or self.stat(path) is not None:
+            return False
+        target = self._final_target(path)
+        return target is None or self._chase(target) is None
 
     def _add_directory(self, directory: str, name: str, found: list[str], problems: list[Problem]) -> None:
         kind = self._kinds[directory].get(name)

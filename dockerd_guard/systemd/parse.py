@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from dockerd_guard.systemd.syntax import is_utf8
+from dockerd_guard.systemd.syntax import byte_length, is_utf8
 
 PATH_MAX_BYTES = 4096
 NAME_MAX_BYTES = 255
@@ -17,7 +17,6 @@ _FALSE = frozenset(("0", "no", "n", "false", "f", "off"))
 _NUMBER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]+)|(0[0-7]*)|([1-9][0-9]*))")
 _PREFIXED = re.compile(r"0([bBoO])[ \t\n\v\f\r]*([+-]?)([0-7]+)")
 _UINT32_MAX = 0xFFFFFFFF
-_UNSAFE = re.compile(r"[\x01-\x1f\x7f\"'\\]")
 
 
 def parse_boolean(text: str) -> bool | None:
@@ -57,11 +56,6 @@ def parse_mode(text: str) -> int | None:
     return value if value is not None and value <= 0o7777 else None
 
 
-def byte_length(text: str) -> int:
-    """The length in bytes, as written in a file."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
-
-
 def simplify(path: str) -> str:
     """path_simplify(): no double slashes, no `.` parts, no slash at the end.
 
@@ -72,11 +66,6 @@ def simplify(path: str) -> str:
         return path
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return ("/" if path.startswith("/") else "") + "/".join(parts)
-
-
-def is_safe(text: str) -> bool:
-    """string_is_safe(): no control characters, quotes or backslashes."""
-    return _UNSAFE.search(text) is None
 
 
 def is_valid_path(path: str) -> bool:

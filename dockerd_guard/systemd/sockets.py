@@ -15,7 +15,6 @@ from dockerd_guard.source import Location
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, Unit
 from dockerd_guard.systemd.lookup import is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
-    byte_length,
     parse_boolean,
     parse_mode,
     parse_port,
@@ -24,7 +23,7 @@ from dockerd_guard.systemd.parse import (
     simplify,
 )
 from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, Expanded
-from dockerd_guard.systemd.syntax import Setting
+from dockerd_guard.systemd.syntax import Setting, byte_length
 from dockerd_guard.systemd.units import NEWEST, Service, load_service
 from dockerd_guard.tree import Tree, Unreadable
 
@@ -225,16 +224,6 @@ class _SocketLoader(Loader):
         path = simplify(expanded.text)
         return expanded._replace(text=self.patched(setting, path) if kind == "FIFO" else path)
 
-    def patched(self, setting: Setting, path: str) -> str:
-        """patch_var_run(): what is below /var/run is below /run."""
-        found = _VAR_RUN.fullmatch(path)
-        if found is None:
-            return path
-        patched = "/run/" + (found[1] or "")
-        self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, updating "
-                  f"{path} → {patched}; please update the unit file accordingly.", "ignored")
-        return patched
-
     def address(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
         """A socket's address, as the kernel will have it."""
         text = self.patched(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
@@ -285,8 +274,8 @@ class _SocketLoader(Loader):
         if not name.endswith(".service"):
             self.note(setting.location, f"Unit must be of type service, ignoring: {setting.value}", "ignored")
         elif not is_unit_name(name) or "@." in name:
-            self.note(setting.location, f"Failed to load unit {setting.value}, ignoring: Unit name {name} is not valid.",
-                      "ignored")
+            said = f"Failed to load unit {setting.value}, ignoring: Unit name {name} is not valid."
+            self.note(setting.location, said, "ignored")
         else:
             self.service = name
 
@@ -350,7 +339,6 @@ _SocketLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Symlinks": _SocketLoader.set_symlinks,
 })
 
-_VAR_RUN = re.compile(r"/+(?:\./+)*var/+(?:\./+)*run(?:|/+(?:\./+)*(.*))", re.DOTALL)
 _TO_ESCAPE = re.compile("[^ !#-&(-\\[\\]-~]")
 _INTERFACE = re.compile(r"[!-~]{1,127}")
 
@@ -367,8 +355,11 @@ def parse_address(text: str, version: int = NEWEST) -> str | None:
     if text.startswith("vsock") and (found := _parse_vsock(text, version)) is not False:
         return found
     port = parse_port(text)
-    if port is not None:
-        return f"[::]:{port}"
+    return _parse_ip(text) if port is None else f"[::]:{port}"
+
+
+def _parse_ip(text: str) -> str | None:
+    """`IPv4:PORT` or `[IPv6]:PORT`, maybe with `%INTERFACE` at the end."""
     text, percent, interface = text.partition("%")
     if percent and (not _INTERFACE.fullmatch(interface) or re.search(r"[:/%]", interface) or interface in (".", "..")):
         return None

@@ -41,7 +41,7 @@ _ELF_MACHINES = {
 
 
 class BadSpecifierError(ValueError):
-    """A specifier that this version does not know, or a result that is too long; says which."""
+    """A specifier that this version does not know; in systemd's words."""
 
 
 class Expanded(NamedTuple):
@@ -75,7 +75,7 @@ class Specifiers:
             if not (letter.isascii() and letter.isalnum()):
                 return found[0]
             if in_unit_name and letter not in _IN_UNIT_NAMES:
-                raise BadSpecifierError(found[0])
+                raise BadSpecifierError("Invalid slot")
             value = self._value(letter)
             if value is None:
                 certain = False
@@ -93,7 +93,7 @@ class Specifiers:
         stem, _, _ = self._unit.rpartition(".")
         prefix, _, instance = stem.partition("@")
         if letter == "D" and self._version < SHARED_DATA_VERSION:
-            raise BadSpecifierError("%D")
+            raise BadSpecifierError("Invalid slot")
         for fixed in (_DIRECTORIES, _TEMPORARY, _MANAGER):
             if letter in fixed:
                 return fixed[letter]
@@ -127,7 +127,7 @@ class Specifiers:
             "R": lambda: "",
         }
         if letter not in others:
-            raise BadSpecifierError(f"%{letter}")
+            raise BadSpecifierError("Invalid slot")
         return others[letter]()
 
     def _line(self, path: str) -> str | None:
@@ -144,7 +144,7 @@ class Specifiers:
         return self._variable(path, key) or ""
 
     def _variable(self, path: str, key: str) -> str | None:
-        from dockerd_guard.systemd.environment import read_environment_file  # noqa: PLC0415 -- rarely needed
+        from dockerd_guard.systemd.environment import read_environment_file
 
         try:
             data = self._tree.read(path)

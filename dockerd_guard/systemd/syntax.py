@@ -20,15 +20,18 @@ drop-in (or socket unit) that is shadowed, masked or cannot be read."""
 MAX_LINE_BYTES = 1024 * 1024
 """LONG_LINE_MAX: of one line, and of the lines that a continuation joins."""
 
-EMPTY_SECTION_REFUSED_VERSION = 258
-"""From here on `[]` is no section header (tried on 257 and 262)."""
+NO_GLOB_VERSION = 258
+"""From here on string_is_safe() refuses `*`, `?` and `[` as well, in section headers and in paths of
+executables, and `[]` as a header (tried on 257 and 262)."""
 
 WHITESPACE = " \t\n\r"
 
 _LINE = re.compile(r"([^\n\r\0]*)(?:(?:\r\n|\n\r|[\n\r])\0?|\0|\Z)")
 _UNSAFE = re.compile(r"[\x01-\x1f\x7f\"'\\]")
+_UNSAFE_OR_GLOB = re.compile(r"[\x01-\x1f\x7f\"'\\*?\[]")
 NOT_UTF8 = (
-    "[\ud800-\udfff\ufdd0-\ufdef" + "".join(chr(p << 16 | c) for p in range(17) for c in (0xFFFE, 0xFFFF)) + "]"
+    "[\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)) + "]"
 )
 """Matches what systemd does not take for UTF-8, in a text decoded with surrogateescape."""
 
@@ -78,14 +81,37 @@ class Setting(NamedTuple):
         return Location(self.location.file, line, column + start - offset, column + end - offset)
 
 
-def _offset(piece: tuple[int, int, int]) -> int:
+MAX_TEXT = 300
+"""No message is longer, however long the line is that it quotes."""
+
+
+def shown(text: str) -> str:
+    """A message as it can be shown: bytes that are no text replaced, cut off where very long."""
+    if len(text) > MAX_TEXT:
+        text = text[:MAX_TEXT] + "…"
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _offset(piece: tuple[int, int, object]) -> int:
     return piece[0]
+
+
+def byte_length(text: str) -> int:
+    """The length in bytes, as written in a file."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
 def is_utf8(text: str) -> bool:
     """Whether the bytes this was decoded from (with surrogateescape) are UTF-8 to systemd, which
     also refuses noncharacters (src/basic/utf8.c, unichar_is_valid)."""
     return text.isascii() or _NOT_UTF8.search(text) is None
+
+
+def is_safe(text: str, version: int) -> bool:
+    """string_is_safe(): no control characters, quotes or backslashes, and later no patterns."""
+    if version < NO_GLOB_VERSION:
+        return _UNSAFE.search(text) is None
+    return _UNSAFE_OR_GLOB.search(text) is None and is_utf8(text)
 
 
 def settings(
@@ -97,112 +123,131 @@ def settings(
     """
     text = data.decode("utf-8", "surrogateescape")
     suspect = not is_utf8(text)
-    long = len(data) >= MAX_LINE_BYTES
     section: str | None = None
     ignored_section = False
-    for pieces in _logical_lines(text, file, long):
-        first_line, first_column, line = pieces[0]
-        if len(pieces) > 1:
-            line = "".join(piece for _, _, piece in pieces)
-        stripped = line.strip(WHITESPACE)
-        if not stripped:
-            continue
-        lead = len(line) - len(line.lstrip(WHITESPACE))
-        start = lead
-        if len(pieces) == 1:
-            where = Location(file, first_line, first_column + lead, first_column + lead + len(stripped))
-        else:
-            where = _first_place(pieces, lead, file)
-        if suspect and not is_utf8(stripped):
-            raise BadFileError(where, "String is not UTF-8 clean, ignoring assignment")
-        if stripped[0] == "[":
-            if stripped[-1] != "]" or (stripped == "[]" and version >= EMPTY_SECTION_REFUSED_VERSION):
-                raise BadFileError(where, f"Invalid section header '{stripped}'")
-            section = stripped[1:-1]
-            if _UNSAFE.search(section):
-                raise BadFileError(where, f"Bad characters in section header '{stripped}'")
+    for line in _logical_lines(text, file, long=len(data) >= MAX_LINE_BYTES):
+        if suspect and not is_utf8(line.text):
+            raise BadFileError(line.location(), f"String is not UTF-8 clean, ignoring assignment: {line.text}")
+        if line.text[0] == "[":
+            section = _section(line, version)
             if section not in sections:
                 if not section.startswith("X-"):
-                    problems.append(Problem(where, f"Unknown section '{section}'. Ignoring.", "ignored"))
+                    problems.append(Problem(line.location(), f"Unknown section '{section}'. Ignoring.", "ignored"))
                 section = None
                 ignored_section = True
             continue
-        if section is None:
-            if not ignored_section:
-                problems.append(Problem(where, "Assignment outside of section. Ignoring.", "ignored"))
-            continue
-        equals = stripped.find("=")
-        if equals <= 0:
+        equals = line.text.find("=")
+        if section is not None and equals > 0:
+            yield line.setting(section, equals)
+        elif section is not None:
             said = "Missing '=', ignoring line." if equals else "Missing key name before '=', ignoring line."
-            problems.append(Problem(where, said, "ignored"))
-            continue
-        key = stripped[:equals].rstrip(WHITESPACE)
-        tail = stripped[equals + 1:]
-        value = tail.lstrip(WHITESPACE)
-        start += equals + 1 + len(tail) - len(value)
-        if len(pieces) == 1:
-            places: tuple[tuple[int, int, int], ...] = ((0, first_line, first_column + start),)
-        else:
-            places = _places(pieces, start)
-        yield Setting(section, key, value, where, places)
+            problems.append(Problem(line.location(), said, "ignored"))
+        elif not ignored_section:
+            problems.append(Problem(line.location(), "Assignment outside of section. Ignoring.", "ignored"))
 
 
 def written_settings(data: bytes, file: str, key: str) -> Iterator[Setting]:
     """What looks like an assignment of this key, whatever the section and whatever is wrong with
     the file; nothing of sections that are extensions (`[X-...]`)."""
-    text = data.decode("utf-8", "surrogateescape")
     section = ""
-    for pieces in _logical_lines(text, file, long=False):
-        line = "".join(piece for _, _, piece in pieces)
-        stripped = line.strip(WHITESPACE)
-        if stripped.startswith("["):
-            section = stripped[1:].partition("]")[0]
-            continue
-        name, equals, tail = stripped.partition("=")
-        if not equals or name.rstrip(WHITESPACE) != key or section.startswith("X-"):
-            continue
-        value = tail.lstrip(WHITESPACE)
-        lead = len(line) - len(line.lstrip(WHITESPACE))
-        start = lead + len(stripped) - len(value)
-        yield Setting(section, key, value, _first_place(pieces, lead, file), _places(pieces, start))
+    for line in _logical_lines(data.decode("utf-8", "surrogateescape"), file, long=False):
+        if line.text[0] == "[":
+            section = line.text[1:].partition("]")[0]
+        elif not section.startswith("X-") and (equals := line.text.find("=")) > 0:
+            setting = line.setting(section, equals)
+            if setting.key == key:
+                yield setting
 
 
 Piece = tuple[int, int, str]
-"""Line, column of its first character, text; the backslash of a continuation is a blank already."""
+"""A part of a logical line: where in the stripped line it begins (below zero where blanks were
+stripped), the number of its physical line, and its text."""
 
 
-def _logical_lines(text: str, file: str, long: bool) -> Iterator[list[Piece]]:
-    pieces: list[Piece] = []
+class _Line(NamedTuple):
+    """One logical line, never empty: without the blanks around it, and the parts it came from."""
+
+    text: str
+    pieces: list[Piece]
+    file: str
+
+    def location(self) -> Location:
+        """Where it begins, up to the end of that physical line."""
+        offset, number, text = self.pieces[bisect_right(self.pieces, 0, key=_offset) - 1]
+        end = min(len(text.rstrip(WHITESPACE)), len(self.text) - offset)
+        return Location(self.file, number, 1 - offset, end + 1)
+
+    def setting(self, section: str, equals: int) -> Setting:
+        """What is assigned, with the `=` at this place."""
+        tail = self.text[equals + 1:]
+        value = tail.lstrip(WHITESPACE)
+        start = len(self.text) - len(value)
+        if len(self.pieces) == 1:
+            offset, number, _ = self.pieces[0]
+            places: tuple[tuple[int, int, int], ...] = ((0, number, start - offset + 1),)
+        else:
+            places = tuple(
+                (max(offset - start, 0), number, max(start - offset, 0) + 1)
+                for offset, number, text in self.pieces if offset + len(text) > start
+            ) or ((0, self.pieces[-1][1], 1),)
+        return Setting(section, self.text[:equals].rstrip(WHITESPACE), value, self.location(), places)
+
+
+def _section(line: _Line, version: int) -> str:
+    name = line.text[1:-1]
+    if line.text[-1] != "]":
+        raise BadFileError(line.location(), f"Invalid section header '{line.text}'")
+    if not is_safe(name, version) or (not name and version >= NO_GLOB_VERSION):
+        raise BadFileError(line.location(), f"Bad characters in section header '{line.text}'")
+    return name
+
+
+def _logical_lines(text: str, file: str, *, long: bool) -> Iterator[_Line]:
+    """Join what is continued; comments go, even amid a continuation. `long` says that the file is
+    long enough for a line to be too long."""
+    parts: list[tuple[int, str]] = []
     joined_bytes = 0
     bom_seen = False
-    number = 0
-    for line in _physical_lines(text):
-        number += 1
-        if long and _bytes(line) >= MAX_LINE_BYTES:
+    for number, physical in enumerate(_physical_lines(text), 1):
+        if long and byte_length(physical) >= MAX_LINE_BYTES:
             raise BadFileError(Location(file, number), "Line too long")
-        stripped = line.lstrip(WHITESPACE)
-        if stripped and stripped[0] in "#;":
+        if physical.lstrip(WHITESPACE)[:1] in ("#", ";"):
             continue
+        line = physical
         if not bom_seen and line.startswith("\ufeff"):
             line = line[1:]
             bom_seen = True
-        if pieces and long and joined_bytes + _bytes(line) > MAX_LINE_BYTES:
+        if parts and long and joined_bytes + byte_length(line) > MAX_LINE_BYTES:
             raise BadFileError(Location(file, number), "Continuation line too long")
-        if (len(line) - len(line.rstrip("\\"))) % 2:
-            line = line[:-1] + " "
-            pieces.append((number, 1, line))
+        if line.endswith("\\") and (len(line) - len(line.rstrip("\\"))) % 2:
+            parts.append((number, line[:-1] + " "))
             if long:
-                joined_bytes += _bytes(line)
+                joined_bytes += byte_length(line)
             continue
-        pieces.append((number, 1, line))
-        yield pieces
-        pieces = []
+        parts.append((number, line))
+        if (logical := _joined(parts, file)) is not None:
+            yield logical
+        parts = []
         joined_bytes = 0
-    if pieces:
-        yield pieces
+    if parts and (logical := _joined(parts, file)) is not None:
+        yield logical
+
+
+def _joined(parts: list[tuple[int, str]], file: str) -> _Line | None:
+    line = parts[0][1] if len(parts) == 1 else "".join(text for _, text in parts)
+    text = line.strip(WHITESPACE)
+    if not text:
+        return None
+    offset = len(line.lstrip(WHITESPACE)) - len(line)
+    pieces: list[Piece] = []
+    for number, part in parts:
+        pieces.append((offset, number, part))
+        offset += len(part)
+    return _Line(text, pieces, file)
 
 
 def _physical_lines(text: str) -> Iterator[str]:
+    """read_line_full(): `\\n`, `\\r`, both in either order, and NUL end a line."""
     if "\r" not in text and "\0" not in text:
         lines = text.split("\n")
         if not lines[-1]:
@@ -210,31 +255,6 @@ def _physical_lines(text: str) -> Iterator[str]:
         yield from lines
         return
     position = 0
-    while position < len(text):
-        found = _LINE.match(text, position)
-        assert found is not None  # every part of it may be empty
+    while position < len(text) and (found := _LINE.match(text, position)) is not None:
         yield found[1]
         position = found.end()
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogateescape"))
-
-
-def _first_place(pieces: list[Piece], lead: int, file: str) -> Location:
-    for line, column, text in pieces:
-        if lead < len(text):
-            return Location(file, line, column + lead, column + len(text.rstrip(WHITESPACE)))
-        lead -= len(text)
-    return Location(file, pieces[-1][0])
-
-
-def _places(pieces: list[Piece], start: int) -> tuple[tuple[int, int, int], ...]:
-    places = []
-    offset = -start
-    for line, column, text in pieces:
-        end = offset + len(text)
-        if end > 0:
-            places.append((max(offset, 0), line, column + max(-offset, 0)))
-        offset = end
-    return tuple(places) or ((0, pieces[-1][0], pieces[-1][1]),)

@@ -12,10 +12,10 @@ from typing import NamedTuple, cast
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import NAME, Assigned, EnvironmentFile, Variable
 from dockerd_guard.systemd.exec import Command, commands
-from dockerd_guard.systemd.loading import PATH_MAX_BYTES, Loader, LoadState, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, LoadState, Unit
 from dockerd_guard.systemd.parse import path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
-from dockerd_guard.systemd.syntax import Problem, Setting, is_utf8, written_settings
+from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
 from dockerd_guard.systemd.words import Word
 from dockerd_guard.tree import Tree, Unreadable
 
@@ -108,13 +108,10 @@ class _ServiceLoader(Loader):
             self.note(where or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
         starts = tuple(self.commands.get("ExecStart", ()))
-        if unit.load_state in ("bad-setting", "error"):
-            written = tuple(self.written(unit))
-        else:
-            written = starts
+        refused = unit.load_state in ("bad-setting", "error")
         dependencies = self.dependencies
         return Service(
-            unit._replace(settings=tuple(self.settings), problems=tuple(self.problems)),
+            self.finished(unit),
             self.type(),
             starts,
             tuple(Assigned(name, variable) for name, variable in self.environment.items()),
@@ -126,7 +123,7 @@ class _ServiceLoader(Loader):
             tuple(word for key in ("Wants", "Upholds") for word in dependencies.get(key, ())),
             self.values.get("KillMode", "control-group"),
             tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
-            written,
+            tuple(self.written(unit)) if refused else starts,
         )
 
     def written(self, unit: Unit) -> list[Command]:
@@ -193,16 +190,6 @@ class _ServiceLoader(Loader):
             return "Service of Type=forking does not support PrivatePIDs=yes. Refusing.", None
         return None
 
-    def verify_contexts(self) -> str | None:
-        """unit_verify_contexts()."""
-        values = self.values
-        if (values.get("DynamicUser") == "yes" and values.get("WorkingDirectory") == "~"
-                and self.version >= _NO_DYNAMIC_HOME_VERSION):
-            return "WorkingDirectory=~ is not allowed under DynamicUser=yes. Refusing."
-        if values.get("PAMName") and values.get("KillMode", "control-group") not in ("control-group", "mixed"):
-            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'. Refusing."
-        return None
-
     def built_in(self) -> dict[str, str]:
         """build_environment(): what follows from User=, StateDirectory= and the like."""
         found: dict[str, str] = {}
@@ -218,6 +205,8 @@ class _ServiceLoader(Loader):
         for key, (variable, prefix) in _DIRECTORIES.items():
             if paths := self.directories.get(key):
                 found[variable] = ":".join(f"{prefix}/{path}" for path in sorted(paths, key=lambda p: p.split("/")))
+        if "PIDFile" in self.values:
+            found["PIDFILE"] = self.values["PIDFile"]
         if self.has_credentials:
             found["CREDENTIALS_DIRECTORY"] = f"/run/credentials/{self.name}"
         return found
@@ -247,10 +236,6 @@ class _ServiceLoader(Loader):
         self.keep_choice(setting, (
             "no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"))
 
-    def set_kill_mode(self, setting: Setting) -> None:
-        """KillMode=."""
-        self.keep_choice(setting, ("control-group", "process", "mixed", "none"))
-
     def set_exit_type(self, setting: Setting) -> None:
         """ExitType=."""
         self.keep_choice(setting, ("main", "cgroup"))
@@ -268,18 +253,25 @@ class _ServiceLoader(Loader):
         else:
             self.note(setting.location, f"Invalid bus name, ignoring: {expanded.text}", "ignored")
 
-    def set_pam_name(self, setting: Setting) -> None:
-        """PAMName=."""
-        expanded = self.expand(setting.value, setting.location)
-        if expanded is not None:
-            self.values["PAMName"] = expanded.text
-
     def set_force_exit_status(self, setting: Setting) -> None:
         """RestartForceExitStatus=: only whether there is one."""
         if not setting.value:
             self.values.pop(setting.key, None)
         elif any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
             self.values[setting.key] = setting.value
+
+    def check_pid_file(self, setting: Setting) -> None:
+        """PIDFile=: an impossible path refuses the unit."""
+        if not setting.value:
+            self.values.pop("PIDFile", None)
+            return
+        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
+        if expanded is None:
+            return
+        path = expanded.text if expanded.text.startswith("/") else f"/run/{expanded.text}"
+        if error := path_error(path, below_api=self.version < API_REFUSED_VERSION):
+            raise BadFileError(setting.location, f"PIDFile= {error}, ignoring: {path}")
+        self.values["PIDFile"] = self.patched(setting, simplify(path))
 
     def note_credentials(self, setting: Setting) -> None:
         """LoadCredential= and its like: only whether there is one."""
@@ -369,7 +361,6 @@ class _ServiceLoader(Loader):
 
 _CREDENTIALS_EXEC_VERSION = 257
 _FORCE_EXIT_ALLOWED_VERSION = 253
-_NO_DYNAMIC_HOME_VERSION = 253
 _BUS_NAME_MAX_BYTES = 255
 _BUS_NAME = re.compile(r"(?=.{1,255}\Z)[A-Za-z_-][A-Za-z0-9_-]*(\.[A-Za-z_-][A-Za-z0-9_-]*)+")
 _EXIT_STATUS = re.compile(r"[0-9]{1,3}|[A-Z_0-9]+")
@@ -385,11 +376,10 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Environment": _ServiceLoader.add_environment,
     "EnvironmentFile": _ServiceLoader.add_environment_file,
     "ExitType": _ServiceLoader.set_exit_type,
-    "KillMode": _ServiceLoader.set_kill_mode,
     "ImportCredential": _ServiceLoader.note_credentials,
     "LoadCredential": _ServiceLoader.note_credentials,
     "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
-    "PAMName": _ServiceLoader.set_pam_name,
+    "PIDFile": _ServiceLoader.check_pid_file,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
     "PrivatePIDs": _ServiceLoader.keep_boolean,
     "RemainAfterExit": _ServiceLoader.keep_boolean,

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from dockerd_guard.source import Location
-from dockerd_guard.systemd.syntax import NOT_UTF8, WHITESPACE
+from dockerd_guard.systemd.syntax import NOT_UTF8, WHITESPACE, is_utf8
 
 
 class Word(NamedTuple):
@@ -43,7 +43,36 @@ class WordError(ValueError):
         self.position = position
 
 
+class Rules(NamedTuple):
+    """How words are read: EXTRACT_UNQUOTE, EXTRACT_CUNESCAPE, EXTRACT_RELAX (an open quote may end
+    with the text) and EXTRACT_UNESCAPE_RELAX (unknown escapes stay). Without `unescape` a backslash
+    vanishes and makes the next character a plain one. `strict` is how 258 and later take `\\uXXXX`.
+    """
+
+    unquote: bool = True
+    unescape: bool = True
+    relax: bool = False
+    keep_unknown_escapes: bool = False
+    strict: bool = True
+
+
+STRICT_ESCAPE_VERSION = 258
+"""From here on `\\uXXXX` has to be a character as well; before, only `\\UXXXXXXXX` had (tried on 257
+and 262)."""
+
+STRICT = Rules()
+LOOSE = Rules(strict=False)
+UNQUOTED = Rules(unescape=False)
+SPLIT_VARIABLE = Rules(unescape=False, relax=True)
+
+
+def rules_of(version: int) -> Rules:
+    """How a version reads words with quotes and escapes."""
+    return STRICT if version >= STRICT_ESCAPE_VERSION else LOOSE
+
+
 _BLANKS = re.compile(f"[{WHITESPACE}]*")
+_PLAIN_WORD = re.compile(rf"([^{WHITESPACE}\\\\'\"]+)(?:[{WHITESPACE}]+|\Z)")
 _PLAIN = {
     "": re.compile(f"[^{WHITESPACE}\\\\'\"]+"),
     "bare": re.compile(f"[^{WHITESPACE}\\\\]+"),
@@ -57,94 +86,82 @@ _ESCAPED = {
 }
 
 
-def extract_first_word(
-    text: str,
-    position: int = 0,
-    *,
-    unquote: bool = True,
-    unescape: bool = True,
-    relax: bool = False,
-    keep_unknown_escapes: bool = False,
-) -> Extracted | None:
-    """Take the first word from `position` on; None where there is none.
-
-    The options are EXTRACT_UNQUOTE, EXTRACT_CUNESCAPE, EXTRACT_RELAX (an open quote may end with
-    the text) and EXTRACT_UNESCAPE_RELAX. Without `unescape` a backslash vanishes and makes the
-    next character a plain one. Raises WordError.
-    """
-    length = len(text)
-    here = _blanks(text, position)
-    if here >= length:
+def extract_first_word(text: str, position: int = 0, rules: Rules = STRICT) -> Extracted | None:
+    """Take the first word from `position` on; None where there is none. Raises WordError."""
+    start = _skip_blanks(text, position)
+    if start >= len(text):
         return None
-    start = here
+    plain = _PLAIN_WORD.match(text, start)
+    if plain is not None:
+        return Extracted(plain[1], start, plain.end(1), plain.end())
+    here = start
     quote = ""
     found: list[str] = []
-    raw_bytes = False
-    while True:
-        plain = _PLAIN[quote or ("" if unquote else "bare")].match(text, here)
-        if plain is not None:
-            found.append(plain[0])
-            here = plain.end()
-        if here >= length:
-            if quote and not relax:
-                raise WordError(here)
-            break
+    while here < len(text):
+        part = _PLAIN[quote or ("" if rules.unquote else "bare")].match(text, here)
+        if part is not None:
+            found.append(part[0])
+            here = part.end()
+            continue
         character = text[here]
         if character == "\\":
-            here += 1
-            if here >= length:
-                if keep_unknown_escapes and (not quote or relax):
-                    found.append("\\")
-                elif not relax:
-                    raise WordError(here)
-                break
-            if not unescape:
-                found.append(text[here])
-                here += 1
-            elif (escape := _ESCAPE.match(text, here)) and (value := _unescape(escape[0])) is not None:
-                found.append(value)
-                raw_bytes = raw_bytes or not value.isascii()
-                here = escape.end()
-            elif keep_unknown_escapes:
-                found.append("\\" + text[here])
-                here += 1
-            else:
-                raise WordError(here)
+            here = _escape_at(text, here + 1, rules, quote, found)
         elif quote:
             quote = ""
             here += 1
-        elif unquote and character in "'\"":
+        elif character in WHITESPACE:
+            break
+        else:
             quote = character
             here += 1
-        else:
-            break
+    if quote and here >= len(text) and not rules.relax:
+        raise WordError(here)
     word = "".join(found)
-    if raw_bytes:
+    if not word.isascii():
+        # Bytes that were escaped one by one may make up characters.
         word = word.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    return Extracted(word, start, here, _blanks(text, here))
+    return Extracted(word, start, here, _skip_blanks(text, here))
 
 
-def _blanks(text: str, position: int) -> int:
+def _skip_blanks(text: str, position: int) -> int:
     found = _BLANKS.match(text, position)
     return found.end() if found else position
 
 
-def _unescape(escape: str) -> str | None:
+def _escape_at(text: str, here: int, rules: Rules, quote: str, found: list[str]) -> int:
+    """Take what follows a backslash; returns where to go on."""
+    if here >= len(text):
+        if rules.keep_unknown_escapes and (not quote or rules.relax):
+            found.append("\\")
+        elif not rules.relax:
+            raise WordError(here)
+        return here
+    if not rules.unescape:
+        found.append(text[here])
+        return here + 1
+    escape = _ESCAPE.match(text, here)
+    value = None if escape is None else _unescape(escape[0], rules.strict)
+    if escape is not None and value is not None:
+        found.append(value)
+        return escape.end()
+    if not rules.keep_unknown_escapes:
+        raise WordError(here)
+    found.append("\\" + text[here])
+    return here + 1
+
+
+def _unescape(escape: str, strict: bool) -> str | None:
     """The meaning of an escape, without its backslash; None for NUL and other impossible ones."""
     if escape in _ESCAPED:
         return _ESCAPED[escape]
     kind = escape[0]
     code = int(escape, 8) if kind in "01234567" else int(escape[1:], 16)
-    if code == 0:
+    if kind not in "uU":
+        return None if not 0 < code <= 0xFF else chr(code) if code < 0x80 else chr(0xDC00 + code)
+    if code == 0 or code > 0x10FFFF:
         return None
-    if kind in "uU":
-        if kind == "U" and (code > 0x10FFFF or 0xD800 <= code < 0xE000 or 0xFDD0 <= code <= 0xFDEF
-                            or code & 0xFFFE == 0xFFFE):
-            return None
-        return chr(code).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
-    if code > 255:
-        return None
-    return chr(code) if code < 0x80 else chr(0xDC00 + code)
+    character = chr(code).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+    return character if is_utf8(character) or (kind == "u" and not strict) else None
 
 
 _SAFE = re.compile(r"[A-Za-z0-9_@+=:,./~^*?!()\[\]{}<>|&%$-]+")
