@@ -43,8 +43,8 @@ class _Wrapper(NamedTuple):
     other_world: bool = False
 
 
-_DAEMON = re.compile(r"dockerd(-(current|latest|ce|ee|dev|[0-9][0-9.]*))?")
-_CLIENT = re.compile(r"docker(\.io|-(current|latest|ce|ee|[0-9][0-9.]*))?")
+_DAEMON = r"dockerd(-(current|latest|ce|ee|dev|[0-9][0-9.]*))?"
+_CLIENT = r"docker(\.io|-(current|latest|ce|ee|[0-9][0-9.]*))?"
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox"))
 _WRAPPERS = {
     "nice": _Wrapper("n", frozenset(("adjustment",))),
@@ -64,7 +64,7 @@ _WRAPPERS = {
     "nsenter": _Wrapper("tSGW", frozenset(("target", "setuid", "setgid")), 0, True),
     "unshare": _Wrapper("RwSG", frozenset(("root", "wd", "setuid", "setgid")), 0, True),
 }
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _MAX_LAYERS = 8
 
 
@@ -78,9 +78,9 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
         name = words[0].text.rpartition("/")[2]
         if name == "dockerd-rootless.sh":
             return _rootless(words[1:], environ, certain)
-        if _DAEMON.fullmatch(name):
+        if re.fullmatch(_DAEMON, name):
             return Program(words[1:], environ, certain)
-        if _CLIENT.fullmatch(name):
+        if re.fullmatch(_CLIENT, name):
             return _client(words, environ, version, certain)
         if name == "env":
             words, environ, sure = _env(words, environ)
@@ -161,7 +161,7 @@ def _env(words: tuple[Word, ...],
             name, _, value = text.partition("=")
             changed[name] = value
         at += 1
-    while at < len(words) and _ASSIGNMENT.match(words[at].text):
+    while at < len(words) and re.match(_ASSIGNMENT, words[at].text):
         name, _, value = words[at].text.partition("=")
         changed[name] = value
         at += 1

@@ -296,7 +296,7 @@ _INSIDE = {
     "strings": ("string", "string"),
 }
 _PROXIES = frozenset(("http-proxy", "https-proxy", "no-proxy"))
-_WHOLE = re.compile(r"-?[0-9]+")
+_WHOLE = r"-?[0-9]+"
 
 
 def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | None:  # noqa: PLR0911
@@ -387,7 +387,7 @@ def _not_ip(field: str, value: Node, good: Callable[[str], bool]) -> str | None:
 def _not_whole(field: str, value: Node, name: str) -> str | None:
     written = str(value.value)
     low, high = (0, 2**32) if name == "uint32" else (-2**63, 2**63)
-    if _WHOLE.fullmatch(written) and len(written) < 25 and low <= int(written) < high:
+    if re.fullmatch(_WHOLE, written) and len(written) < 25 and low <= int(written) < high:
         return None
     return f"json: cannot unmarshal number {written} into Go struct field Config.{field} of type {name}"
 

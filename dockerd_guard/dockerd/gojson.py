@@ -17,10 +17,10 @@ MAX_DEPTH = 10_000
 _BLANK = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
-_ESCAPES = re.compile(r'\\(?:(["\\/bfnrt])|u([0-9a-fA-F]{4}))')
+_ESCAPES = r'\\(?:(["\\/bfnrt])|u([0-9a-fA-F]{4}))'
 _SHORT = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_PAIRS = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+_SURROGATES = "[\ud800-\udfff]"
+_PAIRS = "[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]"
 _SHOWN = {"'": r"\'", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -178,9 +178,9 @@ def _string(text: str, start: int) -> Node:
         if letter == '"':
             value = text[start + 1:at]
             if not value.isascii():
-                value = _SURROGATES.sub("\ufffd", value)
+                value = re.sub(_SURROGATES, "\ufffd", value)
             if escaped:
-                value = _PAIRS.sub(_pair, _ESCAPES.sub(_unescape, value))
+                value = re.sub(_PAIRS, _pair, re.sub(_ESCAPES, _unescape, value))
             return Node("string", value, start, at + 1)
         if letter != "\\":
             raise _unexpected(text, at, "in string literal")

@@ -21,12 +21,12 @@ CVE-2025-47912)."""
 _UNIX_PATH_BYTES = 107
 """What fits sun_path with the NUL after it (unix(7))."""
 _SIMPLE = {"unix": "/var/run/docker.sock", "npipe": "//./pipe/docker_engine"}
-_HOST_LETTERS = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*")
+_HOST_LETTERS = r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*"
 """What net/url leaves alone in a host (shouldEscape with encodeHost)."""
-_PORT = re.compile(r"(:[0-9]*)?")
-_USER_INFO = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
+_PORT = r"(:[0-9]*)?"
+_USER_INFO = r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*"
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
-_RESOLVABLE = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+_RESOLVABLE = rf"{_LABEL}(\.{_LABEL})*\.?"
 """Roughly net's isDomainName; what does not look like it is never even asked for."""
 
 
@@ -169,11 +169,11 @@ def parse_authority(authority: str, strict: bool) -> str:
     found = _parse_bracketed(host, strict) if host.startswith("[") or (strict and "[" in host) else None
     if found is None:
         colon = host.rfind(":")
-        if colon >= 0 and not _PORT.fullmatch(host, colon):
+        if colon >= 0 and not re.fullmatch(_PORT, host[colon:]):
             raise InvalidHost(f"invalid port {quote(host[colon:])} after host")
         found = _unescape(host, "host")
     if at:
-        if not _USER_INFO.fullmatch(user):
+        if not re.fullmatch(_USER_INFO, user):
             raise InvalidHost("net/url: invalid userinfo")
         _unescape(user, "user")
     return found
@@ -187,7 +187,7 @@ def _parse_bracketed(host: str, strict: bool) -> str:
     if end < 0:
         raise InvalidHost("missing ']' in host")
     port = host[end + 1:]
-    if not _PORT.fullmatch(port):
+    if not re.fullmatch(_PORT, port):
         raise InvalidHost(f"invalid port {quote(port)} after host")
     zone = host.find("%25", start, end)
     inside = (_unescape(host[start + 1:end], "host") if zone < 0 else
@@ -221,7 +221,7 @@ def _unescape(text: str, mode: str) -> str:
             # Only what is not ASCII may be escaped in a host, and % itself in a zone.
             if (mode == "host" and byte < 0x80 and code != "25") or (
                     mode == "zone" and code != "25" and byte != 0x20
-                    and (byte >= 0x80 or not _HOST_LETTERS.fullmatch(chr(byte)))):
+                    and (byte >= 0x80 or not re.fullmatch(_HOST_LETTERS, chr(byte)))):
                 raise InvalidHost(f"invalid URL escape {quote('%' + code)}")
             done.append(bytes((byte,)))
             rest = part[2:]
@@ -236,7 +236,7 @@ def _three(text: str) -> str:
 
 def _letters(text: str, mode: str) -> None:
     if mode in ("host", "zone"):
-        end = _HOST_LETTERS.match(text).end()  # type: ignore[union-attr]
+        end = re.match(_HOST_LETTERS, text).end()  # type: ignore[union-attr]
         if end < len(text):
             raise InvalidHost(f"invalid character {quote(text[end])} in host name")
 
@@ -298,7 +298,7 @@ def why_not_tcp(rest: str, version: Version, numbers_are_names: bool = False) ->
         return None
     if numbers_are_names and not _is_ipv4(bare) and bare.replace(".", "").isdigit():
         return _no_such_host(bare, version)
-    return None if _RESOLVABLE.fullmatch(bare) or "%" in bare else _no_such_host(bare, version)
+    return None if re.fullmatch(_RESOLVABLE, bare) or "%" in bare else _no_such_host(bare, version)
 
 
 def needs_resolver(address: str) -> bool:

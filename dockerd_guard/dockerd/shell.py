@@ -18,7 +18,7 @@ _PART = re.compile(
     r"|(?P<plain>[^\s'\"\\$`;&|<>(){}*?#\[\]~!]+|[{}#\[\]~!])")
 _QUOTED = re.compile(r"(?P<text>[^\"\\$`]+)|(?P<escape>\\[\"\\$`\n])|(?P<backslash>\\)"
                      r"|(?P<variable>\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\}))|(?P<close>\")")
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _KEYWORDS = frozenset((
     "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "{", "}", "!",
     "[[", "function", "trap", "eval", "source", ".", "set", "shift",
@@ -44,7 +44,7 @@ def script_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Resul
             return (), environ, False
         place = 0
         here = dict(changed)
-        while place < len(command) and _ASSIGNMENT.match(command[place].text):
+        while place < len(command) and re.match(_ASSIGNMENT, command[place].text):
             name, _, value = command[place].text.partition("=")
             here[name] = value
             place += 1

@@ -30,9 +30,9 @@ LOG_OPTIONS = {
 _ANY_DRIVER = frozenset((
     "mode", "max-buffer-size", "cache-disabled", "cache-max-file", "cache-max-size", "cache-compress",
 ))
-_DOMAIN = re.compile(r"([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = (r"([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
                      r"(\.([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*(:[0-9]+)?")
-_BRACKETED = re.compile(r"\[[a-fA-F0-9:]+\](:[0-9]+)?")
+_BRACKETED = r"\[[a-fA-F0-9:]+\](:[0-9]+)?"
 
 
 def refusal(settings: Settings, listening: Sequence[HostEntry], read: Callable[[str], bytes],
@@ -100,7 +100,7 @@ def _registries(settings: Settings) -> Iterator[str]:
             continue
         port = bare.rpartition(":")[2]
         host = bare.rpartition(":")[0].strip("[]")
-        if not _DOMAIN.fullmatch(bare) and not _BRACKETED.fullmatch(bare) and not values.is_ip(bare) and (
+        if not re.fullmatch(_DOMAIN, bare) and not re.fullmatch(_BRACKETED, bare) and not values.is_ip(bare) and (
                 not values.is_ip(host)):
             yield f"insecure registry {registry} is not valid: invalid host {quote(bare)}"
         elif ":" in bare and port.isdigit() and int(port[:9]) > 65535:

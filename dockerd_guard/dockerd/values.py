@@ -17,14 +17,14 @@ from dockerd_guard.dockerd.version import Version
 TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
-_INT = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)")
-_DECIMAL = re.compile(r"[+-]?[0-9]+")
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_OLD_SIZE = re.compile(r"(\d+(\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?", re.ASCII)
-_DOMAIN = re.compile(r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
+_INT = r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)"
+_DECIMAL = r"[+-]?[0-9]+"
+_FLOAT = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_OLD_SIZE = r"([0-9]+(\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?"
+_DOMAIN = (r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
                      r"(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*")
-_GOOD_SCHEME = re.compile("([a-z][a-z0-9+.-]*)?")
-_IPV4 = re.compile(r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}")
+_GOOD_SCHEME = "([a-z][a-z0-9+.-]*)?"
+_IPV4 = r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}"
 _ULIMITS = frozenset((
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "rttime", "sigpending", "stack",
@@ -35,7 +35,7 @@ _RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
 def is_ip(text: str) -> bool:
     """Whether net.ParseIP takes it: no zone, no leading zeros (Go 1.17)."""
     if ":" not in text:
-        return _IPV4.fullmatch(text) is not None and all(int(part) < 256 for part in text.split("."))
+        return re.fullmatch(_IPV4, text) is not None and all(int(part) < 256 for part in text.split("."))
     if "%" in text or text.startswith("["):
         return False
     try:
@@ -58,7 +58,7 @@ def _bool(value: str, _: Version) -> str | None:
 
 
 def _int(value: str, _: Version) -> str | None:
-    if _INT.fullmatch(value) is None:
+    if re.fullmatch(_INT, value) is None:
         return f"strconv.ParseInt: parsing {quote(value)}: invalid syntax"
     return None if whole(value) is not None else (
         f"strconv.ParseInt: parsing {quote(value)}: value out of range")
@@ -67,7 +67,7 @@ def _int(value: str, _: Version) -> str | None:
 def whole(value: str) -> int | None:
     """The number of an int flag (base by its prefix), or None where it is none or no int64."""
     digits = value.replace("_", "")
-    if _INT.fullmatch(value) is None or len(digits) > 70:
+    if re.fullmatch(_INT, value) is None or len(digits) > 70:
         return None
     number = int(digits, 8 if re.fullmatch(r"[+-]?0[0-7]+", digits) else 0)
     return number if -2**63 <= number < 2**63 else None
@@ -88,7 +88,7 @@ def mirror(value: str, version: Version) -> str | None:
         return (f"invalid mirror: no scheme specified for {quote(value)}: must use either 'https://' or "
                 "'http://'")
     scheme = scheme.lower() if separator else value.partition(":")[0].lower() if ":" in value else ""
-    if not _GOOD_SCHEME.fullmatch(scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
+    if not re.fullmatch(_GOOD_SCHEME, scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
             separator and not _good_url(rest)):
         return f"invalid mirror: {quote(value)} is not a valid URI"
     if scheme not in ("http", "https"):
@@ -140,7 +140,7 @@ def dns_search(value: str, _: Version) -> str | None:
     value = value.strip(" ")
     if value == ".":
         return None
-    found = re.fullmatch(rf"({_DOMAIN.pattern})\.?[\t\n\f\r ]*", value)
+    found = re.fullmatch(rf"({_DOMAIN})\.?[\t\n\f\r ]*", value)
     if re.search("[a-zA-Z]", value) is None or found is None or len(found[1]) >= 255:
         return f"{value} is not a valid domain"
     return None
@@ -201,7 +201,7 @@ def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
     if len(parts) > 2:
         return f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
     for part in reversed(parts):
-        if _DECIMAL.fullmatch(part) is None:
+        if re.fullmatch(_DECIMAL, part) is None:
             return f"strconv.ParseInt: parsing {quote(part)}: invalid syntax"
         if len(part) > 70 or not -2**63 <= int(part) < 2**63:
             return f"strconv.ParseInt: parsing {quote(part)}: value out of range"
@@ -217,14 +217,14 @@ def size(value: str, version: Version) -> str | None:
     """units.RAMInBytes. Upstream has go-units 0.5 since 23.0, Debian 0.4 until 26.1: `1e3` tells them apart."""
     wrong = f"invalid size: '{value}'"
     if version < Version(28):
-        found = _OLD_SIZE.fullmatch(value)
-        return None if found is not None and _FLOAT.fullmatch(found[1]) else wrong
+        found = re.fullmatch(_OLD_SIZE, value)
+        return None if found is not None and re.fullmatch(_FLOAT, found[1]) else wrong
     place = max((value.rfind(letter) for letter in "0123456789. "), default=-1)
     if place < 0:
         return wrong
     number, suffix = (value[:place], value[place + 1:]) if value[place] == " " else (
         value[:place + 1], value[place + 1:])
-    if _FLOAT.fullmatch(number) is None:
+    if re.fullmatch(_FLOAT, number) is None:
         return f"strconv.ParseFloat: parsing {quote(number)}: invalid syntax"
     if number.startswith("-") and float(number) < 0:
         return wrong
@@ -242,7 +242,7 @@ def _pools(value: str, version: Version) -> str | None:
         if not equals:
             return f"invalid field '{field}' must be a key=value pair"
         if name == "size":
-            if _DECIMAL.fullmatch(rest) is None:
+            if re.fullmatch(_DECIMAL, rest) is None:
                 return f"invalid size value: {quote(rest)} (must be integer)"
         elif name != "base":
             return f"unexpected key '{name}' in '{field}'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_NUMBERS = re.compile(r"(?:\d+:)?(\d+)\.(\d+)(?:\.(\d+))?")
+_NUMBERS = r"(?:[0-9]+:)?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?"
 
 
 class Version(NamedTuple):
@@ -22,7 +22,7 @@ class Version(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Version:
         """Read `20.10.24+dfsg1`, `5:28.5.2-1~debian.12~bookworm`, `28.5.2-ce`; raises ValueError."""
-        found = _NUMBERS.match(text.strip().removeprefix("docker-").removeprefix("v"))
+        found = re.match(_NUMBERS, text.strip().removeprefix("docker-").removeprefix("v"))
         if found is None:
             raise ValueError(f"not a Docker Engine version: {text!r}")
         major, minor, patch = found.groups(default="0")

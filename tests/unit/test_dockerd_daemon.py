@@ -1,0 +1,362 @@
+"""What dockerd listens on, or why it refuses.
+
+What is said of 20.10.24, 26.1.5 and 28.5.2 was seen on the real ones; rows about others say so.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockerd_guard.bindings import Tls, Via
+from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
+from dockerd_guard.dockerd.hosts import NO_SOCKETS
+from dockerd_guard.dockerd.tls import Note
+from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.source import Location
+from dockerd_guard.tree import Unreadable
+
+V19, V20, V23 = Version(19, 3, 15), Version(20, 10, 24), Version(23)
+V26, V28, V29 = Version(26, 1, 5), Version(28, 5, 2), Version(29, 7, 2)
+UNIX = "unix:///var/run/docker.sock"
+GROUPS = b"root:x:0:\ndocker:x:101:\nadm:x:4:\n"
+
+
+def daemon(command: str = "dockerd", json: str | None = None, version: Version | None = V28,
+           files: dict[str, bytes] | None = None, **environ: str) -> Daemon:
+    content = dict(files or {})
+    if json is not None:
+        content["/etc/docker/daemon.json"] = json.encode()
+
+    def read(path: str) -> bytes:
+        if path not in content:
+            raise FileNotFoundError(path)
+        return content[path]
+
+    return resolve_daemon(tuple(shlex.split(command)), {"HOME": "/root", **environ}, read, version)
+
+
+def addresses(found: Daemon) -> list[str] | str | None:
+    return [entry.address for entry in found.hosts] if found.starts else found.reason
+
+
+@pytest.mark.parametrize(("command", "json", "v20", "v28"), [
+    ("dockerd", None, [UNIX], [UNIX]),
+    ("dockerd -H fd://", None, ["fd://"], ["fd://"]),
+    # Sorted since 23.0, in the order given before.
+    ("dockerd -H unix:// -H fd://", None, [UNIX, "fd://"], ["fd://", UNIX]),
+    ("dockerd -H :1 -H tcp://localhost:1", None, ["tcp://localhost:1"], ["tcp://localhost:1"]),
+    ("dockerd -H ''", None, [UNIX], [UNIX]),
+    ("dockerd -H '' -H tcp://0.0.0.0", None, [UNIX, "tcp://0.0.0.0:2375"], ["tcp://0.0.0.0:2375", UNIX]),
+    ("dockerd --tls", None, ["tcp://localhost:2376"], ["tcp://localhost:2376"]),
+    ("dockerd --tlsverify=false", None, ["tcp://localhost:2376"], ["tcp://localhost:2376"]),
+    ("dockerd --tls=false", None, [UNIX], [UNIX]),
+    ("dockerd --tlsverify -H tcp://", None, ["tcp://localhost:2375"], ["tcp://localhost:2375"]),
+    ("dockerd", '{"tls": true}', ["tcp://localhost:2376"], ["tcp://localhost:2376"]),
+    # 23.0 settles the hosts before tlsverify has come to mean tls.
+    ("dockerd", '{"tlsverify": true}', ["tcp://localhost:2376"], [UNIX]),
+    ("dockerd", '{"hosts": ["0.0.0.0:"]}', ["tcp://0.0.0.0:2375"], ["tcp://0.0.0.0:2375"]),
+    ("dockerd -H ::", None, ["tcp://[::]:2375"],
+     'invalid bind address (tcp://[:]:2375): parse "tcp://[:]:2375": invalid host: ParseAddr(":"): unable to parse IP'),
+    ("dockerd -H tcp://0.0.0.0:0", None, ["tcp://0.0.0.0:0"],
+     'invalid argument "tcp://0.0.0.0:0" for "-H, --host" flag: invalid bind address (tcp://0.0.0.0:0): '
+     "invalid port: 0"),
+    ("dockerd -H tcp://0.0.0.0:2375/", None,
+     "failed to load listeners: listen tcp: lookup tcp/2375/: unknown port",
+     'invalid argument "tcp://0.0.0.0:2375/" for "-H, --host" flag: invalid bind address (tcp://0.0.0.0:2375/): '
+     "should not contain a path element"),
+    ("dockerd -H tcp://[localhost]:1", None, ["tcp://localhost:1"],
+     'invalid argument "tcp://[localhost]:1" for "-H, --host" flag: invalid bind address (tcp://[localhost]:1): '
+     'parse "tcp://[localhost]:1": invalid host: ParseAddr("localhost"): unable to parse IP'),
+])
+def test_hosts(command: str, json: str | None, v20: list[str] | str, v28: list[str] | str) -> None:
+    assert (addresses(daemon(command, json, V20)), addresses(daemon(command, json, V28))) == (v20, v28)
+
+
+@pytest.mark.parametrize(("host", "reason"), [
+    ("tcp://0.0.0.0:65536", "failed to load listeners: listen tcp: address 65536: invalid port"),
+    ("tcp://*:2375", "failed to load listeners: failed to lookup * address in host specification"),
+    ("$HOST", "failed to load listeners: failed to lookup $HOST address in host specification"),
+    ("--debug", "failed to load listeners: failed to lookup --debug address in host specification"),
+    ("fd://docker.socket",
+     "failed to load listeners: failed to parse systemd fd address: should be a number: docker.socket"),
+    ("npipe://", 'failed to load listeners: invalid protocol format: "npipe"'),
+    # An abstract socket cannot be given an owner, which dockerd does to every unix socket.
+    ("unix://@docker",
+     "failed to load listeners: can't create unix socket @docker: chown @docker: no such file or directory"),
+    ("unix:///" + "a" * 107, "failed to load listeners: can't create unix socket /" + "a" * 107
+     + ": listen unix /" + "a" * 107 + ": bind: invalid argument"),
+    ("unix:///" + "a" * 106, None),
+    ("tcp://docker.example:2375", None),
+    ("tcp://host_name:2375", None),
+    ("fd://3", None),
+])
+def test_what_fails_only_when_listening(host: str, reason: str | None) -> None:
+    assert daemon(f"dockerd -H '{host}'", version=V26).reason == reason
+
+
+def test_passed_sockets_are_there_for_one_host_only() -> None:
+    assert daemon("dockerd -H fd:// -H fd://3").reason == NO_SOCKETS
+    assert daemon("dockerd -H fd:// -H fd://").starts
+
+
+@pytest.mark.parametrize(("nsswitch", "starts"), [
+    (b"hosts: files dns\n", False),
+    (b"hosts: files resolve [!UNAVAIL=return] dns\n", True),
+    (None, True),
+])
+def test_numbers_are_addresses_to_the_c_library_alone(nsswitch: bytes | None, starts: bool) -> None:
+    files = {"/etc/nsswitch.conf": nsswitch} if nsswitch else {}
+    for host in ("tcp://0:2375", "tcp://127.1:2375", "2375"):
+        assert daemon(f"dockerd -H {host}", files=files).starts is starts
+
+
+@pytest.mark.parametrize(("command", "groups", "starts"), [
+    ("dockerd -G adm", GROUPS, True),
+    ("dockerd -G nobody", GROUPS, False),
+    ("dockerd -G 12345", GROUPS, True),
+    ("dockerd -G nobody", b"", True),
+    ("dockerd -G nobody -H fd://", GROUPS, True),
+    ("dockerd", b"root:x:0:\n", True),
+])
+def test_group_of_the_socket(command: str, groups: bytes, starts: bool) -> None:
+    assert daemon(command, files={"/etc/group": groups}).starts is starts
+
+
+@pytest.mark.parametrize(("command", "json", "mode", "origin", "notes"), [
+    ("dockerd", None, Tls.NONE, "", ()),
+    ("dockerd --tls", None, Tls.MUTUAL, "--tls", ()),
+    ("dockerd --tlsverify", None, Tls.MUTUAL, "--tlsverify", ()),
+    ("dockerd --tlsverify=false", None, Tls.SERVER, "--tlsverify", (Note.VERIFY_OFF,)),
+    ("dockerd --tls --tlsverify=false", None, Tls.SERVER, "--tlsverify", (Note.VERIFY_OFF,)),
+    ("dockerd --tls=false", None, Tls.NONE, "--tls", ()),
+    ("dockerd --tls=false --tlsverify", None, Tls.MUTUAL, "--tlsverify", ()),
+    ("dockerd --tlscacert=/a --tlscert=/b --tlskey=/c", None, Tls.NONE, "", (Note.CERTIFICATES_ALONE,)),
+    ("dockerd", '{"tls": true, "tlscacert": "/a"}', Tls.MUTUAL, "daemon.json tls", ()),
+    ("dockerd", '{"tls": true}', Tls.MUTUAL, "daemon.json tls", (Note.NO_CA,)),
+    ("dockerd", '{"tlsverify": true}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
+    ("dockerd", '{"tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
+    ("dockerd", '{"tls": true, "tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
+    ("dockerd", '{"tls": false, "tlsverify": true}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
+    ("dockerd", '{"tls": false}', Tls.NONE, "daemon.json tls", ()),
+    ("dockerd", '{"tlscacert": "/a"}', Tls.NONE, "", (Note.CERTIFICATES_ALONE,)),
+    ("dockerd --tls=false", '{"tlsverify": true, "tlscacert": "/a"}', Tls.MUTUAL, "daemon.json tlsverify", ()),
+    ("dockerd --tls", '{"tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
+    ("dockerd --tlsverify", '{"tls": false}', Tls.MUTUAL, "--tlsverify", ()),
+    ("dockerd --tlsverify --tlscacert=", None, Tls.MUTUAL, "--tlsverify", (Note.NO_CA,)),
+    # A key that only is there means TLS: null, or inside another object (IsValueSet).
+    ("dockerd", '{"tlsverify": null}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
+    ("dockerd", '{"x": {"tlsverify": false}}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
+    ("dockerd", '{"x": {"tls": true}}', Tls.NONE, "daemon.json tls", ()),
+])
+def test_tls(command: str, json: str | None, mode: Tls, origin: str, notes: tuple[Note, ...]) -> None:
+    tls = daemon(command, json).tls
+    assert (tls.mode, tls.origin, tls.notes) == (mode, origin, notes)
+
+
+@pytest.mark.parametrize(("command", "version", "mode", "origin"), [
+    # moby v19.03 cmd/dockerd: conf.TLS = opts.TLS. Read in the source, not run.
+    ("dockerd", V19, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
+    ("dockerd", V20, Tls.NONE, ""),
+    ("dockerd", V28, Tls.NONE, ""),
+    # The flag and the environment share a variable: the explicit opt-out turns TLS on.
+    ("dockerd --tls=false", V20, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
+    ("dockerd --tls=false", V28, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
+    ("dockerd --tlsverify=false", V28, Tls.SERVER, "--tlsverify"),
+])
+def test_docker_tls_verify(command: str, version: Version, mode: Tls, origin: str) -> None:
+    tls = daemon(command, version=version, DOCKER_TLS_VERIFY="0").tls
+    assert (tls.mode, tls.origin) == (mode, origin)
+
+
+def test_19_03_asks_for_no_certificate_unless_told() -> None:
+    """Read in the source (if cli.Config.TLSVerify), not run."""
+    assert daemon("dockerd --tls", version=V19).tls.mode == Tls.SERVER
+    assert daemon("dockerd --tlsverify", version=V19).tls.mode == Tls.MUTUAL
+
+
+@pytest.mark.parametrize(("command", "json", "environ", "paths"), [
+    ("dockerd --tls", None, {}, ("/root/.docker/ca.pem", "/root/.docker/cert.pem", "/root/.docker/key.pem")),
+    ("dockerd --tls", None, {"DOCKER_CONFIG": "/c"}, ("/c/ca.pem", "/c/cert.pem", "/c/key.pem")),
+    ("dockerd --tls", None, {"DOCKER_CONFIG": "/c", "DOCKER_CERT_PATH": "/d"},
+     ("/d/ca.pem", "/d/cert.pem", "/d/key.pem")),
+    ("dockerd --tls --tlscert=/x", '{"tlskey": "/y"}', {}, ("/root/.docker/ca.pem", "/x", "/y")),
+    ("dockerd", '{"tls": true}', {}, (None, None, None)),
+    ("dockerd", '{"tls": true}', {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/d"},
+     ("/d/ca.pem", "/d/cert.pem", "/d/key.pem")),
+    ("dockerd --tlscacert=/a", '{"tls": true, "tlscert": "/b"}', {}, (None, "/b", None)),
+    ("dockerd --tlscacert=/a", None, {}, (None, None, None)),
+])
+def test_certificates(command: str, json: str | None, environ: dict[str, str],
+                      paths: tuple[str | None, str | None, str | None]) -> None:
+    tls = daemon(command, json, V28, None, **environ).tls
+    assert (tls.ca, tls.cert, tls.key) == paths
+
+
+def test_where_tls_was_written() -> None:
+    tls = daemon("dockerd -D --tls --tlsverify", '{\n"tls": false}').tls
+    assert (tls.arguments, tls.location) == ((2, 3), Location("/etc/docker/daemon.json", 2, 8, 13))
+
+
+def test_where_hosts_were_written() -> None:
+    flag, = daemon("dockerd -DHtcp://0.0.0.0").hosts
+    assert (flag.raw, flag.address, flag.via, flag.argument, flag.offset, flag.location) == (
+        "tcp://0.0.0.0", "tcp://0.0.0.0:2375", Via.FLAG, 1, 3, None)
+    string, = daemon(json='{"hosts": ["tcp://0.0.0.0"]}').hosts
+    assert (string.via, string.argument, string.location) == (
+        Via.DAEMON_JSON, None, Location("/etc/docker/daemon.json", 1, 13, 26))
+    default, = daemon().hosts
+    assert (default.via, default.argument, default.location) == (Via.DEFAULT, None, None)
+
+
+def test_refused_hosts_are_as_written() -> None:
+    found = daemon("dockerd -H fd:// -H :1", '{"hosts": [":2"]}')
+    assert not found.starts
+    assert [entry.address for entry in found.hosts] == ["fd://", ":1", ":2"]
+
+
+@pytest.mark.parametrize(("command", "json", "reason"), [
+    ("dockerd --help -H", None, "flag needs an argument: 'H' in -H"),
+    ("dockerd --help fd://", None, "dockerd --help prints and exits"),
+    ("dockerd -vHtcp://1.2.3.4", None, "dockerd --version prints and exits"),
+    ("dockerd daemon -H fd://", None, '"dockerd" accepts no argument(s).'),
+    ("dockerd -H = fd://", None, '"dockerd" accepts no argument(s).'),
+    ("dockerd --config-file=/nope", None,
+     "unable to configure the Docker daemon with file /nope: open /nope: no such file or directory"),
+    ("dockerd --config-file=", '{"hosts": 1}', None),
+    ("dockerd", '{"hosts": ["http://x"]}', "invalid bind address (http://x): unsupported proto 'http'"),
+    ("dockerd --validate", None,
+     "configuration OK: dockerd --validate exits once it has checked its configuration"),
+    # Every bool flag is a key as well: this one keeps the daemon from starting, even inside another object.
+    ("dockerd", '{"x": {"validate": true}}',
+     "configuration OK: dockerd --validate exits once it has checked its configuration"),
+    ("dockerd", '{"validate": false}', None),
+    ("dockerd --label a=1 --label a=2", None, "conflict labels for a=2 and a=1"),
+    ("dockerd", '{"log-level": "verbose"}', "invalid logging level: verbose"),
+    ("dockerd", '{"exec-opts": [""]}', "invalid exec-opt (): must be formatted 'opt=value'"),
+    ("dockerd", '{"default-runtime": "nvidia"}',
+     "failed to start daemon: specified default runtime 'nvidia' does not exist"),
+    ("dockerd", '{"default-runtime": "nvidia", "runtimes": {"nvidia": {"path": "x"}}}', None),
+    ("dockerd", '{"log-opts": {"max-sizes": "1m"}}',
+     "failed to start daemon: failed to set log opts: unknown log opt 'max-sizes' for json-file log driver"),
+    ("dockerd", '{"insecure-registries": ["a b"]}',
+     'failed to start daemon: insecure registry a b is not valid: invalid host "a b"'),
+    ("dockerd --metrics-addr=:9323", None,
+     "failed to start metrics server: failed to lookup  address in host specification"),
+    ("dockerd -b none --bip 10.0.0.1/24", None,
+     "failed to start daemon: You specified -b & --bip, mutually exclusive options. Please specify only one"),
+    ("dockerd --storage-driver=overlayfs2", None,
+     "failed to start daemon: error initializing graphdriver: driver not supported: overlayfs2"),
+])
+def test_refusals(command: str, json: str | None, reason: str | None) -> None:
+    assert daemon(command, json).reason == reason
+
+
+@pytest.mark.parametrize(("command", "json", "accepted"), [
+    ("dockerd --ip6tables", None, {V28}),
+    ("dockerd", '{"exec-opts": [""]}', {V20, V26}),
+    ("dockerd --cluster-store=x", None, {V20}),
+    ("dockerd", '{"registry-mirrors": ["https://m/path"]}', {V26, V28}),
+    ("dockerd", '{"registry-mirrors": ["m"]}', set()),
+    ("dockerd --default-runtime=io.containerd.x.v1", None, {V26, V28}),
+    ("dockerd", '{"max-download-attempts": 0}', {V26, V28}),
+    ("dockerd --tlscacert=", None, {V26, V28}),
+    ("dockerd -H unix:/var/run/docker.sock", None, set()),
+    ("docker daemon", None, set()),
+    ("docker -d", None, set()),
+])
+def test_what_releases_disagree_on(command: str, json: str | None, accepted: set[Version]) -> None:
+    assert {version for version in (V20, V26, V28) if daemon(command, json, version).starts} == accepted
+
+
+@pytest.mark.parametrize(("command", "json"), [
+    ("docker daemon -H fd://", None),
+    ("docker -d -H fd:// -e lxc", None),
+    ("dockerd --cluster-store=x --graph=/x --firewall-backend=nftables", None),
+    ("dockerd", '{"exec-opts": [""], "graph": "/x"}'),
+])
+def test_an_unknown_release_is_taken_at_its_mildest(command: str, json: str | None) -> None:
+    assert daemon(command, json, None).starts
+
+
+@pytest.mark.parametrize(("json", "live_restore"), [
+    ('{"live-restore": true}', True),
+    ('{"live-restore": false}', False),
+    ('{"x": {"live-restore": true}}', True),
+    ("{}", False),
+])
+def test_live_restore(json: str, live_restore: bool) -> None:
+    assert daemon(json=json).live_restore is live_restore
+    assert daemon("dockerd --live-restore").live_restore
+    assert not daemon("dockerd --live-restore --live-restore=false").live_restore
+
+
+def test_rootless() -> None:
+    found = daemon("dockerd-rootless.sh --iptables=false -H tcp://0.0.0.0:2375", XDG_RUNTIME_DIR="/run/user/1000",
+                   files={"/root/.config/docker/daemon.json": b'{"debug": true}'})
+    assert (found.starts, found.config_file) == (True, "/root/.config/docker/daemon.json")
+    assert addresses(found) == ["tcp://0.0.0.0:2375"]
+    assert addresses(daemon("dockerd-rootless.sh", XDG_RUNTIME_DIR="/run/user/1000")) == [
+        "unix:///run/user/1000/docker.sock"]
+    assert daemon("dockerd-rootless.sh").reason == "XDG_RUNTIME_DIR needs to be set and writable"
+    assert not daemon("dockerd-rootless.sh --rootless=false", XDG_RUNTIME_DIR="/run/user/1000").starts
+
+
+def test_a_file_that_cannot_be_read_leaves_it_uncertain() -> None:
+    def read(path: str) -> bytes:
+        raise Unreadable(path, "cannot be read: Permission denied")
+
+    found = resolve_daemon(("dockerd",), {}, read, V28)
+    assert (found.starts, found.certain, found.config_error) == (True, False, "cannot be read: Permission denied")
+
+
+WORDS = st.sampled_from([
+    "-H", "-Htcp://0.0.0.0", "--host=fd://", "-D", "--tls", "--tlsverify=false", "--", "x", "-", "", "--config-file",
+    "/etc/docker/daemon.json", "-DH", "--log-opt", "a=b", "\udcff", "tcp://%ff:1", "-test.x", "--default-ulimit",
+]) | st.text(max_size=12)
+
+
+@given(st.lists(WORDS, max_size=6), st.binary(max_size=60), st.sampled_from([None, V19, V20, V23, V26, V28, V29]))
+def test_anything_gets_an_answer(words: list[str], content: bytes, version: Version | None) -> None:
+    for program in ("dockerd", "docker", "sh", "env"):
+        found = resolve_daemon((program, *words), {"X": "a b"}, lambda _: content, version)
+        assert found.starts is (found.reason is None)
+
+
+@pytest.mark.parametrize("argv", [
+    ("dockerd", *["-Htcp://0.0.0.0:1"] * 20_000),
+    ("dockerd", "-" + "D" * 200_000),
+    ("dockerd", "-H" + "a" * 1_000_000),
+    ("dockerd", "-Htcp://" + "[" * 500_000 + "]" * 500_000),
+    ("dockerd", "-Htcp://" + "a." * 500_000 + "!"),
+    ("dockerd", "-Htcp://" + "%" * 500_000),
+    ("dockerd", "--dns-search=" + "a-" * 500_000),
+    ("dockerd", "--insecure-registry=" + "a." * 200_000 + "_"),
+    ("sh", "-c", "exec dockerd " + "-H fd:// " * 50_000),
+    ("sh", "-c", "\\" * 500_000),
+    *[("env",) * 200_000],
+])
+def test_long_command_lines_take_linear_time(argv: tuple[str, ...]) -> None:
+    begin = time.process_time()
+    resolve_daemon(argv, {}, lambda _: b"{}", V28)
+    assert time.process_time() - begin < 5
+
+
+def test_importing_is_cheap() -> None:
+    """`lint` starts cold; what it needs of this package must not bring half the standard library."""
+    code = ("import sys; before = set(sys.modules); import dockerd_guard.dockerd.daemon; "
+            "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"argparse", "dataclasses", "inspect", "json", "subprocess", "typing_extensions"} & set(
+        done.stdout.split())
+
+
+def test_newest_is_what_an_unknown_release_is_read_as() -> None:
+    assert daemon("dockerd -H '' -H fd://", version=None).hosts == daemon(
+        "dockerd -H '' -H fd://", version=NEWEST).hosts
