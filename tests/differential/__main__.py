@@ -93,7 +93,7 @@ def judge_twice(bench: Bench, seed: int, numbers: Iterable[int]) -> tuple[list[V
         if verdict.mismatches:
             first[verdict.number] = verdict
             # dockerd may also stop when it has its listeners and goes on: only a full start tells.
-            late = any("failed to start daemon" in str(mismatch.ours) for mismatch in verdict.mismatches)
+            late = any("failed to start" in str(mismatch.ours) for mismatch in verdict.mismatches)
             doubtful.append((verdict.number, verdict.layout._replace(full=verdict.layout.full or late)))
     wrong = [verdict for verdict in bench.judge(doubtful) if verdict.mismatches] if doubtful else []
     for number in first.keys() - {verdict.number for verdict in wrong}:

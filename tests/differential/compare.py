@@ -111,7 +111,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
     unit, layer = seen.service.unit, seen.layer
     if seen.service.unit.name != "docker.service" and real["state"] == "not-found":
         return  # without a docker.service we look for a service of another name that runs dockerd
-    if unit.load_state != real["state"]:
+    if real["state"] is not None and unit.load_state != real["state"]:
         yield Mismatch("LoadState", f"{unit.load_state} ({unit.reason})",
                        f"{real['state']} ({real['error']})")
         return

@@ -160,7 +160,8 @@ ODD_LISTEN = ("tcp://0.0.0.0:2375", "unix:///run/docker.sock", "*:2375", "localh
               "/run/" + "x" * 120, "127.1:2375", "0x94f", "2375 2376", "2375,2376", "0.0.0.0:2375/tcp",
               "[::ffff:127.0.0.1]:2377",
               "[::1%lo]:2375", "[fe80::1]:2375", "::ffff:1.2.3.4", "0.0.0.0:65535", "[0:0:0:0:0:0:0:1]:2378",
-              "/run/d\\x20e.sock", "vsock-stream:2:99", "vsock:4294967295:99", "vsock:2:", "+2375", "@%n", "%%t")
+              "/run/d\\x20e.sock", "vsock-stream:2:99", "vsock:host:7", "vsock:any:8", "vsock:local:9",
+              "vsock:4294967295:99", "vsock:2:", "+2375", "@%n", "%%t")
 
 PREFIXES = ("-", "@", ":", "+", "!", "!!", "-:", ":-", "+-", "@-", "-@", ":@", "|", "-|", "!+", "!!!", "--", "::",
             "++", "|:")
@@ -768,7 +769,6 @@ class Generator:
                                    "SocketMode=999",
                                    "SocketGroup=docker", "FreeBind=yes",
                                    "FileDescriptorName=a:b",
-                                   "ListenSpecial=/dev/null", "ListenNetlink=route",
                                    "Service=%p.service", "Symlinks=/run/link.sock", "PassFileDescriptorsToExec=yes")))
         return "\n".join(lines) + "\n"
 
@@ -790,6 +790,10 @@ class Generator:
                      f"[Service]\nSockets={self.one((name, name, 'docker.socket ' + name))}\n")
         if self.chance(0.3):
             self.link(f"{ETC}/sockets.target.wants/{name}", f"{ETC}/{name}")
+        if self.chance(0.12):
+            where = self.one((ETC, LIB, RUN))
+            self.link(f"{where}/docker.service.{self.one(('requires', 'requires', 'wants'))}/{name}",
+                      self.one((f"{ETC}/{name}", f"../{name}", "/nonexistent")))
 
     def slipped(self, text: str) -> bytes:  # noqa: PLR0911, PLR0912
         """The text as it arrives on disk: mostly as it is."""

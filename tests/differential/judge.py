@@ -89,6 +89,7 @@ OF_ONE_START = ("INVOCATION_ID=", "JOURNAL_STREAM=", "SYSTEMD_EXEC_PID=", "LISTE
 MAX_DAEMONS = 64
 START_TIMEOUT_SECONDS = 5
 CLIENT_TIMEOUT_SECONDS = 5
+RECORD_TIMEOUT_SECONDS = 2
 REFUSE_TIMEOUT_SECONDS = 25
 PAUSE_SECONDS = 16
 """dockerd's own, for each host in the clear (20.10 and later)."""
@@ -178,6 +179,8 @@ def prepare() -> None:
                              "DefaultTimeoutStopSec=2\nDefaultStartLimitBurst=100000\nLogLevel=err\n")
     for path in ("/etc/default/docker", "/etc/docker", "/root/.docker"):
         remove(path)
+    for path in PRIVATE:
+        os.makedirs(path, exist_ok=True)
     anywhere()
     Path("/etc/hosts").write_text(NAMES)
     run("systemctl", "daemon-reload")
@@ -211,9 +214,8 @@ def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
                           check=False)
 
 
-def put(layout: dict[str, Any], below: tuple[str, ...] | None = None) -> list[str]:
-    """Write the layout, or what of it is below some directories; gives what was made, in order."""
-    made: list[str] = []
+def put(layout: dict[str, Any], made: list[str], below: tuple[str, ...] | None = None) -> None:
+    """Write the layout, or what of it is below some directories; adds what was made to `made`, in order."""
 
     def directory(path: str) -> None:
         missing = []
@@ -241,7 +243,6 @@ def put(layout: dict[str, Any], below: tuple[str, ...] | None = None) -> list[st
             directory(os.path.dirname(path))
             os.symlink(target, path)
             made.append(path)
-    return made
 
 
 def meant(content: bytes) -> bytes:
@@ -278,23 +279,32 @@ PROPERTIES = ("Id", "Names", "LoadState", "LoadError", "FragmentPath", "DropInPa
 
 
 def show(names: list[str]) -> dict[str, dict[str, str]]:
+    """The units' properties, where they can be told."""
+    found = {}
     text = run("systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *names).stdout
-    blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
-    return dict(zip(names, blocks, strict=False))
+    blocks = text.split("\n\n")
+    if len(blocks) != len(names):
+        blocks = [run("systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", name).stdout for name in names]
+    for name, block in zip(names, blocks, strict=True):
+        found[name] = dict(line.partition("=")[::2] for line in block.splitlines())
+    return found
 
 
 def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
     names = unit_names(layout)
-    made = put(staged(layout))
+    made: list[str] = []
     started: list[str] = []
     try:
+        put(staged(layout), made)
         run("systemctl", "daemon-reload")
         units = show(names)
-        services = set(units["docker.service"].get("Names", "").split()) | {"docker.service"}
-        triggers = set(units["docker.service"].get("TriggeredBy", "").split())
+        # What is no UTF-8 (`\\xff` in ExecStart=) no D-Bus message can hold: nothing is shown then.
+        service = units.get("docker.service", {})
+        services = set(service.get("Names", "").split()) | {"docker.service"}
+        triggers = set(service.get("TriggeredBy", "").split())
         sockets = []
         for name in names:
-            unit = units[name]
+            unit = units.get(name, {})
             if name.endswith(".socket") and unit.get("Id") not in sockets and (
                     services & set(unit.get("Triggers", "").split()) or unit.get("Id") in triggers):
                 sockets.append(unit["Id"])
@@ -303,10 +313,10 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
         started = [*sockets, "docker.service"]
         done = run("systemctl", "start", "docker.service")
         after = show(["docker.service", *sockets])
-        return {"state": units["docker.service"].get("LoadState"),
-                "error": units["docker.service"].get("LoadError"),
-                "sockets": {name: after.get(name, {}) for name in sockets}, "service": after["docker.service"],
-                "units": units, "said": done.stderr.strip(), "status": done.returncode, "records": records()}
+        service = after.get("docker.service", {})
+        return {"state": units.get("docker.service", {}).get("LoadState"), "error": service.get("LoadError"),
+                "sockets": {name: after.get(name, {}) for name in sockets}, "service": service,
+                "said": done.stderr.strip(), "status": done.returncode, "records": records(not done.returncode)}
     finally:
         run("systemctl", "stop", "--", *(started or ["docker.service"]))
         run("systemctl", "reset-failed")
@@ -320,12 +330,18 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
             remove(str(each))
 
 
-def records() -> list[dict[str, Any]]:
-    """What the recorder saw, oldest first, of the first start only."""
+def records(expected: bool) -> list[dict[str, Any]]:
+    """What the recorder saw, oldest first, of the first start only. Where one is expected it is waited for:
+    with Type=simple systemctl is back before the program runs."""
+    deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
+    while expected and not any(RECORDS.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.005)
     found: list[dict[str, Any]] = []
     for directory in sorted(RECORDS.iterdir()):
-        deadline = time.monotonic() + 2
-        while not (directory / "done").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 10
+        while not (directory / "done").exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError("the recorder does not come to an end")
             time.sleep(0.005)
         environ = text((directory / "environ").read_bytes()).split("\0")[:-1]
         record = {"argv": text((directory / "argv").read_bytes()).split("\0")[:-1],
@@ -410,13 +426,12 @@ def in_namespaces(layout: dict[str, Any], record: dict[str, Any], write_end: int
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc")
     for directory in PRIVATE:
-        os.makedirs(directory, exist_ok=True)
         mount("tmpfs", directory, "tmpfs")
     os.chmod("/run", 0o755)
     os.makedirs("/run/containerd")
     anywhere()
     up("lo")
-    put(layout, PRIVATE)
+    put(layout, [], PRIVATE)
     return watch_daemon(layout, record)
 
 
