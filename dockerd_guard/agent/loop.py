@@ -21,14 +21,16 @@ from typing import NamedTuple
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.triggers import Files, Waker, wait
 from dockerd_guard.bindings import canonical
+from dockerd_guard.correct.contain import Containment, Unsupported, exposures
 from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.observe.live import observe_host
-from dockerd_guard.observe.observation import LISTENING, RUNNING
+from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out
 from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
+from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
 from dockerd_guard.report.journal import Outcome as Word
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused, Unavailable
@@ -42,6 +44,9 @@ RETRY_S = 5.0
 
 RETRY_AFTER_MISTAKE_S = 60.0
 """The same after an unexpected exception."""
+
+RECHECK_S = 10.0
+"""While something is cut off: how soon it is seen that somebody flushed the firewall's rules."""
 
 CONFIRM_S = 0.5
 """How long layers must differ before it is said: every change passes through that."""
@@ -80,6 +85,7 @@ class Agent:
         self.waker = Waker()
         self.files = Files()
         self.state_files = StateFiles()
+        self.containment = Containment(self.state_files)
         self.state = State.STARTING
         self.policy: Policy | None = None
         self._policy_problem = ""
@@ -117,7 +123,7 @@ class Agent:
         def woken(*_: object) -> None:
             """The number is in the pipe already; an empty handler keeps the default action away."""
 
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
             signal.signal(number, woken)
         signal.set_wakeup_fd(self.waker.write_fd, warn_on_full_buffer=False)
 
@@ -172,6 +178,9 @@ class Agent:
                 elif number == signal.SIGHUP:
                     self.notify.reloading()
                     came = True
+                elif number == signal.SIGCONT:
+                    self._missed = "dockerd-guard itself was stopped, and has just been continued (SIGCONT)"
+                    came = True
                 elif number == 0:
                     came = True
         if bus in ready:
@@ -205,6 +214,9 @@ class Agent:
         if self._take_new_policy():
             cause = Cause.POLICY_CHANGE
         troubles = [self._missed] if self._missed else []
+        if self._missed:
+            # Only while one looks can it be told that all is seen again.
+            self.waker.wake()
         self._missed = ""
         manager = self._connection(troubles)
         try:
@@ -232,14 +244,40 @@ class Agent:
         assessment = assess(seen, policy, self.state_files)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
         tree.resolve(self.policy_file)
-        troubles += self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
+        is_new, unwatched = self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
+        troubles += unwatched
+        if is_new:
+            self.waker.wake()
         self._say_drifts(assessment.findings, cause)
         if policy.mode is Mode.ENFORCE and manager is not None:
-            self._correct(assessment, cause, manager)
+            if assessment.hold is not None:
+                # Known to take longer: the port need not stay open while files are written and units reloaded.
+                self._contain(seen, manager, troubles)
+            seen = self._correct(assessment, cause, manager)
         else:
             self._held = ""
+        if manager is not None:
+            self._contain(seen, manager, troubles)
 
-    def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> None:
+    def _contain(self, seen: Observation, manager: Manager, troubles: list[str]) -> None:
+        """Cut off what is open against the policy; release what is not, or is not to be cut off."""
+        policy = self._known_policy
+        is_wanted = policy.mode is Mode.ENFORCE and policy.correct.contain
+        if is_wanted and seen.listening is None:
+            return
+        wanted = exposures(seen, policy, self.containment.addresses) if is_wanted else ()
+        try:
+            result = self.containment.keep(wanted, manager)
+        except (OSError, Unsupported) as error:
+            troubles.append(f"what is cut off from the network cannot be changed: {error}")
+            return
+        for entry in containment_entries(result, by_policy=not is_wanted):
+            self.journal.write(entry)
+        if wanted:
+            self._wake_in(RECHECK_S)
+
+    def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> Observation:
+        """Correct what may be corrected now; the latest look at the host."""
         policy = self._known_policy
         if not assessment.needs.anything and not assessment.plan.obstacles:
             if self._held:
@@ -247,22 +285,23 @@ class Agent:
                     Event.CORRECTED, f"Docker listens as declared again, by a start that was not ours; "
                     f"until then the correction was {self._held}.", outcome=Word.REPAIRED, cause=cause))
             self._held, self._failed = "", None
-            return
+            return assessment.seen
         attempt = (assessment.needs, assessment.plan.after.layer, policy)
         if self._failed == attempt:
-            return
+            return assessment.seen
         try:
             with alone(self.state_files.directory):
                 outcome = carry_out(assessment, policy, manager, self.state_files)
         except Busy as error:
             self.journal.say(f"Waiting: {error}.")
             self._wake_in(RETRY_S)
-            return
+            return assessment.seen
         self._failed = attempt if outcome.error else None
         self._say_outcome(outcome, assessment, cause)
         with Tree() as tree:
             seen = observe_host(tree, manager)
             self._forget_mended(assess(seen, policy, self.state_files).findings)
+        return seen
 
     def _wake_in(self, seconds: float) -> None:
         """Look again at the latest then."""
@@ -414,11 +453,12 @@ class Agent:
         policy = self._known_policy
         if self._blind:
             return f"Blind: {min(self._blind)}"
+        cut_off = f"; cut off meanwhile: {', '.join(self.containment.addresses)}" * bool(self.containment.addresses)
         if self._held:
-            return self._held
+            return self._held + cut_off
         if self._drifts:
             count = len(self._drifts)
-            return f"{policy.mode}: {count} finding{'s' * (count != 1)}; see journalctl -u dockerd-guard"
+            return f"{policy.mode}: {count} finding{'s' * (count != 1)}; see journalctl -u dockerd-guard{cut_off}"
         return f"{policy.mode}: Docker listens as declared, on " + (
             ", ".join(socket.address for socket in policy.sockets) or "nothing")
 

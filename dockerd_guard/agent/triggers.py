@@ -8,13 +8,12 @@ whatever looks wrong with the watching is answered by watching again and by a pa
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import select
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from watchdog.observers.inotify_c import Inotify
+import struct
+from collections.abc import Iterable, Iterator
 
 UNWATCHED = ("/dev", "/proc", "/sys")
 """A link to /dev/null is a mask; each line on a terminal is a change in /dev."""
@@ -22,8 +21,21 @@ UNWATCHED = ("/dev", "/proc", "/sys")
 PASSING_UNITS = (".scope", ".mount", ".slice", ".device", ".swap")
 """Units that come and go with each container and login, in directories that are listed for others."""
 
-MAX_QUEUED_EVENTS_FILE = "/proc/sys/fs/inotify/max_queued_events"
-DEFAULT_MAX_QUEUED_EVENTS = 16384
+# <sys/inotify.h>. Opening and reading is no change: the look itself would ask for the next one.
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
+IN_Q_OVERFLOW, IN_IGNORED = 0x4000, 0x8000
+IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
+MASK = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
+        | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW)
+EVENT = struct.Struct("iIII")
+READ_BYTES = 64 * 1024
+
+INOTIFY_LIMITS = {
+    errno.ENOSPC: "the limit fs.inotify.max_user_watches is reached",
+    errno.EMFILE: "the limit fs.inotify.max_user_instances is reached",
+}
 
 
 class Waker:
@@ -56,85 +68,111 @@ class Waker:
 class Files:
     """Watches the paths that the last look consulted, and the directories that it listed.
 
-    Of watchdog this takes the inotify layer alone, whose descriptor is waited on with everything
-    else: its Observer makes an inotify instance and up to three threads for each directory (the
-    kernel gives a user 128 instances), ends for good when a handler raises (#648), goes on in
-    silence over a deleted directory, and drops the word of a queue overflow (#654).
+    Of watchdog this takes the inotify calls alone; the descriptor is waited on with everything
+    else. Its Observer makes an inotify instance and up to three threads for each directory (the
+    kernel gives a user 128 instances), ends for good when a handler raises (#648) and goes on in
+    silence over a deleted directory. Its Inotify drops the word of a queue overflow (#654), raises
+    KeyError on the last event of a renamed directory, and leaks its descriptors where the first
+    watch is refused, which soon takes the last instance from everyone else.
     """
 
     def __init__(self) -> None:
-        self._inotify: Inotify | None = None
+        self._fd: int | None = None
+        self._watched: dict[int, set[str]] = {}
         self._paths: frozenset[str] = frozenset()
         self._listed: frozenset[str] = frozenset()
-        self._max_queued = _max_queued_events()
 
     def fileno(self) -> int | None:
         """What to wait on; None while nothing is watched."""
-        return None if self._inotify is None else self._inotify.fd
+        return self._fd
 
-    def watch(self, paths: Iterable[str], listed: Iterable[str]) -> tuple[str, ...]:
+    def watch(self, paths: Iterable[str], listed: Iterable[str]) -> tuple[bool, tuple[str, ...]]:
         """Watch for changes of these from now on; call it after each look, which heals what broke.
 
-        A path is watched through its directory, or the nearest one that is there. Returns what
-        could not be watched, in words; empty when all is well.
+        A path is watched through its directory, or the nearest one that is there. Returns whether
+        some directory was not watched until now, so that another look is due (it may have changed
+        between the look and this), and what cannot be watched, in words.
         """
         self._paths, self._listed = frozenset(paths), frozenset(listed)
         directories = {_nearest(path) for path in self._paths} | {path for path in self._listed if os.path.isdir(path)}
+        directories = {path for path in directories if not path.startswith(UNWATCHED)}
+        is_new = False
         troubles = []
         for directory in sorted(directories):
-            if directory.startswith(UNWATCHED):
-                continue
             try:
                 # The same directory again costs a system call; one that was made anew is another.
-                self._instance().add_watch(os.fsencode(directory))
+                known_as = self._watched.setdefault(self._add(directory), set())
             except OSError as error:
                 if os.path.isdir(directory):
-                    troubles.append(f"{directory} cannot be watched: {error.strerror or error}")
-        return _summed_up(troubles)
+                    troubles.append(f"{directory} cannot be watched: {error.strerror}")
+                continue
+            if directory not in known_as:
+                known_as.add(directory)
+                is_new = True
+        return is_new, _summed_up(troubles)
 
     def changes(self) -> tuple[bool, str]:
         """Take in what came: whether it asks for a look, and what was missed, in words, or nothing."""
-        if self._inotify is None:
-            return False, ""
-        count = 0
         relevant = False
-        while _is_readable(self._inotify.fd):
-            try:
-                events = self._inotify.read_events()
-            except KeyError:
-                # An event of a watch that watchdog has forgotten: something changed, somewhere.
-                relevant = True
+        missed = ""
+        for watch, mask, name in self._read():
+            if mask & IN_Q_OVERFLOW:
+                relevant, missed = True, "inotify's queue overflowed, so changes may have been missed"
                 continue
-            count += len(events)
-            relevant = relevant or any(self._is_relevant(event.src_path) for event in events)
-        self._inotify.clear_move_records()
-        if count >= self._max_queued:
-            # watchdog skips IN_Q_OVERFLOW; a queue that was full tells as much.
-            return True, f"inotify's queue of {self._max_queued} events overflowed, so changes may have been missed"
-        return relevant, ""
+            relevant = relevant or any(self._is_relevant(path, name) for path in self._watched.get(watch, ()))
+            if mask & (IN_IGNORED | IN_MOVE_SELF):
+                # It is gone, or has another name now: what comes to stand there is another directory.
+                self._forget(watch)
+        return relevant, missed
 
     def close(self) -> None:
         """Stop watching."""
-        if self._inotify is not None:
-            self._inotify.close()
-            self._inotify = None
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None
+        self._watched.clear()
 
-    def _instance(self) -> Inotify:
-        if self._inotify is None:
-            from watchdog.observers.inotify_c import Inotify, InotifyConstants
+    def _add(self, directory: str) -> int:
+        """Watch a directory; the number of the watch, which is the same for the same directory."""
+        from watchdog.observers.inotify_c import inotify_add_watch, inotify_init
 
-            # Opening and reading is no change: the look itself would ask for the next one.
-            mask = (InotifyConstants.IN_MODIFY | InotifyConstants.IN_ATTRIB | InotifyConstants.IN_CLOSE_WRITE
-                    | InotifyConstants.IN_CREATE | InotifyConstants.IN_DELETE | InotifyConstants.IN_MOVED_FROM
-                    | InotifyConstants.IN_MOVED_TO | InotifyConstants.IN_DELETE_SELF
-                    | InotifyConstants.IN_MOVE_SELF | InotifyConstants.IN_DONT_FOLLOW)
-            self._inotify = Inotify(b"/", event_mask=mask)
-        return self._inotify
+        if self._fd is None:
+            self._fd = _checked(inotify_init())
+            os.set_inheritable(self._fd, False)
+            os.set_blocking(self._fd, False)
+        return _checked(inotify_add_watch(self._fd, os.fsencode(directory), MASK))
 
-    def _is_relevant(self, source: bytes) -> bool:
-        path = os.fsdecode(source)
+    def _forget(self, watch: int) -> None:
+        from watchdog.observers.inotify_c import inotify_rm_watch
+
+        self._watched.pop(watch, None)
+        # Fails where the kernel has forgotten it already.
+        inotify_rm_watch(self._fd, watch)
+
+    def _read(self) -> Iterator[tuple[int, int, str]]:
+        """What the kernel tells (inotify(7)): the watch, what happened, and to which name in it."""
+        while self._fd is not None:
+            try:
+                events = os.read(self._fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            at = 0
+            while at < len(events):
+                watch, mask, _, length = EVENT.unpack_from(events, at)
+                at += EVENT.size + length
+                yield watch, mask, os.fsdecode(events[at - length:at].rstrip(b"\0"))
+
+    def _is_relevant(self, directory: str, name: str) -> bool:
+        path = f"{directory.rstrip('/')}/{name}" if name else directory
         return path in self._paths or path in self._listed or (
-            os.path.dirname(path) in self._listed and not path.endswith(PASSING_UNITS))
+            directory in self._listed and not path.endswith(PASSING_UNITS))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, INOTIFY_LIMITS.get(number) or os.strerror(number))
+    return result
 
 
 def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
@@ -143,10 +181,6 @@ def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
     for fd in files:
         poll.register(fd, select.POLLIN)
     return {fd for fd, _ in poll.poll(None if timeout_s is None else max(0, timeout_s) * 1000)}
-
-
-def _is_readable(fd: int) -> bool:
-    return bool(wait((fd,), 0))
 
 
 def _nearest(path: str) -> str:
@@ -163,11 +197,3 @@ def _summed_up(troubles: list[str]) -> tuple[str, ...]:
     if len(troubles) < 2:
         return tuple(troubles)
     return (f"{troubles[0]} (and {len(troubles) - 1} more directories)",)
-
-
-def _max_queued_events() -> int:
-    try:
-        with open(MAX_QUEUED_EVENTS_FILE, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return DEFAULT_MAX_QUEUED_EVENTS

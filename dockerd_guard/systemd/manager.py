@@ -299,7 +299,7 @@ _REFUSALS = frozenset({
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Put signals off: one that came in while sd-bus waits would end the call with EINTR, half done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM, signal.SIGINT))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT))
     try:
         yield
     finally:
