@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.differential.bench import Bench, Verdict
 from tests.differential.generate import generate
 from tests.differential.minimise import minimise
-from tests.machines import image
+from tests.machines import host, image
 
 
 def main() -> int:
@@ -38,11 +38,13 @@ def main() -> int:
         return 0
     if arguments.verb == "one":
         return judge_one(arguments)
+    host.prepare_machines()
     return judge_many(arguments)
 
 
 def judge_one(arguments: argparse.Namespace) -> int:
     layout = generate(arguments.seed, arguments.number)
+    host.prepare_machines()
     with Bench.boot(arguments.release) as bench:
         (verdict,) = bench.judge([(0, layout)])
         if arguments.minimise and verdict.mismatches:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import json
+import os
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.differential.compare import Facts, Mismatch, compare
 from tests.differential.layout import Layout
+from tests.machines import host
 from tests.machines.machine import Machine
 
 HERE = Path(__file__).parent
@@ -82,10 +83,15 @@ class Bench:
                 raise RuntimeError(f"the judge ended without a word on {sorted(missing)[:10]}")
 
 
-@functools.cache
 def _recorder() -> Path:
-    """Compile what stands in dockerd's place."""
-    directory = Path(tempfile.mkdtemp(prefix="differential-"))
-    made = directory / "recorder"
-    subprocess.run(["cc", "-static", "-O1", "-o", str(made), str(HERE / "recorder.c")], check=True)
+    """What stands in dockerd's place, compiled once for each version of it and kept in the cache."""
+    source = HERE / "recorder.c"
+    version = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    made = host.cache_directory() / "differential" / f"recorder-{version}"
+    if not made.exists():
+        host.prepare("gcc", "libc6-dev")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        draft = made.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        subprocess.run(["cc", "-static", "-O1", "-o", str(draft), str(source)], check=True)
+        draft.rename(made)
     return made
