@@ -1,0 +1,68 @@
+"""Another program that undoes our corrections: when to stop, and when to try again. Pure.
+
+A correction that has to be made for the fourth time is a quarrel, which no further round decides.
+From then on the other side has to keep still for as long as the quarrel has lasted, before one more
+is tried. So a script that writes five times a second is waited for until it has stopped, and a configuration
+manager that comes by every hour costs three restarts, then ever fewer, down to one a day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from dockerd_guard.correct.plan import Change
+
+ROUNDS = 3
+"""So often the same is put right without more ado."""
+
+UPDATES = 10
+"""So many updates of our own files within MIN_QUIET: more than somebody does who edits by hand."""
+
+MIN_QUIET = timedelta(minutes=10)
+MAX_QUIET = timedelta(days=1)
+
+MEMORY = timedelta(days=7)
+"""Rounds longer ago are another story."""
+
+
+class Round(NamedTuple):
+    """A correction that was made: when, and what it came to. "": only our own files were brought up to
+    date, on a host that complied all along."""
+
+    at: datetime
+    what: str
+
+
+def what(changes: Sequence[Change]) -> str:
+    """The same for two corrections that come to the same."""
+    return hashlib.sha256(repr(sorted((change.path, change.after) for change in changes)).encode()).hexdigest()
+
+
+def quarrel(rounds: Sequence[Round], what: str, now: datetime) -> Sequence[Round]:
+    """The rounds, oldest first, after which to do this again would be one too many; none: go ahead.
+
+    Rounds in the future, which a clock set back leaves behind, do not count.
+    """
+    same = [each for each in rounds if each.what == what and timedelta() <= now - each.at < MEMORY]
+    if what:
+        return same if len(same) >= ROUNDS else ()
+    quick = same[-UPDATES:]
+    return quick if len(quick) == UPDATES and quick[-1].at - quick[0].at < MIN_QUIET else ()
+
+
+def quiet_until(quarrel: Sequence[Round], written: datetime) -> datetime:
+    """When the other side, which wrote last at this moment, has kept still for long enough."""
+    return written + min(max(written - quarrel[0].at, MIN_QUIET), MAX_QUIET)
+
+
+def remembered(rounds: Sequence[Round], now: datetime) -> tuple[Round, ...]:
+    """What is worth keeping of them."""
+    return tuple(each for each in rounds if abs(now - each.at) < MEMORY)[-100:]
+
+
+def at_peace(rounds: Sequence[Round]) -> tuple[Round, ...]:
+    """What remains when the other side has come round: the host complies by something that we did not write."""
+    return tuple(each for each in rounds if not each.what)
