@@ -17,8 +17,10 @@ from tests.machines.machine import Machine, wait_for
 
 TOP = Path(__file__).resolve().parents[2]
 
+AGENT = "dockerd-guard.service"
+
 JOURNALS = {
-    "the agent's journal": ("--unit=dockerd-guard.service",),
+    "the agent's journal": (f"--unit={AGENT}",),
     "docker's journal": ("--unit=docker.service", "--unit=docker.socket"),
 }
 
@@ -55,7 +57,10 @@ def package() -> Path:
 def machine(release: str, package: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine just booted, with the .deb installed and the agent running (mode: observe)."""
     with _boot(release, package, request) as machine:
-        wait_for(lambda: machine.is_active("dockerd-guard.service"), "running agent")
+        wait_for(lambda: _has_decided(machine), "agent that runs or fails")
+        if not machine.is_active(AGENT):
+            said = machine.run(["journalctl", f"--unit={AGENT}", "--lines=40"]).out
+            pytest.fail(f"the agent does not come up on {release}:\n{said}", pytrace=False)
         yield machine
 
 
@@ -64,6 +69,11 @@ def bare_machine(release: str, request: pytest.FixtureRequest) -> Iterator[Machi
     """A machine just booted, without the package."""
     with _boot(release, None, request) as machine:
         yield machine
+
+
+def _has_decided(machine: Machine) -> bool:
+    shown = machine.properties(AGENT, "ActiveState", "NRestarts")
+    return shown["ActiveState"] in ("active", "failed") or int(shown["NRestarts"]) > 0
 
 
 @contextlib.contextmanager
