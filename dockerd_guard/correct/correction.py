@@ -14,17 +14,14 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import files
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
-from dockerd_guard.correct.plan import Change, Plan, complies
+from dockerd_guard.correct.plan import SERVICE, SOCKET, Change, Plan, complies
 from dockerd_guard.correct.preflight import Preflight
 from dockerd_guard.correct.state import Intent, State
 from dockerd_guard.observe import engine
-from dockerd_guard.observe.configured import passed_by
+from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy import Policy, declared_bindings
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
-
-SERVICE = "docker.service"
-SOCKET = "docker.socket"
 
 VERIFY_TIMEOUT_S = 10.0
 """How long sockets may take after systemd called dockerd started; it binds before READY=1."""
@@ -56,6 +53,8 @@ class Needs(NamedTuple):
 
     changes: tuple[Change, ...]
     reload: bool
+    stop_sockets: tuple[str, ...]
+    """Socket units that are to pass nothing any more."""
     restart_socket: bool
     restart: bool
 
@@ -67,14 +66,14 @@ class Needs(NamedTuple):
     @property
     def anything(self) -> bool:
         """Whether there is anything to do at all."""
-        return bool(self.changes or self.reload or self.restarts)
+        return bool(self.changes or self.reload or self.stop_sockets or self.restarts)
 
 
 def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
     """Tell what has to be done, by comparing each layer with the policy."""
     loaded = seen.loaded
     if plan.obstacles or loaded is None:
-        return Needs((), False, False, False)
+        return Needs((), False, (), False, False)
     reload = bool(plan.changes) or not complies(loaded.layer, policy)
     runs = seen.running is not None
     wrong = [layer for layer in (seen.running, seen.listening)
@@ -82,9 +81,14 @@ def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
     failed = loaded.active_state == "failed"
     wanted = {canonical(address) for address, _ in passed_by(
         socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
-    held = {canonical(address) for address in seen.listening.held_by_systemd} if seen.listening else set()
+    of_socket = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
+                 if socket.unit.name == SOCKET for item in socket.listen} | wanted
+    held = {canonical(address) for address in seen.listening.held_by_systemd} & of_socket if seen.listening else set()
     socket_is_active = loaded.socket_states.get(SOCKET) == "active"
+    passing = {socket.unit.name for socket in plan.after.sockets}
     return Needs(plan.changes, reload,
+                 stop_sockets=tuple(name for name, state in loaded.socket_states.items()
+                                    if state == "active" and name not in passing),
                  restart_socket=socket_is_active and wanted != held,
                  restart=(runs and bool(wrong)) or failed)
 
@@ -141,6 +145,8 @@ class _Correction:
             outcome = self._carry_out(todo, price, hold, needs_now)
         except OSError as error:
             outcome = self._undo(todo, price, f"{error.filename or 'a file'}: {error.strerror}", restart=False)
+        except (JobFailed, Refused) as error:
+            outcome = self._undo(todo, price, str(error), restart=False)
         if outcome.hold is not None:
             self.state.begin(intent._replace(held=True))
         else:
@@ -155,20 +161,21 @@ class _Correction:
         if todo.reload:
             self.manager.reload()
             self.steps.append("systemd reloaded its units")
+        for name in todo.stop_sockets:
+            self.manager.run_job("StopUnit", name)
+            self.steps.append(f"stopped {name}")
+        if todo.reload or todo.stop_sockets:
             # Reload succeeds with broken units too, and NeedDaemonReload= has blind spots
             # (systemd#4500, #31752): what counts is what systemd says it has.
-            seen = self.observe()
-            loaded = seen.loaded
+            loaded = self.observe().loaded
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
                 return self._undo(todo, price, f"systemd loaded something else: {reason}", restart=False)
-            if not todo.restarts:
-                # Somebody may have started dockerd meanwhile, with what was loaded before.
-                again = needs_now(seen)
-                return Outcome(not again.restarts, price, tuple(self.steps),
-                               hold=Hold("docker.service was started meanwhile") if again.restarts else None)
         if not todo.restarts:
-            return Outcome(True, price, tuple(self.steps))
+            # Somebody may have started dockerd meanwhile, with what was loaded before.
+            again = needs_now(self.observe())
+            return Outcome(not again.restarts, price, tuple(self.steps),
+                           hold=Hold("docker.service was started meanwhile") if again.restarts else None)
         if hold is not None:
             return Outcome(False, price, tuple(self.steps), hold=hold)
         if self.situation.docker_is_active:

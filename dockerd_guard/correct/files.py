@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 
 TEMPORARY_PREFIX = ".dockerd-guard."
@@ -20,7 +21,10 @@ DIRECTORY_MODE = 0o755
 
 
 def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
-    """Put `content` at an absolute path without links, making missing directories. Raises OSError."""
+    """Put `content` at an absolute path without links, making missing directories. Raises OSError.
+
+    A regular file that is there already hands its owner and mode on; `mode` is for a new one.
+    """
     directory, _, name = path.rpartition("/")
     with _directory(directory, make=True) as fd:
         temporary = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
@@ -29,7 +33,10 @@ def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
             with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:
                 file.write(content)
                 file.flush()
+                owner, mode = _owner_and_mode(name, fd, mode)
                 os.fchmod(file.fileno(), mode)
+                if owner != (os.geteuid(), os.getegid()):
+                    os.fchown(file.fileno(), *owner)
                 os.fsync(file.fileno())
             os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         except BaseException:
@@ -37,6 +44,16 @@ def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
                 os.unlink(temporary, dir_fd=fd)
             raise
         os.fsync(fd)
+
+
+def _owner_and_mode(name: str, directory: int, mode: int) -> tuple[tuple[int, int], int]:
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return (os.geteuid(), os.getegid()), mode
+    if not stat.S_ISREG(status.st_mode):
+        return (os.geteuid(), os.getegid()), mode
+    return (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)
 
 
 def remove(path: str) -> None:

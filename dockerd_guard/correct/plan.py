@@ -13,25 +13,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, canonical
+from dockerd_guard.dockerd.config import without_key
 from dockerd_guard.dockerd.flags import Flag
-from dockerd_guard.observe.configured import passed_by
+from dockerd_guard.observe.configured import main_command, passed_by
 from dockerd_guard.observe.observation import Configured, Layer
 from dockerd_guard.policy import Policy, declared_bindings
 from dockerd_guard.systemd.exec import Command
+from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.words import quote_word
 from dockerd_guard.tree import Tree
 
 DROPIN_NAME = "zz-dockerd-guard.conf"
 """Drop-ins apply in the order of their names alone, whatever their directory (systemd.unit(5))."""
 
-SERVICE_DROPIN = f"/etc/systemd/system/docker.service.d/{DROPIN_NAME}"
-SOCKET_DROPIN = f"/etc/systemd/system/docker.socket.d/{DROPIN_NAME}"
-OUR_FILES = (SERVICE_DROPIN, SOCKET_DROPIN)
+UNITS = "/etc/systemd/system"
+SERVICE = "docker.service"
+SOCKET = "docker.socket"
+SERVICE_DROPIN = f"{UNITS}/{SERVICE}.d/{DROPIN_NAME}"
+SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
+
+SAVED_SUFFIX = ".dockerd-guard-saved"
+"""systemd and dockerd read no file of such a name; what was there is never deleted."""
+
+BEFORE_OURS = "zy-"
+"""Put before the name of a drop-in that came after ours."""
 
 HEADER = """\
 # Written by dockerd-guard so that Docker listens where {policy} says.
 # Not to be edited: change that policy, or `dockerd-guard diff` will want it back.
 """
+
+NEVER = "/nonexistent/dockerd-guard"
+"""A socket unit that asks for this path (ConditionPathExists=) is left out of every start."""
 
 TLS_FLAGS = ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
 
@@ -71,23 +84,112 @@ def make_plan(now: Configured, tree: Tree, policy: Policy, observe: Observe) -> 
     """Tell what must change on disk for the host to comply with the policy.
 
     `now` is the configured layer of the tree as it is; it is read again only with other files.
+    Own drop-ins alone are tried first; then, where the policy lets us, with daemon.json edited; then
+    with foreign drop-ins set aside that come after ours.
     """
     if now.service.unit.load_state in ("not-found", "masked"):
-        return Plan((), now, (f"docker.service is {now.service.unit.load_state}",))
-    paths = {path: real for path in OUR_FILES if (real := _real(tree, path)) is not None}
-    contents = {path: _content(tree, real) for path, real in paths.items()}
-    base = now if not any(contents.values()) else _observed(tree, dict.fromkeys(paths.values()), observe)
-    desired: dict[str, bytes] = {}
+        return Plan((), now, (f"{SERVICE} is {now.service.unit.load_state}",))
+    if now.service.unit.name != SERVICE:
+        return Plan((), now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
+    ours = tuple(_own_files(tree))
+    base = now if not ours else _observed(tree, dict.fromkeys(ours), observe)
+    plan = _plan_with(now, tree, policy, observe, base, {})
+    if plan.obstacles and policy.correct.foreign_files:
+        foreign = dict(_daemon_json_edits(tree, base, policy))
+        for _ in range(2):
+            if foreign:
+                base = _observed(tree, {**dict.fromkeys(ours), **foreign}, observe)
+                tried = _plan_with(now, tree, policy, observe, base, foreign)
+                if not tried.obstacles:
+                    return tried
+            foreign |= _set_aside(tree, plan.after)
+    return plan
+
+
+def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function of
+    now: Configured, tree: Tree, policy: Policy, observe: Observe, base: Configured,
+    foreign: Mapping[str, bytes | None],
+) -> Plan:
+    """The plan with these changes of foreign files; `base` is the host with them and without our files."""
+    desired: dict[str, bytes | None] = {}
     obstacles: list[str] = []
     if not complies(base.layer, policy):
-        desired = dict(_dropins(base, policy, obstacles))
-    if len(paths) < len(OUR_FILES) and desired:
-        obstacles.append("a link in the way of our drop-in leads nowhere")
-    changes = tuple(Change(real, contents[path], desired.get(path)) for path, real in paths.items()
-                    if contents[path] != desired.get(path))
+        for path, content in _dropins(base, policy, obstacles):
+            if (real := _real(tree, path)) is None:
+                obstacles.append(f"{path} cannot be written: a link in the way leads nowhere")
+            else:
+                desired[real] = content
+        # Where the socket units alone are wrong, the command line stays as it is.
+        sockets_alone = {path: content for path, content in desired.items() if f"/{SERVICE}.d/" not in path}
+        if sockets_alone and complies(_observed(
+                tree, {**dict.fromkeys(_own_files(tree)), **sockets_alone, **foreign}, observe).layer, policy):
+            desired, obstacles = sockets_alone, []
+    wanted = {**dict.fromkeys(_own_files(tree)), **desired, **foreign}
+    changes = tuple(change for path, content in wanted.items()
+                    if (change := Change(path, _content(tree, path), content)).before != content)
     after = now if not changes else _observed(tree, {change.path: change.after for change in changes}, observe)
     obstacles += _differences(after.layer, policy) if not obstacles else []
     return Plan(() if obstacles else changes, after, tuple(obstacles))
+
+
+def _own_files(tree: Tree) -> Iterator[str]:
+    """The drop-ins of ours that are there, without links."""
+    for name in (SERVICE, SOCKET, *(name.removesuffix(".d") for name in tree.names(UNITS)
+                                    if name.endswith(".socket.d") and name != f"{SOCKET}.d")):
+        real = _real(tree, f"{UNITS}/{name}.d/{DROPIN_NAME}")
+        if real is not None and tree.stat(real, follow=False) is not None:
+            yield real
+
+
+def _daemon_json_edits(tree: Tree, base: Configured, policy: Policy) -> Iterator[tuple[str, bytes | None]]:
+    """daemon.json less the keys that no flag can overrule: dockerd takes what is there, or refuses."""
+    names = {key.name for key in base.daemon.keys}
+    wrong = names & (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
+    wrong |= names & {"hosts"}
+    path = tree.resolve(base.daemon.config_file)
+    if not wrong or path is None:
+        return
+    content = tree.read(path)
+    edited = content
+    try:
+        for name in wrong:
+            edited = without_key(edited, name)
+    except ValueError:
+        return
+    yield _saved(tree, path), content
+    yield path, edited
+
+
+def _set_aside(tree: Tree, after: Configured) -> dict[str, bytes | None]:
+    """Foreign drop-ins that come after ours and say again what ours says: kept under another name, and
+    in force under one that sorts before ours, so that nothing else in them is lost."""
+    found: dict[str, bytes | None] = {}
+    units = [(after.service.unit, ("ExecStart",)),
+             *((socket.unit, ("ListenStream",)) for socket in after.sockets)]
+    for unit, keys in units:
+        behind = unit.dropins[unit.dropins.index(own) + 1:] if (own := _own_dropin(unit)) else ()
+        saying = {setting.location.file for setting in unit.settings if setting.key in keys}
+        for path in behind:
+            real = tree.resolve(path)
+            if path in saying and real is not None and real.startswith(("/etc/", "/run/")):
+                directory, _, name = real.rpartition("/")
+                found[_saved(tree, real)] = found[f"{directory}/{BEFORE_OURS}{name}"] = tree.read(real)
+                found[real] = None
+    return found
+
+
+def _own_dropin(unit: Unit) -> str | None:
+    return next((path for path in unit.dropins if path.endswith(f"/{DROPIN_NAME}")), None)
+
+
+def _saved(tree: Tree, path: str) -> str:
+    """A free name to keep a foreign file's content under."""
+    name = f"{path}{SAVED_SUFFIX}"
+    number = 1
+    while tree.stat(name, follow=False) is not None:
+        number += 1
+        name = f"{path}{SAVED_SUFFIX}.{number}"
+    return name
 
 
 def _observed(tree: Tree, changes: Mapping[str, bytes | None], observe: Observe) -> Configured:
@@ -121,7 +223,7 @@ def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator
     header = HEADER.format(policy=policy.file)
     uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
     listen = [item.value for item in policy.socket_unit.listen]
-    stock = next((socket for socket in base.sockets if socket.unit.name == "docker.socket"), None)
+    stock = next((socket for socket in base.sockets if socket.unit.name == SOCKET), None)
     if stock is None and uses_fd:
         obstacles.append("fd:// is declared, but there is no docker.socket that systemd would load")
     if stock is not None:
@@ -132,24 +234,29 @@ def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator
         if there != wanted and (uses_fd or open_tcp):
             lines = "".join(f"ListenStream={value}\n" for value in listen)
             yield SOCKET_DROPIN, f"{header}[Socket]\nListenStream=\n{lines}".encode()
-    if not base.service.exec_start:
-        obstacles.append("docker.service has no ExecStart= that could be kept")
+    wanted = {canonical(item.address) for item in policy.socket_unit.listen} if uses_fd else set()
+    for socket in base.sockets:
+        if socket is not stock and any(canonical(address) not in wanted for address, _ in passed_by([socket])):
+            yield (f"{UNITS}/{socket.unit.name}.d/{DROPIN_NAME}",
+                   f"{header}[Unit]\nConditionPathExists=\nConditionPathExists={NEVER}\n".encode())
+    command = main_command(base.service)
+    if command is None:
+        obstacles.append(f"{SERVICE} has no ExecStart= that could be kept")
         return
     if any(word.offset or word.text != base.arguments[word.argument].text for word in base.daemon.program.words):
         obstacles.append("docker.service starts dockerd from within a shell's command line, "
-                         f"which is not rewritten ({base.service.exec_start[-1].location})")
+                         f"which is not rewritten ({command.location})")
         return
-    line = command_line(base, policy)
+    line = command_line(base, command, policy)
     yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
 
 
-def command_line(base: Configured, policy: Policy) -> str:
+def command_line(base: Configured, command: Command, policy: Policy) -> str:
     """The ExecStart= that makes dockerd comply: every argument kept as it was written, but -H and TLS.
 
     A word that none of these came out of stays as written, variables and specifiers included;
     one that some came out of (`$DOCKER_OPTS` with `-H` in it) gives way to the rest of its value.
     """
-    command = base.service.exec_start[-1]
     texts = tuple(argument.text for argument in base.arguments)
     in_file = {key.name for key in base.daemon.keys}
     ours = [flag for flag in _flags(policy, base) if flag[0].lstrip("-").partition("=")[0] not in in_file]

@@ -46,7 +46,7 @@ def observe_configured(
     systemd = systemd or detect_version(tree) or NEWEST_SYSTEMD
     dockerd = dockerd or dockerd_version(tree)
     service = load_service(tree, unit or daemon_unit(tree, systemd), systemd)
-    sockets = sockets_for(tree, service, systemd)
+    sockets = tuple(socket for socket in sockets_for(tree, service, systemd) if _may_start(tree, socket))
     environment = resolve_environment(service, tree, systemd)
     arguments, daemon = daemon_of(service, environment, tree, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets)
@@ -56,6 +56,20 @@ def observe_configured(
         layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd, systemd)))
     return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
                       dockerd or NEWEST_DOCKERD, dockerd is not None)
+
+
+def _may_start(tree: Tree, socket: Socket) -> bool:
+    """Whether its ConditionPathExists= hold (systemd.unit(5)): a start that does not meet them is left out,
+    and nothing is passed. Other conditions ask for what no file tells."""
+    paths: list[str] = []
+    for setting in socket.unit.settings:
+        if setting.section == "Unit" and setting.key.startswith("Condition"):
+            if not setting.value:
+                paths.clear()
+            elif setting.key == "ConditionPathExists":
+                paths.append(setting.value)
+    return all((tree.stat(path.lstrip("|!")) is None) == ("!" in path[:2]) for path in paths
+               if path.lstrip("|!").startswith("/") and not path.startswith("|"))
 
 
 def daemon_unit(tree: Tree, systemd: int) -> str:
@@ -77,8 +91,9 @@ def daemon_of(
     """What execve(2) gets for the main command, and what dockerd makes of it."""
     command = main_command(service)
     arguments = expand(command, environment) if command is not None else ()
-    daemon = resolve_daemon(tuple(argument.text for argument in arguments), values(environment),
-                            tree.read, version)
+    # LISTEN_FDS stands for what systemd itself says of the sockets it passes: `env -i` takes it away.
+    daemon = resolve_daemon(tuple(argument.text for argument in arguments),
+                            {"LISTEN_FDS": "", **values(environment)}, tree.read, version)
     return arguments, daemon
 
 
@@ -230,12 +245,12 @@ def _wrong_descriptor(daemon: Daemon, passed: tuple[Listen, ...]) -> str | None:
     asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
     if not asked:
         return None
-    if not passed:
+    if not passed or (daemon.certain and "LISTEN_FDS" not in daemon.program.environ):
         return NO_SOCKETS
     for number in asked:
         if number in ("", "*"):
             continue
-        if not re.fullmatch(r"[+-]?[0-9]+", number, re.ASCII):
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", number, re.ASCII):
             return f"failed to load listeners: failed to parse systemd fd address: should be a number: {number}"
         if int(number) - FIRST_PASSED_FD >= len(passed):
             return "failed to load listeners: too few socket activated files passed in by systemd"
@@ -250,7 +265,7 @@ def _wrong_descriptor(daemon: Daemon, passed: tuple[Listen, ...]) -> str | None:
 def _chosen(passed: tuple[Listen, ...], host: str) -> Iterable[Listen]:
     """`fd://` and `fd://*` take all that was passed, `fd://N` the one with that descriptor."""
     number = host.removeprefix("fd://")
-    index = int(number) - FIRST_PASSED_FD if re.fullmatch(r"\+?[0-9]+", number, re.ASCII) else None
+    index = int(number) - FIRST_PASSED_FD if re.fullmatch(r"\+?[0-9]{1,18}", number, re.ASCII) else None
     chosen = passed if index is None else passed[index : index + 1] if index >= 0 else ()
     return (item for item in chosen if item.kind == "Stream")
 

@@ -83,8 +83,9 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     for name in state.texts("TriggeredBy"):
         if name.endswith(".socket"):
             unit = manager.unit(name)
-            sockets.append(_loaded_socket(unit))
             states[name] = unit.text("ActiveState")
+            if states[name] == "active" or _may_start(tree, unit):
+                sockets.append(_loaded_socket(unit))
     service = configured.service._replace(
         unit=_loaded_unit(state),
         type=state.text("Type"),
@@ -217,6 +218,12 @@ def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
                 yield name
         except Refused:
             continue
+
+
+def _may_start(tree: Tree, state: UnitState) -> bool:
+    """Whether its ConditionPathExists= hold; rows are (type, trigger, negate, parameter, result)."""
+    return all((tree.stat(str(row[3])) is None) == row[2] for row in state.tuples("Conditions")
+               if row[0] == "ConditionPathExists" and not row[1])
 
 
 def _loaded_unit(state: UnitState) -> Unit:

@@ -31,6 +31,7 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
         yield "Drop-ins of dockerd-guard alone cannot make this host comply:"
         for obstacle in assessment.plan.obstacles:
             yield f"  {obstacle}"
+        yield from _meanwhile(assessment)
         return
     if not assessment.needs.anything and not assessment.plan.changes:
         yield "Nothing to change: Docker listens as declared."
@@ -45,6 +46,12 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
     yield f"Cost: {cost}."
     if assessment.hold is not None:
         yield f"Held: {_hold_text(assessment.hold)}."
+    yield from _meanwhile(assessment)
+
+
+def _meanwhile(assessment: Assessment) -> Iterator[str]:
+    if assessment.cut_off:
+        yield f"Meanwhile the agent, in mode: enforce, cuts off from the network {', '.join(assessment.cut_off)}."
 
 
 def _steps(needs: Needs) -> Iterator[str]:
@@ -52,6 +59,8 @@ def _steps(needs: Needs) -> Iterator[str]:
         yield f"write {len(needs.changes)} file{'s' * (len(needs.changes) != 1)}"
     if needs.reload:
         yield "reload systemd's units"
+    for name in needs.stop_sockets:
+        yield f"stop {name}"
     if needs.restart_socket:
         yield "restart docker.socket"
     if needs.restart:
@@ -73,6 +82,7 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
         "cost": str(assessment.cost) if known else None,
         "containers": list(containers) if assessment.cost is Cost.CONTAINERS else [],
         "held": _hold_json(assessment.hold),
+        "cut_off": list(assessment.cut_off),
     }
 
 

@@ -56,7 +56,14 @@ EXPOSURES = (
              {SOCKET_OVERRIDE: "[Socket]\nListenStream=0.0.0.0:2375\n"},
              "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
              "systemctl start docker.socket docker.service",
-             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN, OUR_SERVICE_DROPIN)),
+             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN,)),
+    Exposure("a socket unit of somebody's own",
+             {"/etc/systemd/system/docker-tcp.socket":
+              "[Socket]\nListenStream=2375\nService=docker.service\n[Install]\nWantedBy=sockets.target\n"},
+             "systemctl daemon-reload; systemctl stop docker.socket docker.service; "
+             "systemctl enable --now docker-tcp.socket; systemctl start docker.socket docker.service",
+             "/etc/systemd/system/docker-tcp.socket",
+             ("/etc/systemd/system/docker-tcp.socket.d/zz-dockerd-guard.conf",)),
     Exposure("a port in docker.socket, another by -H",
              {SOCKET_OVERRIDE: "[Socket]\nListenStream=2375\n",
               OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:4243 --tls=false\n"},
@@ -114,15 +121,16 @@ def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Mac
     assert machine.container_pid() == container
     last = repaired(machine)[-1]
     assert (last["DOCKERD_GUARD_OUTCOME"], last["DOCKERD_GUARD_CAUSE"]) == ("repaired", "policy-change")
-    for path in exposure.written:
-        assert machine.exists(path), path
+    written = machine.run("find /etc/systemd/system -name zz-dockerd-guard.conf").out.split()
+    assert sorted(written) == sorted(exposure.written)
 
     # A second pass changes nothing; taking the drift away takes our files away.
     before = machine.main_pid()
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
     machine.remove(*exposure.files)
     machine.run(f"sed -i 's| -H=tcp://0.0.0.0:2375 --tls=false||' {UNIT}")
-    wait_for(lambda: not any(map(machine.exists, (OUR_SERVICE_DROPIN, OUR_SOCKET_DROPIN))), "removal of our files")
+    wait_for(lambda: not machine.run("find /etc/systemd/system -name zz-dockerd-guard.conf").out,
+             "removal of our files")
     settled(machine)
     assert machine.main_pid() == before
     assert machine.container_pid() == container
@@ -190,14 +198,53 @@ def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) ->
     assert machine.container_pid() == container
 
 
-def test_daemon_json_that_no_drop_in_can_overrule_is_named(machine: Machine) -> None:
-    machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://", "tcp://127.0.0.1:2375"], "tls": false}\n')
-    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}\n")
+class Foreign(NamedTuple):
+    """A file that no drop-in of ours can overrule, and its text afterwards (None: not there any more)."""
+
+    name: str
+    path: str
+    text: str
+    after: str | None
+
+
+FOREIGN = (
+    Foreign("hosts in daemon.json", "/etc/docker/daemon.json",
+            '{\n  "live-restore": true,\n  "hosts": ["fd://", "tcp://0.0.0.0:2375"],   \n  "tls": false\n}\n',
+            '{\n  "live-restore": true,\n  "tls": false\n}\n'),
+    Foreign("a drop-in behind ours", "/etc/systemd/system/docker.service.d/zzz.conf",
+            f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false --live-restore\n",
+            None),
+)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=lambda foreign: foreign.name)
+def test_a_foreign_file_gives_way_reversibly_where_no_drop_in_can_win(machine: Machine, foreign: Foreign) -> None:
+    machine.write(foreign.path, foreign.text, mode=0o640)
+    if "daemon.json" in foreign.name:
+        machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
-    enforce(machine)
+    container = machine.start_container()
+    wait_for(machine.api_answers, "API open to everyone")
+
+    enforce(machine, f"{ENFORCE}correct: {{foreign_files: false}}\n")
     held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert "tcp://127.0.0.1:2375 would listen still (/etc/docker/daemon.json:1:22)" in held[-1]["MESSAGE"]
-    assert not machine.exists(OUR_SERVICE_DROPIN)
+    assert foreign.path in held[-1]["MESSAGE"]
+    assert machine.read(foreign.path) == foreign.text
+
+    enforce(machine)
+    wait_for(lambda: repaired(machine), "correction")
+    assert not machine.api_answers()
+    assert machine.socket_answers()
+    assert machine.container_pid() == container
+    saved = f"{foreign.path}.dockerd-guard-saved"
+    assert machine.read(saved) == foreign.text
+    if foreign.after is None:
+        assert not machine.exists(foreign.path)
+        assert "--live-restore" in machine.read(OUR_SERVICE_DROPIN)
+    else:
+        assert machine.read(foreign.path) == foreign.after
+        assert machine.run(["stat", "-c", "%a", foreign.path]).out == "640\n"
+    assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
 def test_hosts_of_daemon_json_that_are_the_policys_win_over_the_flag_that_conflicts(machine: Machine) -> None:
