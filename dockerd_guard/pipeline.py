@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls
+from dockerd_guard.correct.contain import exposures
 from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, needs
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
 from dockerd_guard.correct.plan import Plan, make_plan
@@ -36,6 +37,8 @@ class Assessment(NamedTuple):
     situation: Situation
     cost: Cost
     hold: Hold | None
+    cut_off: tuple[str, ...] = ()
+    """Addresses that are open against the policy, and would be cut off while the correction is held."""
 
 
 def assess(seen: Observation, policy: Policy, state: State) -> Assessment:
@@ -45,8 +48,10 @@ def assess(seen: Observation, policy: Policy, state: State) -> Assessment:
     situation = situation_of(seen, state) if todo.anything else _at_rest(seen)
     hold = Hold("; ".join(plan.obstacles)) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
+    cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
     return Assessment(seen, judge(seen, policy), plan, todo, situation,
-                      cost(bool(todo.changes or todo.reload), todo.restarts, situation), hold)
+                      cost(bool(todo.changes or todo.reload), todo.restarts, situation), hold,
+                      tuple(exposure.address for exposure in cut_off))
 
 
 def plan_for(seen: Observation, policy: Policy) -> Plan:

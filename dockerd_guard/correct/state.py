@@ -1,6 +1,6 @@
-"""What must outlive the agent: the intent of a correction under way, and the restarts it made.
+"""What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off.
 
-Both are small JSON files in the state directory, written whole. The intent is there from before
+All are small JSON files in the state directory, written whole. The intent is there from before
 the first change to after the last check, with all that is needed to undo it.
 """
 
@@ -11,11 +11,13 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from dockerd_guard.correct import files
+from dockerd_guard.correct.contest import Round
 from dockerd_guard.correct.plan import Change
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
@@ -23,8 +25,13 @@ KEPT_RESTARTS = 100
 """More than any budget asks for."""
 
 
+WAIT_S = 0.1
+
+AGENT_LOCK = "agent.lock"
+
+
 class Busy(Exception):
-    """Another dockerd-guard is correcting this host just now."""
+    """Another dockerd-guard is at work on this host."""
 
 
 class Intent(NamedTuple):
@@ -45,6 +52,13 @@ class Intent(NamedTuple):
         later = {change.path: change._replace(before=first[change.path].before) if change.path in first else change
                  for change in newer}
         return tuple({**first, **later}.values())
+
+
+class Contained(NamedTuple):
+    """What is cut off from the network: in which ways (correct/contain.py), and which addresses."""
+
+    ways: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 class State:
@@ -91,6 +105,33 @@ class State:
         kept: Sequence[datetime] = (*self.restarts(), moment)[-KEPT_RESTARTS:]
         self._write("restarts.json", {"restarts": [one.astimezone(UTC).isoformat() for one in kept]})
 
+    def contain(self, contained: Contained) -> None:
+        """Remember what is cut off from the network. Raises OSError."""
+        if contained.ways:
+            self._write("contained.json", {"ways": contained.ways, "addresses": contained.addresses})
+        else:
+            files.remove(f"{self.directory}/contained.json")
+
+    def contained(self) -> Contained:
+        """What was cut off last; before a reboot, perhaps."""
+        data = self._read("contained.json")
+        try:
+            return Contained(tuple(map(str, data["ways"])), tuple(map(str, data["addresses"])))
+        except (KeyError, TypeError):
+            return Contained()
+
+    def rounds(self) -> tuple[Round, ...]:
+        """The corrections made lately, oldest first."""
+        data = self._read("rounds.json")
+        try:
+            return tuple(Round(datetime.fromisoformat(at), str(what)) for at, what in data["rounds"])
+        except (KeyError, TypeError, ValueError):
+            return ()
+
+    def keep_rounds(self, rounds: Sequence[Round]) -> None:
+        """Remember these. Raises OSError."""
+        self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.what] for each in rounds]})
+
     def _write(self, name: str, data: dict[str, object]) -> None:
         files.write(f"{self.directory}/{name}", json.dumps(data).encode(), mode=0o600)
 
@@ -104,21 +145,47 @@ class State:
 
 
 @contextlib.contextmanager
-def alone(directory: str = STATE_DIRECTORY) -> Iterator[None]:
-    """Hold the one lock of all corrections on this host: flock(2) on the state directory.
+def alone(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator[None]:
+    """Be the only one who looks and corrects: flock(2) on the state directory, for one pass.
 
-    Raises Busy when another has it, OSError when there can be no such directory.
+    Raises Busy when another has it still after `wait_s`, OSError when there can be no such directory.
     """
     os.makedirs(directory, mode=0o700, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy("another dockerd-guard is correcting this host just now") from None
+        end = time.monotonic() + wait_s
+        while not _locked(fd):
+            if time.monotonic() >= end:
+                raise Busy("another dockerd-guard is correcting this host just now")
+            time.sleep(WAIT_S)
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def only_agent(directory: str = STATE_DIRECTORY) -> Iterator[None]:
+    """Be the one agent of this host. Raises Busy with the other's PID, and OSError."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(f"{directory}/{AGENT_LOCK}", flags, 0o600)
+    try:
+        if not _locked(fd):
+            pid = os.read(fd, 20).decode("ascii", "replace").strip()
+            raise Busy(f"another agent, PID {pid or 'unknown'}, guards this host already")
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _coded(content: bytes | None) -> str | None:

@@ -1,0 +1,313 @@
+"""Cut an exposure off from the network for as long as its correction cannot be made.
+
+Two ways. A table of our own in nftables rejects the exposed ports, and only them, on every interface
+but loopback: containers, their published ports (forwarded, or accepted on other ports) and pulls go
+on. Where libnftables is not to be had, a drop-in below /run has systemd filter the IP traffic of
+docker.service (systemd.resource-control(5), IPAddressDeny=): that cuts pulls and docker-proxy as
+well, and does not reach the sockets that PID 1 opened for docker.socket.
+
+What is in force follows from the exposures, and is brought about anew at every pass: so it comes
+back after a flush of the ruleset, a reboot or a crash. It stays when the agent is stopped, since
+stopping a guard must not open a port; removing the package lifts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from collections.abc import Collection, Iterable, Iterator
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from dockerd_guard.bindings import Scope, Tls, Via, canonical, scope_of, split_host_port
+from dockerd_guard.correct import files
+from dockerd_guard.correct.state import Contained, State
+from dockerd_guard.judge.places import STRENGTH, declared_places
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.policy import Policy
+from dockerd_guard.systemd.manager import Manager
+
+TABLE = "inet dockerd_guard"
+PRIORITY = -10
+"""Before the ordinary filters. Another chain's `accept`, for what is established too, ends that chain alone."""
+
+REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
+"""Deletes it whether it is there or not; one transaction with what follows in the same command."""
+
+DROPIN = "/run/systemd/system/docker.service.d/zz-dockerd-guard-contain.conf"
+"""In /run: gone with a reboot, as nftables' rules are. SetUnitProperties would leave a file of
+systemd's own behind, which goes on to overrule the administrator's when all is over."""
+
+DROPIN_CONTENT = b"""\
+# Written by dockerd-guard: an exposure of the Docker API is cut off until it is corrected.
+[Service]
+IPAddressAllow=
+IPAddressAllow=localhost
+IPAddressDeny=any
+"""
+
+CGROUP_V2_FILE = "/sys/fs/cgroup/cgroup.controllers"
+
+
+class Way(StrEnum):
+    """How an exposure is cut off."""
+
+    NFTABLES = "nftables"
+    IP_ADDRESS_DENY = "IPAddressDeny="
+
+
+class Exposure(NamedTuple):
+    """A TCP address open to the network against the policy.
+
+    `address` is as the kernel has it. `rule` tells what is wrong with it: DG101 or DG105. `spared` are
+    addresses of this host on which the policy declares the same port, as it is protected now.
+    """
+
+    address: str
+    rule: str
+    via: Via
+    spared: tuple[str, ...] = ()
+
+
+class Unsupported(Exception):
+    """This host has not got what a way takes."""
+
+
+class Result(NamedTuple):
+    """What became of the exposures at one pass; each is told when it is new, not again."""
+
+    way: Way | None = None
+    cut: tuple[Exposure, ...] = ()
+    put_back: tuple[Exposure, ...] = ()
+    """Had been cut off, and somebody opened it again."""
+    released: tuple[str, ...] = ()
+    left_open: tuple[Exposure, ...] = ()
+    reason: str = ""
+    """Why these are left open, or why the second way was taken."""
+
+
+def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()) -> tuple[Exposure, ...]:
+    """What is open to the network against the policy. Pure.
+
+    Of the addresses in `contained`, those stay that the next start of docker.service would open
+    again: so a restart of dockerd neither releases them nor leaves a gap.
+    """
+    if seen.listening is None:
+        return ()
+    declared = declared_places(policy)
+    found: dict[str, Exposure] = {}
+    for address, tls, via in _open(seen, contained):
+        if not address.startswith("tcp://") or scope_of(address) is Scope.LOOPBACK or address in found:
+            continue
+        socket = declared.get(canonical(address))
+        if socket is None:
+            found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
+        elif tls is not None and _is_weaker(tls, socket.tls):
+            found[address] = Exposure(address, "DG105", via)
+    return tuple(found.values())
+
+
+def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, Tls | None, Via]]:
+    """Addresses with their TLS (None: nobody has accepted on it yet) and how they came."""
+    if seen.listening is not None:
+        for binding in seen.listening.layer.bindings:
+            yield binding.address, binding.tls, binding.via
+        for address in seen.listening.held_by_systemd:
+            yield address, None, Via.SOCKET_UNIT
+    if seen.loaded is not None:
+        next_time = {binding.key: binding for binding in seen.loaded.layer.bindings}
+        for address in contained:
+            if (same := next_time.get(canonical(address))) is not None:
+                yield address, same.tls, same.via
+
+
+def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:
+    """Addresses of its own on which the policy wants the very port that is open everywhere."""
+    if scope_of(address) is not Scope.WILDCARD or tls is None:
+        return
+    port = split_host_port(address)[1]
+    for socket in declared_places(policy).values():
+        if socket.is_tcp and not _is_weaker(tls, socket.tls):
+            host, declared_port = split_host_port(socket.address)
+            if declared_port == port and (ip := _ip(host)) is not None and not ip.is_unspecified:
+                yield str(ip)
+
+
+def _is_weaker(tls: Tls, than: Tls) -> bool:
+    return STRENGTH.index(tls) < STRENGTH.index(than)
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def ruleset(wanted: Iterable[Exposure]) -> str:
+    """The table that rejects these, as nft(8) reads it; it takes the place of the one before at once. Pure."""
+    rules = "".join(f"    {rule}\n" for exposure in wanted for rule in _rules(exposure))
+    return (f"{REMOVE_TABLE}table {TABLE} {{\n  chain input {{\n"
+            f"    type filter hook input priority {PRIORITY}; policy accept;\n"
+            f'    iifname "lo" accept\n{rules}  }}\n}}\n')
+
+
+def _rules(exposure: Exposure) -> Iterator[str]:
+    host, port = split_host_port(exposure.address)
+    ip = _ip(host)
+    for spared in exposure.spared:
+        yield f"{_to(spared)} tcp dport {port} accept"
+    if ip is not None and not ip.is_unspecified:
+        match = f"{_to(str(ip))} "
+    else:
+        # A socket on [::] takes both families, one on 0.0.0.0 only its own.
+        match = "meta nfproto ipv4 " if ip is not None and ip.version == 4 else ""
+    yield f'{match}tcp dport {port} reject with tcp reset comment "{exposure.address}"'
+
+
+def _to(ip: str) -> str:
+    return f"{'ip6' if ':' in ip else 'ip'} daddr {ip}"
+
+
+def _with(now: Contained, way: Way, cut: tuple[Exposure, ...]) -> Contained:
+    ways = now.ways if way in now.ways else (*now.ways, str(way))
+    return Contained(ways, tuple(exposure.address for exposure in cut))
+
+
+class Containment:
+    """What this host's agent has cut off: at most one table, or else one drop-in."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._now = self._saved = state.contained()
+        self._nftables: Any = None
+        self._applied = ""
+        self._shown = ""
+        self._is_loaded = False
+        self._told: dict[str, Way | None] = {}
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What is cut off, as far as is known."""
+        return self._now.addresses
+
+    def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> Result:
+        """Have these cut off, and nothing else.
+
+        Raises OSError, and Unsupported where what is in force cannot be lifted.
+        """
+        if not wanted:
+            released = self.addresses
+            for way in self._now.ways:
+                self._lift(way, manager)
+            self._told = {}
+            return Result(released=released)
+        was_changed = False
+        reason = ""
+        try:
+            was_changed = self._by_nftables(wanted)
+            way, cut = Way.NFTABLES, wanted
+        except Unsupported as error:
+            way, cut, reason = Way.IP_ADDRESS_DENY, self._by_systemd(wanted, manager), str(error)
+        for other in self._now.ways:
+            if other != way or not cut:
+                # What cannot be lifted now is in force twice: that opens nothing.
+                with contextlib.suppress(Unsupported):
+                    self._lift(other, manager)
+        return self._result(way, wanted, cut, was_changed, reason)
+
+    def _result(self, way: Way, wanted: tuple[Exposure, ...], cut: tuple[Exposure, ...], was_changed: bool,
+                reason: str) -> Result:
+        outcome = {exposure.address: way if exposure in cut else None for exposure in wanted}
+        new = tuple(exposure for exposure in wanted
+                    if self._told.get(exposure.address, "") != outcome[exposure.address])
+        released = tuple(address for address, by in self._told.items() if by is not None and address not in outcome)
+        self._told = outcome
+        return Result(way, tuple(exposure for exposure in new if exposure in cut),
+                      tuple(exposure for exposure in wanted if was_changed and exposure not in new), released,
+                      tuple(exposure for exposure in new if exposure not in cut), reason)
+
+    def _remember(self, now: Contained) -> None:
+        """Keep the record: a way is in it from before it is in force until after it is lifted."""
+        self._now = now
+        # A disk that is full must not keep a port open; it is tried again at the next pass.
+        if now != self._saved:
+            with contextlib.suppress(OSError):
+                self._state.contain(now)
+                self._saved = now
+
+    def _by_nftables(self, wanted: tuple[Exposure, ...]) -> bool:
+        """Put the table in; whether somebody else had changed or removed it."""
+        rules = ruleset(wanted)
+        shown = self._nft(f"list table {TABLE}", missing="")
+        self._remember(_with(self._now, Way.NFTABLES, wanted))
+        if rules == self._applied and shown == self._shown:
+            return False
+        self._nft(rules)
+        was_changed = bool(self._shown) and shown != self._shown
+        # How nft writes our rules differs by its version: what it shows now is what to compare with.
+        self._applied, self._shown = rules, self._nft(f"list table {TABLE}", missing="")
+        return was_changed
+
+    def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
+        """Put the drop-in in; those that it cuts off."""
+        cut = tuple(exposure for exposure in wanted if exposure.via is not Via.SOCKET_UNIT)
+        # Its filter is a BPF program on the unit's cgroup, which systemd attaches in the unified hierarchy only.
+        if not cut or not os.path.exists(CGROUP_V2_FILE):
+            return ()
+        self._remember(_with(self._now, Way.IP_ADDRESS_DENY, cut))
+        if not self._is_loaded or not os.path.exists(DROPIN):
+            files.write(DROPIN, DROPIN_CONTENT)
+            manager.reload()
+            self._is_loaded = True
+        return cut
+
+    def _lift(self, way: str, manager: Manager) -> None:
+        if way == Way.NFTABLES:
+            self._nft(REMOVE_TABLE)
+            self._applied = self._shown = ""
+        else:
+            files.remove(DROPIN)
+            manager.reload()
+            self._is_loaded = False
+        ways = tuple(each for each in self._now.ways if each != way)
+        self._remember(Contained(ways, self._now.addresses if ways else ()))
+
+    def _library(self) -> Any:
+        if self._nftables is None:
+            try:
+                from nftables import Nftables  # type: ignore[import-not-found]
+
+                self._nftables = Nftables()
+            except (ImportError, OSError) as error:
+                raise Unsupported(f"python3-nftables is not installed ({error})") from None
+            self._nftables.set_stateless_output(True)
+        return self._nftables
+
+    def _nft(self, command: str, *, missing: str | None = None) -> str:
+        """Run a command of nft(8). `missing` is the answer where the kernel has no such thing."""
+        status, out, error = self._library().cmd(command)
+        if status == 0:
+            return str(out)
+        if missing is not None and "No such file or directory" in error:
+            return missing
+        raise Unsupported(f"nftables refused: {' '.join(error.split())}")
+
+
+def lift() -> None:
+    """Lift whatever is in force: for the removal of the package, which then has systemd reload its units."""
+    state = State()
+    contained = state.contained()
+    if not contained.ways:
+        return
+    files.remove(DROPIN)
+    if Way.NFTABLES in contained.ways:
+        from nftables import Nftables
+
+        status, _, error = Nftables().cmd(REMOVE_TABLE)
+        if status != 0:
+            raise SystemExit(error)
+    state.contain(Contained())
+    print(f"dockerd-guard: open to the network again: {', '.join(contained.addresses)}")

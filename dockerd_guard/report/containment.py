@@ -1,0 +1,43 @@
+"""What was cut off from the network, and released: one journal entry for each address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.correct.contain import TABLE, Exposure, Result, Way
+from dockerd_guard.observe.observation import LISTENING
+from dockerd_guard.report.journal import Entry, Event, Outcome
+
+_ELSE = {
+    Way.NFTABLES: f"by the nftables table {TABLE}; containers, published ports, pulls and loopback are not affected",
+    Way.IP_ADDRESS_DENY: "by IPAddressDeny=any on docker.service, since {reason}; this cuts off as well whatever else "
+                         "dockerd and docker-proxy exchange with the network: pulls, and published ports by loopback "
+                         "or IPv6",
+}
+
+
+def entries(result: Result, *, by_policy: bool) -> Iterator[Entry]:
+    """`by_policy`: it is the policy that does not ask for containment any more."""
+    for exposure in result.cut:
+        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network until it is "
+                     f"corrected, {_way(result)}.")
+    for exposure in result.put_back:
+        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network again: somebody had "
+                     f"removed or changed the nftables table {TABLE}.")
+    for exposure in result.left_open:
+        yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open to the network until it is corrected: "
+                     f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and reaches no socket "
+                     "that systemd opened.", Outcome.FAILED)
+    reason = ("the policy does not ask for that any more" if by_policy
+              else "Docker no longer listens there against the policy")
+    for address in result.released:
+        yield Entry(Event.RELEASED, f"{address} is no longer cut off from the network: {reason}.",
+                    outcome=Outcome.REPAIRED, layer=LISTENING, socket=address)
+
+
+def _way(result: Result) -> str:
+    return _ELSE[result.way].format(reason=result.reason) if result.way is not None else ""
+
+
+def _entry(event: Event, exposure: Exposure, message: str, outcome: Outcome = Outcome.HELD) -> Entry:
+    return Entry(event, message, outcome=outcome, rule=exposure.rule, layer=LISTENING, socket=exposure.address)
