@@ -57,8 +57,8 @@ class Rules(NamedTuple):
 
 
 STRICT_ESCAPE_VERSION = 258
-"""From here on `\\uXXXX` has to be a character as well; before, only `\\UXXXXXXXX` had (tried on 257
-and 262)."""
+"""From here on `\\uXXXX` is no half of a surrogate pair; before, only `\\UXXXXXXXX` was not (tried on
+257 and 262)."""
 
 STRICT = Rules()
 LOOSE = Rules(strict=False)
@@ -160,8 +160,10 @@ def _unescape(escape: str, strict: bool) -> str | None:
         return None if not 0 < code <= 0xFF else chr(code) if code < 0x80 else chr(0xDC00 + code)
     if code == 0 or code > 0x10FFFF:
         return None
-    character = chr(code).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
-    return character if is_utf8(character) or (kind == "u" and not strict) else None
+    if 0xD800 <= code < 0xE000:
+        surrogate = chr(code).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+        return surrogate if kind == "u" and not strict else None
+    return chr(code) if kind == "u" or is_utf8(chr(code)) else None
 
 
 _SAFE = re.compile(r"[A-Za-z0-9_@+=:,./~^*?!()\[\]{}<>|&%$-]+")

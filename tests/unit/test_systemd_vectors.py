@@ -32,7 +32,7 @@ def topic(name: str) -> list[Any]:
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"{VECTORS} is not there"))]
     vectors = json.loads(VECTORS.read_text())["topics"][name]
     if name == "replace_env_argv":
-        return vectors["per_word"]
+        return list(vectors["per_word"])
     named = enumerate(vectors["vectors"])
     return [pytest.param(vector, id=str(vector.get("name", number))) for number, vector in named]
 
