@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 OK, FOUND, UNANSWERED = 0, 1, 2
 """Exit codes: nothing wrong; findings; the question could not be answered."""
 
+FIX_WAIT_S = 60.0
+"""How long `fix` waits for the agent, which may be correcting the host just now."""
+
 DESCRIPTION = """\
 Keeps the Docker API listening where a YAML policy says, and nowhere else.
 
@@ -226,7 +229,7 @@ def fix(options: Namespace) -> int:
     state = State()
     try:
         policy = load_policy(options.policy or POLICY_FILE, require_root_owned=True)
-        with alone(state.directory), Manager() as manager, Tree() as tree:
+        with alone(state.directory, FIX_WAIT_S), Manager() as manager, Tree() as tree:
             outcome = carry_out(assess(observe_host(tree, manager), policy, state), policy, manager, state)
     except (Busy, PolicyError, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None

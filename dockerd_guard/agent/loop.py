@@ -10,6 +10,7 @@ come. `working`: a pass runs. `holding`: a correction waits for leave, a window 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -19,11 +20,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from dockerd_guard.agent.notify import Notify
+from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
 from dockerd_guard.agent.triggers import Files, Waker, wait
 from dockerd_guard.bindings import canonical
 from dockerd_guard.correct.contain import Containment, Unsupported, exposures
 from dockerd_guard.correct.correction import Outcome, recover
-from dockerd_guard.correct.state import Busy, alone
+from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.observe.live import observe_host
@@ -33,6 +35,7 @@ from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
 from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
 from dockerd_guard.report.journal import Outcome as Word
+from dockerd_guard.source import Location
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused, Unavailable
 from dockerd_guard.tree import Tree, Unreadable
 
@@ -47,6 +50,13 @@ RETRY_AFTER_MISTAKE_S = 60.0
 
 RECHECK_S = 10.0
 """While something is cut off: how soon it is seen that somebody flushed the firewall's rules."""
+
+CONTESTED_PACE_S = 3.0
+"""How often one looks at most while another program keeps writing what is contested."""
+
+QUIET_S = 0.5
+"""How long it must have been quiet for a host that complies by itself to be believed: a program that
+writes all the time may write the opposite next."""
 
 CONFIRM_S = 0.5
 """How long layers must differ before it is said: every change passes through that."""
@@ -85,6 +95,7 @@ class Agent:
         self.waker = Waker()
         self.files = Files()
         self.state_files = StateFiles()
+        self.quarrels = Quarrels(self.state_files)
         self.containment = Containment(self.state_files)
         self.state = State.STARTING
         self.policy: Policy | None = None
@@ -96,6 +107,9 @@ class Agent:
         self._doubtful: dict[Drift, float] = {}
         self._missed = ""
         self._failed: object = None
+        self._busy = False
+        self._is_contested = False
+        self._triggered_at = 0.0
         self._wake_at: float | None = None
 
     # --- the loop -------------------------------------------------------------------------
@@ -110,14 +124,35 @@ class Agent:
                 self.journal.write(Entry(Event.POLICY, f"No policy, so nothing is guarded: {problem}",
                                          outcome=Word.FAILED, location=problem.location, level="error"))
             return 2
-        self.journal.write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
-        self._pass(Cause.DRIFT)
-        self.notify.ready(self._status)
-        while (cause := self._wait()) is not None:
-            self._pass(cause)
-        self.notify.stopping()
-        self.files.close()
+        with contextlib.ExitStack() as locks:
+            if self._is_the_only_one(locks):
+                self.journal.write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
+                self._pass(Cause.DRIFT)
+                while (cause := self._wait()) is not None:
+                    self._pass(cause)
+            self.notify.stopping()
+            self.files.close()
         return 0
+
+    def _is_the_only_one(self, locks: contextlib.ExitStack) -> bool:
+        """Wait until no other agent guards this host; False when told to stop before that."""
+        said = ""
+        while self.state is not State.STOPPING:
+            try:
+                locks.enter_context(only_agent(self.state_files.directory))
+            except Busy as error:
+                if not said:
+                    said = f"Waiting: {error}"
+                    self.journal.say(f"{said}.", "warning")
+                    self.notify.ready(said)
+                self._events(RETRY_S)
+                self.notify.alive()
+            except OSError as error:
+                self.journal.say(f"That no other agent is here cannot be told: {error}", "warning")
+                return True
+            else:
+                return True
+        return False
 
     def _catch_signals(self) -> None:
         def woken(*_: object) -> None:
@@ -143,6 +178,8 @@ class Agent:
         while True:
             now = time.monotonic()
             due = resync if triggered_at is None else min(quiet_at, triggered_at + MAX_SETTLE_S)
+            if triggered_at is not None and self._is_contested:
+                due = triggered_at + CONTESTED_PACE_S
             if now >= due:
                 return cause
             left = due - now
@@ -153,8 +190,9 @@ class Agent:
             if self.state is State.STOPPING:
                 return None
             if came:
-                triggered_at = triggered_at or time.monotonic()
-                quiet_at = time.monotonic() + policy.watch.settle_s
+                self._triggered_at = time.monotonic()
+                triggered_at = triggered_at or self._triggered_at
+                quiet_at = self._triggered_at + policy.watch.settle_s
                 self._to(State.SETTLING)
 
     def _events(self, timeout_s: float) -> bool:
@@ -208,14 +246,34 @@ class Agent:
     # --- one pass -------------------------------------------------------------------------
 
     def _pass(self, cause: Cause) -> None:
-        """Look at everything, say what is new, correct what may be corrected."""
+        """Look at everything, say what is new, correct what may be corrected; or wait for whoever does just now."""
         self._to(State.WORKING)
         self._wake_at = None
+        troubles: list[str] = []
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(alone(self.state_files.directory))
+            except Busy as error:
+                if not self._busy:
+                    self.journal.say(f"Waiting: {error}.")
+                self._busy = True
+                self._wake_in(RETRY_S)
+            except OSError as error:
+                troubles.append(f"the state directory cannot be used: {error}")
+                self._work(cause, troubles)
+            else:
+                self._busy = False
+                self._work(cause, troubles)
+        if self.state is State.WORKING:
+            self._to(State.HOLDING if self._held else State.WATCHING)
+        self.notify.ready(self._status)
+
+    def _work(self, cause: Cause, troubles: list[str]) -> None:
         if self._take_new_policy():
             cause = Cause.POLICY_CHANGE
-        troubles = [self._missed] if self._missed else []
         if self._missed:
-            # Only while one looks can it be told that all is seen again.
+            troubles.append(self._missed)
+            # Only another look can tell that all is seen again.
             self.waker.wake()
         self._missed = ""
         manager = self._connection(troubles)
@@ -233,9 +291,6 @@ class Agent:
                             f"at {_where(error)}; please report it")
             self._wake_in(RETRY_AFTER_MISTAKE_S)
         self._say_blindness(troubles)
-        if self.state is State.WORKING:
-            self._to(State.HOLDING if self._held else State.WATCHING)
-        self.notify.ready(self._status)
 
     def _look_and_act(self, tree: Tree, manager: Manager | None, cause: Cause, troubles: list[str]) -> None:
         policy = self._known_policy
@@ -279,6 +334,7 @@ class Agent:
     def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> Observation:
         """Correct what may be corrected now; the latest look at the host."""
         policy = self._known_policy
+        is_quiet = self._is_quiet_where_it_complies(assessment)
         if not assessment.needs.anything and not assessment.plan.obstacles:
             if self._held:
                 self.journal.write(Entry(
@@ -289,19 +345,54 @@ class Agent:
         attempt = (assessment.needs, assessment.plan.after.layer, policy)
         if self._failed == attempt:
             return assessment.seen
-        try:
-            with alone(self.state_files.directory):
-                outcome = carry_out(assessment, policy, manager, self.state_files)
-        except Busy as error:
-            self.journal.say(f"Waiting: {error}.")
-            self._wake_in(RETRY_S)
+        if not is_quiet:
             return assessment.seen
+        if (contested := self.quarrels.contested(assessment, policy)) is not None:
+            self._leave_alone(contested, cause)
+            return assessment.seen
+        self._is_contested = False
+        outcome = carry_out(assessment, policy, manager, self.state_files)
         self._failed = attempt if outcome.error else None
         self._say_outcome(outcome, assessment, cause)
         with Tree() as tree:
             seen = observe_host(tree, manager)
+            if outcome.steps:
+                self.quarrels.corrected(assessment, policy, tree)
             self._forget_mended(assess(seen, policy, self.state_files).findings)
         return seen
+
+    def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
+        """False while a host that complies without us may be about to do otherwise again."""
+        is_peace = self.quarrels.is_peace(assessment.seen.tree)
+        complies = not assessment.needs.anything and not assessment.plan.obstacles
+        if not is_tidying(assessment) and not (is_peace and complies):
+            return True
+        if (left_s := self._triggered_at + QUIET_S - time.monotonic()) > 0:
+            self._wake_in(left_s)
+            return False
+        if is_peace:
+            self.quarrels.make_peace()
+            self._is_contested = False
+        return True
+
+    def _leave_alone(self, contested: Contested, cause: Cause) -> None:
+        """Hold, and say once that another program undoes what is corrected."""
+        now = datetime.now(UTC)
+        self._wake_in((contested.until - now).total_seconds())
+        file = contested.file
+        verb = "writes" if contested.is_there else "removes"
+        self._held = f"contested: something else {verb} {file}"
+        if self._is_contested:
+            return
+        self._is_contested = True
+        quiet_min = (contested.until - now).total_seconds() / 60
+        self.journal.write(Entry(
+            Event.CONTESTED,
+            f"Something else {verb} {file} again and again: {contested.rounds} corrections since "
+            f"{contested.since:%Y-%m-%d %H:%M:%S %Z} were undone. No more is tried until it has kept still for "
+            f"{quiet_min:.0f} min. To see which program it is: auditctl -w {file} -p wa; ausearch -i -f {file}. "
+            "To correct it at once: dockerd-guard fix.",
+            outcome=Word.HELD, cause=cause, location=Location(file, 1, 1, 1)))
 
     def _wake_in(self, seconds: float) -> None:
         """Look again at the latest then."""
@@ -356,6 +447,7 @@ class Agent:
             return False
         self.policy = policy
         self._failed = None
+        self.quarrels.make_peace()
         self.journal.write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
         return True
 
@@ -371,14 +463,19 @@ class Agent:
         now = {_drift(finding): finding for finding in self._lasting(_worth_saying(findings))}
         for drift, finding in now.items():
             known = self._drifts.get(drift)
-            if known is None or _told(known) != _told(finding):
+            if known is None or (_told(known) != _told(finding) and not self._is_contested):
                 self.journal.write(Entry(
                     Event.DRIFT, _sentence(finding.message), cause=cause, rule=finding.code,
                     layer=finding.layer, socket=finding.socket, location=finding.location))
         for drift, finding in self._drifts.items():
-            if drift not in now:
+            if drift in now:
+                continue
+            if self._is_contested:
+                # It comes and goes with each write of the other side, which one entry has told of.
+                now[drift] = finding
+            else:
                 self.journal.write(Entry(
-                    Event.CORRECTED, f"No longer so, and not by dockerd-guard: {_sentence(finding.message)}",
+                    Event.CORRECTED, f"No longer so, and not by the agent: {_sentence(finding.message)}",
                     outcome=Word.KEPT, cause=cause, rule=finding.code, layer=finding.layer,
                     socket=finding.socket, location=finding.location, level="notice"))
         self._drifts = now

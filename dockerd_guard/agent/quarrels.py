@@ -1,0 +1,118 @@
+"""The agent's memory of the corrections that it made, and of who undid them (correct/contest.py decides).
+
+Which process it was the kernel tells only to fanotify with CAP_SYS_ADMIN, or to an audit rule set
+before: the agent has neither, names the file, and says how to find out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered, what
+from dockerd_guard.correct.plan import DROPIN_NAME, complies
+from dockerd_guard.correct.state import State
+from dockerd_guard.observe.observation import Configured
+from dockerd_guard.pipeline import Assessment
+from dockerd_guard.policy import Policy
+from dockerd_guard.tree import Entry, Tree
+
+
+class Contested(NamedTuple):
+    """What another program keeps undoing: since when, how often, the file it wrote last, and until when
+    that has to be left alone."""
+
+    since: datetime
+    rounds: int
+    file: str
+    is_there: bool
+    until: datetime
+
+
+class Quarrels:
+    """Corrections that do not last, on one host."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._left: dict[str, Entry | None] = {}
+        """The files that the last correction was about, as it left them."""
+
+    def contested(self, assessment: Assessment, policy: Policy) -> Contested | None:
+        """What stands against this correction, if anything does."""
+        now = datetime.now(UTC)
+        rounds = quarrel(self._state.rounds(), _what(assessment, policy), now)
+        if not rounds:
+            return None
+        file, is_there, written = self._last_written(assessment, now)
+        until = quiet_until(rounds, written)
+        return Contested(rounds[0].at, len(rounds), file, is_there, until) if now < until else None
+
+    def corrected(self, assessment: Assessment, policy: Policy, after: Tree) -> None:
+        """A correction was made, which left the host like `after`."""
+        now = datetime.now(UTC)
+        self._keep(remembered((*self._state.rounds(), Round(now, _what(assessment, policy))), now))
+        self._left = {path: after.stat(path, follow=False) for path in _about(assessment)}
+
+    def is_peace(self, tree: Tree) -> bool:
+        """Whether somebody else has changed what the last correction was about; ask it of a host that complies."""
+        return any(tree.stat(path, follow=False) != entry for path, entry in self._left.items())
+
+    def make_peace(self) -> None:
+        """What was undone so far does not count any more."""
+        self._left = {}
+        rounds = self._state.rounds()
+        if rounds != (kept := at_peace(rounds)):
+            self._keep(kept)
+
+    def _keep(self, rounds: tuple[Round, ...]) -> None:
+        # Without room on the disk a correction does not get this far.
+        with contextlib.suppress(OSError):
+            self._state.keep_rounds(rounds)
+
+    def _last_written(self, assessment: Assessment, now: datetime) -> tuple[str, bool, datetime]:
+        """The file that was changed last by somebody else, whether it is there, and when that was.
+
+        By its ctime, which nobody can set; a file that was taken away has changed its directory.
+        """
+        tree = assessment.seen.tree
+        newest, written_ns, is_there = "", 0, False
+        for path in sorted({*_files(assessment.seen.configured), *(change.path for change in assessment.plan.changes)}):
+            entry = tree.stat(path, follow=False)
+            if path in self._left and self._left[path] == entry:
+                continue
+            known = entry or tree.stat(path.rpartition("/")[0] or "/")
+            if known is not None and known.ctime_ns > written_ns:
+                newest, written_ns, is_there = path, known.ctime_ns, entry is not None
+        return newest, is_there, min(datetime.fromtimestamp(written_ns / 1e9, UTC), now)
+
+
+def is_tidying(assessment: Assessment) -> bool:
+    """Whether all that is left to do is to take our own files away."""
+    todo = assessment.needs
+    return bool(todo.changes) and not todo.restarts and all(
+        change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in todo.changes)
+
+
+def _what(assessment: Assessment, policy: Policy) -> str:
+    todo = assessment.needs
+    if complies(assessment.seen.configured.layer, policy) and not todo.restarts:
+        return ""
+    return what(todo.changes)
+
+
+def _about(assessment: Assessment) -> Iterator[str]:
+    yield from (change.path for change in assessment.plan.changes)
+    for finding in assessment.findings:
+        if finding.code.startswith("DG1") and finding.location is not None:
+            yield finding.location.file
+
+
+def _files(configured: Configured) -> Iterator[str]:
+    for unit in (configured.service.unit, *(socket.unit for socket in configured.sockets)):
+        if unit.fragment is not None:
+            yield unit.fragment
+        yield from unit.dropins
+    yield from (file.path for file in configured.service.environment_files)
+    yield configured.daemon.config_file
