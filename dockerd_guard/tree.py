@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     gid: int
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
     @property
     def is_file(self) -> bool:
@@ -355,7 +356,7 @@ class Tree:
                 return None
             raise self._refused(where, error) from None
         return Entry(where or "/", status.st_mode, status.st_uid, status.st_gid, status.st_size,
-                     status.st_mtime_ns)
+                     status.st_mtime_ns, status.st_ctime_ns)
 
     def _readlink(self, where: str) -> str:
         if where not in self._targets:
