@@ -41,15 +41,20 @@ class Assessment(NamedTuple):
     """Addresses that are open against the policy, and would be cut off while the correction is held."""
 
 
-def assess(seen: Observation, policy: Policy, state: State) -> Assessment:
-    """Judge what was seen, plan what it takes, and ask the gate. Changes nothing."""
+def assess(
+    seen: Observation, policy: Policy, state: State, findings: tuple[Finding, ...] | None = None
+) -> Assessment:
+    """Judge what was seen (where that was not done yet), plan what it takes, and ask the gate.
+
+    Changes nothing. May wait for the engine to answer, up to engine.TIMEOUT_S for each place it is asked at.
+    """
     plan = plan_for(seen, policy)
     todo = needs(seen, plan, policy)
     situation = situation_of(seen, state) if todo.anything else _at_rest(seen)
     hold = Hold("; ".join(plan.obstacles)) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
     cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
-    return Assessment(seen, judge(seen, policy), plan, todo, situation,
+    return Assessment(seen, judge(seen, policy) if findings is None else findings, plan, todo, situation,
                       cost(bool(todo.changes or todo.reload), todo.restarts, situation), hold,
                       tuple(exposure.address for exposure in cut_off))
 
@@ -67,7 +72,9 @@ def plan_for(seen: Observation, policy: Policy) -> Plan:
 def situation_of(seen: Observation, state: State) -> Situation:
     """What the gate has to know, asked of the engine itself where it answers."""
     answer = None
-    for address in api_addresses(seen):
+    # While it starts it answers nobody, and it may take 16 s over that.
+    starts = seen.loaded is not None and seen.loaded.active_state == "activating"
+    for address in () if starts else api_addresses(seen):
         if (answer := engine.ask(address)) is not None:
             break
     return _at_rest(seen)._replace(engine=answer, restarts=state.restarts())

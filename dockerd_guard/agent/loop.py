@@ -28,6 +28,7 @@ from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.judge.finding import Finding
+from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out
@@ -296,15 +297,16 @@ class Agent:
         policy = self._known_policy
         seen = observe_host(tree, manager)
         troubles += (trouble.text for trouble in seen.troubles if manager is not None)
-        assessment = assess(seen, policy, self.state_files)
+        findings = judge(seen, policy)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
         tree.resolve(self.policy_file)
         is_new, unwatched = self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
         troubles += unwatched
         if is_new:
             self.waker.wake()
-        self._say_drifts(assessment.findings, cause)
+        self._say_drifts(findings, cause)
         if policy.mode is Mode.ENFORCE and manager is not None:
+            assessment = assess(seen, policy, self.state_files, findings)
             if assessment.hold is not None:
                 # Known to take longer: the port need not stay open while files are written and units reloaded.
                 self._contain(seen, manager, troubles)
@@ -358,7 +360,7 @@ class Agent:
             seen = observe_host(tree, manager)
             if outcome.steps:
                 self.quarrels.corrected(assessment, policy, tree)
-            self._forget_mended(assess(seen, policy, self.state_files).findings)
+            self._forget_mended(judge(seen, policy))
         return seen
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:

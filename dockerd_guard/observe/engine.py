@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, split_host_port
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
