@@ -354,7 +354,7 @@ class Agent:
             return assessment.seen
         self._is_contested = False
         outcome = carry_out(assessment, policy, manager, self.state_files)
-        self._failed = attempt if outcome.error else None
+        self._failed = attempt if outcome.error and not outcome.interference else None
         self._say_outcome(outcome, assessment, cause)
         with Tree() as tree:
             seen = observe_host(tree, manager)

@@ -22,6 +22,7 @@ from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy import Policy, declared_bindings
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
+from dockerd_guard.tree import Tree, Unreadable
 
 VERIFY_TIMEOUT_S = 10.0
 """How long sockets may take after systemd called dockerd started; it binds before READY=1."""
@@ -37,7 +38,8 @@ class Outcome(NamedTuple):
 
     `done`: the host complies now, seen from outside. Else `hold` says what keeps the rest back,
     or `error` what went wrong; `rolled_back` whether everything is as it was before.
-    `steps` tells what was done, in order, for people.
+    `steps` tells what was done, in order, for people. `interference`: the file, if any, that something
+    else changed while the correction went on, so that the same may succeed another time.
     """
 
     done: bool
@@ -46,6 +48,7 @@ class Outcome(NamedTuple):
     hold: Hold | None = None
     error: str = ""
     rolled_back: bool = False
+    interference: str = ""
 
 
 class Needs(NamedTuple):
@@ -170,6 +173,9 @@ class _Correction:
             loaded = self.observe().loaded
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
+                if path := _changed_meanwhile(todo.changes):
+                    return self._undo(todo, price, f"something else changed {path} meanwhile",
+                                      restart=False)._replace(interference=path)
                 return self._undo(todo, price, f"systemd loaded something else: {reason}", restart=False)
         if not todo.restarts:
             # Somebody may have started dockerd meanwhile, with what was loaded before.
@@ -251,6 +257,21 @@ class _Correction:
             errors.append(str(error))
         words = reason + (f"; and in undoing it: {'; '.join(errors)}" if errors else "")
         return Outcome(False, price, tuple(self.steps), error=words, rolled_back=not errors)
+
+
+def _changed_meanwhile(changes: Iterable[Change]) -> str:
+    """A file that is not as it was just written; or nothing."""
+    with Tree() as tree:
+        for change in changes:
+            try:
+                now = tree.read(change.path)
+            except FileNotFoundError:
+                now = None
+            except Unreadable:
+                return change.path
+            if now != change.after:
+                return change.path
+    return ""
 
 
 def answers(policy: Policy) -> Iterable[str]:
