@@ -35,6 +35,9 @@ NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation:
               "make sure the service was started by systemd")
 """What dockerd says when fd:// finds nothing passed (moby daemon/listeners/listeners_linux.go)."""
 
+ACCEPTING = ("Stream", "SequentialPacket")
+"""Kinds of sockets that connections come in by (Go's net.FileListener takes both)."""
+
 FIRST_PASSED_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3)): fd://3 is the first socket passed."""
 
@@ -159,7 +162,7 @@ def bindings_of(
 def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]]:
     """The places these socket units pass on, in dockerd's syntax, in the order of their descriptors."""
     for item in _descriptors(sockets):
-        if item.kind == "Stream":
+        if item.kind in ACCEPTING:
             yield dockerd_syntax(item.address), item.location
 
 
@@ -267,7 +270,7 @@ def _chosen(passed: tuple[Listen, ...], host: str) -> Iterable[Listen]:
     number = host.removeprefix("fd://")
     index = int(number) - FIRST_PASSED_FD if re.fullmatch(r"\+?[0-9]{1,18}", number, re.ASCII) else None
     chosen = passed if index is None else passed[index : index + 1] if index >= 0 else ()
-    return (item for item in chosen if item.kind == "Stream")
+    return (item for item in chosen if item.kind in ACCEPTING)
 
 
 def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:

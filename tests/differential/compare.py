@@ -136,7 +136,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
         # The order of units is that of a hash table with a random key (service_collect_fds).
         ours, theirs = sorted(ours), sorted(theirs)
     if ours != theirs and _recorded(layer.argv) and not _cannot_be_bound(seen, real):
-        yield Mismatch("passed sockets", ours, theirs)
+        yield Mismatch("passed sockets", ours, f"{theirs} {_why(real)}")
 
 
 def _why(real: dict[str, Any]) -> str:
@@ -183,7 +183,7 @@ def _received(line: str) -> str | None:
     """A socket as the recorder saw it; None for one that is no listening stream."""
     _, family_, kind, listening, _, address_ = line.split()
     family = int(family_)
-    if kind != "1" or listening != "1":
+    if kind not in ("1", "5") or listening != "1":
         return None
     address = bytes.fromhex(address_)
     if family == socket.AF_UNIX:

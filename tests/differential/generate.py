@@ -334,7 +334,7 @@ class Generator:
                                    ["--tlsverify="]))}[kind]
         files = [] if kind == "tls=false" and self.chance(0.7) else self.tls_files()
         if kind in ("verify", "tls", "verify=false", "both"):
-            self.full = self.full or self.chance(0.25)
+            self.full = self.full or self.chance(0.6)
         return self.one((switch + files, files + switch))
 
     def tls_files(self) -> list[str]:
@@ -878,7 +878,7 @@ class Generator:
             for key, name in (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem")):
                 if self.chance(0.92):
                     value[key] = f"/etc/docker/{name}"
-            self.full = self.full or self.chance(0.2)
+            self.full = self.full or self.chance(0.4)
         for _ in range(self.random.choices((0, 1, 2, 3), (25, 40, 25, 10))[0]):
             key, content = self.one((
                 ("debug", True), ("live-restore", True), ("log-driver", "json-file"),

@@ -367,7 +367,8 @@ def same_start(layout: dict[str, Any], record: dict[str, Any]) -> str:
     environ = sorted(each for each in record["environ"] if not each.startswith(OF_ONE_START))
     files = {path: content for path, content in {**layout["files"], **layout["links"]}.items()
              if path.startswith(PRIVATE) and not path.startswith("/run/systemd/")}
-    return json.dumps([record["argv"], environ, record["sockets"], sorted(files.items()), layout["full"]])
+    return json.dumps([record["argv"], environ, record["sockets"], sorted(files.items()), layout["directories"],
+                       layout["full"]])
 
 
 def start_daemon(layout: dict[str, Any], record: dict[str, Any], daemon: Daemon, daemons: dict[int, Daemon]) -> None:
@@ -431,6 +432,10 @@ def in_namespaces(layout: dict[str, Any], record: dict[str, Any], write_end: int
     os.makedirs("/run/containerd")
     anywhere()
     up("lo")
+    if layout["full"]:
+        # All addresses are here: what is listened at can be asked.
+        run("ip", "route", "add", "local", "default", "dev", "lo")
+        run("ip", "-6", "route", "add", "local", "default", "dev", "lo")
     put(layout, [], PRIVATE)
     return watch_daemon(layout, record)
 

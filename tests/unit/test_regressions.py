@@ -118,11 +118,22 @@ CASES = (
          {SOCKET: b"[Socket]\nListenDatagram=/run/x.sock\nListenStream=/run/docker.sock\n", **starting("-H fd://3")},
          refused("dockerd", "failed to listen on systemd activated file: fd 3")),
 
+    # net.FileListener in Go's net/file_unix.go.
+    Case("a sequential-packet socket is listened at as well",
+         {SOCKET: b"[Socket]\nListenStream=/run/docker.sock\nListenSequentialPacket=/run/seq.sock\n"},
+         ("unix:///run/docker.sock", "unix:///run/seq.sock")),
+
     # ipv6(7), sin6_scope_id: only link-local addresses have an interface.
     Case("a wildcard with an interface", {SOCKET: b"[Socket]\nListenStream=[::]:2375%%lo\n"}, ("tcp://[::]:2375",)),
 
     # Every flag is a key of daemon.json, and dockerd 23 and later have --validate.
     Case("daemon.json says validate", {JSON: b'{"validate": true}'}, refused("dockerd", "validate"), (TRIXIE, SID)),
+
+    Case("env -i takes away what systemd says of the sockets it passes",
+         {DROP_IN: b"[Service]\nExecStart=\nExecStart=/usr/bin/env -i /usr/bin/dockerd -H fd://\n"},
+         refused("dockerd", "no sockets found")),
+    Case("fd:// with more digits than a number has", starting("-H fd://" + "9" * 5000),
+         refused("dockerd", "should be a number")),
 
     # A link to /dev/null is how a file is put out of play; 20.10 wants JSON in it all the same.
     Case("daemon.json is /dev/null", {JSON: "/dev/null"}, ("unix:///run/docker.sock",), (TRIXIE, SID)),
