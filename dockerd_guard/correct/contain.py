@@ -2,9 +2,9 @@
 
 Two ways. A table of our own in nftables rejects the exposed ports, and only them, on every interface
 but loopback: containers, their published ports (forwarded, or accepted on other ports) and pulls go
-on. Where libnftables is not to be had, a drop-in below /run has systemd filter the IP traffic of
-docker.service (systemd.resource-control(5), IPAddressDeny=): that cuts pulls and docker-proxy as
-well, and does not reach the sockets that PID 1 opened for docker.socket.
+on. Where libnftables is not to be had, systemd filters the IP traffic of docker.service at run time
+(systemd.resource-control(5), IPAddressDeny=): that cuts pulls and docker-proxy as well, and does
+not reach the sockets that PID 1 opened for docker.socket.
 
 What is in force follows from the exposures, and is brought about anew at every pass: so it comes
 back after a flush of the ruleset, a reboot or a crash. It stays when the agent is stopped, since
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import socket
 from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from dockerd_guard.correct.state import Contained, State
 from dockerd_guard.judge.places import STRENGTH, declared_places
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy import Policy
-from dockerd_guard.systemd.manager import Manager
+from dockerd_guard.systemd.manager import Manager, Network
 
 TABLE = "inet dockerd_guard"
 PRIORITY = -10
@@ -35,17 +36,15 @@ PRIORITY = -10
 REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
 """Deletes it whether it is there or not; one transaction with what follows in the same command."""
 
-DROPIN = "/run/systemd/system/docker.service.d/zz-dockerd-guard-contain.conf"
-"""In /run: gone with a reboot, as nftables' rules are. SetUnitProperties would leave a file of
-systemd's own behind, which goes on to overrule the administrator's when all is over."""
+SERVICE = "docker.service"
 
-DROPIN_CONTENT = b"""\
-# Written by dockerd-guard: an exposure of the Docker API is cut off until it is corrected.
-[Service]
-IPAddressAllow=
-IPAddressAllow=localhost
-IPAddressDeny=any
-"""
+ANY: tuple[Network, ...] = ((socket.AF_INET, bytes(4), 0), (socket.AF_INET6, bytes(16), 0))
+LOCALHOST: tuple[Network, ...] = (
+    (socket.AF_INET, bytes((127, 0, 0, 0)), 8), (socket.AF_INET6, bytes(15) + b"\1", 128))
+
+CONTROL_FILES = tuple(f"/run/systemd/system.control/{SERVICE}.d/50-{name}.conf"
+                      for name in ("IPAddressAllow", "IPAddressDeny"))
+"""Where systemd keeps what SetUnitProperties changed at run time; gone with a reboot, as nftables' rules are."""
 
 CGROUP_V2_FILE = "/sys/fs/cgroup/cgroup.controllers"
 
@@ -100,10 +99,10 @@ def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()
     for address, tls, via in _open(seen, contained):
         if not address.startswith("tcp://") or scope_of(address) is Scope.LOOPBACK or address in found:
             continue
-        socket = declared.get(canonical(address))
-        if socket is None:
+        wanted = declared.get(canonical(address))
+        if wanted is None:
             found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
-        elif tls is not None and _is_weaker(tls, socket.tls):
+        elif tls is not None and _is_weaker(tls, wanted.tls):
             found[address] = Exposure(address, "DG105", via)
     return tuple(found.values())
 
@@ -127,9 +126,9 @@ def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:
     if scope_of(address) is not Scope.WILDCARD or tls is None:
         return
     port = split_host_port(address)[1]
-    for socket in declared_places(policy).values():
-        if socket.is_tcp and not _is_weaker(tls, socket.tls):
-            host, declared_port = split_host_port(socket.address)
+    for declared in declared_places(policy).values():
+        if declared.is_tcp and not _is_weaker(tls, declared.tls):
+            host, declared_port = split_host_port(declared.address)
             if declared_port == port and (ip := _ip(host)) is not None and not ip.is_unspecified:
                 yield str(ip)
 
@@ -177,7 +176,7 @@ def _with(now: Contained, way: Way, cut: tuple[Exposure, ...]) -> Contained:
 
 
 class Containment:
-    """What this host's agent has cut off: at most one table, or else one drop-in."""
+    """What this host's agent has cut off: by one table, or else by one unit's filter."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -185,7 +184,7 @@ class Containment:
         self._nftables: Any = None
         self._applied = ""
         self._shown = ""
-        self._is_loaded = False
+        self._is_filtered = False
         self._told: dict[str, Way | None] = {}
 
     @property
@@ -252,16 +251,15 @@ class Containment:
         return was_changed
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
-        """Put the drop-in in; those that it cuts off."""
+        """Set the filter; those that it cuts off."""
         cut = tuple(exposure for exposure in wanted if exposure.via is not Via.SOCKET_UNIT)
         # Its filter is a BPF program on the unit's cgroup, which systemd attaches in the unified hierarchy only.
         if not cut or not os.path.exists(CGROUP_V2_FILE):
             return ()
         self._remember(_with(self._now, Way.IP_ADDRESS_DENY, cut))
-        if not self._is_loaded or not os.path.exists(DROPIN):
-            files.write(DROPIN, DROPIN_CONTENT)
-            manager.reload()
-            self._is_loaded = True
+        if not self._is_filtered or not all(map(os.path.exists, CONTROL_FILES)):
+            manager.set_ip_filter(SERVICE, LOCALHOST, ANY)
+            self._is_filtered = True
         return cut
 
     def _lift(self, way: str, manager: Manager) -> None:
@@ -269,9 +267,15 @@ class Containment:
             self._nft(REMOVE_TABLE)
             self._applied = self._shown = ""
         else:
-            files.remove(DROPIN)
+            for path in CONTROL_FILES:
+                files.remove(path)
             manager.reload()
-            self._is_loaded = False
+            # systemd 257 puts a filter that it reads in a reload into force only when the unit starts. What
+            # the administrator's files say is set once more, and not left to overrule them for ever.
+            manager.set_ip_filter(SERVICE, *manager.ip_filter(SERVICE))
+            for path in CONTROL_FILES:
+                files.remove(path)
+            self._is_filtered = False
         ways = tuple(each for each in self._now.ways if each != way)
         self._remember(Contained(ways, self._now.addresses if ways else ()))
 
@@ -297,17 +301,8 @@ class Containment:
 
 
 def lift() -> None:
-    """Lift whatever is in force: for the removal of the package, which then has systemd reload its units."""
-    state = State()
-    contained = state.contained()
-    if not contained.ways:
-        return
-    files.remove(DROPIN)
-    if Way.NFTABLES in contained.ways:
-        from nftables import Nftables
-
-        status, _, error = Nftables().cmd(REMOVE_TABLE)
-        if status != 0:
-            raise SystemExit(error)
-    state.contain(Contained())
-    print(f"dockerd-guard: open to the network again: {', '.join(contained.addresses)}")
+    """Lift whatever is in force, and say what is open by that: for the removal of the package."""
+    with Manager() as manager:
+        released = Containment(State()).keep((), manager).released
+    if released:
+        print(f"dockerd-guard: open to the network again: {', '.join(released)}")

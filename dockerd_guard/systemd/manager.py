@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 SYSTEMD = b"org.freedesktop.systemd1"
@@ -50,6 +50,10 @@ class JobFailed(Exception):
         self.unit = unit
         self.verb = verb
         self.result = result
+
+
+Network = tuple[int, bytes, int]
+"""As IPAddressAllow= has it on the bus: address family, address, length of the prefix."""
 
 
 class UnitState(NamedTuple):
@@ -180,6 +184,23 @@ class Manager:
         """Forget a unit's failures and its start limit, so that it may be started again."""
         with contextlib.suppress(Refused):
             self._call(MANAGER, b"ResetFailedUnit", b"s", [unit])
+
+    def ip_filter(self, unit: str) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
+        """What a unit's IPAddressAllow= and IPAddressDeny= are in memory."""
+        state = self.unit(unit)
+        allow, deny = (tuple((int(family), bytes(_encoded(address)), int(prefix))
+                             for family, address, prefix in state.tuples(name))
+                       for name in ("IPAddressAllow", "IPAddressDeny"))
+        return allow, deny
+
+    def set_ip_filter(self, unit: str, allow: Iterable[Network], deny: Iterable[Network]) -> None:
+        """Set them until the next boot, in force at once (`systemctl set-property --runtime`)."""
+        from pystemd.systemd1.unit_signatures import signature_array
+
+        arguments = self._signature(b"sb", [unit.encode(), True]) + signature_array(
+            {"IPAddressAllow": list(allow), "IPAddressDeny": list(deny)})
+        self._guarded(lambda: self._bus.call_method(
+            SYSTEMD, MANAGER_PATH, MANAGER, b"SetUnitProperties", arguments))
 
     # --- being told -----------------------------------------------------------------------
 

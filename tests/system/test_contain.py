@@ -24,7 +24,7 @@ from tests.system.test_correction import (
 
 NEVER = f"{ENFORCE}correct:\n  restart: never\n"
 OPEN = {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"}
-FALLBACK_DROPIN = "/run/systemd/system/docker.service.d/zz-dockerd-guard-contain.conf"
+FALLBACK_FILES = "/run/systemd/system.control/docker.service.d"
 BUSYBOX_HTTPD = "echo open for business > /index.html; busybox httpd -p 80 -h /; while :; do sleep 1000; done"
 
 # One connection, asked twice: the second time after a line on standard input.
@@ -106,14 +106,15 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert machine.run(f"curl --silent http://{ADDRESS}:2375/_ping").out == "OK"
     assert shop_answers(machine)
     assert (machine.main_pid(), machine.container_pid("shop")) == (dockerd, container)
-    assert not machine.exists(FALLBACK_DROPIN)
+    assert not machine.exists(FALLBACK_FILES)
 
     wait_for(lambda: entries(machine, "held"), "held correction")
     entry = entries(machine, "contained")[0]
     assert (entry["DOCKERD_GUARD_SOCKET"], entry["DOCKERD_GUARD_RULE"], entry["DOCKERD_GUARD_LAYER"]) == \
         (opened.address, "DG101", "listening")
     assert "by the nftables table inet dockerd_guard; containers, published ports" in entry["MESSAGE"]
-    assert f"cut off meanwhile: {opened.address}" in machine.run("systemctl status dockerd-guard").out
+    wait_for(lambda: f"cut off meanwhile: {opened.address}" in machine.run("systemctl status dockerd-guard").out,
+             "STATUS= line")
     assert f"cuts off from the network {opened.address}" in machine.run("dockerd-guard diff", check=False).out
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
@@ -210,7 +211,7 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
     machine.run("systemctl reload docker")
     wait_for(lambda: repaired(machine), "correction as soon as it may")
     wait_for(lambda: entries(machine, "released"), "release")
-    assert not machine.exists(FALLBACK_DROPIN)
+    assert not machine.exists(FALLBACK_FILES)
     assert machine.properties("docker.service", "IPAddressDeny", "IPAddressAllow") == \
         {"IPAddressDeny": "", "IPAddressAllow": ""}
     assert machine.container_pid("shop") == container
