@@ -11,6 +11,7 @@ come. `working`: a pass runs. `holding`: a correction waits for leave, a window 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -387,12 +388,12 @@ class Agent:
         if self._is_contested:
             return
         self._is_contested = True
-        quiet_min = (contested.until - now).total_seconds() / 60
+        quiet_min = math.ceil((contested.until - now).total_seconds() / 60)
         self.journal.write(Entry(
             Event.CONTESTED,
             f"Something else {verb} {file} again and again: {contested.rounds} corrections since "
             f"{contested.since:%Y-%m-%d %H:%M:%S %Z} were undone. No more is tried until it has kept still for "
-            f"{quiet_min:.0f} min. To see which program it is: auditctl -w {file} -p wa; ausearch -i -f {file}. "
+            f"{quiet_min} min. To see which program it is: auditctl -w {file} -p wa; ausearch -i -f {file}. "
             "To correct it at once: dockerd-guard fix.",
             outcome=Word.HELD, cause=cause, location=Location(file, 1, 1, 1)))
 

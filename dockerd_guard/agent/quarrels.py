@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered, what
-from dockerd_guard.correct.plan import DROPIN_NAME, complies
+from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered
+from dockerd_guard.correct.plan import DROPIN_NAME, complies, content_at
 from dockerd_guard.correct.state import State
 from dockerd_guard.observe.observation import Configured
 from dockerd_guard.pipeline import Assessment
@@ -42,7 +42,7 @@ class Quarrels:
     def contested(self, assessment: Assessment, policy: Policy) -> Contested | None:
         """What stands against this correction, if anything does."""
         now = datetime.now(UTC)
-        rounds = quarrel(self._state.rounds(), _what(assessment, policy), now)
+        rounds = quarrel(self._state.rounds(), now, is_update=_is_update(assessment, policy))
         if not rounds:
             return None
         file, is_there, written = self._last_written(assessment, now)
@@ -52,8 +52,11 @@ class Quarrels:
     def corrected(self, assessment: Assessment, policy: Policy, after: Tree) -> None:
         """A correction was made, which left the host like `after`."""
         now = datetime.now(UTC)
-        self._keep(remembered((*self._state.rounds(), Round(now, _what(assessment, policy))), now))
-        self._left = {path: after.stat(path, follow=False) for path in _about(assessment)}
+        self._keep(remembered((*self._state.rounds(), Round(now, _is_update(assessment, policy))), now))
+        # What is not as we wrote it, somebody else has had his hands on already.
+        about = {*_blamed(assessment), *(change.path for change in assessment.plan.changes
+                                         if content_at(after, change.path) == change.after)}
+        self._left = {path: after.stat(path, follow=False) for path in about}
 
     def is_peace(self, tree: Tree) -> bool:
         """Whether somebody else has changed what the last correction was about; ask it of a host that complies."""
@@ -95,15 +98,11 @@ def is_tidying(assessment: Assessment) -> bool:
         change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in todo.changes)
 
 
-def _what(assessment: Assessment, policy: Policy) -> str:
-    todo = assessment.needs
-    if complies(assessment.seen.configured.layer, policy) and not todo.restarts:
-        return ""
-    return what(todo.changes)
+def _is_update(assessment: Assessment, policy: Policy) -> bool:
+    return complies(assessment.seen.configured.layer, policy) and not assessment.needs.restarts
 
 
-def _about(assessment: Assessment) -> Iterator[str]:
-    yield from (change.path for change in assessment.plan.changes)
+def _blamed(assessment: Assessment) -> Iterator[str]:
     for finding in assessment.findings:
         if finding.code.startswith("DG1") and finding.location is not None:
             yield finding.location.file

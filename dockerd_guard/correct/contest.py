@@ -8,15 +8,12 @@ manager that comes by every hour costs three restarts, then ever fewer, down to 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dockerd_guard.correct.plan import Change
-
 ROUNDS = 3
-"""So often the same is put right without more ado."""
+"""So often a host is put right without more ado."""
 
 UPDATES = 10
 """So many updates of our own files within MIN_QUIET: more than somebody does who edits by hand."""
@@ -29,25 +26,20 @@ MEMORY = timedelta(days=7)
 
 
 class Round(NamedTuple):
-    """A correction that was made: when, and what it came to. "": only our own files were brought up to
-    date, on a host that complied all along."""
+    """A correction: when it was made, and whether it did no more than bring our own files up to date, on
+    a host that complied all along."""
 
     at: datetime
-    what: str
+    is_update: bool
 
 
-def what(changes: Sequence[Change]) -> str:
-    """The same for two corrections that come to the same."""
-    return hashlib.sha256(repr(sorted((change.path, change.after) for change in changes)).encode()).hexdigest()
-
-
-def quarrel(rounds: Sequence[Round], what: str, now: datetime) -> Sequence[Round]:
-    """The rounds, oldest first, after which to do this again would be one too many; none: go ahead.
+def quarrel(rounds: Sequence[Round], now: datetime, *, is_update: bool) -> Sequence[Round]:
+    """The rounds, oldest first, after which another one of this kind would be one too many; none: go ahead.
 
     Rounds in the future, which a clock set back leaves behind, do not count.
     """
-    same = [each for each in rounds if each.what == what and timedelta() <= now - each.at < MEMORY]
-    if what:
+    same = [each for each in rounds if each.is_update == is_update and timedelta() <= now - each.at < MEMORY]
+    if not is_update:
         return same if len(same) >= ROUNDS else ()
     quick = same[-UPDATES:]
     return quick if len(quick) == UPDATES and quick[-1].at - quick[0].at < MIN_QUIET else ()
@@ -65,4 +57,4 @@ def remembered(rounds: Sequence[Round], now: datetime) -> tuple[Round, ...]:
 
 def at_peace(rounds: Sequence[Round]) -> tuple[Round, ...]:
     """What remains when the other side has come round: the host complies by something that we did not write."""
-    return tuple(each for each in rounds if not each.what)
+    return tuple(each for each in rounds if each.is_update)

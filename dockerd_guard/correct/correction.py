@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import files
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
-from dockerd_guard.correct.plan import SERVICE, SOCKET, Change, Plan, complies
+from dockerd_guard.correct.plan import SERVICE, SOCKET, Change, Plan, complies, content_at
 from dockerd_guard.correct.preflight import Preflight
 from dockerd_guard.correct.state import Intent, State
 from dockerd_guard.observe import engine
@@ -22,7 +22,7 @@ from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy import Policy, declared_bindings
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
-from dockerd_guard.tree import Tree, Unreadable
+from dockerd_guard.tree import Tree
 
 VERIFY_TIMEOUT_S = 10.0
 """How long sockets may take after systemd called dockerd started; it binds before READY=1."""
@@ -262,16 +262,7 @@ class _Correction:
 def _changed_meanwhile(changes: Iterable[Change]) -> str:
     """A file that is not as it was just written; or nothing."""
     with Tree() as tree:
-        for change in changes:
-            try:
-                now = tree.read(change.path)
-            except FileNotFoundError:
-                now = None
-            except Unreadable:
-                return change.path
-            if now != change.after:
-                return change.path
-    return ""
+        return next((change.path for change in changes if content_at(tree, change.path) != change.after), "")
 
 
 def answers(policy: Policy) -> Iterable[str]:

@@ -126,7 +126,7 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
             desired, obstacles = sockets_alone, []
     wanted = {**dict.fromkeys(_own_files(tree)), **desired, **foreign}
     changes = tuple(change for path, content in wanted.items()
-                    if (change := Change(path, _content(tree, path), content)).before != content)
+                    if (change := Change(path, content_at(tree, path), content)).before != content)
     after = now if not changes else _observed(tree, {change.path: change.after for change in changes}, observe)
     obstacles += _differences(after.layer, policy) if not obstacles else []
     return Plan(() if obstacles else changes, after, tuple(obstacles))
@@ -264,17 +264,20 @@ def command_line(base: Configured, command: Command, policy: Policy) -> str:
     kept = _without(texts, [flag for flag in base.daemon.flags if flag.name in dropped])
     words = [command.head]
     placed = False
+    came_of: dict[int, list[int]] = {}
+    for number, argument in enumerate(base.arguments):
+        came_of.setdefault(argument.word, []).append(number)
     for index, word in enumerate(command.argv):
         if index == 0:
             continue
-        pieces = [(number, argument) for number, argument in enumerate(base.arguments) if argument.word == index]
-        if all(kept[number] == argument.text for number, argument in pieces):
+        pieces = came_of.get(index, [])
+        if all(kept[number] == texts[number] for number in pieces):
             words.append(word.raw)
             continue
         if not placed:
             words += [_quoted(command, text) for flag in ours for text in flag]
             placed = True
-        words += [_quoted(command, text) for number, _ in pieces if (text := kept[number]) is not None]
+        words += [_quoted(command, text) for number in pieces if (text := kept[number]) is not None]
     if not placed:
         own = base.daemon.program.words
         place = base.arguments[own[0].argument].word if own else len(words)
@@ -330,7 +333,8 @@ def _real(tree: Tree, path: str) -> str | None:
     return f"{real}/{name}"
 
 
-def _content(tree: Tree, path: str) -> bytes | None:
+def content_at(tree: Tree, path: str) -> bytes | None:
+    """As Change takes it: None for nothing there, empty for what is no regular file."""
     entry = tree.stat(path, follow=False)
     if entry is None:
         return None

@@ -124,13 +124,13 @@ class State:
         """The corrections made lately, oldest first."""
         data = self._read("rounds.json")
         try:
-            return tuple(Round(datetime.fromisoformat(at), str(what)) for at, what in data["rounds"])
+            return tuple(Round(datetime.fromisoformat(at), bool(is_update)) for at, is_update in data["rounds"])
         except (KeyError, TypeError, ValueError):
             return ()
 
     def keep_rounds(self, rounds: Sequence[Round]) -> None:
         """Remember these. Raises OSError."""
-        self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.what] for each in rounds]})
+        self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
 
     def _write(self, name: str, data: dict[str, object]) -> None:
         files.write(f"{self.directory}/{name}", json.dumps(data).encode(), mode=0o600)

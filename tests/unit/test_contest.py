@@ -7,22 +7,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dockerd_guard.correct.contest import MAX_QUIET, Round, at_peace, quarrel, quiet_until, remembered, what
-from dockerd_guard.correct.plan import Change
+from dockerd_guard.correct.contest import MAX_QUIET, Round, at_peace, quarrel, quiet_until, remembered
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-DROPIN = Change("/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf", None, b"[Service]\n")
 
 
 def war(every: timedelta, lasting: timedelta, *, is_update: bool = False) -> list[timedelta]:
     """When corrections are made while somebody undoes the last one `every` so often, correction or no correction."""
     rounds: tuple[Round, ...] = ()
-    done = "" if is_update else what([DROPIN])
     now = START
     while now - START < lasting:
-        blamed = quarrel(rounds, done, now)
+        blamed = quarrel(rounds, now, is_update=is_update)
         if not blamed or now >= quiet_until(blamed, now):
-            rounds = remembered((*rounds, Round(now, done)), now)
+            rounds = remembered((*rounds, Round(now, is_update)), now)
         now += every
     return [each.at - START for each in rounds]
 
@@ -31,14 +28,13 @@ def idempotent_war(every: timedelta, lasting: timedelta) -> list[float]:
     """The same by a configuration manager, which writes only what it does not find; hours since the start."""
     rounds: tuple[Round, ...] = ()
     found: list[float] = []
-    done = what([DROPIN])
     now, written, is_ours = START, START, False
     while now - START < lasting:
         if is_ours and (now - START) % every == timedelta():
             is_ours, written = False, now
-        blamed = quarrel(rounds, done, now)
+        blamed = quarrel(rounds, now, is_update=False)
         if not is_ours and (not blamed or now >= quiet_until(blamed, written)):
-            rounds = remembered((*rounds, Round(now, done)), now)
+            rounds = remembered((*rounds, Round(now, False)), now)
             found.append((now - START) / timedelta(hours=1))
             is_ours = True
         now += timedelta(minutes=30)
@@ -62,30 +58,21 @@ def test_a_configuration_manager_costs_ever_fewer_restarts() -> None:
     assert all(later - earlier >= 24 for earlier, later in itertools.pairwise(hours[5:]))
 
 
-def test_what_counts_as_the_same() -> None:
-    other = DROPIN._replace(after=b"[Service]\nExecStart=\n")
-    assert what([DROPIN]) == what([DROPIN._replace(before=b"changed by somebody")])
-    assert len({what([DROPIN]), what([other]), what([DROPIN, other]), what([])}) == 4
-    rounds = [Round(START, what([change])) for change in (DROPIN, DROPIN, other, other)]
-    assert not quarrel(rounds, what([DROPIN]), START)
-
-
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)], ids=["set back", "set forth"])
 def test_a_clock_that_is_set_costs_no_more_than_a_few_rounds(jump: timedelta) -> None:
-    done = what([DROPIN])
-    rounds = tuple(Round(START + timedelta(minutes=number), done) for number in range(3))
+    rounds = tuple(Round(START + timedelta(minutes=number), False) for number in range(3))
     now = START + timedelta(minutes=3)
-    assert quarrel(rounds, done, now)
-    assert not quarrel(rounds, done, now + jump)
+    assert quarrel(rounds, now, is_update=False)
+    assert not quarrel(rounds, now + jump, is_update=False)
     assert not remembered(rounds, now + jump)
 
 
 def test_the_wait_is_as_long_as_the_quarrel_but_at_most_a_day() -> None:
-    rounds = tuple(Round(START + timedelta(days=number), "x") for number in range(3))
+    rounds = tuple(Round(START + timedelta(days=number), False) for number in range(3))
     written = START + timedelta(days=3)
     assert quiet_until(rounds, written) == written + MAX_QUIET
 
 
 def test_peace_leaves_only_the_updates() -> None:
-    update = Round(START, "")
-    assert at_peace([Round(START, "x"), update, Round(START, "y")]) == (update,)
+    update = Round(START, True)
+    assert at_peace([Round(START, False), update, Round(START, False)]) == (update,)
