@@ -133,7 +133,7 @@ class Tree:
         """Take a new look at the same root with these changes laid over."""
         return Tree(self.root, {**self.changes, **changes})
 
-    def resolve(self, path: str, *, follow: bool = True) -> str | None:
+    def resolve(self, path: str, *, follow: bool = True) -> str | None:  # noqa: PLR0911 -- one walk, many ends
         """Give the path without links, or None where it leads nowhere (also a loop of links).
 
         With `follow=False` a link at the very end stays. What it leads to may not exist when
