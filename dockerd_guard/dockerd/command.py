@@ -7,11 +7,12 @@ it does not, the answer is `certain=False`: the running daemon has to be asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.dockerd.flags import Word, parse
 from dockerd_guard.dockerd.version import Version
+from dockerd_guard.tree import Unreadable
 
 DAEMON_COMMAND_UNTIL = Version(17, 12)
 """`docker daemon` is gone from here on (docker/cli docs/deprecated.md)."""
@@ -45,7 +46,7 @@ class _Wrapper(NamedTuple):
 
 _DAEMON = r"dockerd(-(current|latest|ce|ee|dev|[0-9][0-9.]*))?"
 _CLIENT = r"docker(\.io|-(current|latest|ce|ee|[0-9][0-9.]*))?"
-_SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "busybox"))
+_SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"))
 _WRAPPERS = {
     "nice": _Wrapper("n", frozenset(("adjustment",))),
     "ionice": _Wrapper("cn", frozenset(("class", "classdata"))),
@@ -66,10 +67,16 @@ _WRAPPERS = {
 }
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _MAX_LAYERS = 8
+_MAX_SCRIPT_BYTES = 64 * 1024
+"""A script that long does more than start dockerd."""
 
 
-def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Version | None) -> Program:
-    """Look at argv, argv[0] included. `version` is None where it is not known."""
+def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Version | None,
+               read: Callable[[str], bytes] | None = None) -> Program:
+    """Look at argv, argv[0] included. `version` is None where it is not known.
+
+    With `read` a program of another name is looked into, in case it is a script that runs dockerd.
+    """
     words = tuple(Word(text, index) for index, text in enumerate(argv))
     certain = True
     for _ in range(_MAX_LAYERS):
@@ -85,14 +92,33 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
         if name == "env":
             words, environ, sure = _env(words, environ)
         elif name in _SHELLS:
-            from dockerd_guard.dockerd.shell import script_command  # few units need it
-            words, environ, sure = script_command(words, environ)
+            from dockerd_guard.dockerd.shell import shell_command  # few units need it
+            words, environ, sure = shell_command(words, environ)
         elif name in _WRAPPERS:
             words, sure = _unwrap(words, _WRAPPERS[name])
         else:
-            return Program((), environ, False, f"{words[0].text} is not known to start dockerd")
+            path, words, environ, sure = words[0].text, *_script(words, environ, read)
+            if not words:
+                return Program((), environ, False, f"what {path} runs cannot be told from the files")
         certain = certain and sure
-    return Program((), environ, False, "nothing in the command line is known to start dockerd")
+    return Program((), environ, False, "what is run cannot be told from the files")
+
+
+def _script(words: tuple[Word, ...], environ: Mapping[str, str],
+            read: Callable[[str], bytes] | None) -> tuple[tuple[Word, ...], Mapping[str, str], bool]:
+    """What a shell script of its own file runs; nothing for any other program."""
+    try:
+        content = read(words[0].text) if read is not None and words[0].text.startswith("/") else b""
+    except (FileNotFoundError, Unreadable):
+        content = b""
+    interpreter = re.match(rb"#!\s*(?:/\S*/env\s+)?\S*?([a-z]+)(?:\s|$)", content)
+    if interpreter is None or interpreter[1].decode() not in _SHELLS or len(content) > _MAX_SCRIPT_BYTES:
+        return (), environ, False
+    from dockerd_guard.dockerd.shell import script_command
+    # Its words stand in no argument: they count as where the script is named.
+    script = Word(content.decode("utf-8", "surrogateescape"), words[0].argument)
+    command, changed, sure = script_command(script, words[1:], environ)
+    return tuple(word if word in words else word._replace(offset=0) for word in command), changed, sure
 
 
 def _rootless(words: tuple[Word, ...], environ: Mapping[str, str], certain: bool) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Via
+from dockerd_guard.bindings import Tls, Via
 from dockerd_guard.dockerd import config, hosts, startup
 from dockerd_guard.dockerd.command import Program, program_of
 from dockerd_guard.dockerd.config import File, Key
@@ -23,8 +23,9 @@ class Daemon(NamedTuple):
     """What dockerd makes of its arguments, environment and daemon.json.
 
     Where `starts` is false, `hosts` is everything written, as written, and `reason` is what dockerd
-    prints. `certain` is false where a wrapper hides the real command line. `config_error` is why the
-    file alone is refused or cannot be read. `flags` point into argv, `keys` into the file.
+    prints. `certain` is false where a wrapper hides the real command line; where it hides all of it,
+    `hosts` is empty and `reason` says that nobody can tell. `config_error` is why the file alone is
+    refused or cannot be read. `flags` point into argv, `keys` into the file.
     """
 
     starts: bool
@@ -55,7 +56,9 @@ def resolve_daemon(
     keys that any release knew are let pass, `docker daemon` and `docker -d` among them, and settings are
     refused only where releases old and new agree.
     """
-    program = program_of(argv, environ, version)
+    program = program_of(argv, environ, version, read)
+    if not program.certain and not program.words and program.reason is not None:
+        return _unknown(program, config_file)
     environ = program.environ
     release = version or NEWEST
     line = parse(program.words, version)
@@ -97,6 +100,10 @@ def resolve_daemon(
         keys=file.keys,
         program=program,
     )
+
+
+def _unknown(program: Program, config_file: str) -> Daemon:
+    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "", (), (), program)
 
 
 def _config_file(path: str, rootless: bool, environ: Mapping[str, str]) -> str:

@@ -1,167 +1,255 @@
-"""`sh -c SCRIPT` as far as it is one simple command: dash(1), POSIX shell grammar.
+"""A shell script as far as it is simple commands in a row: dash(1), POSIX Shell Command Language.
 
-Quotes, variables of the environment, assignments, `exec`, redirections and commands before the last
-one are read; anything that has to be run to be known ($(...), globs, if, loops) is not.
+Quotes, variables, assignments, `export`, `set -e`, `exec`, "$@" and redirections are read; what has to
+be run to be known ($(...), globs, if, loops, other files) is not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dockerd_guard.dockerd.flags import Word
 
+_VARIABLE = r"\$(?:[A-Za-z_][A-Za-z0-9_]*|[0-9]|\{[A-Za-z_][A-Za-z0-9_]*(?::?-[^{}$`\"'\\]*)?\})"
 _PART = re.compile(
-    r"(?P<blank>[ \t]+)|(?P<single>'[^']*')|(?P<escape>\\(?s:.))"
-    r"|(?P<variable>\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\}))"
-    r"|(?P<open>\")|(?P<end>\n|;|&&|\|\||\||&)|(?P<redirect>(?:>>|>&|<&|>\||>|<))"
+    rf"(?P<blank>[ \t]+)|(?P<arguments>\"\$@\"|\$[@*])|(?P<single>'[^']*')|(?P<escape>\\(?s:.))"
+    rf"|(?P<variable>{_VARIABLE})|(?P<open>\")|(?P<end>\n|;|&&|\|\||\||&)|(?P<redirect>>>|>&|<&|>\||>|<)"
     r"|(?P<plain>[^\s'\"\\$`;&|<>(){}*?#\[\]~!]+|[{}#\[\]~!])")
-_QUOTED = re.compile(r"(?P<text>[^\"\\$`]+)|(?P<escape>\\[\"\\$`\n])|(?P<backslash>\\)"
-                     r"|(?P<variable>\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\}))|(?P<close>\")")
+_QUOTED = re.compile(rf"(?P<text>[^\"\\$`]+)|(?P<escape>\\[\"\\$`\n])|(?P<backslash>\\)|(?P<variable>{_VARIABLE})"
+                     r"|(?P<close>\")")
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _KEYWORDS = frozenset((
     "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "{", "}", "!",
-    "[[", "function", "trap", "eval", "source", ".", "set", "shift",
+    "[[", "function", "trap", "eval", "source", ".", "shift", "unset", "cd", "return", "exit",
 ))
+
 Result = tuple[tuple[Word, ...], Mapping[str, str], bool]
+"""The command that is run in the end, its environment, and whether that is certain."""
 
 
-def script_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Result:
-    """The command a shell ends up running, its environment, and whether that is certain."""
+class _TooMuchError(Exception):
+    """The script is more than simple commands."""
+
+
+def shell_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Result:
+    """What `sh -c SCRIPT NAME ARGUMENTS...` runs; nothing for `sh FILE`."""
     at = 1
     while at < len(words) and words[at].text[:1] in ("-", "+") and "c" not in words[at].text.lstrip("-"):
         at += 2 if words[at].text in ("-o", "+o") else 1
     if at + 1 >= len(words) or not re.fullmatch(r"-[a-z]*c[a-z]*", words[at].text):
         return (), environ, False
-    script = words[at + 1]
-    commands = _commands(script, environ)
-    if not commands:
+    return script_command(words[at + 1], words[at + 3:], environ)
+
+
+def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[str, str]) -> Result:
+    """What a script run with these arguments ends up running."""
+    variables = dict(environ)
+    exported = dict(environ)
+    certain = True
+    last: Result = (), environ, False
+    try:
+        commands = _commands(script, variables, arguments)
+        for assignments, rest, terminator in commands:
+            if rest and rest[0].text in _KEYWORDS:
+                return (), environ, False
+            here = {**exported, **{name: value for name, _, value in (
+                word.text.partition("=") for word in assignments)}}
+            if not rest or (rest[0].text == "export" and not assignments):
+                _assign(rest[1:] or assignments, variables, exported, bool(rest))
+                continue
+            if rest[0].text == "set" and not assignments and _only_options(rest[1:]):
+                continue
+            if rest[0].text == "exec" or "dockerd" in rest[0].text:
+                # What follows is run once it has ended, if at all, but has to be good shell.
+                list(commands)
+                certain = certain and (rest[0].text == "exec" or terminator in ("", "\n", ";", "&&", "|"))
+                return tuple(rest[rest[0].text == "exec":]), here, certain
+            # What runs before may fail, or change what the next one finds.
+            last, certain = (tuple(rest), here, certain), False
+    except _TooMuchError:
         return (), environ, False
-    changed = dict(environ)
-    simple = len(commands) == 1
-    for number, command in enumerate(commands):
-        if not command or command[0].text in _KEYWORDS:
-            return (), environ, False
-        place = 0
-        here = dict(changed)
-        while place < len(command) and re.match(_ASSIGNMENT, command[place].text):
-            name, _, value = command[place].text.partition("=")
-            here[name] = value
-            place += 1
-        rest = command[place:]
-        if rest and rest[0].text == "export":
-            for word in rest[1:]:
-                name, equals, value = word.text.partition("=")
-                if equals:
-                    changed[name] = value
-            continue
-        if not rest:
-            changed = here
-            continue
-        if rest[0].text == "exec":
-            rest = rest[1:]
-            return tuple(rest), here, simple or number == len(commands) - 1
-        if "dockerd" in rest[0].text or number == len(commands) - 1:
-            # What ran before may have failed, or have changed what is found.
-            return tuple(rest), here, simple
-    return (), environ, False
+    return last
 
 
-def _commands(script: Word, environ: Mapping[str, str]) -> list[list[Word]] | None:  # noqa: PLR0912, PLR0915
-    """The script's simple commands in order, or None where it is more than that."""
-    text = script.text
-    commands: list[list[Word]] = [[]]
-    current = ""
-    begun: int | None = None
-    literal = True
-    skip_target = False
-    at = 0
+def _only_options(words: list[Word]) -> bool:
+    """Whether set(1) leaves "$@" alone: `-e`, `-o pipefail`."""
+    return all(word.text[:1] in ("-", "+") or word.text.isalpha() for word in words) and not any(
+        word.text in ("-", "--", "") for word in words)
 
-    def finish() -> None:
-        nonlocal current, begun, literal, skip_target
-        if begun is not None:
-            if skip_target:
-                skip_target = False
-            else:
-                place = script.offset + begun if literal else script.offset
-                commands[-1].append(Word(current, script.argument, place))
-        current, begun, literal = "", None, True
 
-    while at < len(text):
-        if text[at] == "#" and begun is None:
-            at = (text.find("\n", at) + 1 or len(text) + 1) - 1
-            continue
-        found = _PART.match(text, at)
-        if found is None:
-            return None
-        kind = found.lastgroup
-        at = found.end()
-        if kind in ("blank", "end"):
-            finish()
-            if kind == "end":
-                if found[0] == "|":
-                    # Only what comes first listens; the rest reads its output.
-                    break
-                if commands[-1]:
-                    commands.append([])
-            continue
-        if kind == "redirect":
-            if begun is not None and current.isdigit():
-                begun = None
-            finish()
-            skip_target = True
-            continue
-        if begun is None:
-            begun = found.start()
-        if kind == "plain":
-            current += found[0]
-            continue
-        literal = False
-        if kind == "single":
-            current += found[0][1:-1]
+def _assign(words: list[Word], variables: dict[str, str], exported: dict[str, str], export: bool) -> None:
+    for word in words:
+        name, equals, value = word.text.partition("=")
+        if not name.isidentifier():
+            raise _TooMuchError
+        if equals:
+            variables[name] = value
+        if export or name in exported:
+            exported[name] = variables.get(name, "")
+
+
+def _commands(script: Word, variables: Mapping[str, str],
+              arguments: tuple[Word, ...]) -> Iterator[tuple[list[Word], list[Word], str]]:
+    """The simple commands one after the other: assignments, words, and what ends it.
+
+    `variables` may change between two of them, as the commands say.
+    """
+    reader = _Reader(script, variables, arguments)
+    before = ""
+    piped = False
+    while reader.at < len(script.text):
+        terminator = reader.command()
+        assignments, words = reader.assignments, reader.words
+        reader.assignments, reader.words = [], []
+        if assignments or words:
+            if not piped:
+                yield assignments, words, terminator
+            before = terminator
+        elif terminator not in ("", "\n"):
+            # `;;`, `& &` and the like: the shell refuses them.
+            raise _TooMuchError
+        # Only what comes first in a pipe listens; the rest reads its output.
+        piped = piped or terminator == "|"
+    if before in ("&&", "||", "|"):
+        raise _TooMuchError
+
+
+class _Reader:
+    """Splits a script into words, variables put in."""
+
+    def __init__(self, script: Word, variables: Mapping[str, str], arguments: tuple[Word, ...]) -> None:
+        self.script = script
+        self.variables = variables
+        self.arguments = arguments
+        self.at = 0
+        self.assignments: list[Word] = []
+        self.words: list[Word] = []
+        self.pieces: list[str] = []
+        self.begun: int | None = None
+        self.literal = True
+        self.target = ""
+        self.is_assignment = False
+        self.may_assign = True
+
+    def command(self) -> str:
+        """Read up to what ends a command, and give that."""
+        text = self.script.text
+        while self.at < len(text):
+            if text[self.at] == "#" and self.begun is None:
+                end = text.find("\n", self.at)
+                self.at = end if end >= 0 else len(text)
+                continue
+            found = _PART.match(text, self.at)
+            if found is None:
+                raise _TooMuchError
+            self.at = found.end()
+            if found.lastgroup == "end":
+                self.finish()
+                self.may_assign = True
+                return found[0]
+            self.part(found.lastgroup or "", found[0], found.start())
+        self.finish()
+        return ""
+
+    def part(self, kind: str, text: str, start: int) -> None:
+        """Take in a part of a word, or what stands between two."""
+        if kind == "blank":
+            self.finish()
+        elif kind == "redirect":
+            # The digit before it is no word; what follows is none either.
+            if self.literal and "".join(self.pieces).isdigit():
+                self.pieces, self.begun = [], None
+            self.finish()
+            self.target = text
+        elif kind == "arguments":
+            self.all_arguments(text.startswith('"'))
+        elif kind == "plain":
+            self.add(text, start, literal=True)
+        elif kind == "single":
+            self.add(text[1:-1], start)
         elif kind == "escape":
-            current += "" if found[0] == "\\\n" else found[0][1]
+            if text != "\\\n":
+                self.add(text[1], start)
         elif kind == "variable":
-            value = environ.get(found[0].strip("${}"), "")
-            if re.search(r"[*?\[]", value):
-                return None
-            parts = re.split(r"[ \t\n]+", value)
-            current += parts[0]
-            if not current and len(parts) == 1 and not _more(text, at):
-                begun, literal = None, True
-            for part in parts[1:]:
-                place = begun
-                finish()
-                current, begun, literal = part, place, False
-            if not current and len(parts) > 1 and not _more(text, at):
-                begun, literal = None, True
+            self.split(self.value(text), start)
         else:
-            quoted, at = _double(text, at, environ)
-            if quoted is None:
-                return None
-            current += quoted
-    finish()
-    return [command for command in commands if command]
+            self.add(self.double(), start)
 
+    def add(self, text: str, start: int, literal: bool = False) -> None:
+        """Lengthen the word, or begin one."""
+        if self.begun is None:
+            self.begun = start
+            self.is_assignment = (literal and self.may_assign and not self.target
+                                  and re.match(_ASSIGNMENT, text) is not None)
+            self.may_assign = self.may_assign and (self.is_assignment or bool(self.target))
+        self.pieces.append(text)
+        self.literal = self.literal and literal
 
-def _more(text: str, at: int) -> bool:
-    return at < len(text) and text[at] not in " \t\n;&|<>"
+    def finish(self) -> None:
+        """End the word, if there is one."""
+        if self.begun is not None:
+            text = "".join(self.pieces)
+            offset = self.script.offset + (self.begun if self.literal else 0)
+            if self.target in (">&", "<&") and not (text.isdigit() or text == "-"):
+                raise _TooMuchError
+            if not self.target:
+                kept = self.assignments if self.is_assignment else self.words
+                kept.append(Word(text, self.script.argument, offset))
+            self.target = ""
+        self.pieces, self.begun, self.literal = [], None, True
 
+    def all_arguments(self, quoted: bool) -> None:
+        """Put in "$@" where it stands alone, and what comes to the same."""
+        following = self.script.text[self.at:self.at + 1]
+        if self.begun is not None or self.target or following not in ("", " ", "\t", "\n", ";", "&", "|"):
+            raise _TooMuchError
+        if not quoted and any(re.search(r"[ \t\n*?\[]", word.text) or not word.text for word in self.arguments):
+            raise _TooMuchError
+        self.words += self.arguments
 
-def _double(text: str, at: int, environ: Mapping[str, str]) -> tuple[str | None, int]:
-    value = ""
-    while at < len(text):
-        found = _QUOTED.match(text, at)
-        if found is None:
-            return None, at
-        at = found.end()
-        kind = found.lastgroup
-        if kind == "close":
-            return value, at
-        if kind == "escape":
-            value += "" if found[0] == "\\\n" else found[0][1]
-        elif kind == "variable":
-            value += environ.get(found[0].strip("${}"), "")
-        else:
-            value += found[0]
-    return None, at
+    def value(self, variable: str) -> str:
+        """What a variable stands for; one that is not set for nothing, or for its default."""
+        name, dash, default = variable.strip("${}").partition("-")
+        if name.isdigit():
+            place = int(name) - 1
+            return self.arguments[place].text if 0 <= place < len(self.arguments) else ""
+        found = self.variables.get(name.rstrip(":"))
+        return default if dash and (found is None or (name.endswith(":") and not found)) else found or ""
+
+    def split(self, value: str, start: int) -> None:
+        """Put in the value of a variable outside quotes: split at blanks, and globbed, which is too much."""
+        if re.search(r"[*?\[]", value):
+            raise _TooMuchError
+        # Even a word that comes to nothing is no assignment, and none can follow it.
+        self.may_assign = self.may_assign and (self.is_assignment or bool(self.target))
+        parts = re.split(r"[ \t\n]+", value)
+        # Shells differ, and differ with themselves, on what is split in these.
+        is_export = bool(self.words) and self.words[0].text == "export"
+        if (len(parts) > 1 and (self.target or self.is_assignment or is_export)) or (
+                self.is_assignment and self.assignments):
+            raise _TooMuchError
+        for place, part in enumerate(parts):
+            if place:
+                self.finish()
+            if part:
+                self.add(part, start)
+
+    def double(self) -> str:
+        """Read on to the closing double quote."""
+        text = self.script.text
+        pieces: list[str] = []
+        while self.at < len(text):
+            found = _QUOTED.match(text, self.at)
+            if found is None:
+                break
+            self.at = found.end()
+            if found.lastgroup == "close":
+                return "".join(pieces)
+            if found.lastgroup == "variable":
+                pieces.append(self.value(found[0]))
+            elif found.lastgroup == "escape":
+                pieces.append(found[0][1].strip("\n"))
+            else:
+                pieces.append(found[0])
+        raise _TooMuchError

@@ -1,0 +1,140 @@
+"""Which words are dockerd's own, through programs that run another, as far as text tells."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from dockerd_guard.dockerd.command import Program, program_of
+from dockerd_guard.dockerd.daemon import resolve_daemon
+from dockerd_guard.dockerd.version import Version
+
+CLIENT = "the docker client without a sub-command prints its help and exits: no daemon"
+
+
+def program(command: str, version: Version | None = None, **environ: str) -> Program:
+    return program_of(tuple(shlex.split(command)), environ, version)
+
+
+@pytest.mark.parametrize("command", [
+    "dockerd -H fd://",
+    "/usr/bin/dockerd -H fd://",
+    "/usr/bin/dockerd-current -H fd://",
+    "/usr/bin/dockerd-latest -H fd://",
+    "/opt/docker/dockerd-ce -H fd://",
+    "docker daemon -H fd://",
+    "docker -H fd:// daemon",
+    "/usr/bin/docker-current daemon -H fd://",
+    "docker -d -H fd://",
+    "docker -H fd:// -d",
+    "docker --daemon -H fd://",
+    "docker.io -d -H fd://",
+    "env dockerd -H fd://",
+    "env -i A=1 B=2 /usr/bin/dockerd -H fd://",
+    "env -u A -- dockerd -H fd://",
+    "nice -n 5 dockerd -H fd://",
+    "nice --adjustment=5 dockerd -H fd://",
+    "ionice -c2 -n 7 nice -5 dockerd -H fd://",
+    "taskset 0x3 dockerd -H fd://",
+    "nohup setsid dockerd -H fd://",
+    "systemd-cat -t docker dockerd -H fd://",
+    "timeout -k 5 1h dockerd -H fd://",
+    "sh -c 'exec dockerd -H fd://'",
+    "/bin/sh -c 'dockerd -H fd://'",
+    "/bin/bash -ec 'exec /usr/bin/dockerd -H \"fd://\"'",
+    "sh -c 'A=1 exec dockerd -H fd:// >/var/log/docker.log 2>&1'",
+    "sh -c 'OPTS=\"-H fd://\"; exec dockerd $OPTS'",
+    "sh -c 'export A=1\n# so\nset -e\nexec dockerd -H fd://'",
+    "sh -c 'dockerd -H fd:// 2>&1 | forward-journald -tag docker'",
+    "sh -c 'exec dockerd \"$@\"' sh -H fd://",
+    "sh -c 'exec dockerd $0 -H $1' '' fd://",
+    "sh -c 'exec dockerd -H ${HOST:-fd://}'",
+    "sh -c 'dockerd -H f\"d:\"//'",
+    "sh -c 'exec nice dockerd -H fd://'",
+    "env A='-H fd://' sh -c 'exec dockerd $A'",
+])
+def test_seen_through(command: str) -> None:
+    found = program(command)
+    assert (found.certain, found.reason) == (True, None)
+    assert [word.text for word in found.words] == ["-H", "fd://"]
+
+
+@pytest.mark.parametrize("command", [
+    "/usr/local/bin/start-docker",
+    "sh start.sh",
+    "sh -c 'if true; then dockerd; fi'",
+    "sh -c '. /etc/default/docker; exec dockerd $OPTS'",
+    "sh -c 'exec dockerd -H $(hostname)'",
+    "sh -c 'exec dockerd -H `hostname`'",
+    "sh -c 'modprobe overlay && exec dockerd'",
+    "sh -c 'dockerd || true'",
+    "sh -c 'dockerd &'",
+    "sh -c 'exec dockerd *'",
+    "sh -c 'exec dockerd \"'",
+    "sh",
+    "sh -c",
+    "env -S 'dockerd -H fd://'",
+    "nsenter -t 1 -n dockerd",
+    "unshare -n dockerd",
+    "env env env env env env env env env dockerd",
+    "env",
+])
+def test_cannot_tell(command: str) -> None:
+    assert not program(command).certain
+    found = resolve_daemon(tuple(shlex.split(command)), {}, lambda _: b"", None)
+    assert (found.starts, found.certain) == (True, False)
+
+
+@pytest.mark.parametrize(("command", "reason"), [
+    ("docker -H tcp://0.0.0.0:2375", CLIENT),
+    ("docker", CLIENT),
+    ("docker run -d nginx", "this is the docker client, running `docker run`: no daemon"),
+    ("docker -H fd:// info", "this is the docker client, running `docker info`: no daemon"),
+    ("dockerd-rootless.sh install", "Did you mean 'dockerd-rootless-setuptool.sh install' ?"),
+])
+def test_no_daemon(command: str, reason: str) -> None:
+    assert program(command, XDG_RUNTIME_DIR="/run/user/0").reason == reason
+
+
+@pytest.mark.parametrize(("command", "version", "reason"), [
+    ("docker daemon", Version(17, 11), None),
+    ("docker daemon", Version(17, 12), "docker: 'daemon' is not a docker command."),
+    ("docker -d", Version(1, 12), None),
+    ("docker -d", Version(20, 10), "unknown shorthand flag: 'd' in -d"),
+])
+def test_docker_daemon_is_gone(command: str, version: Version, reason: str | None) -> None:
+    assert program(command, version).reason == reason
+
+
+def test_environment_of_the_wrapped() -> None:
+    assert program("env -u A -u=B C=3 dockerd", A="1", B="2", D="4").environ == {"B": "2", "C": "3", "D": "4"}
+    assert program("env -i DOCKER_TLS_VERIFY=1 dockerd", A="1").environ == {"DOCKER_TLS_VERIFY": "1"}
+    assert program("sh -c 'A=1; export B=2; C=3 exec dockerd'", A="0").environ == {"A": "1", "B": "2", "C": "3"}
+
+
+def test_places_inside_a_script() -> None:
+    found = program("sh -c 'exec dockerd  -H tcp://x \"-H\" fd://'")
+    assert [(word.text, word.argument, word.offset) for word in found.words] == [
+        ("-H", 2, 14), ("tcp://x", 2, 17), ("-H", 2, 0), ("fd://", 2, 30)]
+    host, _ = resolve_daemon(("sh", "-c", "exec dockerd -DHtcp://x -H fd://"), {}, lambda _: b"", None).hosts[::-1]
+    assert (host.address, host.argument, host.offset) == ("tcp://x:2375", 2, 16)
+
+
+@pytest.mark.parametrize(("script", "words"), [
+    (b'#!/bin/sh\nexec dockerd -H fd:// "$@"\n', ["-H", "fd://", "-D"]),
+    (b"#!/usr/bin/env bash\nset -eu\nOPTS='-H fd://'\nexec /usr/bin/dockerd $OPTS $1\n", ["-H", "fd://", "-D"]),
+    (b"#! /bin/bash\n# logs\ndockerd \\\n  -H fd:// \\\n  >>/var/log/docker 2>&1\n", ["-H", "fd://"]),
+])
+def test_script_of_its_own(script: bytes, words: list[str]) -> None:
+    found = program_of(("/opt/start", "-D"), {}, None, {"/opt/start": script}.__getitem__)
+    assert (found.certain, [word.text for word in found.words]) == (True, words)
+    assert {word.argument for word in found.words if word.text != "-D"} == {0}
+
+
+@pytest.mark.parametrize("script", [
+    b"", b"\x7fELF", b"#!/usr/bin/python3\nimport os", b"#!/bin/sh\nwhile :; do dockerd; done",
+])
+def test_other_programs(script: bytes) -> None:
+    found = program_of(("/opt/start",), {}, None, lambda _: script)
+    assert (found.certain, found.words) == (False, ())
