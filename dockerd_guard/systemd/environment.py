@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.source import Location
@@ -17,6 +17,7 @@ from dockerd_guard.tree import Unreadable
 
 if TYPE_CHECKING:
     from dockerd_guard.systemd.units import Service
+    from dockerd_guard.systemd.words import Word
     from dockerd_guard.tree import Tree
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -95,29 +96,52 @@ class FileAssignments(NamedTuple):
     error: str | None = None
 
 
+def assignment(word: Word) -> Assigned | None:
+    """`NAME=VALUE`, with the place of the value; None where it is no assignment."""
+    name, equals, value = word.text.partition("=")
+    if not equals or not NAME.fullmatch(name) or not is_utf8(value):
+        return None
+    where = word.location
+    start = word.raw.find(value, len(name) + 1)
+    verbatim = where is not None and start > 0 and where.end_column - where.column == len(word.raw)
+    if where is not None and verbatim:
+        column = where.column + start
+        where = where._replace(column=column, end_column=column + len(value))
+    return Assigned(name, Variable(value, where, word.certain, verbatim))
+
+
 class _LoadError(Exception):
     """Why an environment file cannot be loaded."""
 
 
-NOTHING: Mapping[str, Variable] = MappingProxyType({})
-
-
 def resolve_environment(
-    service: Service, tree: Tree, version: int, manager_environment: Mapping[str, Variable] = NOTHING
+    service: Service, tree: Tree, version: int, manager_environment: Mapping[str, Variable] | None = None
 ) -> Environment:
-    """Merge all sources in the order of systemd.exec(5), later ones over earlier ones."""
+    """Merge all sources in the order of systemd.exec(5), later ones over earlier ones.
+
+    `manager_environment` is what the running manager gives every service, as far as it is known;
+    else DefaultEnvironment= of its files counts.
+    """
     problems: list[Problem] = []
+    if manager_environment is None:
+        from dockerd_guard.systemd.manager_conf import default_environment  # it needs this module
+
+        manager_environment = default_environment(tree, version)
     merged: dict[str, Variable] = dict(manager_environment)
     merged.update({assigned.name: assigned.variable for assigned in service.built_in})
     merged.update({assigned.name: assigned.variable for assigned in service.environment})
     failure = None
+    # Each file once, where it was last named: what it assigned before is assigned again.
+    files: dict[str, FileAssignments] = {}
     for file in service.environment_files:
         try:
-            _load(tree, file, version, merged, problems)
+            _load(tree, file, version, files, problems)
         except _LoadError as error:
             failure = f"Failed to load environment files: {error}"
             problems.append(Problem(file.location, f"{failure}: {file.path}", "refused"))
             break
+    for found in files.values():
+        merged.update({assigned.name: assigned.variable for assigned in found.assignments})
     kept = dict(merged)
     for unset in service.unset_environment:
         name, equals, value = unset.text.partition("=")
@@ -131,13 +155,16 @@ def resolve_environment(
 
 
 def _load(
-    tree: Tree, file: EnvironmentFile, version: int, merged: dict[str, Variable], problems: list[Problem]
+    tree: Tree, file: EnvironmentFile, version: int, files: dict[str, FileAssignments], problems: list[Problem]
 ) -> None:
     """exec_context_load_environment(): one EnvironmentFile=, which may be many files."""
     paths = _matches(tree, file.path)
     if not paths and not file.optional:
         raise _LoadError("No such file or directory")
     for path in paths:
+        if path in files:
+            files[path] = files.pop(path)
+            continue
         try:
             found = _read(tree, path, version)
         except _LoadError as error:
@@ -147,7 +174,7 @@ def _load(
                                     "file-ignored"))
             continue
         problems += found.problems
-        merged.update({assigned.name: assigned.variable for assigned in found.assignments})
+        files[path] = found
 
 
 def _read(tree: Tree, path: str, version: int) -> FileAssignments:
@@ -168,6 +195,9 @@ def _read(tree: Tree, path: str, version: int) -> FileAssignments:
     return found
 
 
+MAX_MATCHES = 20_000
+"""Paths of one pattern that are followed: with links in circles each `/*` multiplies them."""
+
 _MAGIC = re.compile(r"[*?\[\\]")
 _BRACKET = re.compile(r"([!^]?)(\]?[^\]]*)\]")
 
@@ -180,8 +210,11 @@ def _matches(tree: Tree, pattern: str) -> list[str]:
             paths = [f"{path}/{part}" for path in paths]
             continue
         glob = _Glob(part)
-        paths = [f"{path}/{name}" for path in paths for name in _names(tree, path or "/")
-                 if glob.matches(name) and (name[0] != "." or part[0] == "." or part.startswith("\\."))]
+        matches = (f"{path}/{name}" for path in paths for name in _names(tree, path or "/")
+                   if glob.matches(name) and (name[0] != "." or part[0] == "." or part.startswith("\\.")))
+        paths = list(islice(matches, MAX_MATCHES + 1))
+        if len(paths) > MAX_MATCHES:
+            raise _LoadError(f"more than {MAX_MATCHES} paths match")
     return sorted(path for path in paths if path == "/dev/null" or _exists(tree, path))
 
 
@@ -284,9 +317,8 @@ class _FileReader:
         return Location(self.file, self.line, start - self.line_start + 1, end - self.line_start + 1)
 
     def pass_newline(self, position: int) -> None:
-        """Count a line where one ends here; `\\r\\n` is one end."""
-        character = self.text[position]
-        if character == "\n" or (character == "\r" and self.text[position + 1:position + 2] != "\n"):
+        """Count a line where one ends here, as editors do: a `\\r` alone ends an assignment, but no line."""
+        if self.text[position] == "\n":
             self.line += 1
             self.line_start = position + 1
 

@@ -12,7 +12,7 @@ from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import NAME, Environment, Variable
 from dockerd_guard.systemd.parse import is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
-from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Problem, Setting, is_safe
+from dockerd_guard.systemd.syntax import MAX_TEXT, WHITESPACE, BadFileError, Problem, Setting, byte_length, is_safe
 from dockerd_guard.systemd.words import SPLIT_VARIABLE, Extracted, Word, WordError, extract_first_word, rules_of
 
 AMBIENT_REMOVED_VERSION = 258
@@ -23,6 +23,12 @@ VIA_SHELL_VERSION = 258
 
 DIRECTORY_REFUSED_VERSION = 253
 """path_implies_directory(): before, only a slash at the end was refused, `/usr/bin/.` was not."""
+
+MAX_ARGUMENT_BYTES = 128 * 1024
+"""MAX_ARG_STRLEN: one string given to execve(2), with its NUL (execve(2), fs/exec.c)."""
+
+MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024
+"""All of them, environment included: 3/4 of _STK_LIM, whatever LimitSTACK= says."""
 
 SHELL = "/bin/sh"
 """What a `|` command is loaded as; it is the user's shell that is run."""
@@ -81,7 +87,8 @@ def commands(
     value = setting.value
     more = True
     while more:
-        rest = value[position:] if position else value
+        # Only said in messages, which are cut off there: a line may be of a thousand commands.
+        rest = value[position:position + MAX_TEXT + 1]
         reader = _Reader(setting, specifiers, version, problems, rest, False, lenient)
         try:
             first = reader.word(position)
@@ -178,10 +185,10 @@ class _Reader(NamedTuple):
             pass
         try:
             found = extract_first_word(value, position, rules._replace(keep_unknown_escapes=True))
-        except WordError as error:
+        except WordError:
             if self.lenient:
                 return extract_first_word(value, position, rules._replace(keep_unknown_escapes=True, relax=True))
-            where = self.setting.at(error.position - 1, error.position)
+            where = self.setting.at(_skip_blanks(value, position), len(value))
             raise BadFileError(where, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
@@ -250,14 +257,23 @@ def _skip_blanks(value: str, position: int) -> int:
 
 
 def expand(command: Command, environment: Environment | Mapping[str, Variable]) -> tuple[Argument, ...]:
-    """Put the variables in: exactly what execve(2) gets, argv[0] included."""
+    """Put the variables in: exactly what execve(2) gets, argv[0] included.
+
+    A few kilobytes can name gigabytes: what is longer than any kernel takes (see too_long) ends there.
+    """
     unknown: frozenset[str] = frozenset()
     variables = environment
     if isinstance(environment, Environment):
         variables, unknown = environment.expansion, environment.unknown
     assert not isinstance(variables, Environment)  # noqa: S101 -- for the type checker
     found: list[Argument] = []
+    counted = size = 0
     for index, word in enumerate(command.argv):
+        while counted < len(found):
+            size += len(found[counted].text)
+            counted += 1
+        if size > MAX_ARGUMENTS_BYTES:
+            break
         if "$" not in word.text or command.no_env_expand:
             found.append(Argument(word.text, word.location, index, None, word.certain))
         elif word.text[0] == "$" and word.text[1:2] not in ("{", "$"):
@@ -265,6 +281,14 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
         else:
             found.append(_replace_variables(word, index, variables, unknown))
     return tuple(_in_shell(command, found)) if "|" in command.prefixes else tuple(found)
+
+
+def too_long(arguments: tuple[Argument, ...], variables: Mapping[str, Variable]) -> bool:
+    """Whether execve(2) certainly fails with E2BIG."""
+    strings = [argument.text for argument in arguments]
+    strings += [f"{name}={variable.value}" for name, variable in variables.items()]
+    sizes = [byte_length(string) + 1 for string in strings]
+    return max(sizes, default=0) > MAX_ARGUMENT_BYTES or sum(sizes) > MAX_ARGUMENTS_BYTES
 
 
 def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]:
@@ -307,7 +331,7 @@ def _replace_variables(
     parts: list[str] = []
     used: list[str] = []
     certain = word.certain
-    position = 0
+    position = size = 0
     while (found := _next_reference(text, position)) is not None:
         start, end, name = found
         parts.append(text[position:start])
@@ -320,6 +344,10 @@ def _replace_variables(
             parts.append(variable.value)
             certain = certain and variable.certain
             used.append(name)
+            size += len(variable.value)
+            if size > MAX_ARGUMENTS_BYTES:
+                position = len(text)
+                break
         elif name in unknown:
             certain = False
             used.append(name)

@@ -15,7 +15,7 @@ from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.keys import KEYS
 from dockerd_guard.systemd.lookup import is_unit_name, unit_files
 from dockerd_guard.systemd.parse import is_valid_user, parse_boolean, path_error
-from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, BadSpecifierError, Expanded, Specifiers
+from dockerd_guard.systemd.specifiers import IN_UNIT_NAMES, MAX_UNIT_NAME_BYTES, BadSpecifierError, Expanded, Specifiers
 from dockerd_guard.systemd.syntax import (
     WHITESPACE,
     BadFileError,
@@ -178,10 +178,12 @@ class Loader:
         elif handler is not None:
             handler(self, setting)
 
-    def expand(self, text: str, where: Location, *, max_bytes: int = 0, in_unit_name: bool = False) -> Expanded | None:
+    def expand(
+        self, text: str, where: Location, *, max_bytes: int = 0, among: frozenset[str] | None = None
+    ) -> Expanded | None:
         """Put specifiers in; None, and a problem, where one means nothing."""
         try:
-            expanded = self.specifiers.expand(text, in_unit_name=in_unit_name)
+            expanded = self.specifiers.expand(text, among)
         except BadSpecifierError as error:
             why = str(error)
         else:
@@ -198,9 +200,8 @@ class Loader:
         while True:
             try:
                 raw = extract_first_word(setting.value, position, rules)
-            except WordError as error:
-                self.note(setting.at(error.position - 1, error.position), f"{said}, ignoring: {setting.value}",
-                          "ignored")
+            except WordError:
+                self.note(setting.at(position, len(setting.value)), f"{said}, ignoring: {setting.value}", "ignored")
                 return
             if raw is None:
                 return
@@ -214,7 +215,7 @@ class Loader:
         """Names of other units, between blanks, nothing unquoted (config_parse_unit_deps)."""
         for found in _WORD.finditer(setting.value):
             where = setting.at(found.start(), found.end())
-            expanded = self.expand(found[0], where, max_bytes=MAX_UNIT_NAME_BYTES, in_unit_name=True)
+            expanded = self.expand(found[0], where, max_bytes=MAX_UNIT_NAME_BYTES, among=IN_UNIT_NAMES)
             if expanded is None:
                 continue
             if is_unit_name(expanded.text):

@@ -99,6 +99,7 @@ class UnitFiles:
         self._below = tuple(path + "/" for path in inside)
         self._targets: dict[str, str | None] = {}
         self._links: tuple[str, ...] | None = None
+        self._linked: frozenset[str] | None = None
 
     def _list(self, directory: str) -> dict[str, str]:
         try:
@@ -122,16 +123,15 @@ class UnitFiles:
         }
         return tuple(sorted(found))
 
-    def linked_from(self, suffix: str, name: str) -> tuple[str, ...]:
-        """The `.wants`, `.requires` or `.upholds` directories that hold a link of this name."""
-        found = []
-        for directory, kinds in self._kinds.items():
-            for entry, kind in kinds.items():
-                if kind in "dl" and entry.endswith(suffix):
-                    path = f"{directory}/{entry}"
-                    if self._list(self._tree.resolve(path) or path).get(name) == "l":
-                        found.append(path)
-        return tuple(found)
+    def is_linked(self, name: str) -> bool:
+        """Whether any `.wants`, `.requires` or `.upholds` directory holds a link of this name."""
+        if self._linked is None:
+            self._linked = frozenset(
+                link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
+                if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds"))
+                for link, what in self._list(self._tree.resolve(path := f"{directory}/{entry}") or path).items()
+                if what == "l")
+        return name in self._linked
 
     def links_of(self, unit: str, suffix: str) -> tuple[str, ...]:
         """The links in all `UNIT.requires` (or `.wants`, `.upholds`) directories: their paths."""

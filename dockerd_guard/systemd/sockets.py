@@ -22,7 +22,7 @@ from dockerd_guard.systemd.parse import (
     path_error,
     simplify,
 )
-from dockerd_guard.systemd.specifiers import MAX_UNIT_NAME_BYTES, Expanded
+from dockerd_guard.systemd.specifiers import IN_UNIT_NAMES, MAX_UNIT_NAME_BYTES, Expanded
 from dockerd_guard.systemd.syntax import Setting, byte_length
 from dockerd_guard.systemd.units import NEWEST, Service, load_service
 from dockerd_guard.tree import Tree, Unreadable
@@ -114,7 +114,7 @@ def _is_enabled(socket: Socket, service: Service, version: int, tree: Tree) -> b
     if any(word.text in names for word in (*service.requires, *service.wants)):
         return True
     files = unit_files(tree, version)
-    return any(files.linked_from(suffix, name) for name in names for suffix in (".wants", ".requires", ".upholds"))
+    return any(map(files.is_linked, names))
 
 
 def load_socket(tree: Tree, name: str, version: int = NEWEST) -> Socket:
@@ -267,7 +267,7 @@ class _SocketLoader(Loader):
 
     def set_service(self, setting: Setting) -> None:
         """Service=."""
-        expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, in_unit_name=True)
+        expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, among=IN_UNIT_NAMES)
         if expanded is None:
             return
         name = expanded.text

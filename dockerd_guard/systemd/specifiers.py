@@ -25,8 +25,11 @@ _MANAGER = {"u": "root", "U": "0", "g": "root", "G": "0"}
 _OS_RELEASE = {
     "o": "ID", "w": "VERSION_ID", "B": "BUILD_ID", "W": "VARIANT_ID", "M": "IMAGE_ID", "A": "IMAGE_VERSION",
 }
-_IN_UNIT_NAMES = frozenset("ijnNp%" "aAbBHlmMoqvwW" "uUgG")
+IN_UNIT_NAMES = frozenset("ijnNp" "aAbBHlmMoqvwW" "uUgG")
 """Where a unit is named (Service=, Sockets=, Requires=) only these count (unit_name_printf)."""
+
+IN_SYSTEM_CONF = frozenset("aAbBHlmMoqvwW" "TV" "uUgG" "hs")
+"""In DefaultEnvironment= only these, the last two groups since 257 (config_parse_environ)."""
 
 SHARED_DATA_VERSION = 256
 """%D came with it."""
@@ -61,8 +64,8 @@ class Specifiers:
         self._fragment = fragment
         self._known: dict[str, str | None] = {}
 
-    def expand(self, text: str, *, in_unit_name: bool = False) -> Expanded:
-        """Put the specifiers in. Raises BadSpecifierError."""
+    def expand(self, text: str, among: frozenset[str] | None = None) -> Expanded:
+        """Put the specifiers in, those `among` them if not all count. Raises BadSpecifierError."""
         if "%" not in text:
             return Expanded(text)
         certain = True
@@ -74,7 +77,7 @@ class Specifiers:
                 return "%"
             if not (letter.isascii() and letter.isalnum()):
                 return found[0]
-            if in_unit_name and letter not in _IN_UNIT_NAMES:
+            if among is not None and letter not in among:
                 raise BadSpecifierError("Invalid slot")
             value = self._value(letter)
             if value is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from dockerd_guard.source import Location
-from dockerd_guard.systemd.environment import NAME, Assigned, EnvironmentFile, Variable
+from dockerd_guard.systemd.environment import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, LoadState, Unit
 from dockerd_guard.systemd.parse import path_error, simplify
@@ -296,17 +296,12 @@ class _ServiceLoader(Loader):
             self.environment.clear()
             return
         for word in self.words(setting, unescape=True, said="Invalid syntax"):
-            name, equals, value = word.text.partition("=")
-            where = cast(Location, word.location)
-            if not equals or not NAME.fullmatch(name) or not is_utf8(value):
-                self.note(where, f"Invalid environment assignment, ignoring: {word.text}", "ignored")
-                continue
-            start = word.raw.find(value, len(name) + 1)
-            verbatim = start > 0 and where.end_column - where.column == len(word.raw)
-            if verbatim:
-                column = where.column + start
-                where = where._replace(column=column, end_column=column + len(value))
-            self.environment[name] = Variable(value, where, word.certain, verbatim)
+            assigned = assignment(word)
+            if assigned is not None:
+                self.environment[assigned.name] = assigned.variable
+            else:
+                self.note(cast(Location, word.location), f"Invalid environment assignment, ignoring: {word.text}",
+                          "ignored")
 
     def add_environment_file(self, setting: Setting) -> None:
         """EnvironmentFile=: one path, nothing unquoted."""

@@ -279,7 +279,8 @@ def sets(*names: str) -> str:
 FILES: tuple[tuple[str, dict[str, Content], object], ...] = (
     ("drop-ins in the order of their names alone",
      {LOW + "UNIT.service": PLAIN, LOW + "UNIT.service.d/90.conf": sets("C"),
-      HIGH + "UNIT.service.d/10.conf": sets("A"), MIDDLE + "UNIT.service.d/9.conf": sets("D"), HIGH + "UNIT.service.d/B.conf": sets("E")},
+      HIGH + "UNIT.service.d/10.conf": sets("A"), MIDDLE + "UNIT.service.d/9.conf": sets("D"),
+      HIGH + "UNIT.service.d/B.conf": sets("E")},
      {"environment": ["A=1", "D=1", "C=1", "E=1"],
       "dropins": [HIGH + "UNIT.service.d/10.conf", MIDDLE + "UNIT.service.d/9.conf", LOW + "UNIT.service.d/90.conf",
                   HIGH + "UNIT.service.d/B.conf"]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.unit.systemd_cases import Case, Content, Directory, Facts, Link, at, 
 NOT_TEXT = "not text"
 
 
-def put(root: Path, files: dict[str, Content], stem: str) -> None:
+def put(root: Path, files: Mapping[str, Content], stem: str) -> None:
     """Write files, UNIT replaced in names and content."""
     for name, content in files.items():
         path = root / name.lstrip("/").replace("UNIT", stem)

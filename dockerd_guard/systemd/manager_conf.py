@@ -1,0 +1,85 @@
+"""What the manager's own configuration gives every service: DefaultEnvironment= of system.conf.
+
+As src/core/main.c (parse_config_file) and config_parse_many (src/shared/conf-parser.c).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dockerd_guard.systemd.environment import Variable, assignment
+from dockerd_guard.systemd.specifiers import IN_SYSTEM_CONF, BadSpecifierError, Specifiers
+from dockerd_guard.systemd.syntax import BadFileError, Setting, settings
+from dockerd_guard.systemd.words import Word, WordError, extract_first_word, rules_of
+from dockerd_guard.tree import Unreadable
+
+if TYPE_CHECKING:
+    from dockerd_guard.tree import Tree
+
+DIRECTORIES = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
+"""Where system.conf and system.conf.d/ are looked for, first wins (CONF_PATHS)."""
+
+MAIN_FILE_ANYWHERE_VERSION = 254
+"""Before, system.conf itself was only looked for in /etc."""
+
+MORE_SPECIFIERS_VERSION = 257
+
+
+def default_environment(tree: Tree, version: int) -> dict[str, Variable]:
+    """The variables that DefaultEnvironment= sets, with their places."""
+    found: dict[str, Variable] = {}
+    for path in _files(tree, version):
+        try:
+            for setting in settings(tree.read(path), path, ("Manager",), [], version):
+                if setting.key != "DefaultEnvironment":
+                    continue
+                if not setting.value:
+                    found.clear()
+                for word in _words(setting, tree, version):
+                    if (assigned := assignment(word)) is not None:
+                        found[assigned.name] = assigned.variable
+        except FileNotFoundError:
+            continue
+        except (BadFileError, Unreadable):
+            # An error in one file ends the reading of all.
+            break
+    return found
+
+
+def _files(tree: Tree, version: int) -> list[str]:
+    """The main file, then the drop-ins by name, of each name the first directory's."""
+    drop_ins: dict[str, str] = {}
+    main: list[str] = []
+    for directory in DIRECTORIES:
+        try:
+            for name, kind in tree.kinds(f"{directory}/system.conf.d").items():
+                if kind in "fl" and name.endswith(".conf") and not name.startswith("."):
+                    drop_ins.setdefault(name, f"{directory}/system.conf.d/{name}")
+            path = f"{directory}/system.conf"
+            if not main and (directory == "/etc/systemd" or version >= MAIN_FILE_ANYWHERE_VERSION) \
+                    and tree.stat(path) is not None:
+                main.append(path)
+        except Unreadable:
+            continue
+    return main + [drop_ins[name] for name in sorted(drop_ins, key=os.fsencode)]
+
+
+def _words(setting: Setting, tree: Tree, version: int) -> Iterator[Word]:
+    known = IN_SYSTEM_CONF if version >= MORE_SPECIFIERS_VERSION else IN_SYSTEM_CONF.difference("uUgGhs")
+    specifiers = Specifiers(tree, version, "", "")
+    position = 0
+    while True:
+        try:
+            raw = extract_first_word(setting.value, position, rules_of(version))
+        except WordError:
+            return
+        if raw is None:
+            return
+        position = raw.next
+        try:
+            text, certain = specifiers.expand(raw.text, known)
+        except BadSpecifierError:
+            continue
+        yield Word(text, setting.value[raw.start:raw.end], setting.at(raw.start, raw.end), certain)

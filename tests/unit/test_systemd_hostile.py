@@ -1,0 +1,197 @@
+"""Whatever the files are: no exception, no hang, no time but what their length takes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from dockerd_guard.systemd.environment import read_environment_file, resolve_environment
+from dockerd_guard.systemd.exec import expand
+from dockerd_guard.systemd.sockets import load_socket, parse_address, sockets_for
+from dockerd_guard.systemd.units import Service, load_service
+from dockerd_guard.systemd.words import quote_word
+from dockerd_guard.tree import Tree
+
+LOW = "usr/lib/systemd/system"
+
+PIECES = st.sampled_from([
+    "[Service]\n", "[Socket]\n", "[Unit]\n", "[", "]", "ExecStart=", "Environment=", "EnvironmentFile=",
+    "ListenStream=", "ListenStream=[", "Sockets=", "UnsetEnvironment=", "PassEnvironment=", "User=", "PIDFile=",
+    "WorkingDirectory=", "RootImagePolicy=", "/bin/x ", "$A", "${A}", "${", "$$", "%n", "%", "%Z", "%y", "\\",
+    "\\\n", "\\x", "\\x00", "\\u12", "\\ud800", "\\777", '"', "'", ";", " ; ", "\\;", "#", "\n", "\r", "\0", "\t",
+    " ", "=", "-", "@", ":", "|", "!", "é", "\ufeff", "\ufffe", "*", "/etc/*", "../", "0x", "vsock:", "::1]:80",
+    "@-:+!!|", "A=1", "\x7f", "[" * 50,
+])
+FILES = st.one_of(st.binary(max_size=300), st.lists(PIECES, max_size=40).map(lambda pieces: "".join(pieces).encode()))
+HURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def read_all(root: Path, version: int) -> Service:
+    """All that is asked of a root."""
+    with Tree(os.fspath(root)) as tree:
+        service = load_service(tree, "x.service", version)
+        environment = resolve_environment(service, tree, version)
+        for command in (*service.exec_start, *service.written):
+            expand(command, environment)
+            assert command.head
+        for socket in sockets_for(tree, service, version):
+            assert all(listen.address for listen in socket.listen)
+        for problem in (*service.unit.problems, *load_socket(tree, "x.socket", version).unit.problems):
+            problem.text.encode()
+        return service
+
+
+@given(FILES, FILES, FILES, FILES, st.sampled_from([252, 257, 262]))
+@HURRIED
+@example(b"[Service]\nExecStart=/bin/x ${A\nEnvironment=A=$A", b"", b"A='", b"[Socket]\nListenStream=[::%lo]:1", 262)
+def test_any_content(unit: bytes, drop_in: bytes, variables: bytes, socket: bytes, version: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        (root / LOW / "x.service.d").mkdir(parents=True)
+        (root / LOW / "x.service").write_bytes(unit)
+        (root / LOW / "x.service.d/a.conf").write_bytes(drop_in + b"\n[Service]\nEnvironmentFile=-/a\n")
+        (root / LOW / "x.socket").write_bytes(socket)
+        (root / "a").write_bytes(variables)
+        read_all(root, version)
+
+
+@given(FILES)
+@HURRIED
+def test_any_file_of_variables(data: bytes) -> None:
+    for version in (252, 262):
+        for each in read_environment_file(data, "/f", version).assignments:
+            assert each.variable.location is not None
+
+
+@given(st.text())
+@HURRIED
+def test_any_address(text: str) -> None:
+    address = parse_address(text)
+    assert address is None or address.isascii()
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+@HURRIED
+def test_any_argument_is_written_so_that_it_comes_back(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / LOW / "x.service"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"[Service]\nExecStart=/bin/x {quote_word(text)}\n", newline="")
+        [command] = load_service(Tree(directory), "x.service").exec_start
+        assert [argument.text for argument in expand(command, {})[1:]] == [text]
+
+
+SIZE = 1 << 17
+LONG = {
+    "a word": b"ExecStart=/bin/x " + b"a" * (SIZE - 100),
+    "words": b"ExecStart=/bin/x " + b"a " * (SIZE // 2 - 100),
+    "quotes": b"ExecStart=/bin/x " + b"'a'\"b\" " * (SIZE // 8),
+    "open quotes": b"ExecStart=-/bin/x " + b"\"'" * (SIZE // 2 - 100),
+    "backslashes": b"ExecStart=/bin/x " + b"\\" * (SIZE - 100),
+    "unknown escapes": b"ExecStart=/bin/x " + b"\\q" * (SIZE // 2 - 100),
+    "words with unknown escapes": b"ExecStart=/bin/x " + b"\\q " * (SIZE // 3 - 100),
+    "variables": b"ExecStart=/bin/x " + b"${A}" * (SIZE // 4 - 100),
+    "open variables": b"ExecStart=/bin/x " + b"${A" * (SIZE // 3 - 100),
+    "dollars": b"ExecStart=/bin/x " + b"$" * (SIZE - 100),
+    "specifiers": b"ExecStart=/bin/x " + b"%n" * (SIZE // 2 - 100),
+    "semicolons": b"ExecStart=/bin/x " + b"; " * (SIZE // 2 - 100),
+    "commands": b"Type=oneshot\nExecStart=" + b"a ; " * (SIZE // 4 - 100),
+    "assignments": b"Environment=" + b"A=1 " * (SIZE // 4 - 100),
+    "continued lines": b"ExecStart=/bin/x " + b"a\\\n" * (SIZE // 3 - 100),
+    "lines": b"X\n" * (SIZE // 2),
+    "line ends": b"\r\n\0" * (SIZE // 3),
+    "sections": b"[a]\n" * (SIZE // 4),
+    "blanks": b" " * (SIZE - 100),
+    "names of units": b"Sockets=" + b"a.socket " * (SIZE // 9 - 100),
+}
+
+
+@pytest.mark.parametrize("content", LONG.values(), ids=LONG)
+def test_a_long_line_takes_time_by_its_length(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / LOW / "x.service"
+    path.parent.mkdir(parents=True)
+    spent = []
+    for part in (content[: len(content) // 8].rstrip(b"\\"), content):
+        path.write_bytes(b"[Service]\n" + part + b"\n")
+        start = time.process_time()
+        read_all(tmp_path, 262)
+        spent.append(time.process_time() - start)
+    # Eight times the length: a square would be 64 times the time.
+    assert spent[1] < max(25 * spent[0], 1), spent
+
+
+def test_a_mebibyte_of_words(tmp_path: Path) -> None:
+    path = tmp_path / LOW / "x.service"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"[Service]\nExecStart=/bin/x " + b"a " * ((1 << 19) - 100) + b"\n")
+    start = time.process_time()
+    assert len(read_all(tmp_path, 262).exec_start[0].argv) == (1 << 19) - 99
+    assert time.process_time() - start < 10
+
+
+def test_ten_thousand_drop_ins(tmp_path: Path) -> None:
+    directory = tmp_path / LOW / "x.service.d"
+    directory.mkdir(parents=True)
+    (tmp_path / LOW / "x.service").write_text("[Service]\nExecStart=/bin/x\n")
+    for number in range(10_000):
+        (directory / f"{number}.conf").write_text(f"[Service]\nEnvironment=A{number}=1\n")
+    start = time.process_time()
+    service = read_all(tmp_path, 262)
+    assert len(service.unit.dropins) == len(service.environment) == 10_000
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("place", ["x.service", "x.service.d", "x.service.d/a.conf", "x.socket"])
+@pytest.mark.parametrize("kind", [
+    "FIFO", "socket", "directory", "a loop of links", "a link to a FIFO", "not to be read"])
+def test_what_is_no_file(place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / LOW / place
+    path.parent.mkdir(parents=True)
+    if place != "x.service":
+        (tmp_path / LOW / "x.service").write_text("[Service]\nExecStart=/bin/x\nSockets=x.socket\n")
+    match kind:
+        case "FIFO":
+            os.mkfifo(path)
+        case "socket":
+            monkeypatch.chdir(path.parent)  # its address has no room for the whole path
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path.name)
+        case "directory":
+            path.mkdir()
+        case "a loop of links":
+            path.symlink_to(path.name)
+        case "a link to a FIFO":
+            os.mkfifo(tmp_path / "fifo")
+            path.symlink_to("/fifo")
+        case _:
+            path.write_text("[Service]\n")
+            path.chmod(0)
+    service = read_all(tmp_path, 262)
+    if place != "x.service":
+        assert service.unit.load_state == "loaded"
+    assert all(isinstance(problem.text, str) for problem in service.unit.problems)
+
+
+def test_an_environment_file_that_would_block(tmp_path: Path) -> None:
+    (tmp_path / LOW).mkdir(parents=True)
+    (tmp_path / LOW / "x.service").write_text("[Service]\nExecStart=/bin/x\nEnvironmentFile=/fifo\n")
+    os.mkfifo(tmp_path / "fifo")
+    with Tree(os.fspath(tmp_path)) as tree:
+        assert "FIFO" in str(resolve_environment(load_service(tree, "x.service"), tree, 262).failure)
+
+
+def test_a_pattern_of_many_stars(tmp_path: Path) -> None:
+    (tmp_path / LOW).mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / ("a" * 250)).write_text("A=1\n")
+    (tmp_path / LOW / "x.service").write_text(f"[Service]\nExecStart=/bin/x\nEnvironmentFile=/etc/{'a*' * 60}b\n")
+    start = time.process_time()
+    read_all(tmp_path, 262)
+    assert time.process_time() - start < 2
