@@ -107,7 +107,7 @@ class Agent:
         self._blind: frozenset[str] = frozenset()
         self._held = ""
         self._doubtful: dict[Drift, float] = {}
-        self._missed = ""
+        self._missed: list[str] = []
         self._failed: object = None
         self._busy = False
         self._is_contested = False
@@ -210,7 +210,7 @@ class Agent:
         came = False
         if watched in ready:
             came, missed = self.files.changes()
-            self._missed = missed or self._missed
+            self._missed += [missed] if missed else []
         if self.waker.fileno() in ready:
             for number in self.waker.drain():
                 if number in (signal.SIGTERM, signal.SIGINT):
@@ -219,7 +219,7 @@ class Agent:
                     self.notify.reloading()
                     came = True
                 elif number == signal.SIGCONT:
-                    self._missed = "dockerd-guard itself was stopped, and has just been continued (SIGCONT)"
+                    self._missed.append("dockerd-guard itself was stopped, and has just been continued (SIGCONT)")
                     came = True
                 elif number == 0:
                     came = True
@@ -274,10 +274,10 @@ class Agent:
         if self._take_new_policy():
             cause = Cause.POLICY_CHANGE
         if self._missed:
-            troubles.append(self._missed)
+            troubles += self._missed
             # Only another look can tell that all is seen again.
             self.waker.wake()
-        self._missed = ""
+        self._missed = []
         manager = self._connection(troubles)
         try:
             with Tree() as tree:

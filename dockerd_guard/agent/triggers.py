@@ -91,25 +91,34 @@ class Files:
 
         A path is watched through its directory, or the nearest one that is there. Returns whether
         some directory was not watched until now, so that another look is due (it may have changed
-        between the look and this), and what cannot be watched, in words.
+        between the look and this), and what cannot be watched or was missed, in words.
         """
+        is_new, missed = self.changes()
         self._paths, self._listed = frozenset(paths), frozenset(listed)
         directories = {_nearest(path) for path in self._paths} | {path for path in self._listed if os.path.isdir(path)}
         directories = {path for path in directories if not path.startswith(UNWATCHED)}
-        is_new = False
         troubles = []
         for directory in sorted(directories):
             try:
                 # The same directory again costs a system call; one that was made anew is another.
-                known_as = self._watched.setdefault(self._add(directory), set())
+                watch = self._add(directory)
             except OSError as error:
                 if os.path.isdir(directory):
                     troubles.append(f"{directory} cannot be watched: {error.strerror}")
                 continue
-            if directory not in known_as:
-                known_as.add(directory)
+            if directory not in self._watched.get(watch, ()):
                 is_new = True
-        return is_new, _summed_up(troubles)
+                missed = missed or self._replaced(directory)
+                self._watched.setdefault(watch, set()).add(directory)
+        return is_new, (*_summed_up(troubles), *([missed] if missed else ()))
+
+    def _replaced(self, directory: str) -> str:
+        """Forget a directory that another one has taken the place of without an event, in words; or nothing."""
+        for watch, names in list(self._watched.items()):
+            if directory in names:
+                self._forget(watch)
+                return f"{directory} has become another directory in silence (a mount), so changes were missed"
+        return ""
 
     def changes(self) -> tuple[bool, str]:
         """Take in what came: whether it asks for a look, and what was missed, in words, or nothing."""
