@@ -129,8 +129,7 @@ class UnitFiles:
             self._linked = frozenset(
                 link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
                 if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds"))
-                for link, what in self._list(self._tree.resolve(path := f"{directory}/{entry}") or path).items()
-                if what == "l")
+                for link, what in self._list(f"{directory}/{entry}").items() if what == "l")
         return name in self._linked
 
     def links_of(self, unit: str, suffix: str) -> tuple[str, ...]:
