@@ -98,7 +98,7 @@ class UnitFiles:
         self._inside = tuple(inside)
         self._below = tuple(path + "/" for path in inside)
         self._targets: dict[str, str | None] = {}
-        self._links: tuple[str, ...] | None = None
+        self._links: dict[str, list[str]] | None = None
         self._linked: frozenset[str] | None = None
 
     def _list(self, directory: str) -> dict[str, str]:
@@ -154,7 +154,7 @@ class UnitFiles:
             names.add(base)
         masked = self.is_mask(path)
         if not masked:
-            names.update(alias for alias in self._aliases() if self._resolve(alias) == path)
+            names.update(self._aliases().get(path, ()))
         return Fragment(path, (name, *sorted(names - {name})), masked)
 
     def is_mask(self, path: str) -> bool:
@@ -174,12 +174,14 @@ class UnitFiles:
             path = os.path.normpath(os.path.join(path.rpartition("/")[0], target))
         return None
 
-    def _aliases(self) -> tuple[str, ...]:
+    def _aliases(self) -> dict[str, list[str]]:
+        """The names that are links, by the file they lead to in the end."""
         if self._links is None:
-            self._links = tuple({
-                name for kinds in self._kinds.values() for name, kind in kinds.items()
-                if kind == "l" and is_unit_name(name)
-            })
+            self._links = {}
+            names = {name for kinds in self._kinds.values() for name, kind in kinds.items() if kind == "l"}
+            for name in names:
+                if "@" not in name and (path := self._resolve(name)) is not None:
+                    self._links.setdefault(path, []).append(name)
         return self._links
 
     def _resolve(self, name: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, cast
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, Unit
-from dockerd_guard.systemd.lookup import is_unit_name, unit_files
+from dockerd_guard.systemd.lookup import Fragment, is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
     parse_boolean,
     parse_mode,
@@ -28,6 +28,8 @@ from dockerd_guard.systemd.units import NEWEST, Service, load_service
 from dockerd_guard.tree import Tree, Unreadable
 
 _SUN_PATH_BYTES = 108
+_PLAIN_SERVICE = re.compile(rb"^Service=([A-Za-z0-9:_.@-]+)$", re.MULTILINE)
+"""As almost all are written; what has a specifier, a blank or the like in it is read as a whole."""
 _VMADDR_ANY = 0xFFFFFFFF
 
 
@@ -69,7 +71,7 @@ def sockets_for(tree: Tree, service: Service, version: int = NEWEST) -> tuple[So
     named = {word.text for word in service.sockets}
     services = set(service.unit.names) | {service.unit.name}
     candidates = [name for name in files.with_suffix(".socket")
-                  if name in named or _may_serve(tree, files.fragment(name).path, name, services, version)]
+                  if name in named or _may_serve(tree, files.fragment(name), services, version)]
     found: dict[str, Socket] = {}
     for name in candidates:
         socket = load_socket(tree, name, version)
@@ -91,21 +93,21 @@ def _startable(socket: Socket, services: set[str], tree: Tree, version: int) -> 
     return socket._replace(unit=socket.unit._replace(load_state="error", reason=reason))
 
 
-def _may_serve(tree: Tree, fragment: str | None, name: str, services: set[str], version: int) -> bool:
-    """Whether a socket unit is worth reading: most on a host name no service and have their own."""
-    if name.removesuffix(".socket") + ".service" in services:
-        return True
-    if fragment is None:
+def _may_serve(tree: Tree, fragment: Fragment, services: set[str], version: int) -> bool:
+    """Whether a socket unit is worth reading as a whole: most on a host are for other services."""
+    if fragment.path is None or fragment.masked:
         return False
-    unit = fragment.rpartition("/")[2]
-    if unit.removesuffix(".socket") + ".service" in services:
+    if any(name.removesuffix(".socket") + ".service" in services for name in fragment.names):
         return True
-    for path in (fragment, *unit_files(tree, version).drop_ins(unit, (name, unit), [])):
+    unit = fragment.path.rpartition("/")[2]
+    for path in (fragment.path, *unit_files(tree, version).drop_ins(unit, fragment.names, [])):
         try:
-            if b"Service" in tree.read(path):
-                return True
+            data = tree.read(path)
         except (FileNotFoundError, Unreadable):
             continue
+        plain = _PLAIN_SERVICE.findall(data)
+        if len(plain) < data.count(b"Service") or not services.isdisjoint(name.decode() for name in plain):
+            return True
     return False
 
 
