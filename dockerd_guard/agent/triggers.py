@@ -205,4 +205,4 @@ def _summed_up(troubles: list[str]) -> tuple[str, ...]:
     """One cause, one sentence: inotify's limits strike all directories at once."""
     if len(troubles) < 2:
         return tuple(troubles)
-    return (f"{troubles[0]} (and {len(troubles) - 1} more directories)",)
+    return (f"{troubles[0]} (and others)",)
