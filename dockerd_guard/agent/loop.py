@@ -24,7 +24,7 @@ from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
 from dockerd_guard.agent.triggers import Files, Waker, wait
 from dockerd_guard.bindings import canonical
-from dockerd_guard.correct.contain import Containment, Unsupported, exposures
+from dockerd_guard.correct.contain import Containment, Exposure, Unsupported, exposures
 from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
@@ -298,6 +298,9 @@ class Agent:
         policy = self._known_policy
         seen = observe_host(tree, manager)
         troubles += (trouble.text for trouble in seen.troubles if manager is not None)
+        if manager is not None:
+            # At once: to ask dockerd, to correct and to restart may take a while.
+            self.containment.cut_at_once(self._exposures(seen))
         findings = judge(seen, policy)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
         tree.resolve(self.policy_file)
@@ -308,9 +311,6 @@ class Agent:
         self._say_drifts(findings, cause)
         if policy.mode is Mode.ENFORCE and manager is not None:
             assessment = assess(seen, policy, self.state_files, findings)
-            if assessment.hold is not None:
-                # Known to take longer: the port need not stay open while files are written and units reloaded.
-                self._contain(seen, manager, troubles)
             seen = self._correct(assessment, cause, manager)
         else:
             self._held = ""
@@ -319,20 +319,27 @@ class Agent:
 
     def _contain(self, seen: Observation, manager: Manager, troubles: list[str]) -> None:
         """Cut off what is open against the policy; release what is not, or is not to be cut off."""
-        policy = self._known_policy
-        is_wanted = policy.mode is Mode.ENFORCE and policy.correct.contain
-        if is_wanted and seen.listening is None:
+        if self._is_to_contain and seen.listening is None:
             return
-        wanted = exposures(seen, policy, self.containment.addresses) if is_wanted else ()
+        wanted = self._exposures(seen)
         try:
             result = self.containment.keep(wanted, manager)
         except (OSError, Unsupported) as error:
             troubles.append(f"what is cut off from the network cannot be changed: {error}")
             return
-        for entry in containment_entries(result, by_policy=not is_wanted):
+        for entry in containment_entries(result, by_policy=not self._is_to_contain):
             self.journal.write(entry)
         if wanted:
             self._wake_in(RECHECK_S)
+
+    def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
+        """What is to be cut off."""
+        return exposures(seen, self._known_policy, self.containment.addresses) if self._is_to_contain else ()
+
+    @property
+    def _is_to_contain(self) -> bool:
+        policy = self._known_policy
+        return policy.mode is Mode.ENFORCE and policy.correct.contain
 
     def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> Observation:
         """Correct what may be corrected now; the latest look at the host."""

@@ -1,4 +1,4 @@
-"""Cut an exposure off from the network for as long as its correction cannot be made.
+"""Cut an exposure off from the network until it is corrected, which may have to wait.
 
 Two ways. A table of our own in nftables rejects the exposed ports, and only them, on every interface
 but loopback: containers, their published ports (forwarded, or accepted on other ports) and pulls go
@@ -185,12 +185,20 @@ class Containment:
         self._applied = ""
         self._shown = ""
         self._is_filtered = False
-        self._told: dict[str, Way | None] = {}
+        self._was_changed = False
+        # What an agent before this one cut off is told again; that it is over must be told too.
+        self._told: dict[str, Way | str | None] = dict.fromkeys(self._now.addresses, "by an earlier agent")
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """What is cut off, as far as is known."""
         return self._now.addresses
+
+    def cut_at_once(self, wanted: tuple[Exposure, ...]) -> None:
+        """Cut these off where that affects nothing else; `keep` follows, and tells of what lasts."""
+        if wanted:
+            with contextlib.suppress(Unsupported):
+                self._by_nftables(wanted)
 
     def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> Result:
         """Have these cut off, and nothing else.
@@ -198,15 +206,14 @@ class Containment:
         Raises OSError, and Unsupported where what is in force cannot be lifted.
         """
         if not wanted:
-            released = self.addresses
             for way in self._now.ways:
                 self._lift(way, manager)
-            self._told = {}
+            released = tuple(address for address, by in self._told.items() if by is not None)
+            self._told, self._was_changed = {}, False
             return Result(released=released)
-        was_changed = False
         reason = ""
         try:
-            was_changed = self._by_nftables(wanted)
+            self._by_nftables(wanted)
             way, cut = Way.NFTABLES, wanted
         except Unsupported as error:
             way, cut, reason = Way.IP_ADDRESS_DENY, self._by_systemd(wanted, manager), str(error)
@@ -215,15 +222,15 @@ class Containment:
                 # What cannot be lifted now is in force twice: that opens nothing.
                 with contextlib.suppress(Unsupported):
                     self._lift(other, manager)
-        return self._result(way, wanted, cut, was_changed, reason)
+        return self._result(way, wanted, cut, reason)
 
-    def _result(self, way: Way, wanted: tuple[Exposure, ...], cut: tuple[Exposure, ...], was_changed: bool,
-                reason: str) -> Result:
+    def _result(self, way: Way, wanted: tuple[Exposure, ...], cut: tuple[Exposure, ...], reason: str) -> Result:
         outcome = {exposure.address: way if exposure in cut else None for exposure in wanted}
         new = tuple(exposure for exposure in wanted
                     if self._told.get(exposure.address, "") != outcome[exposure.address])
         released = tuple(address for address, by in self._told.items() if by is not None and address not in outcome)
-        self._told = outcome
+        was_changed, self._was_changed = self._was_changed, False
+        self._told = {**outcome}
         return Result(way, tuple(exposure for exposure in new if exposure in cut),
                       tuple(exposure for exposure in wanted if was_changed and exposure not in new), released,
                       tuple(exposure for exposure in new if exposure not in cut), reason)
@@ -237,18 +244,17 @@ class Containment:
                 self._state.contain(now)
                 self._saved = now
 
-    def _by_nftables(self, wanted: tuple[Exposure, ...]) -> bool:
-        """Put the table in; whether somebody else had changed or removed it."""
+    def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
+        """Put the table in, where it is not as it should be."""
         rules = ruleset(wanted)
         shown = self._nft(f"list table {TABLE}", missing="")
         self._remember(_with(self._now, Way.NFTABLES, wanted))
         if rules == self._applied and shown == self._shown:
-            return False
+            return
         self._nft(rules)
-        was_changed = bool(self._shown) and shown != self._shown
+        self._was_changed |= bool(self._shown) and shown != self._shown
         # How nft writes our rules differs by its version: what it shows now is what to compare with.
         self._applied, self._shown = rules, self._nft(f"list table {TABLE}", missing="")
-        return was_changed
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
         """Set the filter; those that it cuts off."""
