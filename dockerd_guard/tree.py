@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
@@ -29,6 +30,12 @@ READ_BYTES = 64 * 1024
 
 NULL = "/dev/null"
 """Links to it are how files are taken out of play; it reads as empty."""
+
+MAX_PATH_BYTES = 4095
+"""PATH_MAX less the final NUL: no system call takes more."""
+
+MAX_OPEN_DIRECTORIES = 128
+"""Kept open at a time; a process may have 1024 files by default, and a tree more directories."""
 
 MAX_LINKS = 40
 """As in the kernel (MAXSYMLINKS)."""
@@ -139,7 +146,7 @@ class Tree:
         With `follow=False` a link at the very end stays. What it leads to may not exist when
         only the last part is missing: `/etc/new.conf` resolves as long as `/etc` does.
         """
-        if "\0" in path:
+        if "\0" in path or len(path) > MAX_PATH_BYTES:
             return None
         todo = path.split("/")[::-1]
         here = ""
@@ -279,7 +286,7 @@ class Tree:
         parent, _, name = where.rpartition("/")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, dir_fd=self._directory(parent))
+            fd = os.open(name, flags, dir_fd=self._present(parent))
         except OSError as error:
             raise self._refused(path, error) from None
         with open(fd, "rb", buffering=0) as file:
@@ -305,22 +312,38 @@ class Tree:
         self.denied[path] = reason
         return Unreadable(path, reason)
 
+    def _present(self, where: str) -> int:
+        """A descriptor of a directory that was there a moment ago; raises OSError where it no longer is.
+
+        None for one would mean our working directory to the system calls.
+        """
+        fd = self._directory(where)
+        if fd is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where)
+        return fd
+
     def _directory(self, where: str) -> int | None:
-        """A descriptor of the directory at a path without links; None where it is only planned."""
-        if where in self._directories:
-            return self._directories[where]
-        parent, _, name = where.rpartition("/")
-        above = self._directory(parent)
-        if above is None:
-            return None
+        """A descriptor of the directory at a path without links; None where it is only planned.
+
+        It is good until the next one is asked for.
+        """
+        missing: list[str] = []
+        while where not in self._directories:
+            missing.append(where)
+            where = where.rpartition("/")[0]
+        fd = self._directories[where]
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(name, flags, dir_fd=above)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._refused(where, error) from None
-        self._directories[where] = fd
+        for below in reversed(missing):
+            try:
+                fd = os.open(below.rpartition("/")[2], flags, dir_fd=fd)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                raise self._refused(below, error) from None
+            self._directories[below] = fd
+            if len(self._directories) > MAX_OPEN_DIRECTORIES:
+                # The oldest but the root, which comes first.
+                os.close(self._directories.pop(next(islice(self._directories, 1, None))))
         return fd
 
     def _lstat(self, where: str) -> Entry | None:
@@ -362,7 +385,7 @@ class Tree:
         if where not in self._targets:
             parent, _, name = where.rpartition("/")
             try:
-                self._targets[where] = os.readlink(name, dir_fd=self._directory(parent))
+                self._targets[where] = os.readlink(name, dir_fd=self._present(parent))
             except OSError as error:
                 raise self._refused(where, error) from None
         return self._targets[where]
