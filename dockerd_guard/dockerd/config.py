@@ -268,7 +268,7 @@ def without_key(text: bytes, key: str) -> bytes:
     for place, (name, value) in enumerate(members):
         if name.text != key:
             continue
-        if any(other > place for other in kept):
+        if kept and kept[-1] > place:
             start, end = name.start, members[place + 1][0].start
         else:
             # Nothing stays after it: the comma before it goes too.
@@ -420,12 +420,14 @@ def _shown(kind: str, values: list[str]) -> str:
     return values[-1]
 
 
-def _go(value: Node) -> str:
-    """Go's %v of the decoded value."""
+def _go(value: Node, depth: int = 100) -> str:
+    """Go's %v of the decoded value; what nobody would read for its depth is left out."""
+    if not depth:
+        return "..."
     if value.kind == "array":
-        return f"[{' '.join(map(_go, value.items()))}]"
+        return f"[{' '.join(_go(item, depth - 1) for item in value.items())}]"
     if value.kind == "object":
-        pairs = {name.text: _go(node) for name, node in value.members()}
+        pairs = {name.text: _go(node, depth - 1) for name, node in value.members()}
         return "map[" + " ".join(f"{name}:{pairs[name]}" for name in sorted(pairs)) + "]"
     if value.kind == "bool":
         return "true" if value.value else "false"

@@ -54,13 +54,21 @@ class CommandLine(NamedTuple):
     error: str | None = None
 
 
+class _Found(list[Flag]):
+    """The flags so far, and the runtimes that they name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runtimes: set[str] = set()
+
+
 def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) -> CommandLine:
     """Read the words after the program's name; with `stop`, only up to the first positional.
 
     pflag: FlagSet.parseArgs, interspersed. The first error ends it, as in dockerd.
     """
     known = options_of(version)
-    flags: list[Flag] = []
+    flags = _Found()
     positionals: list[Word] = []
     error: str | None = None
     at = 0
@@ -86,7 +94,7 @@ def last(flags: Iterable[Flag]) -> dict[str, Flag]:
     return {flag.name: flag for flag in flags}
 
 
-def _long(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
+def _long(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
           version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     name, equals, value = text[2:].partition("=")
@@ -107,7 +115,7 @@ def _long(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
     return at + flag.words, _set(option, flag, flags, version)
 
 
-def _short(words: tuple[Word, ...], at: int, known: Options, flags: list[Flag],
+def _short(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
            version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     # pflag leaves `go test`'s own flags alone, and all that stands in such a word.
@@ -143,7 +151,7 @@ def _letter(letter: str) -> str:
     return f"'{chr(letter.encode('utf-8', 'surrogateescape')[0])}'"
 
 
-def _set(option: Option, flag: Flag, flags: list[Flag], version: Version | None) -> str | None:
+def _set(option: Option, flag: Flag, flags: _Found, version: Version | None) -> str | None:
     check = CHECKS.get(option.kind)
     wrong = check(flag.value, version or NEWEST) if check is not None else None
     if version is None and check is not None and option.kind != "host" and not check(flag.value, OLD):
@@ -159,11 +167,11 @@ def _set(option: Option, flag: Flag, flags: list[Flag], version: Version | None)
     return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {wrong}"
 
 
-def _second_runtime(flag: Flag, flags: list[Flag]) -> str | None:
+def _second_runtime(flag: Flag, flags: _Found) -> str | None:
     name = trim(flag.value.partition("=")[0]).lower()
-    if any(other.name == flag.name and trim(other.value.partition("=")[0]).lower() == name
-           for other in flags):
+    if name in flags.runtimes:
         return f"runtime '{name}' was already defined"
+    flags.runtimes.add(name)
     return None
 
 

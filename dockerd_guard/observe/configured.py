@@ -16,7 +16,7 @@ from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import Environment, resolve_environment
-from dockerd_guard.systemd.exec import Argument, expand
+from dockerd_guard.systemd.exec import Argument, expand, too_long
 from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import load_socket, sockets_for
 from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
@@ -122,10 +122,13 @@ def layer_of(  # noqa: PLR0913, PLR0917
     """Put both readings together to one layer."""
     bindings = tuple(bindings_of(daemon, arguments, sockets, service))
     refused_by, reason = None, None
+    command = main_command(service)
     if service.unit.load_state != "loaded":
         refused_by, reason = "systemd", service.unit.reason
     elif environment.failure:
         refused_by, reason = "systemd", environment.failure
+    elif command is not None and too_long(arguments, environment.variables):
+        refused_by, reason = "systemd", f"Failed to execute {command.path}: Argument list too long"
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
     elif wrong := _wrong_descriptor(daemon, tuple(_descriptors(sockets))):
