@@ -109,7 +109,7 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert not machine.exists(FALLBACK_FILES)
 
     wait_for(lambda: entries(machine, "held"), "held correction")
-    entry = entries(machine, "contained")[0]
+    entry = wait_for(lambda: entries(machine, "contained"), "entry")[0]
     assert (entry["DOCKERD_GUARD_SOCKET"], entry["DOCKERD_GUARD_RULE"], entry["DOCKERD_GUARD_LAYER"]) == \
         (opened.address, "DG101", "listening")
     assert "by the nftables table inet dockerd_guard; containers, published ports" in entry["MESSAGE"]
