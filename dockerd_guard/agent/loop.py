@@ -307,6 +307,7 @@ class Agent:
         is_new, unwatched = self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
         troubles += unwatched
         if is_new:
+            self._triggered_at = time.monotonic()
             self.waker.wake()
         self._say_drifts(findings, cause)
         if policy.mode is Mode.ENFORCE and manager is not None:
@@ -367,7 +368,7 @@ class Agent:
         with Tree() as tree:
             seen = observe_host(tree, manager)
             if outcome.steps:
-                self.quarrels.corrected(assessment, policy, tree)
+                self.quarrels.corrected(assessment, policy, outcome.interference, tree)
             self._forget_mended(judge(seen, policy))
         return seen
 

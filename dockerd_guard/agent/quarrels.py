@@ -38,6 +38,8 @@ class Quarrels:
         self._state = state
         self._left: dict[str, Entry | None] = {}
         """The files that the last correction was about, as it left them."""
+        self._disputed = ""
+        """The file that was changed by somebody else while it was being corrected."""
 
     def contested(self, assessment: Assessment, policy: Policy) -> Contested | None:
         """What stands against this correction, if anything does."""
@@ -46,11 +48,12 @@ class Quarrels:
         if not rounds:
             return None
         file, is_there, written = self._last_written(assessment, now)
-        until = quiet_until(rounds, written)
+        until = quiet_until(rounds, max(written, rounds[-1].at))
         return Contested(rounds[0].at, len(rounds), file, is_there, until) if now < until else None
 
-    def corrected(self, assessment: Assessment, policy: Policy, after: Tree) -> None:
-        """A correction was made, which left the host like `after`."""
+    def corrected(self, assessment: Assessment, policy: Policy, interference: str, after: Tree) -> None:
+        """A correction was made, perhaps with `interference`, which left the host like `after`."""
+        self._disputed = interference or self._disputed
         now = datetime.now(UTC)
         self._keep(remembered((*self._state.rounds(), Round(now, _is_update(assessment, policy))), now))
         # What is not as we wrote it, somebody else has had his hands on already.
@@ -64,7 +67,7 @@ class Quarrels:
 
     def make_peace(self) -> None:
         """What was undone so far does not count any more."""
-        self._left = {}
+        self._left, self._disputed = {}, ""
         rounds = self._state.rounds()
         if rounds != (kept := at_peace(rounds)):
             self._keep(kept)
@@ -80,10 +83,12 @@ class Quarrels:
         By its ctime, which nobody can set; a file that was taken away has changed its directory.
         """
         tree = assessment.seen.tree
-        newest, written_ns, is_there = "", 0, False
-        for path in sorted({*_files(assessment.seen.configured), *(change.path for change in assessment.plan.changes)}):
+        newest, written_ns, is_there = assessment.seen.configured.service.unit.fragment or "/", 0, True
+        paths = {self._disputed} if self._disputed else {
+            *_files(assessment.seen.configured), *(change.path for change in assessment.plan.changes)}
+        for path in sorted(paths):
             entry = tree.stat(path, follow=False)
-            if path in self._left and self._left[path] == entry:
+            if not self._disputed and path in self._left and self._left[path] == entry:
                 continue
             known = entry or tree.stat(path.rpartition("/")[0] or "/")
             if known is not None and known.ctime_ns > written_ns:

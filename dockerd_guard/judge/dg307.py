@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dockerd_guard.judge.finding import Finding
+from dockerd_guard.judge.finding import Finding, Severity
 from dockerd_guard.judge.places import command_location
 from dockerd_guard.observe.observation import LOADED, Loaded, Observation
 from dockerd_guard.policy import Policy
 from dockerd_guard.source import Location
 
 TITLE = "systemd has not loaded what is on disk"
+
+TOUCHED = "a file of docker.service was written on disk"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
@@ -21,9 +23,11 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     differs = _difference(seen, seen.loaded)
     if differs is not None:
         what, location = differs
+        # By mtime alone a file that was touched is another one; all that counts here is the same.
+        severity: Severity = "info" if what == TOUCHED else "warning"
         yield Finding(
             "DG307",
-            "warning",
+            severity,
             f"{what} since systemd loaded its units: the next `systemctl daemon-reload` puts it in force for "
             "the next start of docker.service",
             LOADED,
@@ -46,5 +50,5 @@ def _difference(seen: Observation, loaded: Loaded) -> tuple[str, Location | None
         return "ListenStream= of the socket units was changed on disk", location
     if loaded.need_daemon_reload:
         fragment = disk.service.unit.fragment
-        return "a file of docker.service was changed on disk", Location(fragment) if fragment else None
+        return TOUCHED, Location(fragment) if fragment else None
     return None
