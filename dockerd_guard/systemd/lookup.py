@@ -267,7 +267,10 @@ class UnitFiles:
                     continue
                 if file in found:
                     self._note_shadow(path, found[file], problems)
-                elif not (kind == "l" and self._is_skipped(path)):
+                elif kind == "l" and self._is_skipped(path):
+                    problems.append(Problem(
+                        Location(path), f"'{path}' is not read: it is a link that cannot be followed.", "file-ignored"))
+                else:
                     found[file] = path
         return tuple(found[file] for file in sorted(found, key=os.fsencode))
 
