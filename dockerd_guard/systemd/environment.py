@@ -110,6 +110,11 @@ def assignment(word: Word) -> Assigned | None:
     return Assigned(name, Variable(value, where, word.certain, verbatim))
 
 
+_OF_MANAGER = re.compile(r"LANG(UAGE)?|LC_[A-Z]+|TERM|PATH|HOME|SHELL|container(_[a-z]+)?|SYSTEMD_[A-Z_]+")
+"""What PID 1 may have been given by the kernel, a container manager or its locale.conf. PassEnvironment= of
+anything else passes nothing (systemd.exec(5)), unless DefaultEnvironment= has it."""
+
+
 class _LoadError(Exception):
     """Why an environment file cannot be loaded."""
 
@@ -148,7 +153,7 @@ def resolve_environment(
         if name in kept and (not equals or kept[name].value == value):
             del kept[name]
     unset_first = version < EXPANSION_BEFORE_UNSET_VERSION
-    unknown = SET_AT_START.union(word.text for word in service.pass_environment)
+    unknown = SET_AT_START.union(word.text for word in service.pass_environment if _OF_MANAGER.fullmatch(word.text))
     if unset_first:
         unknown = unknown.difference(word.text for word in service.unset_environment)
     return Environment(kept, tuple(problems), failure, kept if unset_first else merged, unknown)

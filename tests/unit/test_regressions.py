@@ -101,6 +101,11 @@ CASES = (
          {SECOND: b"[Socket]\nListenStream=2375\nListenStream=[::]:2375\nService=docker.service\n",
           **starting("-H tcp://localhost:2375")}, ("tcp://localhost:2375",)),
 
+    # systemd.exec(5), PassEnvironment=: what the manager does not have is not set, and `$X` alone is no word.
+    Case("PassEnvironment= of what the manager has not",
+         {DROP_IN: b"[Service]\nPassEnvironment=DOCKER_OPTS\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n"},
+         ("unix:///run/docker.sock",)),
+
     # moby daemon/listeners/listeners_linux.go, listenFD().
     Case("fd://4 where one socket is passed", starting("-H fd://4"),
          refused("dockerd", "too few socket activated files")),
