@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from dockerd_guard.bindings import Scope, Tls, Via, canonical, scope_of, split_host_port
+from dockerd_guard.bindings import Binding, Scope, Tls, Via, canonical, scope_of, split_host_port
 from dockerd_guard.correct import files
 from dockerd_guard.correct.state import Contained, State
 from dockerd_guard.judge.places import STRENGTH, declared_places
@@ -111,7 +111,7 @@ def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, 
     """Addresses with their TLS (None: nobody has accepted on it yet) and how they came."""
     if seen.listening is not None:
         for binding in seen.listening.layer.bindings:
-            yield binding.address, binding.tls, binding.via
+            yield binding.address, binding.tls, Via.SOCKET_UNIT if _is_passed(binding, seen) else binding.via
         for address in seen.listening.held_by_systemd:
             yield address, None, Via.SOCKET_UNIT
     if seen.loaded is not None:
@@ -119,6 +119,13 @@ def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, 
         for address in contained:
             if (same := next_time.get(canonical(address))) is not None:
                 yield address, same.tls, same.via
+
+
+def _is_passed(binding: Binding, seen: Observation) -> bool:
+    """Whether systemd opened it, also where it has forgotten that: a reload drops what no unit lists any more."""
+    hosts = seen.running.layer.hosts if seen.running is not None else ()
+    return binding.via is Via.SOCKET_UNIT or (
+        any(host.startswith("fd://") for host in hosts) and binding.key not in map(canonical, hosts))
 
 
 def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:

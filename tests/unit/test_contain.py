@@ -8,7 +8,16 @@ import pytest
 
 from dockerd_guard.bindings import Binding, Tls, Via, scope_of
 from dockerd_guard.correct.contain import Exposure, exposures, ruleset
-from dockerd_guard.observe.observation import LISTENING, LOADED, Layer, Listening, Loaded, Observation
+from dockerd_guard.observe.observation import (
+    LISTENING,
+    LOADED,
+    RUNNING,
+    Layer,
+    Listening,
+    Loaded,
+    Observation,
+    Running,
+)
 from dockerd_guard.policy import parse_policy
 
 
@@ -17,6 +26,7 @@ class Layers(NamedTuple):
 
     listening: Listening | None
     loaded: Loaded | None
+    running: Running | None = None
 
 
 class Case(NamedTuple):
@@ -59,8 +69,9 @@ def layer(name: str, addresses: tuple[str, ...], tls: Tls = Tls.NONE) -> Layer:
 
 def seen(listens: tuple[str, ...], tls: Tls = Tls.NONE, held: tuple[str, ...] = (),
          loaded: tuple[str, ...] = ()) -> Observation:
+    started_with = Running(layer(RUNNING, ("fd://", *listens)), *[None] * 2)  # type: ignore[arg-type]
     in_memory = Loaded(layer(LOADED, loaded), *[None] * 9)  # type: ignore[arg-type]
-    return cast(Observation, Layers(Listening(layer(LISTENING, listens, tls), held), in_memory))
+    return cast(Observation, Layers(Listening(layer(LISTENING, listens, tls), held), in_memory, started_with))
 
 
 def rules(found: tuple[Exposure, ...]) -> list[str]:
@@ -100,3 +111,12 @@ def test_a_restart_of_dockerd_releases_only_what_it_will_not_open_again(
     policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
     found = exposures(seen((), loaded=loaded), policy, ("tcp://[::]:2375",))
     assert [exposure.address for exposure in found] == stays
+
+
+def test_a_socket_that_systemd_opened_is_known_for_that_after_a_reload_too() -> None:
+    policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
+    open_now = Listening(layer(LISTENING, ("tcp://[::]:2375", "tcp://0.0.0.0:4243")))
+    started_with = Running(layer(RUNNING, ("fd://", "tcp://0.0.0.0:2375")), *[None] * 2)  # type: ignore[arg-type]
+    found = exposures(cast(Observation, Layers(open_now, None, started_with)), policy)
+    assert {exposure.address: exposure.via for exposure in found} == {
+        "tcp://[::]:2375": Via.FLAG, "tcp://0.0.0.0:4243": Via.SOCKET_UNIT}
