@@ -16,7 +16,7 @@ PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard READ
 SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit system-test differential machine deb venv clean clean-cache
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential machine deb venv clean clean-cache
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,12 +40,19 @@ lint: venv ## ruff and mypy
 unit: venv ## unit tests only
 	$(VENV)/bin/python -m pytest tests/unit -q
 
+fuzz: venv ## fuzz every reader, guided by coverage: SECONDS=600 for each, TARGETS="unit host" (else all)
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet 'atheris>=3'
+	$(VENV)/bin/python -m tests.fuzz run --seconds $(or $(SECONDS),600) $(TARGETS)
+
 system-test: venv deb ## one system test: TEST=tests/system/test_x.py::test_y[bookworm], KEEP=1 leaves its machine running
 	$(VENV)/bin/python -m pytest '$(or $(TEST),tests/system)' $(if $(KEEP),--keep)
 
 differential: venv ## judge generated trees by real systemd and dockerd: N=5000 for each release, SEED=1 (else a new one)
 	@$(MACHINES) build
 	$(VENV)/bin/python -m tests.differential run --count $(or $(N),1000) $(if $(SEED),--seed $(SEED))
+
+slow-test: venv deb ## what takes too long for each day: wars over files, every mutation, growth with size (TEST=tests/system/slow_war.py)
+	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
 
 machine: ## a shell in a throwaway machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
 	@$(if $(NAME),,$(MAKE) --silent deb)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*(.*?)-----END \1-----", re.DOTALL)
+_BOUNDARY = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]+)-----")
 
 _INTEGER, _BIT_STRING, _OCTET_STRING, _SEQUENCE = 0x02, 0x03, 0x04, 0x30
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
@@ -53,12 +53,19 @@ def public_key_of(pem: bytes) -> bytes | None:
 
 
 def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for block in _BLOCK.finditer(pem):
-        body = block[2]
+    begin: re.Match[bytes] | None = None
+    for boundary in _BOUNDARY.finditer(pem):
+        if boundary[1] == b"BEGIN":
+            begin = boundary
+            continue
+        begun, begin = begin, None
+        if begun is None or begun[2] != boundary[2]:
+            continue  # no block, as in Go's encoding/pem
+        body = pem[begun.end():boundary.start()]
         if b"Proc-Type: 4,ENCRYPTED" in body:
             raise ValueError("the key is encrypted, and dockerd cannot ask for a passphrase")
         try:
-            yield block[1], base64.b64decode(b"".join(body.split()), validate=True)
+            yield boundary[2], base64.b64decode(b"".join(body.split()), validate=True)
         except binascii.Error:
             raise ValueError("its PEM is damaged") from None
 

@@ -30,6 +30,11 @@ MAX_ARGUMENT_BYTES = 128 * 1024
 MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024
 """All of them, environment included: 3/4 of _STK_LIM, whatever LimitSTACK= says."""
 
+_ARGUMENT_BYTES = 1 + 8
+"""What each takes there beside its characters: a NUL and a pointer."""
+
+_SHOWN_ARGUMENTS = 1000
+
 SHELL = "/bin/sh"
 """What a `|` command is loaded as; it is the user's shell that is run."""
 
@@ -259,7 +264,8 @@ def _skip_blanks(value: str, position: int) -> int:
 def expand(command: Command, environment: Environment | Mapping[str, Variable]) -> tuple[Argument, ...]:
     """Put the variables in: exactly what execve(2) gets, argv[0] included.
 
-    A few kilobytes can name gigabytes: what is longer than any kernel takes (see too_long) ends there.
+    A few kilobytes can name gigabytes: where all is longer than any kernel takes (see too_long) it ends, with
+    most of it in the last argument.
     """
     unknown: frozenset[str] = frozenset()
     variables = environment
@@ -267,28 +273,36 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
         variables, unknown = environment.expansion, environment.unknown
     assert not isinstance(variables, Environment)  # noqa: S101 -- for the type checker
     found: list[Argument] = []
-    counted = size = 0
-    for index, word in enumerate(command.argv):
-        while counted < len(found):
-            size += len(found[counted].text)
-            counted += 1
+    size = 0
+    for argument in _expanded(command, variables, unknown):
+        found.append(argument)
+        size += len(argument.text) + _ARGUMENT_BYTES
         if size > MAX_ARGUMENTS_BYTES:
+            if rest := found[_SHOWN_ARGUMENTS:]:
+                found[_SHOWN_ARGUMENTS:] = [argument._replace(text=" ".join(each.text for each in rest))]
             break
-        if "$" not in word.text or command.no_env_expand:
-            found.append(Argument(word.text, word.location, index, None, word.certain))
-        elif word.text[0] == "$" and word.text[1:2] not in ("{", "$"):
-            found.extend(_split_variable(word, index, variables, unknown))
-        else:
-            found.append(_replace_variables(word, index, variables, unknown))
     return tuple(_in_shell(command, found)) if "|" in command.prefixes else tuple(found)
+
+
+def _expanded(
+    command: Command, variables: Mapping[str, Variable], unknown: frozenset[str]
+) -> Iterator[Argument]:
+    for index, word in enumerate(command.argv):
+        if "$" not in word.text or command.no_env_expand:
+            yield Argument(word.text, word.location, index, None, word.certain)
+        elif word.text[0] == "$" and word.text[1:2] not in ("{", "$"):
+            yield from _split_variable(word, index, variables, unknown)
+        else:
+            yield _replace_variables(word, index, variables, unknown)
 
 
 def too_long(arguments: tuple[Argument, ...], variables: Mapping[str, Variable]) -> bool:
     """Whether execve(2) certainly fails with E2BIG."""
     strings = [argument.text for argument in arguments]
     strings += [f"{name}={variable.value}" for name, variable in variables.items()]
-    sizes = [byte_length(string) + 1 for string in strings]
-    return max(sizes, default=0) > MAX_ARGUMENT_BYTES or sum(sizes) > MAX_ARGUMENTS_BYTES
+    sizes = [byte_length(string) for string in strings]
+    return max(sizes, default=0) >= MAX_ARGUMENT_BYTES or (
+        sum(sizes) + len(sizes) * _ARGUMENT_BYTES > MAX_ARGUMENTS_BYTES)
 
 
 def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]:

@@ -103,7 +103,8 @@ CASES = (
 
     # systemd.exec(5), PassEnvironment=: what the manager does not have is not set, and `$X` alone is no word.
     Case("PassEnvironment= of what the manager has not",
-         {DROP_IN: b"[Service]\nPassEnvironment=DOCKER_OPTS\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n"},
+         {DROP_IN: b"[Service]\nPassEnvironment=DOCKER_OPTS\nExecStart=\n"
+                   b"ExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n"},
          ("unix:///run/docker.sock",)),
 
     # moby daemon/listeners/listeners_linux.go, listenFD().

@@ -1,0 +1,245 @@
+"""Whatever is done to a file that matters is seen by the event it makes; where events fail, by the next resync,
+and that they failed is said."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.test_correction import DOCKERD, OVERRIDE, POLICY, UNIT, entries
+
+DROPIN = "/run/systemd/system/docker.service.d/p-new.conf"
+SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/port.conf"
+DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
+ADDRESS = "tcp://0.0.0.0:2375"
+
+DETECTED_S = 20.0
+"""Much more than it takes where all machines run at once, much less than the resync of five minutes."""
+
+MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+
+OBSERVE = "version: 1\nsockets: [fd://]\n"
+RESYNC = "version: 1\nsockets: [fd://]\nwatch: {resync: 2s}\n"
+OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H {ADDRESS} --tls=false $DOCKER_OPTS\n"
+CLOSED = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// $DOCKER_OPTS\n"
+
+
+class Target(NamedTuple):
+    """A file; its content where the API stays closed and where it is open; which mutations have no meaning."""
+
+    path: str
+    closed: str
+    open: str
+    not_for: tuple[str, ...] = ()
+
+
+TARGETS = {
+    "the vendor's unit": Target(UNIT, "", "", ("first directory", "directory anew")),
+    "override": Target(OVERRIDE, CLOSED, OPEN),
+    "new drop-in": Target(DROPIN, CLOSED, OPEN),
+    "socket drop-in": Target(SOCKET_DROPIN, "[Socket]\n", "[Socket]\nListenStream=0.0.0.0:2375\n"),
+    "daemon.json": Target("/etc/docker/daemon.json", "{}\n", f'{{"hosts": ["fd://", "{ADDRESS}"]}}\n',
+                          ("first directory",)),
+    "environment file": Target("/etc/default/docker", "# nothing\n", f'DOCKER_OPTS="-H {ADDRESS}"\n',
+                               ("first directory",)),
+}
+
+# {path}: the file; {dir}: its directory; {open}, {closed}: directories with a file of its name.
+# After each line, what the agent must have said: that the API is open or closed, of a loose mode, or nothing new.
+MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "first directory": (
+        ("mkdir {dir}; sleep 0.25; cp {open}/* {path}", "open"),
+        ("cp {closed}/* {path}", "closed")),
+    "content": (
+        ("cat {open}/* > {path}", "open"),
+        ("cat {closed}/* > {path}", "closed")),
+    "touch": (
+        ("touch {path}", "quiet"),),
+    "rename": (
+        ("cp {open}/* {path}", "open"),
+        ("mv {path} {path}.off", "closed"),
+        ("mv {path}.off {path}", "open")),
+    "delete": (
+        ("cp {open}/* {path}", "open"),
+        ("rm {path}", "closed")),
+    "overwrite by rename": (
+        ("cp {open}/* {path}.tmp; mv {path}.tmp {path}", "open"),
+        ("cp {closed}/* {path}.tmp; mv {path}.tmp {path}", "closed")),
+    "chmod": (
+        ("chmod 666 {path}", "loose"),
+        ("chmod 644 {path}", "tight")),
+    "symlink swap": (
+        ("ln -sfn {closed}/* {path}", "closed"),
+        ("ln -sfn {open}/* {path}", "open"),
+        ("cat {closed}/* > {open}/*", "closed")),
+    "mask": (
+        ("cp {open}/* {path}", "open"),
+        ("ln -sfn /dev/null {path}", "closed")),
+    "directory anew": (
+        ("cp {open}/* {path}", "open"),
+        ("mv {dir} {dir}.away", "closed"),
+        ("mkdir {dir}; cp {open}/* {path}", "open"),
+        ("rm -r {dir}; mv {dir}.away {dir}; cp {closed}/* {path}", "closed")),
+}
+
+# The policy itself: a good one that declares the open address, and one that does not.
+POLICY_MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "content": MUTATIONS["content"],
+    "touch": MUTATIONS["touch"],
+    "rename": (("mv {path} {path}.off", "refused"), ("cp {open}/* {path}.off; mv {path}.off {path}", "open")),
+    "delete": (("rm {path}", "refused"), ("cp {open}/* {path}", "open")),
+    "overwrite by rename": MUTATIONS["overwrite by rename"],
+    "chmod": (("chmod 666 {path}", "refused"), ("cp {open}/* {path}; chmod 644 {path}", "open")),
+    "symlink swap": MUTATIONS["symlink swap"],
+    "mask": (("ln -sfn /dev/null {path}", "refused"), ("rm {path}; cp {open}/* {path}", "open")),
+    "directory anew": (("mv {dir} {dir}.away", "refused"), ("mkdir {dir}; cp {open}/* {path}", "open")),
+}
+
+
+def newest(machine: Machine, *matches: str) -> dict[str, str]:
+    return next(iter(machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", *matches, "--lines=1")), {})
+
+
+def is_said(machine: Machine, what: str, path: str) -> bool:
+    """Whether the newest word of the agent on it is this."""
+    if what in ("open", "closed"):
+        word = newest(machine, "DOCKERD_GUARD_RULE=DG101", f"DOCKERD_GUARD_SOCKET={ADDRESS}")
+        return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "open")
+    if what in ("loose", "tight"):
+        # /lib is a link to /usr/lib.
+        word = newest(machine, "DOCKERD_GUARD_RULE=DG401", f"DOCKERD_GUARD_FILE={path}",
+                      f"DOCKERD_GUARD_FILE=/usr{path}")
+        return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "loose")
+    assert what == "refused", what
+    return newest(machine, "DOCKERD_GUARD_EVENT=policy").get("MESSAGE", "").startswith("The last good policy stays")
+
+
+def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, str], ...]) -> list[str]:
+    """Do these things to a file that is closed; what was not noticed, in words. It is closed again afterwards."""
+    directory, base = posixpath.split(target.path)
+    places = {"path": target.path, "dir": directory, "open": "/root/open", "closed": "/root/closed"}
+    machine.run("rm -rf /root/open /root/closed")
+    machine.write(f"/root/open/{base}", target.open)
+    machine.write(f"/root/closed/{base}", target.closed)
+    missed = []
+    for line, said in steps:
+        if said == "quiet":
+            machine.run("systemctl daemon-reload; sleep 1.5")
+        cursor = newest(machine).get("__CURSOR", "")
+        machine.run(["bash", "-euc", line.format(**places)])
+        if said == "quiet":
+            time.sleep(1.5)
+            new = machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", f"--after-cursor={cursor}")
+            missed += [f"{name}, {line}: not quiet but {entry['MESSAGE']}" for entry in new]
+            continue
+        try:
+            wait_for(lambda s=said: is_said(machine, s, target.path),  # type: ignore[misc]
+                     f"word that it is {said}", timeout=DETECTED_S)
+        except TimeoutError as error:
+            missed.append(f"{name}, {line}: {error}")
+    machine.run(["bash", "-euc", "mkdir -p {dir}; rm -f {path}; cp {closed}/* {path}".format(**places)])
+    wait_for(lambda: is_said(machine, "closed", target.path), "word that all is closed again")
+    return missed
+
+
+def test_every_mutation_of_every_file_is_seen_by_its_event(machine: Machine) -> None:
+    unit = machine.read(UNIT)
+    missed = []
+    opened = unit.replace("-H fd://", f"-H fd:// -H {ADDRESS}")
+    for name, each in TARGETS.items():
+        target = each if each.closed else each._replace(closed=unit, open=opened)
+        for mutation, steps in MUTATIONS.items():
+            if mutation not in target.not_for:
+                missed += mutate(machine, target, f"{name}: {mutation}", steps)
+    assert missed == []
+    assert entries(machine, "blind") == []
+
+
+def test_every_mutation_of_the_policy_is_seen_by_its_event(machine: Machine) -> None:
+    machine.write(OVERRIDE, OPEN)
+    declares = f"version: 1\nsockets:\n  - fd://\n  - {{address: '{ADDRESS}', tls: none}}\n"
+    machine.write(POLICY, declares)
+    target = Target(POLICY, declares, OBSERVE)
+    missed = []
+    for mutation, steps in POLICY_MUTATIONS.items():
+        missed += mutate(machine, target, f"the policy: {mutation}", steps)
+    assert missed == []
+
+
+# Where events fail
+
+
+def blind(machine: Machine, words: str, *, over: bool = False) -> list[str]:
+    """What was said on blindness, or (over) on its end, with these words."""
+    return [entry["MESSAGE"] for entry in entries(machine, "blind")
+            if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Seen again") == over]
+
+
+def is_open(machine: Machine) -> bool:
+    return is_said(machine, "open", "")
+
+
+def test_a_queue_that_overflows_while_the_agent_is_stopped(machine: Machine) -> None:
+    machine.run("systemctl kill --signal=STOP dockerd-guard")
+    machine.run(["python3", "-c", f"""
+import os
+for number in range({MAX_QUEUED_EVENTS} + 1000):
+    os.close(os.open("/etc/docker/x%d" % (number % 2), os.O_CREAT | os.O_WRONLY))
+"""])
+    machine.write(OVERRIDE, OPEN)
+    machine.run("systemctl kill --signal=CONT dockerd-guard")
+    wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
+    wait_for(lambda: blind(machine, "queue overflowed"), "word on the blindness")
+    wait_for(lambda: blind(machine, "queue overflowed", over=True), "word on its end")
+
+
+def test_an_agent_that_was_stopped_sees_what_happened_meanwhile_and_says_so(machine: Machine) -> None:
+    agent = machine.main_pid("dockerd-guard.service")
+    machine.run("systemctl kill --signal=STOP dockerd-guard")
+    machine.write(OVERRIDE, OPEN)
+    machine.run("systemctl kill --signal=CONT dockerd-guard")
+    wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
+    wait_for(lambda: blind(machine, "was stopped"), "word on the stop")
+    wait_for(lambda: blind(machine, "was stopped", over=True), "word on its end")
+    assert machine.main_pid("dockerd-guard.service") == agent
+
+
+def test_a_mount_over_the_directory_is_seen_at_the_next_resync(machine: Machine) -> None:
+    machine.run(f"mkdir -p {DROPIN_DIRECTORY} /root/other")
+    machine.write("/root/other/override.conf", OPEN)
+    machine.write(POLICY, RESYNC)
+    wait_for(lambda: len(entries(machine, "policy")) == 2, "policy in force")
+    machine.run(f"mount --bind /root/other {DROPIN_DIRECTORY}")
+    wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
+    wait_for(lambda: blind(machine, "in silence"), "word on the mount")
+    wait_for(lambda: blind(machine, "in silence", over=True), "word that it is watched now")
+    machine.write("/root/other/override.conf", CLOSED)
+    wait_for(lambda: not is_open(machine), "end of the drift")
+
+
+@pytest.mark.parametrize(("call", "limit"), [("inotify_add_watch:ENOSPC", "max_user_watches"),
+                                             ("inotify_init1:EMFILE inotify_init:EMFILE", "max_user_instances")])
+def test_without_watches_the_resync_sees_and_the_blindness_is_said_once(
+        machine: Machine, call: str, limit: str) -> None:
+    """The limits are those of all machines here, so systemd has the calls refused as the kernel would."""
+    machine.write(POLICY, RESYNC)
+    machine.write("/etc/systemd/system/dockerd-guard.service.d/blind.conf",
+                  f"[Service]\nSystemCallFilter=\nSystemCallFilter=~{call}\n")
+    machine.run("systemctl daemon-reload; systemctl restart dockerd-guard")
+    wait_for(lambda: blind(machine, limit), "word on the limit")
+    machine.write(OVERRIDE, OPEN)
+    wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
+    time.sleep(5)
+    assert len(blind(machine, limit)) == 1
+    assert machine.run("systemctl status dockerd-guard").out.count(limit) >= 1
+    machine.remove("/etc/systemd/system/dockerd-guard.service.d/blind.conf")
+    machine.run("systemctl daemon-reload; systemctl restart dockerd-guard")
+    agent = str(machine.main_pid("dockerd-guard.service"))
+    wait_for(lambda: newest(machine, "DOCKERD_GUARD_RULE=DG101").get("_PID") == agent, "drift told by the new agent")
+    machine.write(OVERRIDE, CLOSED)
+    wait_for(lambda: not is_open(machine), "end of the drift")

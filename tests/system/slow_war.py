@@ -1,0 +1,171 @@
+"""Another program that undoes what the agent corrects: few rounds, one word, and no war."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+import pytest
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.test_correction import (
+    DOCKERD,
+    LIVE_RESTORE,
+    OUR_SERVICE_DROPIN,
+    OVERRIDE,
+    POLICY,
+    enforce,
+    entries,
+    repaired,
+)
+
+WAR_S = float(os.environ.get("WAR_S", "20"))
+"""How long the other program writes; `make war` lets it go on for five minutes."""
+
+ENFORCE = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 100/1h}\n"
+OPEN = f"[Service]\\nExecStart=\\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false"
+LATER = "/etc/systemd/system/docker.service.d/zzz-theirs.conf"
+CONTEST = "/usr/lib/python3/dist-packages/dockerd_guard/correct/contest.py"
+STARTED = "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf"
+
+
+class Writer(NamedTuple):
+    """What another program does five times a second, the file that is to be named for it (none: no
+    quarrel), and how many corrections it may provoke."""
+
+    name: str
+    line: str
+    named: str | None
+    corrections: int
+
+
+WRITERS = (
+    Writer("writes the same drop-in again, which ours overrules", f"printf '{OPEN}\\n' > {OVERRIDE}", None, 1),
+    Writer("writes another drop-in each time, which ours overrules",
+           f"n=$((n+1)); printf '{OPEN} --label n='$n'\\n' > {OVERRIDE}", OVERRIDE, 11),
+    Writer("takes our drop-in away", f"rm -f {OUR_SERVICE_DROPIN}", OUR_SERVICE_DROPIN, 3),
+    Writer("puts its own into the place of ours", f"printf '{OPEN}\\n' > {OUR_SERVICE_DROPIN}", OUR_SERVICE_DROPIN, 3),
+    Writer("writes a drop-in that overrules ours", f"printf '{OPEN}\\n' > {LATER}", LATER, 3),
+    Writer("writes hosts into daemon.json",
+           """printf '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}\\n' > /etc/docker/daemon.json""",
+           "/etc/docker/daemon.json", 3),
+)
+
+
+def war(machine: Machine, line: str, every_s: float = 0.2) -> None:
+    machine.run(["systemd-run", "--unit=war", "bash", "-c", f"while :; do {line}; sleep {every_s}; done"])
+
+
+def reloads(machine: Machine) -> int:
+    """How often systemd has read its units anew."""
+    return len([entry for entry in machine.journal("_PID=1", "--boot")
+                if entry["MESSAGE"] in ("Reloading.", "Reloading...")])
+
+
+def starts(machine: Machine) -> int:
+    """How often docker.service was started."""
+    return len(machine.journal(STARTED, "UNIT=docker.service"))
+
+
+def all_entries(machine: Machine) -> int:
+    return len(machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot"))
+
+
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
+def test_a_program_that_writes_five_times_a_second_is_named_and_left_alone(machine: Machine, writer: Writer) -> None:
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    container = machine.start_container()
+    machine.write(OVERRIDE, OPEN.replace("\\n", "\n") + "\n")
+    enforce(machine, ENFORCE)
+    wait_for(lambda: repaired(machine), "first correction")
+    wait_for(lambda: machine.properties("dockerd-guard.service", "StatusText")["StatusText"].startswith("enforce: "),
+             "agent at rest")
+    before = (starts(machine), reloads(machine), all_entries(machine), len(repaired(machine)))
+    began = time.monotonic()
+    war(machine, writer.line)
+    if writer.named:
+        wait_for(lambda: entries(machine, "contested"), "word on the quarrel")
+    time.sleep(max(0.0, WAR_S - (time.monotonic() - began)))
+    restarted, reloaded, said, corrected = (
+        after - was for after, was in zip(
+            (starts(machine), reloads(machine), all_entries(machine), len(repaired(machine))), before, strict=True))
+    assert machine.is_active("war.service")
+    assert restarted == 0
+    assert corrected <= writer.corrections
+    assert reloaded <= 2 * writer.corrections, "one for each correction, one to undo it"
+    assert said <= 3 * writer.corrections + 5
+    contested = entries(machine, "contested")
+    assert [entry["DOCKERD_GUARD_FILE"] for entry in contested] == ([writer.named] if writer.named else [])
+    assert all(entry["PRIORITY"] == "2" for entry in contested)
+    assert machine.container_pid() == container
+    if writer.named:
+        assert "contested" in machine.run("systemctl status dockerd-guard").out
+
+    # Whoever orders it by hand is obeyed; and dockerd, which nobody restarted, never was open.
+    machine.run("systemctl stop war")
+    assert not machine.api_answers()
+    assert machine.run("dockerd-guard fix").status == 0
+    assert machine.run("dockerd-guard diff").status == 0
+
+
+def test_it_is_tried_again_when_the_other_program_has_kept_still(machine: Machine) -> None:
+    machine.run(f"sed -i 's/^MIN_QUIET = .*/MIN_QUIET = timedelta(seconds=8)/' {CONTEST}")
+    machine.run("systemctl restart dockerd-guard")
+    machine.write(OVERRIDE, OPEN.replace("\\n", "\n") + "\n")
+    enforce(machine, ENFORCE)
+    wait_for(lambda: repaired(machine), "first correction")
+    war(machine, f"printf '{OPEN}\\n' > {LATER}")
+    wait_for(lambda: entries(machine, "contested"), "word on the quarrel")
+    # It is remembered over a restart of the agent.
+    machine.run("systemctl restart dockerd-guard")
+    count = len(repaired(machine))
+    time.sleep(10)
+    assert len(repaired(machine)) == count
+    machine.run("systemctl stop war")
+    stopped = time.monotonic()
+    wait_for(lambda: len(repaired(machine)) > count, "correction after the war")
+    assert time.monotonic() - stopped > 5
+    assert machine.run("dockerd-guard diff").status == 0
+    assert "contested" not in machine.run("systemctl status dockerd-guard").out
+
+
+def test_a_configuration_manager_that_comes_by_every_hour_costs_ever_fewer_restarts(machine: Machine) -> None:
+    """Its hour takes three seconds here, and the ten minutes of quiet one."""
+    machine.run(f"sed -i 's/^MIN_QUIET = .*/MIN_QUIET = timedelta(seconds=1)/' {CONTEST}")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker; systemctl restart dockerd-guard")
+    container = machine.start_container()
+    machine.write(OVERRIDE, OPEN.replace("\\n", "\n") + "\n")
+    enforce(machine, ENFORCE)
+    wait_for(lambda: repaired(machine), "first correction")
+    first = len(repaired(machine))
+    war(machine, f"[ ! -e {OUR_SERVICE_DROPIN} ] || {{ rm {OUR_SERVICE_DROPIN}; systemctl daemon-reload; "
+                 "systemctl reset-failed docker; systemctl restart docker; date +%s >> /root/rounds; }", every_s=3)
+    time.sleep(60)
+    machine.run("systemctl stop war")
+    rounds = machine.read("/root/rounds").splitlines()
+    made = len(repaired(machine)) - first
+    assert 3 <= len(rounds) <= 7, "some fifteen, had each been answered at once"
+    assert made <= len(rounds)
+    assert 1 <= len(entries(machine, "contested")) <= 4
+    assert machine.container_pid() == container
+
+
+def test_the_agents_own_writes_set_nothing_off(machine: Machine) -> None:
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.write(OVERRIDE, OPEN.replace("\\n", "\n") + "\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reset-failed docker")
+    before = (starts(machine), reloads(machine))
+    enforce(machine)
+    wait_for(lambda: repaired(machine), "correction")
+    time.sleep(8)
+    assert (starts(machine), reloads(machine)) == (before[0] + 1, before[1] + 1)
+    assert len(repaired(machine)) == 1
+    said = all_entries(machine)
+    cpu = machine.properties("dockerd-guard.service", "CPUUsageNSec")["CPUUsageNSec"]
+    time.sleep(5)
+    assert all_entries(machine) == said
+    assert machine.properties("dockerd-guard.service", "CPUUsageNSec")["CPUUsageNSec"] == cpu, "it does not rest"
+    assert machine.exists(POLICY)
