@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from tests.machines.machine import Machine, wait_for
+from tests.system.slow_war import reloads, starts
 from tests.system.test_correction import (
     DOCKERD,
     ENFORCE,
@@ -17,7 +18,6 @@ from tests.system.test_correction import (
     entries,
     repaired,
 )
-from tests.system.slow_war import reloads, starts
 
 OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
 
