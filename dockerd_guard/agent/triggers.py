@@ -108,6 +108,8 @@ class Files:
                 continue
             if directory not in self._watched.get(watch, ()):
                 is_new = True
+                # An event that came meanwhile forgets the old one: a reload makes generators' directories anew.
+                missed = self.changes()[1] or missed
                 missed = missed or self._replaced(directory)
                 self._watched.setdefault(watch, set()).add(directory)
         return is_new, (*_summed_up(troubles), *([missed] if missed else ()))

@@ -242,4 +242,5 @@ def test_without_watches_the_resync_sees_and_the_blindness_is_said_once(
     agent = str(machine.main_pid("dockerd-guard.service"))
     wait_for(lambda: newest(machine, "DOCKERD_GUARD_RULE=DG101").get("_PID") == agent, "drift told by the new agent")
     machine.write(OVERRIDE, CLOSED)
+    machine.run("systemctl daemon-reload")
     wait_for(lambda: not is_open(machine), "end of the drift")
