@@ -61,8 +61,8 @@ class Bench:
     def judge(self, layouts: Iterable[tuple[int, Layout]]) -> Iterator[Verdict]:
         """Give each layout's verdict, in the order they come in."""
         known = dict(layouts)
-        with self.machine.popen(["python3", "/root/judge.py"], stdin=subprocess.PIPE,
-                                stdout=subprocess.PIPE) as process:
+        judge = self.machine.popen(["python3", "/root/judge.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with judge as process:
             assert process.stdin is not None and process.stdout is not None
 
             def feed() -> None:
