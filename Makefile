@@ -29,7 +29,8 @@ demo: ## live through an exposure and its correction on a throwaway machine
 test: check ## everything: check, then the system tests on all three Debian releases
 	@$(MACHINES) build
 	@$(MAKE) --silent deb
-	$(VENV)/bin/python -m pytest tests/system --numprocesses=$(JOBS) --durations=10
+	# A race fails one run in hundreds. It must not hide, and it must not stop everybody: tried once more, told in full.
+	$(VENV)/bin/python -m pytest tests/system --numprocesses=$(JOBS) --durations=10 --reruns=1
 
 check: lint unit ## lint, types and unit tests: a minute, no machines
 

@@ -268,7 +268,14 @@ class Machine:
         # PID 1 without a handler ignores SIGTERM, and each stop would take 10 s.
         self.run(["docker", "run", "--detach", "--init", "--network=none", f"--name={name}", "busybox",
                   "/bin/sh", "-c", "while :; do sleep 1000; done", name])
-        return self.container_pid(name)
+        return self.started_container_pid(name)
+
+    def started_container_pid(self, name: str = "bystander") -> int:
+        """Wait for the container's first process and give its PID in the machine.
+
+        `docker run` and `docker start` return when runc lets its child go on, which is before the child's execve().
+        """
+        return wait_for(lambda: self.container_pid(name), f"the first process of container {name}")
 
     def container_pid(self, name: str = "bystander") -> int:
         """Give the PID in the machine of the container's first process without asking dockerd; 0: none."""

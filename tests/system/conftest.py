@@ -110,3 +110,16 @@ def pytest_runtest_makereport(
                 stand = f"make system-test TEST='{item.nodeid}' KEEP=1; {stand}"
             report.sections.append(("to stand in that machine", stand))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print in full what failed at first and passed on a second machine: a race, ours or the test's, to be mended."""
+    unsteady = terminalreporter.getreports("rerun")
+    if unsteady:
+        terminalreporter.section(f"UNSTEADY: {len(unsteady)} failed once")
+    for report in unsteady:
+        terminalreporter.write_sep("_", report.nodeid)
+        terminalreporter.write_line(report.longreprtext)
+        for title, content in report.sections:
+            terminalreporter.write_sep("-", title)
+            terminalreporter.write_line(content)
