@@ -31,6 +31,7 @@ FIX_WAIT_S = 60.0
 DESCRIPTION = """\
 Keeps the Docker API listening where a YAML policy says, and nowhere else.
 
+  dockerd-guard init                 write a policy from what this host does now
   dockerd-guard sockets              where does Docker listen, and which line made it so
   dockerd-guard lint                 what is wrong with that, and which line is to blame
   dockerd-guard diff                 what would be changed, and what that costs
@@ -240,6 +241,31 @@ def fix(options: Namespace) -> int:
     return OK if outcome.done else FOUND
 
 
+def init(options: Namespace) -> int:
+    """Write a policy from what this host does now."""
+    from dockerd_guard.operator.init import adopt, write
+    from dockerd_guard.report.policy import summary
+
+    options.root = [options.root] if options.root else []
+    target = options.output or ("-" if options.root else POLICY_FILE)
+    try:
+        with Tree(*options.root) as tree:
+            found, text = adopt(look_at(tree, options, with_policy=False).seen)
+        if target == "-":
+            print(text, end="")
+            return OK
+        saved = write(target, text, force=options.force)
+    except FileExistsError:
+        raise Unanswerable(f"{target} is there already: `init --output -` shows what would be written, `init --force` "
+                           "writes it and keeps what is there under another name") from None
+    except OSError as error:
+        raise Unanswerable(f"{error.filename or target}: {error.strerror or error}") from None
+    except (PolicyError, Unreadable) as error:
+        raise Unanswerable(str(error)) from None
+    _print(summary(found, target, saved))
+    return OK
+
+
 def run(options: Namespace) -> int:
     """The agent."""
     from dockerd_guard.agent.loop import run as run_agent
@@ -362,11 +388,23 @@ def _diff_options(parser: ArgumentParser) -> None:
     _look_options(parser, ("text", "json"))
 
 
+def _init_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--root", metavar="DIR", help="look at the files below DIR, not at this host")
+    parser.add_argument("--output", metavar="FILE",
+                        help=f"where to write it, - for standard output (default: {POLICY_FILE}; with --root: -)")
+    parser.add_argument("--force", action="store_true",
+                        help="replace a file that is there; it is kept as FILE.dockerd-guard-saved")
+    _docker_version_option(parser)
+
+
 def _explain_options(parser: ArgumentParser) -> None:
     parser.add_argument("code", nargs="*", metavar="CODE", help="a rule, as DG103; without one, all of them")
 
 
 VERBS: tuple[Verb, ...] = (
+    Verb("init", "write a policy from what this host does now", init, _init_options,
+         "Writes a policy that declares what this host does now, in mode: observe. What is dangerous is marked, "
+         "with the safer line beside it. Never replaces a file without --force."),
     Verb("sockets", "where does Docker listen, and which line made it so", sockets, _sockets_options,
          "Where the Docker API listens: by the files on disk and, on a live host, as systemd has loaded it, "
          "as dockerd was started, and by the sockets of the kernel."),
@@ -409,6 +447,10 @@ def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
     parser.add_argument("--root", action="append", metavar="DIR",
                         help="look at the files below DIR, not at this host; may be given several times")
     parser.add_argument("--format", choices=formats, default="text", help="how to tell it (default: text)")
+    _docker_version_option(parser)
+
+
+def _docker_version_option(parser: ArgumentParser) -> None:
     parser.add_argument("--docker-version", type=_version, metavar="V",
                         help="read as dockerd V does (default: as the one installed there, else the newest)")
 

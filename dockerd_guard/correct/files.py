@@ -25,6 +25,16 @@ def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
 
     A regular file that is there already hands its owner and mode on; `mode` is for a new one.
     """
+    _write(path, content, mode, inherit=True, replace=True)
+
+
+def write_new(path: str, content: bytes, *, mode: int = FILE_MODE, replace: bool = False) -> None:
+    """The same with an owner and a mode of its own; without `replace`, raises FileExistsError for
+    whatever is there, also when it came this moment."""
+    _write(path, content, mode, inherit=False, replace=replace)
+
+
+def _write(path: str, content: bytes, mode: int, *, inherit: bool, replace: bool) -> None:
     directory, _, name = path.rpartition("/")
     with _directory(directory, make=True) as fd:
         temporary = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
@@ -33,12 +43,19 @@ def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
             with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:
                 file.write(content)
                 file.flush()
-                owner, mode = _owner_and_mode(name, fd, mode)
+                owner = os.geteuid(), os.getegid()
+                if inherit:
+                    owner, mode = _owner_and_mode(name, fd, mode)
                 os.fchmod(file.fileno(), mode)
                 if owner != (os.geteuid(), os.getegid()):
                     os.fchown(file.fileno(), *owner)
                 os.fsync(file.fileno())
-            os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+            if replace:
+                os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+            else:
+                # link(2), unlike rename(2), replaces nothing.
+                os.link(temporary, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+                os.unlink(temporary, dir_fd=fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=fd)

@@ -156,7 +156,7 @@ def _daemon_json_edits(tree: Tree, base: Configured, policy: Policy) -> Iterator
             edited = without_key(edited, name)
     except ValueError:
         return
-    yield _saved(tree, path), content
+    yield saved_name(tree, path), content
     yield path, edited
 
 
@@ -173,7 +173,7 @@ def _set_aside(tree: Tree, after: Configured) -> dict[str, bytes | None]:
             real = tree.resolve(path)
             if path in saying and real is not None and real.startswith(("/etc/", "/run/")):
                 directory, _, name = real.rpartition("/")
-                found[_saved(tree, real)] = found[f"{directory}/{BEFORE_OURS}{name}"] = tree.read(real)
+                found[saved_name(tree, real)] = found[f"{directory}/{BEFORE_OURS}{name}"] = tree.read(real)
                 found[real] = None
     return found
 
@@ -182,7 +182,7 @@ def _own_dropin(unit: Unit) -> str | None:
     return next((path for path in unit.dropins if path.endswith(f"/{DROPIN_NAME}")), None)
 
 
-def _saved(tree: Tree, path: str) -> str:
+def saved_name(tree: Tree, path: str) -> str:
     """A free name to keep a foreign file's content under."""
     name = f"{path}{SAVED_SUFFIX}"
     number = 1

@@ -1,0 +1,191 @@
+"""`init`: a policy that says what this host does now, so that nothing is drift on the day it is adopted.
+
+What is dangerous is declared too, or adopting would be a change; but it is marked, and the safer line
+stands beside it. The files say what is declared, since they hold from the next start on; what only the live
+host shows is told as a comment. Nothing is written that the policy's own grammar does not take, and
+all that `lint` and `diff` say of the host by this policy is said in it.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from dockerd_guard.bindings import Binding, Scope, Tls, Via, canonical, split_host_port
+from dockerd_guard.policy import POLICY_FILE, Mode, load_policy, parse_address, parse_listen_stream, parse_policy
+
+if TYPE_CHECKING:
+    from dockerd_guard.judge.finding import Finding
+    from dockerd_guard.observe.observation import Layer, Observation
+
+
+class Entry(NamedTuple):
+    """A place where the API listens. `value` is what the policy calls it: an address, or for what comes
+    in through `fd://` the ListenStream=; `key` tells places apart. `refused` says why it cannot be declared."""
+
+    binding: Binding
+    value: str
+    key: str
+    refused: str | None = None
+
+    @property
+    def by_fd(self) -> bool:
+        """Whether `fd://` stands for it."""
+        return self.binding.via is Via.SOCKET_UNIT
+
+
+class Adoption(NamedTuple):
+    """A host as a policy would have it: what to declare, and all there is to say beside it.
+
+    `declared` and `refused` are in the order the host has them. `only_live` is open now, though the files
+    do not say so. `tls` are the keys and paths of the files that dockerd is given. `remarks` are sentences about
+    the whole. `findings`, `differences` (paths) and `obstacles` are what lint and diff say by the policy as it
+    is here; `before_enforce` what lint would say with `mode: enforce` alone.
+    """
+
+    declared: tuple[Entry, ...]
+    refused: tuple[Entry, ...]
+    only_live: tuple[Entry, ...]
+    tls: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    before_enforce: tuple[Finding, ...] = ()
+    differences: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def dangers(self) -> tuple[Entry, ...]:
+        """What is declared and gives root to whoever can connect."""
+        return tuple(entry for entry in self.declared
+                     if entry.binding.is_tcp and entry.binding.tls is not Tls.MUTUAL)
+
+
+def adopt(seen: Observation) -> tuple[Adoption, str]:
+    """What this host does now, and the policy's text that says so. Raises PolicyError where no policy can."""
+    from dockerd_guard.judge.judge import judge
+    from dockerd_guard.pipeline import plan_for
+    from dockerd_guard.report.policy import text
+
+    found = _look(seen)
+    policy = parse_policy(text(found).encode())
+    findings = judge(seen, policy)
+    enforced = judge(seen, policy._replace(mode=Mode.ENFORCE))
+    plan = plan_for(seen, policy)
+    found = found._replace(
+        findings=findings,
+        before_enforce=tuple(finding for finding in enforced if finding not in findings),
+        differences=tuple(change.path for change in plan.changes),
+        obstacles=plan.obstacles,
+    )
+    written = text(found)
+    parse_policy(written.encode())
+    return found, written
+
+
+def write(path: str, text: str, *, force: bool) -> str | None:
+    """Put a policy at a path, as root's own when root writes it; gives the name that what was there has
+    now. Raises FileExistsError without `force`, OSError, and PolicyError where the agent would not take the
+    file as it lies there."""
+    from dockerd_guard.correct import files
+    from dockerd_guard.correct.plan import saved_name
+    from dockerd_guard.tree import Tree
+
+    directory, name = os.path.split(os.path.abspath(path))
+    path = os.path.join(os.path.realpath(directory), name)
+    saved = None
+    if force and os.path.lexists(path):
+        with Tree() as host:
+            saved = saved_name(host, path)
+        os.link(path, saved, follow_symlinks=False)
+    files.write_new(path, text.encode(), replace=force)
+    if path == POLICY_FILE:
+        load_policy(path, require_root_owned=True)
+    return saved
+
+
+def _look(seen: Observation) -> Adoption:
+    files = seen.configured.layer
+    live = [layer for layer in reversed(seen.layers) if layer is not files]
+    first = next((layer for layer in (files, *live) if layer.bindings), files)
+    declared: dict[str, Entry] = {}
+    refused: dict[str, Entry] = {}
+    for entry in _entries(first):
+        (refused if entry.refused else declared).setdefault(entry.key, entry)
+    # For a host name in the files stands the address that it has now, where the kernel shows it.
+    names = {_port(entry.binding) for entry in refused.values() if entry.binding.is_tcp}
+    only_live: dict[str, Entry] = {}
+    for entry in (entry for layer in live if layer is not first for entry in _entries(layer)):
+        if entry.key in declared or entry.key in refused:
+            continue
+        is_named = entry.binding.is_tcp and _port(entry.binding) in names and not entry.refused
+        (declared if is_named else only_live).setdefault(entry.key, entry)
+    taken, swallowed = _without_overlap(declared.values())
+    return Adoption(taken, (*refused.values(), *swallowed), tuple(only_live.values()), tuple(_tls(seen, taken)),
+                    tuple(_remarks(seen, taken)))
+
+
+def _entries(layer: Layer) -> Iterator[Entry]:
+    for binding in layer.bindings:
+        value, parse = binding.address, parse_address
+        if binding.via is Via.SOCKET_UNIT:
+            value, parse = value.removeprefix("unix://").removeprefix("tcp://"), parse_listen_stream
+        elif value.startswith("unix://") and not value.startswith(("unix:///", "unix://@")):
+            value = f"unix:///{value.removeprefix('unix://')}"  # it is relative to /, where systemd starts a service
+        if not value.isprintable() or value.startswith("vsock:"):
+            yield Entry(binding, value, binding.key, "no policy holds such an address")
+            continue
+        try:
+            yield Entry(binding, value, canonical(parse(value)))
+        except ValueError as error:
+            yield Entry(binding, value, binding.key, str(error) or "no policy holds such an address")
+
+
+def _without_overlap(entries: Iterable[Entry]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """What dockerd can do at once, and the rest: a wildcard takes its port on every address, and all TCP
+    has one TLS setting, that of the first."""
+    entries = tuple(entries)
+    tls = next((entry.binding.tls for entry in entries if entry.binding.is_tcp), Tls.NONE)
+    wide = {_port(entry.binding): entry for entry in entries
+            if entry.binding.is_tcp and entry.binding.scope is Scope.WILDCARD}
+    taken: list[Entry] = []
+    swallowed: list[Entry] = []
+    for entry in entries:
+        above = wide.get(_port(entry.binding)) if entry.binding.is_tcp else None
+        if above is not None and above is not entry:
+            swallowed.append(entry._replace(
+                refused=f"{above.binding.address} already takes this port on every address"))
+        else:
+            is_tcp = entry.binding.is_tcp
+            taken.append(entry._replace(binding=entry.binding._replace(tls=tls)) if is_tcp else entry)
+    return tuple(taken), tuple(swallowed)
+
+
+def _tls(seen: Observation, declared: tuple[Entry, ...]) -> Iterator[tuple[str, str]]:
+    setting = seen.configured.daemon.tls
+    if setting.mode is Tls.NONE or not any(entry.binding.is_tcp for entry in declared):
+        return
+    paths = {"ca": setting.ca if setting.mode is Tls.MUTUAL else None, "cert": setting.cert, "key": setting.key}
+    for key, path in paths.items():
+        if path and path.isprintable():
+            yield key, posixpath.join("/", path)  # relative to /, as above
+
+
+def _remarks(seen: Observation, declared: tuple[Entry, ...]) -> Iterator[str]:
+    unit, files = seen.configured.service.unit, seen.configured.layer
+    if unit.load_state in ("not-found", "masked"):
+        yield f"There is no Docker to be seen: {unit.reason or unit.name + ' is ' + unit.load_state}"
+    elif not files.starts:
+        yield (f"By these files docker.service does not start; {files.refused_by} refuses: {files.reason}. "
+               "All that is written in them is declared.")
+    elif files.reason:
+        yield f"What the files say cannot be told for sure: {files.reason}."
+    if not declared:
+        yield "Nothing was found that a policy can declare; fd://, what docker.socket passes on, is a beginning."
+    for trouble in seen.troubles:
+        yield f"Not everything could be seen: {trouble.text}."
+
+
+def _port(binding: Binding) -> str:
+    return split_host_port(binding.address)[1]

@@ -1,0 +1,279 @@
+"""`init`: the policy says what the host does, with what is dangerous pointed out, and takes nothing's place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard.bindings import Binding, Tls, Via, scope_of
+from dockerd_guard.cli import observe_files
+from dockerd_guard.judge.judge import judge
+from dockerd_guard.observe.observation import LISTENING, Layer, Listening, Observation
+from dockerd_guard.operator.init import adopt
+from dockerd_guard.pipeline import plan_for
+from dockerd_guard.policy import POLICY_FILE, Mode, parse_policy
+from dockerd_guard.tree import Tree
+from tests.differential.generate import generate
+from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
+from tests.unit.test_corpus import CASES
+from tests.unit.test_judge import Host
+
+SEED = 20261123
+GENERATED = 60
+TLS = "--tlsverify --tlscacert=/pki/ca --tlscert=/pki/cert --tlskey=/pki/key"
+PORT = "[Socket]\nListenStream=2375\n"
+DOCKER_SOCKET = f"{'  - fd://':<46}  # ListenStream=, /usr/lib/systemd/system/docker.socket:2"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    before = os.umask(0o022)
+    (tmp_path / "host").mkdir()
+    yield Host(tmp_path / "host")
+    os.umask(before)
+
+
+def lines(text: str, section: str) -> list[str]:
+    """What stands below a key of the policy, up to the next."""
+    return text.partition(f"\n{section}:\n")[2].partition("\n\n")[0].split("\n")
+
+
+def codes(seen: Observation, text: str) -> list[str]:
+    return sorted({finding.code for finding in judge(seen, parse_policy(text.encode()))})
+
+
+def told(seen: Observation, text: str) -> list[str]:
+    """All that lint and diff say by a policy, and it does not say itself."""
+    policy = parse_policy(text.encode())
+    plan = plan_for(seen, policy)
+    said = " ".join(text.replace("#", " ").split())
+    words = codes(seen, text)
+    words += [change.path for change in plan.changes]
+    words += [" ".join(obstacle.split()) for obstacle in plan.obstacles if obstacle.isprintable()]
+    return [word for word in words if word not in said]
+
+
+# -- what is declared ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arguments", "declared", "found"), [
+    ("-H fd://", ["fd://"], []),
+    ("", ["unix:///var/run/docker.sock"], []),
+    ("-H fd:// -H tcp://0.0.0.0:2375", ["fd://", "tcp://0.0.0.0:2375 none"], ["DG103"]),
+    ("-H fd:// -H tcp://127.0.0.1:2375", ["fd://", "tcp://127.0.0.1:2375 none"], ["DG103"]),
+    ("-H tcp://[::1]:2376 --tls --tlscert=/c --tlskey=/k", ["tcp://[::1]:2376 mutual"], ["DG206"]),
+    ("-H tcp://[::1]:2376 --tlsverify=false --tlscert=/c --tlskey=/k", ["tcp://[::1]:2376 server"],
+     ["DG103", "DG105", "DG206"]),
+    (f"-H fd:// -H tcp://10.0.0.5:2376 {TLS}", ["fd://", "tcp://10.0.0.5:2376 mutual"], ["DG206"]),
+    ("-H fd:// -H unix:///run/docker.sock", ["fd://"], ["DG208"]),
+    ("-H unix://run/docker.sock", ["unix:///run/docker.sock"], ["DG101", "DG102", "DG203"]),
+    ("-H unix://@docker", ["unix://@docker"], ["DG102", "DG203"]),
+    ("-H tcp://docker.example.org:2376", ["fd://"], ["DG101", "DG102", "DG103"]),
+    ("-H tpc://0.0.0.0:2375", ["fd://"], ["DG102", "DG203"]),
+])
+def test_what_the_host_does_is_declared(host: Host, arguments: str, declared: list[str], found: list[str]) -> None:
+    host.start(arguments)
+    seen = host.see()
+    _, text = adopt(seen)
+    policy = parse_policy(text.encode())
+    assert policy.mode is Mode.OBSERVE
+    assert [f"{one.address} {one.tls}" if one.is_tcp else one.address for one in policy.sockets] == declared
+    assert codes(seen, text) == found
+    assert told(seen, text) == []
+
+
+def test_what_is_dangerous_is_pointed_out_with_the_safer_line_beside_it(host: Host) -> None:
+    host.start("-H fd:// -H tcp://0.0.0.0:2375")
+    _, text = adopt(host.see())
+    assert "#   DG103 TCP without client authentication, /etc/systemd/system/docker.service.d/override.conf:3" in text
+    assert lines(text, "sockets") == [
+        DOCKER_SOCKET,
+        "  # DANGER: tcp://0.0.0.0:2375 gives the Docker API, and with it root, on every address of this",
+        "  # host, without TLS. Safer: take it away, since `docker -H ssh://USER@HOST` needs no port; or ask",
+        "  # clients for a certificate:",
+        "  # - address: tcp://0.0.0.0:2376",
+        "  #   tls: mutual",
+        "  - address: tcp://0.0.0.0:2375                 # -H, /etc/systemd/system/docker.service.d/override.conf:3",
+        "    tls: none"]
+
+
+def test_the_safer_lines_are_a_policy_too(host: Host) -> None:
+    """Taken instead of the dangerous ones, they parse, and diff knows what to do."""
+    host.start("-H fd:// -H tcp://0.0.0.0:2375")
+    seen = host.see()
+    text = adopt(seen)[1]
+    dangerous = next(line for line in text.split("\n") if line.startswith("  - address: tcp://0.0.0.0:2375"))
+    safer = text.replace("  # - address", "  - address").replace("  #   tls: mutual", "    tls: mutual") \
+        .replace(f"{dangerous}\n    tls: none\n", "")
+    policy = parse_policy(safer.encode())
+    assert [(one.address, one.tls) for one in policy.sockets[1:]] == [("tcp://0.0.0.0:2376", Tls.MUTUAL)]
+    changed, = plan_for(seen, policy).changes
+    assert b"-H tcp://0.0.0.0:2376 --tlsverify --tlscacert=/etc/docker/ca.pem" in (changed.after or b"")
+
+
+def test_tls_files_are_those_dockerd_is_given(host: Host) -> None:
+    host.start(f"-H tcp://10.0.0.5:2376 {TLS}")
+    assert lines(adopt(host.see())[1], "tls") == ["  ca: /pki/ca", "  cert: /pki/cert", "  key: /pki/key"]
+
+
+def test_a_port_that_comes_in_through_fd(host: Host) -> None:
+    host.put("/etc/systemd/system/docker.socket.d/port.conf", PORT)
+    text = adopt(host.see())[1]
+    assert lines(text, "socket_unit") == [
+        "  listen:",
+        "    - /run/docker.sock                          # ListenStream=, /usr/lib/systemd/system/docker.socket:2",
+        "    - '[::]:2375'                               # ListenStream=, "
+        "/etc/systemd/system/docker.socket.d/port.conf:2"]
+    assert lines(text, "sockets")[-5:] == [
+        "  # no port; or ask clients for a certificate:", "  # - address: fd://", "  #   tls: mutual",
+        "  - address: fd://                              # ListenStream=, "
+        "/etc/systemd/system/docker.socket.d/port.conf:2",
+        "    tls: none"]
+    assert codes(host.see(), text) == ["DG103"]
+
+
+def test_a_second_socket_unit(host: Host) -> None:
+    host.put("/etc/systemd/system/docker-tcp.socket", PORT + "Service=docker.service\n[Install]\n"
+             "WantedBy=sockets.target\n")
+    wants = host.root / "etc/systemd/system/docker.service.wants"
+    wants.mkdir(parents=True)
+    (wants / "docker-tcp.socket").symlink_to("/etc/systemd/system/docker-tcp.socket")
+    seen = host.see()
+    text = adopt(seen)[1]
+    assert "docker-tcp.socket:2" in text
+    assert told(seen, text) == []
+    assert not plan_for(seen, parse_policy(text.encode())).changes
+
+
+def test_a_host_that_cannot_start(host: Host) -> None:
+    host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
+    seen = host.see()
+    _, text = adopt(seen)
+    assert "docker.service does not start; dockerd refuses" in text
+    assert [one.address for one in parse_policy(text.encode()).sockets] == ["fd://", "tcp://10.0.0.5:2375"]
+    assert "DG201" in codes(seen, text)
+    assert told(seen, text) == []
+
+
+@pytest.mark.parametrize("words", ["-H tcp://0.0.0.0:2375 -H tcp://127.0.0.1:2375",
+                                   "-H unix:///run/../run/docker.sock -H fd:// -H unix:///run/a#b -H 'unix:///run/ c'",
+                                   "-H unix:///run/\x1b[2J -H unix:///run/'x'"])
+def test_what_no_policy_takes_is_left_out_with_the_reason(host: Host, words: str) -> None:
+    host.start(words)
+    seen = host.see()
+    text = adopt(seen)[1]
+    assert "\x1b" not in text
+    assert told(seen, text) == []
+
+
+def listening(seen: Observation, *addresses: str) -> Observation:
+    bindings = tuple(Binding(address, scope_of(address), Tls.NONE, Via.FLAG) for address in addresses)
+    return seen._replace(listening=Listening(Layer(LISTENING, True, None, None, (), addresses, bindings)))
+
+
+def test_what_is_open_but_in_no_file_is_told_and_not_declared(host: Host) -> None:
+    seen = listening(host.see(), "unix:///run/docker.sock", "tcp://[::]:2375")
+    text = adopt(seen)[1]
+    assert lines(text, "sockets")[1:] == [
+        "  # tcp://[::]:2375 is open now, but from no line of the files: with this policy it is drift. If it",
+        "  # is wanted, declare it:",
+        "  # - address: 'tcp://[::]:2375'", "  #   tls: none"]
+    assert told(seen, text) == []
+
+
+def test_a_host_name_is_declared_by_the_address_it_has_now(host: Host) -> None:
+    host.start("-H tcp://docker.example.org:2375")
+    text = adopt(listening(host.see(), "tcp://10.0.0.5:2375"))[1]
+    assert [one.address for one in parse_policy(text.encode()).sockets] == ["tcp://10.0.0.5:2375"]
+    assert "'docker.example.org' is no IP address" in text
+
+
+def test_no_docker(tmp_path: Path) -> None:
+    with Tree(str(tmp_path)) as tree:
+        _, text = adopt(observe_files(tree, None))
+    assert "Unit docker.service not found." in text
+    assert [one.address for one in parse_policy(text.encode()).sockets] == ["fd://"]
+
+
+# -- properties ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
+def test_a_published_configuration_gives_a_policy_that_says_all(case: Path) -> None:
+    holds(case.parent)
+
+
+def test_any_configuration_gives_a_policy_that_says_all() -> None:
+    for number in range(GENERATED):
+        with tempfile.TemporaryDirectory() as root:
+            generate(SEED, number).write(Path(root))
+            holds(Path(root))
+
+
+def holds(root: Path) -> None:
+    """The policy parses, lint and diff say nothing by it that it does not say itself; and where the host
+    starts with all that a policy can hold, there is nothing to change."""
+    with Tree(str(root)) as tree:
+        seen = observe_files(tree, None)
+        found, text = adopt(seen)
+        assert told(seen, text) == [], text
+        policy = parse_policy(text.encode())
+        layer = seen.configured.layer
+        if layer.starts and found.declared and not found.refused and seen.configured.service.unit.name == \
+                "docker.service" and not {"DG101", "DG102", "DG208"} & set(codes(seen, text)):
+            assert not plan_for(seen, policy).changes, text
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def test_standard_output_is_the_policy_alone(host: Host, call: Call) -> None:  # noqa: F811
+    said = call("init", "--root", host.root)
+    assert (said.code, said.err) == (0, "")
+    parse_policy(said.out.encode())
+    assert not (host.root / POLICY_FILE[1:]).exists()
+
+
+def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
+    target = tmp_path / "new/config.yaml"
+    os.umask(0o077)
+    said = call("init", "--root", host.root, "--output", target)
+    assert (said.code, said.err) == (0, "")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    target.write_text("# mine\n")
+    target.chmod(0o666)
+    said = call("init", "--root", host.root, "--output", target)
+    assert said.code == 2
+    assert "is there already" in said.err
+    assert target.read_text() == "# mine\n"
+    for number in ("", ".2"):
+        saved = Path(f"{target}.dockerd-guard-saved{number}")
+        said = call("init", "--root", host.root, "--output", target, "--force")
+        assert said.code == 0
+        assert said.out.startswith(f"What was there is kept as {saved}.\nWrote {target}: 1 declared")
+        assert stat.S_IMODE(target.stat().st_mode) == 0o644
+        assert saved.exists()
+    assert Path(f"{target}.dockerd-guard-saved").read_text() == "# mine\n"
+    assert sorted(path.name for path in target.parent.iterdir()) == [
+        "config.yaml", "config.yaml.dockerd-guard-saved", "config.yaml.dockerd-guard-saved.2"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), os.mkfifo])
+def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call: Call, make: object) -> None:  # noqa: F811
+    target = tmp_path / "config.yaml"
+    make(target)  # type: ignore[operator]
+    before = target.lstat()
+    assert call("init", "--root", host.root, "--output", target).code == 2
+    assert target.lstat() == before
+
+
+def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
+    (tmp_path / "file").write_text("")
+    said = call("init", "--root", host.root, "--output", tmp_path / "file/config.yaml")
+    assert said.code == 2
+    assert "Not a directory" in said.err and "Traceback" not in said.err
