@@ -135,7 +135,7 @@ class _Correction:
             if earlier is not None:
                 self.state.finish()
             return Outcome(True, price)
-        problems = Preflight(self.plan.after, self.policy, self.ours).problems()
+        problems = Preflight(self.plan, self.policy, self.ours).problems()
         if problems:
             return Outcome(False, price, hold=Hold("; ".join(problems)))
         hold = may_restart(self.policy.correct, self.situation) if todo.restarts else None

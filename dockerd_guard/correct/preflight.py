@@ -6,14 +6,15 @@ Each check names what it found wrong and where. None of them changes anything.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, canonical, split_host_port
+from dockerd_guard.correct.plan import Plan
 from dockerd_guard.observe.configured import values
-from dockerd_guard.observe.observation import Configured
 from dockerd_guard.policy import Policy, declared_bindings
 
 VALIDATE_TIMEOUT_S = 20.0
@@ -24,7 +25,7 @@ VALIDATE_SINCE = (23, 0, 0)
 class Preflight(NamedTuple):
     """The checks for one corrected configuration of this host."""
 
-    after: Configured
+    plan: Plan
     policy: Policy
     ours: frozenset[str]
     """Canonical addresses that dockerd, or systemd for it, has already."""
@@ -59,7 +60,7 @@ class Preflight(NamedTuple):
             return
         import ssl
 
-        tls = self.after.daemon.tls
+        tls = self.plan.after.daemon.tls
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(tls.cert or "", tls.key or "")
@@ -73,19 +74,27 @@ class Preflight(NamedTuple):
 
     def refused_arguments(self) -> Iterator[str]:
         """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""
-        command = self.after.service.exec_start[-1:]
+        after = self.plan.after
+        command = after.service.exec_start[-1:]
         # A wrapper would run for real, whatever is appended to its arguments.
-        if self.after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
+        if after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
             return
-        argv = [command[0].path, *self.after.layer.argv[1:], "--validate"]
+        argv = [command[0].path, *after.layer.argv[1:], "--validate"]
         environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                   **values(self.after.environment)}
-        try:
-            done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
-                                  timeout=VALIDATE_TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            yield f"{argv[0]} --validate: {error}"
-            return
+                   **values(after.environment)}
+        # daemon.json is to be judged as it will be, and is not written yet.
+        with os.fdopen(os.memfd_create("daemon.json"), "wb") as edited:
+            path = os.path.realpath(after.daemon.config_file)
+            if content := next((change.after for change in self.plan.changes if change.path == path), None):
+                edited.write(content)
+                edited.flush()
+                argv.append(f"--config-file=/proc/self/fd/{edited.fileno()}")
+            try:
+                done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+                                      timeout=VALIDATE_TIMEOUT_S, check=False, pass_fds=(edited.fileno(),))
+            except (OSError, subprocess.TimeoutExpired) as error:
+                yield f"{argv[0]} --validate: {error}"
+                return
         if done.returncode != 0:
             last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
             yield f"dockerd --validate: {last[0] if last else f'exit code {done.returncode}'}"

@@ -247,13 +247,21 @@ def test_a_foreign_file_gives_way_reversibly_where_no_drop_in_can_win(machine: M
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
-def test_hosts_of_daemon_json_that_are_the_policys_win_over_the_flag_that_conflicts(machine: Machine) -> None:
-    machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://"]}\n')
+@pytest.mark.parametrize(("hosts", "after"), [
+    ('["fd://"]', '{"hosts": ["fd://"], "live-restore": true}\n'),
+    ('["fd://", "tcp://0.0.0.0:2375"]', '{"live-restore": true}\n'),
+], ids=["the policy's stay and the flag goes", "others go and the flag stays"])
+def test_hosts_in_daemon_json_and_by_the_flag_conflict_no_more(machine: Machine, hosts: str, after: str) -> None:
+    machine.write("/etc/docker/daemon.json", f'{{"hosts": {hosts}, "live-restore": true}}\n')
     failed = machine.run("systemctl restart docker", check=False)
     assert failed.status != 0
     enforce(machine)
     wait_for(lambda: repaired(machine), "correction")
     wait_for(machine.socket_answers, "dockerd that works again")
+    assert not machine.api_answers()
+    assert machine.read("/etc/docker/daemon.json") == after
+    assert machine.exists(OUR_SERVICE_DROPIN) == (after.count("hosts") == 1)
+    assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
 def make_certificates(machine: Machine) -> None:
