@@ -25,7 +25,7 @@ PASSING_UNITS = (".scope", ".mount", ".slice", ".device", ".swap")
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
-IN_Q_OVERFLOW, IN_IGNORED = 0x4000, 0x8000
+IN_Q_OVERFLOW, IN_IGNORED, IN_ISDIR = 0x4000, 0x8000, 0x40000000
 IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
 MASK = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
         | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW)
@@ -130,10 +130,15 @@ class Files:
             if mask & IN_Q_OVERFLOW:
                 relevant, missed = True, "inotify's queue overflowed, so changes may have been missed"
                 continue
-            relevant = relevant or any(self._is_relevant(path, name) for path in self._watched.get(watch, ()))
+            directories = tuple(self._watched.get(watch, ()))
+            relevant = relevant or any(self._is_relevant(path, name) for path in directories)
             if mask & (IN_IGNORED | IN_MOVE_SELF):
                 # It is gone, or has another name now: what comes to stand there is another directory.
                 self._forget(watch)
+            if mask & IN_ISDIR and mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO):
+                # The directory itself tells that it is gone only when the last one has closed it.
+                gone = [self._forget_below(f"{path.rstrip('/')}/{name}") for path in directories]
+                relevant = relevant or any(gone)
         return relevant, missed
 
     def close(self) -> None:
@@ -159,6 +164,14 @@ class Files:
         self._watched.pop(watch, None)
         # Fails where the kernel has forgotten it already.
         inotify_rm_watch(self._fd, watch)
+
+    def _forget_below(self, path: str) -> bool:
+        """Forget a directory and those in it; whether any was watched."""
+        below = [watch for watch, names in self._watched.items()
+                 if any(name == path or name.startswith(f"{path}/") for name in names)]
+        for watch in below:
+            self._forget(watch)
+        return bool(below)
 
     def _read(self) -> Iterator[tuple[int, int, str]]:
         """What the kernel tells (inotify(7)): the watch, what happened, and to which name in it."""

@@ -99,6 +99,19 @@ def test_a_directory_that_is_new_asks_for_another_look(tmp_path: Path) -> None:
         assert look(files, tmp_path) == (False, ())
 
 
+def test_a_directory_made_anew_is_no_mount_though_somebody_has_the_old_one_open_still(tmp_path: Path) -> None:
+    files = watching(tmp_path)
+    still_open = os.open((tmp_path / CONF).parent, os.O_RDONLY)
+    recreated(tmp_path)
+    assert files.changes() == (True, "")
+    assert look(files, tmp_path) == (True, ())
+    os.close(still_open)
+    assert look(files, tmp_path) == (False, ())
+    (tmp_path / CONF).touch()
+    assert files.changes() == (True, "")
+    files.close()
+
+
 def test_a_queue_that_overflowed_is_said_once(tmp_path: Path) -> None:
     files = watching(tmp_path)
     for number in range(MAX_QUEUED_EVENTS // 2 + 10):
