@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
-from dockerd_guard.agent.triggers import Files, Waker, wait
+from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
 from dockerd_guard.bindings import canonical
-from dockerd_guard.correct.contain import Containment, Exposure, Unsupported, exposures
+from dockerd_guard.correct.contain import TABLE_NAME, Containment, Exposure, Unsupported, exposures
 from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
@@ -49,9 +49,6 @@ RETRY_S = 5.0
 
 RETRY_AFTER_MISTAKE_S = 60.0
 """The same after an unexpected exception."""
-
-RECHECK_S = 10.0
-"""While something is cut off: how soon it is seen that somebody flushed the firewall's rules."""
 
 CONTESTED_PACE_S = 3.0
 """How often one looks at most while another program keeps writing what is contested."""
@@ -96,6 +93,7 @@ class Agent:
         self.notify = Notify()
         self.waker = Waker()
         self.files = Files()
+        self.ruleset = Ruleset(TABLE_NAME)
         self.state_files = StateFiles()
         self.quarrels = Quarrels(self.state_files)
         self.containment = Containment(self.state_files)
@@ -134,6 +132,7 @@ class Agent:
                     self._pass(cause)
             self.notify.stopping()
             self.files.close()
+            self.ruleset.close()
         return 0
 
     def _is_the_only_one(self, locks: contextlib.ExitStack) -> bool:
@@ -204,12 +203,12 @@ class Agent:
             fds.append(bus)
             # What came in while an answer was waited for lies in libsystemd already: no descriptor tells.
             self._listen()
-        if (watched := self.files.fileno()) is not None:
-            fds.append(watched)
+        fds += [fd for fd in (self.files.fileno(), self.ruleset.fileno()) if fd is not None]
         ready = wait(fds, timeout_s)
-        came = False
-        if watched in ready:
-            came, missed = self.files.changes()
+        came = self.ruleset.fileno() in ready and self.ruleset.changes()
+        if self.files.fileno() in ready:
+            changed, missed = self.files.changes()
+            came |= changed
             self._missed += [missed] if missed else []
         if self.waker.fileno() in ready:
             for number in self.waker.drain():
@@ -328,10 +327,13 @@ class Agent:
         except (OSError, Unsupported) as error:
             troubles.append(f"what is cut off from the network cannot be changed: {error}")
             return
+        try:
+            if self.ruleset.watch(is_there=self.containment.is_by_nftables):
+                self.waker.wake()
+        except OSError as error:
+            troubles.append(f"changes of nftables' rules cannot be followed: {error.strerror}")
         for entry in containment_entries(result, by_policy=not self._is_to_contain):
             self.journal.write(entry)
-        if wanted:
-            self._wake_in(RECHECK_S)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
         """What is to be cut off."""

@@ -29,7 +29,8 @@ from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy import Policy
 from dockerd_guard.systemd.manager import Manager, Network
 
-TABLE = "inet dockerd_guard"
+TABLE_NAME = "dockerd_guard"
+TABLE = f"inet {TABLE_NAME}"
 PRIORITY = -10
 """Before the ordinary filters. Another chain's `accept`, for what is established too, ends that chain alone."""
 
@@ -200,6 +201,11 @@ class Containment:
     def addresses(self) -> tuple[str, ...]:
         """What is cut off, as far as is known."""
         return self._now.addresses
+
+    @property
+    def is_by_nftables(self) -> bool:
+        """Whether the table is in force."""
+        return Way.NFTABLES in self._now.ways
 
     def cut_at_once(self, wanted: tuple[Exposure, ...]) -> None:
         """Cut these off where that affects nothing else; `keep` follows, and tells of what lasts."""
