@@ -15,11 +15,11 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
 
+from dockerd_guard.agent.bulletin import OWN_FILE, Bulletin, Drift, Held, last_of, publish, published
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
 from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
@@ -31,10 +31,11 @@ from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
-from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
+from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out
 from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
 from dockerd_guard.report.containment import entries as containment_entries
+from dockerd_guard.report.drift import begun, over, sentence
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
 from dockerd_guard.report.journal import Outcome as Word
 from dockerd_guard.source import Location
@@ -77,13 +78,6 @@ class State(StrEnum):
     STOPPING = "stopping"
 
 
-class Drift(NamedTuple):
-    """What makes two findings the same fact, from one pass to the next: the place, or else the line."""
-
-    code: str
-    place: str
-
-
 class Agent:
     """One agent on one host. `run` returns the exit code."""
 
@@ -101,10 +95,16 @@ class Agent:
         self.policy: Policy | None = None
         self._policy_problem = ""
         self._manager: Manager | None = None
-        self._drifts: dict[Drift, Finding] = {}
+        self._drifts: dict[str, Finding] = {}
         self._blind: frozenset[str] = frozenset()
-        self._held = ""
-        self._doubtful: dict[Drift, float] = {}
+        self._held: Held | None = None
+        self._doubtful: dict[str, float] = {}
+        self._written: list[Entry] = []
+        self._bulletin: Bulletin | None = None
+        self._earlier: dict[str, Drift] = {}
+        """What the agent before this one knew, until a first look tells whether it is still so."""
+        self._since: dict[str, datetime] = {}
+        self._policy_since = datetime.now(UTC)
         self._missed: list[str] = []
         self._failed: object = None
         self._busy = False
@@ -121,16 +121,20 @@ class Agent:
             self.policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             for problem in error.problems:
-                self.journal.write(Entry(Event.POLICY, f"No policy, so nothing is guarded: {problem}",
-                                         outcome=Word.FAILED, location=problem.location, level="error"))
+                self._write(Entry(Event.POLICY, f"No policy, so nothing is guarded: {problem}",
+                                  outcome=Word.FAILED, location=problem.location, level="error"))
+            self.notify.status(f"No policy, so nothing is guarded: {error.problems[0]}")
             return 2
         with contextlib.ExitStack() as locks:
             if self._is_the_only_one(locks):
-                self.journal.write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
+                self.notify.status("Looking at this host for the first time")
+                self._remember()
+                self._write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
                 self._pass(Cause.DRIFT)
                 while (cause := self._wait()) is not None:
                     self._pass(cause)
             self.notify.stopping()
+            self._publish()
             self.files.close()
             self.ruleset.close()
         return 0
@@ -267,6 +271,7 @@ class Agent:
                 self._work(cause, troubles)
         if self.state is State.WORKING:
             self._to(State.HOLDING if self._held else State.WATCHING)
+        self._publish()
         self.notify.ready(self._status)
 
     def _work(self, cause: Cause, troubles: list[str]) -> None:
@@ -308,12 +313,15 @@ class Agent:
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
-        self._say_drifts(findings, cause)
+        open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
+        self._say_drifts(findings, cause, open_to_network, is_half_blind=bool(seen.troubles))
+        if not seen.troubles:
+            self._say_what_ended_unseen(cause)
         if policy.mode is Mode.ENFORCE and manager is not None:
             assessment = assess(seen, policy, self.state_files, findings)
             seen = self._correct(assessment, cause, manager)
         else:
-            self._held = ""
+            self._held = None
         if manager is not None:
             self._contain(seen, manager, troubles)
 
@@ -333,7 +341,7 @@ class Agent:
         except OSError as error:
             troubles.append(f"changes of nftables' rules cannot be followed: {error.strerror}")
         for entry in containment_entries(result, by_policy=not self._is_to_contain):
-            self.journal.write(entry)
+            self._write(entry)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
         """What is to be cut off."""
@@ -350,10 +358,11 @@ class Agent:
         is_quiet = self._is_quiet_where_it_complies(assessment)
         if not assessment.needs.anything and not assessment.plan.obstacles:
             if self._held:
-                self.journal.write(Entry(
+                self._write(Entry(
                     Event.CORRECTED, f"Docker listens as declared again, by a start that was not ours; "
-                    f"until then the correction was {self._held}.", outcome=Word.REPAIRED, cause=cause))
-            self._held, self._failed = "", None
+                    f"until then the correction was {_held_in_words(self._held)}.",
+                    outcome=Word.REPAIRED, cause=cause))
+            self._held, self._failed = None, None
             return assessment.seen
         attempt = (assessment.needs, assessment.plan.after.layer, policy)
         if self._failed == attempt:
@@ -361,17 +370,21 @@ class Agent:
         if not is_quiet:
             return assessment.seen
         if (contested := self.quarrels.contested(assessment, policy)) is not None:
-            self._leave_alone(contested, cause)
+            self._leave_alone(contested, assessment, cause)
             return assessment.seen
         self._is_contested = False
         outcome = carry_out(assessment, policy, manager, self.state_files)
         self._failed = attempt if outcome.error and not outcome.interference else None
-        self._say_outcome(outcome, assessment, cause)
-        with Tree() as tree:
-            seen = observe_host(tree, manager)
-            if outcome.steps:
-                self.quarrels.corrected(assessment, policy, outcome.interference, tree)
-            self._forget_mended(judge(seen, policy))
+        mended: tuple[str, ...] = ()
+        try:
+            with Tree() as tree:
+                seen = observe_host(tree, manager)
+                if outcome.steps:
+                    self.quarrels.corrected(assessment, policy, outcome.interference, tree)
+                mended = self._forget_mended(judge(seen, policy))
+        finally:
+            # What was done is told also where nobody can look any more.
+            self._say_outcome(outcome, assessment, cause, mended)
         return seen
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
@@ -388,24 +401,24 @@ class Agent:
             self._is_contested = False
         return True
 
-    def _leave_alone(self, contested: Contested, cause: Cause) -> None:
+    def _leave_alone(self, contested: Contested, assessment: Assessment, cause: Cause) -> None:
         """Hold, and say once that another program undoes what is corrected."""
         now = datetime.now(UTC)
         self._wake_in((contested.until - now).total_seconds())
         file = contested.file
         verb = "writes" if contested.is_there else "removes"
-        self._held = f"contested: something else {verb} {file}"
+        self._hold(f"contested: something else {verb} {file}", contested.until)
         if self._is_contested:
             return
         self._is_contested = True
         quiet_min = math.ceil((contested.until - now).total_seconds() / 60)
-        self.journal.write(Entry(
+        self._write(Entry(
             Event.CONTESTED,
             f"Something else {verb} {file} again and again: {contested.rounds} corrections since "
             f"{contested.since:%Y-%m-%d %H:%M:%S %Z} were undone. No more is tried until it has kept still for "
             f"{quiet_min} min. To see which program it is: auditctl -w {file} -p wa; ausearch -i -f {file}. "
             "To correct it at once: dockerd-guard fix.",
-            outcome=Word.HELD, cause=cause, location=Location(file, 1, 1, 1)))
+            outcome=Word.HELD, cause=cause, location=Location(file, 1, 1, 1), episodes=_correctable(assessment)))
 
     def _wake_in(self, seconds: float) -> None:
         """Look again at the latest then."""
@@ -432,7 +445,7 @@ class Agent:
 
         try:
             for step in recover(self.state_files, manager, is_running):
-                self.journal.say(_sentence(step), "notice")
+                self.journal.say(sentence(step), "notice")
         except (JobFailed, OSError, Refused) as error:
             self.journal.say(f"An earlier correction could not be brought to an end: {error}", "warning")
 
@@ -451,7 +464,7 @@ class Agent:
             if str(error) != self._policy_problem:
                 self._policy_problem = str(error)
                 for problem in error.problems:
-                    self.journal.write(Entry(
+                    self._write(Entry(
                         Event.POLICY, f"The last good policy stays in force: {problem}",
                         outcome=Word.KEPT, location=problem.location, level="error"))
             return False
@@ -459,9 +472,10 @@ class Agent:
         if policy == self.policy:
             return False
         self.policy = policy
+        self._policy_since = datetime.now(UTC)
         self._failed = None
         self.quarrels.make_peace()
-        self.journal.write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
+        self._write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
         return True
 
     def _policy_in_words(self, policy: Policy) -> str:
@@ -471,27 +485,36 @@ class Agent:
 
     # --- saying it ------------------------------------------------------------------------
 
-    def _say_drifts(self, findings: tuple[Finding, ...], cause: Cause) -> None:
+    def _write(self, entry: Entry) -> None:
+        self.journal.write(entry)
+        self._written.append(entry)
+
+    def _say_drifts(self, findings: tuple[Finding, ...], cause: Cause, open_to_network: Set[str], *,
+                    is_half_blind: bool) -> None:
         """One entry for each new fact, one for each that is over; none for what is known."""
-        now = {_drift(finding): finding for finding in self._lasting(_worth_saying(findings))}
-        for drift, finding in now.items():
-            known = self._drifts.get(drift)
+        now = {finding.fact: finding for finding in self._lasting(_worth_saying(findings))}
+        for fact, finding in now.items():
+            known = self._drifts.get(fact)
             if known is None or (_told(known) != _told(finding) and not self._is_contested):
-                self.journal.write(Entry(
-                    Event.DRIFT, _sentence(finding.message), cause=cause, rule=finding.code,
-                    layer=finding.layer, socket=finding.socket, location=finding.location))
-        for drift, finding in self._drifts.items():
-            if drift in now:
+                exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
+                self._write(begun(finding, cause, self._known_policy.mode, exposed=exposed))
+        for fact, finding in self._drifts.items():
+            if fact in now:
                 continue
-            if self._is_contested:
-                # It comes and goes with each write of the other side, which one entry has told of.
-                now[drift] = finding
+            if self._is_contested or (is_half_blind and finding.layer != CONFIGURED):
+                # It comes and goes with each write of the other side, which one entry has told of; or it
+                # cannot be seen just now, which is told too.
+                now[fact] = finding
             else:
-                self.journal.write(Entry(
-                    Event.CORRECTED, f"No longer so, and not by the agent: {_sentence(finding.message)}",
-                    outcome=Word.KEPT, cause=cause, rule=finding.code, layer=finding.layer,
-                    socket=finding.socket, location=finding.location, level="notice"))
+                self._write(over(finding, cause, "and not by the agent"))
         self._drifts = now
+
+    def _say_what_ended_unseen(self, cause: Cause) -> None:
+        """What an agent before this one told of must be told to be over, if it is."""
+        for fact, drift in self._earlier.items():
+            if fact not in self._drifts:
+                self._write(over(drift.finding, cause, "since before this agent was started"))
+        self._earlier = {}
 
     def _lasting(self, findings: Iterator[Finding]) -> Iterator[Finding]:
         """Leave out what is seen for the first time between two steps of an ordinary change.
@@ -500,41 +523,44 @@ class Agent:
         CONFIRM_S was none of our business.
         """
         now = time.monotonic()
-        doubtful: dict[Drift, float] = {}
+        doubtful: dict[str, float] = {}
         for finding in findings:
-            drift = _drift(finding)
-            if drift in self._drifts or not _may_pass(finding):
+            fact = finding.fact
+            if fact in self._drifts or fact in self._earlier or not _may_pass(finding):
                 yield finding
                 continue
-            doubtful[drift] = self._doubtful.get(drift, now)
-            if now - doubtful[drift] >= CONFIRM_S:
+            doubtful[fact] = self._doubtful.get(fact, now)
+            if now - doubtful[fact] >= CONFIRM_S:
                 yield finding
             else:
                 self._wake_in(CONFIRM_S)
         self._doubtful = doubtful
 
-    def _forget_mended(self, findings: tuple[Finding, ...]) -> None:
+    def _forget_mended(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:
         """What a correction has ended is told by the correction's own entry."""
-        now = {_drift(finding) for finding in findings}
-        self._drifts = {drift: finding for drift, finding in self._drifts.items() if drift in now}
+        now = {finding.fact for finding in findings}
+        mended = tuple(fact for fact in self._drifts if fact not in now)
+        self._drifts = {fact: finding for fact, finding in self._drifts.items() if fact in now}
+        return mended
 
-    def _say_outcome(self, outcome: Outcome, assessment: Assessment, cause: Cause) -> None:
+    def _say_outcome(self, outcome: Outcome, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> None:
         done = "; ".join(outcome.steps) or "nothing was changed"
-        held_before, self._held = self._held, ""
+        held_before, self._held = self._held, None
+        episodes = mended if outcome.done else _correctable(assessment)
         if outcome.done:
             event, word, message = Event.CORRECTED, Word.REPAIRED, f"Docker listens as declared again: {done}."
         elif outcome.hold is not None:
             event, word = Event.HELD, Word.HELD
-            until = f" until {outcome.hold.until:%Y-%m-%d %H:%M %Z}" if outcome.hold.until else ""
-            self._held = f"held{until}: {outcome.hold.reason}"
+            self._held = held_before
+            held = self._hold(outcome.hold.reason, outcome.hold.until)
             if outcome.hold.until is not None:
                 left_s = (outcome.hold.until - datetime.now(UTC)).total_seconds()
                 self._wake_in(max(left_s, 1.0))
             elif assessment.situation.engine is None and assessment.needs.restart:
                 self._wake_in(RETRY_S)
-            if self._held == held_before:
+            if held == held_before:
                 return
-            message = f"Correction {self._held}. So far: {done}."
+            message = f"Correction {_held_in_words(held)}. So far: {done}."
         elif outcome.rolled_back:
             event, word = Event.ROLLED_BACK, Word.FAILED
             message = f"The correction did not hold and was undone: {outcome.error}."
@@ -544,33 +570,71 @@ class Agent:
         # A place that was open or missing says more than the file that made it so.
         about = min(_worth_saying(assessment.findings), default=None,
                     key=lambda finding: (finding.socket is None, finding.code))
-        self.journal.write(Entry(
+        self._write(Entry(
             event, message, outcome=word, cause=cause,
             rule=about.code if about else None, layer=about.layer if about else None,
-            socket=about.socket if about else None, location=about.location if about else None))
+            socket=about.socket if about else None, location=about.location if about else None, episodes=episodes))
+
+    def _hold(self, reason: str, until: datetime | None) -> Held:
+        """Remember what a correction waits for; since the first time that it was the same."""
+        since = self._held.since if self._held is not None and self._held.reason == reason else datetime.now(UTC)
+        self._held = Held(reason, since, until)
+        return self._held
 
     def _say_blindness(self, troubles: list[str]) -> None:
         now = frozenset(troubles)
         for trouble in sorted(now - self._blind):
-            self.journal.write(Entry(Event.BLIND, f"Not everything can be seen: {trouble}.", outcome=Word.FAILED))
+            self._write(Entry(Event.BLIND, f"Not everything can be seen: {trouble}.", outcome=Word.FAILED))
         for trouble in sorted(self._blind - now):
-            self.journal.write(Entry(Event.BLIND, f"Seen again, after: {trouble}.", outcome=Word.REPAIRED,
+            self._write(Entry(Event.BLIND, f"Seen again, after: {trouble}.", outcome=Word.REPAIRED,
                                      level="info"))
         self._blind = now
 
+    def _remember(self) -> None:
+        """Go on from where an agent before this one stood."""
+        assert self.policy is not None  # noqa: S101 -- run() does not go on without
+        with contextlib.suppress(OSError):
+            written = datetime.fromtimestamp(os.stat(self.policy_file).st_mtime, UTC)
+            self._policy_since = min(written, self._policy_since)
+        self._bulletin = published(f"{self.state_files.directory}/{OWN_FILE}")
+        if self._bulletin is not None:
+            self._earlier = {drift.finding.fact: drift for drift in self._bulletin.drifts}
+            self._since = self._bulletin.since()
+
+    def _publish(self) -> None:
+        """Make known where the agent stands."""
+        now, policy = datetime.now(UTC), self._known_policy
+        self._since = {fact: self._since.get(fact, now) for fact in {**self._earlier, **self._drifts}}
+        before = self._bulletin
+        self._bulletin = Bulletin(
+            now, os.getpid(), str(self.state), str(policy.mode), policy.file, self._policy_since, self._policy_problem,
+            (*(Drift(self._since[fact], finding) for fact, finding in self._drifts.items()), *self._earlier.values()),
+            tuple(sorted(self._blind)), self._held, self.containment.addresses,
+            last_of(self._written, now) or (before and before.last))
+        self._written.clear()
+        publish(self._bulletin, before, self.state_files.directory)
+
     @property
     def _status(self) -> str:
+        """One line for `systemctl status`: what is wrong first, then what is being done about it."""
         policy = self._known_policy
-        if self._blind:
-            return f"Blind: {min(self._blind)}"
-        cut_off = f"; cut off meanwhile: {', '.join(self.containment.addresses)}" * bool(self.containment.addresses)
-        if self._held:
-            return self._held + cut_off
-        if self._drifts:
-            count = len(self._drifts)
-            return f"{policy.mode}: {count} finding{'s' * (count != 1)}; see journalctl -u dockerd-guard{cut_off}"
-        return f"{policy.mode}: Docker listens as declared, on " + (
-            ", ".join(socket.address for socket in policy.sockets) or "nothing")
+        parts = [f"Blind: {min(self._blind)}"] if self._blind else []
+        if self._held is not None:
+            parts.append(_held_in_words(self._held))
+        elif self._drifts:
+            first, *others = sorted(self._drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
+            more = f" (and {len(others)} more; dockerd-guard status)" if others else ""
+            parts.append(f"{policy.mode}: {first.code} {sentence(first.message).rstrip('.')}{more}")
+        elif not self._blind:
+            parts.append(f"{policy.mode}: Docker listens as declared, on " + (
+                ", ".join(socket.address for socket in policy.sockets) or "nothing"))
+        if self._failed is not None:
+            parts.append("the last correction failed, and is not tried again before something changes")
+        if self.containment.addresses:
+            parts.append(f"cut off meanwhile: {', '.join(self.containment.addresses)}")
+        if self._policy_problem:
+            parts.append("the policy file is wrong, the last good policy stays in force")
+        return "; ".join(parts)
 
     def _to(self, state: State) -> None:
         if self.state is not State.STOPPING:
@@ -601,15 +665,17 @@ def _may_pass(finding: Finding) -> bool:
     return finding.code in PASSING_CODES or (finding.code == "DG102" and finding.layer in (RUNNING, LISTENING))
 
 
-def _sentence(text: str) -> str:
-    begins_with_address = ":" in text.partition(" ")[0]
-    return (text if begins_with_address else text[:1].upper() + text[1:]) + "." * (not text.endswith("."))
+def _correctable(assessment: Assessment) -> tuple[str, ...]:
+    """What a correction that cannot be made now would end."""
+    worth = tuple(_worth_saying(assessment.findings))
+    return tuple(finding.fact for finding in worth if finding.fix is not None) or tuple(
+        finding.fact for finding in worth if finding.socket is not None)
 
 
-def _drift(finding: Finding) -> Drift:
-    if finding.socket is not None:
-        return Drift(finding.code, canonical(finding.socket))
-    return Drift(finding.code, f"{finding.layer} {finding.location.file if finding.location else ''}")
+def _held_in_words(held: Held) -> str:
+    if held.reason.startswith("contested:"):
+        return held.reason
+    return f"held{f' until {held.until:%Y-%m-%d %H:%M %Z}' if held.until else ''}: {held.reason}"
 
 
 def _told(finding: Finding) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from dockerd_guard.bindings import canonical
 from dockerd_guard.source import Location
 
 Severity = Literal["error", "warning", "info"]
@@ -29,6 +30,14 @@ class Finding(NamedTuple):
     location: Location | None = None
     fix: Fix | None = None
     socket: str | None = None
+
+    @property
+    def fact(self) -> str:
+        """What makes two findings the same fact, from one look to the next, in one line: the rule and the
+        place it is about (`DG101 tcp://*:2375`), or else the layer and the file."""
+        if self.socket is not None:
+            return f"{self.code} {canonical(self.socket)}"
+        return f"{self.code} {self.layer} {self.location.file if self.location else ''}".rstrip()
 
     @property
     def order(self) -> tuple[str, int, int, str, str]:

@@ -84,7 +84,11 @@ _LEVELS: Mapping[Event, str] = {
 
 
 class Entry(NamedTuple):
-    """One fact for the journal: its kind, its text, and the fields that machines read."""
+    """One fact for the journal: its kind, its text, and the fields that machines read.
+
+    `episodes` are the facts (`Finding.fact`) it is about: the drift that begins, those that a correction
+    ended, those that it is held for. `exposed`: the socket is open to the network, against the policy.
+    """
 
     event: Event
     message: str
@@ -95,18 +99,24 @@ class Entry(NamedTuple):
     socket: str | None = None
     location: Location | None = None
     level: str | None = None
+    episodes: tuple[str, ...] = ()
+    exposed: bool = False
 
     @property
-    def fields(self) -> dict[str, str]:
-        """As journald takes them; nothing for what is not known."""
+    def fields(self) -> dict[str, str | tuple[str, ...]]:
+        """As journald takes them, which lets a field have several values; nothing for what is not known."""
         known = {
             "DOCKERD_GUARD_CAUSE": self.cause,
             "DOCKERD_GUARD_RULE": self.rule,
             "DOCKERD_GUARD_LAYER": self.layer,
             "DOCKERD_GUARD_SOCKET": self.socket,
             "DOCKERD_GUARD_OUTCOME": self.outcome,
+            "DOCKERD_GUARD_EXPOSED": "yes" if self.exposed else None,
         }
-        fields = {name: str(value) for name, value in known.items() if value is not None}
+        fields: dict[str, str | tuple[str, ...]] = {
+            name: str(value) for name, value in known.items() if value is not None}
+        if self.episodes:
+            fields["DOCKERD_GUARD_EPISODE"] = self.episodes
         if self.location is not None:
             fields["DOCKERD_GUARD_FILE"] = self.location.file
             fields["DOCKERD_GUARD_LINE"] = str(self.location.line)
@@ -135,10 +145,26 @@ def _to_journald(_: object, __: str, event: MutableMapping[str, Any]) -> NoRetur
     import structlog
     from pystemd import journal
 
-    message = str(event.pop("event"))
+    message = _shown(str(event.pop("event")))
     journal.sendv(
-        MESSAGE=message, SYSLOG_IDENTIFIER=IDENTIFIER, OBJECT_SYSTEMD_UNIT=UNIT, **event,
+        *(f"{name}={_utf8(value)}" for name, values in event.items() if isinstance(values, tuple) for value in values),
+        MESSAGE=message, SYSLOG_IDENTIFIER=IDENTIFIER, OBJECT_SYSTEMD_UNIT=UNIT,
+        **{name: _utf8(str(value)) for name, value in event.items() if not isinstance(value, tuple)},
     )
     if sys.stderr.isatty():
         print(message, file=sys.stderr, flush=True)
     raise structlog.DropEvent
+
+
+def _shown(message: str) -> str:
+    """journalctl hides a message with a control character in it, as from a file's name, as `[blob data]`."""
+    if message.isprintable():
+        return message
+    from dockerd_guard.report.text import clean
+
+    return clean(message)
+
+
+def _utf8(value: str) -> str:
+    """What is no UTF-8 in a file's name cannot be sent."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
