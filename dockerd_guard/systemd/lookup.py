@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.syntax import Problem
@@ -83,7 +83,8 @@ class UnitFiles:
 
     def __init__(self, tree: Tree, version: int) -> None:
         self.problems: list[Problem] = []
-        self._tree = tree
+        # A reference proper would keep the tree, which is the key to this, in _known for ever.
+        self._tree: Tree = proxy(tree)
         self._version = version
         self._kinds: dict[str, dict[str, str]] = {}
         inside: set[str] = set()

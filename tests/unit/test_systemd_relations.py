@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -168,5 +169,16 @@ def test_lib_is_searched_where_it_is_not_usr_lib(version: int, link: bool, liste
         (tmp_path / "lib").symlink_to("usr/lib")
     (tmp_path / "lib/systemd/system").mkdir(parents=True)
     put(tmp_path, {"/lib/systemd/system/d.service": "[Service]\nExecStart=/bin/x\n"}, "unit")
-    fragment = unit_files(Tree(os.fspath(tmp_path)), version).fragment("d.service").path
+    with Tree(os.fspath(tmp_path)) as tree:
+        fragment = unit_files(tree, version).fragment("d.service").path
     assert fragment == ("/lib" if listed else "/usr/lib") + "/systemd/system/d.service"
+
+
+def test_what_is_known_of_a_tree_does_not_keep_it(tmp_path: Path) -> None:
+    """Every look of the agent stayed in memory: half a megabyte each."""
+    put(tmp_path, {"/etc/systemd/system/d.service": "[Service]\nExecStart=/bin/x\n"}, "unit")
+    tree = Tree(os.fspath(tmp_path))
+    unit_files(tree, 257).fragment("d.service")
+    kept = weakref.ref(tree)
+    del tree
+    assert kept() is None
