@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, NamedTuple
 
+from dockerd_guard.later import SELDOM_USED, put_off
 from dockerd_guard.policy import POLICY_FILE, Policy, PolicyError, load_policy, read_policy
 from dockerd_guard.tree import Tree, Unreadable
 
@@ -87,6 +88,7 @@ class Verb(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
+    put_off(*SELDOM_USED)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character must not cost the answer.
         if isinstance(stream, TextIOWrapper):
@@ -434,7 +436,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
                             formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"dockerd-guard {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, prog="dockerd-guard")
     for verb in VERBS:
         sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.description or verb.summary,
                                allow_abbrev=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 
@@ -37,7 +36,7 @@ def write_new(path: str, content: bytes, *, mode: int = FILE_MODE, replace: bool
 def _write(path: str, content: bytes, mode: int, *, inherit: bool, replace: bool) -> None:
     directory, _, name = path.rpartition("/")
     with _directory(directory, make=True) as fd:
-        temporary = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        temporary = f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:

@@ -8,7 +8,6 @@ over the tree and the host is read again, with the eyes that judge it afterwards
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -58,6 +57,8 @@ class Change(NamedTuple):
 
     def diff(self) -> str:
         """The change as a unified diff."""
+        import difflib
+
         old, new = (_lines(content) for content in (self.before, self.after))
         names = ("/dev/null" if self.before is None else f"a{self.path}",
                  "/dev/null" if self.after is None else f"b{self.path}")

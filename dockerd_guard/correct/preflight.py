@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -79,6 +78,8 @@ class Preflight(NamedTuple):
         # A wrapper would run for real, whatever is appended to its arguments.
         if after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
             return
+        import subprocess
+
         argv = [command[0].path, *after.layer.argv[1:], "--validate"]
         environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                    **values(after.environment)}

@@ -6,10 +6,8 @@ hangs is an answer too (None).
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
-import ssl
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, split_host_port
@@ -37,13 +35,11 @@ class Ping(NamedTuple):
 
 def ask(address: str) -> Engine | None:
     """Ask the engine behind a socket without TLS for its state; None when it does not answer."""
-    connection = _Connection(address)
     try:
-        connection.request("GET", "/info")
-        answer = connection.getresponse()
+        answer = _get(address, "/info")
         if answer.status != 200:
             return None
-        info = json.loads(answer.read(MAX_ANSWER_BYTES))
+        info = json.loads(answer.body)
         swarm = info.get("Swarm") or {}
         return Engine(
             version=str(info.get("ServerVersion", "")),
@@ -51,23 +47,17 @@ def ask(address: str) -> Engine | None:
             containers_running=int(info.get("ContainersRunning") or 0),
             in_swarm=swarm.get("LocalNodeState", "inactive") not in ("inactive", ""),
         )
-    except (OSError, http.client.HTTPException, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
-    finally:
-        connection.close()
 
 
 def container_names(address: str) -> tuple[str, ...]:
     """Names of the running containers, sorted; empty when the engine does not answer."""
-    connection = _Connection(address)
     try:
-        connection.request("GET", "/containers/json")
-        rows = json.loads(connection.getresponse().read(MAX_ANSWER_BYTES))
+        rows = json.loads(_get(address, "/containers/json").body)
         return tuple(sorted(str(row["Names"][0]).lstrip("/") for row in rows))
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return ()
-    finally:
-        connection.close()
 
 
 def ping(address: str, tls: Tls) -> Ping:
@@ -79,13 +69,8 @@ def ping(address: str, tls: Tls) -> Ping:
     try:
         if address.startswith("tcp://") and tls is not Tls.NONE:
             return _ping_tls(address)
-        connection = _Connection(address)
-        try:
-            connection.request("GET", "/_ping")
-            status = connection.getresponse().status
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException) as error:
+        status = _get(address, "/_ping").status
+    except OSError as error:
         return Ping(False, Tls.NONE, str(error) or type(error).__name__)
     if status == 400 and address.startswith("tcp://"):
         return Ping(False, Tls.SERVER, "it speaks TLS")
@@ -93,6 +78,8 @@ def ping(address: str, tls: Tls) -> Ping:
 
 
 def _ping_tls(address: str) -> Ping:
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Who the server is does not matter here: it is asked whether it demands a certificate of us.
     context.check_hostname = False
@@ -110,15 +97,27 @@ def _ping_tls(address: str) -> Ping:
     return Ping(False, Tls.SERVER, "no answer to GET /_ping")
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over the socket of an address in dockerd's syntax."""
+class _Answer(NamedTuple):
+    """Of HTTP: the status code, and the first MAX_ANSWER_BYTES of the body."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__("docker", timeout=TIMEOUT_S)
-        self.address = address
+    status: int
+    body: bytes
 
-    def connect(self) -> None:
-        self.sock = _connect(self.address)
+
+def _get(address: str, path: str) -> _Answer:
+    """Ask over the socket of an address in dockerd's syntax. Raises OSError, also for what is no HTTP."""
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection("docker")
+    try:
+        connection.sock = _connect(address)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return _Answer(answer.status, answer.read(MAX_ANSWER_BYTES))
+    except HTTPException as error:
+        raise OSError(str(error) or type(error).__name__) from None
+    finally:
+        connection.close()
 
 
 def _connect(address: str) -> socket.socket:

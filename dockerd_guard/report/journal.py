@@ -128,6 +128,10 @@ class Journal:
 
     def __init__(self) -> None:
         """Set structlog up; nothing is opened before the first entry."""
+        import logging
+
+        # structlog makes a record of logging's, which would ask asyncio for the name of its task.
+        logging.logAsyncioTasks = False  # type: ignore[attr-defined, unused-ignore]
         import structlog
 
         self._log = structlog.wrap_logger(None, processors=[_to_journald])

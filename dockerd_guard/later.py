@@ -1,0 +1,37 @@
+"""Modules that libraries import and hardly ever use: loaded when something in them is wanted.
+
+They are a third of the memory of a process that writes a line a day, and of a cold start.
+importlib.util.LazyLoader is of no help: the import statement itself looks into the module, which loads it.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+SELDOM_USED = (
+    "asyncio",  # structlog's coroutines; brings OpenSSL
+    "lxml.etree",  # pystemd's introspection
+    "shutil",  # argparse's width of the help, watchdog's search for the C library; brings four compressors
+    "ssl",  # http.client's HTTPS
+)
+
+
+class _Later(ModuleType):
+    """Stands for a module until the first look into it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
+def put_off(*names: str) -> None:
+    """Let the import of these modules wait until they are used, where it has not happened yet.
+
+    A module of a package is found by `from package import module`, not by `package.module`.
+    """
+    for name in names:
+        sys.modules.setdefault(name, _Later(name))
