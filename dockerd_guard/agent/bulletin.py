@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
+from dockerd_guard.agent.counts import Counts
 from dockerd_guard.correct import files
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.report.journal import Entry, Event
@@ -67,6 +68,7 @@ class Bulletin(NamedTuple):
     held: Held | None = None
     contained: tuple[str, ...] = ()
     last: Last | None = None
+    counts: Counts = Counts()
 
     def since(self) -> dict[str, datetime]:
         """Since when each fact lasts."""
@@ -77,11 +79,13 @@ class Bulletin(NamedTuple):
         return json.dumps(self._asdict() | {
             "drifts": [{"since": drift.since, **drift.finding._asdict()} for drift in self.drifts],
             "held": self.held and self.held._asdict(), "last": self.last and self.last._asdict(),
+            "counts": {**self.counts._asdict(), "drifts": dict(self.counts.drifts),
+                       "corrections": dict(self.counts.corrections)},
         }, default=datetime.isoformat, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Raises ValueError, KeyError, TypeError or AttributeError for what is no bulletin."""
+        """Raises ValueError, KeyError, TypeError, AttributeError or OverflowError for what is no bulletin."""
         data: dict[str, Any] = json.loads(text)
         drifts = (Drift(_time(row.pop("since")), Finding(**{
             **row, "location": Location(*row["location"]) if row["location"] else None})) for row in data["drifts"])
@@ -91,6 +95,7 @@ class Bulletin(NamedTuple):
             "drifts": tuple(drifts), "blind": tuple(data["blind"]), "contained": tuple(data["contained"]),
             "held": held and Held(held["reason"], _time(held["since"]), held["until"] and _time(held["until"])),
             "last": last and Last(**last | {"at": _time(last["at"])}),
+            "counts": Counts.from_json(data.get("counts", {})),
         })
 
 
@@ -101,7 +106,7 @@ def published(path: str = PUBLIC_FILE) -> Bulletin | None:
             return Bulletin.from_json(file.read())
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 

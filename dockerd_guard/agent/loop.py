@@ -11,19 +11,23 @@ come. `working`: a pass runs. `holding`: a correction waits for leave, a window 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Set
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from dockerd_guard.agent.bulletin import OWN_FILE, Bulletin, Drift, Held, last_of, publish, published
+from dockerd_guard.agent.counts import Counts, Stopwatch
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
 from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
 from dockerd_guard.bindings import canonical
+from dockerd_guard.correct import textfile
 from dockerd_guard.correct.contain import TABLE_NAME, Containment, Exposure, Unsupported, exposures
 from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
@@ -38,6 +42,8 @@ from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.drift import begun, over, sentence
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
 from dockerd_guard.report.journal import Outcome as Word
+from dockerd_guard.report.metrics import Snapshot
+from dockerd_guard.report.metrics import text as metrics_text
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused, Unavailable
 from dockerd_guard.tree import Tree, Unreadable
@@ -111,6 +117,10 @@ class Agent:
         self._is_contested = False
         self._triggered_at = 0.0
         self._wake_at: float | None = None
+        self._looked_at: float | None = None
+        self._exposed = 0
+        self._exposure = Stopwatch()
+        self._unpublished = ""
 
     # --- the loop -------------------------------------------------------------------------
 
@@ -305,6 +315,7 @@ class Agent:
         if manager is not None:
             # At once: to ask dockerd, to correct and to restart may take a while.
             self.containment.cut_at_once(self._exposures(seen))
+        self._count_exposed(seen)
         findings = judge(seen, policy)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
         tree.resolve(self.policy_file)
@@ -324,6 +335,16 @@ class Agent:
             self._held = None
         if manager is not None:
             self._contain(seen, manager, troubles)
+        self._count_exposed(seen)
+        self._looked_at = time.time()
+
+    def _count_exposed(self, seen: Observation) -> None:
+        """What is open to the network and not cut off, in whichever mode; where it cannot be told, what was."""
+        if not seen.troubles:
+            cut_off = self.containment.addresses
+            self._exposed = sum(exposure.address not in cut_off for exposure in
+                                exposures(seen, self._known_policy, cut_off))
+        self._exposure.looked(is_exposed=self._exposed > 0, changed_at=self._triggered_at)
 
     def _contain(self, seen: Observation, manager: Manager, troubles: list[str]) -> None:
         """Cut off what is open against the policy; release what is not, or is not to be cut off."""
@@ -610,9 +631,42 @@ class Agent:
             now, os.getpid(), str(self.state), str(policy.mode), policy.file, self._policy_since, self._policy_problem,
             (*(Drift(self._since[fact], finding) for fact, finding in self._drifts.items()), *self._earlier.values()),
             tuple(sorted(self._blind)), self._held, self.containment.addresses,
-            last_of(self._written, now) or (before and before.last))
+            last_of(self._written, now) or (before and before.last), self._counts(before))
         self._written.clear()
         publish(self._bulletin, before, self.state_files.directory)
+        self._publish_metrics(self._bulletin)
+
+    def _counts(self, before: Bulletin | None) -> Counts:
+        """With what this pass has brought."""
+        self._exposure.looked(is_exposed=self._exposed > 0, changed_at=self._triggered_at)
+        seconds, self._exposure.seconds = self._exposure.seconds, 0.0
+        counts = before.counts if before is not None else Counts()
+        known = before.since() if before is not None else ()
+        return counts.and_of(self._written, known)._replace(exposed_s=counts.exposed_s + seconds)
+
+    def _publish_metrics(self, now: Bulletin) -> None:
+        """Leave them where node_exporter reads them; before the first look, those of the agent before stay."""
+        if self._looked_at is None:
+            return
+        policy = self._known_policy
+        lasting = (drift.finding for drift in now.drifts)
+        snapshot = Snapshot(
+            up=self.state is not State.STOPPING, enforcing=policy.mode is Mode.ENFORCE, last_pass=self._looked_at,
+            resync_s=policy.watch.resync_s, policy_ok=not now.policy_problem, policy_since=now.policy_since.timestamp(),
+            blind=len(now.blind), drift_open=Counter(f"{finding.code} {finding.layer}" for finding in lasting),
+            drift_total=now.counts.drifts, exposed=self._exposed, contained=len(now.contained),
+            exposed_s=now.counts.exposed_s, held=now.held is not None, contested=self._is_contested,
+            corrections=now.counts.corrections)
+        try:
+            textfile.publish(metrics_text(snapshot))
+            self._unpublished = ""
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO)
+            if self._unpublished != reason:
+                # The sandbox was set up when the agent started: a directory that came later is not let into it.
+                hint = "; systemctl restart dockerd-guard will help" * (error.errno == errno.EROFS)
+                self.journal.say(f"No metrics: {textfile.DIRECTORY} cannot be written: {reason}{hint}.", "warning")
+            self._unpublished = reason
 
     @property
     def _status(self) -> str:

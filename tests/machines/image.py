@@ -60,33 +60,58 @@ def base(release: str) -> Path:
     return directory
 
 
-def with_package(release: str, package: Path) -> tuple[Path, ...]:
-    """Give the layers of a release with this .deb installed in it, topmost first."""
-    below = base(release)
-    content = hashlib.sha256(package.read_bytes()).hexdigest()
-    directory = below.with_name(f"{below.name}+{content[:12]}")
+def layers(release: str, *, package: Path | None = None, debian: tuple[str, ...] = ()) -> tuple[Path, ...]:
+    """Give the layers of a release, topmost first: with these packages of Debian, and with this .deb installed."""
+    found: tuple[Path, ...] = (base(release),)
+    if debian:
+        # What apt fetched stays in its cache: there, they can be installed without a network once more.
+        name = f"{found[0].name}~{_key(*debian)}"
+        found = _installed(release, found, name, ", ".join(debian), APT_INSTALL, *debian)
+    if package is not None:
+        name = f"{found[0].name}+{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
+        with_package = _installed(release, found, name, package.name, DPKG_INSTALL, str(package))
+        _forget_older(with_package[0], f"{found[0].name}+*")
+        found = with_package
+    return found
+
+
+def _installed(release: str, below: tuple[Path, ...], name: str, what: str, script: str, *arguments: str
+               ) -> tuple[Path, ...]:
+    """Give these layers with one on top, made by a script in them."""
+    directory = below[0].with_name(name)
     with _building(directory) as draft:
         if draft is not None:
-            say(f"Installing {package.name} on Debian {release}.")
+            say(f"Installing {what} on Debian {release}.")
             work = directory.with_name(f".work-{os.getpid()}")
-            with in_use((below,)):
-                _run(release, ["unshare", "--mount", "sh", "-euc", INSTALL,
-                               "sh", str(below), str(draft), str(work), str(package)],
+            with in_use(below):
+                _run(release, ["unshare", "--mount", "sh", "-euc", ENTER + script, "sh",
+                               ":".join(map(str, below)), str(draft), str(work), *arguments],
                      log=directory.with_suffix(".log"))
             shutil.rmtree(work, ignore_errors=True)
-            _forget_older(directory, f"{below.name}+*")
-    return directory, below
+    return directory, *below
 
 
-INSTALL = """
-below=$1 draft=$2 work=$3 package=$4
+ENTER = """
+below=$1 draft=$2 work=$3; shift 3
 mkdir -p "$work/overlay" "$work/root"
 mount -t overlay overlay -o "lowerdir=$below,upperdir=$draft,workdir=$work/overlay" "$work/root"
 mount --bind /dev "$work/root/dev"; mount -t proc proc "$work/root/proc"
-cp "$package" "$work/root/tmp/package.deb"
-DEBIAN_FRONTEND=noninteractive chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    dpkg --install /tmp/package.deb
+in_root() {
+    chroot "$work/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"
+}
+"""
+
+DPKG_INSTALL = """
+cp "$1" "$work/root/tmp/package.deb"
+in_root dpkg --install /tmp/package.deb
 rm "$work/root/tmp/package.deb"
+"""
+
+APT_INSTALL = """
+cp /etc/resolv.conf "$work/root/etc/resolv.conf"
+in_root apt-get update
+in_root apt-get install --yes --no-install-recommends --option APT::Keep-Downloaded-Packages=true "$@"
+rm "$work/root/etc/resolv.conf"
 """
 
 

@@ -100,13 +100,13 @@ class Machine:
     # Its life
 
     @classmethod
-    def boot(cls, release: str, *, package: Path | None = None, name: str | None = None,
-             keep: bool = False) -> Self:
-        """Boot a new machine of a Debian release, with a .deb installed in it if one is given.
+    def boot(cls, release: str, *, package: Path | None = None, debian: tuple[str, ...] = (),
+             name: str | None = None, keep: bool = False) -> Self:
+        """Boot a new machine of a Debian release, with more packages of Debian and a .deb installed if any are given.
 
         Kept machines need a name and outlive this process; `attach` finds them again.
         """
-        layers = (image.base(release),) if package is None else image.with_package(release, package)
+        layers = image.layers(release, package=package, debian=debian)
         box = Box.start(name or f"{release}-{os.getpid()}-{next(_numbers)}", layers, keep=keep)
         machine = cls(release, box)
         try:

@@ -54,9 +54,15 @@ def package() -> Path:
 
 
 @pytest.fixture
-def machine(release: str, package: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+def debian() -> tuple[str, ...]:
+    """Further packages of Debian on the machine; a module that wants some says so by a fixture of this name."""
+    return ()
+
+
+@pytest.fixture
+def machine(release: str, package: Path, debian: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine just booted, with the .deb installed and the agent running (mode: observe)."""
-    with _boot(release, package, request) as machine:
+    with _boot(release, package, debian, request) as machine:
         wait_for(lambda: _has_decided(machine), "agent that runs or fails")
         if not machine.is_active(AGENT):
             said = machine.run(["journalctl", f"--unit={AGENT}", "--lines=40"]).out
@@ -65,9 +71,9 @@ def machine(release: str, package: Path, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.fixture
-def bare_machine(release: str, request: pytest.FixtureRequest) -> Iterator[Machine]:
+def bare_machine(release: str, debian: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine just booted, without the package."""
-    with _boot(release, None, request) as machine:
+    with _boot(release, None, debian, request) as machine:
         yield machine
 
 
@@ -77,13 +83,14 @@ def _has_decided(machine: Machine) -> bool:
 
 
 @contextlib.contextmanager
-def _boot(release: str, package: Path | None, request: pytest.FixtureRequest) -> Iterator[Machine]:
+def _boot(release: str, package: Path | None, debian: tuple[str, ...], request: pytest.FixtureRequest
+          ) -> Iterator[Machine]:
     keep = request.config.getoption("--keep")
     name = f"kept-{release}" if keep else None
     if name is not None:
         with contextlib.suppress(LookupError):
             Machine.attach(name).close()
-    machine = Machine.boot(release, package=package, name=name, keep=keep)
+    machine = Machine.boot(release, package=package, debian=debian, name=name, keep=keep)
     try:
         yield machine
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.agent.bulletin import Bulletin, Drift, Held, Last, last_of, published
+from dockerd_guard.agent.counts import Counts
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.report.journal import Entry, Event, Outcome
 from dockerd_guard.source import Location
@@ -23,7 +24,8 @@ LOUD = QUIET._replace(
                             "tcp://0.0.0.0:2375")),
         Drift(NOON, Finding("DG307", "warning", "not loaded", "loaded"))),
     held=Held("outside the window", NOON, NOON), contained=("tcp://0.0.0.0:2375",),
-    last=Last(NOON, "corrected", "repaired", "as declared again"))
+    last=Last(NOON, "corrected", "repaired", "as declared again"),
+    counts=Counts({"DG101 configured": 3}, {"repaired": 2, "held": 1}, 12.5))
 
 
 @pytest.mark.parametrize("bulletin", [QUIET, LOUD, LOUD._replace(held=Held("never", NOON, None))])
@@ -35,7 +37,8 @@ def test_what_is_written_comes_back(bulletin: Bulletin, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [
     "", "null", "[]", "{}", '"x"', "\0", "{" * 100_000, QUIET.to_json().replace("2026", "20x6"),
     QUIET.to_json().replace('"drifts": []', '"drifts": [1]'), LOUD.to_json().replace('"code"', '"cod"'),
-    QUIET.to_json().replace('"pid"', '"pidd"'),
+    QUIET.to_json().replace('"pid"', '"pidd"'), LOUD.to_json().replace('"repaired": 2', '"repaired": "x"'),
+    LOUD.to_json().replace('"repaired": 2', '"repaired": Infinity'), LOUD.to_json().replace("12.5", "[]"),
 ])
 def test_what_is_no_bulletin_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(text)

@@ -1,0 +1,18 @@
+"""The file of metrics for node_exporter's textfile collector, which the agent leaves where that reads it."""
+
+from __future__ import annotations
+
+import os
+
+from dockerd_guard.correct import files
+
+DIRECTORY = "/var/lib/prometheus/node-exporter"
+"""Debian's --collector.textfile.directory; the package of node_exporter makes it, root's and open to all to read."""
+
+FILE = "dockerd-guard.prom"
+
+
+def publish(text: str, directory: str = DIRECTORY) -> None:
+    """Put the metrics there, whole or not at all; without that directory nobody reads them. Raises OSError."""
+    if os.path.isdir(directory):
+        files.write_new(f"{directory}/{FILE}", text.encode(), replace=True)

@@ -1,0 +1,119 @@
+"""Metrics, as the real node_exporter serves them and the real promtool judges them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.test_correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce
+
+TOP = Path(__file__).resolve().parents[2]
+ALERTS_TEST = Path(__file__).with_name("alerts_test.yaml")
+DASHBOARD = TOP / "packaging/prometheus/grafana.json"
+
+FILE = "/var/lib/prometheus/node-exporter/dockerd-guard.prom"
+SHIPPED = "/usr/share/dockerd-guard"
+
+OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
+DRIFT = '{layer="configured",rule="DG101"}'
+
+
+@pytest.fixture
+def debian() -> tuple[str, ...]:
+    return "prometheus", "prometheus-node-exporter"
+
+
+def served(machine: Machine) -> dict[str, float]:
+    """What a scrape of node_exporter finds of ours."""
+    text = machine.run("curl --silent --max-time 10 http://localhost:9100/metrics").out
+    found = dict(line.rpartition(" ")[::2] for line in text.splitlines() if not line.startswith("#"))
+    assert found["node_textfile_scrape_error"] == "0"
+    return {name.removeprefix("dockerd_guard_"): float(value) for name, value in found.items()
+            if name.startswith("dockerd_guard_")}
+
+
+def wait_until(machine: Machine, **wanted: float) -> dict[str, float]:
+    """Scrape until these are so."""
+    seen: dict[str, float] = {}
+
+    def matches() -> bool:
+        seen.clear()
+        seen.update(served(machine))
+        return all(seen.get(name) == value for name, value in wanted.items())
+
+    try:
+        wait_for(matches, f"metrics with {wanted}")
+    except TimeoutError:
+        pytest.fail(f"wanted {wanted}, got {seen}")
+    return seen
+
+
+def test_what_is_served_follows_the_host_and_outlives_the_agent(machine: Machine) -> None:
+    healthy = wait_until(machine, up=1, exposed_addresses=0)
+    assert (healthy["policy_ok"], healthy["enforcing"], healthy["blind_spots"]) == (1, 0, 0)
+    assert healthy["resync_interval_seconds"] == 300
+    now = float(machine.run("date +%s").out)
+    assert now - 60 < healthy["last_pass_timestamp_seconds"] < now + 60
+    assert machine.run(["stat", "-c", "%U %a", FILE]).out == "root 644\n"
+    lint = machine.run(f"promtool check metrics < {FILE}")
+    assert (lint.out, lint.err) == ("", "")
+
+    machine.write(OVERRIDE, OPEN)
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    exposed = wait_until(machine, exposed_addresses=1, **{f"drift_open{DRIFT}": 1})
+    assert exposed[f"drift_total{DRIFT}"] == 1
+
+    machine.run("systemctl stop dockerd-guard")
+    stopped = wait_until(machine, up=0, exposed_addresses=1, **{f"drift_open{DRIFT}": 1, f"drift_total{DRIFT}": 1})
+    assert stopped["exposed_seconds_total"] > 0
+    machine.run("systemctl start dockerd-guard")
+    again = wait_until(machine, up=1, exposed_addresses=1, **{f"drift_open{DRIFT}": 1, f"drift_total{DRIFT}": 1})
+    assert again["exposed_seconds_total"] >= stopped["exposed_seconds_total"]
+
+    enforce(machine, f"{ENFORCE}correct:\n  restart: never\n")
+    held = wait_until(machine, enforcing=1, correction_held=1, contained_addresses=1, exposed_addresses=0)
+    assert held['corrections_total{outcome="held"}'] == 1
+
+    enforce(machine)
+    mended = wait_until(machine, correction_held=0, contained_addresses=0, exposed_addresses=0,
+                        **{f"drift_open{DRIFT}": 0, 'corrections_total{outcome="repaired"}': 1})
+    assert mended[f"drift_total{DRIFT}"] == 1
+    assert mended["exposed_seconds_total"] >= again["exposed_seconds_total"]
+
+    machine.write(POLICY, "version: 1\nsokcets: []\n")
+    machine.run("systemctl reload dockerd-guard")
+    refused = wait_until(machine, policy_ok=0, enforcing=1)
+    assert refused["policy_since_timestamp_seconds"] == mended["policy_since_timestamp_seconds"]
+
+    machine.run("apt-get remove --yes dockerd-guard")
+    assert not machine.exists(FILE)
+
+
+def test_node_exporter_may_come_and_go_while_the_agent_runs(machine: Machine) -> None:
+    wait_until(machine, up=1)
+    machine.run("dpkg --purge prometheus-node-exporter")
+    machine.run("systemctl reload dockerd-guard")
+    # dpkg runs our trigger, which restarts the agent: its sandbox has the directory then.
+    machine.run("dpkg --install /var/cache/apt/archives/prometheus-node-exporter_*.deb")
+    wait_until(machine, up=1)
+    machine.write(POLICY, ENFORCE)
+    wait_until(machine, enforcing=1)
+
+
+def test_alerts_and_dashboard_are_as_promtool_wants_them(machine: Machine) -> None:
+    machine.run("mkdir /root/rules")
+    machine.run(f"cp {SHIPPED}/alerts.yaml /root/rules")
+    machine.copy_in(ALERTS_TEST, "/root/rules/alerts_test.yaml")
+    machine.run("promtool check rules /root/rules/alerts.yaml")
+    machine.run("cd /root/rules; promtool test rules alerts_test.yaml")
+
+    assert machine.read(f"{SHIPPED}/grafana.json") == DASHBOARD.read_text()
+    queries = [target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel["targets"]]
+    assert len(queries) > 10
+    rules = [{"record": f"query{number}", "expr": query.replace("$job", ".+").replace("$instance", ".+")}
+             for number, query in enumerate(queries)]
+    machine.write("/root/rules/dashboard.yaml", json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    machine.run("promtool check rules /root/rules/dashboard.yaml")

@@ -1,0 +1,141 @@
+"""Metrics: what is written for Prometheus, and what is remembered for it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard import __version__
+from dockerd_guard.agent.counts import Counts, Stopwatch
+from dockerd_guard.correct import textfile
+from dockerd_guard.report.journal import Entry, Event, Outcome
+from dockerd_guard.report.metrics import METRICS, PREFIX, Metric, Snapshot, text
+
+TOP = Path(__file__).resolve().parents[2]
+
+SNAPSHOT = Snapshot(
+    up=True, enforcing=False, last_pass=1795446000.25, resync_s=300.0, policy_ok=True, policy_since=1795440000.0,
+    blind=2, drift_open={"DG101 running": 1}, drift_total={"DG101 configured": 3, "DG101 running": 1},
+    exposed=1, contained=0, exposed_s=12.5, held=False, contested=False, corrections={"repaired": 2, "pending": 1})
+
+VALUES = f"""\
+build_info{{version="{__version__}"}} 1
+up 1
+enforcing 0
+last_pass_timestamp_seconds 1795446000.250
+resync_interval_seconds 300.000
+policy_ok 1
+policy_since_timestamp_seconds 1795440000.000
+blind_spots 2
+drift_open{{rule="DG101",layer="configured"}} 0
+drift_open{{rule="DG101",layer="running"}} 1
+drift_total{{rule="DG101",layer="configured"}} 3
+drift_total{{rule="DG101",layer="running"}} 1
+exposed_addresses 1
+contained_addresses 0
+exposed_seconds_total 12.500
+correction_held 0
+correction_contested 0
+corrections_total{{outcome="kept"}} 0
+corrections_total{{outcome="repaired"}} 2
+corrections_total{{outcome="held"}} 0
+corrections_total{{outcome="failed"}} 0
+corrections_total{{outcome="pending"}} 1
+"""
+
+
+def test_the_values_of_a_snapshot() -> None:
+    lines = text(SNAPSHOT).splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [PREFIX + line for line in VALUES.splitlines()]
+    assert [line for line in lines if line.startswith("#")] == [
+        line for metric in METRICS for line in (f"# HELP {PREFIX}{metric.name} {metric.help}",
+                                                f"# TYPE {PREFIX}{metric.name} {metric.kind}")]
+
+
+def test_the_page_lists_each_metric_as_it_says_of_itself() -> None:
+    rows = [line for line in (TOP / "docs/metrics.md").read_text().splitlines() if line.startswith(f"| `{PREFIX}")]
+    assert rows == [f"| `{PREFIX}{metric.name}{labels_of(metric)}` | {metric.kind} | {metric.help} |"
+                    for metric in METRICS]
+
+
+def labels_of(metric: Metric) -> str:
+    labels, _ = next(iter(metric.series(SNAPSHOT)))
+    return f"{{{','.join(labels)}}}" if labels else ""
+
+
+@pytest.mark.parametrize("file", ["alerts.yaml", "grafana.json"])
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are(file: str) -> None:
+    asked = set(re.findall(PREFIX + r"(\w+)", (TOP / "packaging/prometheus" / file).read_text()))
+    assert asked
+    assert asked <= {metric.name for metric in METRICS}
+
+
+def drift(code: str, layer: str, fact: str) -> Entry:
+    return Entry(Event.DRIFT, "", rule=code, layer=layer, episodes=(fact,))
+
+
+@pytest.mark.parametrize(("entries", "known", "drifts", "corrections"), [
+    ([drift("DG101", "configured", "DG101 tcp://*:2375")], (), {"DG101 configured": 3}, {"held": 1}),
+    # Told again after a restart, or in other words.
+    ([drift("DG101", "running", "DG101 tcp://*:2375")], ("DG101 tcp://*:2375",), {"DG101 configured": 2}, {"held": 1}),
+    ([drift("DG101", "running", "DG101 tcp://*:2375"), drift("DG306", "configured", "DG306 configured /a")], ("x",),
+     {"DG101 configured": 2, "DG101 running": 1, "DG306 configured": 1}, {"held": 1}),
+    ([Entry(Event.CORRECTED, "", Outcome.REPAIRED), Entry(Event.ROLLED_BACK, "", Outcome.FAILED),
+      Entry(Event.FAILED, "", Outcome.FAILED), Entry(Event.CORRECTED, "", Outcome.KEPT),
+      Entry(Event.CONTESTED, "", Outcome.HELD)], (),
+     {"DG101 configured": 2}, {"held": 2, "repaired": 1, "failed": 2, "kept": 1}),
+    ([Entry(Event.CONTAINED, "", Outcome.HELD), Entry(Event.RELEASED, "", Outcome.REPAIRED),
+      Entry(Event.POLICY, "", Outcome.FAILED), Entry(Event.BLIND, "", Outcome.FAILED)], (),
+     {"DG101 configured": 2}, {"held": 1}),
+])
+def test_what_entries_count_for(entries: list[Entry], known: tuple[str, ...], drifts: dict[str, int],
+                                corrections: dict[str, int]) -> None:
+    before = Counts({"DG101 configured": 2}, {"held": 1}, 1.5)
+    assert before.and_of(entries, known) == Counts(drifts, corrections, 1.5)
+
+
+@pytest.mark.parametrize(("looks", "seconds"), [
+    # When a look is, whether it finds something open, and when the last trigger came.
+    ([(10, False, 0), (20, False, 19)], 0),
+    ([(10, True, 0), (20, False, 19)], 10),
+    ([(10, False, 0), (20, True, 18), (25, True, 18), (30, False, 29)], 12),
+    # Found by a resync: since when is not known.
+    ([(10, False, 5), (310, True, 5), (320, False, 319)], 10),
+    ([(10, True, 0), (10, True, 0), (11, False, 0), (12, True, 11.5), (13, False, 0)], 2.5),
+])
+def test_an_exposure_counts_from_the_trigger_that_showed_it(
+        looks: list[tuple[float, bool, float]], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    watch = Stopwatch()
+    for clock[0], is_exposed, changed_at in looks:
+        watch.looked(is_exposed=is_exposed, changed_at=changed_at)
+    assert watch.seconds == seconds
+
+
+def test_the_file_is_whole_and_everybodys_to_read_and_only_where_somebody_reads_it(tmp_path: Path) -> None:
+    there = tmp_path / "node-exporter"
+    textfile.publish("a 1\n", str(there))
+    assert not there.exists()
+    there.mkdir()
+    for line in ("a 1\n", "a 2\n"):
+        textfile.publish(line, str(there))
+        assert [(each.name, each.read_text(), each.stat().st_mode & 0o777) for each in there.iterdir()] == [
+            (textfile.FILE, line, 0o644)]
+    (tmp_path / "link").symlink_to(there)
+    with pytest.raises(OSError, match="Not a directory"):
+        textfile.publish("a 3\n", str(tmp_path / "link"))
+
+
+def test_the_dashboard_is_json_with_each_panel_in_its_place() -> None:
+    panels = json.loads((TOP / "packaging/prometheus/grafana.json").read_text())["panels"]
+    taken = [(x, y) for panel in panels for place in [panel["gridPos"]]
+             for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])]
+    assert len(taken) == len(set(taken))
+    assert max(x for x, _ in taken) == 23
+    assert len({panel["id"] for panel in panels}) == len(panels)
