@@ -27,6 +27,9 @@ _VIA = {
     Via.FLAG: "-H", Via.DAEMON_JSON: "hosts", Via.SOCKET_UNIT: "ListenStream=", Via.DEFAULT: "dockerd's default",
 }
 
+SCHEMA_FILE = "/usr/share/dockerd-guard/policy.schema.json"
+"""Where the package puts what an editor completes and checks a policy by."""
+
 TLS_PORT = "2376"
 """Where clients look for TLS (IANA: docker-s)."""
 
@@ -50,6 +53,7 @@ def summary(found: Adoption, path: str, saved: str | None) -> Iterator[str]:
 
 
 def _lines(found: Adoption) -> Iterator[str]:
+    yield f"# yaml-language-server: $schema={SCHEMA_FILE}"
     yield from _comment(
         "Where the Docker API of this host may be reached. Written by `dockerd-guard init` from what the host "
         "did then: it says what is, not yet what should be. Read it, change it, then: dockerd-guard lint; "
