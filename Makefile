@@ -36,9 +36,10 @@ check: lint unit ## lint, types and unit tests: a minute, no machines
 
 lint: venv ## ruff and mypy
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy dockerd_guard tests
+	$(VENV)/bin/mypy dockerd_guard tests packaging/*.py
 
 unit: venv ## unit tests only
+	@if [ $$(id -u) = 0 ] && command -v apt-get > /dev/null; then $(MACHINES) prepare-packages zsh fish man-db; fi
 	$(VENV)/bin/python -m pytest tests/unit -q
 
 fuzz: venv ## fuzz every reader, guided by coverage: SECONDS=600 for each, TARGETS="unit host" (else all)

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(argv)
+        options = parser().parse_args(argv)
         code: int = options.run(options)
         sys.stdout.flush()
     except Unanswerable as error:
@@ -428,21 +428,22 @@ VERBS: tuple[Verb, ...] = (
 )
 
 
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
+    """The whole grammar of the command line; completion and the man page are made of it too."""
     from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
     from dockerd_guard import __version__
 
-    parser = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
-                            formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"dockerd-guard {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, prog="dockerd-guard")
+    whole = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+                           formatter_class=RawDescriptionHelpFormatter)
+    whole.add_argument("--version", action="version", version=f"dockerd-guard {__version__}")
+    verbs = whole.add_subparsers(title="verbs", metavar="VERB", required=True, prog="dockerd-guard")
     for verb in VERBS:
         sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.description or verb.summary,
                                allow_abbrev=False)
         sub.set_defaults(run=verb.run, root=[], policy=None)
         verb.options(sub)
-    return parser
+    return whole
 
 
 def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
