@@ -23,12 +23,13 @@ class _Later(ModuleType):
     """Stands for a module until the first look into it."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            # Whoever walks through sys.modules (inspect.getmodule) asks each for these; it may not even be installed.
-            raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
+        try:
+            return getattr(import_module(self.__name__), name)
+        except ImportError as error:
+            # Not installed: who walks through sys.modules (inspect.getmodule) wants no more than hasattr to say so.
+            raise AttributeError(str(error)) from error
 
 
 def put_off(*names: str) -> None:

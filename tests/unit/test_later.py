@@ -26,3 +26,11 @@ def test_a_module_put_off(statement: str, loaded: bool) -> None:
                f"print('__file__' in vars(sys.modules['{name}']))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == f"{loaded}\n"
+
+
+def test_a_module_that_is_not_installed_has_nothing_in_it() -> None:
+    """Who walks through sys.modules, as inspect.getmodule, asks each for its file."""
+    program = ("import inspect, sys; from dockerd_guard.later import put_off; put_off('no_such_module')\n"
+               "print(inspect.getmodule(compile('', 'nowhere', 'exec')))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
