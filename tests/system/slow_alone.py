@@ -1,4 +1,4 @@
-"""Two of us on one host: one works, the other waits and says so."""
+"""Two of us on one host: one works, the other waits and says so. The quick ones are in test_alone.py."""
 
 from __future__ import annotations
 
@@ -6,26 +6,8 @@ import subprocess
 import time
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_war import reloads, starts
-from tests.system.test_correction import (
-    DOCKERD,
-    ENFORCE,
-    LIVE_RESTORE,
-    OUR_SERVICE_DROPIN,
-    OVERRIDE,
-    POLICY,
-    enforce,
-    entries,
-    repaired,
-)
-
-OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
-
-
-def said(machine: Machine, words: str) -> list[str]:
-    """The agent's lines with these words in them."""
-    return [entry["MESSAGE"] for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot")
-            if words in entry["MESSAGE"]]
+from tests.system.test_alone import OPEN, said
+from tests.system.test_correction import ENFORCE, OUR_SERVICE_DROPIN, OVERRIDE, POLICY, enforce, entries, repaired
 
 
 def test_a_second_agent_waits_and_takes_over_when_the_first_has_ended(machine: Machine) -> None:
@@ -47,31 +29,6 @@ def test_a_second_agent_waits_and_takes_over_when_the_first_has_ended(machine: M
     machine.remove(OVERRIDE)
     wait_for(lambda: not machine.exists(OUR_SERVICE_DROPIN), "removal of our drop-in by the third")
     assert machine.main_pid("dockerd-guard.service") == third
-
-
-def test_an_agent_that_waits_ends_when_told_to(machine: Machine) -> None:
-    second = machine.popen("echo $$ > /root/pid; exec dockerd-guard run")
-    wait_for(lambda: said(machine, "Waiting: another agent"), "word of the second")
-    machine.run("kill $(cat /root/pid)")
-    assert second.wait(timeout=20) == 0
-
-
-def test_fix_by_hand_and_the_agent_make_one_correction_between_them(machine: Machine) -> None:
-    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    machine.write(OVERRIDE, OPEN)
-    machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reset-failed docker")
-    container = machine.start_container()
-    before = (starts(machine), reloads(machine))
-    machine.write(POLICY, ENFORCE)
-    by_hand = [machine.popen(["dockerd-guard", "fix"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-               for _ in range(3)]
-    outputs = [each.communicate(timeout=90)[0] for each in by_hand]
-    assert [each.returncode for each in by_hand] == [0, 0, 0], outputs
-    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
-    time.sleep(3)
-    assert (starts(machine), reloads(machine)) == (before[0] + 1, before[1] + 1), outputs
-    assert machine.container_pid() == container
-    assert not entries(machine, "rolled-back")
 
 
 def test_who_comes_second_waits_for_whoever_is_at_work(machine: Machine) -> None:

@@ -14,14 +14,13 @@ from tests.system.test_correction import (
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
     OVERRIDE,
-    POLICY,
     enforce,
     entries,
     repaired,
 )
 
 WAR_S = float(os.environ.get("WAR_S", "20"))
-"""How long the other program writes; `make war` lets it go on for five minutes."""
+"""How long the other program writes. WAR_S=300 for the five minutes of a real one."""
 
 ENFORCE = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 100/1h}\n"
 OPEN = f"[Service]\\nExecStart=\\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false"
@@ -72,8 +71,8 @@ def all_entries(machine: Machine) -> int:
     return len(machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot"))
 
 
-@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
-def test_a_program_that_writes_five_times_a_second_is_named_and_left_alone(machine: Machine, writer: Writer) -> None:
+def fight(machine: Machine, writer: Writer, seconds: float) -> None:
+    """Let the other program write for so long, and look at what that cost."""
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     container = machine.start_container()
@@ -87,10 +86,12 @@ def test_a_program_that_writes_five_times_a_second_is_named_and_left_alone(machi
     war(machine, writer.line)
     if writer.named:
         wait_for(lambda: entries(machine, "contested"), "word on the quarrel")
-    time.sleep(max(0.0, WAR_S - (time.monotonic() - began)))
+    time.sleep(max(0.0, seconds - (time.monotonic() - began)))
     restarted, reloaded, said, corrected = (
         after - was for after, was in zip(
             (starts(machine), reloads(machine), all_entries(machine), len(repaired(machine))), before, strict=True))
+    print(f"{machine.release}: something {writer.name}: {time.monotonic() - began:.0f} s, {corrected} corrections, "
+          f"{restarted} restarts, {reloaded} reloads, {said} entries")
     assert machine.is_active("war.service")
     assert restarted == 0
     assert corrected <= writer.corrections
@@ -108,6 +109,11 @@ def test_a_program_that_writes_five_times_a_second_is_named_and_left_alone(machi
     assert not machine.api_answers()
     assert machine.run("dockerd-guard fix").status == 0
     assert machine.run("dockerd-guard diff").status == 0
+
+
+@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
+def test_a_program_that_writes_five_times_a_second_is_named_and_left_alone(machine: Machine, writer: Writer) -> None:
+    fight(machine, writer, WAR_S)
 
 
 def test_it_is_tried_again_when_the_other_program_has_kept_still(machine: Machine) -> None:
@@ -150,22 +156,6 @@ def test_a_configuration_manager_that_comes_by_every_hour_costs_ever_fewer_resta
     assert 3 <= len(rounds) <= 7, "some fifteen, had each been answered at once"
     assert made <= len(rounds)
     assert 1 <= len(entries(machine, "contested")) <= 4
+    # What it opened last is corrected, or cut off as long as that is left alone.
+    wait_for(lambda: not machine.api_answers(), "end of the exposure")
     assert machine.container_pid() == container
-
-
-def test_the_agents_own_writes_set_nothing_off(machine: Machine) -> None:
-    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    machine.write(OVERRIDE, OPEN.replace("\\n", "\n") + "\n")
-    machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reset-failed docker")
-    before = (starts(machine), reloads(machine))
-    enforce(machine)
-    wait_for(lambda: repaired(machine), "correction")
-    time.sleep(8)
-    assert (starts(machine), reloads(machine)) == (before[0] + 1, before[1] + 1)
-    assert len(repaired(machine)) == 1
-    said = all_entries(machine)
-    cpu = machine.properties("dockerd-guard.service", "CPUUsageNSec")["CPUUsageNSec"]
-    time.sleep(5)
-    assert all_entries(machine) == said
-    assert machine.properties("dockerd-guard.service", "CPUUsageNSec")["CPUUsageNSec"] == cpu, "it does not rest"
-    assert machine.exists(POLICY)

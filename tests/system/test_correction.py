@@ -94,6 +94,13 @@ def settled(machine: Machine) -> None:
     wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
 
 
+def rests(machine: Machine, seconds: float = 1) -> bool:
+    """Whether the agent has done nothing for so long but feed its watchdog: a pass takes more than 20 ms."""
+    line = "systemctl show --value --property=CPUUsageNSec dockerd-guard"
+    before, after = map(int, machine.run(f"{line}; sleep {seconds}; {line}").out.split())
+    return after - before < 10_000_000
+
+
 @pytest.mark.parametrize("exposure", EXPOSURES, ids=lambda exposure: exposure.name)
 def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Machine, exposure: Exposure) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import posixpath
 from typing import NamedTuple
 
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
+from tests.system.slow_war import reloads, starts
+from tests.system.test_alone import OPEN
 from tests.system.test_correction import (
-    DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
+    OBSERVE,
     OUR_SERVICE_DROPIN,
     OVERRIDE,
     POLICY,
@@ -19,6 +23,8 @@ from tests.system.test_correction import (
     make_certificates,
     repaired,
 )
+
+DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
 
 
 class Obstacle(NamedTuple):
@@ -77,7 +83,7 @@ def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     policy = f"{ENFORCE}correct:\n  budget: 1/1h\n"
-    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker")
     enforce(machine, policy)
     wait_for(lambda: repaired(machine), "correction")
@@ -92,26 +98,61 @@ def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None
     assert machine.exists(OUR_SERVICE_DROPIN)
 
 
-@pytest.mark.parametrize(("correct", "words"), [
-    ("restart: never", "the policy says `restart: never`"),
-    ("window: Mon 03:00-03:01 Pacific/Kiritimati", "outside the window Mon 03:00-03:01 Pacific/Kiritimati"),
+@pytest.mark.parametrize(("correct", "words", "until"), [
+    ("restart: never", "the policy says `restart: never`", ""),
+    ("window: Mon 03:00-03:01 Pacific/Kiritimati", "outside the window Mon 03:00-03:01 Pacific/Kiritimati",
+     "03:00 +14"),
 ], ids=["never", "window"])
-def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str) -> None:
-    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str, until: str) -> None:
+    machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
     enforce(machine, f"{ENFORCE}correct:\n  {correct}\n")
     held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert words in held[-1]["MESSAGE"]
     assert machine.main_pid() == dockerd
     assert machine.exists(OUR_SERVICE_DROPIN)
+    wait_for(lambda: words in machine.properties("dockerd-guard.service", "StatusText")["StatusText"], "STATUS= line")
+    for told in (held[-1]["MESSAGE"], machine.properties("dockerd-guard.service", "StatusText")["StatusText"],
+                 machine.run("dockerd-guard diff", check=False).out):
+        assert words in told
+        assert (" until " in told) == bool(until), told
+        assert until in told
+    shown = json.loads(machine.run("dockerd-guard diff --format json", check=False).out)["held"]
+    assert shown["reason"] == words
+    assert (shown["until"] is None) == (not until)
+
+
+def test_diff_tells_beforehand_what_fix_then_costs(machine: Machine) -> None:
+    """In the order of the steps: what is done first, the cost, and which containers would stop."""
+    machine.write(POLICY, f"{OBSERVE}correct: {{restart: always, budget: 100/1h}}\n")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    container = machine.start_container()
+    restart = "systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker"
+    for line, cost, stops in (
+        ("true", "nothing", []),
+        (f"printf '{OPEN}' > {OVERRIDE}", "reload", []),
+        (f"rm {OUR_SERVICE_DROPIN}; {restart}", "restart", []),
+        (f"echo '{{}}' > /etc/docker/daemon.json; systemctl reload docker; rm {OUR_SERVICE_DROPIN}; "
+         "systemctl daemon-reload", "reload", []),
+        (f"rm {OUR_SERVICE_DROPIN}; {restart}; docker start bystander || true", "containers", ["bystander"]),
+    ):
+        machine.run(f"mkdir -p {DROPIN_DIRECTORY}; {line}")
+        container = machine.started_container_pid()
+        foreseen = json.loads(machine.run("dockerd-guard diff --format json", check=False).out)
+        assert (foreseen["cost"], foreseen["containers"]) == (cost, stops), line
+        before = (reloads(machine), starts(machine))
+        assert machine.run("dockerd-guard fix").status == 0
+        was_reloaded, was_restarted = reloads(machine) > before[0], starts(machine) > before[1]
+        assert (was_reloaded, was_restarted) == (cost != "nothing", cost in ("restart", "containers")), line
+        assert (machine.container_pid() == container) == (cost != "containers"), line
 
 
 def test_a_unit_that_would_fall_with_docker_holds_the_restart(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write("/etc/systemd/system/shop.service",
                   "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\nExecStart=/bin/sleep infinity\n")
-    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker; systemctl start shop")
     shop = machine.main_pid("shop.service")
     enforce(machine)

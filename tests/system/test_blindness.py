@@ -1,0 +1,74 @@
+"""Each mutation of some file, each file by some mutation, and blindness that is over at once: all the others are in
+slow_blindness.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.slow_blindness import (
+    CLOSED,
+    DETECTED_S,
+    DROPIN_DIRECTORY,
+    OPEN,
+    RESYNC,
+    blind,
+    each_is_seen,
+    each_is_seen_of_the_policy,
+    is_open,
+)
+from tests.system.test_correction import OVERRIDE, POLICY, entries
+
+MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+
+# The vendor's unit first: each leaves its file behind, and an override is stronger.
+SOME = (
+    ("the vendor's unit", "delete"),
+    ("override", "first directory"),
+    ("environment file", "content"),
+    ("override", "touch"),
+    ("daemon.json", "rename"),
+    ("socket drop-in", "overwrite by rename"),
+    ("daemon.json", "chmod"),
+    ("environment file", "symlink swap"),
+    ("new drop-in", "mask"),
+    ("socket drop-in", "directory anew"),
+)
+
+
+def test_each_kind_of_mutation_is_seen_by_its_event(machine: Machine) -> None:
+    each_is_seen(machine, SOME)
+
+
+def test_a_policy_that_is_replaced_or_taken_away_is_seen_by_its_event(machine: Machine) -> None:
+    each_is_seen_of_the_policy(machine, ("overwrite by rename", "delete"))
+
+
+def test_an_agent_that_was_stopped_while_the_queue_overflowed_sees_all_and_says_so(machine: Machine) -> None:
+    agent = machine.main_pid("dockerd-guard.service")
+    machine.run("systemctl kill --signal=STOP dockerd-guard")
+    machine.run(["python3", "-c", f"""
+import os
+for number in range({MAX_QUEUED_EVENTS} + 1000):
+    os.close(os.open("/etc/docker/x%d" % (number % 2), os.O_CREAT | os.O_WRONLY))
+"""])
+    machine.write(OVERRIDE, OPEN)
+    machine.run("systemctl kill --signal=CONT dockerd-guard")
+    wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
+    for words in ("queue overflowed", "was stopped"):
+        wait_for(lambda w=words: blind(machine, w), f"word that it {words}")  # type: ignore[misc]
+        wait_for(lambda w=words: blind(machine, w, over=True), "word on its end")  # type: ignore[misc]
+    assert machine.main_pid("dockerd-guard.service") == agent
+
+
+def test_a_mount_over_the_directory_is_seen_at_the_next_resync(machine: Machine) -> None:
+    machine.run(f"mkdir -p {DROPIN_DIRECTORY} /root/other")
+    machine.write("/root/other/override.conf", OPEN)
+    machine.write(POLICY, RESYNC)
+    wait_for(lambda: len(entries(machine, "policy")) == 2, "policy in force")
+    machine.run(f"mount --bind /root/other {DROPIN_DIRECTORY}")
+    wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
+    wait_for(lambda: blind(machine, "in silence"), "word on the mount")
+    wait_for(lambda: blind(machine, "in silence", over=True), "word that it is watched now")
+    machine.write("/root/other/override.conf", CLOSED)
+    wait_for(lambda: not is_open(machine), "end of the drift")
