@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -159,8 +160,30 @@ def test_what_was_not_the_drift_stays_in_the_command_line(machine: Machine) -> N
     assert "%H" in machine.read(OUR_SERVICE_DROPIN)
 
 
-def test_a_declared_tcp_socket_with_mutual_tls_is_added_and_asks_for_a_certificate(machine: Machine) -> None:
+TCP = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://{ADDRESS}:2376"
+PAIR = {"tlscert": "/etc/docker/server-cert.pem", "tlskey": "/etc/docker/server-key.pem"}
+
+# How a socket that is declared with mutual TLS is before that: files, and how anybody gets in.
+WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "not there": ({}, ""),
+    "without TLS": ({OVERRIDE: f"{TCP} --tls=false\n"}, "http"),
+    "with TLS that asks nobody for a certificate": (
+        {OVERRIDE: f"{TCP} --tlsverify=false --tls --tlscert {PAIR['tlscert']} --tlskey {PAIR['tlskey']}\n"}, "https"),
+    "the same by daemon.json": (
+        {OVERRIDE: f"{TCP}\n", "/etc/docker/daemon.json": json.dumps({"tls": True, "tlsverify": False, **PAIR})}, "https"),
+}
+
+
+@pytest.mark.parametrize("before", WEAKER)
+def test_a_socket_declared_with_mutual_tls_asks_for_a_certificate(machine: Machine, before: str) -> None:
     make_certificates(machine)
+    files, scheme = WEAKER[before]
+    anybody = f"curl --silent --insecure --max-time 5 {scheme}://{ADDRESS}:2376/_ping"
+    for path, text in files.items():
+        machine.write(path, text)
+    if files:
+        machine.run("systemctl daemon-reload; systemctl restart docker")
+        wait_for(lambda: machine.outside(anybody, check=False).out == "OK", "API open to everyone")
     enforce(machine, "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
                      f"  - address: tcp://{ADDRESS}:2376\n    tls: mutual\n")
     wait_for(lambda: repaired(machine), "correction")
@@ -174,7 +197,11 @@ def test_a_declared_tcp_socket_with_mutual_tls_is_added_and_asks_for_a_certifica
     refused = machine.outside(f"{docker} version", check=False)
     assert refused.status != 0
     assert not machine.api_answers(port=2376)
+    if files:
+        assert machine.outside(anybody, check=False).out != "OK"
+        assert "DG105" in {entry["DOCKERD_GUARD_RULE"] for entry in entries(machine, "drift")}
     assert machine.socket_answers()
+    assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
 def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) -> None:
