@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockerd_guard.later import SELDOM_USED, put_off
 from dockerd_guard.policy import POLICY_FILE, Policy, PolicyError, load_policy, read_policy
@@ -38,7 +38,9 @@ Keeps the Docker API listening where a YAML policy says, and nowhere else.
   dockerd-guard diff                 what would be changed, and what that costs
   dockerd-guard fix                  change it, once
   dockerd-guard run                  the agent: look again whenever something changes, for ever
-  dockerd-guard explain DG103        what a finding means and how to mend it
+  dockerd-guard status               how this host stands, and the agent on it
+  dockerd-guard history              what became of this host: each drift, its outcome, how long it was exposed
+  dockerd-guard explain DG103        what a finding or an event of the journal means, and what to do
 """
 
 EPILOG = """\
@@ -183,17 +185,21 @@ def _lint_text(found: tuple[Finding, ...], look: Look) -> None:
 
 
 def explain(options: Namespace) -> int:
-    """What a rule says, why, and how to mend it."""
+    """What a rule or an event of the journal says, why, and what to do."""
     from dockerd_guard.judge.rules import TITLES, page
+    from dockerd_guard.report import events
+    from dockerd_guard.report.journal import Event
 
+    titles = {str(event): title for event, (title, _) in events.pages().items()}
     if not options.code:
-        _print(f"{code}  {title}" for code, title in TITLES.items())
+        _print(f"{code}  {title}" for code, title in {**TITLES, **titles}.items())
         return OK
     for code in options.code:
-        if code.upper() not in TITLES:
-            raise Unanswerable(f"there is no rule {code}; `dockerd-guard explain` lists them all")
+        if code.upper() not in TITLES and code.lower() not in titles:
+            raise Unanswerable(f"there is no rule or event {code}; `dockerd-guard explain` lists them all")
     for number, code in enumerate(options.code):
-        print("\n" * (number > 0) + page(code.upper()), end="")
+        text = page(code.upper()) if code.upper() in TITLES else events.page(Event(code.lower()))
+        print("\n" * (number > 0) + text, end="")
     return OK
 
 
@@ -266,6 +272,73 @@ def init(options: Namespace) -> int:
         raise Unanswerable(str(error)) from None
     _print(summary(found, target, saved))
     return OK
+
+
+def status(options: Namespace) -> int:
+    """How this host stands, and the agent on it."""
+    from datetime import UTC, datetime
+
+    from dockerd_guard.operator.status import look
+    from dockerd_guard.report import json
+    from dockerd_guard.report import status as report
+
+    try:
+        found = look(datetime.now(UTC))
+    except Unreadable as error:
+        raise Unanswerable(str(error)) from None
+    if options.format == "json":
+        print(json.dump(report.to_json(found)))
+    else:
+        _print(report.lines(found, **_terminal()))
+    return FOUND if found.wrong else OK if report.is_sure(found) else UNANSWERED
+
+
+def history(options: Namespace) -> int:
+    """What became of this host, by the agent's entries in the journal."""
+    from datetime import UTC, datetime
+
+    from dockerd_guard.operator import history as journal
+    from dockerd_guard.report import history as report
+    from dockerd_guard.report import json
+
+    try:
+        since = journal.moment(options.since) if options.since is not None else None
+        found = journal.history(journal.read_journal(), datetime.now(UTC), since)
+    except ValueError as error:
+        raise Unanswerable(str(error)) from None
+    except journal.Unread as error:
+        hint = "" if os.geteuid() == 0 else "\nroot may read it, and so may the group systemd-journal"
+        raise Unanswerable(f"{error}{hint}") from None
+    if options.plot is not None:
+        from dockerd_guard.report import timeline
+
+        _put(options.plot, timeline.svg(found, os.uname().nodename))
+    elif options.format == "json":
+        print(json.dump(report.to_json(found)))
+    else:
+        _print(report.lines(found, **_terminal()))
+    return OK
+
+
+def _put(path: str, text: str) -> None:
+    if path == "-":
+        print(text, end="")
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise Unanswerable(f"{path}: {error.strerror or error}") from None
+
+
+def _terminal() -> dict[str, Any]:
+    """How wide standard output is (None: no terminal), and whether it takes colour."""
+    import shutil
+
+    from dockerd_guard.report.text import wants_colour
+
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return {"columns": columns, "colour": wants_colour(sys.stdout)}
 
 
 def run(options: Namespace) -> int:
@@ -381,8 +454,11 @@ def _policy_option(parser: ArgumentParser) -> None:
 
 def _fix_options(parser: ArgumentParser) -> None:
     _policy_option(parser)
-    parser.add_argument("--format", choices=("text", "json"), default="text",
-                        help="how to tell it (default: text)")
+    _format_option(parser)
+
+
+def _format_option(parser: ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to tell it (default: text)")
 
 
 def _diff_options(parser: ArgumentParser) -> None:
@@ -399,8 +475,16 @@ def _init_options(parser: ArgumentParser) -> None:
     _docker_version_option(parser)
 
 
+def _history_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="TIME",
+                        help="what began or lasted after that (systemd.time(7)): yesterday, '2 weeks ago', 2026-11-23")
+    _format_option(parser)
+    parser.add_argument("--plot", metavar="FILE", help="write a picture instead, as SVG; - for standard output")
+
+
 def _explain_options(parser: ArgumentParser) -> None:
-    parser.add_argument("code", nargs="*", metavar="CODE", help="a rule, as DG103; without one, all of them")
+    parser.add_argument("code", nargs="*", metavar="CODE",
+                        help="a rule, as DG103, or an event of the journal, as held; without one, all of them")
 
 
 VERBS: tuple[Verb, ...] = (
@@ -423,8 +507,16 @@ VERBS: tuple[Verb, ...] = (
          "listens, and puts everything back if not."),
     Verb("run", "the agent: look again whenever something changes, for ever", run, _policy_option,
          "The agent, as dockerd-guard.service runs it. Stops at SIGTERM, reads its policy again at SIGHUP."),
-    Verb("explain", "what a finding means and how to mend it", explain, _explain_options,
-         "The page of a rule: what it says, why, a bad and a good example, how to mend it."),
+    Verb("status", "how this host stands, and the agent on it", status, _format_option,
+         "One screen: the agent, its policy, each declared socket in all layers, what is wrong, held or cut off, and "
+         "the last correction. Without root it says what it could not see. Exit code 1: something is not in order."),
+    Verb("history", "what became of this host: each drift, its outcome, how long it was exposed", history,
+         _history_options,
+         "What the agent's entries in the journal come to: one line for each drift, with the file and line, the cause, "
+         "the outcome, and how long the Docker API was open to the network."),
+    Verb("explain", "what a finding or an event means, and what to do", explain, _explain_options,
+         "The page of a rule: what it says, why, a bad and a good example, how to mend it. Or that of an event of the "
+         "journal: cause, consequence, next step."),
 )
 
 

@@ -17,7 +17,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -33,7 +33,7 @@ from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.judge.finding import Finding
-from dockerd_guard.judge.judge import judge
+from dockerd_guard.judge.judge import drifts, judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out
@@ -70,8 +70,6 @@ CONFIRM_S = 0.5
 PASSING_CODES = ("DG307", "DG308", "DG309")
 """Rules on differences between layers. DG102 is one too where the files declare what is missing, and DG107
 where the dockerd that is starting is not yet the one that systemd has told us of."""
-
-DRIFT_SEVERITIES = ("error", "warning")
 
 
 class State(StrEnum):
@@ -325,8 +323,7 @@ class Agent:
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
-        open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
-        self._say_drifts(findings, cause, open_to_network, is_half_blind=bool(seen.troubles))
+        self._say_drifts(seen, findings, cause)
         if not seen.troubles:
             self._say_what_ended_unseen(cause)
         if policy.mode is Mode.ENFORCE and manager is not None:
@@ -511,19 +508,20 @@ class Agent:
         self.journal.write(entry)
         self._written.append(entry)
 
-    def _say_drifts(self, findings: tuple[Finding, ...], cause: Cause, open_to_network: Set[str], *,
-                    is_half_blind: bool) -> None:
+    def _say_drifts(self, seen: Observation, findings: tuple[Finding, ...], cause: Cause) -> None:
         """One entry for each new fact, one for each that is over; none for what is known."""
-        now = {finding.fact: finding for finding in self._lasting(_worth_saying(findings))}
+        policy = self._known_policy
+        open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
+        now = {finding.fact: finding for finding in self._lasting(drifts(findings))}
         for fact, finding in now.items():
             known = self._drifts.get(fact)
             if known is None or (_told(known) != _told(finding) and not self._is_contested):
                 exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
-                self._write(begun(finding, cause, self._known_policy.mode, exposed=exposed))
+                self._write(begun(finding, cause, policy.mode, exposed=exposed, is_docker_up=seen.running is not None))
         for fact, finding in self._drifts.items():
             if fact in now:
                 continue
-            if self._is_contested or (is_half_blind and finding.layer != CONFIGURED):
+            if self._is_contested or (seen.troubles and finding.layer != CONFIGURED):
                 # It comes and goes with each write of the other side, which one entry has told of; or it
                 # cannot be seen just now, which is told too.
                 now[fact] = finding
@@ -590,7 +588,7 @@ class Agent:
             event, word = Event.FAILED, Word.FAILED
             message = f"The correction failed: {outcome.error}."
         # A place that was open or missing says more than the file that made it so.
-        about = min(_worth_saying(assessment.findings), default=None,
+        about = min(drifts(assessment.findings), default=None,
                     key=lambda finding: (finding.socket is None, finding.code))
         self._write(Entry(
             event, message, outcome=word, cause=cause,
@@ -696,16 +694,6 @@ class Agent:
             self.state = state
 
 
-def _worth_saying(findings: tuple[Finding, ...]) -> Iterator[Finding]:
-    """What goes into the journal: nothing that is only a hint, and a place that the policy does not
-    declare (DG101) is said once, not again for each thing that is wrong with it."""
-    undeclared = {finding.socket for finding in findings if finding.code == "DG101"}
-    for finding in findings:
-        if finding.severity in DRIFT_SEVERITIES and not (
-                finding.code in ("DG103", "DG104") and finding.socket in undeclared):
-            yield finding
-
-
 def _where(error: Exception) -> str:
     """The line that raised an exception: enough for a report, and nothing of any file's content."""
     trace = error.__traceback__
@@ -723,7 +711,7 @@ def _may_pass(finding: Finding) -> bool:
 
 def _correctable(assessment: Assessment) -> tuple[str, ...]:
     """What a correction that cannot be made now would end."""
-    worth = tuple(_worth_saying(assessment.findings))
+    worth = tuple(drifts(assessment.findings))
     return tuple(finding.fact for finding in worth if finding.fix is not None) or tuple(
         finding.fact for finding in worth if finding.socket is not None)
 

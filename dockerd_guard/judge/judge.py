@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import date
 
 from dockerd_guard.judge import dg501
@@ -17,6 +18,17 @@ def judge(seen: Observation, policy: Policy | None, today: date | None = None) -
     if policy is not None and policy.waive:
         findings = list(dg501.apply(findings, policy, TITLES, today or date.today()))
     return tuple(sorted(map(_placed, findings), key=_order))
+
+
+def drifts(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What of it is drift: nothing that is only a hint, and a place that the policy does not declare (DG101)
+    once, not again for each thing that is wrong with it."""
+    found = tuple(findings)
+    undeclared = {finding.socket for finding in found if finding.code == "DG101"}
+    for finding in found:
+        if finding.severity != "info" and not (
+                finding.code in ("DG103", "DG104") and finding.socket in undeclared):
+            yield finding
 
 
 def _placed(finding: Finding) -> Finding:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dockerd_guard.judge.finding import Finding
+from dockerd_guard.observe.observation import LISTENING, RUNNING
 from dockerd_guard.policy import Mode
 from dockerd_guard.report.journal import Cause, Entry, Event, Outcome
 
 
-def begun(finding: Finding, cause: Cause, mode: Mode, *, exposed: bool) -> Entry:
+def begun(finding: Finding, cause: Cause, mode: Mode, *, exposed: bool, is_docker_up: bool) -> Entry:
     """`exposed`: its socket is open to the network."""
     risk = " Whoever reaches it from the network is root on this host." * exposed
+    message = f"{_place(finding)}: {sentence(finding.message)}{risk} {_next(finding, mode, is_docker_up)}"
     return Entry(
-        Event.DRIFT, f"{_place(finding)}: {sentence(finding.message)}{risk} {_next(finding, mode)}", cause=cause,
+        Event.DRIFT, message, cause=cause,
         rule=finding.code, layer=finding.layer, socket=finding.socket, location=finding.location,
         episodes=(finding.fact,), exposed=exposed)
 
@@ -35,7 +37,10 @@ def _place(finding: Finding) -> str:
     return f"{finding.code} at {where.file}:{where.line}" if where is not None else finding.code
 
 
-def _next(finding: Finding, mode: Mode) -> str:
+def _next(finding: Finding, mode: Mode, is_docker_up: bool) -> str:
+    if finding.code == "DG102" and finding.layer in (RUNNING, LISTENING) and not is_docker_up:
+        # Neither `fix` nor the agent starts what somebody has stopped.
+        return "Next: `systemctl start docker.service`, if Docker is meant to run here."
     if finding.fix is None:
         return f"Next: mend it by hand, as `dockerd-guard explain {finding.code}` tells."
     if mode is Mode.ENFORCE:

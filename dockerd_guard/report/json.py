@@ -29,7 +29,7 @@ def sockets(seen: Observation) -> dict[str, Any]:
 
 def findings(found: Iterable[Finding]) -> dict[str, Any]:
     """What is wrong. Place and `fix` are null where there is none."""
-    return {"schema": SCHEMA, "findings": [_finding(finding) for finding in found]}
+    return {"schema": SCHEMA, "findings": [finding_json(finding) for finding in found]}
 
 
 def dump(value: dict[str, Any], *, root: str | None = None) -> str:
@@ -72,7 +72,8 @@ def _binding(binding: Binding) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """One finding."""
     file, line, column, end_column = _place(finding.location)
     return {
         "code": finding.code, "severity": finding.severity, "message": finding.message,

@@ -1,0 +1,153 @@
+"""What became of a host: one line for each episode, and the same as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any
+
+from dockerd_guard.report.text import clean
+
+if TYPE_CHECKING:
+    from dockerd_guard.operator.history import Episode, History, Span
+
+SCHEMA = 1
+
+WIDE_COLUMNS = 100
+"""A terminal narrower than this gets several short lines for each episode."""
+
+_WORDS = {"repaired": "repaired", "kept": "ended by others", "held": "held", "failed": "failed"}
+"""For the values of DOCKERD_GUARD_OUTCOME=."""
+
+_COLOURS = {"repaired": "32", "kept": "36", "held": "1;33", "failed": "1;31"}
+
+
+def lines(found: History, *, columns: int | None, colour: bool, zone: tzinfo | None = None) -> Iterator[str]:
+    """One line for each episode, and what they come to. `columns`: of the terminal, None where there is none.
+
+    Times are local, or those of `zone`.
+    """
+    if not found.episodes:
+        yield f"No drift since {_time(found.since, zone)}."
+        return
+    rows = [(_time(episode.span.begun, zone) if episode.is_begin_seen else "before the journal", what(episode),
+             _place(episode), episode.cause or "-", _end(episode, found.now)) for episode in found.episodes]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for episode, (begun, about, place, cause, end) in zip(found.episodes, rows, strict=True):
+        shown = f"\033[{_COLOURS.get(episode.outcome or '', '1;31')}m{end}\033[0m" if colour else end
+        if columns is None or columns >= WIDE_COLUMNS:
+            cells = (cell.ljust(width) for cell, width in zip((begun, about, place, cause), widths, strict=True))
+            yield f"{'  '.join(cells)}  {shown}"
+        else:
+            yield begun
+            for text in (about, place, f"{cause}, {end}"):
+                yield from _folded(text, columns)
+    yield from _folded(summary(found, zone), columns, indent="")
+
+
+def what(episode: Episode) -> str:
+    """The rule and the place it is about."""
+    return clean(" ".join(filter(None, (episode.rule or episode.fact, episode.socket))))
+
+
+def summary(found: History, zone: tzinfo | None = None) -> str:
+    """What all that comes to, in one sentence."""
+    counts = {word: sum(not episode.lasts and episode.outcome == word for episode in found.episodes)
+              for word in ("repaired", "kept")}
+    lasting = sum(episode.lasts for episode in found.episodes)
+    parts = [_count(len(found.episodes), "episode")]
+    if counts["repaired"]:
+        parts.append(f"{counts['repaired']} ended by {_count(len(found.corrections), 'correction')}")
+    if counts["kept"]:
+        parts.append(f"{counts['kept']} otherwise")
+    if lasting:
+        parts.append(f"{lasting} last{'s' * (lasting == 1)}")
+    exposed_s = sum(span.seconds(found.now) for span in found.exposed)
+    parts.append(f"open to the network for {duration(exposed_s)} in all" if exposed_s else "never open to the network")
+    return f"Since {_time(found.since, zone)}: {', '.join(parts)}."
+
+
+def to_json(found: History) -> dict[str, Any]:
+    """For programs. Times are ISO 8601 in UTC; what lasts has no end (null)."""
+    return {
+        "schema": SCHEMA, "since": _iso(found.since), "now": _iso(found.now),
+        "exposed_s": sum(span.seconds(found.now) for span in found.exposed),
+        "corrections": [_iso(at) for at in found.corrections],
+        "blind": [_span(span) for span in found.blind],
+        "policies": [_iso(at) for at in found.policies],
+        "episodes": [{
+            "fact": episode.fact, "rule": episode.rule, "socket": episode.socket, "layer": episode.layer,
+            "file": episode.file, "line": episode.line, "cause": episode.cause, "message": episode.message,
+            **_span(episode.span), "begin_seen": episode.is_begin_seen, "end_seen": episode.is_end_seen,
+            "outcome": episode.outcome, "why": episode.why or None,
+            "exposed_s": episode.exposed_s(found.now), "exposed": [_span(span) for span in episode.exposed],
+            "contained": [_span(span) for span in episode.contained],
+        } for episode in found.episodes],
+    }
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units that tell something.
+
+    >>> duration(0.4), duration(75), duration(7260), duration(90000)
+    ('0.4 s', '1 min 15 s', '2 h 1 min', '1 d 1 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = round(seconds)
+    told: list[str] = []
+    for name, length in units:
+        count, left = divmod(left, length)
+        if count or told:
+            told.append(f"{count} {name}" if count else "")
+        if len(told) == 2:
+            break
+    return " ".join(filter(None, told))
+
+
+def _end(episode: Episode, now: datetime) -> str:
+    """The outcome, how long it took to that, and how long it was open."""
+    word = _WORDS.get(episode.outcome or "", "lasts" if episode.lasts else "over")
+    if episode.lasts:
+        word += f" for {duration(episode.span.seconds(now))}"
+    elif episode.is_begin_seen:
+        word += f" after {duration(episode.span.seconds(now))}"
+    if not episode.is_end_seen:
+        word += " at most"
+    if episode.exposed:
+        word += f", open to the network {duration(episode.exposed_s(now))}"
+    if episode.contained:
+        word += f", cut off {duration(sum(span.seconds(now) for span in episode.contained))}"
+    return word
+
+
+def _place(episode: Episode) -> str:
+    if episode.file is None:
+        return "-"
+    return clean(f"{episode.file}:{episode.line}" if episode.line else episode.file)
+
+
+def _folded(text: str, columns: int | None, indent: str = "  ") -> Iterator[str]:
+    if columns is None:
+        yield text
+    else:
+        yield from textwrap.wrap(text, max(columns, 20), initial_indent=indent, subsequent_indent=indent,
+                                 break_on_hyphens=False)
+
+
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _time(at: datetime, zone: tzinfo | None) -> str:
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat()
+
+
+def _span(span: Span) -> dict[str, str | None]:
+    return {"begun": _iso(span.begun), "ended": _iso(span.ended) if span.ended else None}

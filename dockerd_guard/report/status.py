@@ -1,0 +1,230 @@
+"""How a host stands, on one screen; and the same as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any
+
+from dockerd_guard.bindings import Tls
+from dockerd_guard.observe.observation import LAYERS
+from dockerd_guard.report.history import duration
+from dockerd_guard.report.json import finding_json
+from dockerd_guard.report.text import clean
+
+if TYPE_CHECKING:
+    from dockerd_guard.judge.finding import Finding
+    from dockerd_guard.operator.status import Cell, Row, Status
+
+SCHEMA = 1
+
+LABEL_COLUMNS = 9
+MAX_FINDINGS = 10
+"""More than that are no screen's worth; `lint` has them all."""
+
+_Painter = Callable[[str, str], str]
+
+RED, YELLOW, GREEN, BOLD = "1;31", "1;33", "1;32", "1"
+
+
+def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | None = None) -> Iterator[str]:
+    """`columns`: of the terminal, None where there is none. Times are local, or those of `zone`."""
+    paint = _painter(colour)
+    mood = RED if status.wrong else GREEN if is_sure(status) else YELLOW
+    yield from (paint(line, mood) for line in _folded(_headline(status), columns))
+    for label, text in _facts(status, zone):
+        yield from _folded(f"{label:<{LABEL_COLUMNS}}{clean(text)}", columns, LABEL_COLUMNS)
+    if status.rows:
+        yield ""
+        yield from _table(status, columns, paint)
+    if status.findings:
+        yield ""
+    since = status.since
+    for finding in status.findings[:MAX_FINDINGS]:
+        code = {"error": RED, "warning": YELLOW}.get(finding.severity, BOLD)
+        # What is painted must not count as letters where lines are broken.
+        first, *more = _folded(f"{finding.severity} {_finding(finding, since, status.now)}", columns, 2)
+        yield paint(finding.severity, code) + first.removeprefix(finding.severity)
+        yield from more
+    if len(status.findings) > MAX_FINDINGS:
+        yield f"and {len(status.findings) - MAX_FINDINGS} more: dockerd-guard lint"
+    if status.unseen:
+        yield ""
+    for text in status.unseen:
+        yield from _folded(f"not seen: {clean(text)}", columns, 2)
+
+
+def is_sure(status: Status) -> bool:
+    """Whether everything was seen, by us or by a live agent."""
+    return not status.unseen or status.is_vouched_for
+
+
+def _headline(status: Status) -> str:
+    if status.wrong:
+        return f"Not in order: {', '.join(status.wrong)}."
+    if status.unseen and not status.is_vouched_for:
+        return "Nothing wrong as far as can be seen."
+    return "Docker listens as declared."
+
+
+def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
+    yield "agent", _agent(status, zone)
+    bulletin = status.bulletin if status.is_alive else None
+    if bulletin is not None:
+        yield "policy", f"{bulletin.policy_file}, in force since {_time(bulletin.policy_since, zone)}"
+    elif status.policy is not None:
+        yield "policy", f"{status.policy.file}, mode: {status.policy.mode}; nobody keeps it"
+    for problem in status.policy_problem.splitlines():
+        yield "", f"{problem}" + "; the last good policy stays in force" * (bulletin is not None)
+    if bulletin is not None and bulletin.held is not None:
+        held = bulletin.held
+        until = f", until {_time(held.until, zone)}" if held.until is not None else ", until that changes"
+        yield "held", f"{held.reason}{until}; since {_time(held.since, zone)}"
+    if status.contained:
+        yield "cut off", f"from the network: {', '.join(status.contained)}"
+    for trouble in bulletin.blind if bulletin is not None else ():
+        yield "blind", trouble
+    if status.last is not None:
+        yield "last", f"{_time(status.last.at, zone)}, {status.last.outcome}: {status.last.message}"
+
+
+def _agent(status: Status, zone: tzinfo | None) -> str:
+    unit, bulletin = status.unit, status.bulletin
+    if unit is None:
+        return "not known: systemd cannot be asked over D-Bus"
+    if unit.load_state == "not-found":
+        return "not installed: there is no dockerd-guard.service"
+    if status.is_alive and bulletin is not None:
+        ago = duration((status.now - bulletin.at).total_seconds())
+        return f"{bulletin.state}, mode: {bulletin.mode}, PID {unit.pid}; looked {ago} ago"
+    since = f" since {_time(unit.since, zone)}" if unit.since is not None else ""
+    result = f", {unit.result}" if unit.result not in ("", "success") else ""
+    return f"{unit.active_state}{since}{result}; nothing is guarded: systemctl status dockerd-guard"
+
+
+def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str]:
+    rows, is_policy_known = status.rows, status.policy is not None
+    table: list[tuple[str, ...]] = [("socket", "policy", *LAYERS)]
+    for row in rows:
+        declared = _declared(row) if is_policy_known else "?"
+        table.append((clean(row.address), declared, *(_cell(row, cell) for cell in row.cells)))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if columns is not None and sum(widths) + 2 * len(widths) > columns:
+        for address, declared, *layers in table[1:]:
+            yield from _folded(f"{address}: {declared}", columns, 2)
+            told = ", ".join(f"{name} {cell}" for name, cell in zip(LAYERS, layers, strict=True))
+            yield from (f"  {line}" for line in _folded(told, columns - 2))
+        return
+    for number, texts in enumerate(table):
+        padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
+        padded[-1] = padded[-1].rstrip()
+        if number == 0:
+            padded = [paint(text, BOLD) for text in padded]
+        elif is_policy_known:
+            padded[2:] = [paint(text, RED) if _is_wrong(rows[number - 1], cell) else text
+                          for text, cell in zip(padded[2:], rows[number - 1].cells, strict=True)]
+        yield "  ".join(padded).rstrip()
+
+
+def _declared(row: Row) -> str:
+    if row.declared is None:
+        return "not declared"
+    return f"tls {row.declared}" if row.address.startswith("tcp://") else "declared"
+
+
+def _cell(row: Row, cell: Cell | None) -> str:
+    if cell is None:
+        return "?"
+    if cell.tls is not None:
+        return f"tls {cell.tls}" if row.address.startswith("tcp://") else "yes"
+    return "systemd" if cell.by_systemd else "no"
+
+
+def _is_wrong(row: Row, cell: Cell | None) -> bool:
+    if cell is None:
+        return False
+    if row.declared is None:
+        return cell.tls is not None or cell.by_systemd
+    order = list(Tls)
+    return cell.tls is None or order.index(cell.tls) < order.index(row.declared)
+
+
+def _finding(finding: Finding, since: dict[str, datetime], now: datetime) -> str:
+    where = f" {finding.location.file}:{finding.location.line}" if finding.location is not None else ""
+    begun = since.get(finding.fact)
+    lasting = f", for {duration((now - begun).total_seconds())}" if begun is not None else ""
+    return clean(f"{finding.code}{where}{lasting}: {finding.message}")
+
+
+def _painter(colour: bool) -> _Painter:
+    def paint(text: str, code: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if colour and text.strip() else text
+
+    return paint
+
+
+def _folded(text: str, columns: int | None, indent: int = 0) -> Iterator[str]:
+    if columns is None:
+        yield text
+    else:
+        yield from textwrap.wrap(text, max(columns, 20), subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def _time(at: datetime, zone: tzinfo | None) -> str:
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+def to_json(status: Status) -> dict[str, Any]:
+    """For programs. What is not known is null; times are ISO 8601 in UTC.
+
+    A cell of a socket is the TLS it has there (`none`, `server`, `mutual`), `systemd` where only systemd
+    listens, false where it is not, null where that is not known.
+    """
+    unit, bulletin = status.unit, status.bulletin
+    alive = bulletin if status.is_alive else None
+    held = alive.held if alive is not None else None
+    since = status.since
+    return {
+        "schema": SCHEMA,
+        "at": status.now.isoformat(),
+        "wrong": list(status.wrong),
+        "unseen": list(status.unseen),
+        "agent": {
+            "alive": status.is_alive if unit is not None else None,
+            "unit": unit.active_state if unit is not None else None,
+            "pid": unit.pid if unit is not None and unit.pid else None,
+            "state": alive.state if alive is not None else None,
+            "looked": alive.at.isoformat() if alive is not None else None,
+            "blind": list(alive.blind) if alive is not None else [],
+        },
+        "policy": {
+            "file": alive.policy_file if alive is not None else status.policy.file if status.policy else None,
+            "mode": alive.mode if alive is not None else str(status.policy.mode) if status.policy else None,
+            "since": alive.policy_since.isoformat() if alive is not None else None,
+            "problem": status.policy_problem or None,
+        },
+        "sockets": [{
+            "address": row.address, "declared": str(row.declared) if row.declared is not None else None,
+            "layers": {name: _cell_json(cell) for name, cell in zip(LAYERS, row.cells, strict=True)},
+        } for row in status.rows],
+        "findings": [{
+            **finding_json(finding), "since": since[finding.fact].isoformat() if finding.fact in since else None,
+        } for finding in status.findings],
+        "held": {"reason": held.reason, "since": held.since.isoformat(),
+                 "until": held.until.isoformat() if held.until is not None else None} if held is not None else None,
+        "contained": list(status.contained),
+        "last": {"at": status.last.at.isoformat(), "event": status.last.event, "outcome": status.last.outcome,
+                 "message": status.last.message} if status.last is not None else None,
+    }
+
+
+def _cell_json(cell: Cell | None) -> str | bool | None:
+    if cell is None:
+        return None
+    if cell.tls is not None:
+        return str(cell.tls)
+    return "systemd" if cell.by_systemd else False

@@ -1,0 +1,257 @@
+"""History: entries of the journal in, episodes out; then as lines, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from dockerd_guard.operator.history import Episode, Record, Span, history, merged, record_of
+from dockerd_guard.report import history as report
+from dockerd_guard.report import timeline
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+OPEN = "DG101 tcp://*:2375"
+EDITED = "DG304 configured /lib/systemd/system/docker.service"
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def start(seconds: float, run: str = "a") -> Record:
+    return Record(at(seconds), "policy", "in force", run)
+
+
+def drift(seconds: float, fact: str = OPEN, *, exposed: bool = False, run: str = "a") -> Record:
+    socket = "tcp://0.0.0.0:2375" if "tcp:" in fact else None
+    rule = fact.partition(" ")[0]
+    return Record(at(seconds), "drift", "open", run, "drift", rule, "configured", socket, "/etc/a.conf", 3,
+                  episodes=(fact,), exposed=exposed)
+
+
+def ended(seconds: float, outcome: str = "repaired", *facts: str, run: str = "a") -> Record:
+    return Record(at(seconds), "corrected", "as declared", run, outcome=outcome, episodes=facts or (OPEN,))
+
+
+def tried(seconds: float, event: str, outcome: str, run: str = "a") -> Record:
+    return Record(at(seconds), event, "not now", run, outcome=outcome, episodes=(OPEN,))
+
+
+def cut(seconds: float, event: str = "contained", run: str = "a") -> Record:
+    return Record(at(seconds), event, "cut", run, socket="tcp://[::]:2375")
+
+
+def told(records: list[Record], now: float = 1000) -> list[str]:
+    """Each episode in one line: fact, begin-end, outcome, exposed, cut off, and what nobody saw."""
+    return [" ".join(filter(None, (
+        episode.fact.split()[0], _span(episode.span), episode.outcome or "-",
+        "open " + ",".join(map(_span, episode.exposed)) if episode.exposed else "",
+        "cut " + ",".join(map(_span, episode.contained)) if episode.contained else "",
+        "" if episode.is_begin_seen else "begin unseen", "" if episode.is_end_seen else "end unseen",
+    ))) for episode in history(records, at(now)).episodes]
+
+
+def _span(span: Span) -> str:
+    end = f"{(span.ended - NOON).total_seconds():g}" if span.ended is not None else ""
+    return f"{(span.begun - NOON).total_seconds():g}-{end}"
+
+
+@pytest.mark.parametrize(("records", "episodes"), [
+    ([], []),
+    ([start(0)], []),
+    ([start(0), drift(10), ended(14)], ["DG101 10-14 repaired"]),
+    ([start(0), drift(10), ended(14, "kept")], ["DG101 10-14 kept"]),
+    ([start(0), drift(10)], ["DG101 10- -"]),
+    # Written, started, open, corrected: one episode, exposed from when it is open.
+    ([start(0), drift(10), drift(11), drift(13, exposed=True), ended(20)], ["DG101 10-20 repaired open 13-20"]),
+    ([start(0), drift(10, exposed=True), drift(12), ended(20)], ["DG101 10-20 repaired open 10-12"]),
+    ([start(0), drift(10, exposed=True), tried(11, "held", "held")], ["DG101 10- held open 10-"]),
+    # Cut off meanwhile: open no more, also when that is told again.
+    ([start(0), drift(10, exposed=True), tried(11, "held", "held"), cut(12), drift(30, exposed=True), ended(40)],
+     ["DG101 10-40 repaired open 10-12 cut 12-40"]),
+    ([start(0), drift(10, exposed=True), cut(12), cut(15, "released")], ["DG101 10- - open 10-12,15- cut 12-15"]),
+    ([start(0), drift(10), tried(12, "rolled-back", "failed")], ["DG101 10- failed"]),
+    ([start(0), drift(10), tried(12, "contested", "held"), ended(40)], ["DG101 10-40 repaired"]),
+    # One correction ends two.
+    ([start(0), drift(10), drift(11, EDITED), ended(20, "repaired", OPEN, EDITED)],
+     ["DG101 10-20 repaired", "DG304 11-20 repaired"]),
+    # The same again is another episode.
+    ([start(0), drift(10), ended(14), drift(20), ended(21)], ["DG101 10-14 repaired", "DG101 20-21 repaired"]),
+    # The agent after this one tells it again: the same episode.
+    ([start(0), drift(10), start(50, "b"), drift(51, run="b"), ended(60, run="b")], ["DG101 10-60 repaired"]),
+    # It does not: over when it came.
+    ([start(0), drift(10), start(50, "b"), start(500, "c")], ["DG101 10-50 kept end unseen"]),
+    ([start(0), drift(10), start(500, "b")], ["DG101 10-500 kept end unseen"]),
+    # It has only just come, and is looking still.
+    ([start(0), drift(10), start(990, "b")], ["DG101 10- -"]),
+    # A start without a policy says nothing of what lasts.
+    ([start(0), drift(10), Record(at(50), "policy", "bad", "b", outcome="failed"), start(60, "c"), drift(61, run="c")],
+     ["DG101 10- -"]),
+    # The journal was rotated since it began.
+    ([ended(20)], ["DG101 20-20 repaired begin unseen"]),
+])
+def test_entries_become_episodes(records: list[Record], episodes: list[str]) -> None:
+    assert told(records) == episodes
+
+
+def test_since_leaves_out_what_was_over_by_then() -> None:
+    records = [start(0), drift(10, exposed=True), ended(20), drift(30, exposed=True), ended(50), drift(60), ended(61)]
+    found = history(records, at(1000), at(40))
+    assert [episode.span.begun for episode in found.episodes] == [at(30), at(60)]
+    assert [_span(span) for span in found.exposed] == ["40-50"]
+    assert found.corrections == (at(50), at(61))
+
+
+def test_time_that_two_episodes_share_is_counted_once() -> None:
+    assert merged([(at(5), at(9)), (at(0), at(6)), (at(20), at(21))]) == (Span(at(0), at(9)), Span(at(20), at(21)))
+
+
+def test_blindness_is_a_span() -> None:
+    blind = [Record(at(5), "blind", outcome="failed"), Record(at(6), "blind", outcome="failed"),
+             Record(at(9), "blind", outcome="repaired")]
+    assert history(blind, at(20)).blind == (Span(at(5), at(9)),)
+    assert history(blind[:1], at(20)).blind == (Span(at(5)),)
+
+
+def row(**fields: Any) -> bytes:
+    return json.dumps({"__REALTIME_TIMESTAMP": "1795435200000000", **fields}).encode()
+
+
+@pytest.mark.parametrize(("line", "record"), [
+    (b"", None), (b"\n", None), (b"[]", None), (b"{}", None), (b"{", None), (row(), None),
+    (row(__REALTIME_TIMESTAMP="x", DOCKERD_GUARD_EVENT="drift"), None),
+    (row(__REALTIME_TIMESTAMP="9" * 30, DOCKERD_GUARD_EVENT="drift"), None),
+    (row(DOCKERD_GUARD_EVENT="drift", MESSAGE="open", _SYSTEMD_INVOCATION_ID="a", DOCKERD_GUARD_LINE="7",
+         DOCKERD_GUARD_EPISODE=["DG101 a", "DG102 b"], DOCKERD_GUARD_EXPOSED="yes"),
+     Record(NOON, "drift", "open", "a", line=7, episodes=("DG101 a", "DG102 b"), exposed=True)),
+    # journalctl gives the bytes of what is not printable, and null for what is too long.
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_FILE=[47, 1, 255], MESSAGE=None, DOCKERD_GUARD_LINE="x"),
+     Record(NOON, "drift", file="/\x01\ufffd")),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_EPISODE=[[97, 1], "b"]),
+     Record(NOON, "drift", episodes=("a\x01", "b"))),
+    # Before there were episodes.
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_RULE="DG101", DOCKERD_GUARD_SOCKET="tcp://a:1"),
+     Record(NOON, "drift", rule="DG101", socket="tcp://a:1", episodes=("DG101 tcp://a:1",))),
+])
+def test_a_line_of_journalctl_is_read(line: bytes, record: Record | None) -> None:
+    assert record_of(line) == record
+
+
+STORY = [
+    start(0), drift(10, EDITED), drift(20, exposed=True), tried(21, "held", "held"), cut(22), ended(80, "repaired"),
+    ended(3600, "kept", EDITED), drift(4000),
+]
+
+LINES = """\
+2026-11-23 12:00:10  DG304                     /etc/a.conf:3  drift  ended by others after 59 min 50 s
+2026-11-23 12:00:20  DG101 tcp://0.0.0.0:2375  /etc/a.conf:3  drift  repaired after 1 min, open to the network 2.0 s, \
+cut off 58 s
+2026-11-23 13:06:40  DG101 tcp://0.0.0.0:2375  /etc/a.conf:3  drift  lasts for 16 min 40 s
+Since 2026-11-23 12:00:00: 3 episodes, 1 ended by 1 correction, 1 otherwise, 1 lasts, open to the network for 2.0 s \
+in all.
+"""
+
+NARROW = """\
+2026-11-23 12:00:20
+  DG101 tcp://0.0.0.0:2375
+  /etc/a.conf:3
+  drift, repaired after 1 min, open to
+  the network 2.0 s, cut off 58 s
+"""
+
+
+def lines(records: list[Record], columns: int | None = None, *, colour: bool = False) -> str:
+    found = history(records, at(5000))
+    return "".join(f"{line}\n" for line in report.lines(found, columns=columns, colour=colour, zone=UTC))
+
+
+def test_history_as_lines() -> None:
+    assert lines(STORY) == lines(STORY, 160) == LINES
+    assert lines([]) == "No drift since 2026-11-23 13:23:20.\n"
+
+
+def test_a_narrow_terminal_gets_short_lines() -> None:
+    assert NARROW in lines(STORY, 40)
+    assert max(map(len, lines(STORY, 40).splitlines())) <= 40
+
+
+def test_colour_is_beside_the_text() -> None:
+    assert "\033[32mrepaired after 1 min" in lines(STORY, 160, colour=True)
+
+
+def test_nothing_of_a_hosts_files_reaches_the_terminal_unclean() -> None:
+    evil = drift(10)._replace(file="/etc/\x1b[2J\n\u202e.conf", socket="tcp://\x07")
+    assert lines([start(0), evil], 60).isprintable() is False  # the newlines of our own
+    assert all(line.isprintable() for line in lines([start(0), evil]).splitlines())
+
+
+def test_history_as_json() -> None:
+    told = report.to_json(history(STORY, at(5000)))
+    assert list(told) == ["schema", "since", "now", "exposed_s", "corrections", "blind", "policies", "episodes"]
+    assert (told["schema"], told["exposed_s"], told["corrections"]) == (1, 2.0, ["2026-11-23T12:01:20+00:00"])
+    assert told["episodes"][1] == {
+        "fact": OPEN, "rule": "DG101", "socket": "tcp://0.0.0.0:2375", "layer": "configured", "file": "/etc/a.conf",
+        "line": 3, "cause": "drift", "message": "open", "begun": "2026-11-23T12:00:20+00:00",
+        "ended": "2026-11-23T12:01:20+00:00", "begin_seen": True, "end_seen": True, "outcome": "repaired",
+        "why": "as declared", "exposed_s": 2.0,
+        "exposed": [{"begun": "2026-11-23T12:00:20+00:00", "ended": "2026-11-23T12:00:22+00:00"}],
+        "contained": [{"begun": "2026-11-23T12:00:22+00:00", "ended": "2026-11-23T12:01:20+00:00"}],
+    }
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0.0, "0.0 s"), (9.94, "9.9 s"), (10, "10 s"), (59.6, "1 min"), (75, "1 min 15 s"), (3600, "1 h"),
+    (7260, "2 h 1 min"), (90000, "1 d 1 h"), (86400 + 59, "1 d"), (400 * 86400, "400 d"),
+])
+def test_durations(seconds: float, words: str) -> None:
+    assert report.duration(seconds) == words
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("length_s", [0, 1, 90, 5000, 40_000, 10 * 86400, 365 * 86400, 20 * 365 * 86400])
+def test_the_picture_keeps_within_its_frame_however_long_the_time(length_s: float) -> None:
+    records = [start(0), drift(length_s / 3, exposed=True), ended(length_s / 2), drift(length_s, exposed=True)]
+    picture = ET.fromstring(timeline.svg(history(records, at(length_s)), "web1", UTC))
+    width, height = (float(picture.get(name, "")) for name in ("width", "height"))
+    for box in picture.iter(f"{SVG}rect"):
+        x, y, wide, tall = (float(box.get(name, "0")) for name in ("x", "y", "width", "height"))
+        assert 0 <= x <= x + wide <= width
+        assert -12 <= y <= y + tall <= height
+    ticks = [text for text in picture.iter(f"{SVG}text") if text.get("text-anchor") == "middle"]
+    assert len(ticks) <= timeline.MAX_TICKS + 1
+
+
+def test_the_picture_shows_each_episode_with_its_end() -> None:
+    picture = ET.fromstring(timeline.svg(history(STORY, at(5000)), "web1", UTC))
+    titles = [title.text or "" for title in picture.iter(f"{SVG}title")]
+    assert any(title.startswith("DG304, 2026-11-23 12:00:10, 59 min 50 s\nopen\nkept: ") for title in titles)
+    colours = [box.get("fill") for box in picture.iter(f"{SVG}rect")]
+    # One of each is the legend's. Of the exposed one is the bar above, one the lane's.
+    assert [colours.count(colour) for colour in (timeline.EXPOSED, timeline.CUT_OFF, timeline.DRIFT)] == [3, 2, 4]
+    assert [text.text for text in picture.iter(f"{SVG}text")].count("2 x, open 2.0 s") == 1
+
+
+def test_the_picture_is_well_formed_whatever_a_file_is_called() -> None:
+    evil = drift(10)._replace(file="/etc/\x1b<&\"'>\0.conf", message="<script>\x01\udcff", socket="tcp://<b>&\x07")
+    timeline_of = history([start(0), evil, Record(at(11), "drift", episodes=("\x02",))], at(20))
+    assert ET.fromstring(timeline.svg(timeline_of, "<h&\x01>", UTC)) is not None
+
+
+def test_more_lanes_than_fit_share_the_last() -> None:
+    many = [drift(10 + number, f"DG304 configured /lib/{number}") for number in range(40)]
+    found = history([start(0), *many], at(100))
+    picture = ET.fromstring(timeline.svg(found, "web1", UTC))
+    texts = [text.text for text in picture.iter(f"{SVG}text")]
+    assert f"{40 - timeline.MAX_LANES + 1} others" in texts
+
+
+def test_an_episode_knows_how_long_it_was_open() -> None:
+    episode = Episode(OPEN, Span(at(0)), "open", exposed=(Span(at(0), at(5)), Span(at(10))))
+    assert episode.exposed_s(at(13)) == 8

@@ -1,0 +1,170 @@
+"""Status: what is said of a host and the agent on it, from whatever could be asked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dockerd_guard.agent.bulletin import Bulletin, Drift, Held, Last
+from dockerd_guard.bindings import Tls
+from dockerd_guard.judge.finding import Finding
+from dockerd_guard.operator.status import Cell, Row, Status, Unit
+from dockerd_guard.policy import POLICY_FILE, parse_policy
+from dockerd_guard.report import status as report
+from dockerd_guard.source import Location
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+BEFORE = NOON - timedelta(minutes=90)
+
+POLICY = parse_policy(b"version: 1\nmode: enforce\nsockets: [fd://]\n", POLICY_FILE)
+
+LOCAL = Row("unix:///run/docker.sock", Tls.NONE, (Cell(Tls.NONE),) * 4)
+OPEN = Row("tcp://0.0.0.0:2375", None, (Cell(), Cell(), Cell(Tls.NONE), Cell(Tls.NONE)))
+
+FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:2375; it is open now", "configured",
+                  Location("/etc/a.conf", 3), "safe", "tcp://0.0.0.0:2375")
+
+UNIT = Unit("loaded", "active", "success", 42, BEFORE)
+DOWN = Unit("loaded", "failed", "exit-code", 0, BEFORE)
+
+BULLETIN = Bulletin(NOON - timedelta(seconds=12), 42, "watching", "enforce", POLICY_FILE, BEFORE, "")
+HOLDING = BULLETIN._replace(
+    state="holding", drifts=(Drift(BEFORE, FINDING),), contained=("tcp://[::]:2375",),
+    held=Held("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14)),
+    last=Last(BEFORE, "rolled-back", "failed", "The correction did not hold and was undone: no answer."))
+
+GOOD = Status(NOON, UNIT, True, BULLETIN, POLICY, "", (LOCAL,), (), (), None, ())
+BAD = GOOD._replace(bulletin=HOLDING, rows=(LOCAL, OPEN), findings=(FINDING,), contained=HOLDING.contained,
+                    last=HOLDING.last)
+
+
+def lines(status: Status, columns: int | None = None, *, colour: bool = False) -> str:
+    return "".join(f"{line}\n" for line in report.lines(status, columns=columns, colour=colour, zone=UTC))
+
+
+def test_all_is_well() -> None:
+    assert lines(GOOD) == """\
+Docker listens as declared.
+agent    watching, mode: enforce, PID 42; looked 12 s ago
+policy   /etc/dockerd-guard/config.yaml, in force since 2026-11-23 10:30:00
+
+socket                   policy    configured  loaded  running  listening
+unix:///run/docker.sock  declared  yes         yes     yes      yes
+"""
+
+
+def test_much_is_wrong() -> None:
+    assert lines(BAD) == """\
+Not in order: 1 error, a correction is held, 1 port cut off.
+agent    holding, mode: enforce, PID 42; looked 12 s ago
+policy   /etc/dockerd-guard/config.yaml, in force since 2026-11-23 10:30:00
+held     outside the window Sat 02:00-05:00, until 2026-11-24 02:00:00; since 2026-11-23 10:30:00
+cut off  from the network: tcp://[::]:2375
+last     2026-11-23 10:30:00, failed: The correction did not hold and was undone: no answer.
+
+socket                   policy        configured  loaded  running   listening
+unix:///run/docker.sock  declared      yes         yes     yes       yes
+tcp://0.0.0.0:2375       not declared  no          no      tls none  tls none
+
+error DG101 /etc/a.conf:3, for 1 h 30 min: the Docker API listens on tcp://0.0.0.0:2375; it is open now
+"""
+
+
+def test_forty_columns_are_enough() -> None:
+    told = lines(BAD, 40)
+    assert max(map(len, told.splitlines())) <= 40
+    assert "tcp://0.0.0.0:2375: not declared\n  configured no, loaded no, running tls\n  none, listening" in told
+
+
+def test_colour_changes_no_line() -> None:
+    coloured = lines(BAD, 100, colour=True)
+    assert "\033[1;31merror\033[0m DG101" in coloured
+    assert "\033[1;31mtls none" in coloured
+    for code in ("\033[1;31m", "\033[1;33m", "\033[1m", "\033[0m"):
+        coloured = coloured.replace(code, "")
+    assert coloured == lines(BAD, 100)
+
+
+def test_only_what_any_terminal_shows_is_printed() -> None:
+    evil = FINDING._replace(message="\x1b]0;x\x07\u202e", location=Location("/etc/\n\udcff.conf", 3))
+    told = lines(BAD._replace(findings=(evil,), policy_problem="\x1b[2J", unseen=("\x9b",)))
+    assert all(line.isprintable() for line in told.splitlines())
+    assert lines(BAD).isascii()
+
+
+@pytest.mark.parametrize(("changes", "wrong", "is_sure"), [
+    ({}, (), True),
+    ({"unit": DOWN, "is_alive": False}, ("no agent runs",), True),
+    ({"unit": UNIT._replace(active_state="activating"), "is_alive": False}, ("the agent is starting",), True),
+    ({"bulletin": BULLETIN._replace(at=NOON - timedelta(hours=1))}, ("the agent does not look",), True),
+    ({"bulletin": BULLETIN._replace(blind=("no bus",))}, ("the agent cannot see everything",), True),
+    ({"policy": None, "policy_problem": "line 3"}, ("the policy cannot be taken",), True),
+    ({"findings": (FINDING, FINDING._replace(severity="warning"))}, ("1 error", "1 warning"), True),
+    ({"findings": (FINDING,) * 2}, ("2 errors",), True),
+    ({"contained": ("tcp://a:1", "tcp://b:1")}, ("2 ports cut off",), True),
+    # Without root: a live agent's word is enough.
+    ({"unseen": ("no root",)}, (), True),
+    ({"unseen": ("no root",), "bulletin": BULLETIN._replace(blind=("no bus",))}, ("the agent cannot see everything",),
+     False),
+    # What a dead agent left says nothing of now.
+    ({"unit": DOWN, "is_alive": False, "bulletin": HOLDING}, ("no agent runs",), True),
+    # Nobody to ask.
+    ({"unit": None, "is_alive": False, "bulletin": None, "unseen": ("no bus",)}, (), False),
+])
+def test_what_is_wrong_and_what_is_sure(changes: dict[str, Any], wrong: tuple[str, ...], is_sure: bool) -> None:
+    status = GOOD._replace(**changes)
+    assert status.wrong == wrong
+    assert report.is_sure(status) is is_sure
+
+
+@pytest.mark.parametrize(("changes", "line"), [
+    ({"unit": None}, "agent    not known: systemd cannot be asked over D-Bus"),
+    ({"unit": Unit("not-found", "inactive", "", 0, None), "is_alive": False},
+     "agent    not installed: there is no dockerd-guard.service"),
+    ({"unit": DOWN, "is_alive": False},
+     "agent    failed since 2026-11-23 10:30:00, exit-code; nothing is guarded: systemctl status dockerd-guard"),
+    ({"unit": DOWN, "is_alive": False, "bulletin": None},
+     "policy   /etc/dockerd-guard/config.yaml, mode: enforce; nobody keeps it"),
+    ({"policy_problem": "config.yaml:3:1: bad"}, "         config.yaml:3:1: bad; the last good policy stays in force"),
+    ({"bulletin": BULLETIN._replace(held=Held("never", BEFORE, None))},
+     "held     never, until that changes; since 2026-11-23 10:30:00"),
+    ({"unseen": ("no root",)}, "not seen: no root"),
+    ({"policy": None}, "unix:///run/docker.sock  ?       yes         yes     yes      yes"),
+    ({"rows": (LOCAL._replace(cells=(Cell(), None, None, Cell(by_systemd=True))),)},
+     "unix:///run/docker.sock  declared  no          ?       ?        systemd"),
+    ({"findings": (FINDING,) * 14}, "and 4 more: dockerd-guard lint"),
+])
+def test_each_state_has_its_line(changes: dict[str, Any], line: str) -> None:
+    assert line in lines(GOOD._replace(**changes)).splitlines()
+
+
+def test_status_as_json() -> None:
+    assert report.to_json(BAD) == {
+        "schema": 1, "at": "2026-11-23T12:00:00+00:00",
+        "wrong": ["1 error", "a correction is held", "1 port cut off"], "unseen": [],
+        "agent": {"alive": True, "unit": "active", "pid": 42, "state": "holding", "looked": "2026-11-23T11:59:48+00:00",
+                  "blind": []},
+        "policy": {"file": POLICY_FILE, "mode": "enforce", "since": "2026-11-23T10:30:00+00:00", "problem": None},
+        "sockets": [
+            {"address": "unix:///run/docker.sock", "declared": "none",
+             "layers": {"configured": "none", "loaded": "none", "running": "none", "listening": "none"}},
+            {"address": "tcp://0.0.0.0:2375", "declared": None,
+             "layers": {"configured": False, "loaded": False, "running": "none", "listening": "none"}}],
+        "findings": [{
+            "code": "DG101", "severity": "error", "message": FINDING.message, "layer": "configured",
+            "file": "/etc/a.conf", "line": 3, "column": 1, "end_column": 1, "fix": "safe",
+            "since": "2026-11-23T10:30:00+00:00"}],
+        "held": {"reason": "outside the window Sat 02:00-05:00", "since": "2026-11-23T10:30:00+00:00",
+                 "until": "2026-11-24T02:00:00+00:00"},
+        "contained": ["tcp://[::]:2375"],
+        "last": {"at": "2026-11-23T10:30:00+00:00", "event": "rolled-back", "outcome": "failed",
+                 "message": "The correction did not hold and was undone: no answer."},
+    }
+    nobody = report.to_json(GOOD._replace(unit=None, is_alive=False, bulletin=None, policy=None, rows=(
+        LOCAL._replace(cells=(None, Cell(by_systemd=True), Cell(), Cell(Tls.NONE))),)))
+    assert nobody["agent"] == {"alive": None, "unit": None, "pid": None, "state": None, "looked": None, "blind": []}
+    assert nobody["policy"] == {"file": None, "mode": None, "since": None, "problem": None}
+    assert nobody["sockets"][0]["layers"] == {
+        "configured": None, "loaded": "systemd", "running": False, "listening": "none"}
