@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dockerd_guard.later import SELDOM_USED, put_off
+from dockerd_guard.later import DISPENSABLE, SELDOM_USED, do_without, put_off
 from dockerd_guard.policy import POLICY_FILE, Policy, PolicyError, load_policy, read_policy
 from dockerd_guard.tree import Tree, Unreadable
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 OK, FOUND, UNANSWERED = 0, 1, 2
 """Exit codes: nothing wrong; findings; the question could not be answered."""
+
+HELP_COLUMNS = 80
 
 FIX_WAIT_S = 60.0
 """How long `fix` waits for the agent, which may be correcting the host just now."""
@@ -91,6 +93,7 @@ class Verb(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     put_off(*SELDOM_USED)
+    do_without(*DISPENSABLE)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character must not cost the answer.
         if isinstance(stream, TextIOWrapper):
@@ -522,17 +525,20 @@ VERBS: tuple[Verb, ...] = (
 
 def parser() -> ArgumentParser:
     """The whole grammar of the command line; completion and the man page are made of it too."""
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+    from argparse import ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
+    from functools import partial
 
     from dockerd_guard import __version__
 
+    # Without a width argparse asks the terminal for it, help or not, and loads four compressors for that.
+    help_, raw_help = (partial(kind, width=HELP_COLUMNS) for kind in (HelpFormatter, RawDescriptionHelpFormatter))
     whole = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
-                           formatter_class=RawDescriptionHelpFormatter)
+                           formatter_class=raw_help)
     whole.add_argument("--version", action="version", version=f"dockerd-guard {__version__}")
     verbs = whole.add_subparsers(title="verbs", metavar="VERB", required=True, prog="dockerd-guard")
     for verb in VERBS:
         sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.description or verb.summary,
-                               allow_abbrev=False)
+                               allow_abbrev=False, formatter_class=help_)
         sub.set_defaults(run=verb.run, root=[], policy=None)
         verb.options(sub)
     return whole

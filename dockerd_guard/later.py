@@ -1,6 +1,6 @@
-"""Modules that libraries import and hardly ever use: loaded when something in them is wanted.
+"""What libraries import and is hardly ever used: loaded when something in it is wanted, or not at all.
 
-They are a third of the memory of a process that writes a line a day, and of a cold start.
+It is a third of the memory of a process that writes a line a day, and of a cold start.
 importlib.util.LazyLoader is of no help: the import statement itself looks into the module, which loads it.
 """
 
@@ -16,6 +16,10 @@ SELDOM_USED = (
     "lxml.etree",  # pystemd's introspection
     "shutil",  # argparse's width of the help, watchdog's search for the C library; brings four compressors
     "ssl",  # http.client's HTTPS
+)
+
+DISPENSABLE = (
+    "_hashlib",  # OpenSSL's digests: hashlib has an MD5 of its own, which is all that is wanted of it
 )
 
 
@@ -39,3 +43,10 @@ def put_off(*names: str) -> None:
     """
     for name in names:
         sys.modules.setdefault(name, _Later(name))
+
+
+def do_without(*names: str) -> None:
+    """Make the import of these modules fail, for which those who import them are prepared."""
+    for name in names:
+        # None stands for what cannot be imported (Python's reference, 5.3.1, The module cache).
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]

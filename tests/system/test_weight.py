@@ -1,0 +1,44 @@
+"""What the agent weighs: its resident memory after the start, after many passes and after a correction."""
+
+from __future__ import annotations
+
+from tests.machines.machine import Machine, wait_for
+
+AGENT = "dockerd-guard.service"
+POLICY = "/etc/dockerd-guard/config.yaml"
+
+HIGHEST_KIB = 32 * 1024
+UNUSED = ("libcrypto", "libxml2", "_asyncio")
+"""What pystemd, structlog and Python's own library would bring (dockerd_guard/later.py)."""
+
+PASSES = 40
+GROWTH_KIB = 1024
+"""Between two rounds of so many passes; half a megabyte was kept of each pass once."""
+
+
+def resident_kib(machine: Machine, field: str = "VmRSS") -> int:
+    lines = machine.read(f"/proc/{machine.main_pid(AGENT)}/status").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def passes(machine: Machine) -> None:
+    """So many passes, one after the other: a reload is over when the pass with the policy read anew is."""
+    machine.run(f"for _ in $(seq {PASSES}); do systemctl reload {AGENT}; "
+                f"while [ $(systemctl show --value --property=ActiveState {AGENT}) = reloading ]; do :; done; done")
+
+
+def test_it_stays_small(machine: Machine) -> None:
+    maps = machine.read(f"/proc/{machine.main_pid(AGENT)}/maps")
+    assert [name for name in UNUSED if name in maps] == []
+    assert resident_kib(machine) <= HIGHEST_KIB
+    passes(machine)
+    warm = resident_kib(machine)
+    passes(machine)
+    assert resident_kib(machine) <= warm + GROWTH_KIB
+
+    machine.write("/etc/systemd/system/docker.service.d/open.conf",
+                  "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.run(f"sed -i 's/^mode: .*/mode: enforce/; $ a correct: {{restart: always}}' {POLICY}; "
+                "systemctl daemon-reload; systemctl restart docker")
+    wait_for(lambda: machine.journal(f"--unit={AGENT}", "DOCKERD_GUARD_EVENT=corrected"), "correction", timeout=180)
+    assert resident_kib(machine, "VmHWM") <= HIGHEST_KIB
