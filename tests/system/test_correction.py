@@ -161,16 +161,18 @@ def test_what_was_not_the_drift_stays_in_the_command_line(machine: Machine) -> N
 
 
 TCP = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://{ADDRESS}:2376"
-PAIR = {"tlscert": "/etc/docker/server-cert.pem", "tlskey": "/etc/docker/server-key.pem"}
+SERVER = {"tls": True, "tlsverify": False, "tlscert": "/etc/docker/server-cert.pem",
+          "tlskey": "/etc/docker/server-key.pem"}
+SERVER_FLAGS = " ".join(f"--{name}={value}".lower() for name, value in SERVER.items())
 
 # How a socket that is declared with mutual TLS is before that: files, and how anybody gets in.
 WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
     "not there": ({}, ""),
     "without TLS": ({OVERRIDE: f"{TCP} --tls=false\n"}, "http"),
     "with TLS that asks nobody for a certificate": (
-        {OVERRIDE: f"{TCP} --tlsverify=false --tls --tlscert {PAIR['tlscert']} --tlskey {PAIR['tlskey']}\n"}, "https"),
+        {OVERRIDE: f"{TCP} {SERVER_FLAGS}\n"}, "https"),
     "the same by daemon.json": (
-        {OVERRIDE: f"{TCP}\n", "/etc/docker/daemon.json": json.dumps({"tls": True, "tlsverify": False, **PAIR})}, "https"),
+        {OVERRIDE: f"{TCP}\n", "/etc/docker/daemon.json": json.dumps(SERVER)}, "https"),
 }
 
 
