@@ -56,7 +56,7 @@ def observe_configured(
     if layer.refused_by != "systemd" and (reason := _unmet(tree, service, sockets, systemd)):
         layer = layer._replace(starts=False, refused_by="systemd", reason=reason)
     if service.unit.load_state == "bad-setting":
-        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd, systemd)))
+        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd)))
     return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
                       dockerd or NEWEST_DOCKERD, dockerd is not None)
 
@@ -82,8 +82,7 @@ def daemon_unit(tree: Tree, systemd: int) -> str:
         for name in files.with_suffix(".service"):
             if "docker" in name:
                 starts = load_service(tree, name, systemd).exec_start
-                words = tuple(word.text for word in starts[-1].argv) if starts else ()
-                if words and (program := program_of(words, {}, None)).certain and program.reason is None:
+                if starts and _runs_dockerd(starts[-1]):
                     return name
     return SERVICE
 
@@ -93,19 +92,31 @@ def daemon_of(
 ) -> tuple[tuple[Argument, ...], Daemon]:
     """What execve(2) gets for the main command, and what dockerd makes of it."""
     command = main_command(service)
-    arguments = expand(command, environment) if command is not None else ()
-    # LISTEN_FDS stands for what systemd itself says of the sockets it passes: `env -i` takes it away.
-    daemon = resolve_daemon(tuple(argument.text for argument in arguments),
-                            {"LISTEN_FDS": "", **values(environment)}, tree.read, version)
-    return arguments, daemon
+    if command is None:
+        return (), resolve_daemon((), {}, tree.read, version)
+    return _started(command, environment, tree, version)
+
+
+def _started(
+    command: Command, environment: Environment, tree: Tree, version: Version | None
+) -> tuple[tuple[Argument, ...], Daemon]:
+    arguments = expand(command, environment)
+    # What is run is the file: with `@` argv[0] is any word. And LISTEN_FDS stands for what systemd itself
+    # says of the sockets it passes: `env -i` takes it away.
+    words = (command.path, *(argument.text for argument in arguments[1:]))
+    return arguments, resolve_daemon(words, {"LISTEN_FDS": "", **values(environment)}, tree.read, version)
+
+
+def _runs_dockerd(command: Command) -> bool:
+    program = program_of((command.path, *(word.text for word in command.argv[1:])), {}, None)
+    return program.certain and program.reason is None
 
 
 def main_command(service: Service) -> Command | None:
     """The ExecStart= that counts: of several (Type=oneshot) the first that is a dockerd, which does not
     end, so that those behind it are never run."""
     for command in service.exec_start[:-1] if service.type == "oneshot" else ():
-        program = program_of(tuple(word.text for word in command.argv), {}, None)
-        if program.certain and program.reason is None:
+        if _runs_dockerd(command):
             return command
     return service.exec_start[-1] if service.exec_start else None
 
@@ -148,6 +159,8 @@ def bindings_of(
     """Where each host stands for a place, or for the places that systemd passes on."""
     command = main_command(service)
     whole = command.location if command is not None else None
+    passed = tuple(_descriptors(sockets))
+    told: set[str] = set()
     for host in daemon.hosts:
         if host.via is Via.FLAG and host.argument is not None and host.argument < len(arguments):
             source = _narrowed(arguments[host.argument], host.offset, len(host.raw))
@@ -157,7 +170,10 @@ def bindings_of(
             address = host.address if daemon.starts else _meant(host.address)
             yield Binding(address, scope_of(address), _tls(address, daemon), host.via, source)
             continue
-        for item in _chosen(tuple(_descriptors(sockets)), host.address):
+        # Where dockerd refuses something the same one may be written any number of times.
+        chosen = () if host.address in told else _chosen(passed, host.address)
+        told.add(host.address)
+        for item in chosen:
             address, location = dockerd_syntax(item.address), item.location
             yield Binding(address, scope_of(address), _tls(address, daemon), Via.SOCKET_UNIT, location)
 
@@ -294,19 +310,9 @@ def _meant(host: str) -> str:
 
 
 def _all_hosts(
-    service: Service, environment: Environment, tree: Tree, version: Version | None, systemd: int
+    service: Service, environment: Environment, tree: Tree, version: Version | None
 ) -> Iterator[str]:
-    """What all ExecStart= say, also several of them or one outside of [Service]: systemd refuses them, so
-    everything written is told."""
-    seen: set[str] = set()
-    found = service.exec_start
-    if not found and service.unit.fragment is not None:
-        text = b"[Service]\n" + tree.read(service.unit.fragment)
-        with tree.changed({service.unit.fragment: text}) as lenient:
-            found = load_service(lenient, service.unit.name, systemd).exec_start
-    for command in found:
-        texts = tuple(argument.text for argument in expand(command, environment))
-        for host in resolve_daemon(texts, values(environment), tree.read, version).hosts:
-            if host.address not in seen:
-                seen.add(host.address)
-                yield host.address
+    """What all ExecStart= say, each host once: where systemd refuses them, everything written is told."""
+    found = (host.address for command in service.written
+             for host in _started(command, environment, tree, version)[1].hosts)
+    return iter(dict.fromkeys(found))

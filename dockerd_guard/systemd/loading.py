@@ -104,7 +104,7 @@ class Loader:
         # From here on the unit goes by the name of its file (merge_by_names).
         self.specifiers = Specifiers(self.tree, self.version, unit.name, fragment.path)
         for kind, suffix in _DEPENDENCY_LINKS.items():
-            for path in self.files.links_of(unit.name, suffix):
+            for path in self.files.links_of(unit.name, fragment.names, suffix):
                 name = path.rpartition("/")[2]
                 self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)

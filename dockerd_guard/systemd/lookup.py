@@ -133,14 +133,18 @@ class UnitFiles:
                 for link, what in self._list(f"{directory}/{entry}").items() if what == "l")
         return name in self._linked
 
-    def links_of(self, unit: str, suffix: str) -> tuple[str, ...]:
-        """The links in all `UNIT.requires` (or `.wants`, `.upholds`) directories: their paths."""
-        return tuple(
-            f"{directory}/{unit}{suffix}/{name}"
-            for directory, kinds in self._kinds.items() if kinds.get(unit + suffix) in ("d", "l")
-            for name, kind in sorted(self._list(f"{directory}/{unit}{suffix}").items())
-            if kind == "l" and is_unit_name(name)
-        )
+    def links_of(self, name: str, names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
+        """The links in all `.requires` (or `.wants`, `.upholds`) directories of a unit: their paths.
+
+        They are looked for as drop-ins are, and masked as these (process_deps() in src/core/load-dropin.c).
+        """
+        found: dict[str, str] = {}
+        for directory in self._directories_of(name, names, suffix, []):
+            for file, kind in self._list(directory).items():
+                path = f"{directory}/{file}"
+                if file not in found and is_unit_name(file) and not (kind == "l" and self._is_skipped(path)):
+                    found[file] = path if kind == "l" and not self.is_mask(path) else ""
+        return tuple(found[file] for file in sorted(found) if found[file])
 
     def fragment(self, name: str) -> Fragment:
         """Find the file a unit is read from, by its name or an alias."""
@@ -246,19 +250,8 @@ class UnitFiles:
 
         Files there that do not count go to `problems`.
         """
-        directories: list[str] = []
-        for unit in (name, *(other for other in names if other != name)):
-            stems = [stem + ".d" for stem in _drop_in_stems(unit)]
-            for directory in self._kinds:
-                for stem in stems:
-                    self._add_directory(directory, stem, directories, problems)
-        top_level = name.rpartition(".")[2] + ".d"
-        for directory in self._kinds:
-            self._add_directory(directory, top_level, directories, problems)
-        if not directories:
-            return ()
         found: dict[str, str] = {}
-        for directory in directories:
+        for directory in self._directories_of(name, names, ".d", problems):
             for file, kind in self._list(directory).items():
                 path = f"{directory}/{file}"
                 if file.startswith(".") or not file.endswith(".conf"):
@@ -274,6 +267,20 @@ class UnitFiles:
                 else:
                     found[file] = path
         return tuple(found[file] for file in sorted(found, key=os.fsencode))
+
+    def _directories_of(
+        self, name: str, names: tuple[str, ...], suffix: str, problems: list[Problem]
+    ) -> list[str]:
+        """unit_file_find_dropin_paths(): by each of its names, then by its type."""
+        found: list[str] = []
+        for unit in (name, *(other for other in names if other != name)):
+            stems = [stem + suffix for stem in _drop_in_stems(unit)]
+            for directory in self._kinds:
+                for stem in stems:
+                    self._add_directory(directory, stem, found, problems)
+        for directory in self._kinds:
+            self._add_directory(directory, name.rpartition(".")[2] + suffix, found, problems)
+        return found
 
     def _note_shadow(self, path: str, winner: str, problems: list[Problem]) -> None:
         how = "masks it" if self.is_mask(winner) else "has the same name and comes first"

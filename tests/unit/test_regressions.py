@@ -61,6 +61,18 @@ CASES = (
     Case("a required socket unit is for a service that is not there",
          {SOCKET_DROP_IN: b"[Socket]\nService=other.service\n"},
          refused("systemd", "Socket service other.service not loaded, refusing")),
+    # process_deps() in src/core/load-dropin.c: looked for as drop-ins are, by all names of the unit and its type.
+    *(Case(f"a socket unit that cannot start is required by {directory}",
+           {SERVICE: "/usr/lib/systemd/system/moby.service",
+            "/usr/lib/systemd/system/moby.service": PLAIN[SERVICE], SECOND: b"[Socket]\nListenStream=2375,2376\n",
+            f"/etc/systemd/system/{directory}/docker-tcp.socket": "../docker-tcp.socket"},
+           refused("systemd", "Unit docker-tcp.socket has a bad unit file setting"))
+      for directory in ("docker.service.requires", "moby.service.requires", "service.requires")),
+    Case("a required socket unit that cannot start, and the link to it masked",
+         {SECOND: b"[Socket]\nListenStream=2375,2376\n",
+          "/usr/lib/systemd/system/docker.service.requires/docker-tcp.socket": "../docker-tcp.socket",
+          "/etc/systemd/system/docker.service.requires/docker-tcp.socket": "/dev/null"},
+         ("unix:///run/docker.sock",)),
     Case("Sockets= names a socket unit whose own service is not there",
          {SECOND: b"[Socket]\nListenStream=2375\n", DROP_IN: b"[Service]\nSockets=docker-tcp.socket\n"},
          ("unix:///run/docker.sock",)),
@@ -144,6 +156,14 @@ CASES = (
     # A link to /dev/null is how a file is put out of play; 20.10 wants JSON in it all the same.
     Case("daemon.json is /dev/null", {JSON: "/dev/null"}, ("unix:///run/docker.sock",), (TRIXIE, SID)),
     Case("daemon.json is /dev/null, to 20.10", {JSON: "/dev/null"}, refused("dockerd", "EOF"), (BOOKWORM,)),
+
+    # systemd.service(5), `@`: argv[0] is any word, and dockerd takes no notice of it.
+    *(Case(f"dockerd goes by the name of {name}",
+           {DROP_IN: f"[Service]\nExecStart=\nExecStart=@/usr/bin/dockerd {name} -H tcp://127.0.0.1:2375\n".encode()},
+           ("tcp://127.0.0.1:2375",)) for name in ("any", "docker", "/bin/sh", "env")),
+    Case("a shell goes by the name of dockerd",
+         {DROP_IN: b"[Service]\nExecStart=\nExecStart=@/bin/sh dockerd -c 'exec dockerd -H tcp://127.0.0.1:2375'\n"},
+         ("tcp://127.0.0.1:2375",)),
 
     # sockaddr_pretty() in src/basic/socket-util.c shows paths escaped; they are not made so.
     Case("a socket's path has a backslash",
