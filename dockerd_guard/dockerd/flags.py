@@ -65,14 +65,16 @@ class _Found(list[Flag]):
 def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) -> CommandLine:
     """Read the words after the program's name; with `stop`, only up to the first positional.
 
-    pflag: FlagSet.parseArgs, interspersed. The first error ends it, as in dockerd.
+    pflag: FlagSet.parseArgs, interspersed. The first error ends it in dockerd; what is written behind it
+    is read on here, as if the word that is wrong were not there, and a value that is refused is kept.
     """
     known = options_of(version)
     flags = _Found()
     positionals: list[Word] = []
     error: str | None = None
     at = 0
-    while at < len(words) and error is None:
+    while at < len(words):
+        wrong: str | None = None
         text = words[at].text
         if len(text) < 2 or text[0] != "-":
             if stop:
@@ -83,9 +85,10 @@ def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) 
             positionals += words[at + 1:]
             break
         elif text[1] == "-":
-            at, error = _long(words, at, known, flags, version)
+            at, wrong = _long(words, at, known, flags, version)
         else:
-            at, error = _short(words, at, known, flags, version)
+            at, wrong = _short(words, at, known, flags, version)
+        error = error or wrong
     return CommandLine(tuple(flags), tuple(positionals), error)
 
 
@@ -99,10 +102,10 @@ def _long(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
     text, argument, offset = words[at]
     name, equals, value = text[2:].partition("=")
     if not name or name[0] in "-=":
-        return at, f"bad flag syntax: {text}"
+        return at + 1, f"bad flag syntax: {text}"
     option = known.by_name.get(name)
     if option is None:
-        return at, f"unknown flag: --{name}"
+        return at + 1, f"unknown flag: --{name}"
     if equals:
         flag = Flag(name, value, argument, 1, offset, argument, offset + len(name) + 3)
     elif option.kind == "bool":
@@ -111,7 +114,7 @@ def _long(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
         following = words[at + 1]
         flag = Flag(name, following.text, argument, 2, offset, following.argument, following.offset)
     else:
-        return at, f"flag needs an argument: {text}"
+        return at + 1, f"flag needs an argument: {text}"
     return at + flag.words, _set(option, flag, flags, version)
 
 
@@ -126,7 +129,7 @@ def _short(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
         letter = text[place]
         option = known.by_letter.get(letter)
         if option is None:
-            return at, f"unknown shorthand flag: {_letter(letter)} in -{text[place:]}"
+            return at + 1, f"unknown shorthand flag: {_letter(letter)} in -{text[place:]}"
         here = offset + place
         if place + 2 < len(text) and text[place + 1] == "=":
             flag = Flag(option.name, text[place + 2:], argument, 1, here, argument, here + 2)
@@ -138,7 +141,7 @@ def _short(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
             following = words[at + 1]
             flag = Flag(option.name, following.text, argument, 2, here, following.argument, following.offset)
         else:
-            return at, f"flag needs an argument: {_letter(letter)} in -{text[place:]}"
+            return at + 1, f"flag needs an argument: {_letter(letter)} in -{text[place:]}"
         error = _set(option, flag, flags, version)
         if error is not None or flag.value_argument is not None:
             return at + flag.words, error
@@ -158,10 +161,8 @@ def _set(option: Option, flag: Flag, flags: _Found, version: Version | None) -> 
         wrong = None
     if wrong is None and option.kind == "runtime":
         wrong = _second_runtime(flag, flags)
-    if wrong is None:
-        flags.append(flag)
-        return None
-    if wrong.startswith("panic: "):
+    flags.append(flag)
+    if wrong is None or wrong.startswith("panic: "):
         return wrong
     shown = f"-{option.short}, --{option.name}" if option.short else f"--{option.name}"
     return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {wrong}"

@@ -46,6 +46,20 @@ def addresses(found: Daemon) -> list[str] | str | None:
     return [entry.address for entry in found.hosts] if found.starts else found.reason
 
 
+@pytest.mark.parametrize(("command", "hosts"), [
+    ("dockerd -H fd:// --nothing -H tcp://0.0.0.0:2375", ["fd://", "tcp://0.0.0.0:2375"]),
+    ("dockerd --nothing --hos -H tcp://0.0.0.0:2375", ["tcp://0.0.0.0:2375"]),
+    ("dockerd --debug=maybe -H tcp://0.0.0.0:2375", ["tcp://0.0.0.0:2375"]),
+    ("dockerd -H http://a -H tcp://0.0.0.0:2375", ["http://a", "tcp://0.0.0.0:2375"]),
+    ("dockerd -xH tcp://1.2.3.4:1 ---x -DH tcp://0.0.0.0:2375", ["tcp://0.0.0.0:2375"]),
+    ("dockerd -H tcp://0.0.0.0:2375 -H", ["tcp://0.0.0.0:2375"]),
+    ("dockerd x -H tcp://0.0.0.0:2375 --add-registry=r", ["tcp://0.0.0.0:2375"]),
+])
+def test_where_dockerd_refuses_everything_written_is_told(command: str, hosts: list[str]) -> None:
+    found = daemon(command)
+    assert not found.starts and [entry.address for entry in found.hosts] == hosts
+
+
 @pytest.mark.parametrize(("command", "json", "v20", "v28"), [
     ("dockerd", None, [UNIX], [UNIX]),
     ("dockerd -H fd://", None, ["fd://"], ["fd://"]),
