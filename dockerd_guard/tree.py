@@ -117,8 +117,7 @@ class Tree:
         self._entries: dict[str, Entry | None] = {}
         self._targets: dict[str, str] = {}
         self._contents: dict[str, bytes] = {}
-        self._new_directories = {parent for path in self.changes if self.changes[path] is not None
-                                 for parent in _parents(path)}
+        self._overlay = _by_directory(self.changes)
 
     def __enter__(self) -> Self:
         return self
@@ -218,14 +217,11 @@ class Tree:
                 found.update(os.listdir(listing))
             finally:
                 os.close(listing)
-        prefix = where + "/"
-        for changed, content in self.changes.items():
-            if changed.startswith(prefix):
-                name, deeper, _ = changed[len(prefix):].partition("/")
-                if content is not None:
-                    found.add(name)
-                elif not deeper:
-                    found.discard(name)
+        for name, kind in self._overlay.get(where, {}).items():
+            if kind is None:
+                found.discard(name)
+            else:
+                found.add(name)
         return tuple(sorted(found, key=os.fsencode))
 
     def kinds(self, path: str) -> dict[str, str]:
@@ -252,14 +248,11 @@ class Tree:
                         found[entry_.name] = _kind(entry_)
             finally:
                 os.close(listing)
-        prefix = where + "/"
-        for changed, content in self.changes.items():
-            if changed.startswith(prefix):
-                name, deeper, _ = changed[len(prefix):].partition("/")
-                if content is not None:
-                    found[name] = "d" if deeper else "f"
-                elif not deeper:
-                    found.pop(name, None)
+        for name, kind in self._overlay.get(where, {}).items():
+            if kind is None:
+                found.pop(name, None)
+            else:
+                found[name] = kind
         return found
 
     def read(self, path: str) -> bytes:
@@ -357,7 +350,7 @@ class Tree:
                 entry = Entry(where, stat.S_IFREG | 0o644, 0, 0, len(content), 0)
         else:
             entry = self._lstat_on_disk(where)
-            if entry is None and where in self._new_directories:
+            if entry is None and any(self._overlay.get(where, {}).values()):
                 entry = Entry(where, stat.S_IFDIR | 0o755, 0, 0, 0, 0)
         self._entries[where] = entry
         return entry
@@ -403,8 +396,13 @@ def _words(error: OSError) -> str:
     return f"cannot be read: {os.strerror(error.errno or errno.EIO)}"
 
 
-def _parents(path: str) -> list[str]:
-    found = []
-    while path := path.rpartition("/")[0]:
-        found.append(path)
+def _by_directory(changes: Mapping[str, bytes | None]) -> dict[str, dict[str, str | None]]:
+    """What changes make of each directory's names: `f` a file, `d` a directory, None for one taken away."""
+    found: dict[str, dict[str, str | None]] = {}
+    for path, content in changes.items():
+        parent, _, name = path.rpartition("/")
+        found.setdefault(parent, {})[name] = None if content is None else "f"
+        while content is not None and parent:
+            parent, _, name = parent.rpartition("/")
+            found.setdefault(parent, {})[name] = "d"
     return found

@@ -47,16 +47,16 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
     variables = dict(environ)
     exported = dict(environ)
     certain = True
-    last: Result = (), environ, False
+    last: tuple[list[Word], list[Word], bool] = [], [], False
     try:
         commands = _commands(script, variables, arguments)
         for assignments, rest, terminator in commands:
             if rest and rest[0].text in _KEYWORDS:
                 return (), environ, False
-            here = {**exported, **{name: value for name, _, value in (
-                word.text.partition("=") for word in assignments)}}
             if not rest or (rest[0].text == "export" and not assignments):
                 _assign(rest[1:] or assignments, variables, exported, bool(rest))
+                # What ran before had another environment than is told in the end.
+                last = (*last[:2], False)
                 continue
             if rest[0].text == "set" and not assignments and _only_options(rest[1:]):
                 continue
@@ -64,12 +64,19 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
                 # What follows is run once it has ended, if at all, but has to be good shell.
                 list(commands)
                 certain = certain and (rest[0].text == "exec" or terminator in ("", "\n", ";", "&&", "|"))
-                return tuple(rest[rest[0].text == "exec":]), here, certain
+                return tuple(rest[rest[0].text == "exec":]), _with(exported, assignments), certain
             # What runs before may fail, or change what the next one finds.
-            last, certain = (tuple(rest), here, certain), False
+            last, certain = (rest, assignments, certain), False
     except _TooMuchError:
         return (), environ, False
-    return last
+    words, assignments, certain = last
+    return tuple(words), _with(exported, assignments), certain
+
+
+def _with(environ: Mapping[str, str], assignments: list[Word]) -> Mapping[str, str]:
+    """What a command is started with: `A=b COMMAND`."""
+    added = (word.text.partition("=") for word in assignments)
+    return {**environ, **{name: value for name, _, value in added}}
 
 
 def _only_options(words: list[Word]) -> bool:

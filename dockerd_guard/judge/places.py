@@ -15,19 +15,26 @@ STRENGTH = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
 
 
 class Place(NamedTuple):
-    """A binding as the first layer that has it shows it, and the names of all layers that have it."""
+    """A binding as the first layer that has it shows it, and the names of all layers that have it.
+
+    `is_foreign` says that it comes from where no drop-in of docker.service or docker.socket can overrule it.
+    """
 
     binding: Binding
     layers: tuple[str, ...]
+    is_foreign: bool
 
 
 def places(seen: Observation) -> tuple[Place, ...]:
     """Every place of all layers, each once per strength of TLS."""
     found: dict[tuple[str, Tls], Place] = {}
+    foreign = {listen.location for socket in seen.configured.sockets if socket.unit.name != "docker.socket"
+               for listen in socket.listen}
     for layer in seen.layers:
         for binding in layer.bindings:
             key = (binding.key, binding.tls)
-            known = found.setdefault(key, Place(binding, ()))
+            known = found.setdefault(key, Place(binding, (), binding.via is Via.DAEMON_JSON or (
+                binding.via is Via.SOCKET_UNIT and binding.source is not None and binding.source in foreign)))
             if layer.name not in known.layers:
                 found[key] = known._replace(layers=(*known.layers, layer.name))
     return tuple(found.values())
@@ -53,7 +60,7 @@ def fix_of_open(seen: Observation, policy: Policy | None, place: Place) -> Fix |
     """How `fix` would close a place or strengthen its TLS."""
     if policy is None:
         return None
-    if is_foreign(seen, place.binding):
+    if place.is_foreign:
         return "unsafe" if policy.correct.foreign_files else None
     return _restarting(seen, RUNNING in place.layers or LISTENING in place.layers)
 
@@ -69,19 +76,6 @@ def _restarting(seen: Observation, restart: bool) -> Fix:
     if seen.running is None or not restart or seen.running.daemon.live_restore:
         return "safe"
     return "disruptive"
-
-
-def is_foreign(seen: Observation, binding: Binding) -> bool:
-    """Whether a binding comes from where no drop-in of ours can overrule it."""
-    if binding.via is Via.DAEMON_JSON:
-        return True
-    if binding.via is not Via.SOCKET_UNIT or binding.source is None:
-        return False
-    return any(
-        socket.unit.name != "docker.socket"
-        and any(listen.location == binding.source for listen in socket.listen)
-        for socket in seen.configured.sockets
-    )
 
 
 def how(place: Place) -> str:

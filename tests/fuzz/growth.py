@@ -149,6 +149,10 @@ CASES = (
     script("double quotes", b"dockerd ", b'\\"a\\"'), script("one long double quote", b'dockerd \\"', b"\\\\\\\\$$A"),
     Case("a script of variables each a command", ITEMS, lambda size: service(
         b'ExecStart=/bin/sh -c "' + b"".join(numbered(size, "A{0}=b;")) + b'dockerd"')),
+    Case("a script of exports, and commands after each", ITEMS, lambda size: service(
+        b'ExecStart=/bin/sh -c "' + b"".join(numbered(size, "export A{0}=b; B=c /bin/true;")) + b'dockerd"')),
+    Case("a script of as many commands as there are variables", ITEMS, lambda size: service(
+        *numbered(size, "Environment=A{0}=b"), b'ExecStart=/bin/sh -c "' + b"B=c /bin/true;" * size + b'dockerd"')),
     Case("env(1) with variables", ITEMS, lambda size: service(
         b"ExecStart=/usr/bin/env " + b"".join(numbered(size, "A{0}=b ")) + b"dockerd")),
     # Many lines.
