@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dockerd_guard.bindings import Via, split_host_port
-from dockerd_guard.observe.configured import ACCEPTING, observe_configured, passed_by, values
+from dockerd_guard.observe.configured import ACCEPTING, main_command, observe_configured, passed_by, values
 from dockerd_guard.observe.observation import Configured
 from dockerd_guard.tree import Tree
 from tests.differential.layout import Layout
@@ -118,7 +118,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
         return
     refused = layer.refused_by == "systemd"
     if not real["records"]:
-        if real["service"].get("ExecMainStatus") in ("203", "200") or not _recorded(layer.argv):
+        if real["service"].get("ExecMainStatus") in ("203", "200") or not _is_direct(seen):
             return  # the program is not there, or none of ours
         if not refused and not _cannot_be_bound(seen, real):
             yield Mismatch("systemd starts it", True, _why(real))
@@ -127,16 +127,19 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
         yield Mismatch("systemd starts it", f"no: {layer.reason}", real["records"][0]["argv"])
         return
     record = real["records"][0]
-    certain = all(argument.certain for argument in seen.arguments)
-    if certain and _recorded(layer.argv) and list(layer.argv) != record["argv"]:
-        yield Mismatch("argv", list(layer.argv), record["argv"])
-    yield from _environment(seen, record)
+    if _is_told(seen):
+        # A wrapper's own argv nobody records; what comes out of it has another argv[0].
+        ours = list(layer.argv) if _is_direct(seen) else [word.text for word in seen.daemon.program.words]
+        theirs = record["argv"] if _is_direct(seen) else record["argv"][1:]
+        if ours != theirs:
+            yield Mismatch("argv", ours, theirs)
+        yield from _environment(seen, record)
     ours = [_passed(address) for address in passed]
     theirs = [each for line in record["sockets"] if (each := _received(line)) is not None]
     if len(real["sockets"]) > 1:
         # The order of units is that of a hash table with a random key (service_collect_fds).
         ours, theirs = sorted(ours), sorted(theirs)
-    if ours != theirs and _recorded(layer.argv) and not _cannot_be_bound(seen, real):
+    if ours != theirs and _is_direct(seen) and not _cannot_be_bound(seen, real):
         yield Mismatch("passed sockets", ours, f"{theirs} {_why(real)}")
 
 
@@ -146,8 +149,18 @@ def _why(real: dict[str, Any]) -> str:
     return f"no: {real['said']} {states}"
 
 
-def _recorded(argv: tuple[str, ...]) -> bool:
-    return bool(argv) and re.fullmatch(r"dockerd?(-current|-daemon)?", argv[0].rpartition("/")[2]) is not None
+def _is_direct(seen: Configured) -> bool:
+    """Whether systemd executes a dockerd itself, and so the recorder in its place."""
+    command = main_command(seen.service)
+    return command is not None and re.fullmatch(r"dockerd?(-current|-daemon)?",
+                                                command.path.rpartition("/")[2]) is not None
+
+
+def _is_told(seen: Configured) -> bool:
+    """Whether we claim to know what dockerd is started with, through wrappers or not."""
+    program = seen.daemon.program
+    return all(argument.certain for argument in seen.arguments) and (
+        _is_direct(seen) or (seen.daemon.certain and program.reason is None and not program.rootless))
 
 
 def _undecided(seen: Configured, systemd: dict[str, Any]) -> bool:
@@ -170,12 +183,14 @@ def _cannot_be_bound(seen: Configured, real: dict[str, Any]) -> bool:
 def _environment(seen: Configured, record: dict[str, Any]) -> Iterator[Mismatch]:
     theirs = dict(each.partition("=")[::2] for each in record["environ"])
     ours = dict(values(seen.environment))
+    if not _is_direct(seen):
+        ours = {name: value for name, value in seen.daemon.program.environ.items() if name != "LISTEN_FDS"}
     uncertain = {name for name, variable in seen.environment.variables.items() if not variable.certain}
     for name in sorted(ours.keys() | theirs.keys()):
         if name in uncertain or (name not in ours and name in BUILT_IN) or name in ("LISTEN_PID", "SHLVL",
             "_", "PWD", "OLDPWD"):
             continue
-        if ours.get(name) != theirs.get(name) and _recorded(seen.layer.argv):
+        if ours.get(name) != theirs.get(name):
             yield Mismatch(f"environment {name}", ours.get(name), theirs.get(name))
 
 

@@ -182,6 +182,27 @@ VALUES = ("a", "1", "x y", "--debug", "fd://", "tcp://127.0.0.1:2375", "-H fd://
           "-H tcp://0.0.0.0:2376 --tlsverify --tlscacert=/etc/docker/ca.pem "
           "--tlscert=/etc/docker/cert.pem --tlskey=/etc/docker/key.pem", "--label=\"a=b", "--label=a=b\\")
 
+WRAPPERS = (
+    "/usr/bin/env", "/usr/bin/env A=b", "/usr/bin/env -u A", "/usr/bin/env -i", "/usr/bin/env - PATH=/usr/bin",
+    "/usr/bin/env --", "/usr/bin/nice", "/usr/bin/nice -n 5", "/usr/bin/nice -n5", "/usr/bin/nice --adjustment=5",
+    "/usr/bin/nohup", "/usr/bin/setsid", "/usr/bin/setsid -w", "/usr/bin/stdbuf -oL", "/usr/bin/stdbuf -o L",
+    "/usr/bin/timeout 60", "/usr/bin/timeout -k 5 60", "/usr/bin/timeout --foreground 60", "/usr/bin/ionice -c 2 -n 7",
+    "/usr/bin/ionice -c2", "/usr/bin/chrt -o 0", "/usr/bin/taskset 1", "/usr/bin/taskset -c 0",
+    "/usr/bin/env nice -n 5", "/usr/bin/env A=b sh -c 'exec \"$$0\" \"$$@\"'", "/usr/bin/nice /usr/bin/env -u HOME",
+)
+SHELLS = ("/bin/sh -c", "/bin/sh -c", "/bin/sh -c", "/bin/bash -c", "/bin/sh -ec", "/bin/sh -e -c", "/bin/bash -lc",
+          "/usr/bin/env sh -c", "/bin/sh -xc", "/bin/bash -o pipefail -c", "@/bin/sh any -c")
+BEFORE_IN_SCRIPT = (
+    "", "", "exec ", "exec ", "exec ", "set -e; exec ", "export A=b; exec ", "A=b ", "A=b exec ", "A=b; exec ",
+    "export A; ", "export A=b B='c d'; exec ", "true && exec ", "true; ", "mkdir -p /x && exec ", "[ -f /x ] || exec ",
+    "if true; then ", "umask 022; exec ", ". /etc/default/docker; exec ", "false || ", "  exec  ", "# note\\nexec ",
+    "cd / && exec ", "A='-H fd://'; exec ", "A=$$B; exec ", "unset A; exec ", "exec nice ", "exec env A=b ", "! ",
+    "false && ", "(", "{ ", "set -- -D; exec ", "trap '' HUP; exec ",
+)
+AFTER_IN_SCRIPT = ("", "", "", "", "", "", " 2>&1", " >/dev/null 2>&1", " && true", " || true", " # note", " &",
+                   "; true", " | cat", ";", " ;;", "; fi", ")", "; }", "\\n", " &&", ' "$$@"', " $$*",
+                   "; exec dockerd -D")
+
 HARMLESS_FLAGS = (
     ("-D",), ("--debug",), ("-r",), ("--restart=false",), ("--icc=false",), ("--log-level=warn",), ("-l", "warn"),
                   ("-lwarn",),
@@ -396,14 +417,18 @@ class Generator:
 
     def command(self, arguments: list[str] | None = None) -> str:
         """What stands behind ExecStart=."""
-        words = [self.quoted(word) for word in (self.arguments() if arguments is None else arguments)]
+        plain = self.arguments() if arguments is None else arguments
+        if self.chance(0.06):
+            return self.wrapped(plain)
+        words = [self.quoted(word) for word in plain]
         for _ in range(self.random.choices((0, 1, 2), (70, 22, 8))[0]):
             words.insert(self.random.randrange(len(words) + 1), self.oddity())
         executable = self.program()
         if self.chance(0.07):
             executable = self.one(PREFIXES) + executable
             if "@" in executable:
-                words.insert(0, self.one(("dockerd", "docker-daemon", "/usr/bin/dockerd", "$A", "%n")))
+                words.insert(0, self.one(("dockerd", "docker-daemon", "docker", "any", "/bin/sh", "/usr/bin/dockerd",
+                                           "$A", "%n")))
         separator = self.weighted({" ": 80, "  ": 4, "\t": 2, " \\\n": 6, " \\\n    ": 6, " \\\n# comment\n  ": 1.5,
                                    "\\\n": 0.3,
                                    " \\ \n": 0.6, " \\\n\n": 0.4, " \\\n  ; not\n  ": 0.5, " \\\r\n": 0.3,
@@ -412,6 +437,22 @@ class Generator:
             return " ".join([executable, *words])
         at = self.random.randrange(1, len(words) + 1)
         return " ".join([executable, *words[:at]]) + separator + " ".join(words[at:])
+
+    def wrapped(self, words: list[str]) -> str:
+        """dockerd by way of another program: one that takes it as its arguments, or a shell."""
+        if self.chance(0.3):
+            return " ".join([self.one(WRAPPERS), self.executable, *map(self.quoted, words)])
+        variable = self.one((*OPTION_VARIABLES, "A", "UNSET"))
+        words = [self.one((word, word, word, f"'{word}'", f'"{word}"')) for word in words]
+        for _ in range(self.random.choices((0, 1, 2), (60, 30, 10))[0]):
+            words.insert(self.random.randrange(len(words) + 1), self.one((
+                f"$${variable}", f"$${{{variable}}}", f'"$${variable}"', f"${variable}", f"${{{variable}}}",
+                f"$${{{variable}:---debug}}", f"--label=v=$${variable}", "$$1", '"$$@"', "$$(echo -D)", "\\$$A", "''",
+                "2>&1", ">/dev/null", "</dev/null", "--label=*", "~", "--label={a,b}=c", "--label=a\\ b=c")))
+        script = self.one(BEFORE_IN_SCRIPT) + " ".join([self.executable, *words]) + self.one(AFTER_IN_SCRIPT)
+        script = script.replace("\\", "\\\\") if self.chance(0.2) else script
+        script = f"'{script}'" if "'" not in script and self.chance(0.5) else '"{}"'.format(script.replace('"', '\\"'))
+        return f"{self.one(SHELLS)} {script}" + self.one(("", "", "", " -D", " sh -D --label=a=b", " sh $A"))
 
     def program(self) -> str:
         if self.chance(0.93):

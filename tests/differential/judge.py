@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 RECORDS = Path("/run/differential/records")
 STAGED = "/run/differential/generated"
@@ -345,7 +345,8 @@ def records(expected: bool) -> list[dict[str, Any]]:
             time.sleep(0.005)
         environ = text((directory / "environ").read_bytes()).split("\0")[:-1]
         record = {"argv": text((directory / "argv").read_bytes()).split("\0")[:-1],
-                  "environ": environ, "sockets": (directory / "sockets").read_text().splitlines()}
+                  "environ": environ, "sockets": (directory / "sockets").read_text().splitlines(),
+                  "program": os.readlink(directory / "program")}
         first = found[0] if found else record
         if invocation(first) == invocation(record):
             found.append(record)
@@ -367,8 +368,8 @@ def same_start(layout: dict[str, Any], record: dict[str, Any]) -> str:
     environ = sorted(each for each in record["environ"] if not each.startswith(OF_ONE_START))
     files = {path: content for path, content in {**layout["files"], **layout["links"]}.items()
              if path.startswith(PRIVATE) and not path.startswith("/run/systemd/")}
-    return json.dumps([record["argv"], environ, record["sockets"], sorted(files.items()), layout["directories"],
-                       layout["full"]])
+    return json.dumps([record["program"], record["argv"], environ, record["sockets"], sorted(files.items()),
+                       layout["directories"], layout["full"]])
 
 
 def start_daemon(layout: dict[str, Any], record: dict[str, Any], daemon: Daemon, daemons: dict[int, Daemon]) -> None:
@@ -454,9 +455,8 @@ def up(interface: str) -> None:
         fcntl.ioctl(asking, siocsifflags, struct.pack("16sH14x", interface.encode(), flags | iff_up))
 
 
-def program(argv: list[str]) -> str:
-    name = "docker" if argv and re.fullmatch(r"docker(-current|-latest)?",
-                                             argv[0].rpartition("/")[2]) else "dockerd"
+def program(record: dict[str, Any]) -> str:
+    name = "docker" if re.fullmatch(r"docker(-current|-latest)?", os.path.basename(record["program"])) else "dockerd"
     return f"{REAL}/{name}"
 
 
@@ -465,7 +465,7 @@ def talkative(layout: dict[str, Any], record: dict[str, Any]) -> list[str]:
     argv = list(record["argv"])
     written = b"".join(base64.b64decode(each) for each in layout["files"].values())
     # A key of that name would conflict with the flag; JSON can hide it behind an escape.
-    if b'debug"' not in written.lower() and b"\\u" not in written and program(argv).endswith("dockerd"):
+    if b'debug"' not in written.lower() and b"\\u" not in written and program(record).endswith("dockerd"):
         argv[1:1] = ["--debug"]
     return argv
 
@@ -483,7 +483,7 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
                          stderr=subprocess.DEVNULL)
     pid = os.fork()
     if pid == 0:
-        become(program(record["argv"]), talkative(layout, record), record["environ"], given, log_write)
+        become(program(record), talkative(layout, record), record["environ"], given, log_write)
     os.close(log_write)
     os.set_blocking(log_read, False)
     log = bytearray()
@@ -491,7 +491,7 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
                        for each in record["argv"]) + str(layout["files"]).count("tcp"))
     deadline = time.monotonic() + (
         REFUSE_TIMEOUT_SECONDS + PAUSE_SECONDS * min(hosts, 6) + (FULL_START_SECONDS if full else 0))
-    if program(record["argv"]).endswith("/docker"):
+    if program(record).endswith("/docker"):
         # The client asks a daemon that is not there: whatever it wants to know, no daemon comes of it.
         deadline = time.monotonic() + CLIENT_TIMEOUT_SECONDS
     status = None
@@ -554,10 +554,13 @@ def fake_containerd(argv: list[str]) -> list[socket.socket]:
     return made
 
 
-def make_again(line: str) -> socket.socket:
+def make_again(line: str) -> socket.socket | IO[bytes]:
     """A socket as the recorder described it."""
     _, family_, kind_, listening, only, address_ = line.split()
     family, kind = int(family_), int(kind_)
+    if family < 0:
+        # ListenFIFO= and its like: any pipe is as little of a socket.
+        return os.fdopen(os.pipe()[0], "rb", 0)
     made = socket.socket(family, kind)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     address = bytes.fromhex(address_) if address_ != "-" else b""
@@ -577,7 +580,7 @@ def make_again(line: str) -> socket.socket:
     return made
 
 
-def become(path: str, argv: list[str], environ: list[str], given: list[socket.socket], log: int) -> None:
+def become(path: str, argv: list[str], environ: list[str], given: list[socket.socket | IO[bytes]], log: int) -> None:
     """Turn this process into dockerd, with descriptors as systemd gives them. Never returns."""
     try:
         libc.prctl(1, signal.SIGKILL)

@@ -1,8 +1,9 @@
 /* Stands in dockerd's place: writes down how systemd started it, says READY=1 and ends.
  *
  * One directory for each start, /run/differential/records/TIME-PID, with argv and environ as the
- * kernel has them (words ended by NUL), and sockets: a line for each descriptor passed,
- * "FD FAMILY TYPE LISTENING V6ONLY SOCKADDR-IN-HEX". Complete once `done` is there.
+ * kernel has them (words ended by NUL), program (a link to what was executed, whatever argv[0] says),
+ * and sockets: a line for each descriptor passed, "FD FAMILY TYPE LISTENING V6ONLY SOCKADDR-IN-HEX".
+ * Complete once `done` is there.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -77,6 +78,10 @@ int main(void) {
         for (int i = 0; passed && i < atoi(passed); i++)
                 describe(out, 3 + i);
         fclose(out);
+        char program[4096] = "";
+        snprintf(path, sizeof path, "%s/program", directory);
+        if (readlink("/proc/self/exe", program, sizeof program - 1) < 0 || symlink(program, path) < 0)
+                return 1;
         copy("/proc/self/cmdline", directory, "argv");
         copy("/proc/self/environ", directory, "environ");
         snprintf(path, sizeof path, "%s/done", directory);
