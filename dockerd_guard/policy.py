@@ -785,7 +785,7 @@ def _zone(name: str) -> tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"this host knows no time zone {_quote(name)} (package tzdata)") from None
+        raise ValueError(f"this host knows no time zone {_quote(name)} (packages tzdata, tzdata-legacy)") from None
 
 
 def parse_day(text: str) -> date:

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered
-from dockerd_guard.correct.plan import DROPIN_NAME, complies, content_at
+from dockerd_guard.correct.plan import complies, content_at
 from dockerd_guard.correct.state import State
+from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.observe.observation import Configured
 from dockerd_guard.pipeline import Assessment
 from dockerd_guard.policy import Policy

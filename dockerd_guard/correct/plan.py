@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.dockerd.config import without_key
 from dockerd_guard.dockerd.flags import Flag
+from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.observe.configured import main_command, passed_by
 from dockerd_guard.observe.observation import Configured, Layer
 from dockerd_guard.policy import Policy, declared_bindings
@@ -21,9 +22,6 @@ from dockerd_guard.systemd.exec import Command
 from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.words import quote_word
 from dockerd_guard.tree import Tree
-
-DROPIN_NAME = "zz-dockerd-guard.conf"
-"""Drop-ins apply in the order of their names alone, whatever their directory (systemd.unit(5))."""
 
 UNITS = "/etc/systemd/system"
 SERVICE = "docker.service"

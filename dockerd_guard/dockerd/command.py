@@ -71,6 +71,11 @@ _MAX_SCRIPT_BYTES = 64 * 1024
 """A script that long does more than start dockerd."""
 
 
+def is_dockerd(path: str) -> bool:
+    """Whether a program of that name is a dockerd."""
+    return re.fullmatch(_DAEMON, path.rpartition("/")[2]) is not None
+
+
 def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Version | None,
                read: Callable[[str], bytes] | None = None) -> Program:
     """Look at argv, argv[0] included. `version` is None where it is not known.
@@ -85,7 +90,7 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
         name = words[0].text.rpartition("/")[2]
         if name == "dockerd-rootless.sh":
             return _rootless(words[1:], environ, certain)
-        if re.fullmatch(_DAEMON, name):
+        if is_dockerd(name):
             return Program(words[1:], environ, certain)
         if re.fullmatch(_CLIENT, name):
             return _client(words, environ, version, certain)

@@ -17,6 +17,8 @@ from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
 from dockerd_guard.dockerd.version import NEWEST, OLD, Version
 
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"
+DEFAULT_EXEC_ROOT = "/var/run/docker"
+DEFAULT_DATA_ROOT = "/var/lib/docker"
 
 
 class Daemon(NamedTuple):
@@ -37,6 +39,8 @@ class Daemon(NamedTuple):
     config_error: str | None
     live_restore: bool
     metrics_addr: str
+    exec_root: str
+    data_root: str
     flags: tuple[Flag, ...]
     keys: tuple[Key, ...]
     program: Program
@@ -96,6 +100,8 @@ def resolve_daemon(
         config_error=file.error or file.mismatch or file.unreadable,
         live_restore=settings.boolean("live-restore"),
         metrics_addr=settings.text("metrics-addr"),
+        exec_root=settings.text("exec-root") or DEFAULT_EXEC_ROOT,
+        data_root=settings.text("data-root") or settings.text("graph") or DEFAULT_DATA_ROOT,
         flags=line.flags,
         keys=file.keys,
         program=program,
@@ -103,7 +109,8 @@ def resolve_daemon(
 
 
 def _unknown(program: Program, config_file: str) -> Daemon:
-    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "", (), (), program)
+    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "",
+                  DEFAULT_EXEC_ROOT, DEFAULT_DATA_ROOT, (), (), program)
 
 
 def _config_file(path: str, rootless: bool, environ: Mapping[str, str]) -> str:

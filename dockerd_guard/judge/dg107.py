@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator
 
 from dockerd_guard.judge.finding import Finding
+from dockerd_guard.observe.configured import daemon_of, main_command
 from dockerd_guard.observe.observation import CONFIGURED, RUNNING, Observation
 from dockerd_guard.policy import Policy
+from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.syntax import Setting
-from dockerd_guard.systemd.units import load_service
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.systemd.units import Service, load_service
+from dockerd_guard.tree import Tree, Unreadable
 
 TITLE = "a side door: another command or unit forwards to the socket"
 
+_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S*\s+(?:daemon|-d)")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
-_DAEMON = re.compile(
-    r"[-@:+!|]*(?:\S*/)?(?:dockerd(?:-current|-latest)?|docker(?:-current)?\s+(?:daemon|-d))(?:\s|\Z)"
-)
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
@@ -28,47 +28,62 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         if _forwards(setting):
             yield _forwarding(setting, ours.unit.name)
     for name in _suspects(seen, {*ours.unit.names, ours.unit.name}):
-        for setting in load_service(seen.tree, name, seen.configured.systemd_version).unit.settings:
+        service = load_service(seen.tree, name, seen.configured.systemd_version)
+        for setting in service.unit.settings:
             if _forwards(setting):
                 yield _forwarding(setting, name)
-            elif setting.key == "ExecStart" and _DAEMON.match(setting.value):
-                tcp = "tcp://" in setting.value
-                yield Finding(
-                    "DG107",
-                    "error" if tcp else "warning",
-                    f"{name} runs a dockerd of its own{' that listens on TCP' if tcp else ''}: what "
-                    "holds for docker.service does not hold for it",
-                    CONFIGURED,
-                    setting.location,
-                )
-    if seen.running is not None:
-        for process, bindings in seen.running.others:
-            places = ", ".join(binding.address for binding in bindings)
-            by = f" of {process.unit}" if process.unit else ""
-            yield Finding(
-                "DG107",
-                "error" if any(binding.is_tcp for binding in bindings) else "warning",
-                f"another dockerd{by} runs (pid {process.pid}) and listens on {places or 'nothing'}",
-                RUNNING,
-                None,
-                None,
-                bindings[0].address if bindings else None,
-            )
+        yield from _second(seen, service)
+    for process, bindings in seen.others:
+        places = ", ".join(binding.address for binding in bindings)
+        by = f" of {process.unit}" if process.unit else ""
+        yield Finding(
+            "DG107",
+            "error" if any(binding.is_tcp for binding in bindings) else "warning",
+            f"another dockerd{by} runs (pid {process.pid}) and listens on {places or 'nothing'}",
+            RUNNING,
+            None,
+            None,
+            bindings[0].address if bindings else None,
+        )
+
+
+def _second(seen: Observation, service: Service) -> Iterator[Finding]:
+    """Whether this service runs a dockerd as well, by all that is known of command lines."""
+    command = main_command(service)
+    if command is None:
+        return
+    environment = resolve_environment(service, seen.tree, seen.configured.systemd_version)
+    _, daemon = daemon_of(service, environment, seen.tree, seen.configured.known_dockerd)
+    if daemon.program.reason is None:
+        tcp = any(host.address.startswith("tcp://") for host in daemon.hosts)
+        yield Finding(
+            "DG107",
+            "error" if tcp else "warning",
+            f"{service.unit.name} runs a dockerd of its own{' that listens on TCP' if tcp else ''}: what "
+            "holds for docker.service does not hold for it",
+            CONFIGURED,
+            command.location,
+        )
 
 
 def _suspects(seen: Observation, ours: set[str]) -> Iterator[str]:
-    """Service units whose file names the socket or a dockerd at all: only those are worth a parse."""
+    """Service units whose files name the socket or a dockerd at all: only those are worth a parse."""
     files = unit_files(seen.tree, seen.configured.systemd_version)
     for name in files.with_suffix(".service"):
         if name in ours:
             continue
-        path = files.fragment(name).path
-        try:
-            data = seen.tree.read(path) if path is not None else b""
-        except (FileNotFoundError, Unreadable):
-            continue
-        if b"docker.sock" in data or b"dockerd" in data or b"docker daemon" in data:
+        fragment = files.fragment(name)
+        if fragment.path is not None and not fragment.masked and any(
+                _NAMED.search(_content(seen.tree, path))
+                for path in (fragment.path, *files.drop_ins(name, fragment.names, []))):
             yield name
+
+
+def _content(tree: Tree, path: str) -> bytes:
+    try:
+        return tree.read(path)
+    except (FileNotFoundError, Unreadable):
+        return b""
 
 
 def _forwards(setting: Setting) -> bool:

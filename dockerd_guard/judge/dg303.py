@@ -11,7 +11,7 @@ from dockerd_guard.systemd.units import Unit
 
 TITLE = "a drop-in that sorts after ours and wins"
 
-OURS = "zz-dockerd-guard.conf"
+DROPIN_NAME = "zz-dockerd-guard.conf"
 """Drop-ins apply in the order of their names alone, whatever their directory (systemd.unit(5))."""
 
 
@@ -23,7 +23,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _after(unit: Unit, keys: tuple[str, ...], policy: Policy | None) -> Iterator[Finding]:
-    ours = next((place for place, path in enumerate(unit.dropins) if path.endswith(f"/{OURS}")), None)
+    ours = next((place for place, path in enumerate(unit.dropins) if path.endswith(f"/{DROPIN_NAME}")), None)
     if ours is None:
         return
     later = frozenset(unit.dropins[ours + 1 :])

@@ -23,6 +23,7 @@ from dockerd_guard.observe.observation import (
     Listening,
     Loaded,
     Observation,
+    Other,
     Process,
     Running,
     Trouble,
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
 SERVICE = "docker.service"
 NOWHERE = Location("(systemd)", 0, 0, 0)
 
-PRIVATE_SOCKETS = ("/var/run/docker/", "/run/docker/")
-"""UNIX sockets below these are dockerd's own business (metrics.sock, libnetwork, swarm): no API."""
+PRIVATE_SOCKETS = ("metrics.sock", "libnetwork/", "swarm/")
+"""UNIX sockets below --exec-root that are dockerd's own business: no API (moby daemon/metrics_unix.go,
+libnetwork/sandbox_externalkey_unix.go, daemon/cluster)."""
 
 SWARM_PORTS = (2377, 7946)
 """Cluster management and gossip of swarm mode (docs: Open protocols and ports): no Engine API."""
@@ -60,19 +62,20 @@ def observe_host(tree: Tree, manager: Manager | None, *, dockerd: Version | None
     systemd = manager.version() if manager is not None else None
     configured = observe_configured(tree, dockerd=dockerd, systemd=systemd)
     loaded = None
+    others: tuple[Other, ...] = ()
     if manager is None:
         troubles.append(Trouble(NOWHERE, "systemd cannot be asked over D-Bus: the loaded layer is not known"))
     else:
         loaded = observe_loaded(tree, manager, configured)
     try:
         sockets = processes.Sockets()
-        running = observe_running(tree, configured, loaded, sockets)
+        running, others = observe_running(tree, configured, loaded, sockets)
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"the sockets of dockerd cannot be seen: {error.strerror}: "
                                          f"{error.filename}; run as root"))
         running, listening = None, None
-    return Observation(tree, configured, loaded, running, listening, tuple(troubles))
+    return Observation(tree, configured, loaded, running, listening, others, tuple(troubles))
 
 
 def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Loaded:
@@ -114,25 +117,29 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
 
 def observe_running(
     tree: Tree, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
-) -> Running | None:
-    """What the dockerd of docker.service was started with; None when none runs."""
-    daemons = {process.pid: process for process in processes.daemons()}
+) -> tuple[Running | None, tuple[Other, ...]]:
+    """What the dockerd of docker.service was started with, None when none runs; and every other dockerd."""
+    daemons = processes.daemons()
     main = loaded.main_pid if loaded is not None else 0
     ours = daemons.get(main) or next(
         (process for process in daemons.values() if process.unit == SERVICE), None)
     if ours is None and main:
         ours = processes.read_process(main)
-    others = tuple((process, tuple(_api_sockets(process, None, sockets)))
+    def read(process: Process) -> Daemon:
+        return resolve_daemon((process.program, *process.argv[1:]), process.environ, tree.read,
+                              configured.known_dockerd)
+
+    others = tuple(Other(process, tuple(_api_sockets(process, read(process), sockets)))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
     if ours is None:
-        return None
-    daemon = resolve_daemon(ours.argv, ours.environ, tree.read, configured.known_dockerd)
+        return None, others
+    daemon = read(ours)
     bindings, reason = _running_bindings(tree, ours, daemon, sockets)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
                   tuple(_with_source(bindings, configured.layer)))
-    return Running(layer, ours, daemon, others)
+    return Running(layer, ours, daemon), others
 
 
 def observe_listening(running: Running | None, loaded: Loaded | None, sockets: processes.Sockets) -> Listening:
@@ -176,24 +183,21 @@ def _running_bindings(
     return tuple(bindings), None
 
 
-def _api_sockets(process: Process, daemon: Daemon | None, sockets: processes.Sockets) -> Iterator[Binding]:
+def _api_sockets(process: Process, daemon: Daemon, sockets: processes.Sockets) -> Iterator[Binding]:
     """The listening sockets of a dockerd that are (as far as can be told) its API."""
-    metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon is not None and daemon.metrics_addr else ""
+    metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
+    private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
     for sock in sockets.of(process.pid):
-        if canonical(sock.address) == metrics:
+        address = canonical(sock.address)
+        if address == metrics or address.startswith(private):
             continue
-        path = sock.address.removeprefix("unix://")
-        if path != sock.address and (path.startswith(PRIVATE_SOCKETS) or "/swarm/" in path):
+        if address.startswith("tcp://") and int(address.rpartition(":")[2]) in SWARM_PORTS and _in_swarm(daemon):
             continue
-        if sock.address.startswith("tcp://") and int(sock.address.rpartition(":")[2]) in SWARM_PORTS \
-                and _in_swarm():
-            continue
-        tls = _tls(sock.address, daemon) if daemon is not None else Tls.NONE
-        yield Binding(sock.address, scope_of(sock.address), tls, Via.FLAG)
+        yield Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon), Via.FLAG)
 
 
-def _in_swarm() -> bool:
-    return os.path.exists("/var/lib/docker/swarm/docker-state.json")
+def _in_swarm(daemon: Daemon) -> bool:
+    return os.path.exists(f"{daemon.data_root}/swarm/docker-state.json")
 
 
 def _tls(address: str, daemon: Daemon) -> Tls:
@@ -235,10 +239,13 @@ def _loaded_unit(state: UnitState) -> Unit:
 
 
 def _loaded_command(row: tuple[object, ...]) -> Command:
-    path, argv, flags = row[:3]
-    words = tuple(Word(str(word), quote_word(str(word))) for word in argv)  # type: ignore[attr-defined]
-    return Command(str(path), words, "", "ignore-failure" in flags,  # type: ignore[operator]
-                   "no-env-expand" in flags, NOWHERE, Word(str(path), quote_word(str(path))))  # type: ignore[operator]
+    """A row of ExecStartEx: path, argv, flags, and what became of the last start."""
+    path = str(row[0])
+    argv, flags = (tuple(map(str, texts)) for texts in row[1:3])  # type: ignore[call-overload]
+    # With `|` the path is a stand-in, and argv[0] tells a login shell by its dash (systemd.service(5)).
+    prefixes = "" if "via-shell" not in flags else "|@" if argv[:1] == ("-sh",) else "|"
+    return Command(path, tuple(Word(word, quote_word(word)) for word in argv), prefixes, "ignore-failure" in flags,
+                   "no-env-expand" in flags, NOWHERE, Word(path, quote_word(path)))
 
 
 def _loaded_socket(state: UnitState) -> Socket:

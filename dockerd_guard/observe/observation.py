@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.bindings import Binding
+from dockerd_guard.dockerd.command import is_dockerd
 from dockerd_guard.source import Location
 
 if TYPE_CHECKING:
@@ -83,26 +84,38 @@ class Loaded(NamedTuple):
 
 
 class Process(NamedTuple):
-    """One dockerd process. `started_ns` is its start by the wall clock, `unit` its systemd unit or ""."""
+    """One dockerd process. `started_ns` is its start by the wall clock, `unit` its systemd unit or "",
+    `executable` the file it runs, whatever argv[0] says; "" where we may not look."""
 
     pid: int
     argv: tuple[str, ...]
     environ: Mapping[str, str]
     started_ns: int
     unit: str
+    executable: str = ""
+    parent: int = 0
+
+    @property
+    def program(self) -> str:
+        """What it goes by: its file where that is a dockerd, which runs as one under any name."""
+        if is_dockerd(self.executable):
+            return self.executable
+        return self.argv[0] if self.argv else ""
 
 
 class Running(NamedTuple):
-    """The running layer: what the dockerd process of docker.service was started with.
-
-    `others` are dockerd processes of this host that docker.service did not start, each with the
-    sockets it listens on.
-    """
+    """The running layer: what the dockerd process of docker.service was started with."""
 
     layer: Layer
     process: Process
     daemon: Daemon
-    others: tuple[tuple[Process, tuple[Binding, ...]], ...] = ()
+
+
+class Other(NamedTuple):
+    """A dockerd of this host that docker.service did not start, and the sockets it listens on."""
+
+    process: Process
+    bindings: tuple[Binding, ...]
 
 
 class Listening(NamedTuple):
@@ -131,6 +144,7 @@ class Observation(NamedTuple):
     loaded: Loaded | None = None
     running: Running | None = None
     listening: Listening | None = None
+    others: tuple[Other, ...] = ()
     troubles: tuple[Trouble, ...] = ()
 
     @property

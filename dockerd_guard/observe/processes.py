@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from dockerd_guard.dockerd.command import is_dockerd, program_of
 from dockerd_guard.observe.observation import Process
 
 MAX_PROC_BYTES = 4 * 1024 * 1024
@@ -25,8 +26,8 @@ TCP_LISTEN = "0A"
 UNIX_ACCEPTS_CONNECTIONS = 1 << 16
 """Flags of a listening socket in /proc/net/unix (__SO_ACCEPTCON, include/linux/net.h)."""
 
-DAEMON_NAMES = ("dockerd", "docker", "docker-current", "dockerd-current", "docker-containe", "dockerd-ce")
-"""comm of the daemon, cut to 15 characters by the kernel; `docker` only with `daemon` or `-d`."""
+DAEMON_NAMES = "docker"
+"""What comm of every daemon begins with, the old `docker -d` too: the others need no closer look."""
 
 
 class Held(NamedTuple):
@@ -97,38 +98,40 @@ def read_process(pid: int) -> Process | None:
         cgroup = _read(pid, "cgroup").decode(errors="replace")
     except OSError:
         return None
-    # Field 22 counts clock ticks since boot; the name in field 2 may hold blanks and parentheses.
-    ticks = int(status.rpartition(b")")[2].split()[19])
-    return Process(pid, argv, environ, _boot_time_ns() + ticks * 10**9 // os.sysconf("SC_CLK_TCK"),
-                   _unit(cgroup))
+    # Fields 4 and 22 are the parent and the clock ticks since boot; the name in field 2 may hold blanks and
+    # parentheses.
+    fields = status.rpartition(b")")[2].split()
+    return Process(pid, argv, environ, _boot_time_ns() + int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
+                   _unit(cgroup), _executable(pid), int(fields[1]))
 
 
-def daemons() -> Iterator[Process]:
-    """Every dockerd of this host: not those inside containers, which have a PID namespace of their
-    own (docker-in-docker), and not threads."""
+def daemons() -> dict[int, Process]:
+    """Every dockerd of this host by its pid: not those inside containers, which have a PID namespace of their
+    own (docker-in-docker), not threads, and not what a dockerd is about to start, which is a second
+    process of its own name until execve(2)."""
+    found: dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
         pid = int(name)
         try:
             comm = _read(pid, "comm").decode(errors="replace").strip()
-            if comm not in DAEMON_NAMES or _in_inner_namespace(pid):
+            if not comm.startswith(DAEMON_NAMES) or _in_inner_namespace(pid):
                 continue
         except OSError:
             continue
         process = read_process(pid)
-        if process is not None and is_daemon(process.argv):
-            yield process
+        if process is not None and is_daemon(process):
+            found[pid] = process
+    return {pid: process for pid, process in found.items() if process.parent not in found}
 
 
-def is_daemon(argv: tuple[str, ...]) -> bool:
+def is_daemon(process: Process) -> bool:
     """Tell the daemon from the client, which was one binary until Docker 1.12."""
-    if not argv:
-        return False
-    name = os.path.basename(argv[0])
-    return name.startswith("dockerd") or any(
-        word in ("daemon", "-d", "--daemon") for word in argv[1:2]
-    )
+    if is_dockerd(process.program):
+        return True
+    program = program_of(process.argv, {}, None)
+    return program.certain and program.reason is None
 
 
 def _in_inner_namespace(pid: int) -> bool:
@@ -140,6 +143,14 @@ def _in_inner_namespace(pid: int) -> bool:
 
 def _boot_time_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _executable(pid: int) -> str:
+    try:
+        # An upgrade replaces the file under a running daemon.
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def _unit(cgroup: str) -> str:

@@ -18,13 +18,19 @@ SCHEMA = 1
 
 
 def sockets(seen: Observation) -> dict[str, Any]:
-    """Where Docker listens. A layer that there is nothing to ask for is null."""
+    """Where Docker listens. A layer that there is nothing to ask for is null; a live host has `others` as well."""
     known = {layer.name: _layer(layer) for layer in seen.layers}
-    return {
+    told: dict[str, Any] = {
         "schema": SCHEMA,
         "dockerd_version": str(seen.configured.dockerd_version),
         "layers": {name: known.get(name) for name in LAYERS},
     }
+    if len(known) > 1:
+        told["others"] = [
+            {"pid": process.pid, "unit": process.unit or None, "argv": list(process.argv),
+             "bindings": [_binding(binding) for binding in bindings]}
+            for process, bindings in seen.others]
+    return told
 
 
 def findings(found: Iterable[Finding]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dockerd_guard.observe.observation import (
     Listening,
     Loaded,
     Observation,
+    Other,
     Process,
     Running,
 )
@@ -335,11 +336,28 @@ def test_live_restore(host: Host, daemon_json: str, text: str, count: int) -> No
 def test_another_dockerd(host: Host) -> None:
     seen = host.see()
     alive = live(seen.configured, seen.tree, STOCK_ARGUMENTS, FD)
-    assert alive.running is not None
-    other = (Process(99, ("dockerd",), {}, 0, "user@1000.service"), layer("", (), "tcp://0.0.0.0:2375").bindings)
-    finding, = only("DG107", alive._replace(running=alive.running._replace(others=(other,))))
+    other = Other(Process(99, ("dockerd",), {}, 0, "user@1000.service"), layer("", (), "tcp://0.0.0.0:2375").bindings)
+    # docker.service itself may be down.
+    finding, = only("DG107", alive._replace(running=None, others=(other,)))
     assert finding.message == ("another dockerd of user@1000.service runs (pid 99) and listens on "
                                "tcp://0.0.0.0:2375")
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    ("ExecStart=/usr/bin/dockerd -H 0.0.0.0:2375", "runs a dockerd of its own that listens on TCP"),
+    ("ExecStart=/usr/bin/dockerd --pidfile=/run/2.pid -H unix:///run/2.sock", "runs a dockerd of its own: what"),
+    ("Environment=A='-H :2375'\nExecStart=/bin/sh -c 'exec dockerd $A'", "runs a dockerd of its own that listens on"),
+    ("ExecStart=@/usr/bin/dockerd any -H tcp://:2375", "runs a dockerd of its own that listens on TCP"),
+    ("ExecStart=/usr/bin/docker -d -H tcp://:2375", "runs a dockerd of its own that listens on TCP"),
+    ("ExecStart=/usr/bin/pgrep dockerd", None),
+    ("ExecStart=/usr/bin/docker run x dockerd -H tcp://:2375", None),
+    ("ExecStart=/bin/sh -c 'systemctl is-active docker && pkill dockerd'", None),
+])
+def test_a_service_with_a_dockerd_of_its_own(host: Host, lines: str, message: str | None) -> None:
+    host.put("/etc/systemd/system/other.service", "[Service]\nExecStart=/bin/true\n")
+    host.put("/etc/systemd/system/other.service.d/a.conf", f"[Service]\nExecStart=\n{lines}\n")
+    found = [finding.message for finding in only("DG107", host.see())]
+    assert len(found) == (message is not None) and all(message in each for each in found if message), found
 
 
 @pytest.mark.parametrize(("address", "is_here"), [
