@@ -77,7 +77,7 @@ def scope_of(address: str) -> Scope:
     if not address.startswith("tcp://"):
         return Scope.ADDRESS if address.startswith("vsock:") else Scope.UNIX
     host, _ = split_host_port(address)
-    if host == "localhost":
+    if _is_localhost(host):
         return Scope.LOOPBACK
     host = host.partition("%")[0]
     if host in ("", "0", "0x0", "0.0", "0.0.0"):
@@ -92,6 +92,11 @@ def scope_of(address: str) -> Scope:
     if ip.is_unspecified:
         return Scope.WILDCARD
     return Scope.LOOPBACK if ip.is_loopback else Scope.ADDRESS
+
+
+def _is_localhost(host: str) -> bool:
+    """In any case (resolvers compare names so), and as a full name with a dot behind it."""
+    return host.lower() in ("localhost", "localhost.")
 
 
 def canonical(address: str) -> str:
@@ -109,7 +114,7 @@ def canonical(address: str) -> str:
     host, port = split_host_port(address)
     if scope_of(address) is Scope.WILDCARD:
         host = "*"
-    elif host == "localhost":
+    elif _is_localhost(host):
         host = "127.0.0.1"
     else:
         with contextlib.suppress(ValueError):

@@ -1,7 +1,7 @@
 """A shell script as far as it is simple commands in a row: dash(1), POSIX Shell Command Language.
 
 Quotes, variables, assignments, `export`, `set -e`, `exec`, "$@" and redirections are read; what has to
-be run to be known ($(...), globs, if, loops, other files) is not.
+be run to be known ($(...), globs, `~`, if, loops, other files) is not.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class _Reader:
         self.pieces: list[str] = []
         self.begun: int | None = None
         self.literal = True
+        self.braces = False
         self.target = ""
         self.is_assignment = False
         self.may_assign = True
@@ -172,6 +173,9 @@ class _Reader:
         elif kind == "arguments":
             self.all_arguments(text.startswith('"'))
         elif kind == "plain":
+            if text == "~" and "".join(self.pieces[-1:])[-1:] in ("", "=", ":"):
+                raise _TooMuchError
+            self.braces = self.braces or text == "{"
             self.add(text, start, literal=True)
         elif kind == "single":
             self.add(text[1:-1], start)
@@ -200,11 +204,13 @@ class _Reader:
             offset = self.script.offset + (self.begun if self.literal else 0)
             if self.target in (">&", "<&") and not (text.isdigit() or text == "-"):
                 raise _TooMuchError
+            if self.braces and re.search(r"\{.*(,|\.\.).*\}", text, re.DOTALL):
+                raise _TooMuchError  # two words to bash, one to dash
             if not self.target:
                 kept = self.assignments if self.is_assignment else self.words
                 kept.append(Word(text, self.script.argument, offset))
             self.target = ""
-        self.pieces, self.begun, self.literal = [], None, True
+        self.pieces, self.begun, self.literal, self.braces = [], None, True, False
 
     def all_arguments(self, quoted: bool) -> None:
         """Put in "$@" where it stands alone, and what comes to the same."""

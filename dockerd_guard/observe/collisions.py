@@ -92,7 +92,7 @@ def _place(address: str) -> _Place | None:
     host, port = split_host_port(address)
     port = port.partition("%")[0]  # systemd's `[::]:2375%eth0` takes the port on all interfaces
     try:
-        ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        ip = ipaddress.ip_address("127.0.0.1" if host.lower() == "localhost" else host)
     except ValueError:
         return None  # what a name means is not in the files
     ip = getattr(ip, "ipv4_mapped", None) or ip

@@ -11,6 +11,7 @@ from dockerd_guard.dockerd.command import program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
+from dockerd_guard.dockerd.version import Version
 from dockerd_guard.observe.collisions import dockerd_collision, socket_collision
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
@@ -23,7 +24,6 @@ from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
 from dockerd_guard.systemd.units import detect_version, load_service
 
 if TYPE_CHECKING:
-    from dockerd_guard.dockerd.version import Version
     from dockerd_guard.systemd.exec import Command
     from dockerd_guard.systemd.sockets import Listen, Socket
     from dockerd_guard.systemd.units import Service
@@ -37,6 +37,9 @@ NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation:
 
 ACCEPTING = ("Stream", "SequentialPacket")
 """Kinds of sockets that connections come in by (Go's net.FileListener takes both)."""
+
+_LISTENERS_APART = Version(24)
+"""From here on one listener that breaks does not end the others."""
 
 FIRST_PASSED_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3)): fd://3 is the first socket passed."""
@@ -52,7 +55,7 @@ def observe_configured(
     sockets = tuple(socket for socket in sockets_for(tree, service, systemd) if _may_start(tree, socket))
     environment = resolve_environment(service, tree, systemd)
     arguments, daemon = daemon_of(service, environment, tree, dockerd)
-    layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets)
+    layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets, dockerd)
     if layer.refused_by != "systemd" and (reason := _unmet(tree, service, sockets, systemd)):
         layer = layer._replace(starts=False, refused_by="systemd", reason=reason)
     if service.unit.load_state == "bad-setting":
@@ -128,7 +131,7 @@ def values(environment: Environment) -> Mapping[str, str]:
 
 def layer_of(  # noqa: PLR0913, PLR0917
     name: str, service: Service, environment: Environment, arguments: tuple[Argument, ...], daemon: Daemon,
-    sockets: tuple[Socket, ...],
+    sockets: tuple[Socket, ...], version: Version | None,
 ) -> Layer:
     """Put both readings together to one layer."""
     bindings = tuple(bindings_of(daemon, arguments, sockets, service))
@@ -142,7 +145,7 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "systemd", f"Failed to execute {command.path}: Argument list too long"
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
-    elif wrong := _wrong_descriptor(daemon, tuple(_descriptors(sockets))):
+    elif wrong := _wrong_descriptor(daemon, tuple(_descriptors(sockets)), version):
         refused_by, reason = "dockerd", wrong
     elif taken := dockerd_collision((host.address for host in daemon.hosts), sockets):
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
@@ -168,12 +171,15 @@ def bindings_of(
             source = host.location if host.via is Via.DAEMON_JSON else whole
         if not host.address.startswith("fd://"):
             address = host.address if daemon.starts else _meant(host.address)
-            yield Binding(address, scope_of(address), _tls(address, daemon), host.via, source)
+            if address is not None:
+                yield Binding(address, scope_of(address), _tls(address, daemon), host.via, source)
             continue
         # Where dockerd refuses something the same one may be written any number of times.
-        chosen = () if host.address in told else _chosen(passed, host.address)
+        given = () if host.address in told else _given(passed, host.address.removeprefix("fd://"))
         told.add(host.address)
-        for item in chosen:
+        for item in given:
+            if item.kind not in ACCEPTING:
+                continue
             address, location = dockerd_syntax(item.address), item.location
             yield Binding(address, scope_of(address), _tls(address, daemon), Via.SOCKET_UNIT, location)
 
@@ -262,7 +268,9 @@ _UNMET = {"masked": "is masked", "not-found": "not found", "bad-setting": "has a
           "error": "failed to load properly"}
 
 
-def _wrong_descriptor(daemon: Daemon, passed: tuple[Listen, ...]) -> str | None:  # noqa: PLR0911 -- one a refusal of listenFD
+def _wrong_descriptor(  # noqa: PLR0911 -- one a refusal of listenFD
+    daemon: Daemon, passed: tuple[Listen, ...], version: Version | None
+) -> str | None:
     """Why dockerd refuses what fd:// says of the sockets it is passed (moby listeners_linux.go, listenFD)."""
     asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
     if not asked:
@@ -278,18 +286,33 @@ def _wrong_descriptor(daemon: Daemon, passed: tuple[Listen, ...]) -> str | None:
             return "failed to load listeners: too few socket activated files passed in by systemd"
         if int(number) < FIRST_PASSED_FD:
             return f"panic: runtime error: index out of range [{int(number) - FIRST_PASSED_FD}]"
-        if passed[int(number) - FIRST_PASSED_FD].kind in ("Datagram", "FIFO"):
+        if not _is_listener(passed[int(number) - FIRST_PASSED_FD]):
             return f"failed to load listeners: failed to listen on systemd activated file: fd {int(number)}"
     # The first look takes LISTEN_FDS out of the environment (go-systemd activation.Files).
-    return NO_SOCKETS if len(asked) > 1 else None
+    return NO_SOCKETS if len(asked) > 1 else _breaks_down(daemon, tuple(_given(passed, asked[0])), version)
 
 
-def _chosen(passed: tuple[Listen, ...], host: str) -> Iterable[Listen]:
+def _is_listener(item: Listen) -> bool:
+    """Whether Go makes a listener of it (net.FileListener); also of a UNIX datagram socket, which accepts nothing."""
+    return (item.kind in ACCEPTING and not item.address.startswith("vsock:")) or (
+        item.kind == "Datagram" and item.address.startswith(("/", "@")))
+
+
+def _breaks_down(daemon: Daemon, given: tuple[Listen, ...], version: Version | None) -> str | None:
+    """How dockerd ends as soon as it serves on what fd:// stands for; seen on 20.10, 26.1 and 28.5."""
+    if not all(map(_is_listener, given)):
+        return "panic: runtime error: invalid memory address or nil pointer dereference"
+    dead = next((item.address for item in given if item.kind not in ACCEPTING), None)
+    others = len(daemon.hosts) > 1 or any(item.kind in ACCEPTING for item in given)
+    if dead is None or (others and (version is None or version >= _LISTENERS_APART)):
+        return None
+    return f"shutting down due to ServeAPI error: accept unixgram {dead}: accept4: operation not supported"
+
+
+def _given(passed: tuple[Listen, ...], number: str) -> tuple[Listen, ...]:
     """`fd://` and `fd://*` take all that was passed, `fd://N` the one with that descriptor."""
-    number = host.removeprefix("fd://")
     index = int(number) - FIRST_PASSED_FD if re.fullmatch(r"\+?[0-9]{1,18}", number, re.ASCII) else None
-    chosen = passed if index is None else passed[index : index + 1] if index >= 0 else ()
-    return (item for item in chosen if item.kind in ACCEPTING)
+    return passed if index is None else passed[index : index + 1] if index >= 0 else ()
 
 
 def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:
@@ -300,13 +323,13 @@ def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:
     return place._replace(column=place.column + offset, end_column=place.column + offset + length)
 
 
-def _meant(host: str) -> str:
-    """Where a host would listen that stands as written, because dockerd refuses something."""
+def _meant(host: str) -> str | None:
+    """Where a host would listen that stands as written, because dockerd refuses something; None for nowhere."""
     text = host if "://" in host else f"tcp://{host.removeprefix('tcp:').lstrip('/')}"
     try:
         return parse_host(text, NEWEST_DOCKERD)
     except InvalidHost:
-        return host
+        return None
 
 
 def _all_hosts(

@@ -105,7 +105,7 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
                  for name, _, value in (text.partition("=") for text in manager.environment())}
     environment = resolve_environment(service, tree, configured.systemd_version, inherited)
     arguments, daemon = daemon_of(service, environment, tree, configured.known_dockerd)
-    layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets))
+    layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets), configured.known_dockerd)
     return Loaded(
         layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
         service=service, sockets=tuple(sockets), arguments=arguments, daemon=daemon,

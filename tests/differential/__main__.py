@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -95,7 +96,8 @@ def judge_twice(bench: Bench, seed: int, numbers: Iterable[int]) -> tuple[list[V
         if verdict.mismatches:
             first[verdict.number] = verdict
             # dockerd may also stop when it has its listeners and goes on: only a full start tells.
-            late = any("failed to start" in str(mismatch.ours) for mismatch in verdict.mismatches)
+            late = any(re.search("failed to start|panic:|shutting down", str(mismatch.ours))
+                       for mismatch in verdict.mismatches)
             doubtful.append((verdict.number, verdict.layout._replace(full=verdict.layout.full or late)))
     wrong = [verdict for verdict in bench.judge(doubtful) if verdict.mismatches] if doubtful else []
     again = dict(doubtful)

@@ -42,6 +42,10 @@ BUILT_IN = frozenset((
 ))
 """Variables that systemd or its manager's environment gives (systemd.exec(5)): not in any file."""
 
+OF_WRAPPERS = frozenset((
+    "LISTEN_PID", "SHLVL", "_", "PWD", "OLDPWD", "LD_PRELOAD", "_STDBUF_I", "_STDBUF_O", "_STDBUF_E"))
+"""Variables that shells and stdbuf(1) give to what they run."""
+
 STATE = re.compile(
     r"no such host|failed to lookup|server misbehaving|Temporary failure|X509 key pair|could not read CA"
     r"|could not load X509|cannot assign requested|bind: (?!address already)|invalid port|unknown port"
@@ -187,8 +191,7 @@ def _environment(seen: Configured, record: dict[str, Any]) -> Iterator[Mismatch]
         ours = {name: value for name, value in seen.daemon.program.environ.items() if name != "LISTEN_FDS"}
     uncertain = {name for name, variable in seen.environment.variables.items() if not variable.certain}
     for name in sorted(ours.keys() | theirs.keys()):
-        if name in uncertain or (name not in ours and name in BUILT_IN) or name in ("LISTEN_PID", "SHLVL",
-            "_", "PWD", "OLDPWD"):
+        if name in uncertain or (name not in ours and name in BUILT_IN) or name in OF_WRAPPERS:
             continue
         if ours.get(name) != theirs.get(name):
             yield Mismatch(f"environment {name}", ours.get(name), theirs.get(name))

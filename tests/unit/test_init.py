@@ -55,7 +55,7 @@ def told(seen: Observation, text: str) -> list[str]:
     words = codes(seen, text)
     words += [change.path for change in plan.changes]
     words += [" ".join(obstacle.split()) for obstacle in plan.obstacles if obstacle.isprintable()]
-    return [word for word in words if word not in said]
+    return [word for word in words if " ".join(word.replace("#", " ").split()) not in said]
 
 
 # -- what is declared ------------------------------------------------------------------------------

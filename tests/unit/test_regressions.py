@@ -105,6 +105,8 @@ CASES = (
          ("tcp://127.0.0.1:2376", "tcp://[::1]:2376", "unix:///run/docker.sock")),
     Case("dockerd listens at a wildcard and at an address", starting("-H tcp://0.0.0.0:2375 -H tcp://127.0.0.1:2375"),
          refused("dockerd", "address already in use")),
+    Case("dockerd listens twice at a name, which is one in any case",
+         starting("-H tcp://LOCALHOST:2375 -H tcp://localhost:2375"), refused("dockerd", "address already in use")),
     Case("dockerd listens where docker.socket does, which it is passed even without fd://",
          {SOCKET_DROP_IN: b"[Socket]\nListenStream=2375\n", **starting("-H tcp://0.0.0.0:2375")},
          refused("dockerd", "address already in use")),
@@ -130,10 +132,22 @@ CASES = (
     # go-systemd activation/files_unix.go: the first look takes LISTEN_FDS out of the environment.
     Case("fd:// twice, in two ways", starting("-H fd:// -H fd://3"), refused("dockerd", "no sockets found")),
 
+    # net.FileListener makes a listener of a UNIX datagram socket, which accepts nothing, and of other kinds none:
+    # fd:// takes the nil and serves on it.
     Case("fd:// where only a datagram socket is passed, which is a descriptor all the same",
-         {SOCKET: b"[Socket]\nListenDatagram=/run/x.sock\n"}, ()),
+         {SOCKET: b"[Socket]\nListenDatagram=/run/x.sock\n"}, refused("dockerd", "shutting down due to ServeAPI")),
+    Case("fd:// where a datagram socket is passed as well, to 20.10",
+         {SOCKET_DROP_IN: b"[Socket]\nListenDatagram=@x\n"}, refused("dockerd", "shutting down due to ServeAPI"), (BOOKWORM,)),
+    Case("fd:// where a datagram socket is passed as well", {SOCKET_DROP_IN: b"[Socket]\nListenDatagram=@x\n"},
+         ("unix:///run/docker.sock",), (TRIXIE, SID)),
+    *(Case(f"fd:// where {listen} is passed as well", {SOCKET_DROP_IN: f"[Socket]\n{listen}\n".encode()},
+           refused("dockerd", "panic: runtime error: invalid memory address"))
+      for listen in ("ListenDatagram=999", "ListenFIFO=/run/x", "ListenStream=vsock::2375")),
     Case("fd://3 where the first socket is a datagram socket",
          {SOCKET: b"[Socket]\nListenDatagram=/run/x.sock\nListenStream=/run/docker.sock\n", **starting("-H fd://3")},
+         refused("dockerd", "shutting down due to ServeAPI")),
+    Case("fd://3 where the first is a FIFO",
+         {SOCKET: b"[Socket]\nListenFIFO=/run/x\nListenStream=/run/docker.sock\n", **starting("-H fd://3")},
          refused("dockerd", "failed to listen on systemd activated file: fd 3")),
 
     # net.FileListener in Go's net/file_unix.go.
