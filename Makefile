@@ -12,11 +12,11 @@ DEB := dist/dockerd-guard_$(VERSION)_all.deb
 RELEASE ?= bookworm
 JOBS ?= 3
 
-PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard README.md) dockerd_guard packaging
+PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard README.md docs) dockerd_guard packaging
 SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential machine deb venv clean clean-cache
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential machine docs deb venv clean clean-cache
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -55,6 +55,10 @@ differential: venv ## judge generated trees by real systemd and dockerd: N=5000 
 
 slow-test: venv deb ## what takes too long for each day: wars over files, every mutation, growth with size (TEST=tests/system/slow_war.py)
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
+
+docs: venv deb ## print into README.md and docs/ what the program prints on a machine
+	@$(MACHINES) prepare
+	$(VENV)/bin/python -m tests.docs $(DEB)
 
 machine: ## a shell in a throwaway machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
 	@$(if $(NAME),,$(MAKE) --silent deb)

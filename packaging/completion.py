@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from dockerd_guard.cli import VERBS, parser
 from dockerd_guard.judge.rules import TITLES
+from dockerd_guard.report.journal import Event
 
 PROGRAM = "dockerd-guard"
 FUNCTION = "_dockerd_guard"
 
 FILES = "FILE"
 DIRECTORIES = "DIR"
-WORDS = {"CODE": tuple(TITLES)}
+WORDS = {"CODE": (*TITLES, *Event)}
 """What can stand where the help says so, besides an option's choices."""
 
 

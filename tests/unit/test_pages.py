@@ -111,3 +111,9 @@ def test_every_rule_is_called_after_its_file() -> None:
     modules = {path.stem.upper() for path in directory.glob("dg*.py")}
     pages = {path.stem.upper() for path in directory.glob("dg*.md")}
     assert modules == pages == TITLES.keys()
+
+
+def test_the_index_lists_every_page_by_its_title() -> None:
+    index = (Path(__file__).parents[2] / "docs/rules.md").read_text()
+    assert re.findall(r"^\| \[(DG\d+)\]\(\.\./dockerd_guard/judge/(\w+)\.md\) \| (.*) \|$", index, re.MULTILINE) == [
+        (code, code.lower(), title) for code, title in TITLES.items()]
