@@ -276,8 +276,10 @@ class Containment:
         if not cut or not os.path.exists(CGROUP_V2_FILE):
             return ()
         self._remember(_with(self._now, Way.IP_ADDRESS_DENY, cut))
-        if not self._is_filtered or not all(map(os.path.exists, CONTROL_FILES)):
+        in_force = tuple(map(frozenset, manager.ip_filter(SERVICE)))
+        if in_force != (frozenset(LOCALHOST), frozenset(ANY)) or not all(map(os.path.exists, CONTROL_FILES)):
             manager.set_ip_filter(SERVICE, LOCALHOST, ANY)
+            self._was_changed |= self._is_filtered
             self._is_filtered = True
         return cut
 

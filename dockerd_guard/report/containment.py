@@ -22,8 +22,9 @@ def entries(result: Result, *, by_policy: bool) -> Iterator[Entry]:
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network until it is "
                      f"corrected, {_way(result)}.")
     for exposure in result.put_back:
+        what = f"the nftables table {TABLE}" if result.way is Way.NFTABLES else "IPAddressDeny= of docker.service"
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network again: somebody had "
-                     f"removed or changed the nftables table {TABLE}.")
+                     f"removed or changed {what}.")
     for exposure in result.left_open:
         yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open to the network until it is corrected: "
                      f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and reaches no socket "

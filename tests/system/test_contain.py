@@ -208,6 +208,13 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
     assert "by IPAddressDeny=any on docker.service, since python3-nftables is not installed" in entry["MESSAGE"]
     assert "pulls, and published ports by loopback or IPv6" in entry["MESSAGE"]
     assert table(machine) == ""
+    for number, line in enumerate((
+            f"rm -r {FALLBACK_FILES}; systemctl daemon-reload",
+            "systemctl set-property --runtime docker.service IPAddressDeny= IPAddressAllow="), 1):
+        machine.run(line)
+        again = wait_for(lambda n=number: entries(machine, "contained")[n:], f"entry after {line}")  # type: ignore[misc]
+        assert "again: somebody had removed or changed IPAddressDeny= of" in again[0]["MESSAGE"]
+        assert not machine.api_answers()
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
