@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered
-from dockerd_guard.correct.plan import complies, content_at
+from dockerd_guard.correct.plan import complies, content_at, files_of
 from dockerd_guard.correct.state import State
 from dockerd_guard.judge.dg303 import DROPIN_NAME
-from dockerd_guard.observe.observation import Configured
 from dockerd_guard.pipeline import Assessment
 from dockerd_guard.policy import Policy
 from dockerd_guard.tree import Entry, Tree
@@ -86,7 +85,7 @@ class Quarrels:
         tree = assessment.seen.tree
         newest, written_ns, is_there = assessment.seen.configured.service.unit.fragment or "/", 0, True
         paths = {self._disputed} if self._disputed else {
-            *_files(assessment.seen.configured), *(change.path for change in assessment.plan.changes)}
+            *files_of(assessment.seen.configured), *(change.path for change in assessment.plan.changes)}
         for path in sorted(paths):
             entry = tree.stat(path, follow=False)
             if not self._disputed and path in self._left and self._left[path] == entry:
@@ -112,12 +111,3 @@ def _blamed(assessment: Assessment) -> Iterator[str]:
     for finding in assessment.findings:
         if finding.code.startswith("DG1") and finding.location is not None:
             yield finding.location.file
-
-
-def _files(configured: Configured) -> Iterator[str]:
-    for unit in (configured.service.unit, *(socket.unit for socket in configured.sockets)):
-        if unit.fragment is not None:
-            yield unit.fragment
-        yield from unit.dropins
-    yield from (file.path for file in configured.service.environment_files)
-    yield configured.daemon.config_file

@@ -14,12 +14,12 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import files
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
-from dockerd_guard.correct.plan import SERVICE, SOCKET, Change, Plan, complies, content_at
+from dockerd_guard.correct.plan import SERVICE, SOCKET, Change, Plan, complies, content_at, files_of
 from dockerd_guard.correct.preflight import Preflight
 from dockerd_guard.correct.state import Intent, State
 from dockerd_guard.observe import engine
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
-from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.policy import Policy, declared_bindings
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
 from dockerd_guard.tree import Tree
@@ -170,10 +170,11 @@ class _Correction:
         if todo.reload or todo.stop_sockets:
             # Reload succeeds with broken units too, and NeedDaemonReload= has blind spots
             # (systemd#4500, #31752): what counts is what systemd says it has.
-            loaded = self.observe().loaded
+            seen = self.observe()
+            loaded = seen.loaded
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
-                if path := _changed_meanwhile(todo.changes):
+                if path := _changed_meanwhile(todo.changes, seen.configured, self.policy):
                     return self._undo(todo, price, f"something else changed {path} meanwhile",
                                       restart=False)._replace(interference=path)
                 return self._undo(todo, price, f"systemd loaded something else: {reason}", restart=False)
@@ -259,10 +260,17 @@ class _Correction:
         return Outcome(False, price, tuple(self.steps), error=words, rolled_back=not errors)
 
 
-def _changed_meanwhile(changes: Iterable[Change]) -> str:
-    """A file that is not as it was just written; or nothing."""
+def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy) -> str:
+    """A file that is not as it was just written; or the one changed last, where the files do not say any more
+    what they were to say; or nothing."""
     with Tree() as tree:
-        return next((change.path for change in changes if content_at(tree, change.path) != change.after), "")
+        for change in changes:
+            if content_at(tree, change.path) != change.after:
+                return change.path
+        if complies(now.layer, policy):
+            return ""
+        found = {path: entry.ctime_ns for path in files_of(now) if (entry := tree.stat(path)) is not None}
+        return max(found, key=lambda path: found[path], default="")
 
 
 def answers(policy: Policy) -> Iterable[str]:

@@ -340,5 +340,15 @@ def content_at(tree: Tree, path: str) -> bytes | None:
     return tree.read(path) if entry.is_file else b""
 
 
+def files_of(configured: Configured) -> Iterator[str]:
+    """The files that say where Docker listens."""
+    for unit in (configured.service.unit, *(socket.unit for socket in configured.sockets)):
+        if unit.fragment is not None:
+            yield unit.fragment
+        yield from unit.dropins
+    yield from (file.path for file in configured.service.environment_files)
+    yield configured.daemon.config_file
+
+
 def _lines(content: bytes | None) -> list[str]:
     return (content or b"").decode("utf-8", "backslashreplace").splitlines(keepends=True)
