@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls
 from dockerd_guard.correct.contain import exposures
-from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, needs
+from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, needs, obstructed
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
 from dockerd_guard.correct.plan import Plan, make_plan
 from dockerd_guard.correct.state import State
@@ -51,7 +51,7 @@ def assess(
     plan = plan_for(seen, policy)
     todo = needs(seen, plan, policy)
     situation = situation_of(seen, state) if todo.anything else _at_rest(seen)
-    hold = Hold("; ".join(plan.obstacles)) if plan.obstacles else (
+    hold = obstructed(plan, policy) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
     cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
     return Assessment(seen, judge(seen, policy) if findings is None else findings, plan, todo, situation,

@@ -34,11 +34,13 @@ class Drift(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A correction that waits: why, since when, and until when (None: until something changes)."""
+    """A correction that waits: why, since when, until when (None: until something changes), and what somebody may
+    do about it."""
 
     reason: str
     since: datetime
     until: datetime | None
+    next_step: str = ""
 
 
 class Last(NamedTuple):
@@ -93,7 +95,8 @@ class Bulletin(NamedTuple):
         return cls(**data | {
             "at": _time(data["at"]), "policy_since": _time(data["policy_since"]),
             "drifts": tuple(drifts), "blind": tuple(data["blind"]), "contained": tuple(data["contained"]),
-            "held": held and Held(held["reason"], _time(held["since"]), held["until"] and _time(held["until"])),
+            "held": held and Held(
+                held["reason"], _time(held["since"]), held["until"] and _time(held["until"]), held["next_step"]),
             "last": last and Last(**last | {"at": _time(last["at"])}),
             "counts": Counts.from_json(data.get("counts", {})),
         })

@@ -26,7 +26,7 @@ from dockerd_guard.agent.counts import Counts, Stopwatch
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
 from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
-from dockerd_guard.bindings import canonical
+from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import textfile
 from dockerd_guard.correct.contain import TABLE_NAME, Containment, Exposure, Unsupported, exposures
 from dockerd_guard.correct.correction import Outcome, recover
@@ -37,7 +37,7 @@ from dockerd_guard.judge.judge import drifts, judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out
-from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
+from dockerd_guard.policy import Mode, Policy, PolicyError, PolicyProblem, load_policy
 from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.drift import begun, over, sentence
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
@@ -53,6 +53,9 @@ MAX_SETTLE_S = 1.0
 
 RETRY_S = 5.0
 """How soon a broken connection to systemd, or a pass that could not be ended, is tried again."""
+
+RETRY_HELD_S = 60.0
+"""How soon it is looked whether what holds a correction is out of the way."""
 
 RETRY_AFTER_MISTAKE_S = 60.0
 """The same after an unexpected exception."""
@@ -130,8 +133,8 @@ class Agent:
             self.policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             for problem in error.problems:
-                self._write(Entry(Event.POLICY, f"No policy, so nothing is guarded: {problem}",
-                                  outcome=Word.FAILED, location=problem.location, level="error"))
+                self._write(_refusal(problem, Word.FAILED, "No policy, so nothing is guarded",
+                                     "correct that; saving the file starts the agent again"))
             self.notify.status(f"No policy, so nothing is guarded: {error.problems[0]}")
             return 2
         with contextlib.ExitStack() as locks:
@@ -298,7 +301,7 @@ class Agent:
         except Unavailable as error:
             self._manager = None
             self._wake_in(RETRY_S)
-            troubles.append(f"systemd cannot be asked: {error}")
+            troubles.append(f"systemd cannot be asked: {error}; where D-Bus is down: `systemctl start dbus.socket`")
         except Unreadable as error:
             troubles.append(str(error))
         except Exception as error:
@@ -318,6 +321,9 @@ class Agent:
         findings = judge(seen, policy)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
         tree.resolve(self.policy_file)
+        for path in policy.tls[:3] if policy.tcp_tls not in (None, Tls.NONE) else ():
+            # A correction may wait for them, and nothing of the host names them yet.
+            tree.stat(path)
         is_new, unwatched = self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
         troubles += unwatched
         if is_new:
@@ -378,7 +384,7 @@ class Agent:
         if not assessment.needs.anything and not assessment.plan.obstacles:
             if self._held:
                 self._write(Entry(
-                    Event.CORRECTED, f"Docker listens as declared again, by a start that was not ours; "
+                    Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
                     f"until then the correction was {_held_in_words(self._held)}.",
                     outcome=Word.REPAIRED, cause=cause))
             self._held, self._failed = None, None
@@ -426,7 +432,8 @@ class Agent:
         self._wake_in((contested.until - now).total_seconds())
         file = contested.file
         verb = "writes" if contested.is_there else "removes"
-        self._hold(f"contested: something else {verb} {file}", contested.until)
+        self._hold(f"contested: something else {verb} {file}", contested.until,
+                   f"find the program that {verb} it, then `dockerd-guard fix`")
         if self._is_contested:
             return
         self._is_contested = True
@@ -435,8 +442,8 @@ class Agent:
             Event.CONTESTED,
             f"Something else {verb} {file} again and again: {contested.rounds} corrections since "
             f"{contested.since:%Y-%m-%d %H:%M:%S %Z} were undone. No more is tried until it has kept still for "
-            f"{quiet_min} min. To see which program it is: auditctl -w {file} -p wa; ausearch -i -f {file}. "
-            "To correct it at once: dockerd-guard fix.",
+            f"{quiet_min} min. Next: find that program, as by `auditctl -w {file} -p wa` and later "
+            f"`ausearch -i -f {file}`, and stop it or have it agree with the policy; then `dockerd-guard fix`.",
             outcome=Word.HELD, cause=cause, location=Location(file, 1, 1, 1), episodes=_correctable(assessment)))
 
     def _wake_in(self, seconds: float) -> None:
@@ -453,7 +460,7 @@ class Agent:
                 self._recover(manager)
                 self._manager = manager
             except Unavailable as error:
-                troubles.append(f"systemd cannot be asked: {error}")
+                troubles.append(f"systemd cannot be asked: {error}; where D-Bus is down: `systemctl start dbus.socket`")
                 self._wake_in(RETRY_S)
         return self._manager
 
@@ -483,9 +490,8 @@ class Agent:
             if str(error) != self._policy_problem:
                 self._policy_problem = str(error)
                 for problem in error.problems:
-                    self._write(Entry(
-                        Event.POLICY, f"The last good policy stays in force: {problem}",
-                        outcome=Word.KEPT, location=problem.location, level="error"))
+                    self._write(_refusal(problem, Word.KEPT, "The last good policy stays in force",
+                                         "correct that and save the file"))
             return False
         self._policy_problem = ""
         if policy == self.policy:
@@ -572,21 +578,26 @@ class Agent:
         elif outcome.hold is not None:
             event, word = Event.HELD, Word.HELD
             self._held = held_before
-            held = self._hold(outcome.hold.reason, outcome.hold.until)
+            held = self._hold(*outcome.hold)
             if outcome.hold.until is not None:
                 left_s = (outcome.hold.until - datetime.now(UTC)).total_seconds()
                 self._wake_in(max(left_s, 1.0))
             elif assessment.situation.engine is None and assessment.needs.restart:
                 self._wake_in(RETRY_S)
+            else:
+                # That a port has become free, say, no trigger tells.
+                self._wake_in(RETRY_HELD_S)
             if held == held_before:
                 return
-            message = f"Correction {_held_in_words(held)}. So far: {done}."
+            message = f"Correction {_held_in_words(held)}. So far: {done}. Next: {held.next_step or 'nothing to do'}."
         elif outcome.rolled_back:
             event, word = Event.ROLLED_BACK, Word.FAILED
-            message = f"The correction did not hold and was undone: {outcome.error}."
+            message = (f"The correction did not hold and was undone: {outcome.error}. Next: `journalctl -u "
+                       "docker.service` of this minute tells why; it is tried again when something changes.")
         else:
             event, word = Event.FAILED, Word.FAILED
-            message = f"The correction failed: {outcome.error}."
+            message = (f"The correction failed: {outcome.error}. Next: `systemctl status docker.service "
+                       "docker.socket`; it is tried again when something changes.")
         # A place that was open or missing says more than the file that made it so.
         about = min(drifts(assessment.findings), default=None,
                     key=lambda finding: (finding.socket is None, finding.code))
@@ -595,10 +606,10 @@ class Agent:
             rule=about.code if about else None, layer=about.layer if about else None,
             socket=about.socket if about else None, location=about.location if about else None, episodes=episodes))
 
-    def _hold(self, reason: str, until: datetime | None) -> Held:
+    def _hold(self, reason: str, until: datetime | None, next_step: str) -> Held:
         """Remember what a correction waits for; since the first time that it was the same."""
         since = self._held.since if self._held is not None and self._held.reason == reason else datetime.now(UTC)
-        self._held = Held(reason, since, until)
+        self._held = Held(reason, since, until, next_step)
         return self._held
 
     def _say_blindness(self, troubles: list[str]) -> None:
@@ -692,6 +703,11 @@ class Agent:
     def _to(self, state: State) -> None:
         if self.state is not State.STOPPING:
             self.state = state
+
+
+def _refusal(problem: PolicyProblem, outcome: Word, means: str, next_step: str) -> Entry:
+    return Entry(Event.POLICY, f"{means}: {sentence(str(problem))} Next: {next_step}.", outcome=outcome,
+                 location=problem.location, level="error")
 
 
 def _where(error: Exception) -> str:

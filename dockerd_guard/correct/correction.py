@@ -110,6 +110,12 @@ def correct(seen: Observation, plan: Plan, policy: Policy, situation: Situation,
         needs(seen, plan, policy), lambda fresh: needs(fresh, plan, policy))
 
 
+def obstructed(plan: Plan, policy: Policy) -> Hold:
+    """What holds a plan that does not lead to a host that complies."""
+    allow = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
+    return Hold("; ".join(plan.obstacles), next_step=f"change that by hand{allow}")
+
+
 class _Correction:
     """One correction under way: what it has done so far, and how to undo it."""
 
@@ -129,7 +135,7 @@ class _Correction:
         """Do all that is needed; `needs_now` tells what a fresh look still asks for."""
         price = cost(bool(todo.changes or todo.reload), todo.restarts, self.situation)
         if self.plan.obstacles:
-            return Outcome(False, price, hold=Hold("; ".join(self.plan.obstacles)))
+            return Outcome(False, price, hold=obstructed(self.plan, self.policy))
         earlier = self.state.intent()
         if not todo.anything:
             if earlier is not None:
@@ -137,7 +143,8 @@ class _Correction:
             return Outcome(True, price)
         problems = Preflight(self.plan, self.policy, self.ours).problems()
         if problems:
-            return Outcome(False, price, hold=Hold("; ".join(problems)))
+            return Outcome(False, price, hold=Hold(
+                "; ".join(problems), next_step="mend that: it is tried again by itself"))
         hold = may_restart(self.policy.correct, self.situation) if todo.restarts else None
         intent = Intent(todo.changes, datetime.now(UTC), todo.restarts and hold is None)
         if earlier is not None:
@@ -188,7 +195,7 @@ class _Correction:
         if self.situation.docker_is_active:
             self.state.count_restart(datetime.now(UTC))
         try:
-            self._restart(with_socket=todo.restart_socket)
+            self._restart(todo)
             wrong = self._verify() if todo.restart else ""
         except (JobFailed, Refused) as error:
             wrong = str(error)
@@ -196,10 +203,10 @@ class _Correction:
             return self._undo(todo, price, wrong, restart=True)
         return Outcome(True, price, tuple(self.steps))
 
-    def _restart(self, *, with_socket: bool) -> None:
+    def _restart(self, todo: Needs) -> None:
         runs = self.situation.docker_is_active
         self.manager.reset_failed(SERVICE)
-        if not with_socket:
+        if not todo.restart_socket:
             self.manager.run_job("RestartUnit", SERVICE)
             self.steps.append(f"restarted {SERVICE}")
             return
@@ -211,7 +218,7 @@ class _Correction:
             self.manager.run_job("StopUnit", SERVICE)
         self.manager.reset_failed(SOCKET)
         self.manager.run_job("StartUnit", SOCKET)
-        if runs or self._failed:
+        if runs or todo.restart or self._failed:
             self.manager.run_job("StartUnit", SERVICE)
         self.steps.append(f"restarted {SOCKET}" + (f" and {SERVICE}" if runs else ""))
 
@@ -253,7 +260,7 @@ class _Correction:
         try:
             self.manager.reload()
             if restart:
-                self._restart(with_socket=todo.restart_socket)
+                self._restart(todo)
         except (JobFailed, Refused) as error:
             errors.append(str(error))
         words = reason + (f"; and in undoing it: {'; '.join(errors)}" if errors else "")

@@ -25,10 +25,16 @@ class Cost(StrEnum):
 
 
 class Hold(NamedTuple):
-    """What keeps a restart back, and until when (None: until something changes)."""
+    """What keeps a restart back, until when (None: until something changes), and what somebody may do about it."""
 
     reason: str
     until: datetime | None = None
+    next_step: str = ""
+
+
+RESTART = "`systemctl restart docker.service`"
+
+BY_HAND = f"nothing before that, or {RESTART} by hand"
 
 
 class Situation(NamedTuple):
@@ -47,18 +53,19 @@ def may_restart(correct: Correct, situation: Situation) -> Hold | None:
     if not situation.docker_is_active:
         return None
     if correct.restart is Restart.NEVER:
-        return Hold("the policy says `restart: never`")
+        return Hold("the policy says `restart: never`", next_step=f"{RESTART}, when it suits")
     if correct.restart is Restart.LIVE_RESTORE and (stops := what_stops(situation)):
-        return Hold(stops)
+        return Hold(stops, next_step=_way_out(situation))
     if correct.window is not None and not correct.window.contains(situation.now):
-        return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now))
+        return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now),
+                    BY_HAND)
     budget = correct.budget
     recent = [moment for moment in situation.restarts
               if (situation.now - moment).total_seconds() < budget.per_s]
     if len(recent) >= budget.restarts:
         oldest = recent[-budget.restarts] if budget.restarts else situation.now
         return Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
-                    oldest + timedelta(seconds=budget.per_s))
+                    oldest + timedelta(seconds=budget.per_s), BY_HAND)
     return None
 
 
@@ -83,6 +90,19 @@ def what_stops(situation: Situation) -> str:
         count = engine.containers_running
         return f"live-restore is off: {count} running container{'s' * (count != 1)} would be stopped"
     return ""
+
+
+def _way_out(situation: Situation) -> str:
+    """What somebody may do about what would be stopped."""
+    engine = situation.engine
+    if engine is None and not situation.dependents:
+        return "`systemctl status docker.service` tells what keeps it"
+    if engine is None or situation.dependents:
+        return f"{RESTART}, when they may stop"
+    if engine.in_swarm:
+        return f"drain this node, then {RESTART}"
+    return ('`"live-restore": true` into /etc/docker/daemon.json and `systemctl reload docker.service`; '
+            f"or {RESTART}, when they may stop")
 
 
 def cost(writes: bool, restarts: bool, situation: Situation) -> Cost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockerd_guard.judge.finding import Finding, Fix
-from dockerd_guard.judge.places import command_location
+from dockerd_guard.judge.places import command_location, declared_places
 from dockerd_guard.observe.observation import RUNNING, Observation, Running
 from dockerd_guard.policy import Policy
 from dockerd_guard.source import Location
@@ -22,7 +22,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     if seen.running is None:
         return
     target = (seen.loaded or seen.configured).layer
-    fix: Fix | None = None if policy is None else "safe" if seen.running.daemon.live_restore else "disruptive"
+    fix = _fix(seen.running, policy)
     if target.starts and seen.running.process.argv != target.argv:
         yield Finding(
             "DG308",
@@ -43,6 +43,14 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             location,
             fix,
         )
+
+
+def _fix(running: Running, policy: Policy | None) -> Fix | None:
+    """Dockerd is restarted only where what it was started with is not what the policy declares."""
+    if policy is None or {(binding.key, binding.tls) for binding in running.layer.bindings} == {
+            (key, declared.tls) for key, declared in declared_places(policy).items()}:
+        return None
+    return "safe" if running.daemon.live_restore else "disruptive"
 
 
 def _newer_daemon_json(seen: Observation, running: Running) -> Location | None:

@@ -109,7 +109,9 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     return Loaded(
         layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
         service=service, sockets=tuple(sockets), arguments=arguments, daemon=daemon,
-        active_state=state.text("ActiveState"), main_pid=state.number("MainPID"),
+        # Between two attempts to start what cannot start systemd calls it activating.
+        active_state="failed" if state.text("SubState").startswith("auto-restart") else state.text("ActiveState"),
+        main_pid=state.number("MainPID"),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(_dependents(manager, state)),
     )

@@ -29,7 +29,7 @@ def over(finding: Finding, cause: Cause, how: str) -> Entry:
 def sentence(text: str) -> str:
     """As a sentence of its own; an address at its beginning stays as it is."""
     begins_with_address = ":" in text.partition(" ")[0]
-    return (text if begins_with_address else text[:1].upper() + text[1:]) + "." * (not text.endswith("."))
+    return (text if begins_with_address else text[:1].upper() + text[1:]) + "." * (not text.endswith((".", "?")))
 
 
 def _place(finding: Finding) -> str:
@@ -41,6 +41,11 @@ def _next(finding: Finding, mode: Mode, is_docker_up: bool) -> str:
     if finding.code == "DG102" and finding.layer in (RUNNING, LISTENING) and not is_docker_up:
         # Neither `fix` nor the agent starts what somebody has stopped.
         return "Next: `systemctl start docker.service`, if Docker is meant to run here."
+    if finding.code == "DG307":
+        return "Next: `systemctl daemon-reload`, unless a correction does it."
+    if finding.code == "DG308":
+        # A correction restarts dockerd only where what it was started with is not what the policy declares.
+        return "Next: `systemctl restart docker.service`, when it suits, unless a correction does it."
     if finding.fix is None:
         return f"Next: mend it by hand, as `dockerd-guard explain {finding.code}` tells."
     if mode is Mode.ENFORCE:

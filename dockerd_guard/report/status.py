@@ -81,6 +81,8 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
         held = bulletin.held
         until = f", until {_time(held.until, zone)}" if held.until is not None else ", until that changes"
         yield "held", f"{held.reason}{until}; since {_time(held.since, zone)}"
+        if held.next_step:
+            yield "", f"next: {held.next_step}"
     if status.contained:
         yield "cut off", f"from the network: {', '.join(status.contained)}"
     for trouble in bulletin.blind if bulletin is not None else ():
@@ -215,7 +217,8 @@ def to_json(status: Status) -> dict[str, Any]:
             **finding_json(finding), "since": since[finding.fact].isoformat() if finding.fact in since else None,
         } for finding in status.findings],
         "held": {"reason": held.reason, "since": held.since.isoformat(),
-                 "until": held.until.isoformat() if held.until is not None else None} if held is not None else None,
+                 "until": held.until.isoformat() if held.until is not None else None,
+                 "next": held.next_step or None} if held is not None else None,
         "contained": list(status.contained),
         "last": {"at": status.last.at.isoformat(), "event": status.last.event, "outcome": status.last.outcome,
                  "message": status.last.message} if status.last is not None else None,

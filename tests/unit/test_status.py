@@ -32,7 +32,7 @@ DOWN = Unit("loaded", "failed", "exit-code", 0, BEFORE)
 BULLETIN = Bulletin(NOON - timedelta(seconds=12), 42, "watching", "enforce", POLICY_FILE, BEFORE, "")
 HOLDING = BULLETIN._replace(
     state="holding", drifts=(Drift(BEFORE, FINDING),), contained=("tcp://[::]:2375",),
-    held=Held("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14)),
+    held=Held("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14), "nothing"),
     last=Last(BEFORE, "rolled-back", "failed", "The correction did not hold and was undone: no answer."))
 
 GOOD = Status(NOON, UNIT, True, BULLETIN, POLICY, "", (LOCAL,), (), (), None, ())
@@ -61,6 +61,7 @@ Not in order: 1 error, a correction is held, 1 port cut off.
 agent    holding, mode: enforce, PID 42; looked 12 s ago
 policy   /etc/dockerd-guard/config.yaml, in force since 2026-11-23 10:30:00
 held     outside the window Sat 02:00-05:00, until 2026-11-24 02:00:00; since 2026-11-23 10:30:00
+         next: nothing
 cut off  from the network: tcp://[::]:2375
 last     2026-11-23 10:30:00, failed: The correction did not hold and was undone: no answer.
 
@@ -157,7 +158,7 @@ def test_status_as_json() -> None:
             "file": "/etc/a.conf", "line": 3, "column": 1, "end_column": 1, "fix": "safe",
             "since": "2026-11-23T10:30:00+00:00"}],
         "held": {"reason": "outside the window Sat 02:00-05:00", "since": "2026-11-23T10:30:00+00:00",
-                 "until": "2026-11-24T02:00:00+00:00"},
+                 "until": "2026-11-24T02:00:00+00:00", "next": "nothing"},
         "contained": ["tcp://[::]:2375"],
         "last": {"at": "2026-11-23T10:30:00+00:00", "event": "rolled-back", "outcome": "failed",
                  "message": "The correction did not hold and was undone: no answer."},

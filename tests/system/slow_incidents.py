@@ -1,0 +1,14 @@
+"""Each of the ten incidents, on each release: the journal's words lead to the step that puts things right."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.incidents import INCIDENTS, Incident, leads_to_its_step, play
+from tests.machines.machine import Machine
+
+
+@pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
+def test_the_words_alone_lead_to_the_right_step(machine: Machine, incident: Incident) -> None:
+    played = play(machine, incident)
+    assert leads_to_its_step(machine, incident, played.awaited)

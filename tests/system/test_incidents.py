@@ -1,0 +1,17 @@
+"""Some of the ten incidents on every day; slow_incidents.py has them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.incidents import INCIDENTS, Incident, leads_to_its_step, play
+from tests.machines.machine import Machine
+
+DAILY = ("a guide followed", "a socket for everybody", "a slip in the policy")
+
+
+@pytest.mark.parametrize("incident", [each for each in INCIDENTS if each.name in DAILY],
+                         ids=lambda incident: incident.name)
+def test_the_words_alone_lead_to_the_right_step(machine: Machine, incident: Incident) -> None:
+    played = play(machine, incident)
+    assert leads_to_its_step(machine, incident, played.awaited)

@@ -1,0 +1,104 @@
+"""`status` on a machine: for root and for others, with the agent up, holding, down, and without a policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.incidents import ENFORCE, OPEN, OVERRIDE, POLICY
+from tests.machines.machine import Machine, wait_for
+
+JOE = "setpriv --reuid=joe --regid=joe --init-groups "
+
+
+def status(machine: Machine, prefix: str = "") -> dict[str, Any]:
+    """What it says, with its exit code."""
+    done = machine.run(f"{prefix}dockerd-guard status --format=json", check=False)
+    assert done.err == ""
+    answer: dict[str, Any] = json.loads(done.out)
+    return {**answer, "exit": done.status}
+
+
+def awaited(machine: Machine, condition: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+    return wait_for(lambda: now if condition(now := status(machine)) else None, what)
+
+
+def expose(machine: Machine) -> None:
+    machine.write(OVERRIDE, OPEN.replace("\\n", "\n"))
+    machine.run("systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker")
+
+
+def enforce(machine: Machine) -> None:
+    machine.write(POLICY, ENFORCE.replace("\\n", "\n"))
+    machine.run("systemctl reload-or-restart dockerd-guard")
+
+
+def test_in_order_for_root_and_for_others(machine: Machine) -> None:
+    machine.run("useradd joe")
+    well = awaited(machine, lambda now: now["exit"] == 0, "host in order")
+    assert well["agent"] | {"pid": 0, "looked": ""} == {
+        "alive": True, "unit": "active", "pid": 0, "state": "watching", "looked": "", "blind": []}
+    assert well["agent"]["pid"] == machine.main_pid("dockerd-guard.service")
+    assert (well["policy"]["mode"], well["policy"]["problem"], well["wrong"], well["unseen"]) == (
+        "observe", None, [], [])
+    everywhere = dict.fromkeys(("configured", "loaded", "running", "listening"), "none")
+    assert well["sockets"] == [{"address": "unix:///run/docker.sock", "declared": "none", "layers": everywhere}]
+
+    # Others cannot look into dockerd; the agent could, and its word counts.
+    seen = status(machine, JOE)
+    assert (seen["exit"], seen["wrong"]) == (0, [])
+    assert seen["sockets"][0]["layers"] == {**everywhere, "running": None, "listening": None}
+    assert any("run as root" in text for text in seen["unseen"])
+
+    # Nobody to ask but the files.
+    machine.run("systemctl stop dbus.socket dbus.service", check=False)
+    blind = awaited(machine, lambda now: now["agent"]["alive"] is None, "D-Bus that is gone")
+    assert blind["exit"] == 2
+    assert blind["sockets"][0]["layers"]["loaded"] is None
+    assert any("D-Bus" in text for text in blind["unseen"])
+
+
+def test_held_then_without_an_agent_then_mended(machine: Machine) -> None:
+    machine.run("useradd joe")
+    expose(machine)
+    machine.start_container()
+    enforce(machine)
+    held = awaited(machine, lambda now: now["contained"] and now["held"], "correction that is held")
+    assert held["exit"] == 1
+    assert held["agent"]["state"] == "holding"
+    assert "1 running container would be stopped" in held["held"]["reason"]
+    assert "live-restore" in held["held"]["next"]
+    assert held["sockets"][1] == {"address": "tcp://0.0.0.0:2375", "declared": None, "layers": {
+        "configured": False, "loaded": False, "running": "none", "listening": "none"}}
+    exposure = next(finding for finding in held["findings"] if finding["code"] == "DG101")
+    assert exposure["since"] is not None
+    of_joe = status(machine, JOE)
+    assert of_joe["exit"] == 1
+    assert (of_joe["held"], of_joe["contained"]) == (held["held"], held["contained"])
+    assert "DG101" in {finding["code"] for finding in of_joe["findings"]}
+    script = "script -qc 'stty cols 40; dockerd-guard status' /dev/null"
+    plain = machine.run(f"NO_COLOR=1 LC_ALL=C {script}", check=False).out
+    assert "\x1b[1;31m" in machine.run(f"TERM=xterm {script}", check=False).out
+    assert "\x1b" not in plain
+    assert plain.isascii()
+    assert max(map(len, plain.replace("\r", "").split("\n"))) <= 40
+    line = machine.properties("dockerd-guard.service", "StatusText")["StatusText"]
+    assert line.startswith("held: live-restore is off: 1 running container would be stopped; cut off meanwhile: tcp://")
+
+    # The agent is down; what it cut off stays so, and is told.
+    machine.run("systemctl stop dockerd-guard")
+    down = status(machine)
+    assert (down["exit"], down["agent"]["alive"], down["held"]) == (1, False, None)
+    assert down["contained"] == held["contained"]
+    assert down["wrong"][0] == "no agent runs"
+
+    # A policy that cannot be taken.
+    machine.write(POLICY, "version: 1\nmode: enforce\nsockets: [fd://]\nmood: good\n")
+    assert f"{POLICY}:4:1: unknown key 'mood'" in status(machine)["policy"]["problem"]
+
+    machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
+    machine.run("systemctl reload docker")
+    enforce(machine)
+    mended = awaited(machine, lambda now: now["exit"] == 0, "host in order again")
+    assert (mended["last"]["event"], mended["last"]["outcome"]) == ("corrected", "repaired")
