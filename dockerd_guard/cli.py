@@ -99,9 +99,12 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = parser().parse_args(argv)
-        code: int = options.run(options)
-        sys.stdout.flush()
+        try:
+            options = parser().parse_args(argv)
+            code: int = options.run(options)
+        finally:
+            # Here, also where argparse leaves (--help), a reader that has left is an answer of its own.
+            sys.stdout.flush()
     except Unanswerable as error:
         say(str(error))
         return UNANSWERED

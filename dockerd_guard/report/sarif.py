@@ -34,7 +34,7 @@ def log(runs: Iterable[Run]) -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     used = sorted({finding.code for finding in run.findings})
-    base = "file://" + quote(os.path.abspath(run.root).rstrip("/") + "/")
+    base = "file://" + quote(os.fsencode(os.path.abspath(run.root)).rstrip(b"/") + b"/")
     return {
         "tool": {"driver": {
             "name": "dockerd-guard",

@@ -22,6 +22,7 @@ from tests.differential.generate import generate
 from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
 from tests.unit.test_corpus import CASES
 from tests.unit.test_judge import Host
+from tests.unit.test_schema import refusals
 
 SEED = 20261123
 GENERATED = 60
@@ -216,12 +217,13 @@ def test_any_configuration_gives_a_policy_that_says_all() -> None:
 
 
 def holds(root: Path) -> None:
-    """The policy parses, lint and diff say nothing by it that it does not say itself; and where the host
-    starts with all that a policy can hold, there is nothing to change."""
+    """The policy parses, by its schema too; lint and diff say nothing by it that it does not say itself; and where
+    the host starts with all that a policy can hold, there is nothing to change."""
     with Tree(str(root)) as tree:
         seen = observe_files(tree, None)
         found, text = adopt(seen)
         assert told(seen, text) == [], text
+        assert refusals(text) == [], text
         policy = parse_policy(text.encode())
         layer = seen.configured.layer
         if layer.starts and found.declared and not found.refused and seen.configured.service.unit.name == \
