@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
+
+import pytest
 
 import dockerd_guard
 from dockerd_guard.policy import Mode, Policy, parse_policy
@@ -11,6 +14,8 @@ from dockerd_guard.policy import Mode, Policy, parse_policy
 TOP = Path(__file__).resolve().parents[2]
 
 EXAMPLE = (TOP / "config.example.yaml").read_text()
+INSTALLED = (TOP / "packaging/config.yaml").read_text()
+INSTALLED_SHA256 = "4d9fd9953aed8158d5d16eb416be7e23d17954d78fad47d83e2e4379dfe5ff42"
 
 
 def test_the_changelog_has_the_version() -> None:
@@ -18,10 +23,17 @@ def test_the_changelog_has_the_version() -> None:
     assert first.startswith(f"dockerd-guard ({dockerd_guard.__version__}) ")
 
 
-def test_the_example_is_what_is_installed_observing_the_local_socket() -> None:
-    policy = parse(EXAMPLE)
+@pytest.mark.parametrize("text", [INSTALLED, EXAMPLE], ids=["installed", "example"])
+def test_it_observes_the_local_socket(text: str) -> None:
+    policy = parse(text)
     assert policy.mode is Mode.OBSERVE
     assert [socket.address for socket in policy.sockets] == ["fd://"]
+
+
+def test_the_installed_policy_never_changes() -> None:
+    """dpkg asks about a conffile that both sides changed, and everybody changes this one: an unattended
+    upgrade would stop there. What is new goes into the example, the man page and the defaults."""
+    assert hashlib.sha256(INSTALLED.encode()).hexdigest() == INSTALLED_SHA256
 
 
 def test_the_example_shows_the_defaults() -> None:

@@ -1,0 +1,132 @@
+"""An upgrade of the package, unattended and in the middle of things: nothing is asked, nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machines.machine import ADDRESS, Machine, wait_for
+from tests.system.test_contain import contained, open_up, table
+from tests.system.test_correction import (
+    DOCKERD,
+    ENFORCE,
+    LIVE_RESTORE,
+    OVERRIDE,
+    POLICY,
+    enforce,
+    entries,
+    repaired,
+    settled,
+)
+
+AGENT = "dockerd-guard.service"
+INTENT = "/var/lib/dockerd-guard/intent.json"
+SLOW_START = "[Service]\nExecStartPre=/bin/sleep 10\n"
+
+
+@pytest.fixture(scope="session")
+def older(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package under a lower version."""
+    directory = tmp_path_factory.mktemp("older")
+    tree = directory / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 0~before-"))
+    deb = directory / "dockerd-guard_older_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], check=True, stdout=subprocess.DEVNULL)
+    return deb
+
+
+@pytest.fixture
+def upgradable(machine: Machine, older: Path) -> Machine:
+    """A machine with the older package, and its agent running."""
+    machine.install(older)
+    assert machine.is_active(AGENT)
+    return machine
+
+
+def upgrade(machine: Machine, package: Path) -> None:
+    """As unattended-upgrades does it: nobody is there to answer."""
+    agent = machine.main_pid(AGENT)
+    machine.copy_in(package, f"/tmp/{package.name}")
+    machine.run(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends",
+                 f"/tmp/{package.name}"])
+    wait_for(lambda: machine.main_pid(AGENT) not in (0, agent), "the new agent")
+    assert "0~before" not in machine.run("dpkg-query --show dockerd-guard").out
+
+
+@contextlib.contextmanager
+def asking(machine: Machine) -> Iterator[list[str]]:
+    """Ask the API from outside all the time; the answers that came."""
+    line = f"until [ -e /tmp/enough ]; do curl --silent --max-time 2 http://{ADDRESS}:2375/_ping; sleep 0.05; done"
+    answers: list[str] = []
+    with subprocess.Popen(machine.outside_command("sh", "-c", line), stdout=subprocess.PIPE, text=True) as asks:
+        try:
+            yield answers
+        finally:
+            machine.outside("touch /tmp/enough")
+            assert asks.stdout is not None
+            answers += asks.stdout.read().split()
+
+
+
+def test_a_policy_changed_by_hand_is_kept(upgradable: Machine, package: Path) -> None:
+    machine = upgradable
+    policy = machine.read(POLICY).replace("mode: observe", "mode: enforce  # ours")
+    machine.write(POLICY, policy)
+    dockerd = machine.main_pid()
+    upgrade(machine, package)
+    assert machine.read(POLICY) == policy
+    assert machine.run("ls /etc/dockerd-guard").out == "config.yaml\n"
+    wait_for(lambda: "enforce" in machine.run(f"systemctl status {AGENT}").out, "agent under that policy")
+    assert machine.main_pid() == dockerd
+
+
+def test_what_is_held_and_cut_off_stays_so(upgradable: Machine, package: Path) -> None:
+    machine = upgradable
+    open_up(machine)
+    enforce(machine)
+    held = wait_for(lambda: entries(machine, "held"), "held correction")
+    assert "live-restore is off" in held[-1]["MESSAGE"]
+    contained(machine)
+    dockerd, shop, intent = machine.main_pid(), machine.container_pid("shop"), machine.read(INTENT)
+
+    with asking(machine) as answers:
+        upgrade(machine, package)
+        wait_for(lambda: "live-restore is off" in machine.run(f"systemctl status {AGENT}").out, "hold, still")
+    assert answers == []
+    assert "tcp dport 2375" in table(machine)
+    assert (machine.main_pid(), machine.container_pid("shop")) == (dockerd, shop)
+    assert machine.read(INTENT) == intent
+
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    wait_for(lambda: not machine.exists(INTENT) and table(machine) == "", "end of what was held and cut off")
+    assert not machine.api_answers()
+
+
+def test_what_is_half_done_comes_to_its_end(upgradable: Machine, package: Path) -> None:
+    """The agent waits for dockerd, which it has just restarted, when it is replaced."""
+    machine = upgradable
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    container = machine.start_container()
+    machine.write("/etc/systemd/system/docker.service.d/slow.conf", SLOW_START)
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    assert machine.api_answers()
+    enforce(machine, ENFORCE)
+    wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == "activating",
+             "dockerd under way", timeout=180)
+    assert machine.exists(INTENT)
+    upgrade(machine, package)
+    settled(machine)
+    wait_for(lambda: not machine.exists(INTENT), "end of the correction")
+    assert machine.socket_answers()
+    assert not machine.api_answers()
+    assert machine.container_pid() == container
