@@ -6,6 +6,7 @@ so everything else is imported where it is needed.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -109,18 +110,27 @@ def main(argv: list[str] | None = None) -> int:
         say(str(error))
         return UNANSWERED
     except BrokenPipeError:
-        # The reader has seen enough (`| head`); nothing is left to tell, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has seen enough (`| head`).
+        _tell_no_more()
         return FOUND
     except KeyboardInterrupt:
         return 130
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _tell_no_more()
+            say(f"the answer is not whole: {error.strerror}")
+            return UNANSWERED
         # A mistake of ours, and no answer: Python's own exit code would say "findings".
         import traceback
 
         traceback.print_exc()
         return UNANSWERED
     return code
+
+
+def _tell_no_more() -> None:
+    """Let what is still to be written to standard output go nowhere, also at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(message: str) -> None:
@@ -265,17 +275,24 @@ def init(options: Namespace) -> int:
     try:
         with Tree(*options.root) as tree:
             found, text = adopt(look_at(tree, options, with_policy=False).seen)
-        if target == "-":
-            print(text, end="")
-            return OK
-        saved = write(target, text, force=options.force)
-    except FileExistsError:
-        raise Unanswerable(f"{target} is there already: `init --output -` shows what would be written, `init --force` "
-                           "writes it and keeps what is there under another name") from None
     except OSError as error:
-        raise Unanswerable(f"{error.filename or target}: {error.strerror or error}") from None
+        raise Unanswerable(f"{''.join(options.root) or '/'}: {error.strerror or error}") from None
     except (PolicyError, Unreadable) as error:
         raise Unanswerable(str(error)) from None
+    if target == "-":
+        print(text, end="")
+        return OK
+    try:
+        saved = write(target, text, force=options.force)
+    except FileExistsError:
+        raise Unanswerable(
+            f"{target} is there already, and is no regular file" if options.force else
+            f"{target} is there already: `init --output -` shows what would be written, `init --force` writes it and "
+            "keeps what is there under another name") from None
+    except OSError as error:
+        raise Unanswerable(f"{target}: {error.strerror or error}") from None
+    except PolicyError as error:
+        raise Unanswerable(f"{target} is written, but the agent would not take it:\n{error}") from None
     _print(summary(found, target, saved))
     return OK
 

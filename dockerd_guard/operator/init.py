@@ -86,22 +86,27 @@ def adopt(seen: Observation) -> tuple[Adoption, str]:
 
 def write(path: str, text: str, *, force: bool) -> str | None:
     """Put a policy at a path, as root's own when root writes it; gives the name that what was there has
-    now. Raises FileExistsError without `force`, OSError, and PolicyError where the agent would not take the
-    file as it lies there."""
+    now. Raises FileExistsError without `force`, and always for what is no regular file; OSError; and PolicyError
+    where the agent would not take the file as it lies there."""
     from dockerd_guard.correct import files
     from dockerd_guard.correct.plan import saved_name
     from dockerd_guard.tree import Tree
 
-    directory, name = os.path.split(os.path.abspath(path))
-    path = os.path.join(os.path.realpath(directory), name)
+    target = os.path.abspath(path)
+    directory, name = os.path.split(target)
+    real = os.path.join(os.path.realpath(directory), name)
     saved = None
-    if force and os.path.lexists(path):
-        with Tree() as host:
-            saved = saved_name(host, path)
-        os.link(path, saved, follow_symlinks=False)
-    files.write_new(path, text.encode(), replace=force)
-    if path == POLICY_FILE:
-        load_policy(path, require_root_owned=True)
+    with Tree() as host:
+        there = host.stat(real, follow=False)
+        if there is not None:
+            # A link or a device (/dev/stdout) stands for something else, which would not be what is replaced.
+            if not force or not there.is_file:
+                raise FileExistsError
+            saved = saved_name(host, real)
+            os.link(real, saved, follow_symlinks=False)
+    files.write_new(real, text.encode(), replace=force)
+    if target == POLICY_FILE:
+        load_policy(target, require_root_owned=True)
     return saved
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dockerd_guard.bindings import Tls, Via, split_host_port
 from dockerd_guard.judge.places import reach
 from dockerd_guard.judge.rules import TITLES
+from dockerd_guard.policy import POLICY_FILE
 from dockerd_guard.report.text import clean
 
 if TYPE_CHECKING:
@@ -187,7 +188,9 @@ def _findings(findings: tuple[Finding, ...]) -> Iterator[str]:
     for finding in findings:
         by_code.setdefault(finding.code, []).append(finding)
     for code, found in sorted(by_code.items()):
-        where = next((f", {one.location.file}:{one.location.line}" for one in found if one.location), "")
+        # A line of the policy itself is not known before all of this stands in it.
+        places = [one.location for one in found if one.location and one.location.file != POLICY_FILE]
+        where = f", {places[0].file}:{places[0].line}" if places else ""
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         yield from _comment(f"{code} {TITLES[code]}{where}{more}", "#   ", "#     ")
 

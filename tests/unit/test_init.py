@@ -270,8 +270,10 @@ def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call
     target = tmp_path / "config.yaml"
     make(target)  # type: ignore[operator]
     before = target.lstat()
-    assert call("init", "--root", host.root, "--output", target).code == 2
-    assert target.lstat() == before
+    for words in ([], ["--force"]):
+        said = call("init", "--root", host.root, "--output", target, *words)
+        assert (said.code, "is there already" in said.err) == (2, True)
+        assert target.lstat() == before
 
 
 def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
@@ -279,3 +281,8 @@ def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, cal
     said = call("init", "--root", host.root, "--output", tmp_path / "file/config.yaml")
     assert said.code == 2
     assert "Not a directory" in said.err and "Traceback" not in said.err
+
+
+def test_a_root_that_is_not_there(tmp_path: Path, call: Call) -> None:  # noqa: F811
+    said = call("init", "--root", tmp_path / "gone")
+    assert (said.code, said.out, said.err) == (2, "", f"dockerd-guard: {tmp_path}/gone: No such file or directory\n")

@@ -1,4 +1,4 @@
-"""Every verb on every kind of terminal: narrow, without Unicode, without colour, gone."""
+"""Every verb on every kind of terminal: narrow, without Unicode, without colour, gone; and into a full disk."""
 
 from __future__ import annotations
 
@@ -104,3 +104,9 @@ def test_every_terminal(root: Path, call: tuple[str, ...]) -> None:
     os.close(its)
     assert left.returncode in (0, 1, 2)
     assert b"Traceback" not in left.stderr and b"Exception" not in left.stderr, left.stderr
+
+    with open("/dev/full", "wb") as full:
+        lost = subprocess.run(command(call, root), cwd=REPOSITORY, env=PLAIN, stdout=full, stderr=subprocess.PIPE,
+                              check=False, timeout=PATIENCE_SECONDS)
+    assert lost.returncode == 2
+    assert b"Traceback" not in lost.stderr and b"Exception" not in lost.stderr, lost.stderr
