@@ -243,11 +243,12 @@ def diff(options: Namespace) -> int:
 
 def fix(options: Namespace) -> int:
     """Change it, once: the agent's own pass."""
+    from dockerd_guard.correct.correction import recover
     from dockerd_guard.correct.state import Busy, State, alone
     from dockerd_guard.observe.live import observe_host
     from dockerd_guard.pipeline import assess, carry_out
     from dockerd_guard.report import json, plan
-    from dockerd_guard.systemd.manager import Manager, Unavailable
+    from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
     if os.geteuid() != 0:
         raise Unanswerable("fix writes below /etc and restarts services: run it as root")
@@ -255,8 +256,10 @@ def fix(options: Namespace) -> int:
     try:
         policy = load_policy(options.policy or POLICY_FILE, require_root_owned=True)
         with alone(state.directory, FIX_WAIT_S), Manager() as manager, Tree() as tree:
+            if done := recover(state, manager):
+                print(done, file=sys.stderr)
             outcome = carry_out(assess(observe_host(tree, manager), policy, state), policy, manager, state)
-    except (Busy, PolicyError, Unavailable, Unreadable) as error:
+    except (Busy, OSError, PolicyError, Refused, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None
     if options.format == "json":
         print(json.dump(plan.outcome_json(outcome)))

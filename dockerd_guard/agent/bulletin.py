@@ -117,10 +117,10 @@ def publish(bulletin: Bulletin, before: Bulletin | None, directory: str) -> None
     """Make it known; on the disk only what is new. What cannot be written is left unsaid."""
     text = bulletin.to_json().encode()
     with contextlib.suppress(OSError):
-        files.write(PUBLIC_FILE, text, mode=0o644)
+        files.write(PUBLIC_FILE, text)
     if before is None or before._replace(at=bulletin.at, pid=bulletin.pid, state=bulletin.state) != bulletin:
         with contextlib.suppress(OSError):
-            files.write(f"{directory}/{OWN_FILE}", text, mode=0o600)
+            files.write(f"{directory}/{OWN_FILE}", text, files.PRIVATE)
 
 
 def last_of(entries: Iterable[Entry], at: datetime) -> Last | None:

@@ -45,7 +45,7 @@ from dockerd_guard.report.journal import Outcome as Word
 from dockerd_guard.report.metrics import Snapshot
 from dockerd_guard.report.metrics import text as metrics_text
 from dockerd_guard.source import Location
-from dockerd_guard.systemd.manager import JobFailed, Manager, Refused, Unavailable
+from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 from dockerd_guard.tree import Tree, Unreadable
 
 MAX_SETTLE_S = 1.0
@@ -115,6 +115,10 @@ class Agent:
         self._policy_since = datetime.now(UTC)
         self._missed: list[str] = []
         self._failed: object = None
+        self._failed_until = math.inf
+        self._is_recovered = False
+        self._recover_at = 0.0
+        self._recovery = self._error = ""
         self._busy = False
         self._is_contested = False
         self._triggered_at = 0.0
@@ -312,6 +316,7 @@ class Agent:
 
     def _look_and_act(self, tree: Tree, manager: Manager | None, cause: Cause, troubles: list[str]) -> None:
         policy = self._known_policy
+        is_recovered = manager is not None and self._recover(manager)
         seen = observe_host(tree, manager)
         troubles += (trouble.text for trouble in seen.troubles if manager is not None)
         if manager is not None:
@@ -332,7 +337,7 @@ class Agent:
         self._say_drifts(seen, findings, cause)
         if not seen.troubles:
             self._say_what_ended_unseen(cause)
-        if policy.mode is Mode.ENFORCE and manager is not None:
+        if policy.mode is Mode.ENFORCE and manager is not None and is_recovered:
             assessment = assess(seen, policy, self.state_files, findings)
             seen = self._correct(assessment, cause, manager)
         else:
@@ -387,10 +392,11 @@ class Agent:
                     Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
                     f"until then the correction was {_held_in_words(self._held)}.",
                     outcome=Word.REPAIRED, cause=cause))
-            self._held, self._failed = None, None
-            return assessment.seen
+            self._held, self._failed, self._error = None, None, ""
+            if self.state_files.intent() is None:
+                return assessment.seen
         attempt = (assessment.needs, assessment.plan.after.layer, policy)
-        if self._failed == attempt:
+        if self._failed == attempt and time.monotonic() < self._failed_until:
             return assessment.seen
         if not is_quiet:
             return assessment.seen
@@ -400,6 +406,8 @@ class Agent:
         self._is_contested = False
         outcome = carry_out(assessment, policy, manager, self.state_files)
         self._failed = attempt if outcome.error and not outcome.interference else None
+        self._failed_until = time.monotonic() + policy.watch.resync_s if outcome.unwritable else math.inf
+        is_known, self._error = bool(outcome.error) and outcome.error == self._error, outcome.error
         mended: tuple[str, ...] = ()
         try:
             with Tree() as tree:
@@ -409,7 +417,8 @@ class Agent:
                 mended = self._forget_mended(judge(seen, policy))
         finally:
             # What was done is told also where nobody can look any more.
-            self._say_outcome(outcome, assessment, cause, mended)
+            if not is_known and (outcome.steps or not outcome.done):
+                self._say_outcome(outcome, assessment, cause, mended)
         return seen
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
@@ -457,23 +466,31 @@ class Agent:
                 manager = Manager()
                 manager.heartbeat = self.notify.alive
                 manager.subscribe(lambda _: self.waker.wake(), ("docker.service", "docker.socket"))
-                self._recover(manager)
                 self._manager = manager
             except Unavailable as error:
                 troubles.append(f"systemd cannot be asked: {error}; where D-Bus is down: `systemctl start dbus.socket`")
                 self._wake_in(RETRY_S)
         return self._manager
 
-    def _recover(self, manager: Manager) -> None:
-        """Bring to an end what a crash, of ours or of the bus, cut short."""
-        def is_running() -> bool:
-            return manager.unit("docker.service").text("ActiveState") in ("active", "activating")
-
-        try:
-            for step in recover(self.state_files, manager, is_running):
-                self.journal.say(sentence(step), "notice")
-        except (JobFailed, OSError, Refused) as error:
-            self.journal.say(f"An earlier correction could not be brought to an end: {error}", "warning")
+    def _recover(self, manager: Manager) -> bool:
+        """Bring to an end what a crash, of ours or of the bus, cut short; whether it is."""
+        intent = self.state_files.intent()
+        if self._is_recovered and (intent is None or intent.held):
+            return True
+        if time.monotonic() >= self._recover_at:
+            try:
+                done = recover(self.state_files, manager)
+            except (OSError, Refused) as error:
+                done = f"an earlier correction could not be brought to an end: {error}"
+            if done and done != self._recovery:
+                self.journal.say(sentence(done), "notice")
+            self._recovery = done
+            intent = self.state_files.intent()
+            self._is_recovered = intent is None or intent.held
+            self._recover_at = time.monotonic() + RETRY_S
+        if not self._is_recovered:
+            self._wake_in(RETRY_S)
+        return self._is_recovered
 
     # --- the policy -----------------------------------------------------------------------
 
@@ -498,7 +515,7 @@ class Agent:
             return False
         self.policy = policy
         self._policy_since = datetime.now(UTC)
-        self._failed = None
+        self._failed, self._error = None, ""
         self.quarrels.make_peace()
         self._write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
         return True

@@ -6,6 +6,7 @@ kept until the result has been seen from outside (the kernel's sockets, an answe
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,16 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import files
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
-from dockerd_guard.correct.plan import SERVICE, SOCKET, Change, Plan, complies, content_at, files_of
+from dockerd_guard.correct.plan import (
+    SAVED_SUFFIX,
+    SERVICE,
+    SOCKET,
+    Change,
+    Plan,
+    complies,
+    content_at,
+    files_of,
+)
 from dockerd_guard.correct.preflight import Preflight
 from dockerd_guard.correct.state import Intent, State
 from dockerd_guard.observe import engine
@@ -39,7 +49,9 @@ class Outcome(NamedTuple):
     `done`: the host complies now, seen from outside. Else `hold` says what keeps the rest back,
     or `error` what went wrong; `rolled_back` whether everything is as it was before.
     `steps` tells what was done, in order, for people. `interference`: the file, if any, that something
-    else changed while the correction went on, so that the same may succeed another time.
+    else changed while the correction went on, so that the same may succeed another time. `unwritable`: a
+    file could not be written, which may be over without a trace. `left_changed`: some could not even be put
+    back, which recover() will try again.
     """
 
     done: bool
@@ -49,6 +61,8 @@ class Outcome(NamedTuple):
     error: str = ""
     rolled_back: bool = False
     interference: str = ""
+    unwritable: bool = False
+    left_changed: bool = False
 
 
 class Needs(NamedTuple):
@@ -129,7 +143,7 @@ class _Correction:
         self.situation = situation
         self.manager, self.state, self.observe = means
         self.steps: list[str] = []
-        self.undo: tuple[Change, ...] = ()
+        self.intent = Intent((), datetime.now(UTC), ())
 
     def run(self, todo: Needs, needs_now: Callable[[Observation], Needs]) -> Outcome:
         """Do all that is needed; `needs_now` tells what a fresh look still asks for."""
@@ -137,36 +151,47 @@ class _Correction:
         if self.plan.obstacles:
             return Outcome(False, price, hold=obstructed(self.plan, self.policy))
         earlier = self.state.intent()
-        if not todo.anything:
-            if earlier is not None:
-                self.state.finish()
+        if not todo.anything and earlier is None:
             return Outcome(True, price)
-        problems = Preflight(self.plan, self.policy, self.ours).problems()
+        problems = Preflight(self.plan, self.policy, self.ours).problems() if todo.anything else ()
         if problems:
             return Outcome(False, price, hold=Hold(
                 "; ".join(problems), next_step="mend that: it is tried again by itself"))
         hold = may_restart(self.policy.correct, self.situation) if todo.restarts else None
-        intent = Intent(todo.changes, datetime.now(UTC), todo.restarts and hold is None)
-        if earlier is not None:
-            intent = intent._replace(changes=earlier.before(todo.changes), begun=earlier.begun)
-        self.undo = intent.changes
-        self.state.begin(intent)
-        try:
-            outcome = self._carry_out(todo, price, hold, needs_now)
-        except OSError as error:
-            outcome = self._undo(todo, price, f"{error.filename or 'a file'}: {error.strerror}", restart=False)
-        except (JobFailed, Refused) as error:
-            outcome = self._undo(todo, price, str(error), restart=False)
-        if outcome.hold is not None:
-            self.state.begin(intent._replace(held=True))
+        self.intent = Intent(earlier.before(todo.changes) if earlier is not None else todo.changes,
+                             datetime.now(UTC), self._stops(todo) if hold is None else ())
+        if earlier is not None and not todo.anything:
+            # A start that was not ours needs no proof; one that a crash cut short does.
+            self.intent = earlier
+            outcome = self._checked(price) if earlier.stops else Outcome(True, price)
         else:
-            self.state.finish()
+            try:
+                self.state.begin(self.intent)
+            except OSError as error:
+                return Outcome(False, price, error=_told(error), unwritable=True)
+            try:
+                outcome = self._carry_out(todo, price, hold, needs_now)
+            except OSError as error:
+                outcome = self._undo(price, _told(error), restart=False)._replace(unwritable=True)
+            except (JobFailed, Refused) as error:
+                outcome = self._undo(price, str(error), restart=False)
+        # What cannot be noted down now, recover() makes good by what is noted.
+        with contextlib.suppress(OSError):
+            if outcome.hold is not None:
+                self.state.begin(self.intent._replace(held=True))
+            elif outcome.done or not outcome.left_changed:
+                self.state.finish()
         return outcome
+
+    def _stops(self, todo: Needs) -> tuple[str, ...]:
+        """The active units that go down on the way."""
+        return (*todo.stop_sockets, *(SOCKET,) * todo.restart_socket,
+                *(SERVICE,) * (todo.restarts and self.situation.docker_is_active))
 
     def _carry_out(self, todo: Needs, price: Cost, hold: Hold | None,
                    needs_now: Callable[[Observation], Needs]) -> Outcome:
         for change in todo.changes:
-            files.put(change.path, change.after)
+            files.put(change.path, change.after, change.access)
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
         if todo.reload:
             self.manager.reload()
@@ -182,9 +207,9 @@ class _Correction:
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
                 if path := _changed_meanwhile(todo.changes, seen.configured, self.policy):
-                    return self._undo(todo, price, f"something else changed {path} meanwhile",
+                    return self._undo(price, f"something else changed {path} meanwhile",
                                       restart=False)._replace(interference=path)
-                return self._undo(todo, price, f"systemd loaded something else: {reason}", restart=False)
+                return self._undo(price, f"systemd loaded something else: {reason}", restart=False)
         if not todo.restarts:
             # Somebody may have started dockerd meanwhile, with what was loaded before.
             again = needs_now(self.observe())
@@ -194,37 +219,20 @@ class _Correction:
             return Outcome(False, price, tuple(self.steps), hold=hold)
         if self.situation.docker_is_active:
             self.state.count_restart(datetime.now(UTC))
+        units = (*(SOCKET,) * todo.restart_socket,
+                 *(SERVICE,) * (todo.restart or self.situation.docker_is_active))
         try:
-            self._restart(todo)
-            wrong = self._verify() if todo.restart else ""
+            restart(self.manager, units)
         except (JobFailed, Refused) as error:
-            wrong = str(error)
-        if wrong:
-            return self._undo(todo, price, wrong, restart=True)
+            return self._undo(price, str(error), restart=True)
+        self.steps.append(f"restarted {' and '.join(units)}")
+        return self._checked(price) if todo.restart else Outcome(True, price, tuple(self.steps))
+
+    def _checked(self, price: Cost) -> Outcome:
+        """The end of a correction: it holds, or is undone."""
+        if wrong := self._verify():
+            return self._undo(price, wrong, restart=True)
         return Outcome(True, price, tuple(self.steps))
-
-    def _restart(self, todo: Needs) -> None:
-        runs = self.situation.docker_is_active
-        self.manager.reset_failed(SERVICE)
-        if not todo.restart_socket:
-            self.manager.run_job("RestartUnit", SERVICE)
-            self.steps.append(f"restarted {SERVICE}")
-            return
-        # A socket unit takes new addresses only when it starts, and will not start while its service
-        # runs: "Socket service docker.service already active, refusing." The socket goes first, else
-        # a client that comes by starts the service again.
-        self.manager.run_job("StopUnit", SOCKET)
-        if runs:
-            self.manager.run_job("StopUnit", SERVICE)
-        self.manager.reset_failed(SOCKET)
-        self.manager.run_job("StartUnit", SOCKET)
-        if runs or todo.restart or self._failed:
-            self.manager.run_job("StartUnit", SERVICE)
-        self.steps.append(f"restarted {SOCKET}" + (f" and {SERVICE}" if runs else ""))
-
-    @property
-    def _failed(self) -> bool:
-        return self.manager.unit(SERVICE).text("ActiveState") == "failed"
 
     def _verify(self) -> str:
         """Look from outside until all is as declared; in words what is not, or nothing."""
@@ -249,22 +257,80 @@ class _Correction:
             return f"dockerd listens on {listening}"
         return "; ".join(answers(self.policy))
 
-    def _undo(self, todo: Needs, price: Cost, reason: str, *, restart: bool) -> Outcome:
+    def _undo(self, price: Cost, reason: str, *, restart: bool) -> Outcome:
         """Put the files back as they were, and dockerd too where it was restarted."""
-        errors = []
-        for change in reversed(self.undo):
-            try:
-                files.put(change.path, change.before)
-            except OSError as error:
-                errors.append(f"{change.path}: {error.strerror}")
+        undone = undo(self.intent, self.manager, was_restarted=restart)
+        words = reason + (f"; and in undoing it: {undone.words}" if undone.words else "")
+        return Outcome(False, price, tuple(self.steps), error=words, rolled_back=not undone.words,
+                       left_changed=bool(undone.left_changed))
+
+
+class Undone(NamedTuple):
+    """What could not be undone: files, and units; in words."""
+
+    left_changed: tuple[str, ...]
+    not_started: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        return "; ".join(self.left_changed + self.not_started)
+
+
+def restart(manager: Manager, units: Sequence[str]) -> None:
+    """Restart docker.service with these of its socket units; the sockets alone where it is not among them.
+
+    Raises JobFailed and Refused.
+    """
+    manager.reset_failed(SERVICE)
+    sockets = [name for name in units if name != SERVICE]
+    if not sockets:
+        manager.run_job("RestartUnit", SERVICE)
+        return
+    # A socket unit takes new addresses only when it starts, and will not start while its service
+    # runs: "Socket service docker.service already active, refusing." The sockets go first, else
+    # a client that comes by starts the service again.
+    for name in (*sockets, SERVICE):
+        manager.run_job("StopUnit", name)
+    for name in sockets:
+        manager.reset_failed(name)
+        manager.run_job("StartUnit", name)
+    if SERVICE in units:
+        manager.run_job("StartUnit", SERVICE)
+
+
+def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
+    """Put everything back as it was before the intent. Raises Unavailable.
+
+    A file that somebody else has changed since is his; then what was saved of it stays, too.
+    """
+    left_changed, not_started = [], []
+    with Tree() as tree:
+        now = {change.path: content_at(tree, change.path) for change in intent.changes}
+    theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
+    for change in reversed(intent.changes):
+        # What is not there is taken away once more: the directory made for it may be there.
+        if (now[change.path] == change.before is not None or change.path in theirs
+                or (theirs and SAVED_SUFFIX in change.path)):
+            continue
         try:
-            self.manager.reload()
-            if restart:
-                self._restart(todo)
-        except (JobFailed, Refused) as error:
-            errors.append(str(error))
-        words = reason + (f"; and in undoing it: {'; '.join(errors)}" if errors else "")
-        return Outcome(False, price, tuple(self.steps), error=words, rolled_back=not errors)
+            files.put(change.path, change.before, change.access)
+        except OSError as error:
+            left_changed.append(_told(error))
+    try:
+        manager.reload()
+        if intent.stops and (was_restarted or not all(_is_up(manager, name) for name in intent.stops)):
+            restart(manager, intent.stops)
+    except (JobFailed, Refused) as error:
+        not_started.append(str(error))
+    return Undone(tuple(left_changed), tuple(not_started))
+
+
+def _is_up(manager: Manager, unit: str) -> bool:
+    return manager.unit(unit).text("ActiveState") in ("active", "activating", "reloading")
+
+
+def _told(error: OSError) -> str:
+    return f"{error.filename or 'a file'}: {error.strerror}"
 
 
 def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy) -> str:
@@ -290,27 +356,44 @@ def answers(policy: Policy) -> Iterable[str]:
             yield f"{socket.address} lets in clients without a certificate"
 
 
-def recover(state: State, manager: Manager, is_running: Callable[[], bool]) -> Sequence[str]:
-    """Undo a correction that a crash cut short; the next pass begins it anew, with all it takes to undo it.
+def recover(state: State, manager: Manager) -> str:
+    """Bring to an end what a crash cut short; what was done, in words. Raises OSError, Refused, Unavailable.
 
-    Each file is whole, old or new. Dockerd is started where the correction had stopped it. A correction
-    that waits for leave is left as it is. Returns what was done, in words.
+    Each file is whole, old or new. Where all are new they stay: what was stopped is started, and the
+    next pass restarts dockerd where that is still to be done, verifies, and undoes everything if it does
+    not hold. Else all are made old again. A correction that waits for leave is left as it is.
     """
+    files.sweep(state.directory)
     intent = state.intent()
     if intent is None:
-        return ()
-    for change in intent.changes:
-        files.sweep(change.path.rpartition("/")[0])
+        return ""
+    for directory in {change.path.rpartition("/")[0] for change in intent.changes}:
+        files.sweep(directory)
     if intent.held:
-        return ()
-    steps = [f"a correction begun at {intent.begun:%Y-%m-%d %H:%M:%S} did not come to its end: "
-             "the files are as before it"]
-    for change in reversed(intent.changes):
-        files.put(change.path, change.before)
-    manager.reload()
-    if intent.restarts and not is_running():
-        manager.reset_failed(SERVICE)
-        manager.run_job("StartUnit", SERVICE)
-        steps.append("dockerd was down, and was started")
-    state.finish()
-    return steps
+        return ""
+    began = f"a correction begun at {intent.begun:%Y-%m-%d %H:%M:%S} did not come to its end"
+    with Tree() as tree:
+        is_written = all(content_at(tree, change.path) == change.after for change in intent.changes)
+    if is_written:
+        ours = [name for name in (SOCKET, SERVICE) if name in intent.stops]
+        try:
+            manager.reload()
+            if not all(_is_up(manager, name) for name in ours):
+                restart(manager, ours)
+        except JobFailed as error:
+            return _undone(intent, state, manager, f"{began}, and cannot ({error})", was_restarted=True)
+        state.begin(intent._replace(held=True))
+        return f"{began}: all its files are written and stay; the rest is looked at anew"
+    # Dockerd may have come up, at a boot perhaps, by some of the files and not by others.
+    started = datetime.fromtimestamp(manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6, UTC)
+    return _undone(intent, state, manager, began, was_restarted=started > intent.begun)
+
+
+def _undone(intent: Intent, state: State, manager: Manager, began: str, *, was_restarted: bool) -> str:
+    """Undo what a crash cut short."""
+    if SERVICE not in intent.stops and manager.unit(SERVICE).text("ActiveState") == "failed":
+        intent = intent._replace(stops=(*intent.stops, SERVICE))
+    undone = undo(intent, manager, was_restarted=was_restarted)
+    if not undone.left_changed:
+        state.finish()
+    return began + (f"; in undoing it: {undone.words}" if undone.words else ": everything is as before it")

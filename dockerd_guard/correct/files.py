@@ -11,30 +11,42 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from typing import NamedTuple
 
 TEMPORARY_PREFIX = ".dockerd-guard."
 """systemd ignores names that begin with a dot (src/basic/dirent-util.c, hidden_or_backup_file)."""
 
-FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
 
 
-def write(path: str, content: bytes, *, mode: int = FILE_MODE) -> None:
+class Access(NamedTuple):
+    """Whom a file belongs to, and its permission bits."""
+
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o644
+
+
+PRIVATE = Access(os.geteuid(), os.getegid(), 0o600)
+PUBLIC = PRIVATE._replace(mode=0o644)
+
+
+def write(path: str, content: bytes, access: Access = PUBLIC) -> None:
     """Put `content` at an absolute path without links, making missing directories. Raises OSError.
 
-    A regular file that is there already hands its owner and mode on; `mode` is for a new one. The agent
+    A regular file that is there already hands its owner and mode on; `access` is for a new one. The agent
     has no CAP_CHOWN in its sandbox: what belonged to somebody else is root's then (CIS 3.1 to 3.22).
     """
-    _write(path, content, mode, inherit=True, replace=True)
+    _write(path, content, access, inherit=True, replace=True)
 
 
-def write_new(path: str, content: bytes, *, mode: int = FILE_MODE, replace: bool = False) -> None:
+def write_new(path: str, content: bytes, *, replace: bool = False) -> None:
     """The same with an owner and a mode of its own; without `replace`, raises FileExistsError for
     whatever is there, also when it came this moment."""
-    _write(path, content, mode, inherit=False, replace=replace)
+    _write(path, content, PUBLIC, inherit=False, replace=replace)
 
 
-def _write(path: str, content: bytes, mode: int, *, inherit: bool, replace: bool) -> None:
+def _write(path: str, content: bytes, access: Access, *, inherit: bool, replace: bool) -> None:
     directory, _, name = path.rpartition("/")
     with _directory(directory, make=True) as fd:
         temporary = f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
@@ -43,13 +55,11 @@ def _write(path: str, content: bytes, mode: int, *, inherit: bool, replace: bool
             with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:
                 file.write(content)
                 file.flush()
-                owner = os.geteuid(), os.getegid()
-                if inherit:
-                    owner, mode = _owner_and_mode(name, fd, mode)
+                uid, gid, mode = (_access(name, fd) if inherit else None) or access
                 os.fchmod(file.fileno(), mode)
-                if owner != (os.geteuid(), os.getegid()):
+                if (uid, gid) != (os.geteuid(), os.getegid()):
                     with contextlib.suppress(PermissionError):
-                        os.fchown(file.fileno(), *owner)
+                        os.fchown(file.fileno(), uid, gid)
                 os.fsync(file.fileno())
             if replace:
                 os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
@@ -64,38 +74,35 @@ def _write(path: str, content: bytes, mode: int, *, inherit: bool, replace: bool
         os.fsync(fd)
 
 
-def _owner_and_mode(name: str, directory: int, mode: int) -> tuple[tuple[int, int], int]:
+def _access(name: str, directory: int) -> Access | None:
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return (os.geteuid(), os.getegid()), mode
+        return None
     if not stat.S_ISREG(status.st_mode):
-        return (os.geteuid(), os.getegid()), mode
-    return (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)
+        return None
+    return Access(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
 def remove(path: str) -> None:
-    """Take a file away, and its directory when that leaves it empty. Raises OSError."""
+    """Take a file away, and its directory when that is a `.d` and empty then. Raises OSError."""
     directory, _, name = path.rpartition("/")
-    try:
-        with _directory(directory) as fd:
-            os.unlink(name, dir_fd=fd)
-            os.fsync(fd)
-    except FileNotFoundError:
-        return
+    with contextlib.suppress(FileNotFoundError), _directory(directory) as fd:
+        os.unlink(name, dir_fd=fd)
+        os.fsync(fd)
     parent, _, last = directory.rpartition("/")
     if last.endswith(".d"):
-        with _directory(parent) as fd, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), _directory(parent) as fd:
             os.rmdir(last, dir_fd=fd)
             os.fsync(fd)
 
 
-def put(path: str, content: bytes | None) -> None:
+def put(path: str, content: bytes | None, access: Access) -> None:
     """Make the file be as wanted: with this content, or not there."""
     if content is None:
         remove(path)
     else:
-        write(path, content)
+        write(path, content, access)
 
 
 def sweep(directory: str) -> None:

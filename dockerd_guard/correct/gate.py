@@ -60,8 +60,9 @@ def may_restart(correct: Correct, situation: Situation) -> Hold | None:
         return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now),
                     BY_HAND)
     budget = correct.budget
+    # Restarts in the future, which a clock set back leaves behind, do not count.
     recent = [moment for moment in situation.restarts
-              if (situation.now - moment).total_seconds() < budget.per_s]
+              if 0 <= (situation.now - moment).total_seconds() < budget.per_s]
     if len(recent) >= budget.restarts:
         oldest = recent[-budget.restarts] if budget.restarts else situation.now
         return Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",

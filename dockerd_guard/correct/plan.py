@@ -8,10 +8,12 @@ over the tree and the host is read again, with the eyes that judge it afterwards
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, canonical
+from dockerd_guard.correct.files import Access
 from dockerd_guard.dockerd.config import without_key
 from dockerd_guard.dockerd.flags import Flag
 from dockerd_guard.judge.dg303 import DROPIN_NAME
@@ -47,11 +49,13 @@ TLS_FLAGS = ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
 
 
 class Change(NamedTuple):
-    """One file: its path without links, its content before and after (None: not there)."""
+    """One file: its path without links, its content before and after (None: not there), and what it belongs to
+    and allows wherever it is there."""
 
     path: str
     before: bytes | None
     after: bytes | None
+    access: Access = Access()
 
     def diff(self) -> str:
         """The change as a unified diff."""
@@ -112,7 +116,7 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
     """The plan with these changes of foreign files; `base` is the host with them and without our files."""
     desired: dict[str, bytes | None] = {}
     obstacles: list[str] = []
-    if not complies(base.layer, policy):
+    if not complies(base.layer, policy) or _left_open(base, policy):
         for path, content in _dropins(base, policy, obstacles):
             if (real := _real(tree, path)) is None:
                 obstacles.append(f"{path} cannot be written: a link in the way leads nowhere")
@@ -120,14 +124,15 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
                 desired[real] = content
         # Where the socket units alone are wrong, the command line stays as it is.
         sockets_alone = {path: content for path, content in desired.items() if f"/{SERVICE}.d/" not in path}
-        if sockets_alone and complies(_observed(
-                tree, {**dict.fromkeys(_own_files(tree)), **sockets_alone, **foreign}, observe).layer, policy):
-            desired, obstacles = sockets_alone, []
+        if sockets_alone:
+            with_sockets = _observed(tree, {**dict.fromkeys(_own_files(tree)), **sockets_alone, **foreign}, observe)
+            if complies(with_sockets.layer, policy) and not _left_open(with_sockets, policy):
+                desired, obstacles = sockets_alone, []
     wanted = {**dict.fromkeys(_own_files(tree)), **desired, **foreign}
     changes = tuple(change for path, content in wanted.items()
-                    if (change := Change(path, content_at(tree, path), content)).before != content)
+                    if (change := Change(path, content_at(tree, path), content, _access(tree, path))).before != content)
     after = now if not changes else _observed(tree, {change.path: change.after for change in changes}, observe)
-    obstacles += _differences(after.layer, policy) if not obstacles else []
+    obstacles += _differences(after.layer, policy) + _left_open(after, policy) if not obstacles else []
     return Plan(() if obstacles else changes, after, tuple(obstacles))
 
 
@@ -191,6 +196,24 @@ def saved_name(tree: Tree, path: str) -> str:
     return name
 
 
+def _copied(path: str) -> str:
+    """The foreign file that one of our making is a copy of; of any other the path itself.
+
+    >>> _copied("/etc/docker/daemon.json.dockerd-guard-saved"), _copied("/etc/a.d/zy-b.conf")
+    ('/etc/docker/daemon.json', '/etc/a.d/b.conf')
+    """
+    directory, _, name = path.partition(SAVED_SUFFIX)[0].rpartition("/")
+    return f"{directory}/{name.removeprefix(BEFORE_OURS)}"
+
+
+def _access(tree: Tree, path: str) -> Access:
+    """A copy shows nobody more than its original does."""
+    for each in (path, _copied(path)):
+        if (entry := tree.stat(each, follow=False)) is not None and entry.is_file:
+            return Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode))
+    return Access()
+
+
 def _observed(tree: Tree, changes: Mapping[str, bytes | None], observe: Observe) -> Configured:
     with tree.changed(changes) as changed:
         return observe(changed)
@@ -216,6 +239,16 @@ def _differences(layer: Layer, policy: Policy) -> list[str]:
               for key, socket in declared.items()
               if key in found and strength.index(found[key].tls) < strength.index(socket.tls)]
     return words
+
+
+def _left_open(configured: Configured, policy: Policy) -> list[str]:
+    """TCP ports of socket units that dockerd, which is not told `fd://`, would hold open and never accept on."""
+    if any(host.startswith("fd://") for host in configured.layer.hosts):
+        return []
+    declared = {canonical(socket.address) for socket in declared_bindings(policy)}
+    return [f"{address} would be held open by {SOCKET} or its like"
+            for address, _ in passed_by(configured.sockets)
+            if address.startswith("tcp://") and canonical(address) not in declared]
 
 
 def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -35,21 +35,23 @@ class Busy(Exception):
 
 
 class Intent(NamedTuple):
-    """A correction that was begun: the changes it makes, when, and whether dockerd was to be restarted.
+    """A correction that was begun: the changes it makes, when, and the active units that it stops on the way.
 
-    `held`: the files are changed and the restart waits for leave; what they were before is still
-    needed, should dockerd not survive that restart.
+    `held`: the files are changed and the rest waits; what they were before is still needed, should
+    dockerd not survive a start with them.
     """
 
     changes: tuple[Change, ...]
     begun: datetime
-    restarts: bool
+    stops: tuple[str, ...]
     held: bool = False
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
-        """These changes with newer ones upon them: what is to be put back is what was there first."""
+        """These changes with newer ones upon them: what is to be put back is what was there first, unless
+        somebody else has changed it meanwhile."""
         first = {change.path: change for change in self.changes}
-        later = {change.path: change._replace(before=first[change.path].before) if change.path in first else change
+        later = {change.path: change._replace(before=ours.before)
+                 if (ours := first.get(change.path)) is not None and ours.after == change.before else change
                  for change in newer}
         return tuple({**first, **later}.values())
 
@@ -71,10 +73,10 @@ class State:
         """Put the intent down, before anything is changed. Raises OSError."""
         self._write("intent.json", {
             "begun": intent.begun.isoformat(),
-            "restarts": intent.restarts,
+            "stops": intent.stops,
             "held": intent.held,
-            "changes": [{"path": change.path, "before": _coded(change.before), "after": _coded(change.after)}
-                        for change in intent.changes],
+            "changes": [{"path": change.path, "before": _coded(change.before), "after": _coded(change.after),
+                         "access": change.access} for change in intent.changes],
         })
 
     def intent(self) -> Intent | None:
@@ -82,9 +84,9 @@ class State:
         data = self._read("intent.json")
         try:
             return Intent(
-                tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]))
-                      for row in data["changes"]),
-                datetime.fromisoformat(data["begun"]), bool(data["restarts"]), bool(data["held"]))
+                tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]),
+                             files.Access(*map(int, row["access"]))) for row in data["changes"]),
+                datetime.fromisoformat(data["begun"]), tuple(map(str, data["stops"])), bool(data["held"]))
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -133,7 +135,7 @@ class State:
         self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
 
     def _write(self, name: str, data: dict[str, object]) -> None:
-        files.write(f"{self.directory}/{name}", json.dumps(data).encode(), mode=0o600)
+        files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
