@@ -168,20 +168,25 @@ class _Correction:
             try:
                 self.state.begin(self.intent)
             except OSError as error:
-                return Outcome(False, price, error=_told(error), unwritable=True)
+                return Outcome(False, price, error=self._told(error), unwritable=True)
             try:
                 outcome = self._carry_out(todo, price, hold, needs_now)
             except OSError as error:
-                outcome = self._undo(price, _told(error), restart=False)._replace(unwritable=True)
+                outcome = self._undo(price, self._told(error), restart=False)._replace(unwritable=True)
             except (JobFailed, Refused) as error:
                 outcome = self._undo(price, str(error), restart=False)
         # What cannot be noted down now, recover() makes good by what is noted.
         with contextlib.suppress(OSError):
             if outcome.hold is not None:
                 self.state.begin(self.intent._replace(held=True))
-            elif outcome.done or not outcome.left_changed:
+            elif not outcome.left_changed:
                 self.state.finish()
         return outcome
+
+    def _told(self, error: OSError) -> str:
+        """The files of ours are named already; what else is written is the state."""
+        is_told = isinstance(error.filename, str) and error.filename.startswith("/")
+        return f"{error.filename if is_told else self.state.directory}: {error.strerror}"
 
     def _stops(self, todo: Needs) -> tuple[str, ...]:
         """The active units that go down on the way."""
@@ -191,7 +196,10 @@ class _Correction:
     def _carry_out(self, todo: Needs, price: Cost, hold: Hold | None,
                    needs_now: Callable[[Observation], Needs]) -> Outcome:
         for change in todo.changes:
-            files.put(change.path, change.after, change.access)
+            try:
+                files.put(change.path, change.after, change.access)
+            except OSError as error:
+                return self._undo(price, f"{change.path}: {error.strerror}", restart=False)._replace(unwritable=True)
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
         if todo.reload:
             self.manager.reload()
@@ -308,29 +316,30 @@ def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
         now = {change.path: content_at(tree, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
     for change in reversed(intent.changes):
-        # What is not there is taken away once more: the directory made for it may be there.
-        if (now[change.path] == change.before is not None or change.path in theirs
-                or (theirs and SAVED_SUFFIX in change.path)):
+        if now[change.path] == change.before is not None or change.path in theirs or (
+                theirs and SAVED_SUFFIX in change.path):
             continue
         try:
             files.put(change.path, change.before, change.access)
         except OSError as error:
-            left_changed.append(_told(error))
+            # What is not there is taken away once more, for the directory that may have been made for it.
+            if now[change.path] is not None:
+                left_changed.append(f"{change.path}: {error.strerror}")
     try:
         manager.reload()
         if intent.stops and (was_restarted or not all(_is_up(manager, name) for name in intent.stops)):
             restart(manager, intent.stops)
     except (JobFailed, Refused) as error:
         not_started.append(str(error))
+        if SERVICE in intent.stops:
+            # A stop that takes longer than anybody waits for must not be the last thing that is done to it.
+            with contextlib.suppress(JobFailed, Refused):
+                manager.run_job("StartUnit", SERVICE, timeout_s=0)
     return Undone(tuple(left_changed), tuple(not_started))
 
 
 def _is_up(manager: Manager, unit: str) -> bool:
     return manager.unit(unit).text("ActiveState") in ("active", "activating", "reloading")
-
-
-def _told(error: OSError) -> str:
-    return f"{error.filename or 'a file'}: {error.strerror}"
 
 
 def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy) -> str:

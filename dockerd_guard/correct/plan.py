@@ -242,8 +242,10 @@ def _differences(layer: Layer, policy: Policy) -> list[str]:
 
 
 def _left_open(configured: Configured, policy: Policy) -> list[str]:
-    """TCP ports of socket units that dockerd, which is not told `fd://`, would hold open and never accept on."""
-    if any(host.startswith("fd://") for host in configured.layer.hosts):
+    """TCP ports of socket units that dockerd, which is not told the declared `fd://`, would hold open and never
+    accept on."""
+    uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
+    if not uses_fd or any(host.startswith("fd://") for host in configured.layer.hosts):
         return []
     declared = {canonical(socket.address) for socket in declared_bindings(policy)}
     return [f"{address} would be held open by {SOCKET} or its like"

@@ -187,6 +187,11 @@ class Machine:
     def is_on(self) -> bool:
         return self.leader != 0 and _alive(self.leader)
 
+    def on_disk(self, command: str, *, input: str | None = None) -> Done:
+        """Run a shell line beside its disk, `root`, also while it is off."""
+        line = f"cd {shlex.quote(str(self.box.directory))}; {command}"
+        return _run(self.box.enter("sh", "-euc", line), command, True, input, COMMAND_TIMEOUT_SECONDS)
+
     # Doing things in it
 
     def command(self, *argv: str) -> list[str]:

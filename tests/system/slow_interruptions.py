@@ -1,0 +1,38 @@
+"""Trouble in the middle of a correction: all of it (test_interruptions.py has the table)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.crash import hold_at, open_up, prepare, settled, standing
+from tests.system.crash_points import ORDER_FILE
+from tests.system.test_correction import entries
+from tests.system.test_interruptions import INTERRUPTIONS, Interruption, interrupt, slow_stop
+
+MANAGER = "/usr/lib/python3/dist-packages/dockerd_guard/systemd/manager.py"
+
+
+@pytest.mark.parametrize("interruption", [each for each in INTERRUPTIONS if each.slow], ids=lambda each: each.name)
+def test_trouble_in_the_middle_of_a_correction(machine: Machine, interruption: Interruption) -> None:
+    interrupt(machine, interruption)
+
+
+def test_a_stop_that_takes_longer_than_is_waited_for_does_not_leave_docker_dead(machine: Machine) -> None:
+    machine.run(f"sed -i 's/^JOB_TIMEOUT_S = .*/JOB_TIMEOUT_S = 3.0/' {MANAGER}")
+    prepare(machine)
+    container = machine.container_pid()
+    open_up(machine)
+    before = standing(machine)
+    hold_at(machine, "call StopUnit")
+    machine.run(slow_stop(20))
+    machine.remove(ORDER_FILE)
+    failed = wait_for(lambda: entries(machine, "failed"), "word on the failure")
+    assert "job timeout" in failed[0]["MESSAGE"]
+    wait_for(machine.socket_answers, "dockerd that works again")
+    assert standing(machine).files == before.files
+    assert machine.container_pid() == container
+    machine.run("rm /run/systemd/system/docker.service.d/slow.conf; systemctl daemon-reload")
+    machine.run("systemctl restart dockerd-guard")
+    settled(machine)
+    assert machine.container_pid() == container

@@ -1,0 +1,29 @@
+"""The agent killed, or the machine without power, in the middle of a correction: a few steps of each kind.
+
+All steps: slow_crash.py.
+"""
+
+from __future__ import annotations
+
+from tests.machines.machine import Machine
+from tests.system.crash import ends, prepare, try_point
+
+KILLED_AT = ("create /etc/docker/", "call StartUnit", "ask dockerd")
+"""Some files written; docker.service stopped; nothing left but to look."""
+
+CUT_AT = ("unlink /etc/systemd/system/docker.service.d/zzz.conf", "answer to Reload")
+"""A drop-in and its copies there together; all written and loaded, and dockerd yet to be restarted."""
+
+
+def test_a_correction_that_was_killed_is_finished_or_undone(machine: Machine) -> None:
+    prepare(machine)
+    known, _ = ends(machine)
+    wrong = {step: try_point(machine, known, step, cut=False) for step in KILLED_AT}
+    assert wrong == {step: [] for step in KILLED_AT}
+
+
+def test_a_correction_that_lost_its_power_is_finished_or_undone(machine: Machine) -> None:
+    prepare(machine)
+    known, _ = ends(machine)
+    wrong = {step: try_point(machine, known, step, cut=True) for step in CUT_AT}
+    assert wrong == {step: [] for step in CUT_AT}
