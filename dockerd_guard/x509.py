@@ -28,6 +28,12 @@ class Certificate(NamedTuple):
     not_after: datetime
     public_key: bytes
 
+    def out_of_date(self, now: datetime) -> str:
+        """In words, why it is not valid at this moment; empty where it is."""
+        if self.not_after < now:
+            return f"expired on {self.not_after:%Y-%m-%d}"
+        return f"is not valid before {self.not_before:%Y-%m-%d}" if self.not_before > now else ""
+
 
 def certificates(pem: bytes) -> tuple[Certificate, ...]:
     """All certificates of a PEM file. Raises ValueError for none, or one that cannot be read."""

@@ -199,7 +199,7 @@ class _Correction:
             try:
                 files.put(change.path, change.after, change.access)
             except OSError as error:
-                return self._undo(price, f"{change.path}: {error.strerror}", restart=False)._replace(unwritable=True)
+                raise OSError(error.errno, error.strerror, change.path) from None
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
         if todo.reload:
             self.manager.reload()

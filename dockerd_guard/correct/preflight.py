@@ -5,10 +5,12 @@ Each check names what it found wrong and where. None of them changes anything.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dockerd_guard.bindings import Tls, canonical, split_host_port
@@ -19,6 +21,8 @@ from dockerd_guard.policy import Policy, declared_bindings
 VALIDATE_TIMEOUT_S = 20.0
 VALIDATE_SINCE = (23, 0, 0)
 """`dockerd --validate` came with 23.0; it binds nothing and touches no state."""
+
+MAX_PEM_BYTES = 1024 * 1024
 
 
 class Preflight(NamedTuple):
@@ -54,10 +58,12 @@ class Preflight(NamedTuple):
                 yield f"{declared.location}: {wrong.get(error.errno or 0, f'{host}:{port}: {error.strerror or error}')}"
 
     def bad_tls_files(self) -> Iterator[str]:
-        """TLS files that dockerd could not load: missing, unreadable, or a key that does not match."""
+        """TLS files of no use: missing, unreadable, a key that does not match, or out of date."""
         if self.policy.tcp_tls in (None, Tls.NONE):
             return
         import ssl
+
+        from dockerd_guard.x509 import certificates
 
         tls = self.plan.after.daemon.tls
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -70,6 +76,11 @@ class Preflight(NamedTuple):
                 context.load_verify_locations(tls.ca or "")
             except (OSError, ssl.SSLError) as error:
                 yield f"{tls.ca} cannot be used: {error.strerror or error}"
+        for path in (tls.cert, tls.ca if self.policy.tcp_tls is Tls.MUTUAL else None):
+            # dockerd would come up with these, and no client would talk to it. What cannot be read is told above.
+            with contextlib.suppress(OSError, ValueError), open(path or "", "rb") as file:
+                if wrong := certificates(file.read(MAX_PEM_BYTES))[0].out_of_date(datetime.now(UTC)):
+                    yield f"{path} {wrong}"
 
     def refused_arguments(self) -> Iterator[str]:
         """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""

@@ -77,15 +77,10 @@ def _inside(seen: Observation, roles: dict[str, str | None], contents: dict[str,
 def _dates(
     seen: Observation, role: str, what: str, certificate: Certificate, now: datetime
 ) -> Iterator[Finding]:
-    day = f"{certificate.not_after:%Y-%m-%d}"
-    if certificate.not_after < now:
-        yield _finding(seen, role, f"{what} expired on {day}: clients refuse it")
-    elif certificate.not_before > now:
-        yield _finding(
-            seen, role, f"{what} is not valid before {certificate.not_before:%Y-%m-%d}: clients refuse it"
-        )
+    if wrong := certificate.out_of_date(now):
+        yield _finding(seen, role, f"{what} {wrong}: clients refuse it")
     elif certificate.not_after < now + EXPIRES_SOON:
-        yield _finding(seen, role, f"{what} expires on {day}", "warning")
+        yield _finding(seen, role, f"{what} expires on {certificate.not_after:%Y-%m-%d}", "warning")
 
 
 def _finding(seen: Observation, role: str, message: str, severity: Severity = "error") -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import time
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from tests.machines.machine import ADDRESS, Machine, wait_for
 from tests.system.slow_war import reloads, starts
 from tests.system.test_alone import OPEN
 from tests.system.test_correction import (
+    DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
     OBSERVE,
@@ -36,10 +38,21 @@ class Obstacle(NamedTuple):
     words: str
 
 
+# Dates of their own came with OpenSSL 3.4, which in return refuses -1 day.
+EXPIRE = """
+cd /etc/docker
+sign() { openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -out server-cert.pem "$@"; }
+sign -not_before 20200101000000Z -not_after 20200102000000Z || sign -days -1
+"""
+
 OBSTACLES = (
     Obstacle("no certificates", f"[fd://, tcp://{ADDRESS}:2376]", "", "/etc/docker/server-cert.pem"),
     Obstacle("a key of another certificate", f"[fd://, tcp://{ADDRESS}:2376]",
              "cp /etc/docker/ca-key.pem /etc/docker/server-key.pem", "/etc/docker/server-key.pem cannot be used"),
+    Obstacle("a certificate that has run out", f"[fd://, tcp://{ADDRESS}:2376]",
+             EXPIRE, "/etc/docker/server-cert.pem expired on"),
+    Obstacle("a CA file that is none", f"[fd://, tcp://{ADDRESS}:2376]", "echo none > /etc/docker/ca.pem",
+             "/etc/docker/ca.pem cannot be used"),
     Obstacle("an address of another host", "[fd://, tcp://192.0.2.1:2376]", "",
              "192.0.2.1 is not an address of this host"),
     Obstacle("a port that somebody else has", f"[fd://, tcp://{ADDRESS}:2376]",
@@ -62,13 +75,96 @@ def test_what_would_fail_is_found_before_anything_is_changed(machine: Machine, o
     assert machine.main_pid() == dockerd
 
 
-def test_a_correction_that_dockerd_does_not_survive_is_rolled_back_and_not_tried_again(machine: Machine) -> None:
+def test_what_only_dockerd_can_tell_is_found_before_anything_is_changed_where_it_can_be_asked(machine: Machine) -> None:
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 "
+                  "--userns-remap=nobodyhere\n")
+    machine.run("systemctl daemon-reload")
+    dockerd = machine.main_pid()
+    # A declared port more, so that the dockerd that runs has to be restarted.
+    enforce(machine, LOOPBACK_TOO)
+    # 20.10 has no --validate.
+    can_be_asked = machine.release != "bookworm"
+    event, words = ("held", 'lookup for "nobodyhere"') if can_be_asked else ("rolled-back", "job failed")
+    told = wait_for(lambda: entries(machine, event), event)
+    assert words in told[0]["MESSAGE"]
+    assert not machine.exists(OUR_SERVICE_DROPIN)
+    assert (machine.main_pid() == dockerd) is can_be_asked
+
+
+def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(machine: Machine) -> None:
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    dockerd = machine.main_pid()
+    # What the agent writes there is not where systemd looks.
+    inside = ["nsenter", "--mount", f"--target={machine.main_pid('dockerd-guard.service')}"]
+    machine.run([*inside, "sh", "-c", 'text=$(cat "$1/$2"); mount -t tmpfs tmpfs "$1"; echo "$text" > "$1/$2"',
+                 "sh", DROPIN_DIRECTORY, posixpath.basename(OVERRIDE)])
+    enforce(machine)
+    undone = wait_for(lambda: entries(machine, "rolled-back"), "roll-back")
+    assert "systemd loaded something else: fd://, tcp://0.0.0.0:2375" in undone[0]["MESSAGE"]
+    assert machine.main_pid() == dockerd
+    assert machine.run([*inside, "ls", DROPIN_DIRECTORY]).out == "override.conf\n"
+
+
+class Failure(NamedTuple):
+    """What the corrected dockerd does instead of its work, and the words of the entry on it.
+
+    A script goes for dockerd: told to listen on fd:// alone it is the real one, else this. `slow` ones
+    run from `make slow-test` only.
+    """
+
+    name: str
+    line: str
+    words: str
+    slow: bool = False
+
+
+LOOPBACK_TOO = """
+version: 1
+mode: enforce
+sockets: [fd://, {address: "tcp://127.0.0.1:2376", tls: none}]
+"""
+
+LISTENER = """exec python3 -c '
+import socket, time
+held = socket.socket()
+held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+held.bind((\"127.0.0.1\", 2376))
+held.listen()
+time.sleep(10000)'"""
+
+FAILURES = (
+    Failure("does not start", "exit 1", "RestartUnit of docker.service: job failed"),
+    Failure("starts and does not listen", "systemd-notify --ready; exec sleep 10000", "dockerd listens on",
+            slow=True),
+    Failure("listens and does not answer", f"systemd-notify --ready; {LISTENER}", "does not answer: timed out"),
+)
+
+
+@pytest.mark.parametrize("failure", [each for each in FAILURES if not each.slow], ids=lambda failure: failure.name)
+def test_a_corrected_dockerd_that_fails_is_rolled_back_in_time_and_not_tried_again(
+        machine: Machine, failure: Failure) -> None:
+    fail(machine, failure)
+
+
+def fail(machine: Machine, failure: Failure) -> None:
+    """Let it fail, and look whether Docker runs as before."""
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    machine.run("systemctl reload docker")
+    script = f'#!/bin/sh\ncase "$*" in *2376*) {failure.line};; esac\nexec {DOCKERD} "$@"\n'
+    machine.write("/usr/local/sbin/dockerd", script, mode=0o755)
+    machine.write(OVERRIDE, "[Service]\nNotifyAccess=all\nExecStart=\nExecStart=/usr/local/sbin/dockerd -H fd://\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
     container = machine.start_container()
-    enforce(machine, "version: 1\nmode: enforce\nsockets: [unix:///no/such/directory/docker.sock]\n")
-    rolled_back = wait_for(lambda: entries(machine, "rolled-back"), "roll-back", timeout=120)
-    assert rolled_back[-1]["DOCKERD_GUARD_OUTCOME"] == "failed"
+    began = time.monotonic()
+    machine.run("systemctl reset-failed docker; systemctl restart docker")
+    restart_s = time.monotonic() - began
+    enforce(machine, LOOPBACK_TOO)
+    undone = wait_for(lambda: entries(machine, "rolled-back"), "roll-back", timeout=120)
+    began_us, ended_us = (int(entry["__REALTIME_TIMESTAMP"]) for entry in (entries(machine, "policy")[-1], undone[0]))
+    took_s = (ended_us - began_us) / 1e6
+    print(f"{machine.release}: {failure.name}: undone after {took_s:.1f} s; one restart takes {restart_s:.1f} s")
+    assert took_s < 30 + 4 * restart_s
+    assert failure.words in undone[0]["MESSAGE"]
     assert not machine.exists(OUR_SERVICE_DROPIN)
     assert machine.socket_answers()
     assert machine.container_pid() == container
