@@ -17,6 +17,10 @@ from dockerd_guard.judge.rules import TITLES
 from tests.unit.test_judge import OVERRIDE, SERVICE, Host
 
 REPOSITORY = Path(__file__).parents[2]
+IS_INSTALLED = not (REPOSITORY / "dockerd_guard").exists()
+"""Without the source beside them, these tests are for what the package installed (tests/system/test_installed.py)."""
+
+PROGRAM = ["/usr/bin/dockerd-guard"] if IS_INSTALLED else [sys.executable, "-m", "dockerd_guard"]
 OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
 
 
@@ -42,6 +46,9 @@ class Said:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     def call(*words: object) -> Said:
+        if IS_INSTALLED:
+            done = run(*words)
+            return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
         code = cli.main([str(word) for word in words])
         return Said(code, *capsys.readouterr())
 
@@ -271,7 +278,7 @@ def test_an_unreadable_file_is_no_answer(host: Host, call: Call) -> None:
 
 
 def run(*words: object, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "dockerd_guard", *map(str, words)], cwd=REPOSITORY,
+    return subprocess.run([*PROGRAM, *map(str, words)], cwd=REPOSITORY,
                           timeout=60, capture_output=True, check=False, **settings)
 
 
@@ -280,12 +287,13 @@ def test_a_reader_that_leaves(host: Host) -> None:
     roots = [word for _ in range(50) for word in ("--root", str(host.root))]
     pipe_out, pipe_in = os.pipe()
     os.close(pipe_out)
-    done = subprocess.run([sys.executable, "-m", "dockerd_guard", "sockets", *roots], cwd=REPOSITORY,
+    done = subprocess.run([*PROGRAM, "sockets", *roots], cwd=REPOSITORY,
                           stdout=pipe_in, stderr=subprocess.PIPE, check=False)
     os.close(pipe_in)
     assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr
 
 
+@pytest.mark.skipif(IS_INSTALLED, reason="python3 -I takes no encoding from the environment")
 def test_a_terminal_that_knows_no_unicode(host: Host) -> None:
     host.start("-H fd:// -H tcp://0.0.0.0:2375 --label=größe")
     done = run("lint", "--root", host.root, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
