@@ -10,13 +10,14 @@ VENV := $(CACHE)/venv
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dockerd_guard/__init__.py)
 DEB := dist/dockerd-guard_$(VERSION)_all.deb
 RELEASE ?= bookworm
+SYSTEMDLINT := $(CACHE)/systemdlint
 JOBS ?= 3
 
 PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard README.md docs) dockerd_guard packaging
 SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential machine docs deb lintian piuparts venv clean clean-cache
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv clean clean-cache
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +62,15 @@ slow-test: venv deb ## what takes too long for each day: wars over files, every 
 docs: venv deb ## print into README.md and docs/ what the program prints on a machine
 	@$(MACHINES) prepare
 	$(VENV)/bin/python -m tests.docs $(DEB)
+
+bench: venv deb ## how fast, how light, beside its peers: RELEASE=bookworm, QUICK=1, ROWS="cold event", AGAINST=FILE (an hour, on a quiet host)
+	@[ -d $(SYSTEMDLINT) ] || $(VENV)/bin/python -m pip install --quiet --target $(SYSTEMDLINT) systemdlint==1.4.0
+	$(VENV)/bin/python -m tests.bench $(DEB) $(ROWS) --release $(RELEASE) --systemdlint $(SYSTEMDLINT) \
+	  $(if $(QUICK),--quick) $(if $(AGAINST),--against $(AGAINST))
+
+soak: venv deb ## random drift for HOURS=1 while agent and dockerd are restarted: RELEASE=bookworm, SEED=1 (else a new one)
+	$(VENV)/bin/python -m tests.system.soak $(DEB) --release $(RELEASE) --hours $(or $(HOURS),1) \
+	  $(if $(SEED),--seed $(SEED)) --curve dist/soak-$(RELEASE).csv
 
 machine: ## a shell in a throwaway machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
 	@$(if $(NAME),,$(MAKE) --silent deb)

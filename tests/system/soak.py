@@ -1,0 +1,185 @@
+"""A long run: random drift while the agent and dockerd are restarted and killed; nothing missed, nothing grows.
+
+    python3 -m tests.system.soak --hours 4 --release trixie dist/*.deb      (make soak HOURS=4 RELEASE=trixie)
+
+Each step does one random thing to the host and then waits until all is as declared again, seen from outside. The
+journal must have told of it. What the agent holds then (memory, descriptors, threads) is the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.machines import host, image
+from tests.machines.machine import Machine, wait_for
+from tests.system.test_correction import (
+    DOCKERD,
+    LIVE_RESTORE,
+    OUR_SERVICE_DROPIN,
+    OUR_SOCKET_DROPIN,
+    OVERRIDE,
+    SOCKET_OVERRIDE,
+    enforce,
+    entries,
+)
+
+POLICY = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect:\n  budget: 100000/1h\n"
+AGENT = "dockerd-guard.service"
+STEP_TIMEOUT_S = 180
+
+MAX_GROWTH_MB = 2.0
+"""Of the median of a process's second half of samples above that of its first."""
+
+WARM_UP = 5
+"""Samples of a process until every path in it was gone once."""
+
+
+class Drift(NamedTuple):
+    """What somebody writes, and the file that has to be named."""
+
+    path: str
+    text: str
+
+
+DRIFTS = (
+    Drift(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"),
+    Drift(OVERRIDE, '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375 --tls=false"\n'),
+    Drift("/etc/default/docker", 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false"\n'),
+    Drift("/etc/systemd/system/docker.service.d/zzz-last.conf",
+          f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"),
+    Drift(SOCKET_OVERRIDE, "[Socket]\nListenStream=0.0.0.0:2375\n"),
+)
+
+DISTURBANCES: dict[str, str] = {
+    "nothing": ":",
+    "daemon-reload": "systemctl daemon-reload",
+    "dockerd is restarted": "systemctl daemon-reload; systemctl restart docker",
+    "dockerd is killed": "systemctl kill --signal=KILL docker; sleep 1",
+    "the agent is reloaded": "systemctl reload dockerd-guard",
+    "noise": "for each in 1 2 3 4 5 6 7 8 9; do touch /etc/systemd/system/docker.service.d/noise; "
+             "rm /etc/systemd/system/docker.service.d/noise; done",
+    "a container": "docker run --rm --network=none busybox /bin/sh -c :",
+    "the agent is stopped and continued": "systemctl kill --signal=STOP dockerd-guard; sleep 1; "
+                                          "systemctl kill --signal=CONT dockerd-guard",
+}
+
+RESTARTS: dict[str, str] = {
+    "the agent is restarted": "systemctl restart dockerd-guard",
+    "the agent is killed": "systemctl kill --signal=KILL dockerd-guard",
+}
+
+
+class Sample(NamedTuple):
+    """The agent at rest, after a step: `pid` tells one life of it from the next."""
+
+    at_s: float
+    step: str
+    took_s: float
+    pid: int
+    rss_mb: float
+    descriptors: int
+    threads: int
+
+
+def soak(machine: Machine, seconds: float, seed: int, say: Callable[[Sample], None] = lambda _: None) -> list[Sample]:
+    """Do this for so long; raises AssertionError or TimeoutError where something was missed, with the step."""
+    machine.write("/etc/systemd/system/docker.service.d/10-limit.conf", "[Unit]\nStartLimitIntervalSec=0\n")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    container = machine.start_container()
+    enforce(machine, POLICY)
+    choose = random.Random(seed)
+    start = time.monotonic()
+    samples: list[Sample] = []
+    while time.monotonic() - start < seconds:
+        drift = choose.choice(DRIFTS)
+        # A life of the agent has to be long enough to tell whether it grows.
+        is_restart = choose.random() < (0.2 if seconds < 600 else 0.02)
+        name, line = choose.choice(list((RESTARTS if is_restart else DISTURBANCES).items()))
+        step = f"{drift.path}, {name}"
+        began = time.monotonic()
+        _step(machine, drift, line, f"step {len(samples)} of seed {seed}: {step}")
+        assert machine.container_pid() == container, step
+        samples.append(_sample(machine, time.monotonic() - start, step, time.monotonic() - began))
+        say(samples[-1])
+    return samples
+
+
+def _step(machine: Machine, drift: Drift, line: str, what: str) -> None:
+    told = len(_told(machine, drift))
+    machine.write(drift.path, drift.text)
+    machine.run(line)
+    wait_for(lambda: len(_told(machine, drift)) > told, f"entry on the drift; {what}", timeout=STEP_TIMEOUT_S)
+    wait_for(lambda: _complies(machine), f"correction; {what}", timeout=STEP_TIMEOUT_S)
+    assert not machine.api_answers(), what
+    machine.remove(drift.path)
+    wait_for(lambda: not machine.exists(OUR_SERVICE_DROPIN) and not machine.exists(OUR_SOCKET_DROPIN)
+             and _complies(machine), f"end of our drop-ins; {what}", timeout=STEP_TIMEOUT_S)
+
+
+def _told(machine: Machine, drift: Drift) -> list[dict[str, str]]:
+    return [entry for entry in entries(machine, "drift") if entry.get("DOCKERD_GUARD_FILE") == drift.path]
+
+
+def _complies(machine: Machine) -> bool:
+    return machine.run("dockerd-guard diff", check=False).status == 0
+
+
+def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
+    pid = wait_for(lambda: machine.main_pid(AGENT), "agent")
+    shown = machine.run(f"cat /proc/{pid}/status; ls /proc/{pid}/fd | wc -l").out.splitlines()
+    status = dict(line.split(":", 1) for line in shown[:-1])
+    return Sample(round(at_s, 1), step, round(took_s, 2), pid, int(status["VmRSS"].split()[0]) / 1024,
+                  int(shown[-1]), int(status["Threads"]))
+
+
+def growing(samples: Sequence[Sample]) -> list[str]:
+    """What grows in a life of the agent, in words."""
+    found = []
+    for pid in dict.fromkeys(sample.pid for sample in samples):
+        life = [sample for sample in samples if sample.pid == pid][WARM_UP:]
+        if len(life) < 4:
+            continue
+        first, second = life[:len(life) // 2], life[len(life) // 2:]
+        for name, most in (("rss_mb", MAX_GROWTH_MB), ("descriptors", 0), ("threads", 0)):
+            before, after = (statistics.median(getattr(sample, name) for sample in half) for half in (first, second))
+            if after - before > most:
+                found.append(f"PID {pid}: {name} from {before:.1f} to {after:.1f} in {len(life)} steps")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.system.soak", description=__doc__)
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--release", choices=image.RELEASES, default="bookworm")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
+    parser.add_argument("--curve", type=Path, required=True, help="a .csv to write, a line for each step")
+    arguments = parser.parse_args()
+    host.prepare_machines()
+    with Machine.boot(arguments.release, package=arguments.package) as machine, \
+            open(arguments.curve, "w", newline="", buffering=1) as file:
+        curve = csv.writer(file)
+        curve.writerow(Sample._fields)
+        samples = soak(machine, arguments.hours * 3600, arguments.seed, say=curve.writerow)
+    grows = growing(samples)
+    memory = [sample.rss_mb for sample in samples]
+    print(f"Seed {arguments.seed}, {arguments.release}: {len(samples)} steps in {arguments.hours:g} h, none missed; "
+          f"{len({sample.pid for sample in samples})} lives of the agent; {min(memory):.1f} to {max(memory):.1f} MB; "
+          f"{min(s.descriptors for s in samples)} to {max(s.descriptors for s in samples)} descriptors; "
+          f"{max(s.threads for s in samples)} thread(s). Curve: {arguments.curve}")
+    for each in grows:
+        print(f"GROWS: {each}")
+    return 1 if grows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
