@@ -33,7 +33,7 @@ from tests.system.test_correction import (
 
 POLICY = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect:\n  budget: 100000/1h\n"
 AGENT = "dockerd-guard.service"
-STEP_TIMEOUT_S = 180
+STEP_TIMEOUT_S = 90
 
 MAX_GROWTH_MB = 2.0
 """Of the median of a process's second half of samples above that of its first."""
@@ -42,19 +42,23 @@ WARM_UP = 5
 """Samples of a process until every path in it was gone once."""
 
 
+LAST = "/etc/systemd/system/docker.service.d/zzz-last.conf"
+
+
 class Drift(NamedTuple):
-    """What somebody writes, and the file that has to be named."""
+    """What somebody writes, and the file that has to be named; `moved`: where a correction moves it to."""
 
     path: str
     text: str
+    moved: tuple[str, ...] = ()
 
 
 DRIFTS = (
     Drift(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"),
     Drift(OVERRIDE, '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375 --tls=false"\n'),
     Drift("/etc/default/docker", 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false"\n'),
-    Drift("/etc/systemd/system/docker.service.d/zzz-last.conf",
-          f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"),
+    Drift(LAST, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n",
+          moved=(LAST.replace("zzz-", "zy-zzz-"), f"{LAST}.dockerd-guard-saved")),
     Drift(SOCKET_OVERRIDE, "[Socket]\nListenStream=0.0.0.0:2375\n"),
 )
 
@@ -75,6 +79,11 @@ RESTARTS: dict[str, str] = {
     "the agent is restarted": "systemctl restart dockerd-guard",
     "the agent is killed": "systemctl kill --signal=KILL dockerd-guard",
 }
+
+
+LOOK = ("dockerd-guard status; dockerd-guard diff; ls -la /etc/systemd/system/docker.*.d; "
+        "journalctl --unit=dockerd-guard --output=short-precise --lines=60")
+"""Of a machine on which something was missed."""
 
 
 class Sample(NamedTuple):
@@ -120,7 +129,7 @@ def _step(machine: Machine, drift: Drift, line: str, what: str) -> None:
     wait_for(lambda: len(_told(machine, drift)) > told, f"entry on the drift; {what}", timeout=STEP_TIMEOUT_S)
     wait_for(lambda: _complies(machine), f"correction; {what}", timeout=STEP_TIMEOUT_S)
     assert not machine.api_answers(), what
-    machine.remove(drift.path)
+    machine.remove(drift.path, *drift.moved)
     wait_for(lambda: not machine.exists(OUR_SERVICE_DROPIN) and not machine.exists(OUR_SOCKET_DROPIN)
              and _complies(machine), f"end of our drop-ins; {what}", timeout=STEP_TIMEOUT_S)
 
@@ -135,10 +144,13 @@ def _complies(machine: Machine) -> bool:
 
 def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
     pid = wait_for(lambda: machine.main_pid(AGENT), "agent")
-    shown = machine.run(f"cat /proc/{pid}/status; ls /proc/{pid}/fd | wc -l").out.splitlines()
-    status = dict(line.split(":", 1) for line in shown[:-1])
+    # A pass that just goes on has directories open.
+    shown = machine.run(f"cat /proc/{pid}/status; echo; for each in 1 2 3 4 5 6 7 8; do ls /proc/{pid}/fd | wc -l; "
+                        "sleep 0.1; done").out
+    about, _, descriptors = shown.partition("\n\n")
+    status = dict(line.split(":", 1) for line in about.splitlines())
     return Sample(round(at_s, 1), step, round(took_s, 2), pid, int(status["VmRSS"].split()[0]) / 1024,
-                  int(shown[-1]), int(status["Threads"]))
+                  min(map(int, descriptors.split())), int(status["Threads"]))
 
 
 def growing(samples: Sequence[Sample]) -> list[str]:
@@ -169,7 +181,11 @@ def main() -> int:
             open(arguments.curve, "w", newline="", buffering=1) as file:
         curve = csv.writer(file)
         curve.writerow(Sample._fields)
-        samples = soak(machine, arguments.hours * 3600, arguments.seed, say=curve.writerow)
+        try:
+            samples = soak(machine, arguments.hours * 3600, arguments.seed, say=curve.writerow)
+        except (AssertionError, TimeoutError):
+            print(machine.run(LOOK, check=False).out)
+            raise
     grows = growing(samples)
     memory = [sample.rss_mb for sample in samples]
     print(f"Seed {arguments.seed}, {arguments.release}: {len(samples)} steps in {arguments.hours:g} h, none missed; "

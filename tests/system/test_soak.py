@@ -1,0 +1,16 @@
+"""Half a minute of the long run; `make soak HOURS=8` is the long one."""
+
+from __future__ import annotations
+
+from tests.machines.machine import Machine
+from tests.system.soak import growing, soak
+
+SECONDS = 30
+
+
+def test_random_drift_between_restarts_is_never_missed_and_nothing_grows(machine: Machine) -> None:
+    samples = soak(machine, SECONDS, seed=1)
+    assert len(samples) >= 2
+    assert growing(samples) == []
+    assert {sample.threads for sample in samples} == {1}
+    assert max(sample.descriptors for sample in samples) - min(sample.descriptors for sample in samples) <= 2
