@@ -6,7 +6,7 @@ All steps: slow_crash.py.
 from __future__ import annotations
 
 from tests.machines.machine import Machine
-from tests.system.crash import ends, prepare, try_point
+from tests.system.crash import STATE, ends, prepare, try_point
 
 KILLED_AT = ("create /etc/docker/", "call StartUnit", "ask dockerd")
 """Some files written; docker.service stopped; nothing left but to look."""
@@ -17,7 +17,13 @@ CUT_AT = ("unlink /etc/systemd/system/docker.service.d/zzz.conf",)
 
 def test_a_correction_that_was_killed_is_finished_or_undone(machine: Machine) -> None:
     prepare(machine)
-    known, _ = ends(machine)
+    known, steps = ends(machine)
+    begun = next(number for number, step in enumerate(steps) if step.endswith(f" {STATE}/intent.json"))
+    changed = next(number for number, step in enumerate(steps) if step.startswith("create /etc/"))
+    asked = max(number for number, step in enumerate(steps) if step == "ask dockerd")
+    ended = steps.index(f"unlink {STATE}/intent.json")
+    assert steps[begun + 1] == f"fsync {STATE}", "it is on the disk before anything is changed"
+    assert begun + 1 < changed < asked < ended
     wrong = {step: try_point(machine, known, step, cut=False) for step in KILLED_AT}
     assert wrong == {step: [] for step in KILLED_AT}
 
