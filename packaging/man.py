@@ -94,7 +94,7 @@ def policy_page() -> str:
              "dockerd\\-guard.yaml \\- where the Docker API of this host may be reached", ".SH SYNOPSIS",
              ".I /etc/dockerd\\-guard/config.yaml", ".SH DESCRIPTION", *_paragraphs(POLICY_ABOUT), ".SH KEYS"]
     lines += _keys(schema)
-    lines += [".SH EXAMPLE", "As it is installed:", ".PP", ".nf"]
+    lines += [".SH EXAMPLE", "Every key, those with a default commented out:", ".PP", ".nf"]
     lines += [_text(line) or "\\&" for line in EXAMPLE.read_text().splitlines()]
     lines += [".fi"]
     return _page(lines, "dockerd-guard(8)", "dockerd(8)", "systemd.socket(5)", "systemd.time(7)")

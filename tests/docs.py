@@ -47,6 +47,7 @@ _VARYING = (
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?([+-]\d\d:?\d\d|Z| [A-Z]{3,4})?", "TIME"),
     (r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d+ \d\d:\d\d:\d\d", "TIME"),
     (r"\b\d{4}-\d\d-\d\d\b", "DAY"),
+    (r"\broot +\d+ +\d+ +\d+ \d\d:\d\d", "root PID PPID C STIME"),
     (r"\[\d+\]:", "[PID]:"),
     (r"\b([Pp][Ii][Dd]:?) \d+", r"\1 N"),
     (r"\b[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\b|\b[0-9a-f]{12}\b|\b[0-9a-f]{64}\b", "ID"),
@@ -133,7 +134,9 @@ def main(package: Path) -> int:
             after = play(machine, before)
         path.write_text(after)
         print(f"{path.relative_to(TOP)}: {'as it was' if before == after else 'written anew'}", flush=True)
-    (TOP / "docs/demo.svg").write_text(demo(package))
+    picture = TOP / "docs/demo.svg"
+    if not same(shown := demo(package), picture.read_text()):
+        picture.write_text(shown)
     return 0
 
 
