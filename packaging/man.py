@@ -32,7 +32,7 @@ point: observe, judge, plan, gate, apply, verify.
 As dockerd-guard.service it is an agent that looks again whenever something changes. In mode: observe it only reports,
 in mode: enforce it corrects: by drop-ins of its own, through systemd, restarting dockerd only where the policy's
 correct section allows. Its entries in the journal have the fields DOCKERD_GUARD_EVENT, _CAUSE, _RULE, _LAYER,
-_SOCKET, _FILE, _LINE and _OUTCOME, and show in docker.service's own log too.
+_SOCKET, _FILE, _LINE, _OUTCOME, _EPISODE and _EXPOSED, and show in docker.service's own log too.
 """
 
 FILES = (

@@ -391,7 +391,7 @@ class Agent:
                 self._write(Entry(
                     Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
                     f"until then the correction was {_held_in_words(self._held)}.",
-                    outcome=Word.REPAIRED, cause=cause))
+                    outcome=Word.KEPT, cause=cause))
             self._held, self._failed, self._error = None, None, ""
             if self.state_files.intent() is None:
                 return assessment.seen

@@ -201,13 +201,15 @@ def _drawn(lanes: tuple[Lane, ...], found: History, axis: Axis, top: int) -> Ite
 def _bar(span: Span, axis: Axis, y: float, tall: int, colour: str) -> str:
     left, right = axis.x(span.begun), axis.x(span.ended or axis.ended)
     wide = max(right - left, MIN_BAR)
+    left -= (wide - (right - left)) / 2
     return (f'<rect x="{min(left, RIGHT - wide):.1f}" y="{y - tall / 2}" width="{wide:.1f}" height="{tall}" rx="1.5" '
             f'fill="{colour}"/>')
 
 
 def _mark(episode: Episode, axis: Axis, y: float) -> str:
     if episode.span.ended is None:
-        return f'<path d="M{RIGHT} {y - 6}l8 6l-8 6z" fill="{EXPOSED if episode.exposed else WARN}"/>'
+        is_open = any(span.ended is None for span in episode.exposed)
+        return f'<path d="M{RIGHT} {y - 6}l8 6l-8 6z" fill="{EXPOSED if is_open else WARN}"/>'
     x = axis.x(episode.span.ended)
     return _disc(x, y, REPAIRED if episode.outcome == "repaired" else "#fff",
                  "#fff" if episode.outcome == "repaired" else KEPT)

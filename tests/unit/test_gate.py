@@ -63,3 +63,23 @@ def test_a_restart_waits_for_leave(case: Case) -> None:
 def test_what_does_not_run_may_be_started() -> None:
     policy = parse_policy(b"version: 1\nsockets: [fd://]\ncorrect: {restart: never}\n")
     assert may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=False)) is None
+
+
+RESTART = "`systemctl restart docker.service`"
+
+
+@pytest.mark.parametrize(("correct", "engine", "dependents", "step"), [
+    ("{restart: never}", SAFE, (), f"{RESTART}, when it suits"),
+    ("{}", BUSY, (), '`"live-restore": true` into /etc/docker/daemon.json and `systemctl reload docker.service`; '
+     f"or {RESTART}, when they may stop"),
+    ("{}", SWARM._replace(containers_running=1), (), f"drain this node, then {RESTART}"),
+    ("{}", None, (), "`systemctl status docker.service` tells what keeps it"),
+    ("{}", None, ("shop.service",), f"{RESTART}, when they may stop"),
+    ("{window: 'Sat 02:00-05:00 UTC'}", SAFE, (), f"nothing before that, or {RESTART} by hand"),
+])
+def test_what_holds_a_restart_says_the_way_out(
+        correct: str, engine: Engine | None, dependents: tuple[str, ...], step: str) -> None:
+    policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
+    hold = may_restart(policy.correct, Situation(engine, dependents, (), NOW, docker_is_active=True))
+    assert hold is not None
+    assert hold.next_step == step
