@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dockerd_guard.judge.finding import Finding, Fix
 from dockerd_guard.judge.places import command_location, declared_places
-from dockerd_guard.observe.observation import RUNNING, Observation, Running
+from dockerd_guard.observe.observation import RUNNING, Layer, Observation, Running
 from dockerd_guard.policy import Policy
 from dockerd_guard.source import Location
 from dockerd_guard.tree import Unreadable
@@ -22,7 +22,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     if seen.running is None:
         return
     target = (seen.loaded or seen.configured).layer
-    fix = _fix(seen.running, policy)
+    fix = _fix(seen.running, target, policy)
     if target.starts and seen.running.process.argv != target.argv:
         yield Finding(
             "DG308",
@@ -45,10 +45,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         )
 
 
-def _fix(running: Running, policy: Policy | None) -> Fix | None:
-    """Dockerd is restarted only where what it was started with is not what the policy declares."""
-    if policy is None or {(binding.key, binding.tls) for binding in running.layer.bindings} == {
-            (key, declared.tls) for key, declared in declared_places(policy).items()}:
+def _fix(running: Running, target: Layer, policy: Policy | None) -> Fix | None:
+    """Where both are as the policy declares, which command line runs is none of `fix`'s business."""
+    if policy is None:
+        return None
+    declared = {(key, socket.tls) for key, socket in declared_places(policy).items()}
+    if all({(binding.key, binding.tls) for binding in layer.bindings} == declared for layer in (running.layer, target)):
         return None
     return "safe" if running.daemon.live_restore else "disruptive"
 
