@@ -24,7 +24,7 @@ from enum import StrEnum
 from dockerd_guard.agent.bulletin import OWN_FILE, Bulletin, Drift, Held, last_of, publish, published
 from dockerd_guard.agent.counts import Counts, Stopwatch
 from dockerd_guard.agent.notify import Notify
-from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying
+from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying, is_update
 from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import textfile
@@ -66,6 +66,9 @@ CONTESTED_PACE_S = 3.0
 QUIET_S = 0.5
 """How long it must have been quiet for a host that complies by itself to be believed: a program that
 writes all the time may write the opposite next."""
+
+CONTESTED_QUIET_S = 10.0
+"""The same while another program is known to write: a busy host may keep it from its next write for seconds."""
 
 CONFIRM_S = 0.5
 """How long layers must differ before it is said: every change passes through that."""
@@ -425,9 +428,11 @@ class Agent:
         """False while a host that complies without us may be about to do otherwise again."""
         is_peace = self.quarrels.is_peace(assessment.seen.tree)
         complies = not assessment.needs.anything and not assessment.plan.obstacles
-        if not is_tidying(assessment) and not (is_peace and complies):
+        if not (is_tidying(assessment) or (is_peace and complies)
+                or (self._is_contested and is_update(assessment, self._known_policy))):
             return True
-        if (left_s := self._triggered_at + QUIET_S - time.monotonic()) > 0:
+        quiet_s = CONTESTED_QUIET_S if self._is_contested else QUIET_S
+        if (left_s := self._triggered_at + quiet_s - time.monotonic()) > 0:
             self._wake_in(left_s)
             return False
         if is_peace:

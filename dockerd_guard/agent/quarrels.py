@@ -44,7 +44,7 @@ class Quarrels:
     def contested(self, assessment: Assessment, policy: Policy) -> Contested | None:
         """What stands against this correction, if anything does."""
         now = datetime.now(UTC)
-        rounds = quarrel(self._state.rounds(), now, is_update=_is_update(assessment, policy))
+        rounds = quarrel(self._state.rounds(), now, is_update=is_update(assessment, policy))
         if not rounds:
             return None
         file, is_there, written = self._last_written(assessment, now)
@@ -55,7 +55,7 @@ class Quarrels:
         """A correction was made, perhaps with `interference`, which left the host like `after`."""
         self._disputed = interference or self._disputed
         now = datetime.now(UTC)
-        self._keep(remembered((*self._state.rounds(), Round(now, _is_update(assessment, policy))), now))
+        self._keep(remembered((*self._state.rounds(), Round(now, is_update(assessment, policy))), now))
         # What is not as we wrote it, somebody else has had his hands on already.
         about = {*_blamed(assessment), *(change.path for change in assessment.plan.changes
                                          if content_at(after, change.path) == change.after)}
@@ -103,7 +103,8 @@ def is_tidying(assessment: Assessment) -> bool:
         change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in todo.changes)
 
 
-def _is_update(assessment: Assessment, policy: Policy) -> bool:
+def is_update(assessment: Assessment, policy: Policy) -> bool:
+    """Whether the files comply as they are, and no more than our own and what systemd has loaded is behind."""
     return complies(assessment.seen.configured.layer, policy) and not assessment.needs.restarts
 
 

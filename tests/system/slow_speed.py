@@ -40,7 +40,8 @@ while True:
     began = time.monotonic()
     try:
         socket.create_connection(("{ADDRESS}", 2375), timeout=5).close()
-    except ConnectionRefusedError:
+    except OSError:
+        # Refused; or reset, where the very moment was met.
         if is_in:
             print(began, flush=True)
             break
@@ -111,7 +112,7 @@ def _open(machine: Machine) -> None:
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker")
     wait_for(machine.api_answers, "API open to everyone")
-    wait_for(lambda: "finding" in _status(machine), "agent that has seen it")
+    wait_for(lambda: "DG101" in _status(machine), "agent that has seen it")
     wait_for(lambda: rests(machine), "agent at rest")
 
 
