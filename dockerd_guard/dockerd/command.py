@@ -36,12 +36,16 @@ class Program(NamedTuple):
 
 
 class _Wrapper(NamedTuple):
-    """How a program that runs another takes its own words: letters of options with a value, operands."""
+    """How a program that runs another takes its own words: letters of options with a value, operands.
+
+    One that `forks` stays, and what it runs has another process ID than systemd passes sockets to.
+    """
 
     with_value: str = ""
     long_with_value: frozenset[str] = frozenset()
     operands: int = 0
     other_world: bool = False
+    forks: bool = False
 
 
 _DAEMON = r"dockerd(-(current|latest|ce|ee|dev|[0-9][0-9.]*))?"
@@ -51,14 +55,14 @@ _WRAPPERS = {
     "nice": _Wrapper("n", frozenset(("adjustment",))),
     "ionice": _Wrapper("cn", frozenset(("class", "classdata"))),
     "nohup": _Wrapper(),
-    "setsid": _Wrapper(),
+    "setsid": _Wrapper(forks=True),  # where it leads its process group, as what systemd starts does
     "stdbuf": _Wrapper("ioe", frozenset(("input", "output", "error"))),
     "chrt": _Wrapper("TPD", frozenset(("sched-runtime", "sched-period", "sched-deadline")), 1),
     "taskset": _Wrapper("", frozenset(), 1),
-    "timeout": _Wrapper("ks", frozenset(("kill-after", "signal")), 1),
+    "timeout": _Wrapper("ks", frozenset(("kill-after", "signal")), 1, forks=True),
     "systemd-cat": _Wrapper("tp", frozenset(("identifier", "priority", "stderr-priority"))),
-    "sudo": _Wrapper("ugpCcrtTRDh", frozenset(("user", "group", "chdir", "role", "type", "host"))),
-    "catchsegv": _Wrapper(),
+    "sudo": _Wrapper("ugpCcrtTRDh", frozenset(("user", "group", "chdir", "role", "type", "host")), forks=True),
+    "catchsegv": _Wrapper(forks=True),
     "numactl": _Wrapper("iNCmpP", frozenset(("interleave", "membind", "cpunodebind", "physcpubind"))),
     # These change what an address means: another network, other files.
     "chroot": _Wrapper("", frozenset(("groups", "userspec")), 1, True),
@@ -101,6 +105,8 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
             words, environ, sure = shell_command(words, environ)
         elif name in _WRAPPERS:
             words, sure = _unwrap(words, _WRAPPERS[name])
+            if _WRAPPERS[name].forks:
+                environ = {key: value for key, value in environ.items() if key != "LISTEN_FDS"}
         else:
             path, words, environ, sure = words[0].text, *_script(words, environ, read)
             if not words:
@@ -122,7 +128,7 @@ def _script(words: tuple[Word, ...], environ: Mapping[str, str],
     from dockerd_guard.dockerd.shell import script_command
     # Its words stand in no argument: they count as where the script is named.
     script = Word(content.decode("utf-8", "surrogateescape"), words[0].argument)
-    command, changed, sure = script_command(script, words[1:], environ)
+    command, changed, sure = script_command(script, words[1:], environ, "always")
     return tuple(word if word in words else word._replace(offset=0) for word in command), changed, sure
 
 

@@ -39,18 +39,25 @@ def shell_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Result
         at += 2 if words[at].text in ("-o", "+o") else 1
     if at + 1 >= len(words) or not re.fullmatch(r"-[a-z]*c[a-z]*", words[at].text):
         return (), environ, False
-    return script_command(words[at + 1], words[at + 3:], environ)
+    forks = "always" if words[0].text.rpartition("/")[2] in ("sh", "dash") else "redirect"
+    return script_command(words[at + 1], words[at + 3:], environ, forks)
 
 
-def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[str, str]) -> Result:
-    """What a script run with these arguments ends up running."""
+def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[str, str], forks: str) -> Result:
+    """What a script run with these arguments ends up running.
+
+    Without `exec`, bash (5.2, 5.3) becomes the last command of `-c` where that has no redirection, and dash
+    (0.5.12, Debian's sh) never: `forks` is "redirect" or "always". What has another process ID is passed no
+    sockets, since LISTEN_PID is not its own (sd_listen_fds(3)).
+    """
     variables = dict(environ)
-    exported = dict(environ)
+    exported = set(environ)
     certain = True
+    in_place = True
     last: tuple[list[Word], list[Word], bool] = [], [], False
     try:
         commands = _commands(script, variables, arguments)
-        for assignments, rest, terminator in commands:
+        for assignments, rest, terminator, redirected in commands:
             if rest and rest[0].text in _KEYWORDS:
                 return (), environ, False
             if not rest or (rest[0].text == "export" and not assignments):
@@ -62,21 +69,30 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
                 continue
             if rest[0].text == "exec" or "dockerd" in rest[0].text:
                 # What follows is run once it has ended, if at all, but has to be good shell.
-                list(commands)
+                is_last = not list(commands) and terminator in ("", "\n", ";")
                 certain = certain and (rest[0].text == "exec" or terminator in ("", "\n", ";", "&&", "|"))
-                return tuple(rest[rest[0].text == "exec":]), _with(exported, assignments), certain
+                found = _environ(variables, exported, assignments)
+                if terminator in ("|", "&") or (rest[0].text != "exec" and (
+                        not is_last or forks == "always" or redirected)):
+                    found.pop("LISTEN_FDS", None)
+                return tuple(rest[rest[0].text == "exec":]), found, certain
             # What runs before may fail, or change what the next one finds.
             last, certain = (rest, assignments, certain), False
+            in_place = terminator in ("", "\n", ";") and forks != "always" and not redirected
     except _TooMuchError:
         return (), environ, False
     words, assignments, certain = last
-    return tuple(words), _with(exported, assignments), certain
+    found = _environ(variables, exported, assignments)
+    if not in_place:
+        found.pop("LISTEN_FDS", None)
+    return tuple(words), found, certain
 
 
-def _with(environ: Mapping[str, str], assignments: list[Word]) -> Mapping[str, str]:
-    """What a command is started with: `A=b COMMAND`."""
+def _environ(variables: Mapping[str, str], exported: set[str], assignments: list[Word]) -> dict[str, str]:
+    """What a command is started with: what is exported and set, and `A=b COMMAND`."""
     added = (word.text.partition("=") for word in assignments)
-    return {**environ, **{name: value for name, _, value in added}}
+    return {**{name: value for name, value in variables.items() if name in exported},
+            **{name: value for name, _, value in added}}
 
 
 def _only_options(words: list[Word]) -> bool:
@@ -85,20 +101,20 @@ def _only_options(words: list[Word]) -> bool:
         word.text in ("-", "--", "") for word in words)
 
 
-def _assign(words: list[Word], variables: dict[str, str], exported: dict[str, str], export: bool) -> None:
+def _assign(words: list[Word], variables: dict[str, str], exported: set[str], export: bool) -> None:
     for word in words:
         name, equals, value = word.text.partition("=")
         if not name.isidentifier():
             raise _TooMuchError
         if equals:
             variables[name] = value
-        if export or name in exported:
-            exported[name] = variables.get(name, "")
+        if export:
+            exported.add(name)
 
 
 def _commands(script: Word, variables: Mapping[str, str],
-              arguments: tuple[Word, ...]) -> Iterator[tuple[list[Word], list[Word], str]]:
-    """The simple commands one after the other: assignments, words, and what ends it.
+              arguments: tuple[Word, ...]) -> Iterator[tuple[list[Word], list[Word], str, bool]]:
+    """The simple commands one after the other: assignments, words, what ends it, whether it is redirected.
 
     `variables` may change between two of them, as the commands say.
     """
@@ -107,11 +123,11 @@ def _commands(script: Word, variables: Mapping[str, str],
     piped = False
     while reader.at < len(script.text):
         terminator = reader.command()
-        assignments, words = reader.assignments, reader.words
-        reader.assignments, reader.words = [], []
+        assignments, words, redirected = reader.assignments, reader.words, reader.redirected
+        reader.assignments, reader.words, reader.redirected = [], [], False
         if assignments or words:
             if not piped:
-                yield assignments, words, terminator
+                yield assignments, words, terminator, redirected
             before = terminator
         elif terminator not in ("", "\n"):
             # `;;`, `& &` and the like: the shell refuses them.
@@ -137,6 +153,7 @@ class _Reader:
         self.literal = True
         self.braces = False
         self.target = ""
+        self.redirected = False
         self.is_assignment = False
         self.may_assign = True
 
@@ -170,6 +187,7 @@ class _Reader:
                 self.pieces, self.begun = [], None
             self.finish()
             self.target = text
+            self.redirected = True
         elif kind == "arguments":
             self.all_arguments(text.startswith('"'))
         elif kind == "plain":

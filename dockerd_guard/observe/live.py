@@ -189,8 +189,8 @@ def _api_sockets(process: Process, daemon: Daemon, sockets: processes.Sockets) -
     """The listening sockets of a dockerd that are (as far as can be told) its API."""
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
-    for sock in sockets.of(process.pid):
-        address = canonical(sock.address)
+    # A socket that was passed on and one of its own may have one path: dockerd puts its own in place of the other.
+    for address, sock in {canonical(sock.address): sock for sock in sockets.of(process.pid)}.items():
         if address == metrics or address.startswith(private):
             continue
         if address.startswith("tcp://") and int(address.rpartition(":")[2]) in SWARM_PORTS and _in_swarm(daemon):

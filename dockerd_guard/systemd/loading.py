@@ -80,7 +80,7 @@ class Loader:
         self.values: dict[str, str] = {}
         """Values of enumerations, booleans and the like, as far as they are valid."""
 
-    def read(self) -> Unit:
+    def read(self) -> Unit:  # noqa: PLR0911 -- one a way not to be loaded
         """Find and read everything; what the unit as a whole is refused for comes after."""
         fragment = self.files.fragment(self.name)
         if fragment.path is None:
@@ -109,7 +109,11 @@ class Loader:
                 self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
         for path in drop_ins:
-            self.read_drop_in(path)
+            try:
+                self.read_drop_in(path)
+            except BadFileError as error:
+                self.note(error.location, error.text, "refused")
+                return unit._replace(load_state="error", reason=error.text, dropins=drop_ins)
         return unit._replace(dropins=drop_ins)
 
     def finished(self, unit: Unit) -> Unit:
@@ -133,13 +137,19 @@ class Loader:
         self.problems.append(Problem(where, text, effect))
 
     def read_drop_in(self, path: str) -> None:
-        """Read one drop-in: an error in it costs the rest of it, and nothing else."""
+        """Read one drop-in: an error in it costs the rest of it, and nothing else.
+
+        Raises BadFileError for a FIFO: the manager opens it as any file, and waits for a writer for ever.
+        Seen on 252, 257 and 262: nothing but a reboot, or that writer, brings it back.
+        """
         try:
             self.read_file(self.tree.read(path), path)
         except FileNotFoundError:
             if not self.files.is_mask(path):
                 self.note(Location(path), f"'{path}' is not read: it is a link to nothing.", "file-ignored")
         except Unreadable as error:
+            if (entry := self.files.stat(path)) is not None and entry.kind == "FIFO":
+                raise BadFileError(Location(path), f"{path} is a FIFO: systemd hangs as soon as it reads it") from None
             if not self.files.is_mask(path):
                 self.note(Location(path), f"'{path}' is not read: it {error.reason}.", "file-ignored")
         except BadFileError as error:

@@ -251,7 +251,8 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
             yield Mismatch("hosts", layer.hosts, created)
         return
     if layer.refused_by == "dockerd":
-        yield Mismatch("dockerd starts", f"no: {layer.reason}", f"{created} {real['listening']}")
+        if not _cannot_be_bound(seen, systemd):
+            yield Mismatch("dockerd starts", f"no: {layer.reason}", f"{created} {real['listening']}")
         return
     if created and list(layer.hosts) != created:
         yield Mismatch("hosts", layer.hosts, created)

@@ -347,6 +347,8 @@ def records(expected: bool) -> list[dict[str, Any]]:
         record = {"argv": text((directory / "argv").read_bytes()).split("\0")[:-1],
                   "environ": environ, "sockets": (directory / "sockets").read_text().splitlines(),
                   "program": os.readlink(directory / "program")}
+        if f"LISTEN_PID={directory.name.rpartition('-')[2]}" not in environ:
+            record["sockets"] = []  # passed to somebody else: a shell that runs it in a process of its own
         first = found[0] if found else record
         if invocation(first) == invocation(record):
             found.append(record)
@@ -519,6 +521,8 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
             with contextlib.suppress(BlockingIOError):
                 log += os.read(log_read, 1 << 20)
             break
+    if full and outcome == "timeout" and program(record).endswith("/dockerd"):
+        outcome = "serving"  # told to log no more than warnings, it says nothing of it
     with contextlib.suppress(BlockingIOError):
         while data := os.read(log_read, 1 << 16):
             log += data

@@ -17,6 +17,44 @@ def program(command: str, version: Version | None = None, **environ: str) -> Pro
     return program_of(tuple(shlex.split(command)), environ, version)
 
 
+@pytest.mark.parametrize("word", ["~", "~/x", "--data-root=~/x", "a:~", "--label={a,b}=c", "{1..3}", "*", "$(x)"])
+def test_what_a_shell_makes_of_a_word(word: str) -> None:
+    assert not program(f"sh -c 'exec dockerd {word}'").certain
+    assert program(f"""sh -c 'exec dockerd "{word}"'""").certain is (word != "$(x)")
+
+
+@pytest.mark.parametrize("word", ["a~", "a~b", "{}", "{a}", "{{.Name}}", "tcp://[::1]:1", "a=b!"])
+def test_what_a_shell_leaves_alone(word: str) -> None:
+    found = program(f"sh -c 'exec dockerd {word}'")
+    assert found.certain and [each.text for each in found.words] == [word]
+
+
+@pytest.mark.parametrize(("command", "is_passed"), [
+    ("nice env A=b dockerd", True),
+    ("setsid dockerd", False),
+    ("timeout 5 dockerd", False),
+    ("sh -c 'exec dockerd'", True),
+    ("sh -c 'dockerd'", False),
+    ("bash -c 'A=1; dockerd'", True),
+    ("bash -c 'dockerd; true'", False),
+    ("sh -c 'dockerd; true'", False),
+    ("sh -c 'exec dockerd; true'", True),
+    ("sh -c 'dockerd || true'", False),
+    ("sh -c 'exec dockerd | cat'", False),
+    ("bash -c 'dockerd >/x'", False),
+    ("bash -c 'exec dockerd >/x'", True),
+    ("bash -c 'true; nice dockerd'", True),
+    ("dash -c 'true; nice dockerd'", False),
+])
+def test_sockets_are_passed_to_one_process(command: str, is_passed: bool) -> None:
+    assert ("LISTEN_FDS" in program(command, LISTEN_FDS="").environ) is is_passed
+
+
+def test_only_what_is_set_is_exported() -> None:
+    found = program("sh -c 'export A B C=1; B=2; D=3; E=4 dockerd'", D="0")
+    assert found.environ == {"B": "2", "C": "1", "D": "3", "E": "4"}
+
+
 @pytest.mark.parametrize("command", [
     "dockerd -H fd://",
     "/usr/bin/dockerd -H fd://",

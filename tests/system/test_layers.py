@@ -1,0 +1,150 @@
+"""The four layers on a real host, each held against what systemd, /proc and other hosts say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.machines.machine import ADDRESS, Machine, wait_for
+
+DROP_IN = "/etc/systemd/system/docker.service.d/x.conf"
+SOCKET_DROP_IN = "/etc/systemd/system/docker.socket.d/x.conf"
+SOCK = "unix:///run/docker.sock"
+ADDRESS6 = "fd77::2"
+LAYERS = ("configured", "loaded", "running", "listening")
+
+
+def seen(machine: Machine) -> dict[str, Any]:
+    value = json.loads(machine.run("dockerd-guard sockets --format json").out)
+    assert isinstance(value, dict)
+    return value
+
+
+def addresses(machine: Machine) -> dict[str, tuple[str, ...] | None]:
+    """What each layer says, /var/run and /run being one."""
+    return {name: None if layer is None else tuple(sorted(
+        binding["address"].replace("/var/run/", "/run/") for binding in layer["bindings"]))
+            for name, layer in seen(machine)["layers"].items()}
+
+
+def place(machine: Machine, layer: str, address: str) -> tuple[str, str, str, str]:
+    """How a binding came, how far it reaches, and the file and the text of the line that made it so."""
+    for binding in seen(machine)["layers"][layer]["bindings"]:
+        if binding["address"] == address:
+            text = machine.read(binding["file"]).splitlines()[binding["line"] - 1]
+            return binding["via"], binding["scope"], binding["file"], text
+    raise LookupError(address)
+
+
+def codes(machine: Machine) -> set[str]:
+    found = json.loads(machine.run("dockerd-guard lint --format json", check=False).out)["findings"]
+    return {finding["code"] for finding in found}
+
+
+def started_with(machine: Machine, *lines: str) -> None:
+    machine.write(DROP_IN, "\n".join(("[Service]", "ExecStart=", *lines, "")))
+
+
+def restart(machine: Machine, *units: str) -> None:
+    machine.run(["systemctl", "stop", "docker.service", *units])
+    machine.run("systemctl daemon-reload; systemctl reset-failed")
+    machine.run(["systemctl", "start", *units, "docker.service"])
+    wait_for(lambda: machine.socket_answers("/run/docker.sock"), "the API on its UNIX socket")
+
+
+def test_a_change_goes_from_layer_to_layer(machine: Machine) -> None:
+    assert addresses(machine) == dict.fromkeys(LAYERS, (SOCK,))
+    via, scope, file, text = place(machine, "listening", SOCK)
+    assert (via, scope, text) == ("socket-unit", "unix", "ListenStream=/run/docker.sock")
+    assert file.endswith("/docker.socket")
+
+    both = ("tcp://127.0.0.1:2375", SOCK)
+    started_with(machine, "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://127.0.0.1:2375 --tls=false")
+    assert addresses(machine) == {**dict.fromkeys(LAYERS, (SOCK,)), "configured": both}
+    assert "DG307" in codes(machine)
+    machine.run("systemctl daemon-reload")
+    assert addresses(machine) == {**dict.fromkeys(LAYERS, both), "running": (SOCK,), "listening": (SOCK,)}
+    assert "DG308" in codes(machine)
+    restart(machine)
+    assert addresses(machine) == dict.fromkeys(LAYERS, both)
+    assert place(machine, "listening", both[0])[:3] == ("flag", "loopback", DROP_IN)
+    assert codes(machine).isdisjoint(("DG307", "DG308"))
+
+    # The socket is systemd's while nothing runs; the first to connect has dockerd started.
+    machine.run("systemctl stop docker.service")
+    assert addresses(machine)["running"] is None
+    assert seen(machine)["layers"]["listening"]["reason"] == "dockerd is not running"
+    wait_for(lambda: machine.socket_answers("/run/docker.sock"), "the API by way of the socket")
+    assert addresses(machine) == dict.fromkeys(LAYERS, both)
+
+
+@pytest.mark.parametrize("only", ["both", "ipv6-only"])
+def test_both_families(machine: Machine, only: str) -> None:
+    """A port of docker.socket is systemd's, one of -H is dockerd's own; each is there for IPv4, too, or not."""
+    machine.write(SOCKET_DROP_IN, f"[Socket]\nListenStream=2375\nBindIPv6Only={only}\n")
+    started_with(machine, "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2376 --tls=false")
+    restart(machine, "docker.socket")
+    told = addresses(machine)
+    assert told["listening"] == ("tcp://[::]:2375", "tcp://[::]:2376", SOCK)
+    assert told["configured"] == told["loaded"] == ("tcp://0.0.0.0:2376", "tcp://[::]:2375", SOCK)
+    assert place(machine, "listening", "tcp://[::]:2375") == (
+        "socket-unit", "wildcard", SOCKET_DROP_IN, "ListenStream=2375")
+    assert place(machine, "listening", "tcp://[::]:2376")[:3] == ("flag", "wildcard", DROP_IN)
+    assert {"DG103", "DG104"} <= codes(machine) and "DG102" not in codes(machine)
+    answers = {(port, address): machine.api_answers(port=port, address=address)
+               for port in (2375, 2376) for address in (ADDRESS, ADDRESS6)}
+    assert answers == {(2375, ADDRESS): only == "both", (2375, ADDRESS6): True, (2376, ADDRESS): True,
+                       (2376, ADDRESS6): True}
+
+
+SECOND = ("/usr/sbin/dockerd -H unix:///run/second.sock -H tcp://0.0.0.0:2399 --tls=false --exec-root=/run/second "
+          "--data-root=/var/lib/second --pidfile=/run/second.pid --bridge=none --iptables=false "
+          "--containerd=/run/containerd/containerd.sock --metrics-addr=127.0.0.1:9399 --experimental")
+
+
+@pytest.mark.parametrize(("by", "unit"), [
+    (f"(exec -a any setsid {SECOND} >/run/second.log 2>&1 &)", None),
+    (f"systemd-run --quiet --unit=second {SECOND}", "second.service"),
+])
+def test_another_dockerd(machine: Machine, by: str, unit: str | None) -> None:
+    """Started by hand or by a unit of its own: told with the sockets that are its API, and no others."""
+    machine.run(["bash", "-c", by])
+    wait_for(lambda: machine.socket_answers("/run/second.sock"), "the second dockerd")
+    pid = int(machine.read("/run/second.pid"))
+    for is_up in (True, False):
+        if not is_up:
+            machine.run("systemctl stop docker.service docker.socket")
+        value = seen(machine)
+        assert (value["layers"]["running"] is not None) is is_up
+        other, = value["others"]
+        assert other["pid"] == pid and (unit is None or other["unit"] == unit)
+        assert sorted(binding["address"] for binding in other["bindings"]) == [
+            "tcp://[::]:2399", "unix:///run/second.sock"]
+        assert "DG107" in codes(machine)
+
+
+def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
+    """Files, systemd and the process say the same of a dockerd with another argv[0], in a shell, or below one."""
+    lines = ["ExecStart=@/usr/sbin/dockerd any -H fd:// --label=a=b",
+             "ExecStart=/bin/sh -c 'A=\"-H fd://\"; exec dockerd $$A --label=a=b'",
+             "ExecStart=/bin/bash -c 'A=\"-H fd://\"; dockerd $$A --label=a=b'",
+             "Type=exec\nExecStart=/bin/sh -c 'dockerd -H unix:// --label=a=b; true'"]
+    if machine.release == "sid":
+        lines += ["ExecStart=|dockerd -H fd:// --label=a=b", "ExecStart=|@dockerd -H fd:// --label=a=b"]
+    for line in lines:
+        started_with(machine, line)
+        restart(machine)
+        layers = seen(machine)["layers"]
+        assert layers["configured"]["hosts"] == layers["loaded"]["hosts"] == layers["running"]["hosts"] != [], line
+        assert layers["configured"]["argv"] == layers["loaded"]["argv"], line
+        assert addresses(machine) == dict.fromkeys(LAYERS, (SOCK,)), line
+        assert codes(machine).isdisjoint(("DG107", "DG307")), line
+
+    # The shell stays, and its child is not whom systemd passes sockets to (LISTEN_PID, sd_listen_fds(3)).
+    started_with(machine, "Type=exec", "Restart=no", "ExecStart=/bin/sh -c 'dockerd -H fd://; true'")
+    assert seen(machine)["layers"]["configured"]["refused_by"] == "dockerd"
+    machine.run("systemctl daemon-reload; systemctl reset-failed; systemctl restart docker.service")
+    wait_for(lambda: not machine.is_active("docker.service"), "the end of it")
+    assert "no sockets found via socket activation" in machine.run("journalctl --unit=docker.service --boot").out
