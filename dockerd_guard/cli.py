@@ -7,6 +7,7 @@ so everything else is imported where it is needed.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -93,6 +94,8 @@ class Verb(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
+    # One look at one host ends before there is garbage worth collecting: 8 ms of 140.
+    gc.disable()
     put_off(*SELDOM_USED)
     do_without(*DISPENSABLE)
     for stream in (sys.stdout, sys.stderr):
@@ -104,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
             options = parser().parse_args(argv)
             code: int = options.run(options)
         finally:
+            gc.enable()
             # Here, also where argparse leaves (--help), a reader that has left is an answer of its own.
             sys.stdout.flush()
     except Unanswerable as error:
@@ -371,6 +375,7 @@ def run(options: Namespace) -> int:
     """The agent."""
     from dockerd_guard.agent.loop import run as run_agent
 
+    gc.enable()
     return run_agent(options.policy or POLICY_FILE)
 
 
@@ -387,6 +392,8 @@ def needed(policy: Policy | None) -> Policy:
 def _each(options: Namespace, tell: Callable[[Look], int], *, with_policy: bool) -> int:
     """Look at each root and tell of it; the worst exit code of all."""
     worst = OK
+    if len(options.root) > 1:
+        gc.enable()
     for root in options.root or ("/",):
         if len(options.root) > 1 and options.format == "text":
             print(f"{root}:")
