@@ -14,7 +14,7 @@ SYSTEMDLINT := $(CACHE)/systemdlint
 JOBS ?= 3
 
 PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard README.md docs) dockerd_guard packaging
-SOURCES := $(shell find $(PACKAGED) -type f -not -name '*.pyc')
+SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
 .PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv clean clean-cache
