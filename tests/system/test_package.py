@@ -132,7 +132,8 @@ def test_it_is_confined_as_the_page_says(machine: Machine) -> None:
     overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", machine.run(analysed).out)
     assert overall is not None
     assert f"says {overall[1]} " in SANDBOX
-    assert machine.run(f"systemd-analyze verify {AGENT} dockerd-guard-policy.path").err == ""
+    # No man on the machine to find the pages by.
+    assert machine.run(f"systemd-analyze verify --man=no {AGENT} dockerd-guard-policy.path").err == ""
 
 
 def test_it_has_the_capabilities_of_the_page_and_no_more(machine: Machine) -> None:
