@@ -118,6 +118,7 @@ class Agent:
         self._policy_since = datetime.now(UTC)
         self._missed: list[str] = []
         self._failed: object = None
+        self._obstacles: tuple[str, ...] = ()
         self._failed_until = math.inf
         self._is_recovered = False
         self._recover_at = 0.0
@@ -389,6 +390,7 @@ class Agent:
         """Correct what may be corrected now; the latest look at the host."""
         policy = self._known_policy
         is_quiet = self._is_quiet_where_it_complies(assessment)
+        obstacles_before, self._obstacles = self._obstacles, assessment.plan.obstacles
         if not assessment.needs.anything and not assessment.plan.obstacles:
             if self._held:
                 self._write(Entry(
@@ -398,6 +400,10 @@ class Agent:
             self._held, self._failed, self._error = None, None, ""
             if self.state_files.intent() is None:
                 return assessment.seen
+        if self._obstacles != obstacles_before and self._obstacles:
+            # A file that is just being rewritten says one thing now and another when the plan is tried upon it.
+            self.waker.wake()
+            return assessment.seen
         attempt = (assessment.needs, assessment.plan.after.layer, policy)
         if self._failed == attempt and time.monotonic() < self._failed_until:
             return assessment.seen
