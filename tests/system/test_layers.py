@@ -49,6 +49,9 @@ def started_with(machine: Machine, *lines: str) -> None:
 
 def restart(machine: Machine, *units: str) -> None:
     machine.run(["systemctl", "stop", "docker.service", *units])
+    # Debian's KillMode=process leaves what a shell has started.
+    machine.run("pkill --exact dockerd", check=False)
+    wait_for(lambda: not machine.run("pgrep --exact dockerd", check=False).out, "the end of every dockerd")
     machine.run("systemctl daemon-reload; systemctl reset-failed")
     machine.run(["systemctl", "start", *units, "docker.service"])
     wait_for(lambda: machine.socket_answers("/run/docker.sock"), "the API on its UNIX socket")
@@ -135,7 +138,7 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
         lines += ["ExecStart=|dockerd -H fd:// --label=a=b", "ExecStart=|@dockerd -H fd:// --label=a=b"]
     for line in lines:
         started_with(machine, line)
-        restart(machine)
+        restart(machine, "docker.socket")  # whose path the dockerd before may have taken
         layers = seen(machine)["layers"]
         assert layers["configured"]["hosts"] == layers["loaded"]["hosts"] == layers["running"]["hosts"] != [], line
         assert layers["configured"]["argv"] == layers["loaded"]["argv"], line
