@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from dockerd_guard.correct import files
@@ -14,5 +15,7 @@ FILE = "dockerd-guard.prom"
 
 def publish(text: str, directory: str = DIRECTORY) -> None:
     """Put the metrics there, whole or not at all; without that directory nobody reads them. Raises OSError."""
-    if os.path.isdir(directory):
-        files.write_new(f"{directory}/{FILE}", text.encode(), replace=True)
+    # Taken away while the agent runs, it is still there as a mount of the sandbox, and nothing can be made in it.
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.isdir(directory):
+            files.write_new(f"{directory}/{FILE}", text.encode(), replace=True)
