@@ -19,14 +19,15 @@ from tests.bench import inside
 from tests.bench.table import Row, text
 from tests.machines import host, image
 from tests.machines.machine import Machine
+from tests.system import slow_speed
 
 PEERS = ("monit", "ansible-core", "puppet-agent", "aide", "lynis")
 """Debian's packages. systemdlint is PyPI's: `make bench` puts it beside us."""
 
-COUNTS = {"cold": 20, "audit": 5, "roots": 5, "event": 1000, "reload": 20, "restart": 10, "memory": 10_000,
-          "idle": 600, "growth": 10}
-QUICK = {"cold": 5, "audit": 2, "roots": 2, "event": 40, "reload": 5, "restart": 2, "memory": 200, "idle": 30,
-         "growth": 3}
+COUNTS = {"cold": 20, "audit": 5, "roots": 5, "event": 1000, "reload": 20, "restart": 10, "refused": 10,
+          "memory": 10_000, "idle": 600, "growth": 10}
+QUICK = {"cold": 5, "audit": 2, "roots": 2, "event": 40, "reload": 5, "restart": 2, "refused": 2, "memory": 200,
+         "idle": 30, "growth": 3}
 """Samples of each row; passes for memory, seconds for idle."""
 
 ROW_TIMEOUT_S = 7200
@@ -62,10 +63,14 @@ def main() -> int:
         for row in arguments.rows or counts:
             start, load = time.monotonic(), os.getloadavg()[0]
             print(f"{row} ...", end="", file=sys.stderr, flush=True)
-            done = machine.run(["python3", "/root/inside.py", row, str(counts[row])], timeout=ROW_TIMEOUT_S)
+            if row == "refused":
+                found = [_refused(arguments.release, arguments.package, counts[row])]
+            else:
+                done = machine.run(["python3", "/root/inside.py", row, str(counts[row])], timeout=ROW_TIMEOUT_S)
+                found = [json.loads(line) for line in done.out.splitlines()]
             print(f" {time.monotonic() - start:.0f} s", file=sys.stderr)
             result["load"][row] = load
-            result["rows"] += map(json.loads, done.out.splitlines())
+            result["rows"] += found
             kept.write_text(json.dumps(result, indent=1))
     print(f"Debian {arguments.release}, {result['versions']}; {result['processors']} processors, kernel "
           f"{result['kernel']}; load of the host before each row: "
@@ -73,6 +78,16 @@ def main() -> int:
     print(text(list(_rows(result)), earlier))
     print(f"Kept as {kept}; `was` is to the last one before, of {len(before)}.")
     return 0
+
+
+def _refused(release: str, package: Path, rounds: int) -> dict[str, Any]:
+    """The row that is measured from outside, on a machine of its own."""
+    with Machine.boot(release, package=package) as machine:
+        times = slow_speed.measure(machine, rounds)
+    by_hand = slow_speed.WAYS[-1].name
+    return {"name": "refused", "says": "From the write that closes an open API to the first packet refused outside.",
+            "unit": "ms", "samples": {name: [1000 * each for each in times[name]]
+                                      for name in (by_hand, *(name for name in times if name != by_hand))}}
 
 
 def _rows(result: dict[str, Any]) -> Iterator[Row]:
