@@ -25,7 +25,8 @@ def test_a_correction(bare_machine: Machine, package: Path) -> None:
     # autopkgtest reads what it tests from there.
     for name in ("control", "changelog"):
         machine.write(f"{SOURCE}/debian/{name}", (TESTS.parent / name).read_text())
-    done = machine.run(["autopkgtest", "--user=root", f"/tmp/{package.name}", f"{SOURCE}/", "--", "null"],
-                       check=False, timeout=600)
+    # `null` promises no machine of its own any more, even where it is one.
+    done = machine.run(["autopkgtest", "--user=root", "--ignore-restrictions=isolation-machine",
+                        f"/tmp/{package.name}", f"{SOURCE}/", "--", "null"], check=False, timeout=600)
     assert done.status == 0, done.out + done.err
     assert "correction           PASS" in done.out + done.err
