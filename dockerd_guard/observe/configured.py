@@ -106,8 +106,9 @@ def _started(
     arguments = expand(command, environment)
     # What is run is the file: with `@` argv[0] is any word, and sh is some shell. And LISTEN_FDS stands for what
     # systemd itself says of the sockets it passes: `env -i` takes it away.
-    shell = tree.resolve(command.path) if command.path.endswith("/sh") else None
-    words = (shell or command.path, *(argument.text for argument in arguments[1:]))
+    path = command.shell if "|" in command.prefixes else command.path
+    shell = tree.resolve(path) if path.endswith("/sh") else None
+    words = (shell or path, *(argument.text for argument in arguments[1:]))
     return arguments, resolve_daemon(words, {"LISTEN_FDS": "", **values(environment)}, tree.read, version)
 
 

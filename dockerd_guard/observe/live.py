@@ -30,7 +30,7 @@ from dockerd_guard.observe.observation import (
 )
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import Assigned, EnvironmentFile, Variable, resolve_environment
-from dockerd_guard.systemd.exec import Command
+from dockerd_guard.systemd.exec import SHELL, Command
 from dockerd_guard.systemd.manager import Refused
 from dockerd_guard.systemd.sockets import Listen, Socket
 from dockerd_guard.systemd.units import Unit
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dockerd_guard.dockerd.daemon import Daemon
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.systemd.manager import Manager, UnitState
+    from dockerd_guard.systemd.units import Service
     from dockerd_guard.tree import Tree
 
 SERVICE = "docker.service"
@@ -92,7 +93,7 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     service = configured.service._replace(
         unit=_loaded_unit(state),
         type=state.text("Type"),
-        exec_start=tuple(_loaded_command(row) for row in state.tuples("ExecStartEx")),
+        exec_start=tuple(_loaded_command(row, configured.service) for row in state.tuples("ExecStartEx")),
         environment=tuple(
             Assigned(name, Variable(value))
             for name, _, value in (text.partition("=") for text in state.texts("Environment"))),
@@ -240,14 +241,16 @@ def _loaded_unit(state: UnitState) -> Unit:
         state.text("FragmentPath") or None, state.texts("DropInPaths"), state.texts("Names"))
 
 
-def _loaded_command(row: tuple[object, ...]) -> Command:
+def _loaded_command(row: tuple[object, ...], like: Service) -> Command:
     """A row of ExecStartEx: path, argv, flags, and what became of the last start."""
     path = str(row[0])
     argv, flags = (tuple(map(str, texts)) for texts in row[1:3])  # type: ignore[call-overload]
-    # With `|` the path is a stand-in, and argv[0] tells a login shell by its dash (systemd.service(5)).
+    # With `|` the path is a stand-in for the user's shell, and argv[0] tells a login shell by its dash
+    # (systemd.service(5)).
+    shell = next((command.shell for command in like.exec_start if "|" in command.prefixes), SHELL)
     prefixes = "" if "via-shell" not in flags else "|@" if argv[:1] == ("-sh",) else "|"
     return Command(path, tuple(Word(word, quote_word(word)) for word in argv), prefixes, "ignore-failure" in flags,
-                   "no-env-expand" in flags, NOWHERE, Word(path, quote_word(path)))
+                   "no-env-expand" in flags, NOWHERE, Word(path, quote_word(path)), shell)
 
 
 def _loaded_socket(state: UnitState) -> Socket:

@@ -107,7 +107,9 @@ class _ServiceLoader(Loader):
             reason, where = refusal
             self.note(where or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
-        starts = tuple(self.commands.get("ExecStart", ()))
+        # A `|` command is run by the shell of the user that the service runs as.
+        starts = tuple(command._replace(shell=self.account()[2]) if "|" in command.prefixes else command
+                       for command in self.commands.get("ExecStart", ()))
         refused = unit.load_state in ("bad-setting", "error")
         dependencies = self.dependencies
         return Service(

@@ -1,7 +1,7 @@
 /* Stands in dockerd's place: writes down how systemd started it, says READY=1 and ends.
  *
  * One directory for each start, /run/differential/records/TIME-PID, with argv and environ as the
- * kernel has them (words ended by NUL), program (a link to what was executed, whatever argv[0] says),
+ * kernel has them (words ended by NUL), its cgroup, program (a link to what was executed, whatever argv[0] says),
  * and sockets: a line for each descriptor passed, "FD FAMILY TYPE LISTENING V6ONLY SOCKADDR-IN-HEX".
  * Complete once `done` is there.
  */
@@ -84,6 +84,7 @@ int main(void) {
                 return 1;
         copy("/proc/self/cmdline", directory, "argv");
         copy("/proc/self/environ", directory, "environ");
+        copy("/proc/self/cgroup", directory, "cgroup");
         snprintf(path, sizeof path, "%s/done", directory);
         close(open(path, O_WRONLY | O_CREAT, 0644));
         ready();

@@ -142,6 +142,7 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
         layers = seen(machine)["layers"]
         assert layers["configured"]["hosts"] == layers["loaded"]["hosts"] == layers["running"]["hosts"] != [], line
         assert layers["configured"]["argv"] == layers["loaded"]["argv"], line
+        assert [layers[name]["starts"] for name in LAYERS] == [True] * 4, line
         assert addresses(machine) == dict.fromkeys(LAYERS, (SOCK,)), line
         assert codes(machine).isdisjoint(("DG107", "DG307")), line
 
