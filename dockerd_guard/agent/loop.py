@@ -527,7 +527,7 @@ class Agent:
         self.policy = policy
         self._policy_since = datetime.now(UTC)
         self._failed, self._error = None, ""
-        self.quarrels.make_peace()
+        self.quarrels.forget()
         self._write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
         return True
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered
-from dockerd_guard.correct.plan import complies, content_at, files_of
+from dockerd_guard.correct.plan import HEADER_BEGIN, complies, content_at, files_of
 from dockerd_guard.correct.state import State
 from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.pipeline import Assessment
@@ -47,7 +47,7 @@ class Quarrels:
         rounds = quarrel(self._state.rounds(), now, is_update=is_update(assessment, policy))
         if not rounds:
             return None
-        file, is_there, written = self._last_written(assessment, now)
+        file, is_there, written = self._last_written(assessment, rounds[0].at, now)
         until = quiet_until(rounds, max(written, rounds[-1].at))
         return Contested(rounds[0].at, len(rounds), file, is_there, until) if now < until else None
 
@@ -72,26 +72,36 @@ class Quarrels:
         if rounds != (kept := at_peace(rounds)):
             self._keep(kept)
 
+    def forget(self) -> None:
+        """The policy is another one: what was undone, and by whom, was about the old one."""
+        self._left, self._disputed = {}, ""
+        if self._state.rounds():
+            self._keep(())
+
     def _keep(self, rounds: tuple[Round, ...]) -> None:
         # Without room on the disk a correction does not get this far.
         with contextlib.suppress(OSError):
             self._state.keep_rounds(rounds)
 
-    def _last_written(self, assessment: Assessment, now: datetime) -> tuple[str, bool, datetime]:
-        """The file that was changed last by somebody else, whether it is there, and when that was.
+    def _last_written(self, assessment: Assessment, since: datetime, now: datetime) -> tuple[str, bool, datetime]:
+        """What was changed last by somebody else since the quarrel began, whether it is there, and when that was.
 
-        By its ctime, which nobody can set; a file that was taken away has changed its directory.
+        By its ctime, which nobody can set; a file that was taken away has changed its directory. Our own files,
+        where they are as we wrote them, are nobody else's: then it is the directory, in which something came and went.
         """
         tree = assessment.seen.tree
-        newest, written_ns, is_there = assessment.seen.configured.service.unit.fragment or "/", 0, True
+        ours = {change.path for change in assessment.plan.changes
+                if change.before is not None and change.before.startswith(HEADER_BEGIN)}
+        newest = next((path.rpartition("/")[0] for path in sorted(ours)), "/etc/systemd/system")
+        written_ns, is_there = 0, True
         paths = {self._disputed} if self._disputed else {
-            *files_of(assessment.seen.configured), *(change.path for change in assessment.plan.changes)}
+            *files_of(assessment.seen.configured), *(change.path for change in assessment.plan.changes)} - ours
         for path in sorted(paths):
             entry = tree.stat(path, follow=False)
             if not self._disputed and path in self._left and self._left[path] == entry:
                 continue
             known = entry or tree.stat(path.rpartition("/")[0] or "/")
-            if known is not None and known.ctime_ns > written_ns:
+            if known is not None and known.ctime_ns > max(written_ns, since.timestamp() * 1e9):
                 newest, written_ns, is_there = path, known.ctime_ns, entry is not None
         return newest, is_there, min(datetime.fromtimestamp(written_ns / 1e9, UTC), now)
 

@@ -37,6 +37,7 @@ SAVED_SUFFIX = ".dockerd-guard-saved"
 BEFORE_OURS = "zy-"
 """Put before the name of a drop-in that came after ours."""
 
+HEADER_BEGIN = b"# Written by dockerd-guard "
 HEADER = """\
 # Written by dockerd-guard so that Docker listens where {policy} says.
 # Not to be edited: change that policy, or `dockerd-guard diff` will want it back.

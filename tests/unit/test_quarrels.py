@@ -1,0 +1,69 @@
+"""Whom the agent blames when what it corrects is undone again and again: never itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard.agent.quarrels import Contested, Quarrels
+from dockerd_guard.correct.contest import UPDATES, Round
+from dockerd_guard.correct.state import State
+from dockerd_guard.pipeline import assess
+from dockerd_guard.policy import parse_policy
+from tests.unit.test_judge import Host
+
+DIRECTORY = "/etc/systemd/system/docker.service.d"
+OURS, OPEN = f"{DIRECTORY}/zz-dockerd-guard.conf", f"{DIRECTORY}/open.conf"
+WRITTEN_BY_US = "# Written by dockerd-guard to the last policy.\n[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd://\n"
+POLICY = parse_policy(b"version: 1\nmode: enforce\nsockets: [fd://]\n")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "host")
+
+
+def blamed(host: Host, state: State) -> Contested | None:
+    seen = host.see()
+    with seen.tree:
+        return Quarrels(state).contested(assess(seen, POLICY, state), POLICY)
+
+
+def exposure(host: Host) -> None:
+    host.put(OPEN, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n")
+
+
+def nothing(host: Host) -> None:
+    pass
+
+
+@pytest.mark.parametrize(("then", "file", "is_there"), [
+    (exposure, OPEN, True),
+    (nothing, DIRECTORY, True),
+], ids=["by what opens the API", "by what came and went, with our own file left over"])
+def test_it_names_another_programs_file(
+        host: Host, tmp_path: Path, then: Callable[[Host], None], file: str, is_there: bool) -> None:
+    host.put(OURS, WRITTEN_BY_US)
+    began = datetime.now(UTC) + timedelta(milliseconds=20)
+    while datetime.now(UTC) < began:
+        """File times go by the kernel's tick, and may be as much behind."""
+    then(host)
+    state = State(str(tmp_path / "state"))
+    os.mkdir(state.directory)
+    state.keep_rounds(tuple(Round(began + timedelta(microseconds=number), is_update)
+                            for number in range(UPDATES) for is_update in (True, False)))
+    contested = blamed(host, state)
+    assert contested is not None
+    assert (contested.file, contested.is_there) == (file, is_there)
+
+
+def test_another_policy_begins_anew(tmp_path: Path) -> None:
+    state = State(str(tmp_path / "state"))
+    os.mkdir(state.directory)
+    state.keep_rounds(tuple(Round(datetime.now(UTC), is_update) for is_update in (True, False)))
+    Quarrels(state).forget()
+    assert state.rounds() == ()
