@@ -17,34 +17,35 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from dockerd_guard.agent.bulletin import OWN_FILE, Bulletin, Drift, Held, last_of, publish, published
+from dockerd_guard.agent.bulletin import OWN_FILE, Bulletin, Held, last_of, publish, published
 from dockerd_guard.agent.counts import Counts, Stopwatch
+from dockerd_guard.agent.diary import CONFIRM_S, Diary
 from dockerd_guard.agent.notify import Notify
-from dockerd_guard.agent.quarrels import Contested, Quarrels, is_tidying, is_update
+from dockerd_guard.agent.quarrels import Quarrels, is_tidying, is_update
 from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
-from dockerd_guard.bindings import Tls, canonical
+from dockerd_guard.bindings import Tls
 from dockerd_guard.correct import textfile
 from dockerd_guard.correct.contain import TABLE_NAME, Containment, Exposure, Unsupported, exposures
+from dockerd_guard.correct.contest import Contested
 from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
-from dockerd_guard.judge.finding import Finding
-from dockerd_guard.judge.judge import drifts, judge
+from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
-from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
+from dockerd_guard.observe.observation import Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out
-from dockerd_guard.policy import Mode, Policy, PolicyError, PolicyProblem, load_policy
+from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
 from dockerd_guard.report.containment import entries as containment_entries
-from dockerd_guard.report.drift import begun, over, sentence
+from dockerd_guard.report.correction import contested as quarrel
+from dockerd_guard.report.correction import held_in_words, made, policy_refused, policy_taken
+from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal
 from dockerd_guard.report.journal import Outcome as Word
 from dockerd_guard.report.metrics import Snapshot
 from dockerd_guard.report.metrics import text as metrics_text
-from dockerd_guard.source import Location
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 from dockerd_guard.tree import Tree, Unreadable
 
@@ -70,14 +71,6 @@ writes all the time may write the opposite next."""
 CONTESTED_QUIET_S = 10.0
 """The same while another program is known to write: a busy host may keep it from its next write for seconds."""
 
-CONFIRM_S = 0.5
-"""How long layers must differ before it is said: every change passes through that."""
-
-PASSING_CODES = ("DG307", "DG308", "DG309")
-"""Rules on differences between layers. DG102 is one too where the files declare what is missing, and DG107
-where the dockerd that is starting is not yet the one that systemd has told us of."""
-
-
 class State(StrEnum):
     """Where the agent stands."""
 
@@ -95,6 +88,7 @@ class Agent:
     def __init__(self, policy_file: str, journal: Journal) -> None:
         self.policy_file = policy_file
         self.journal = journal
+        self.diary = Diary(journal)
         self.notify = Notify()
         self.waker = Waker()
         self.files = Files()
@@ -106,15 +100,8 @@ class Agent:
         self.policy: Policy | None = None
         self._policy_problem = ""
         self._manager: Manager | None = None
-        self._drifts: dict[str, Finding] = {}
-        self._blind: frozenset[str] = frozenset()
         self._held: Held | None = None
-        self._doubtful: dict[str, float] = {}
-        self._written: list[Entry] = []
         self._bulletin: Bulletin | None = None
-        self._earlier: dict[str, Drift] = {}
-        """What the agent before this one knew, until a first look tells whether it is still so."""
-        self._since: dict[str, datetime] = {}
         self._policy_since = datetime.now(UTC)
         self._missed: list[str] = []
         self._failed: object = None
@@ -141,7 +128,7 @@ class Agent:
             self.policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             for problem in error.problems:
-                self._write(_refusal(problem, Word.FAILED, "No policy, so nothing is guarded",
+                self.diary.write(policy_refused(problem, Word.FAILED, "No policy, so nothing is guarded",
                                      "correct that; saving the file starts the agent again"))
             self.notify.status(f"No policy, so nothing is guarded: {error.problems[0]}")
             return 2
@@ -149,7 +136,7 @@ class Agent:
             if self._is_the_only_one(locks):
                 self.notify.status("Looking at this host for the first time")
                 self._remember()
-                self._write(Entry(Event.POLICY, self._policy_in_words(self.policy)))
+                self.diary.write(policy_taken(self.policy))
                 self._pass(Cause.DRIFT)
                 while (cause := self._wait()) is not None:
                     self._pass(cause)
@@ -316,7 +303,7 @@ class Agent:
             troubles.append(f"a pass ended in a mistake of dockerd-guard's own, {error!r} "
                             f"at {_where(error)}; please report it")
             self._wake_in(RETRY_AFTER_MISTAKE_S)
-        self._say_blindness(troubles)
+        self.diary.tell_blindness(troubles)
 
     def _look_and_act(self, tree: Tree, manager: Manager | None, cause: Cause, troubles: list[str]) -> None:
         policy = self._known_policy
@@ -338,9 +325,8 @@ class Agent:
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
-        self._say_drifts(seen, findings, cause)
-        if not seen.troubles:
-            self._say_what_ended_unseen(cause)
+        if self.diary.tell_drifts(seen, findings, policy, cause, is_contested=self._is_contested):
+            self._wake_in(CONFIRM_S)
         if policy.mode is Mode.ENFORCE and manager is not None and is_recovered:
             assessment = assess(seen, policy, self.state_files, findings)
             seen = self._correct(assessment, cause, manager)
@@ -375,7 +361,7 @@ class Agent:
         except OSError as error:
             troubles.append(f"changes of nftables' rules cannot be followed: {error.strerror}")
         for entry in containment_entries(result, by_policy=not self._is_to_contain):
-            self._write(entry)
+            self.diary.write(entry)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
         """What is to be cut off."""
@@ -393,9 +379,9 @@ class Agent:
         obstacles_before, self._obstacles = self._obstacles, assessment.plan.obstacles
         if not assessment.needs.anything and not assessment.plan.obstacles:
             if self._held:
-                self._write(Entry(
+                self.diary.write(Entry(
                     Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
-                    f"until then the correction was {_held_in_words(self._held)}.",
+                    f"until then the correction was {held_in_words(self._held.reason, self._held.until)}.",
                     outcome=Word.KEPT, cause=cause))
             self._held, self._failed, self._error = None, None, ""
             if self.state_files.intent() is None:
@@ -423,11 +409,11 @@ class Agent:
                 seen = observe_host(tree, manager)
                 if outcome.steps:
                     self.quarrels.corrected(assessment, policy, outcome.interference, tree)
-                mended = self._forget_mended(judge(seen, policy))
+                mended = self.diary.forget_mended(judge(seen, policy))
         finally:
             # What was done is told also where nobody can look any more.
             if not is_known and (outcome.steps or not outcome.done):
-                self._say_outcome(outcome, assessment, cause, mended)
+                self._take_in(outcome, assessment, cause, mended)
         return seen
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
@@ -450,21 +436,11 @@ class Agent:
         """Hold, and say once that another program undoes what is corrected."""
         now = datetime.now(UTC)
         self._wake_in((contested.until - now).total_seconds())
-        file = contested.file
-        verb = "writes" if contested.is_there else "removes"
-        self._hold(f"contested: something else {verb} {file}", contested.until,
-                   f"find the program that {verb} it, then `dockerd-guard fix`")
-        if self._is_contested:
-            return
+        self._hold(f"contested: something else {contested.verb} {contested.file}", contested.until,
+                   f"find the program that {contested.verb} it, then `dockerd-guard fix`")
+        if not self._is_contested:
+            self.diary.write(quarrel(contested, now, assessment, cause))
         self._is_contested = True
-        quiet_min = math.ceil((contested.until - now).total_seconds() / 60)
-        self._write(Entry(
-            Event.CONTESTED,
-            f"Something else {verb} {file} again and again: {contested.rounds} corrections since "
-            f"{contested.since:%Y-%m-%d %H:%M:%S %Z} were undone. No more is tried until it has kept still for "
-            f"{quiet_min} min. Next: find that program, as by `auditctl -w {file} -p wa` and later "
-            f"`ausearch -i -f {file}`, and stop it or have it agree with the policy; then `dockerd-guard fix`.",
-            outcome=Word.HELD, cause=cause, location=Location(file, 1, 1, 1), episodes=_correctable(assessment)))
 
     def _wake_in(self, seconds: float) -> None:
         """Look again at the latest then."""
@@ -518,7 +494,7 @@ class Agent:
             if str(error) != self._policy_problem:
                 self._policy_problem = str(error)
                 for problem in error.problems:
-                    self._write(_refusal(problem, Word.KEPT, "The last good policy stays in force",
+                    self.diary.write(policy_refused(problem, Word.KEPT, "The last good policy stays in force",
                                          "correct that and save the file"))
             return False
         self._policy_problem = ""
@@ -528,83 +504,15 @@ class Agent:
         self._policy_since = datetime.now(UTC)
         self._failed, self._error = None, ""
         self.quarrels.forget()
-        self._write(Entry(Event.POLICY, self._policy_in_words(policy), cause=Cause.POLICY_CHANGE))
+        self.diary.write(policy_taken(policy, Cause.POLICY_CHANGE))
         return True
-
-    def _policy_in_words(self, policy: Policy) -> str:
-        sockets = ", ".join(socket.address for socket in policy.sockets) or "nowhere"
-        verb = "correct drift" if policy.mode is Mode.ENFORCE else "report drift"
-        return f"Policy {policy.file} in force: Docker listens on {sockets}; mode {policy.mode}: {verb}."
 
     # --- saying it ------------------------------------------------------------------------
 
-    def _write(self, entry: Entry) -> None:
-        self.journal.write(entry)
-        self._written.append(entry)
-
-    def _say_drifts(self, seen: Observation, findings: tuple[Finding, ...], cause: Cause) -> None:
-        """One entry for each new fact, one for each that is over; none for what is known."""
-        policy = self._known_policy
-        open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
-        now = {finding.fact: finding for finding in self._lasting(drifts(findings))}
-        for fact, finding in now.items():
-            known = self._drifts.get(fact)
-            if known is None or (_told(known) != _told(finding) and not self._is_contested):
-                exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
-                self._write(begun(finding, cause, policy.mode, exposed=exposed, is_docker_up=seen.running is not None))
-        for fact, finding in self._drifts.items():
-            if fact in now:
-                continue
-            if self._is_contested or (seen.troubles and finding.layer != CONFIGURED):
-                # It comes and goes with each write of the other side, which one entry has told of; or it
-                # cannot be seen just now, which is told too.
-                now[fact] = finding
-            else:
-                self._write(over(finding, cause, "and not by the agent"))
-        self._drifts = now
-
-    def _say_what_ended_unseen(self, cause: Cause) -> None:
-        """What an agent before this one told of must be told to be over, if it is."""
-        for fact, drift in self._earlier.items():
-            if fact not in self._drifts:
-                self._write(over(drift.finding, cause, "since before this agent was started"))
-        self._earlier = {}
-
-    def _lasting(self, findings: Iterator[Finding]) -> Iterator[Finding]:
-        """Leave out what is seen for the first time between two steps of an ordinary change.
-
-        An edit comes before its daemon-reload, and a stop before a start; what closes within
-        CONFIRM_S was none of our business.
-        """
-        now = time.monotonic()
-        doubtful: dict[str, float] = {}
-        for finding in findings:
-            fact = finding.fact
-            if fact in self._drifts or fact in self._earlier or not _may_pass(finding):
-                yield finding
-                continue
-            doubtful[fact] = self._doubtful.get(fact, now)
-            if now - doubtful[fact] >= CONFIRM_S:
-                yield finding
-            else:
-                self._wake_in(CONFIRM_S)
-        self._doubtful = doubtful
-
-    def _forget_mended(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-        """What a correction has ended is told by the correction's own entry."""
-        now = {finding.fact for finding in findings}
-        mended = tuple(fact for fact in self._drifts if fact not in now)
-        self._drifts = {fact: finding for fact, finding in self._drifts.items() if fact in now}
-        return mended
-
-    def _say_outcome(self, outcome: Outcome, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> None:
-        done = "; ".join(outcome.steps) or "nothing was changed"
+    def _take_in(self, outcome: Outcome, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> None:
+        """Remember what a correction waits for, and tell what became of it."""
         held_before, self._held = self._held, None
-        episodes = mended if outcome.done else _correctable(assessment)
-        if outcome.done:
-            event, word, message = Event.CORRECTED, Word.REPAIRED, f"Docker listens as declared again: {done}."
-        elif outcome.hold is not None:
-            event, word = Event.HELD, Word.HELD
+        if outcome.hold is not None and not outcome.done:
             self._held = held_before
             held = self._hold(*outcome.hold)
             if outcome.hold.until is not None:
@@ -617,37 +525,13 @@ class Agent:
                 self._wake_in(RETRY_HELD_S)
             if held == held_before:
                 return
-            message = f"Correction {_held_in_words(held)}. So far: {done}. Next: {held.next_step or 'nothing to do'}."
-        elif outcome.rolled_back:
-            event, word = Event.ROLLED_BACK, Word.FAILED
-            message = (f"The correction did not hold and was undone: {outcome.error}. Next: `journalctl -u "
-                       "docker.service` of this minute tells why; it is tried again when something changes.")
-        else:
-            event, word = Event.FAILED, Word.FAILED
-            message = (f"The correction failed: {outcome.error}. Next: `systemctl status docker.service "
-                       "docker.socket`; it is tried again when something changes.")
-        # A place that was open or missing says more than the file that made it so.
-        about = min(drifts(assessment.findings), default=None,
-                    key=lambda finding: (finding.socket is None, finding.code))
-        self._write(Entry(
-            event, message, outcome=word, cause=cause,
-            rule=about.code if about else None, layer=about.layer if about else None,
-            socket=about.socket if about else None, location=about.location if about else None, episodes=episodes))
+        self.diary.write(made(outcome, assessment, cause, mended))
 
     def _hold(self, reason: str, until: datetime | None, next_step: str) -> Held:
         """Remember what a correction waits for; since the first time that it was the same."""
         since = self._held.since if self._held is not None and self._held.reason == reason else datetime.now(UTC)
         self._held = Held(reason, since, until, next_step)
         return self._held
-
-    def _say_blindness(self, troubles: list[str]) -> None:
-        now = frozenset(troubles)
-        for trouble in sorted(now - self._blind):
-            self._write(Entry(Event.BLIND, f"Not everything can be seen: {trouble}.", outcome=Word.FAILED))
-        for trouble in sorted(self._blind - now):
-            self._write(Entry(Event.BLIND, f"Seen again, after: {trouble}.", outcome=Word.REPAIRED,
-                                     level="info"))
-        self._blind = now
 
     def _remember(self) -> None:
         """Go on from where an agent before this one stood."""
@@ -657,20 +541,17 @@ class Agent:
             self._policy_since = min(written, self._policy_since)
         self._bulletin = published(f"{self.state_files.directory}/{OWN_FILE}")
         if self._bulletin is not None:
-            self._earlier = {drift.finding.fact: drift for drift in self._bulletin.drifts}
-            self._since = self._bulletin.since()
+            self.diary.go_on_from(self._bulletin.drifts)
 
     def _publish(self) -> None:
         """Make known where the agent stands."""
         now, policy = datetime.now(UTC), self._known_policy
-        self._since = {fact: self._since.get(fact, now) for fact in {**self._earlier, **self._drifts}}
         before = self._bulletin
         self._bulletin = Bulletin(
             now, os.getpid(), str(self.state), str(policy.mode), policy.file, self._policy_since, self._policy_problem,
-            (*(Drift(self._since[fact], finding) for fact, finding in self._drifts.items()), *self._earlier.values()),
-            tuple(sorted(self._blind)), self._held, self.containment.addresses,
-            last_of(self._written, now) or (before and before.last), self._counts(before))
-        self._written.clear()
+            self.diary.lasting(now), tuple(sorted(self.diary.blind)), self._held, self.containment.addresses,
+            last_of(self.diary.written, now) or (before and before.last), self._counts(before))
+        self.diary.written.clear()
         publish(self._bulletin, before, self.state_files.directory)
         self._publish_metrics(self._bulletin)
 
@@ -680,7 +561,7 @@ class Agent:
         seconds, self._exposure.seconds = self._exposure.seconds, 0.0
         counts = before.counts if before is not None else Counts()
         known = before.since() if before is not None else ()
-        return counts.and_of(self._written, known)._replace(exposed_s=counts.exposed_s + seconds)
+        return counts.and_of(self.diary.written, known)._replace(exposed_s=counts.exposed_s + seconds)
 
     def _publish_metrics(self, now: Bulletin) -> None:
         """Leave them where node_exporter reads them; before the first look, those of the agent before stay."""
@@ -710,14 +591,15 @@ class Agent:
     def _status(self) -> str:
         """One line for `systemctl status`: what is wrong first, then what is being done about it."""
         policy = self._known_policy
-        parts = [f"Blind: {min(self._blind)}"] if self._blind else []
+        parts = [f"Blind: {min(self.diary.blind)}"] if self.diary.blind else []
         if self._held is not None:
-            parts.append(_held_in_words(self._held))
-        elif self._drifts:
-            first, *others = sorted(self._drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
+            parts.append(held_in_words(self._held.reason, self._held.until))
+        elif self.diary.drifts:
+            first, *others = sorted(
+                self.diary.drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
             more = f" (and {len(others)} more; dockerd-guard status)" if others else ""
             parts.append(f"{policy.mode}: {first.code} {sentence(first.message).rstrip('.')}{more}")
-        elif not self._blind:
+        elif not self.diary.blind:
             parts.append(f"{policy.mode}: Docker listens as declared, on " + (
                 ", ".join(socket.address for socket in policy.sockets) or "nothing"))
         if self._failed is not None:
@@ -733,11 +615,6 @@ class Agent:
             self.state = state
 
 
-def _refusal(problem: PolicyProblem, outcome: Word, means: str, next_step: str) -> Entry:
-    return Entry(Event.POLICY, f"{means}: {sentence(str(problem))} Next: {next_step}.", outcome=outcome,
-                 location=problem.location, level="error")
-
-
 def _where(error: Exception) -> str:
     """The line that raised an exception: enough for a report, and nothing of any file's content."""
     trace = error.__traceback__
@@ -746,29 +623,6 @@ def _where(error: Exception) -> str:
     if trace is None:
         return "an unknown place"
     return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-
-
-def _may_pass(finding: Finding) -> bool:
-    return finding.code in PASSING_CODES or (
-        finding.code in ("DG102", "DG107") and finding.layer in (RUNNING, LISTENING))
-
-
-def _correctable(assessment: Assessment) -> tuple[str, ...]:
-    """What a correction that cannot be made now would end."""
-    worth = tuple(drifts(assessment.findings))
-    return tuple(finding.fact for finding in worth if finding.fix is not None) or tuple(
-        finding.fact for finding in worth if finding.socket is not None)
-
-
-def _held_in_words(held: Held) -> str:
-    if held.reason.startswith("contested:"):
-        return held.reason
-    return f"held{f' until {held.until:%Y-%m-%d %H:%M %Z}' if held.until else ''}: {held.reason}"
-
-
-def _told(finding: Finding) -> str:
-    """The message, whichever way its address is spelt: the kernel says [::] where -H said 0.0.0.0."""
-    return finding.message.replace(finding.socket, "") if finding.socket else finding.message
 
 
 def run(policy_file: str) -> int:

@@ -9,26 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
 
-from dockerd_guard.correct.contest import Round, at_peace, quarrel, quiet_until, remembered
+from dockerd_guard.correct.contest import Contested, Round, at_peace, quarrel, quiet_until, remembered
 from dockerd_guard.correct.plan import HEADER_BEGIN, complies, content_at, files_of
 from dockerd_guard.correct.state import State
 from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.pipeline import Assessment
 from dockerd_guard.policy import Policy
 from dockerd_guard.tree import Entry, Tree
-
-
-class Contested(NamedTuple):
-    """What another program keeps undoing: since when, how often, the file it wrote last, and until when
-    that has to be left alone."""
-
-    since: datetime
-    rounds: int
-    file: str
-    is_there: bool
-    until: datetime
 
 
 class Quarrels:

@@ -33,6 +33,22 @@ class Round(NamedTuple):
     is_update: bool
 
 
+class Contested(NamedTuple):
+    """What another program keeps undoing: since when, how often, the file it wrote last, and until when
+    that has to be left alone."""
+
+    since: datetime
+    rounds: int
+    file: str
+    is_there: bool
+    until: datetime
+
+    @property
+    def verb(self) -> str:
+        """What the other program does to the file."""
+        return "writes" if self.is_there else "removes"
+
+
 def quarrel(rounds: Sequence[Round], now: datetime, *, is_update: bool) -> Sequence[Round]:
     """The rounds, oldest first, after which another one of this kind would be one too many; none: go ahead.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.agent.quarrels import Contested, Quarrels
-from dockerd_guard.correct.contest import UPDATES, Round
+from dockerd_guard.agent.quarrels import Quarrels
+from dockerd_guard.correct.contest import UPDATES, Contested, Round
 from dockerd_guard.correct.state import State
 from dockerd_guard.pipeline import assess
 from dockerd_guard.policy import parse_policy
