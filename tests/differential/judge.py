@@ -500,6 +500,7 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
         deadline = time.monotonic() + CLIENT_TIMEOUT_SECONDS
     status = None
     outcome = "timeout"
+    serving_since = 0.0
     while time.monotonic() < deadline:
         wanted: list[Any] = [log_read, *(containerd or ())]
         ready, _, _ = select.select(wanted, [], [], 0.5)
@@ -514,9 +515,11 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
             outcome = "listening"
             break
         if full and b"API listen on" in log and b"Daemon has completed initialization" in log:
-            time.sleep(0.3)
-            outcome = "serving"
-            break
+            serving_since = serving_since or time.monotonic()
+            # 20.10 ends when one of its listeners breaks, but not at once.
+            if time.monotonic() - serving_since > (5 if b"ServeAPI error" in log else 0.3):
+                outcome = "serving"
+                break
         done, ended = os.waitpid(pid, os.WNOHANG)
         if done:
             status, outcome = ended, "ended"
