@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.fuzz.targets import Target
 
 MAX_INPUT_BYTES = 4096
-"""Length alone is tests/unit/test_growth.py's matter."""
+"""Length alone is tests/fuzz/growth.py's matter."""
 
 TIMEOUT_S = 10
 """For one input; the slowest take some milliseconds."""
