@@ -537,8 +537,8 @@ class Agent:
         """Go on from where an agent before this one stood."""
         assert self.policy is not None  # noqa: S101 -- run() does not go on without
         with contextlib.suppress(OSError):
-            written = datetime.fromtimestamp(os.stat(self.policy_file).st_mtime, UTC)
-            self._policy_since = min(written, self._policy_since)
+            changed = datetime.fromtimestamp(os.stat(self.policy_file).st_ctime, UTC)
+            self._policy_since = min(changed, self._policy_since)
         self._bulletin = published(f"{self.state_files.directory}/{OWN_FILE}")
         if self._bulletin is not None:
             self.diary.go_on_from(self._bulletin.drifts)
