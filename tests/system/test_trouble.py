@@ -84,6 +84,22 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
     assert "mistake" not in machine.run("journalctl -u dockerd-guard").out
 
 
+def test_systemd_is_never_made_to_read_a_fifo(machine: Machine) -> None:
+    # PID 1 opens it as any file, and waits for a writer for ever (seen in 252, 257 and 262).
+    fifo = f"{DROPIN_DIRECTORY}/a.conf"
+    machine.run(f"mkdir -p {DROPIN_DIRECTORY}; mkfifo {fifo}")
+    machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
+    machine.write(POLICY, ENFORCE)
+    wait_for(lambda: any(fifo in entry["MESSAGE"] for entry in entries(machine, "held") + entries(machine, "failed")),
+             "word of what is in the way")
+    done = machine.run("timeout 60 dockerd-guard fix", check=False)
+    assert (done.status, fifo in done.out + done.err) == (1, True), done
+    machine.run("timeout 20 systemctl show --property=Version")
+    machine.run(f"rm {fifo}")
+    wait_for(lambda: repaired(machine), "correction, once that is gone")
+    assert machine.properties("docker.service", "NeedDaemonReload") == {"NeedDaemonReload": "no"}
+
+
 def test_docker_that_is_stopped_or_not_there_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
     machine.write(POLICY, ENFORCE)
     machine.run("systemctl stop docker.socket docker.service")
