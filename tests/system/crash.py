@@ -55,6 +55,8 @@ dockerd-guard diff && [ ! -e {STATE}/intent.json ]
 LOOK = r"""
 import json, os, re, subprocess
 out = lambda line: subprocess.run(line, shell=True, capture_output=True, text=True).stdout
+temporary = lambda: set(out("find /etc /var/lib/dockerd-guard -name '.dockerd-guard.*'").split())
+before = temporary()
 files = {}
 for top in ("/etc/systemd/system", "/etc/docker"):
     for directory, _, names in os.walk(top):
@@ -72,7 +74,8 @@ print(json.dumps({
                *(show(unit, "Listen", "DropInPaths") for unit in ("docker.socket", "docker-tcp.socket"))],
     "listening": sorted(set(re.findall(r"LISTEN +\d+ +\d+ +(\S+:\d+|/run/docker.sock) .*dockerd", out("ss -ltxnp")))),
     "active": [show(unit, "ActiveState").strip() for unit in ("docker.service", "docker.socket", "docker-tcp.socket")],
-    "left": [path for path in out("find /etc /var/lib/dockerd-guard -name '.dockerd-guard.*'").split()],
+    # The agent that looks on may be writing one just now, under a name that it never uses again.
+    "left": sorted(before & temporary()),
     "intent": os.path.exists("/var/lib/dockerd-guard/intent.json"),
 }))
 """

@@ -223,8 +223,8 @@ def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) ->
     assert machine.container_pid() == container
     # Right on disk and in systemd already: the next restart, whoever asks for it, closes the port.
     assert machine.exists(OUR_SERVICE_DROPIN)
-    shown = machine.run("dockerd-guard diff", check=False)
-    assert "stops bystander" in shown.out
+    # dockerd, asked for its containers, has 3 s to answer.
+    wait_for(lambda: "stops bystander" in machine.run("dockerd-guard diff", check=False).out, "name of the container")
     assert "live-restore is off" in machine.run("systemctl status dockerd-guard").out
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
