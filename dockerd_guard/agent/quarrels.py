@@ -86,7 +86,10 @@ class Quarrels:
             *files_of(assessment.seen.configured), *(change.path for change in assessment.plan.changes)} - ours
         for path in sorted(paths):
             entry = tree.stat(path, follow=False)
-            if not self._disputed and path in self._left and self._left[path] == entry:
+            is_as_left = path in self._left and self._left[path] == entry
+            # A file that is yet to be made, as for a further copy, nobody has taken away.
+            is_to_be = entry is None and path not in self._left and not path.endswith(f"/{DROPIN_NAME}")
+            if not self._disputed and (is_as_left or is_to_be):
                 continue
             known = entry or tree.stat(path.rpartition("/")[0] or "/")
             if known is not None and known.ctime_ns > max(written_ns, since.timestamp() * 1e9):
