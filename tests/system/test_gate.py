@@ -205,7 +205,7 @@ def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
     enforce(machine, f"{ENFORCE}correct:\n  {correct}\n")
-    held = wait_for(lambda: entries(machine, "held"), "held correction")
+    held = wait_for(lambda: [told for told in entries(machine, "held") if words in told["MESSAGE"]], "held correction")
     assert machine.main_pid() == dockerd
     assert machine.exists(OUR_SERVICE_DROPIN)
     wait_for(lambda: words in machine.properties("dockerd-guard.service", "StatusText")["StatusText"], "STATUS= line")
@@ -214,8 +214,10 @@ def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str
         assert words in told
         assert (" until " in told) == bool(until), told
         assert until in told
-    shown = json.loads(machine.run("dockerd-guard diff --format json", check=False).out)["held"]
-    assert shown["reason"] == words
+    # A dockerd that is slow to answer is the reason meanwhile.
+    shown = wait_for(lambda: next((held for held in [json.loads(
+        machine.run("dockerd-guard diff --format json", check=False).out)["held"]] if held["reason"] == words), None),
+        "reason in JSON")
     assert (shown["until"] is None) == (not until)
 
 
