@@ -87,12 +87,16 @@ lintian: deb ## what Debian has to say about the package: nothing, not even hint
 	# Its own --fail-on counts what is overridden too.
 	@said=$$(lintian --allow-root --display-info --pedantic $(DEB) 2>&1) && test -z "$$said" || { echo "$$said"; exit 1; }
 
-piuparts: deb ## install, remove and purge on each release, watched by piuparts for what stays behind (a minute each)
-	@$(MACHINES) prepare-packages piuparts
+piuparts: deb ## install, upgrade, remove and purge on each release, watched by piuparts for what stays behind (a minute each)
+	@$(MACHINES) prepare-packages piuparts dpkg-dev
+	@python3 -m tests.older $(DEB) build/older
+	# debconf leaves its tmp.ci behind at any installation.
 	for release in bookworm trixie sid; do \
 	  root=$$(python3 -c "from tests.machines.image import base; print(base('$$release'))"); \
-	  piuparts --no-upgrade-test --distribution=$$release --existing-chroot=$$root $(DEB) > build/piuparts-$$release.log || \
-	    { tail --lines=40 build/piuparts-$$release.log; exit 1; }; \
+	  piuparts --distribution=$$release --existing-chroot=$$root --ignore-regex='/var/cache/debconf/tmp.ci/?' \
+	    --bindmount=$(CURDIR)/build/older --extra-repo='deb [trusted=yes] file://$(CURDIR)/build/older ./' \
+	    $(DEB) > build/piuparts-$$release.log || { tail --lines=40 build/piuparts-$$release.log; exit 1; }; \
+	  grep --quiet 'Unpacking dockerd-guard (.*) over (0~before-' build/piuparts-$$release.log; \
 	  echo "$$release: $$(tail --lines=2 build/piuparts-$$release.log | head --lines=1)"; \
 	done
 

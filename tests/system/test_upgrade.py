@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
+from tests.older import older as repack
 from tests.system.test_contain import contained, open_up, table
 from tests.system.test_correction import (
     DOCKERD,
@@ -32,14 +33,7 @@ SLOW_START = "[Service]\nExecStartPre=/bin/sleep 10\n"
 @pytest.fixture(scope="session")
 def older(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package under a lower version."""
-    directory = tmp_path_factory.mktemp("older")
-    tree = directory / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 0~before-"))
-    deb = directory / "dockerd-guard_older_all.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], check=True, stdout=subprocess.DEVNULL)
-    return deb
+    return repack(package, tmp_path_factory.mktemp("older"))
 
 
 @pytest.fixture
