@@ -225,6 +225,7 @@ def explain(options: Namespace) -> int:
 
 def diff(options: Namespace) -> int:
     """What would be changed, and what it costs. Changes nothing."""
+    from dockerd_guard.correct.network import Here
     from dockerd_guard.correct.state import State
     from dockerd_guard.observe.engine import container_names
     from dockerd_guard.pipeline import api_addresses, assess
@@ -232,7 +233,7 @@ def diff(options: Namespace) -> int:
 
     def tell(look: Look) -> int:
         policy = needed(look.policy)
-        found = assess(look.seen, policy, State())
+        found = assess(look.seen, policy, State(), Here())
         stops = found.cost == "containers"
         containers = tuple(name for address in api_addresses(look.seen)[:1] if stops
                            for name in container_names(address))
@@ -248,6 +249,7 @@ def diff(options: Namespace) -> int:
 def fix(options: Namespace) -> int:
     """Change it, once: the agent's own pass."""
     from dockerd_guard.correct.correction import recover
+    from dockerd_guard.correct.network import Here
     from dockerd_guard.correct.state import Busy, State, alone
     from dockerd_guard.observe.live import observe_host
     from dockerd_guard.pipeline import assess, carry_out
@@ -262,7 +264,8 @@ def fix(options: Namespace) -> int:
         with alone(state.directory, FIX_WAIT_S), Manager() as manager, Tree() as tree:
             if done := recover(state, manager):
                 print(done, file=sys.stderr)
-            outcome = carry_out(assess(observe_host(tree, manager), policy, state), policy, manager, state)
+            found = assess(observe_host(tree, manager), policy, state, network := Here())
+            outcome = carry_out(found, policy, manager, state, network)
     except (Busy, OSError, PolicyError, Refused, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None
     if options.format == "json":

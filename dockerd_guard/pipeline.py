@@ -14,11 +14,11 @@ from dockerd_guard.bindings import Tls
 from dockerd_guard.correct.contain import exposures
 from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, needs, obstructed
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
+from dockerd_guard.correct.network import Network
 from dockerd_guard.correct.plan import Plan, make_plan
 from dockerd_guard.correct.state import State
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.judge import judge
-from dockerd_guard.observe import engine
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Configured, Observation
@@ -42,7 +42,7 @@ class Assessment(NamedTuple):
 
 
 def assess(
-    seen: Observation, policy: Policy, state: State, findings: tuple[Finding, ...] | None = None
+    seen: Observation, policy: Policy, state: State, network: Network, findings: tuple[Finding, ...] | None = None
 ) -> Assessment:
     """Judge what was seen (where that was not done yet), plan what it takes, and ask the gate.
 
@@ -50,7 +50,7 @@ def assess(
     """
     plan = plan_for(seen, policy)
     todo = needs(seen, plan, policy)
-    situation = situation_of(seen, state) if todo.anything else _at_rest(seen)
+    situation = situation_of(seen, state, network) if todo.anything else _at_rest(seen)
     hold = obstructed(plan, policy) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
     cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
@@ -69,13 +69,13 @@ def plan_for(seen: Observation, policy: Policy) -> Plan:
     return make_plan(known, seen.tree, policy, observe)
 
 
-def situation_of(seen: Observation, state: State) -> Situation:
+def situation_of(seen: Observation, state: State, network: Network) -> Situation:
     """What the gate has to know, asked of the engine itself where it answers."""
     answer = None
     # While it starts it answers nobody, and it may take 16 s over that.
     starts = seen.loaded is not None and seen.loaded.active_state == "activating"
     for address in () if starts else api_addresses(seen):
-        if (answer := engine.ask(address)) is not None:
+        if (answer := network.ask(address)) is not None:
             break
     return _at_rest(seen)._replace(engine=answer, restarts=state.restarts())
 
@@ -95,10 +95,10 @@ def _at_rest(seen: Observation) -> Situation:
                      docker_is_active=seen.running is not None)
 
 
-def carry_out(assessment: Assessment, policy: Policy, manager: Manager, state: State) -> Outcome:
+def carry_out(assessment: Assessment, policy: Policy, manager: Manager, state: State, network: Network) -> Outcome:
     """Apply and verify. Raises Unavailable when systemd goes away meanwhile."""
     return correct(assessment.seen, assessment.plan, policy, assessment.situation,
-                   Means(manager, state, look_again(manager)))
+                   Means(manager, state, look_again(manager), network))
 
 
 def look_again(manager: Manager) -> Callable[[], Observation]:

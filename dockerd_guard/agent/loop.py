@@ -28,11 +28,13 @@ from dockerd_guard.agent.quarrels import Quarrels, is_tidying, is_update
 from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
 from dockerd_guard.bindings import Tls
 from dockerd_guard.correct import textfile
-from dockerd_guard.correct.contain import TABLE_NAME, Containment, Exposure, Unsupported, exposures
+from dockerd_guard.correct.contain import Containment, Exposure, exposures
 from dockerd_guard.correct.contest import Contested
 from dockerd_guard.correct.correction import Outcome, recover
+from dockerd_guard.correct.network import Here
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
+from dockerd_guard.correct.table import TABLE_NAME, Unsupported
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
@@ -95,7 +97,8 @@ class Agent:
         self.ruleset = Ruleset(TABLE_NAME)
         self.state_files = StateFiles()
         self.quarrels = Quarrels(self.state_files)
-        self.containment = Containment(self.state_files)
+        self.network = Here()
+        self.containment = Containment(self.state_files, self.network)
         self.state = State.STARTING
         self.policy: Policy | None = None
         self._policy_problem = ""
@@ -328,7 +331,7 @@ class Agent:
         if self.diary.tell_drifts(seen, findings, policy, cause, is_contested=self._is_contested):
             self._wake_in(CONFIRM_S)
         if policy.mode is Mode.ENFORCE and manager is not None and is_recovered:
-            assessment = assess(seen, policy, self.state_files, findings)
+            assessment = assess(seen, policy, self.state_files, self.network, findings)
             seen = self._correct(assessment, cause, manager)
         else:
             self._held = None
@@ -399,7 +402,7 @@ class Agent:
             self._leave_alone(contested, assessment, cause)
             return assessment.seen
         self._is_contested = False
-        outcome = carry_out(assessment, policy, manager, self.state_files)
+        outcome = carry_out(assessment, policy, manager, self.state_files, self.network)
         self._failed = attempt if outcome.error and not outcome.interference else None
         self._failed_until = time.monotonic() + policy.watch.resync_s if outcome.unwritable else math.inf
         is_known, self._error = bool(outcome.error) and outcome.error == self._error, outcome.error

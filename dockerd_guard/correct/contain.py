@@ -14,33 +14,26 @@ stopping a guard must not open a port; removing the package lifts it.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dockerd_guard.bindings import Binding, Scope, Tls, Via, canonical, scope_of, split_host_port
 from dockerd_guard.correct import files
+from dockerd_guard.correct.network import Here, Network
 from dockerd_guard.correct.state import Contained, State
+from dockerd_guard.correct.table import Rejection, Unsupported, ip_of
 from dockerd_guard.judge.places import STRENGTH, declared_places
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy import Policy
-from dockerd_guard.systemd.manager import Manager, Network
-
-TABLE_NAME = "dockerd_guard"
-TABLE = f"inet {TABLE_NAME}"
-PRIORITY = -10
-"""Before the ordinary filters. Another chain's `accept`, for what is established too, ends that chain alone."""
-
-REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
-"""Deletes it whether it is there or not; one transaction with what follows in the same command."""
+from dockerd_guard.systemd.manager import Manager, Prefix
 
 SERVICE = "docker.service"
 
-ANY: tuple[Network, ...] = ((socket.AF_INET, bytes(4), 0), (socket.AF_INET6, bytes(16), 0))
-LOCALHOST: tuple[Network, ...] = (
+ANY: tuple[Prefix, ...] = ((socket.AF_INET, bytes(4), 0), (socket.AF_INET6, bytes(16), 0))
+LOCALHOST: tuple[Prefix, ...] = (
     (socket.AF_INET, bytes((127, 0, 0, 0)), 8), (socket.AF_INET6, bytes(15) + b"\1", 128))
 
 CONTROL_FILES = tuple(f"/run/systemd/system.control/{SERVICE}.d/50-{name}.conf"
@@ -69,9 +62,10 @@ class Exposure(NamedTuple):
     via: Via
     spared: tuple[str, ...] = ()
 
-
-class Unsupported(Exception):
-    """This host has not got what a way takes."""
+    @property
+    def rejection(self) -> Rejection:
+        """What the table has to do about it."""
+        return Rejection(self.address, self.spared)
 
 
 class Result(NamedTuple):
@@ -137,45 +131,12 @@ def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:
     for declared in declared_places(policy).values():
         if declared.is_tcp and not _is_weaker(tls, declared.tls):
             host, declared_port = split_host_port(declared.address)
-            if declared_port == port and (ip := _ip(host)) is not None and not ip.is_unspecified:
+            if declared_port == port and (ip := ip_of(host)) is not None and not ip.is_unspecified:
                 yield str(ip)
 
 
 def _is_weaker(tls: Tls, than: Tls) -> bool:
     return STRENGTH.index(tls) < STRENGTH.index(than)
-
-
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(ip, "ipv4_mapped", None) or ip
-
-
-def ruleset(wanted: Iterable[Exposure]) -> str:
-    """The table that rejects these, as nft(8) reads it; it takes the place of the one before at once. Pure."""
-    rules = "".join(f"    {rule}\n" for exposure in wanted for rule in _rules(exposure))
-    return (f"{REMOVE_TABLE}table {TABLE} {{\n  chain input {{\n"
-            f"    type filter hook input priority {PRIORITY}; policy accept;\n"
-            f'    iifname "lo" accept\n{rules}  }}\n}}\n')
-
-
-def _rules(exposure: Exposure) -> Iterator[str]:
-    host, port = split_host_port(exposure.address)
-    ip = _ip(host)
-    for spared in exposure.spared:
-        yield f"{_to(spared)} tcp dport {port} accept"
-    if ip is not None and not ip.is_unspecified:
-        match = f"{_to(str(ip))} "
-    else:
-        # A socket on [::] takes both families, one on 0.0.0.0 only its own.
-        match = "meta nfproto ipv4 " if ip is not None and ip.version == 4 else ""
-    yield f'{match}tcp dport {port} reject with tcp reset comment "{exposure.address}"'
-
-
-def _to(ip: str) -> str:
-    return f"{'ip6' if ':' in ip else 'ip'} daddr {ip}"
 
 
 def _with(now: Contained, way: Way, cut: tuple[Exposure, ...]) -> Contained:
@@ -186,11 +147,11 @@ def _with(now: Contained, way: Way, cut: tuple[Exposure, ...]) -> Contained:
 class Containment:
     """What this host's agent has cut off: by one table, or else by one unit's filter."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, network: Network) -> None:
         self._state = state
+        self._network = network
         self._now = self._saved = state.contained()
-        self._nftables: Any = None
-        self._applied = ""
+        self._applied: tuple[Rejection, ...] = ()
         self._shown = ""
         self._is_filtered = False
         self._was_changed = False
@@ -259,15 +220,14 @@ class Containment:
 
     def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
         """Put the table in, where it is not as it should be."""
-        rules = ruleset(wanted)
-        shown = self._nft(f"list table {TABLE}", missing="")
+        rejections = tuple(exposure.rejection for exposure in wanted)
+        shown = self._network.shown()
         self._remember(_with(self._now, Way.NFTABLES, wanted))
-        if rules == self._applied and shown == self._shown:
+        if rejections == self._applied and shown == self._shown:
             return
-        self._nft(rules)
+        shown_then = self._network.reject(rejections)
         self._was_changed |= bool(self._shown) and shown != self._shown
-        # How nft writes our rules differs by its version: what it shows now is what to compare with.
-        self._applied, self._shown = rules, self._nft(f"list table {TABLE}", missing="")
+        self._applied, self._shown = rejections, shown_then
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
         """Set the filter; those that it cuts off."""
@@ -285,8 +245,8 @@ class Containment:
 
     def _lift(self, way: str, manager: Manager) -> None:
         if way == Way.NFTABLES:
-            self._nft(REMOVE_TABLE)
-            self._applied = self._shown = ""
+            self._network.release()
+            self._applied, self._shown = (), ""
         else:
             for path in CONTROL_FILES:
                 files.remove(path)
@@ -300,30 +260,10 @@ class Containment:
         ways = tuple(each for each in self._now.ways if each != way)
         self._remember(Contained(ways, self._now.addresses if ways else ()))
 
-    def _library(self) -> Any:
-        if self._nftables is None:
-            try:
-                from nftables import Nftables  # type: ignore[import-not-found]
-
-                self._nftables = Nftables()
-            except (ImportError, OSError) as error:
-                raise Unsupported(f"python3-nftables is not installed ({error})") from None
-            self._nftables.set_stateless_output(True)
-        return self._nftables
-
-    def _nft(self, command: str, *, missing: str | None = None) -> str:
-        """Run a command of nft(8). `missing` is the answer where the kernel has no such thing."""
-        status, out, error = self._library().cmd(command)
-        if status == 0:
-            return str(out)
-        if missing is not None and "No such file or directory" in error:
-            return missing
-        raise Unsupported(f"nftables refused: {' '.join(error.split())}")
-
 
 def lift() -> None:
     """Lift whatever is in force, and say what is open by that: for the removal of the package."""
     with Manager() as manager:
-        released = Containment(State()).keep((), manager).released
+        released = Containment(State(), Here()).keep((), manager).released
     if released:
         print(f"dockerd-guard: open to the network again: {', '.join(released)}")

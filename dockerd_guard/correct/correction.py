@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import files
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
+from dockerd_guard.correct.network import Network
 from dockerd_guard.correct.plan import (
     SAVED_SUFFIX,
     SERVICE,
@@ -27,7 +28,6 @@ from dockerd_guard.correct.plan import (
 )
 from dockerd_guard.correct.preflight import Preflight
 from dockerd_guard.correct.state import Intent, State
-from dockerd_guard.observe import engine
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.policy import Policy, declared_bindings
@@ -111,11 +111,12 @@ def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
 
 
 class Means(NamedTuple):
-    """What a correction acts and looks with: systemd, the state directory, a fresh look at the host."""
+    """What a correction acts and looks with: systemd, the state directory, a fresh look at the host, the network."""
 
     manager: Manager
     state: State
     observe: Callable[[], Observation]
+    network: Network
 
 
 def correct(seen: Observation, plan: Plan, policy: Policy, situation: Situation, means: Means) -> Outcome:
@@ -141,7 +142,7 @@ class _Correction:
         self.plan = plan
         self.policy = policy
         self.situation = situation
-        self.manager, self.state, self.observe = means
+        self.manager, self.state, self.observe, self.network = means
         self.steps: list[str] = []
         self.intent = Intent((), datetime.now(UTC), ())
 
@@ -153,7 +154,7 @@ class _Correction:
         earlier = self.state.intent()
         if not todo.anything and earlier is None:
             return Outcome(True, price)
-        problems = Preflight(self.plan, self.policy, self.ours).problems() if todo.anything else ()
+        problems = Preflight(self.plan, self.policy, self.ours, self.network).problems() if todo.anything else ()
         if problems:
             return Outcome(False, price, hold=Hold(
                 "; ".join(problems), next_step="mend that: it is tried again by itself"))
@@ -263,7 +264,7 @@ class _Correction:
         if not complies(seen.listening.layer, self.policy):
             listening = ", ".join(binding.address for binding in seen.listening.layer.bindings) or "nothing"
             return f"dockerd listens on {listening}"
-        return "; ".join(answers(self.policy))
+        return "; ".join(answers(self.policy, self.network))
 
     def _undo(self, price: Cost, reason: str, *, restart: bool) -> Outcome:
         """Put the files back as they were, and dockerd too where it was restarted."""
@@ -355,10 +356,10 @@ def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Polic
         return max(found, key=lambda path: found[path], default="")
 
 
-def answers(policy: Policy) -> Iterable[str]:
+def answers(policy: Policy, network: Network) -> Iterable[str]:
     """Try every declared socket; in words, those that do not answer as declared."""
     for socket in declared_bindings(policy):
-        answer = engine.ping(socket.address, socket.tls)
+        answer = network.ping(socket.address, socket.tls)
         if not answer.answers:
             yield f"{socket.address} does not answer: {answer.reason}"
         elif socket.tls is Tls.MUTUAL and answer.tls is not Tls.MUTUAL:

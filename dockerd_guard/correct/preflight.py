@@ -6,14 +6,13 @@ Each check names what it found wrong and where. None of them changes anything.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Tls, canonical, split_host_port
+from dockerd_guard.bindings import Tls, canonical
+from dockerd_guard.correct.network import Network
 from dockerd_guard.correct.plan import Plan
 from dockerd_guard.observe.configured import values
 from dockerd_guard.policy import Policy, declared_bindings
@@ -32,6 +31,7 @@ class Preflight(NamedTuple):
     policy: Policy
     ours: frozenset[str]
     """Canonical addresses that dockerd, or systemd for it, has already."""
+    network: Network
 
     def problems(self) -> tuple[str, ...]:
         """Everything that is known to fail, in words; empty when nothing is."""
@@ -42,20 +42,8 @@ class Preflight(NamedTuple):
         for declared in declared_bindings(self.policy):
             if not declared.is_tcp or canonical(declared.address) in self.ours:
                 continue
-            host, port = split_host_port(declared.address)
-            try:
-                family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-                with socket.socket(family, kind, protocol) as probe:
-                    # As Go does before it listens: a port in TIME_WAIT is free.
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(address)
-            except PermissionError:
-                # Ports below 1024 are not for the agent to bind: whether they are free is left to dockerd.
-                continue
-            except OSError as error:
-                wrong = {errno.EADDRNOTAVAIL: f"{host} is not an address of this host",
-                         errno.EADDRINUSE: f"{host}:{port} is in use by another program"}
-                yield f"{declared.location}: {wrong.get(error.errno or 0, f'{host}:{port}: {error.strerror or error}')}"
+            if wrong := self.network.unbindable(declared.address):
+                yield f"{declared.location}: {wrong}"
 
     def bad_tls_files(self) -> Iterator[str]:
         """TLS files of no use: missing, unreadable, a key that does not match, or out of date."""

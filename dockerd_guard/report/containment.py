@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dockerd_guard.correct.contain import TABLE, Exposure, Result, Way
+from dockerd_guard.correct.contain import Exposure, Result, Way
+from dockerd_guard.correct.table import TABLE
 from dockerd_guard.observe.observation import LISTENING
 from dockerd_guard.report.journal import Entry, Event, Outcome
 

@@ -52,7 +52,7 @@ class JobFailed(Exception):
         self.result = result
 
 
-Network = tuple[int, bytes, int]
+Prefix = tuple[int, bytes, int]
 """As IPAddressAllow= has it on the bus: address family, address, length of the prefix."""
 
 
@@ -185,7 +185,7 @@ class Manager:
         with contextlib.suppress(Refused):
             self._call(MANAGER, b"ResetFailedUnit", b"s", [unit])
 
-    def ip_filter(self, unit: str) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
+    def ip_filter(self, unit: str) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
         """What a unit's IPAddressAllow= and IPAddressDeny= are in memory."""
         state = self.unit(unit)
         allow, deny = (tuple((int(family), bytes(_encoded(address)), int(prefix))
@@ -193,7 +193,7 @@ class Manager:
                        for name in ("IPAddressAllow", "IPAddressDeny"))
         return allow, deny
 
-    def set_ip_filter(self, unit: str, allow: Iterable[Network], deny: Iterable[Network]) -> None:
+    def set_ip_filter(self, unit: str, allow: Iterable[Prefix], deny: Iterable[Prefix]) -> None:
         """Set them until the next boot, in force at once (`systemctl set-property --runtime`)."""
         from pystemd.systemd1.unit_signatures import signature_array
 

@@ -7,7 +7,8 @@ from typing import NamedTuple, cast
 import pytest
 
 from dockerd_guard.bindings import Binding, Tls, Via, scope_of
-from dockerd_guard.correct.contain import Exposure, exposures, ruleset
+from dockerd_guard.correct.contain import Exposure, exposures
+from dockerd_guard.correct.table import Rejection, ruleset
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -77,7 +78,7 @@ def seen(listens: tuple[str, ...], tls: Tls = Tls.NONE, held: tuple[str, ...] = 
 def rules(found: tuple[Exposure, ...]) -> list[str]:
     """The rules between the head of the table and its end, each with what it does."""
     by_address = {exposure.address: exposure.rule for exposure in found}
-    lines = [line.strip() for line in ruleset(found).splitlines()[6:-2]]
+    lines = [line.strip() for line in ruleset(exposure.rejection for exposure in found).splitlines()[6:-2]]
     return [f"accept: {line.removesuffix(' accept')}" if line.endswith(" accept") else
             f"{by_address[line.split(chr(34))[1]]}: {line.partition(' reject with tcp reset')[0]}" for line in lines]
 
@@ -89,7 +90,7 @@ def test_exposures_and_their_rules(case: Case) -> None:
 
 
 def test_the_table_replaces_the_one_before_and_lets_loopback_pass() -> None:
-    assert ruleset([Exposure("tcp://[::]:2375", "DG101", Via.FLAG)]) == """\
+    assert ruleset([Rejection("tcp://[::]:2375")]) == """\
 add table inet dockerd_guard
 delete table inet dockerd_guard
 table inet dockerd_guard {

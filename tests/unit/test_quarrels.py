@@ -11,6 +11,7 @@ import pytest
 
 from dockerd_guard.agent.quarrels import Quarrels
 from dockerd_guard.correct.contest import UPDATES, Contested, Round
+from dockerd_guard.correct.network import Here
 from dockerd_guard.correct.state import State
 from dockerd_guard.pipeline import assess
 from dockerd_guard.policy import parse_policy
@@ -30,7 +31,7 @@ def host(tmp_path: Path) -> Host:
 def blamed(host: Host, state: State) -> Contested | None:
     seen = host.see()
     with seen.tree:
-        return Quarrels(state).contested(assess(seen, POLICY, state), POLICY)
+        return Quarrels(state).contested(assess(seen, POLICY, state, Here()), POLICY)
 
 
 def exposure(host: Host) -> None:

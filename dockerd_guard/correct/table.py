@@ -1,0 +1,105 @@
+"""The table of ours in nftables: it rejects what is open against the policy, and nothing else.
+
+It takes CAP_NET_ADMIN in the host's network namespace, to follow its changes as well as to make them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from dockerd_guard.bindings import split_host_port
+
+TABLE_NAME = "dockerd_guard"
+TABLE = f"inet {TABLE_NAME}"
+PRIORITY = -10
+"""Before the ordinary filters. Another chain's `accept`, for what is established too, ends that chain alone."""
+
+REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
+"""Deletes it whether it is there or not; one transaction with what follows in the same command."""
+
+
+class Unsupported(Exception):
+    """This host has not got what a way takes."""
+
+
+class Rejection(NamedTuple):
+    """A TCP address to reject, as the kernel has it; `spared` are IP addresses on which its port stays open."""
+
+    address: str
+    spared: tuple[str, ...] = ()
+
+
+def ruleset(wanted: Iterable[Rejection]) -> str:
+    """The table that rejects these, as nft(8) reads it; it takes the place of the one before at once. Pure."""
+    rules = "".join(f"    {rule}\n" for rejection in wanted for rule in _rules(rejection))
+    return (f"{REMOVE_TABLE}table {TABLE} {{\n  chain input {{\n"
+            f"    type filter hook input priority {PRIORITY}; policy accept;\n"
+            f'    iifname "lo" accept\n{rules}  }}\n}}\n')
+
+
+def _rules(rejection: Rejection) -> Iterator[str]:
+    host, port = split_host_port(rejection.address)
+    ip = ip_of(host)
+    for spared in rejection.spared:
+        yield f"{_to(spared)} tcp dport {port} accept"
+    if ip is not None and not ip.is_unspecified:
+        match = f"{_to(str(ip))} "
+    else:
+        # A socket on [::] takes both families, one on 0.0.0.0 only its own.
+        match = "meta nfproto ipv4 " if ip is not None and ip.version == 4 else ""
+    yield f'{match}tcp dport {port} reject with tcp reset comment "{rejection.address}"'
+
+
+def _to(ip: str) -> str:
+    return f"{'ip6' if ':' in ip else 'ip'} daddr {ip}"
+
+
+def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that packets to a host carry: no zone, and IPv4 as such; None for a name."""
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+class Table:
+    """The table in the kernel, by libnftables. Each raises Unsupported."""
+
+    def __init__(self) -> None:
+        self._nftables: Any = None
+
+    def shown(self) -> str:
+        """The table as nft(8) shows it, which differs by its version from what it was given; "" where there is none."""
+        return self._nft(f"list table {TABLE}", missing="")
+
+    def put(self, wanted: Iterable[Rejection]) -> str:
+        """Put it in, in the place of the one before; how it is shown then."""
+        self._nft(ruleset(wanted))
+        return self.shown()
+
+    def remove(self) -> None:
+        """Take it away, if it is there."""
+        self._nft(REMOVE_TABLE)
+
+    def _library(self) -> Any:
+        if self._nftables is None:
+            try:
+                from nftables import Nftables  # type: ignore[import-not-found]
+
+                self._nftables = Nftables()
+            except (ImportError, OSError) as error:
+                raise Unsupported(f"python3-nftables is not installed ({error})") from None
+            self._nftables.set_stateless_output(True)
+        return self._nftables
+
+    def _nft(self, command: str, *, missing: str | None = None) -> str:
+        """Run a command of nft(8). `missing` is the answer where the kernel has no such thing."""
+        status, out, error = self._library().cmd(command)
+        if status == 0:
+            return str(out)
+        if missing is not None and "No such file or directory" in error:
+            return missing
+        raise Unsupported(f"nftables refused: {' '.join(error.split())}")
