@@ -269,7 +269,7 @@ def command_line(data: bytes) -> None:
             assert 0 <= flag.argument < len(argv)
             assert 0 <= flag.offset <= len(argv[flag.argument])
         program = daemon.program
-        if program.words and all(word.offset == 0 for word in program.words):
+        if program.words and all(word.text == argv[word.argument] for word in program.words):  # in no shell's script
             line = parse(program.words, version)
             if line.error is None:
                 left = without_flags(argv, daemon.flags, names)
@@ -311,17 +311,16 @@ def word(data: bytes) -> None:
     if b"\0" in data:
         return
     argument = data.decode("utf-8", "surrogateescape")
-    with Tree(_empty()) as tree:
+    lines = "".join(f"ExecStart={prefix}/bin/x {quote_word(argument, env_expand=not prefix)} ${{A}}\n"
+                    for prefix in ("", ":"))
+    content = f"[Service]\nType=oneshot\nEnvironment=A=$A\n{lines}".encode("utf-8", "surrogateescape")
+    with Tree(_empty(), {f"{UNIT_DIRECTORY}/docker.service": content}) as tree:
         for version in SYSTEMD:
-            for prefix, env_expand in (("", True), (":", False)):
-                line = f"ExecStart={prefix}/bin/x {quote_word(argument, env_expand=env_expand)} ${{A}}\n"
-                content = f"[Service]\nEnvironment=A=$A\n{line}".encode("utf-8", "surrogateescape")
-                with tree.changed({f"{UNIT_DIRECTORY}/docker.service": content}) as changed:
-                    service = load_service(changed, "docker.service", version)
-                    assert service.unit.load_state == "loaded", service.unit.reason
-                    found = expand(service.exec_start[0], resolve_environment(service, changed, version))
-                texts = [item.text for item in found]
-                assert texts == ["/bin/x", argument, "$A" if env_expand else "${A}"]
+            service = load_service(tree, "docker.service", version)
+            assert service.unit.load_state == "loaded", service.unit.reason
+            variables = resolve_environment(service, tree, version)
+            texts = [[item.text for item in expand(command, variables)] for command in service.exec_start]
+            assert texts == [["/bin/x", argument, "$A"], ["/bin/x", argument, "${A}"]]
 
 
 def value(data: bytes) -> None:
@@ -337,29 +336,36 @@ def value(data: bytes) -> None:
 
 
 def host(data: bytes) -> None:
+    """A whole host under one of POLICIES: one an input, so that there can be many."""
+    under(data, POLICIES[_picked(data) % len(POLICIES)])
+
+
+def under(data: bytes, wanted: Policy) -> None:
     """A whole host: observed, judged, told in every format; and what is planned for it, laid over it, is enough
     and leaves nothing to plan."""
     files = dict(zip(PLACES, data.split(SEPARATOR), strict=False))
-    picked = (data[0] if data else 0) ^ len(data)
+    dockerd, systemd = DOCKERD[_picked(data) % len(DOCKERD)], SYSTEMD[_picked(data) % len(SYSTEMD)]
     with Tree(_empty(), files) as tree:
-        known = DOCKERD[picked % len(DOCKERD)]
-        seen = Observation(tree, observe_configured(tree, dockerd=known, systemd=SYSTEMD[picked % 3]))
+        seen = Observation(tree, observe_configured(tree, dockerd=dockerd, systemd=systemd))
         for newlines in ("unit", "environment", "json"):
             check_places((place for place in locations(seen.configured) if newlines_of(place.file) == newlines),
                          files, newlines=newlines)
-        _tell(seen, POLICIES[picked % len(POLICIES)])
-        for wanted in POLICIES:
-            plan = plan_for(seen, wanted)
-            if plan.obstacles:
-                assert not plan.changes
-                continue
-            assert complies(plan.after.layer, wanted)
-            with tree.changed({change.path: change.after for change in plan.changes}) as corrected:
-                after = observe_configured(corrected, dockerd=known, systemd=SYSTEMD[picked % 3])
-                assert complies(after.layer, wanted)
-                again = plan_for(Observation(corrected, after), wanted)
-                assert not again.changes, [change.diff() for change in again.changes]
-                assert not again.obstacles
+        _tell(seen, wanted)
+        plan = plan_for(seen, wanted)
+        if plan.obstacles:
+            assert not plan.changes
+            return
+        assert complies(plan.after.layer, wanted)
+        with tree.changed({change.path: change.after for change in plan.changes}) as corrected:
+            after = observe_configured(corrected, dockerd=dockerd, systemd=systemd)
+            assert complies(after.layer, wanted)
+            again = plan_for(Observation(corrected, after), wanted)
+            assert not again.changes, [change.diff() for change in again.changes]
+            assert not again.obstacles
+
+
+def _picked(data: bytes) -> int:
+    return (data[0] if data else 0) ^ len(data) & 255
 
 
 def _tell(seen: Observation, wanted: Policy) -> None:

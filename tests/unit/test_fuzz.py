@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dockerd_guard.policy import Policy
 from tests.fuzz import seeds
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import POLICIES, TARGETS, Target, under
 
 EXAMPLES = {"host": 60, "value": 150, "word": 200, "command-line": 200}
 """Of the slow ones fewer; all others get OTHERS."""
@@ -30,6 +31,12 @@ def test_the_seeds_are_there() -> None:
 def test_seeds(target: Target) -> None:
     for seed in target.seeds():
         target.check(seed)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=range(len(POLICIES)))
+def test_hosts_under_every_policy(policy: Policy) -> None:
+    for seed in TARGETS["host"].seeds():
+        under(seed, policy)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
