@@ -14,7 +14,7 @@ from dockerd_guard.bindings import Tls
 from dockerd_guard.correct.contain import exposures
 from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, needs, obstructed
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
-from dockerd_guard.correct.network import Network
+from dockerd_guard.correct.network import Network, NoNetwork
 from dockerd_guard.correct.plan import Plan, make_plan
 from dockerd_guard.correct.state import State
 from dockerd_guard.judge.finding import Finding
@@ -71,13 +71,17 @@ def plan_for(seen: Observation, policy: Policy) -> Plan:
 
 def situation_of(seen: Observation, state: State, network: Network) -> Situation:
     """What the gate has to know, asked of the engine itself where it answers."""
-    answer = None
+    answer, unasked = None, ""
     # While it starts it answers nobody, and it may take 16 s over that.
     starts = seen.loaded is not None and seen.loaded.active_state == "activating"
     for address in () if starts else api_addresses(seen):
-        if (answer := network.ask(address)) is not None:
+        try:
+            answer = network.ask(address)
+        except NoNetwork as error:
+            unasked = str(error)
+        if answer is not None:
             break
-    return _at_rest(seen)._replace(engine=answer, restarts=state.restarts())
+    return _at_rest(seen)._replace(engine=answer, restarts=state.restarts(), unasked=unasked)
 
 
 def api_addresses(seen: Observation) -> tuple[str, ...]:

@@ -25,16 +25,16 @@ from dockerd_guard.agent.counts import Counts, Stopwatch
 from dockerd_guard.agent.diary import CONFIRM_S, Diary
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.quarrels import Quarrels, is_tidying, is_update
-from dockerd_guard.agent.triggers import Files, Ruleset, Waker, wait
+from dockerd_guard.agent.triggers import Files, Waker, wait
 from dockerd_guard.bindings import Tls
 from dockerd_guard.correct import textfile
+from dockerd_guard.correct.apart import Apart
 from dockerd_guard.correct.contain import Containment, Exposure, exposures
 from dockerd_guard.correct.contest import Contested
 from dockerd_guard.correct.correction import Outcome, recover
-from dockerd_guard.correct.network import Here
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
-from dockerd_guard.correct.table import TABLE_NAME, Unsupported
+from dockerd_guard.correct.table import Unsupported
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
@@ -94,10 +94,9 @@ class Agent:
         self.notify = Notify()
         self.waker = Waker()
         self.files = Files()
-        self.ruleset = Ruleset(TABLE_NAME)
         self.state_files = StateFiles()
         self.quarrels = Quarrels(self.state_files)
-        self.network = Here()
+        self.network = Apart()
         self.containment = Containment(self.state_files, self.network)
         self.state = State.STARTING
         self.policy: Policy | None = None
@@ -146,7 +145,7 @@ class Agent:
             self.notify.stopping()
             self._publish()
             self.files.close()
-            self.ruleset.close()
+            self.network.close()
         return 0
 
     def _is_the_only_one(self, locks: contextlib.ExitStack) -> bool:
@@ -217,9 +216,9 @@ class Agent:
             fds.append(bus)
             # What came in while an answer was waited for lies in libsystemd already: no descriptor tells.
             self._listen()
-        fds += [fd for fd in (self.files.fileno(), self.ruleset.fileno()) if fd is not None]
+        fds += [fd for fd in (self.files.fileno(), self.network.fileno()) if fd is not None]
         ready = wait(fds, timeout_s)
-        came = self.ruleset.fileno() in ready and self.ruleset.changes()
+        came = self.network.fileno() in ready and self.network.changes()
         if self.files.fileno() in ready:
             changed, missed = self.files.changes()
             came |= changed
@@ -279,6 +278,9 @@ class Agent:
             else:
                 self._busy = False
                 self._work(cause, troubles)
+        if self.network.changes():
+            self.waker.wake()
+        self.network.rest()
         if self.state is State.WORKING:
             self._to(State.HOLDING if self._held else State.WATCHING)
         self._publish()
@@ -359,10 +361,10 @@ class Agent:
             troubles.append(f"what is cut off from the network cannot be changed: {error}")
             return
         try:
-            if self.ruleset.watch(is_there=self.containment.is_by_nftables):
+            if self.network.follow(is_there=self.containment.is_by_nftables):
                 self.waker.wake()
-        except OSError as error:
-            troubles.append(f"changes of nftables' rules cannot be followed: {error.strerror}")
+        except Unsupported as error:
+            troubles.append(f"changes of nftables' rules cannot be followed: {error}")
         for entry in containment_entries(result, by_policy=not self._is_to_contain):
             self.diary.write(entry)
 
@@ -381,13 +383,16 @@ class Agent:
         is_quiet = self._is_quiet_where_it_complies(assessment)
         obstacles_before, self._obstacles = self._obstacles, assessment.plan.obstacles
         if not assessment.needs.anything and not assessment.plan.obstacles:
-            if self._held:
+            intent = self.state_files.intent()
+            is_unproven = intent is not None and bool(intent.stops)
+            if self._held and not is_unproven:
                 self.diary.write(Entry(
                     Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
                     f"until then the correction was {held_in_words(self._held.reason, self._held.until)}.",
                     outcome=Word.KEPT, cause=cause))
-            self._held, self._failed, self._error = None, None, ""
-            if self.state_files.intent() is None:
+            self._held = self._held if is_unproven else None
+            self._failed, self._error = None, ""
+            if intent is None:
                 return assessment.seen
         if self._obstacles != obstacles_before and self._obstacles:
             # A file that is just being rewritten says one thing now and another when the plan is tried upon it.

@@ -1,4 +1,4 @@
-"""What makes the agent look: files (watchdog), systemd's signals, nftables' word, signals to the process, time.
+"""What makes the agent look: files (watchdog), signals of systemd and to the process, time.
 
 A trigger says only that something may have changed, never what: the pass that follows reads
 everything anew. So a lost event costs at most the time to the next resync, and doubt is cheap:
@@ -12,7 +12,6 @@ import ctypes
 import errno
 import os
 import select
-import socket
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -32,9 +31,6 @@ MASK = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | I
         | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW)
 EVENT = struct.Struct("iIII")
 READ_BYTES = 64 * 1024
-
-# <linux/netlink.h>, <linux/netfilter/nfnetlink.h>. To listen takes CAP_NET_ADMIN.
-NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
 
 INOTIFY_LIMITS = {
     errno.ENOSPC: "the limit fs.inotify.max_user_watches is reached",
@@ -194,55 +190,6 @@ class Files:
         path = f"{directory.rstrip('/')}/{name}" if name else directory
         return path in self._paths or path in self._listed or (
             directory in self._listed and not path.endswith(PASSING_UNITS))
-
-
-class Ruleset:
-    """Tells of changes of one table of nftables, which whoever flushes the ruleset takes away."""
-
-    def __init__(self, table: str) -> None:
-        self._table = table.encode() + b"\0"
-        self._socket: socket.socket | None = None
-
-    def fileno(self) -> int | None:
-        """What to wait on; None while the table is not watched."""
-        return None if self._socket is None else self._socket.fileno()
-
-    def watch(self, *, is_there: bool) -> bool:
-        """Watch while the table is there, so that nothing wakes us on any other host.
-
-        Returns whether it was not watched until now, so that another look is due. Raises OSError.
-        """
-        if not is_there:
-            self.close()
-        if not is_there or self._socket is not None:
-            return False
-        listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER)
-        try:
-            listener.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
-        except OSError:
-            listener.close()
-            raise
-        self._socket = listener
-        return True
-
-    def changes(self) -> bool:
-        """Take in what came: whether the table may have been changed. Docker's own rules come by here too."""
-        is_changed = False
-        while self._socket is not None:
-            try:
-                is_changed |= self._table in self._socket.recv(READ_BYTES)
-            except BlockingIOError:
-                break
-            except OSError:
-                # ENOBUFS: more came than the kernel keeps.
-                is_changed = True
-        return is_changed
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
 
 
 def _checked(result: int) -> int:

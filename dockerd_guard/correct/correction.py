@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dockerd_guard.bindings import Tls, canonical
 from dockerd_guard.correct import files
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
-from dockerd_guard.correct.network import Network
+from dockerd_guard.correct.network import Network, NoNetwork
 from dockerd_guard.correct.plan import (
     SAVED_SUFFIX,
     SERVICE,
@@ -154,7 +154,10 @@ class _Correction:
         earlier = self.state.intent()
         if not todo.anything and earlier is None:
             return Outcome(True, price)
-        problems = Preflight(self.plan, self.policy, self.ours, self.network).problems() if todo.anything else ()
+        try:
+            problems = self._problems() if todo.anything else ()
+        except NoNetwork as error:
+            return Outcome(False, price, hold=_unproven(error))
         if problems:
             return Outcome(False, price, hold=Hold(
                 "; ".join(problems), next_step="mend that: it is tried again by itself"))
@@ -183,6 +186,12 @@ class _Correction:
             elif not outcome.left_changed:
                 self.state.finish()
         return outcome
+
+    def _problems(self) -> tuple[str, ...]:
+        """What is known to fail. Raises NoNetwork, where nobody could see afterwards whether it succeeded."""
+        if any(declared.is_tcp for declared in declared_bindings(self.policy)):
+            self.network.check()
+        return Preflight(self.plan, self.policy, self.ours, self.network).problems()
 
     def _told(self, error: OSError) -> str:
         """The files of ours are named already; what else is written is the state."""
@@ -238,8 +247,12 @@ class _Correction:
         return self._checked(price) if todo.restart else Outcome(True, price, tuple(self.steps))
 
     def _checked(self, price: Cost) -> Outcome:
-        """The end of a correction: it holds, or is undone."""
-        if wrong := self._verify():
+        """The end of a correction: it holds, or is undone; what cannot be tried now is by the next pass."""
+        try:
+            wrong = self._verify()
+        except NoNetwork as error:
+            return Outcome(False, price, tuple(self.steps), hold=_unproven(error))
+        if wrong:
             return self._undo(price, wrong, restart=True)
         return Outcome(True, price, tuple(self.steps))
 
@@ -356,8 +369,12 @@ def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Polic
         return max(found, key=lambda path: found[path], default="")
 
 
+def _unproven(error: NoNetwork) -> Hold:
+    return Hold(f"{error}, and only it can tell whether Docker answers over TCP", next_step=NoNetwork.next_step)
+
+
 def answers(policy: Policy, network: Network) -> Iterable[str]:
-    """Try every declared socket; in words, those that do not answer as declared."""
+    """Try every declared socket; in words, those that do not answer as declared. Raises NoNetwork."""
     for socket in declared_bindings(policy):
         answer = network.ping(socket.address, socket.tls)
         if not answer.answers:

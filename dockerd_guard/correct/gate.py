@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from dockerd_guard.correct.network import NoNetwork
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.policy import Correct, Restart
 
@@ -46,6 +47,8 @@ class Situation(NamedTuple):
     restarts: Sequence[datetime]
     now: datetime
     docker_is_active: bool
+    unasked: str = ""
+    """Why the engine could not even be asked, where that is so."""
 
 
 def may_restart(correct: Correct, situation: Situation) -> Hold | None:
@@ -84,7 +87,8 @@ def what_stops(situation: Situation) -> str:
         return f"{', '.join(situation.dependents)} would be stopped with docker.service"
     engine = situation.engine
     if engine is None:
-        return "dockerd does not answer, so whether containers would be stopped cannot be told"
+        reason = situation.unasked or "dockerd does not answer"
+        return f"{reason}, so whether containers would be stopped cannot be told"
     if engine.in_swarm and engine.containers_running:
         return "this host is in a swarm, which live-restore does not cover: its tasks would be stopped"
     if not engine.live_restore and engine.containers_running:
@@ -97,7 +101,7 @@ def _way_out(situation: Situation) -> str:
     """What somebody may do about what would be stopped."""
     engine = situation.engine
     if engine is None and not situation.dependents:
-        return "`systemctl status docker.service` tells what keeps it"
+        return NoNetwork.next_step if situation.unasked else "`systemctl status docker.service` tells what keeps it"
     if engine is None or situation.dependents:
         return f"{RESTART}, when they may stop"
     if engine.in_swarm:

@@ -15,11 +15,16 @@ from dockerd_guard.correct.table import Rejection, Table, Unsupported
 from dockerd_guard.observe import engine
 from dockerd_guard.observe.engine import Engine, Ping
 
+SOCKET_UNIT = "dockerd-guard-network.socket"
+
 
 class NoNetwork(Unsupported):
-    """Whoever may use the network for us is not to be had; in words, and what to do about it."""
+    """Whoever uses the network for the agent is not to be had."""
 
-    next_step = "mend that: it is tried again by itself"
+    next_step = f"`systemctl start {SOCKET_UNIT}`, after `systemctl unmask` where it is masked"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{SOCKET_UNIT} does not answer ({reason})")
 
 
 class Network(Protocol):

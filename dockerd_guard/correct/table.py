@@ -6,6 +6,7 @@ It takes CAP_NET_ADMIN in the host's network namespace, to follow its changes as
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,11 @@ PRIORITY = -10
 
 REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
 """Deletes it whether it is there or not; one transaction with what follows in the same command."""
+
+# <linux/netlink.h>, <linux/netfilter/nfnetlink.h>.
+NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
+
+READ_BYTES = 64 * 1024
 
 
 class Unsupported(Exception):
@@ -103,3 +109,31 @@ class Table:
         if missing is not None and "No such file or directory" in error:
             return missing
         raise Unsupported(f"nftables refused: {' '.join(error.split())}")
+
+
+class Changes:
+    """Tells of changes of the table, which whoever flushes the ruleset takes away. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER)
+        try:
+            self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """What to wait on."""
+        return self._socket.fileno()
+
+    def take(self) -> bool:
+        """Take in what came: whether the table may have been changed. Docker's own rules come by here too."""
+        is_changed = False
+        while True:
+            try:
+                is_changed |= TABLE_NAME.encode() + b"\0" in self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                return is_changed
+            except OSError:
+                # ENOBUFS: more came than the kernel keeps.
+                is_changed = True

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, Machine, wait_for
+from tests.system.test_network import processes
 
 AGENT = "dockerd-guard.service"
 POLICY = "/etc/dockerd-guard/config.yaml"
@@ -23,7 +27,23 @@ MOVING = (r"/(proc|sys|dev|run|tmp|var/(log|cache|tmp)|"
           r"var/lib/(dpkg|apt|docker|containerd|systemd/timers))(/|$)")
 """Where a host changes by itself, and where dpkg keeps its books."""
 
+NETWORK = "dockerd-guard-network@.service"
+HIGHEST_SCORE = 2.0
+
+CONNECT = """
+import socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("/run/dockerd-guard/network")
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
 SANDBOX = (Path(__file__).resolve().parents[2] / "docs/sandbox.md").read_text()
+
+
+def section(unit: str) -> str:
+    """What docs/sandbox.md says of a unit."""
+    return next(text for text in SANDBOX.split("\n## ") if text.startswith(f"{unit}\n"))
 
 
 def files(machine: Machine) -> set[str]:
@@ -50,7 +70,8 @@ def test_install_remove_and_purge_leave_docker_alone_and_nothing_behind(
 
     machine.run("apt-get remove --yes dockerd-guard")
     assert machine.properties(AGENT, "ActiveState")["ActiveState"] == "inactive"
-    assert machine.run("pgrep -f docker-api-guar[d]", check=False).status == 1
+    assert machine.run("pgrep -f docker-ap[i]", check=False).status == 1
+    assert not machine.is_active("dockerd-guard-network.socket")
     assert machine.exists(POLICY)
     assert docker_is_untouched()
 
@@ -123,30 +144,44 @@ def test_it_runs_where_docker_is_not_installed_yet(bare_machine: Machine, packag
     assert machine.is_active(AGENT)
 
 
-def test_it_is_confined_as_the_page_says(machine: Machine) -> None:
-    analysed = ["systemd-analyze", "security", "--no-pager", AGENT]
-    rows = json.loads(machine.run([*analysed[:2], "--json=short", AGENT]).out)
+@pytest.mark.parametrize("unit", [AGENT, NETWORK])
+def test_it_is_confined_as_the_page_says(machine: Machine, unit: str) -> None:
+    page, instance = section(unit), unit.replace("@", "@x")
+    rows = json.loads(machine.run(["systemd-analyze", "security", "--json=short", instance]).out)
     assert {row["name"]: row["exposure"] for row in rows if row["exposure"] not in (None, "0.0")} == {
         name.replace("\\|", "|"): score
-        for name, score in re.findall(r"^\| `(\S+)` \| ([0-9.]+) \|", SANDBOX, re.MULTILINE)}
-    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", machine.run(analysed).out)
+        for name, score in re.findall(r"^\| `(\S+)` \| ([0-9.]+) \|", page, re.MULTILINE)}
+    said = machine.run(["systemd-analyze", "security", "--no-pager", instance]).out
+    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
     assert overall is not None
-    assert f"says {overall[1]} " in SANDBOX
+    assert f"security {instance}` says {overall[1]}:" in page
+    assert float(overall[1]) <= HIGHEST_SCORE
+
+
+def test_systemd_has_nothing_to_say_against_the_units(machine: Machine) -> None:
     # No man on the machine to find the pages by.
-    assert machine.run(f"systemd-analyze verify --man=no {AGENT} dockerd-guard-policy.path").err == ""
+    units = f"{AGENT} {NETWORK.replace('@', '@x')} dockerd-guard-network.socket dockerd-guard-policy.path"
+    assert machine.run(f"systemd-analyze verify --man=no {units}").err == ""
 
 
-def test_it_has_the_capabilities_of_the_page_and_no_more(machine: Machine) -> None:
-    status = machine.read(f"/proc/{machine.main_pid(AGENT)}/status")
-    numbers = {line.partition(":")[0]: int(line.split()[1], 16) for line in status.splitlines()
-               if line.startswith(("CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp:"))}
-    listed = sum(1 << CAPABILITIES[name] for name in re.findall(r"^\| `(CAP_\w+)` \|", SANDBOX, re.MULTILINE))
-    assert numbers == {"CapPrm": listed, "CapEff": listed, "CapBnd": listed, "CapAmb": 0, "NoNewPrivs": 1, "Seccomp": 2}
+def test_they_have_the_capabilities_of_the_page_and_no_more(machine: Machine) -> None:
+    with machine.popen(["python3", "-c", CONNECT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "connected\n"
+        network = wait_for(lambda: processes(machine), "process for the connection")[0]
+        for unit, pid in ((AGENT, machine.main_pid(AGENT)), (NETWORK, network)):
+            numbers = {line.partition(":")[0]: int(line.split()[1], 16)
+                       for line in machine.read(f"/proc/{pid}/status").splitlines()
+                       if line.startswith(("CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp:"))}
+            listed = sum(1 << CAPABILITIES[name]
+                         for name in re.findall(r"^\| `(CAP_\w+)` \|", section(unit), re.MULTILINE))
+            assert numbers == {"CapPrm": listed, "CapEff": listed, "CapBnd": listed, "NoNewPrivs": 1, "Seccomp": 2}
+        assert machine.run(["stat", "--format=%u", f"/proc/{network}"]).out != "0\n"
 
 
 def test_it_talks_to_this_host_alone(machine: Machine) -> None:
     """RestrictNetworkInterfaces= as the unit has it, for curl: refused here where nobody listens, and no way out."""
-    only = machine.properties(AGENT, "RestrictNetworkInterfaces")["RestrictNetworkInterfaces"]
+    only = machine.properties(NETWORK.replace("@", "@x"), "RestrictNetworkInterfaces")["RestrictNetworkInterfaces"]
     asked = ["systemd-run", "--quiet", "--wait", "--property", f"RestrictNetworkInterfaces={only}",
              "curl", "--silent", "--max-time", "2"]
     assert machine.run(["curl", "--silent", f"http://{OUTSIDE_ADDRESS}:1/"], check=False).status == REFUSED

@@ -1,0 +1,140 @@
+"""The agent's way to the network, on a machine: killed, masked, abused. What is shut stays shut."""
+
+from __future__ import annotations
+
+from tests.machines.machine import Machine, wait_for
+from tests.system.test_contain import NEVER, contained, is_open, open_up, shop_answers, table
+from tests.system.test_correction import (
+    ENFORCE,
+    LIVE_RESTORE,
+    OUR_SERVICE_DROPIN,
+    POLICY,
+    enforce,
+    entries,
+    repaired,
+)
+
+AGENT = "dockerd-guard.service"
+UNIT = "dockerd-guard-network.socket"
+PATH = "/run/dockerd-guard/network"
+
+LOOPBACK = f"{ENFORCE}  - address: tcp://127.0.0.1:2376\n    tls: none\ncorrect: {{restart: always}}\n"
+
+# Says what it got: the first bytes of an answer, nothing, or why it could not even connect.
+SEND = f"""
+import socket, sys
+connection = socket.socket(socket.AF_UNIX)
+try:
+    connection.connect("{PATH}")
+    connection.sendall(sys.stdin.buffer.read())
+    connection.shutdown(socket.SHUT_WR)
+    print(connection.recv(1024) or "nothing")
+except OSError as error:
+    print(type(error).__name__)
+"""
+CHECK = '{"verb": "check", "address": "", "tls": "none", "rejections": []}\n'
+GARBAGE = ("garbage\n", "[" * 60_000 + "\n", "\0" * 100, '{"verb": "check"}\n', CHECK.replace("check", "run"))
+
+
+def processes(machine: Machine) -> list[str]:
+    """The processes that have the network."""
+    return machine.run(["pgrep", "-f", "/docker-api-network$"], check=False).out.split()
+
+
+def sent(machine: Machine, text: str, user: str = "root") -> str:
+    """What came back for a text that a user sent."""
+    return machine.run(["setpriv", "--reuid", user, "--clear-groups", "python3", "-c", SEND], input=text).out.strip()
+
+
+def test_killed_while_something_is_cut_off_it_comes_back_and_nothing_opens(machine: Machine) -> None:
+    assert processes(machine) == []
+    open_up(machine)
+    enforce(machine, NEVER)
+    contained(machine)
+    for _ in range(3):
+        before = wait_for(lambda: processes(machine), "process that follows the table")
+        machine.run(["kill", "-KILL", *before])
+        wait_for(lambda old=before: processes(machine) not in ([], old), "another one")  # type: ignore[misc]
+        assert not is_open(machine)
+    agent = machine.main_pid(AGENT)
+    told = len(entries(machine, "contained"))
+    machine.run("nft flush ruleset")
+    wait_for(lambda: entries(machine, "contained")[told:], "entry")
+    assert not is_open(machine)
+    assert entries(machine, "released") + entries(machine, "blind") + entries(machine, "failed") == []
+    # Kept by nobody when it has failed, and as long as it is needed only.
+    assert machine.run("systemctl list-units --failed --no-legend 'dockerd-guard-network@*'").out == ""
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    machine.write(POLICY, ENFORCE)
+    wait_for(lambda: entries(machine, "released"), "release", timeout=120)
+    wait_for(lambda: processes(machine) == [], "end of the process")
+    assert machine.main_pid(AGENT) == agent
+
+
+def test_without_it_systemd_cuts_off_and_the_unit_is_named(machine: Machine) -> None:
+    machine.run(f"systemctl mask --now {UNIT}")
+    open_up(machine)
+    enforce(machine, NEVER)
+    wait_for(lambda: not machine.api_answers(), "end of the exposure", timeout=30)
+    entry = wait_for(lambda: entries(machine, "contained"), "entry")[-1]
+    assert f"by IPAddressDeny=any on docker.service, since {UNIT} does not answer (" in entry["MESSAGE"]
+    assert shop_answers(machine)
+
+    machine.run(f"systemctl unmask {UNIT}; systemctl start {UNIT}; systemctl reload dockerd-guard")
+    wait_for(lambda: "tcp dport 2375" in table(machine), "table of nftables")
+    wait_for(lambda: not machine.exists("/run/systemd/system.control/docker.service.d"), "end of the other way")
+    assert not machine.api_answers()
+
+
+def test_a_table_in_force_stays_when_it_is_masked(machine: Machine) -> None:
+    open_up(machine)
+    enforce(machine, NEVER)
+    contained(machine)
+    machine.run(f"systemctl mask --now {UNIT}; systemctl restart dockerd-guard")
+    wait_for(lambda: any(UNIT in entry["MESSAGE"] for entry in entries(machine, "blind")), "word on the unit")
+    assert "tcp dport 2375" in table(machine)
+    assert not is_open(machine)
+    assert not entries(machine, "released")
+    machine.run(f"systemctl unmask {UNIT}; systemctl restart dockerd-guard")
+    wait_for(lambda: processes(machine), "process that follows the table")
+    assert not is_open(machine)
+
+
+def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Machine) -> None:
+    machine.run(f"systemctl mask --now {UNIT}")
+    dockerd = machine.main_pid()
+    enforce(machine, LOOPBACK)
+    held = wait_for(lambda: entries(machine, "held"), "held correction")[-1]["MESSAGE"]
+    assert f"{UNIT} does not answer (" in held
+    assert f"`systemctl start {UNIT}`" in held
+    assert (machine.main_pid(), machine.exists(OUR_SERVICE_DROPIN)) == (dockerd, False)
+    assert entries(machine, "rolled-back") + entries(machine, "failed") == []
+
+    machine.run(f"systemctl unmask {UNIT}; systemctl start {UNIT}; systemctl reload dockerd-guard")
+    wait_for(lambda: repaired(machine), "correction", timeout=120)
+    assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
+    wait_for(lambda: processes(machine) == [], "end of the process")
+
+
+def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> None:
+    machine.run(f"systemctl stop dockerd-guard; systemctl mask {UNIT}")
+    assert not machine.is_active(UNIT)
+    machine.write(POLICY, LOOPBACK)
+    machine.run("dockerd-guard fix")
+    assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
+
+
+def test_whoever_is_not_root_or_talks_nonsense_gets_no_answer(machine: Machine) -> None:
+    agent = machine.main_pid(AGENT)
+    assert sent(machine, CHECK) == repr(b'{"answer": null}\n')
+    assert sent(machine, CHECK, "nobody") == "PermissionError"
+    machine.run(["chmod", "666", PATH])
+    assert sent(machine, CHECK, "nobody") in ("nothing", "ConnectionResetError")
+    for text in GARBAGE:
+        assert sent(machine, text) in ("nothing", "ConnectionResetError"), text[:20]
+    assert sent(machine, CHECK) == repr(b'{"answer": null}\n')
+    wait_for(lambda: processes(machine) == [], "end of the processes")
+    assert table(machine) == ""
+    assert machine.main_pid(AGENT) == agent
+    assert machine.journal("--identifier=docker-api-network") == []
