@@ -16,7 +16,8 @@ TITLE = "docker.socket is not functional until restarted"
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """One finding for each active socket unit that has an address but no open socket for it (systemd's
-    src/core/socket.c: "no open socket file descriptor left ... not functional until restarted")."""
+    src/core/socket.c: "no open socket file descriptor left ... not functional until restarted"), or whose file
+    is gone or replaced; but none where the policy has dockerd replace it, by declaring `unix://`."""
     if seen.loaded is None or seen.listening is None:
         return
     held = {canonical(address) for address in seen.listening.held_by_systemd}
@@ -26,15 +27,30 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         streams = [listen.address for listen in socket.listen if listen.kind == "Stream"]
         lost = [address for address in streams if canonical(dockerd_syntax(address)) not in held]
         if lost:
-            then = "dockerd does not start any more" if lost == streams else "dockerd does not get it"
             yield Finding(
                 "DG309",
                 "error",
-                f"{socket.unit.name} is active, but systemd holds no socket for {', '.join(lost)}: it was changed "
-                f"while it ran, and {then} until it is restarted with docker.service stopped",
+                f"{socket.unit.name} is active, but nothing reaches systemd at {', '.join(lost)}: the unit was changed "
+                "while it ran, or its socket file removed; until it is restarted with docker.service stopped, "
+                "fd:// is of no use there",
                 LISTENING,
                 _location(seen, lost[0]) or (Location(socket.unit.fragment) if socket.unit.fragment else None),
                 "disruptive" if policy is not None else None,
+            )
+    meant = {canonical(socket.address) for socket in policy.sockets} if policy is not None else set()
+    for address in seen.listening.taken:
+        if canonical(address) not in meant:
+            path = address.removeprefix("unix://")
+            yield Finding(
+                "DG309",
+                "warning",
+                f"dockerd, started with -H unix://, has put a socket of its own in place of the one that systemd made "
+                f"at {path}: once dockerd ends nothing is left there, and neither a client nor fd:// finds it "
+                "until docker.socket is restarted",
+                LISTENING,
+                _location(seen, path),
+                None,
+                address,
             )
 
 

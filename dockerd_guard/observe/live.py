@@ -149,7 +149,9 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
     """The sockets the kernel holds for docker.service, and those PID 1 holds for its socket units."""
     units = loaded.sockets if loaded is not None else ()
     declared = {canonical(dockerd_syntax(item.address)): item for socket in units for item in socket.listen}
-    held = tuple(sorted({sock.address for sock in sockets.of(1) if canonical(sock.address) in declared}))
+    held = tuple(sorted({sock.address for sock in sockets.reachable(1) if canonical(sock.address) in declared}))
+    own = {canonical(sock.address) for sock in sockets.of(running.process.pid)
+           if sock.inode not in sockets.inodes(1)} if running is not None else set()
     bindings = tuple(_api_sockets(running.process, running.daemon, sockets)) if running is not None else ()
     known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
     found = tuple(
@@ -159,7 +161,7 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
     layer = Layer(LISTENING, True, None, None if running else "dockerd is not running",
                   running.process.argv if running else (),
                   tuple(binding.address for binding in found), found)
-    return Listening(layer, held)
+    return Listening(layer, held, tuple(address for address in held if canonical(address) in own))
 
 
 def _running_bindings(
@@ -191,7 +193,7 @@ def _api_sockets(process: Process, daemon: Daemon, sockets: processes.Sockets) -
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
     # A socket that was passed on and one of its own may have one path: dockerd puts its own in place of the other.
-    for address, sock in {canonical(sock.address): sock for sock in sockets.of(process.pid)}.items():
+    for address, sock in {canonical(sock.address): sock for sock in sockets.reachable(process.pid)}.items():
         if address == metrics or address.startswith(private):
             continue
         if address.startswith("tcp://") and int(address.rpartition(":")[2]) in SWARM_PORTS and _in_swarm(daemon):

@@ -127,6 +127,8 @@ class Listening(NamedTuple):
 
     layer: Layer
     held_by_systemd: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    """Those of them where dockerd has put a socket of its own (`-H unix://`): nothing reaches systemd's any more."""
 
 
 class Trouble(NamedTuple):

@@ -52,6 +52,10 @@ class Sockets:
         inodes = self.inodes(pid)
         return tuple(sock for sock in self._listening(pid) if sock.inode in inodes)
 
+    def reachable(self, pid: int) -> tuple[Held, ...]:
+        """Those of them that a client can connect to: of UNIX sockets those whose file is still there."""
+        return tuple(sock for sock in self.of(pid) if _has_its_file(pid, sock.address))
+
     def inodes(self, pid: int) -> frozenset[int]:
         """The inode numbers of all sockets a process holds, listening or not."""
         if pid not in self._held_by:
@@ -67,6 +71,21 @@ class Sockets:
             self._of_namespace[namespace] = (
                 *_tcp(pid, "tcp", socket.AF_INET), *_tcp(pid, "tcp6", socket.AF_INET6), *_unix(pid))
         return self._of_namespace[namespace]
+
+
+def _has_its_file(pid: int, address: str) -> bool:
+    """Whether the file of a UNIX socket is there, as the process sees it: who removes it, as dockerd does with
+    its own when it ends, leaves a socket that listens for ever and that nobody can find."""
+    path = address.removeprefix("unix://")
+    if path == address or path.startswith("@"):
+        return True
+    try:
+        os.lstat(f"/proc/{pid}/root{path}" if path.startswith("/") else f"/proc/{pid}/cwd/{path}")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _sockets_held_by(pid: int) -> frozenset[int]:

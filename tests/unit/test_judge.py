@@ -321,6 +321,19 @@ def test_a_socket_unit_without_a_socket(host: Host) -> None:
     assert told(only("DG309", dead)) == [f"{SOCKET}:2:1 error DG309 None"]
 
 
+@pytest.mark.parametrize(("sockets", "expected"), [
+    (None, [f"{SOCKET}:2:1 warning DG309 None"]),
+    ("[fd://]", [f"{SOCKET}:2:1 warning DG309 None"]),
+    ("['unix:///var/run/docker.sock']", []),
+])
+def test_a_dockerd_that_took_the_place_of_docker_socket(host: Host, sockets: str | None, expected: list[str]) -> None:
+    seen = host.see()
+    alive = live(seen.configured, seen.tree, STOCK_ARGUMENTS, FD)
+    assert alive.listening is not None
+    taken = alive._replace(listening=alive.listening._replace(taken=alive.listening.held_by_systemd))
+    assert told(only("DG309", taken, policy(f"sockets: {sockets}") if sockets else None)) == expected
+
+
 @pytest.mark.parametrize(("daemon_json", "text", "count"), [
     ("{}", "mode: enforce", 1),
     ("{}", "mode: observe", 0),
@@ -393,3 +406,37 @@ def test_waivers(host: Host, waiver: str, left: list[str]) -> None:
     declared = "sockets: [fd://, {address: tcp://127.0.0.1:2375, tls: none}]\n"
     found = judge(host.see(), policy(f"{declared}waive:\n  - {waiver}"), date(2026, 11, 23))
     assert sorted(finding.code for finding in found) == left
+
+
+# -- what a sceptical user found --------------------------------------------------------------------
+
+
+def test_our_own_drop_in_names_no_variable_for_the_unit_it_stands_in_for(host: Host) -> None:
+    """What it keeps of $DOCKER_OPTS it gives word by word."""
+    vendor = "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n"
+    host.put(SERVICE, vendor)
+    host.put("/etc/default/docker", "DOCKER_OPTS='-H tcp://0.0.0.0:2375'\n")
+    host.put("/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf",
+             "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd://\n")
+    assert only("DG305", host.see()) == []
+    host.start("-H fd://")
+    assert len(only("DG305", host.see())) == 1
+
+
+@pytest.mark.parametrize(("daemon_json", "expected"), [
+    ('{"debug": true,}', ["/etc/docker/daemon.json:1:16 error DG205 None"]),
+    ('{\n  "debug": true\n', ["/etc/docker/daemon.json:2:16 error DG205 None"]),
+    ('{"nothing": 1}', ["/etc/docker/daemon.json:1:3 error DG205 None"]),
+    ('{"host": []}', ["/etc/docker/daemon.json:1:3 warning DG306 None"]),
+])
+def test_a_daemon_json_is_told_once_and_where(host: Host, daemon_json: str, expected: list[str]) -> None:
+    host.put("/etc/docker/daemon.json", daemon_json)
+    assert told(judge(host.see(), None)) == expected
+
+
+def test_a_number_that_no_resolver_takes_is_told_once(host: Host) -> None:
+    host.put("/etc/nsswitch.conf", "hosts: files dns\n")
+    host.start("--tls=false -H fd:// -H 2375")
+    found = [finding for finding in judge(host.see(), None) if finding.code in ("DG203", "DG205")]
+    assert told(found) == [f"{OVERRIDE}:3:52 error DG203 None"]
+    assert "will not start" in found[0].message
