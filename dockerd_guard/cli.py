@@ -172,6 +172,10 @@ def lint(options: Namespace) -> int:
 
     def tell(look: Look) -> int:
         found = judge(look.seen, look.policy)
+        if found and look.policy is not None:
+            from dockerd_guard.pipeline import plan_for, promised  # a host that complies needs no plan
+
+            found = promised(found, look.seen, look.policy, plan_for(look.seen, look.policy))
         if options.format == "json":
             print(json.dump(json.findings(found), root=_name(options, look)))
         elif options.format == "github":

@@ -17,12 +17,13 @@ from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
 from dockerd_guard.correct.network import Network, NoNetwork
 from dockerd_guard.correct.plan import Plan, make_plan
 from dockerd_guard.correct.state import State
-from dockerd_guard.judge.finding import Finding
+from dockerd_guard.judge.dg303 import DROPIN_NAME
+from dockerd_guard.judge.finding import Finding, Fix
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.live import observe_host
-from dockerd_guard.observe.observation import Configured, Observation
-from dockerd_guard.policy import Policy
+from dockerd_guard.observe.observation import CONFIGURED, LOADED, Configured, Observation
+from dockerd_guard.policy import Policy, Restart
 from dockerd_guard.systemd.manager import Manager
 from dockerd_guard.tree import Tree
 
@@ -54,9 +55,50 @@ def assess(
     hold = obstructed(plan, policy) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
     cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
-    return Assessment(seen, judge(seen, policy) if findings is None else findings, plan, todo, situation,
+    found = promised(judge(seen, policy) if findings is None else findings, seen, policy, plan)
+    return Assessment(seen, found, plan, todo, situation,
                       cost(bool(todo.changes or todo.reload), todo.restarts, situation), hold,
                       tuple(exposure.address for exposure in cut_off))
+
+
+def promised(findings: tuple[Finding, ...], seen: Observation, policy: Policy, plan: Plan) -> tuple[Finding, ...]:
+    """The findings, each with the `fix` that the plan really is for it.
+
+    A rule sees one thing, the plan all of them: where something stands in its way nothing is mended, and where
+    it gives the command line anew, whatever was wrong with the old one is gone.
+    """
+    todo = needs(seen, plan, policy)
+    judged = None
+    if plan.changes:
+        with seen.tree.changed({change.path: change.after for change in plan.changes}) as corrected:
+            judged = [finding for finding in judge(seen._replace(tree=corrected, configured=plan.after), policy)
+                      if finding.layer == CONFIGURED]
+    # Preflight would find the same, and hold.
+    if plan.obstacles or any(finding.code in ("DG206", "DG207") and finding.severity == "error"
+                             for finding in (judged if judged is not None else findings)):
+        return tuple(finding._replace(fix=None) for finding in findings)
+    left = None if judged is None else {finding.fact for finding in judged}
+    never = todo.restarts and policy.correct.restart is Restart.NEVER
+    return tuple(finding._replace(fix=_promised(finding, left, plan, todo, seen, never=never)) for finding in findings)
+
+
+def _promised(  # noqa: PLR0913 -- the things it depends on
+    finding: Finding, left: set[str] | None, plan: Plan, todo: Needs, seen: Observation, *, never: bool
+) -> Fix | None:
+    """`left` are the facts that would still be true of the files, None where these stay as they are."""
+    if never and finding.socket is not None:
+        return None
+    if finding.layer != CONFIGURED:
+        comes = todo.reload if finding.layer == LOADED else todo.anything
+        return finding.fix if comes else None
+    if left is None or finding.fact in left:
+        return None
+    if finding.fix is not None:
+        return finding.fix
+    if any(not change.path.endswith(f"/{DROPIN_NAME}") for change in plan.changes):
+        return "unsafe"
+    stops = todo.restarts and seen.running is not None and not seen.running.daemon.live_restore
+    return "disruptive" if stops else "safe"
 
 
 def plan_for(seen: Observation, policy: Policy) -> Plan:

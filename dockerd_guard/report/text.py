@@ -101,7 +101,8 @@ def findings(found: Iterable[Finding], read: Read, *, colour: bool) -> Iterator[
         severity = _painted(f"{finding.severity}:", _COLOURS[finding.severity], colour)
         yield f"{_painted(place, '1', colour)}{severity} {clean(finding.message)} [{finding.code}]"
         line = lines.at(where) if where is not None else None
-        if where is not None and line is not None:
+        # Where a file as a whole is meant, no words of it are.
+        if where is not None and line is not None and (where.line, where.column, where.end_column) != (1, 1, 1):
             number = str(where.line)
             source, caret = excerpt(line, where.column, where.end_column)
             yield f" {number} | {source}"
@@ -121,7 +122,7 @@ def summary(found: tuple[Finding, ...]) -> str:
     codes = ", ".join(sorted({finding.code for finding in found if finding.fix is not None}))
     told += f"; `dockerd-guard fix` would mend {mended} of them ({codes})"
     notes = {
-        "disruptive": "stopping containers, as live-restore is off",
+        "disruptive": "by a restart that stops running containers, as live-restore is off",
         "unsafe": "by changing a file that is not its own",
     }
     for fix, how in notes.items():

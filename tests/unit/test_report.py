@@ -82,8 +82,8 @@ def test_a_file_that_is_gone_costs_the_excerpt_only() -> None:
     ([{}, {"severity": "warning", "fix": None}],
      "1 error, 1 warning; `dockerd-guard fix` would mend 1 of them (DG103)"),
     ([{"fix": "unsafe"}, {"fix": "disruptive", "code": "DG308"}],
-     "2 errors; `dockerd-guard fix` would mend 2 of them (DG103, DG308), 1 stopping containers, as "
-     "live-restore is off, 1 by changing a file that is not its own"),
+     "2 errors; `dockerd-guard fix` would mend 2 of them (DG103, DG308), 1 by a restart that stops "
+     "running containers, as live-restore is off, 1 by changing a file that is not its own"),
 ])
 def test_summary(found: list[dict[str, Any]], told: str) -> None:
     assert text.summary(tuple(finding(**other) for other in found)) == told
