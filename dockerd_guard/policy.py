@@ -702,7 +702,7 @@ def _waive(reader: _Reader, node: _Node) -> tuple[Waiver, ...]:
                                 "") if "address" in keys else None
         until = reader.parsed(keys["until"], "a date such as 2027-03-31", parse_day,
                               None) if "until" in keys else None
-        found.append(Waiver(rule, address, reason, until, item.location))
+        found.append(Waiver(rule, address, reason, until, keys.get("rule", item).location))
     return tuple(found)
 
 

@@ -67,6 +67,8 @@ class File(NamedTuple):
     flat: dict[str, Key] = {}  # noqa: RUF012
     values: dict[str, Key] = {}  # noqa: RUF012
     hosts: tuple[Text, ...] = ()
+    error_at: Location | None = None
+    """Where it stops being JSON."""
 
     def boolean(self, name: str) -> bool | None:
         """A bool of the file, or None."""
@@ -124,7 +126,8 @@ def parse(path: str, content: bytes, version: Version | None) -> File:  # noqa: 
         message = str(error)
         if version is not None and version < Version(23):
             message = message.replace("unexpected end of JSON input", "unexpected EOF")
-        return File(path, error=message)
+        line, column = lines.place(begin + error.offset)
+        return File(path, error=message, error_at=Location(path, line, column, column + 1))
     if root.kind == "null":
         return File(path)
     if root.kind != "object":

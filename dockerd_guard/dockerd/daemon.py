@@ -15,6 +15,7 @@ from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
 from dockerd_guard.dockerd.version import NEWEST, OLD, Version
+from dockerd_guard.source import Location
 
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"
 DEFAULT_EXEC_ROOT = "/var/run/docker"
@@ -44,6 +45,7 @@ class Daemon(NamedTuple):
     flags: tuple[Flag, ...]
     keys: tuple[Key, ...]
     program: Program
+    config_error_at: Location | None = None
 
 
 def resolve_daemon(
@@ -105,6 +107,7 @@ def resolve_daemon(
         flags=line.flags,
         keys=file.keys,
         program=program,
+        config_error_at=file.error_at,
     )
 
 

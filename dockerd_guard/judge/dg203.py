@@ -25,7 +25,10 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
         if entry.via is Via.DEFAULT or not value:
             continue
         try:
-            why = why_not_listenable(parse_host(value, version), version)
+            address = parse_host(value, version)
+            why = why_not_listenable(address, version)
+            if why is None and daemon.reason and daemon.reason == why_not_listenable(address, version, True):
+                why = daemon.reason
         except InvalidHost as error:
             why = str(error)
         if why is not None:

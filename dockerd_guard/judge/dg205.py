@@ -36,7 +36,7 @@ def _location(seen: Observation, reason: str) -> Location | None:
     daemon = seen.configured.daemon
     if daemon.config_error is not None or daemon.config_file in reason:
         key = next((key.location for key in daemon.keys if key.name in reason.rpartition(": ")[2]), None)
-        return key or Location(daemon.config_file)
+        return key or daemon.config_error_at or Location(daemon.config_file)
     quoted = [
         argument
         for argument in seen.configured.arguments[1:]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy import Policy
 from dockerd_guard.systemd.environment import Assigned, read_environment_file
+from dockerd_guard.systemd.units import Service
 from dockerd_guard.tree import Unreadable
 
 TITLE = "an option variable that nothing reads"
@@ -29,7 +31,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         return
     used = {
         name for command in service.exec_start for word in command.argv for name in _USE.findall(word.raw)
-    }
+    } | set(_USE.findall(_before_ours(service)))
     told: set[str] = set()
     for assigned in seen.configured.environment.variables.items():
         name, variable = assigned
@@ -55,6 +57,18 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
                     CONFIGURED,
                     variable.location,
                 )
+
+
+def _before_ours(service: Service) -> str:
+    """What ExecStart= is without our own drop-in, which gives the options that it keeps word by word."""
+    values: list[str] = []
+    for setting in service.unit.settings:
+        if setting.key == "ExecStart" and not setting.location.file.endswith(f"/{DROPIN_NAME}"):
+            if setting.value:
+                values.append(setting.value)
+            else:
+                values.clear()
+    return " ".join(values)
 
 
 def _is_unused(name: str, value: str, used: set[str]) -> bool:

@@ -68,7 +68,8 @@ def _loose(entry: Entry, top: Entry, is_key: bool) -> Iterator[tuple[Severity, s
             f"is writable by every user (mode {mode:04o}): any of them decides where Docker listens",
         )
     elif mode & 0o020 and not own_group:
-        yield "warning", f"is writable by group {entry.gid} (mode {mode:04o}); 0644 or stricter is meant"
+        meant = "0755" if entry.is_directory else "0644"
+        yield "warning", f"is writable by group {entry.gid} (mode {mode:04o}); {meant} or stricter is meant"
     if is_key and mode & 0o004:
         yield (
             "error",

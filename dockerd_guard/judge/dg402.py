@@ -8,6 +8,7 @@ from dockerd_guard.judge.finding import Finding
 from dockerd_guard.observe.observation import RUNNING, Observation
 from dockerd_guard.policy import Mode, Policy, Restart
 from dockerd_guard.source import Location
+from dockerd_guard.tree import Unreadable
 
 TITLE = "live-restore is off: a correction would stop containers"
 
@@ -25,6 +26,10 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         else "a correction would stop containers"
     )
     key = next((key.location for key in daemon.keys if key.name == "live-restore"), None)
+    try:
+        is_there = seen.tree.stat(daemon.config_file) is not None
+    except Unreadable:
+        is_there = True
     yield Finding(
         "DG402",
         "warning",
@@ -32,5 +37,5 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         f"turned on in {daemon.config_file} with `systemctl reload docker`, without "
         "a restart",
         RUNNING,
-        key or Location(daemon.config_file),
+        key or (Location(daemon.config_file) if is_there else None),
     )
