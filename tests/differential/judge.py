@@ -293,11 +293,13 @@ def show(names: list[str]) -> dict[str, dict[str, str]]:
 def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
     names = unit_names(layout)
     made: list[str] = []
-    started: list[str] = []
     try:
         put(staged(layout), made)
         run("systemctl", "daemon-reload")
         units = show(names)
+        if left := [name for name, unit in units.items() if unit.get("ActiveState") not in {"inactive", "failed", None}]:
+            # A reload leaves what is active as it is: its sockets would be those of a tree before this one.
+            raise RuntimeError(f"{left} did not end with the tree before")
         # What is no UTF-8 (`\\xff` in ExecStart=) no D-Bus message can hold: nothing is shown then.
         service = units.get("docker.service", {})
         services = set(service.get("Names", "").split()) | {"docker.service"}
@@ -310,7 +312,6 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
                 sockets.append(unit["Id"])
         for name in sockets:
             run("systemctl", "start", "--", name)
-        started = [*sockets, "docker.service"]
         done = run("systemctl", "start", "docker.service")
         after = show(["docker.service", *sockets])
         service = after.get("docker.service", {})
@@ -318,7 +319,8 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
                 "sockets": {name: after.get(name, {}) for name in sockets}, "service": service,
                 "said": done.stderr.strip(), "status": done.returncode, "records": records(not done.returncode)}
     finally:
-        run("systemctl", "stop", "--", *(started or ["docker.service"]))
+        # Also those that were not asked to start: what requires them starts them, whatever service they are for.
+        run("systemctl", "stop", "--", *names)
         run("systemctl", "reset-failed")
         for path in reversed(made):
             if os.path.islink(path) or not os.path.isdir(path):
