@@ -21,8 +21,15 @@ _QUOTED = re.compile(rf"(?P<text>[^\"\\$`]+)|(?P<escape>\\[\"\\$`\n])|(?P<backsl
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _KEYWORDS = frozenset((
     "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "{", "}", "!",
-    "[[", "function", "trap", "eval", "source", ".", "shift", "unset", "cd", "return", "exit",
+    "[[", "function", "trap", "eval", "source", ".", "shift", "cd", "return", "exit",
 ))
+
+_SET_ELSEWHERE = re.compile(
+    "PATH|HOME|SHELL|TERM|LANG|_|PWD|OLDPWD|SHLVL|IFS|OPT(?:ARG|IND|ERR)|PS[0-9]|PPID|E?UID|GROUPS|HOST(?:NAME|TYPE)"
+    "|OSTYPE|MACHTYPE|S?RANDOM|SECONDS|EPOCH[A-Z]+|LINENO|DIRSTACK|SHELLOPTS|BASH[A-Z_]*|PIPESTATUS|FUNCNAME"
+    "|COLUMNS|LINES|LISTEN_[A-Z]+|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|MEMORY_PRESSURE_[A-Z]+|WATCHDOG_[A-Z]+"
+    "|TRIGGER_[A-Z]+")
+"""Variables that the shell sets itself (dash(1), bash(1)), or who started it did: to what, no file tells."""
 
 Result = tuple[tuple[Word, ...], Mapping[str, str], bool]
 """The command that is run in the end, its environment, and whether that is certain."""
@@ -55,13 +62,19 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
     certain = True
     in_place = True
     last: tuple[list[Word], list[Word], bool] = [], [], False
+    reader = _Reader(script, variables, arguments)
     try:
-        commands = _commands(script, variables, arguments)
+        commands = _commands(reader)
         for assignments, rest, terminator, redirected in commands:
             if rest and rest[0].text in _KEYWORDS:
                 return (), environ, False
-            if not rest or (rest[0].text == "export" and not assignments):
-                _assign(rest[1:] or assignments, variables, exported, bool(rest))
+            if not rest or (rest[0].text in ("export", "unset") and not assignments):
+                if terminator not in ("", "\n", ";", "&&"):
+                    return (), environ, False
+                if rest and rest[0].text == "unset":
+                    _unset(rest[1:], variables, exported)
+                else:
+                    _assign(rest[1:] or assignments, variables, exported, bool(rest))
                 # What ran before had another environment than is told in the end.
                 last = (*last[:2], False)
                 continue
@@ -71,7 +84,7 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
                 # What follows is run once it has ended, if at all, but has to be good shell.
                 is_last = not list(commands) and terminator in ("", "\n", ";")
                 certain = certain and (rest[0].text == "exec" or terminator in ("", "\n", ";", "&&", "|"))
-                found = _environ(variables, exported, assignments)
+                found = _environ(variables, exported, assignments, reader.unknown)
                 if terminator in ("|", "&") or (rest[0].text != "exec" and (
                         not is_last or forks == "always" or redirected)):
                     found.pop("LISTEN_FDS", None)
@@ -82,17 +95,19 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
     except _TooMuchError:
         return (), environ, False
     words, assignments, certain = last
-    found = _environ(variables, exported, assignments)
+    found = _environ(variables, exported, assignments, reader.unknown)
     if not in_place:
         found.pop("LISTEN_FDS", None)
     return tuple(words), found, certain
 
 
-def _environ(variables: Mapping[str, str], exported: set[str], assignments: list[Word]) -> dict[str, str]:
-    """What a command is started with: what is exported and set, and `A=b COMMAND`."""
-    added = (word.text.partition("=") for word in assignments)
-    return {**{name: value for name, value in variables.items() if name in exported},
-            **{name: value for name, _, value in added}}
+def _environ(
+    variables: Mapping[str, str], exported: set[str], assignments: list[Word], unknown: set[str]
+) -> dict[str, str]:
+    """What a command is started with: what is exported and set, and `A=b COMMAND`, as far as it is known."""
+    found = {name: value for name, value in variables.items() if name in exported}
+    found.update(word.text.partition("=")[::2] for word in assignments)
+    return {name: value for name, value in found.items() if name not in unknown}
 
 
 def _only_options(words: list[Word]) -> bool:
@@ -112,16 +127,22 @@ def _assign(words: list[Word], variables: dict[str, str], exported: set[str], ex
             exported.add(name)
 
 
-def _commands(script: Word, variables: Mapping[str, str],
-              arguments: tuple[Word, ...]) -> Iterator[tuple[list[Word], list[Word], str, bool]]:
+def _unset(words: list[Word], variables: dict[str, str], exported: set[str]) -> None:
+    for word in words:
+        if not word.text.isidentifier():
+            raise _TooMuchError
+        variables.pop(word.text, None)
+        exported.discard(word.text)
+
+
+def _commands(reader: _Reader) -> Iterator[tuple[list[Word], list[Word], str, bool]]:
     """The simple commands one after the other: assignments, words, what ends it, whether it is redirected.
 
-    `variables` may change between two of them, as the commands say.
+    The reader's variables may change between two of them, as the commands say.
     """
-    reader = _Reader(script, variables, arguments)
     before = ""
     piped = False
-    while reader.at < len(script.text):
+    while reader.at < len(reader.script.text):
         terminator = reader.command()
         assignments, words, redirected = reader.assignments, reader.words, reader.redirected
         reader.assignments, reader.words, reader.redirected = [], [], False
@@ -156,6 +177,8 @@ class _Reader:
         self.redirected = False
         self.is_assignment = False
         self.may_assign = True
+        self.unknown: set[str] = set()
+        self.vague = False
 
     def command(self) -> str:
         """Read up to what ends a command, and give that."""
@@ -226,9 +249,13 @@ class _Reader:
                 raise _TooMuchError  # two words to bash, one to dash
             if not self.target:
                 kept = self.assignments if self.is_assignment else self.words
+                if self.is_assignment or self.is_export:
+                    name = {text.partition("=")[0]}
+                    self.unknown = self.unknown | name if self.vague else self.unknown - name
                 kept.append(Word(text, self.script.argument, offset))
             self.target = ""
         self.pieces, self.begun, self.literal, self.braces = [], None, True, False
+        self.vague = False
 
     def all_arguments(self, quoted: bool) -> None:
         """Put in "$@" where it stands alone, and what comes to the same."""
@@ -239,6 +266,11 @@ class _Reader:
             raise _TooMuchError
         self.words += self.arguments
 
+    @property
+    def is_export(self) -> bool:
+        """Whether this is a word of export(1)."""
+        return bool(self.words) and self.words[0].text == "export"
+
     def value(self, variable: str) -> str:
         """What a variable stands for; one that is not set for nothing, or for its default."""
         name, dash, default = variable.strip("${}").partition("-")
@@ -246,6 +278,12 @@ class _Reader:
             place = int(name) - 1
             return self.arguments[place].text if 0 <= place < len(self.arguments) else ""
         found = self.variables.get(name.rstrip(":"))
+        if name.rstrip(":") in self.unknown or (found is None and _SET_ELSEWHERE.fullmatch(name.rstrip(":"))):
+            # It may go into another variable, as in `PATH=$PATH:/opt/bin`, but into no word that counts.
+            if not self.is_assignment and not self.is_export:
+                raise _TooMuchError
+            self.vague = True
+            return ""
         return default if dash and (found is None or (name.endswith(":") and not found)) else found or ""
 
     def split(self, value: str, start: int) -> None:
@@ -256,8 +294,7 @@ class _Reader:
         self.may_assign = self.may_assign and (self.is_assignment or bool(self.target))
         parts = re.split(r"[ \t\n]+", value)
         # Shells differ, and differ with themselves, on what is split in these.
-        is_export = bool(self.words) and self.words[0].text == "export"
-        if (len(parts) > 1 and (self.target or self.is_assignment or is_export)) or (
+        if (len(parts) > 1 and (self.target or self.is_assignment or self.is_export)) or (
                 self.is_assignment and self.assignments):
             raise _TooMuchError
         for place, part in enumerate(parts):

@@ -53,7 +53,7 @@ def observe_configured(
     dockerd = dockerd or dockerd_version(tree)
     service = load_service(tree, unit or daemon_unit(tree, systemd), systemd)
     sockets = tuple(socket for socket in sockets_for(tree, service, systemd) if _may_start(tree, socket))
-    environment = resolve_environment(service, tree, systemd)
+    environment = resolve_environment(service, tree, systemd, descriptors=descriptor_count(sockets))
     arguments, daemon = daemon_of(service, environment, tree, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets, dockerd)
     if layer.refused_by != "systemd" and (reason := _unmet(tree, service, sockets, systemd)):
@@ -84,8 +84,8 @@ def daemon_unit(tree: Tree, systemd: int) -> str:
     if files.fragment(SERVICE).path is None:
         for name in files.with_suffix(".service"):
             if "docker" in name:
-                starts = load_service(tree, name, systemd).exec_start
-                if starts and _runs_dockerd(starts[-1]):
+                service = load_service(tree, name, systemd)
+                if service.exec_start and _runs_dockerd(service, service.exec_start[-1]):
                     return name
     return SERVICE
 
@@ -97,23 +97,29 @@ def daemon_of(
     command = main_command(service)
     if command is None:
         return (), resolve_daemon((), {}, tree.read, version)
-    return _started(command, environment, tree, version)
+    arguments, daemon = _started(command, environment, tree, version)
+    if _may_not_come_to(service, command):
+        daemon = daemon._replace(certain=False, program=daemon.program._replace(certain=False))
+    return arguments, daemon
 
 
 def _started(
     command: Command, environment: Environment, tree: Tree, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
     arguments = expand(command, environment)
-    # What is run is the file: with `@` argv[0] is any word, and sh is some shell. And LISTEN_FDS stands for what
-    # systemd itself says of the sockets it passes: `env -i` takes it away.
+    # What is run is the file: with `@` argv[0] is any word, and sh is some shell.
     path = command.shell if "|" in command.prefixes else command.path
     shell = tree.resolve(path) if path.endswith("/sh") else None
     words = (shell or path, *(argument.text for argument in arguments[1:]))
-    return arguments, resolve_daemon(words, {"LISTEN_FDS": "", **values(environment)}, tree.read, version)
+    # However many descriptors there are, dockerd looks for them only where it is told so: `env -i` takes that away.
+    passed = {"LISTEN_FDS": ""} if "LISTEN_FDS" in environment.unknown else {}
+    return arguments, resolve_daemon(words, {**passed, **values(environment)}, tree.read, version)
 
 
-def _runs_dockerd(command: Command) -> bool:
-    program = program_of((command.path, *(word.text for word in command.argv[1:])), {}, None)
+def _runs_dockerd(service: Service, command: Command) -> bool:
+    """By the unit alone: what its environment files say may change the arguments, hardly the program."""
+    arguments = expand(command, {assigned.name: assigned.variable for assigned in service.environment})
+    program = program_of((command.path, *(argument.text for argument in arguments[1:])), {}, None)
     return program.certain and program.reason is None
 
 
@@ -121,9 +127,15 @@ def main_command(service: Service) -> Command | None:
     """The ExecStart= that counts: of several (Type=oneshot) the first that is a dockerd, which does not
     end, so that those behind it are never run."""
     for command in service.exec_start[:-1] if service.type == "oneshot" else ():
-        if _runs_dockerd(command):
+        if _runs_dockerd(service, command):
             return command
     return service.exec_start[-1] if service.exec_start else None
+
+
+def _may_not_come_to(service: Service, main: Command) -> bool:
+    """Whether an ExecStart= before this one may be a dockerd, too: a script that names it and cannot be read."""
+    before = service.exec_start[:service.exec_start.index(main)] if service.type == "oneshot" else ()
+    return any("dockerd" in word.text for command in before for word in command.argv)
 
 
 def values(environment: Environment) -> Mapping[str, str]:
@@ -153,6 +165,8 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
     elif not daemon.certain:
         reason = daemon.reason or "what the wrapper runs cannot be told from the files"
+    elif doubt := next((unit.doubt for unit in (service.unit, *(each.unit for each in sockets)) if unit.doubt), None):
+        reason = doubt
     return Layer(name, refused_by is None, refused_by, reason,
                  tuple(argument.text for argument in arguments),
                  tuple(host.address for host in daemon.hosts), bindings)
@@ -191,6 +205,12 @@ def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]
     for item in _descriptors(sockets):
         if item.kind in ACCEPTING:
             yield dockerd_syntax(item.address), item.location
+
+
+def descriptor_count(sockets: tuple[Socket, ...]) -> int | None:
+    """How many descriptors these units pass, where all of them can be bound; None where that is not certain."""
+    passed = tuple(_descriptors(sockets))
+    return len(passed) if all(item.certain for item in passed) else None
 
 
 def _descriptors(sockets: Iterable[Socket]) -> Iterator[Listen]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dockerd_guard.bindings import Binding, Tls, Via, canonical, scope_of
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.observe import processes
-from dockerd_guard.observe.configured import daemon_of, dockerd_syntax, layer_of, observe_configured
+from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -104,7 +104,8 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     )
     inherited = {name: Variable(value)
                  for name, _, value in (text.partition("=") for text in manager.environment())}
-    environment = resolve_environment(service, tree, configured.systemd_version, inherited)
+    environment = resolve_environment(
+        service, tree, configured.systemd_version, inherited, descriptor_count(tuple(sockets)))
     arguments, daemon = daemon_of(service, environment, tree, configured.known_dockerd)
     layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets), configured.known_dockerd)
     return Loaded(

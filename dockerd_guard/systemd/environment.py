@@ -30,11 +30,15 @@ COMMENT_ESCAPE_VERSION = 254
 """Before, a backslash at the end of a comment made the next line a part of it (NEWS)."""
 
 SET_AT_START = frozenset((
-    "FDSTORE", "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID",
-    "LISTEN_PIDFDID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "NOTIFY_SOCKET", "PATH", "SYSTEMD_EXEC_PID",
-    "TRIGGER_PATH", "TRIGGER_UNIT", "WATCHDOG_PID", "WATCHDOG_USEC",
-))
-"""What systemd sets when it starts a service, to values that no file tells."""
+    "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "PATH", "SYSTEMD_EXEC_PID", "TRIGGER_PATH", "TRIGGER_UNIT"))
+"""What systemd sets when it starts any service, to values that no file tells (systemd.exec(5))."""
+
+_OF_PASSED = frozenset(("LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID"))
+"""Likewise, where descriptors are passed; without any none of them is set, and LISTEN_FDS neither."""
+
+_OF_MEMORY_PRESSURE = frozenset(("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE"))
+MEMORY_PRESSURE_VERSION = 254
+"""From here on these are set where the kernel counts memory pressure (NEWS)."""
 
 
 class Variable(NamedTuple):
@@ -120,12 +124,14 @@ class _LoadError(Exception):
 
 
 def resolve_environment(
-    service: Service, tree: Tree, version: int, manager_environment: Mapping[str, Variable] | None = None
+    service: Service, tree: Tree, version: int, manager_environment: Mapping[str, Variable] | None = None,
+    descriptors: int | None = None,
 ) -> Environment:
     """Merge all sources in the order of systemd.exec(5), later ones over earlier ones.
 
     `manager_environment` is what the running manager gives every service, as far as it is known;
-    else DefaultEnvironment= of its files counts.
+    else DefaultEnvironment= of its files counts. `descriptors` is how many the service is passed,
+    None where nobody knows.
     """
     problems: list[Problem] = []
     if manager_environment is None:
@@ -133,6 +139,10 @@ def resolve_environment(
 
         manager_environment = default_environment(tree, version)
     merged: dict[str, Variable] = dict(manager_environment)
+    if "LISTEN_FDS" in service.set_at_start:
+        descriptors = None
+    if descriptors:
+        merged["LISTEN_FDS"] = Variable(str(descriptors))
     merged.update({assigned.name: assigned.variable for assigned in service.built_in})
     merged.update({assigned.name: assigned.variable for assigned in service.environment})
     failure = None
@@ -153,7 +163,12 @@ def resolve_environment(
         if name in kept and (not equals or kept[name].value == value):
             del kept[name]
     unset_first = version < EXPANSION_BEFORE_UNSET_VERSION
-    unknown = SET_AT_START.union(word.text for word in service.pass_environment if _OF_MANAGER.fullmatch(word.text))
+    unknown = SET_AT_START.union(service.set_at_start, (
+        word.text for word in service.pass_environment if _OF_MANAGER.fullmatch(word.text)))
+    if version >= MEMORY_PRESSURE_VERSION:
+        unknown |= _OF_MEMORY_PRESSURE
+    if descriptors != 0:
+        unknown |= _OF_PASSED if descriptors else {*_OF_PASSED, "LISTEN_FDS"}
     if unset_first:
         unknown = unknown.difference(word.text for word in service.unset_environment)
     return Environment(kept, tuple(problems), failure, kept if unset_first else merged, unknown)

@@ -46,7 +46,8 @@ class Unit(NamedTuple):
     """What is common to all units: where it came from and whether systemd takes it.
 
     `reason` says why not, `fragment` is the unit's own file, `dropins` are in the order applied,
-    `settings` every assignment in that order, `problems` all that systemd would warn about.
+    `settings` every assignment in that order, `problems` all that systemd would warn about. `doubt`
+    says why systemd may read other drop-ins than these.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Unit(NamedTuple):
     names: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
     problems: tuple[Problem, ...] = ()
+    doubt: str | None = None
 
 
 class Loader:
@@ -108,13 +110,14 @@ class Loader:
                 name = path.rpartition("/")[2]
                 self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
+        unit = unit._replace(dropins=drop_ins, doubt=self.files.drop_ins_by_chance(unit.name, fragment.names))
         for path in drop_ins:
             try:
                 self.read_drop_in(path)
             except BadFileError as error:
                 self.note(error.location, error.text, "refused")
-                return unit._replace(load_state="error", reason=error.text, dropins=drop_ins)
-        return unit._replace(dropins=drop_ins)
+                return unit._replace(load_state="error", reason=error.text)
+        return unit
 
     def finished(self, unit: Unit) -> Unit:
         """The unit with all that was gathered on the way."""

@@ -268,6 +268,21 @@ class UnitFiles:
                     found[file] = path
         return tuple(found[file] for file in sorted(found, key=os.fsencode))
 
+    def drop_ins_by_chance(self, name: str, names: tuple[str, ...]) -> str | None:
+        """Why nobody can tell the drop-ins of a unit: two of its aliases each have one of the same name.
+
+        Which alias comes first hangs on a key that the manager makes up as it starts (u->aliases in
+        src/core/unit.c is a Set): the same files were read now so, now so, from boot to boot.
+        """
+        aliases = tuple(other for other in names if other != name)
+        if len(aliases) > 1:
+            orders = (self.drop_ins(name, order, []) for order in (aliases, aliases[::-1]))
+            for one, other in zip(*orders, strict=False):
+                if one != other:
+                    return (f"{one} and {other} are drop-ins of one name for two aliases of {name}: which of them "
+                            "systemd reads may change from boot to boot")
+        return None
+
     def _directories_of(
         self, name: str, names: tuple[str, ...], suffix: str, problems: list[Problem]
     ) -> list[str]:

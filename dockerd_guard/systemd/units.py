@@ -6,14 +6,14 @@ As src/core/service.c (service_load, service_verify) and the parsers of src/core
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, LoadState, Unit
-from dockerd_guard.systemd.parse import path_error, simplify
+from dockerd_guard.systemd.parse import parse_unsigned, path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
 from dockerd_guard.systemd.words import Word
@@ -30,6 +30,9 @@ USER_ALWAYS_SET_VERSION = 255
 RELOAD_POST_VERSION = 259
 """ExecReloadPost= came with it (NEWS)."""
 
+NOTIFY_SOCKET = "/run/systemd/notify"
+"""The system manager's (manager_setup_notify in src/core/manager.c)."""
+
 _NOTIFY_RELOAD_VERSION = 253
 _LIBRARY = re.compile(r"libsystemd-shared-(\d+)\S*\.so")
 
@@ -40,8 +43,8 @@ class Service(NamedTuple):
     Where it does not load, `written` is what stands in ExecStart= all the same, as far as it can
     be told, with what a later empty assignment takes back left out; else the same as `exec_start`.
     `built_in` is what systemd sets of its own accord from these settings ($USER,
-    $STATE_DIRECTORY). `requires` and `wants` name units that are started with it; without one of
-    the former it does not start.
+    $STATE_DIRECTORY), `set_at_start` what it sets from these to values that no file tells. `requires`
+    and `wants` name units that are started with it; without one of the former it does not start.
     """
 
     unit: Unit
@@ -57,6 +60,7 @@ class Service(NamedTuple):
     kill_mode: str = "control-group"
     built_in: tuple[Assigned, ...] = ()
     written: tuple[Command, ...] = ()
+    set_at_start: frozenset[str] = frozenset()
 
 
 def detect_version(tree: Tree) -> int | None:
@@ -126,6 +130,7 @@ class _ServiceLoader(Loader):
             self.values.get("KillMode", "control-group"),
             tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
             tuple(self.written(unit)) if refused else starts,
+            frozenset(self.set_at_start()),
         )
 
     def written(self, unit: Unit) -> list[Command]:
@@ -211,7 +216,24 @@ class _ServiceLoader(Loader):
             found["PIDFILE"] = self.values["PIDFile"]
         if self.has_credentials:
             found["CREDENTIALS_DIRECTORY"] = f"/run/credentials/{self.name}"
+        stored = self.values.get("FileDescriptorStoreMax", "0")
+        if self.type() in ("notify", "notify-reload") or self.values.get("NotifyAccess", "none") != "none" or (
+                stored != "0" or self.has_watchdog()):
+            found["NOTIFY_SOCKET"] = NOTIFY_SOCKET
+            if stored != "0" and self.version >= _FDSTORE_VERSION:
+                found["FDSTORE"] = stored
         return found
+
+    def has_watchdog(self) -> bool:
+        """Whether WatchdogSec= is more than nothing."""
+        return re.search("[1-9]|infinity", self.values.get("WatchdogSec", "")) is not None
+
+    def set_at_start(self) -> Iterator[str]:
+        """What systemd sets from settings of the unit, to values that no file tells."""
+        if self.has_watchdog():
+            yield from ("WATCHDOG_PID", "WATCHDOG_USEC")
+        if self.values.get("OpenFile"):
+            yield "LISTEN_FDS"
 
     def account(self) -> tuple[str, str, str]:
         """Name, home and shell of the user it runs as; root's are fixed (synthesize_user_creds)."""
@@ -241,6 +263,19 @@ class _ServiceLoader(Loader):
     def set_exit_type(self, setting: Setting) -> None:
         """ExitType=."""
         self.keep_choice(setting, ("main", "cgroup"))
+
+    def set_notify_access(self, setting: Setting) -> None:
+        """NotifyAccess=."""
+        self.keep_choice(setting, ("none", "main", "exec", "all"))
+
+    def set_stored(self, setting: Setting) -> None:
+        """FileDescriptorStoreMax=."""
+        if (number := parse_unsigned(setting.value)) is not None:
+            self.values[setting.key] = str(number)
+
+    def keep_as_is(self, setting: Setting) -> None:
+        """Keep a setting of which only counts whether there is one."""
+        self.values[setting.key] = setting.value
 
     def set_bus_name(self, setting: Setting) -> None:
         """BusName=: a well-known name."""
@@ -357,6 +392,7 @@ class _ServiceLoader(Loader):
 
 
 _CREDENTIALS_EXEC_VERSION = 257
+_FDSTORE_VERSION = 254
 _FORCE_EXIT_ALLOWED_VERSION = 253
 _BUS_NAME_MAX_BYTES = 255
 _BUS_NAME = re.compile(r"(?=.{1,255}\Z)[A-Za-z_-][A-Za-z0-9_-]*(\.[A-Za-z_-][A-Za-z0-9_-]*)+")
@@ -373,9 +409,12 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Environment": _ServiceLoader.add_environment,
     "EnvironmentFile": _ServiceLoader.add_environment_file,
     "ExitType": _ServiceLoader.set_exit_type,
+    "FileDescriptorStoreMax": _ServiceLoader.set_stored,
     "ImportCredential": _ServiceLoader.note_credentials,
     "LoadCredential": _ServiceLoader.note_credentials,
     "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
+    "NotifyAccess": _ServiceLoader.set_notify_access,
+    "OpenFile": _ServiceLoader.keep_as_is,
     "PIDFile": _ServiceLoader.check_pid_file,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
     "PrivatePIDs": _ServiceLoader.keep_boolean,
@@ -388,5 +427,6 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Sockets": _ServiceLoader.add_sockets,
     "Type": _ServiceLoader.set_type,
     "UnsetEnvironment": _ServiceLoader.add_unset_environment,
+    "WatchdogSec": _ServiceLoader.keep_as_is,
     **dict.fromkeys(_DIRECTORIES, _ServiceLoader.add_directories),
 })

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.differential.bench import Bench, Verdict
 from tests.differential.generate import generate
+from tests.differential.layout import Layout
 from tests.differential.minimise import minimise
 from tests.machines import host, image
 
@@ -72,7 +73,7 @@ def judge_release(release: str, seed: int, arguments: argparse.Namespace) -> int
     started = time.monotonic()
     numbers = range(arguments.first, arguments.first + arguments.count)
     with Bench.boot(release) as bench:
-        wrong, outcomes = judge_twice(bench, seed, numbers)
+        wrong, outcomes = judge_twice(bench, ((number, generate(seed, number)) for number in numbers))
     for verdict in wrong:
         print(describe(release, seed, verdict, arguments.brief), flush=True)
     seconds = time.monotonic() - started
@@ -82,15 +83,15 @@ def judge_release(release: str, seed: int, arguments: argparse.Namespace) -> int
     return len(wrong)
 
 
-def judge_twice(bench: Bench, seed: int, numbers: Iterable[int]) -> tuple[list[Verdict], Counter[str]]:
-    """Judge these trees; give the mismatches that come again, and what became of all.
+def judge_twice(bench: Bench, trees: Iterable[tuple[int, Layout]]) -> tuple[list[Verdict], Counter[str]]:
+    """Judge these trees, each with its number; give the mismatches that come again, and what became of all.
 
     A machine has its moods (a timeout under load): what does not come again is told as such.
     """
     outcomes: Counter[str] = Counter()
     doubtful = []
     first: dict[int, Verdict] = {}
-    for verdict in bench.judge((number, generate(seed, number)) for number in numbers):
+    for verdict in bench.judge(trees):
         outcomes[outcome(verdict)] += 1
         outcomes["TLS tried"] += bool(verdict.real.get("daemon", {}).get("tls"))
         if verdict.mismatches:
@@ -112,6 +113,8 @@ def judge_twice(bench: Bench, seed: int, numbers: Iterable[int]) -> tuple[list[V
 
 def outcome(verdict: Verdict) -> str:
     """What became of a tree, in a word."""
+    if not verdict.compared:
+        return "left to chance by systemd"
     if "daemon" in verdict.real:
         return {"ended": "refused by dockerd"}.get(verdict.real["daemon"].get("outcome"), "listens")
     return "refused by systemd"

@@ -6,6 +6,7 @@ What counts as the same, each with its reason:
   not for what systemd passes on;
 - `localhost` is 127.0.0.1, and the names in the machine's /etc/hosts are 10.99.0.1;
 - /var/run is /run;
+- which of two aliases' drop-ins of one name is read is decided by chance: such a tree is not compared;
 - a name that cannot be resolved, an address in use, and certificates that are missing or do not
   fit are the host's state and not its text: dockerd has read the same and then cannot do it. For
   these `starts` may differ, what dockerd says it tried must not.
@@ -95,17 +96,20 @@ def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
         layout.write(Path(directory))
         with Tree(directory) as tree:
             seen = observe_configured(tree)
-            return seen, tuple(address for address, _ in passed_by(seen.sockets))
+            told = "LISTEN_FDS" in seen.environment.unknown or "LISTEN_FDS" in seen.environment.variables
+            return seen, tuple(address for address, _ in passed_by(seen.sockets)) if told else ()
 
 
-def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch]:
-    """Everything that differs."""
+def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch] | None:
+    """Everything that differs; None where systemd itself does now so, now so."""
     if "trouble" in real:
         return [Mismatch("trouble", None, real["trouble"])]
     try:
         seen, passed = read(layout, facts)
     except Exception as error:
         return [Mismatch("crash", f"{type(error).__name__}: {error}", None)]
+    if any(unit.doubt for unit in (seen.service.unit, *(socket_.unit for socket_ in seen.sockets))):
+        return None
     found = list(_systemd(seen, passed, real["systemd"]))
     if not found and "daemon" in real:
         found += _daemon(seen, real["systemd"], real["daemon"])
@@ -163,7 +167,7 @@ def _is_direct(seen: Configured) -> bool:
 def _is_told(seen: Configured) -> bool:
     """Whether we claim to know what dockerd is started with, through wrappers or not."""
     program = seen.daemon.program
-    return all(argument.certain for argument in seen.arguments) and (
+    return all(argument.certain for argument in seen.arguments) and program.certain and (
         _is_direct(seen) or (seen.daemon.certain and program.reason is None and not program.rootless))
 
 

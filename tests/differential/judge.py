@@ -290,6 +290,11 @@ def show(names: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def active(units: dict[str, dict[str, str]]) -> list[str]:
+    """Those of the units that are not known to be at rest."""
+    return [name for name, unit in units.items() if unit.get("ActiveState") not in {"inactive", "failed"}]
+
+
 def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
     names = unit_names(layout)
     made: list[str] = []
@@ -297,7 +302,7 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
         put(staged(layout), made)
         run("systemctl", "daemon-reload")
         units = show(names)
-        if left := [name for name, unit in units.items() if unit.get("ActiveState") not in {"inactive", "failed", None}]:
+        if left := [name for name in active(units) if "ActiveState" in units[name]]:
             # A reload leaves what is active as it is: its sockets would be those of a tree before this one.
             raise RuntimeError(f"{left} did not end with the tree before")
         # What is no UTF-8 (`\\xff` in ExecStart=) no D-Bus message can hold: nothing is shown then.
@@ -320,7 +325,9 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
                 "said": done.stderr.strip(), "status": done.returncode, "records": records(not done.returncode)}
     finally:
         # Also those that were not asked to start: what requires them starts them, whatever service they are for.
-        run("systemctl", "stop", "--", *names)
+        # One by one: systemctl 262 stops none of several where one cannot be stopped.
+        for name in active(show(names)):
+            run("systemctl", "stop", "--", name)
         run("systemctl", "reset-failed")
         for path in reversed(made):
             if os.path.islink(path) or not os.path.isdir(path):

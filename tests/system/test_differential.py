@@ -17,6 +17,7 @@ from tests.differential.bench import Bench
 from tests.differential.compare import read, skeleton
 from tests.differential.generate import generate
 from tests.machines.machine import Machine
+from tests.unit.test_regressions import CASES, UNTOLD, layout
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 COUNT = int(os.environ.get("DIFFERENTIAL_COUNT", "300"))
@@ -24,11 +25,19 @@ COUNT_BY_COMMAND = 25
 
 
 def test_we_say_what_systemd_and_dockerd_do(bare_machine: Machine) -> None:
-    wrong, outcomes = judge_twice(Bench(bare_machine), SEED, range(COUNT))
+    wrong, outcomes = judge_twice(Bench(bare_machine), ((number, generate(SEED, number)) for number in range(COUNT)))
     assert outcomes["listens"] > COUNT / 5 and outcomes["refused by systemd"] > COUNT / 20, outcomes
     if wrong:
         pytest.fail("\n\n".join(describe(bare_machine.release, SEED, verdict) for verdict in wrong),
                     pytrace=False)
+
+
+def test_what_was_mended_is_what_they_do(bare_machine: Machine) -> None:
+    """Each regression row (tests/unit/test_regressions.py) is what the real ones do, not what we once thought."""
+    rows = [(case.name, case.files) for case in CASES] + \
+        [(name, files) for name, files, _ in UNTOLD]
+    wrong, _ = judge_twice(Bench(bare_machine), ((number, layout(files)) for number, (_, files) in enumerate(rows)))
+    assert not wrong, "\n\n".join(f"{rows[verdict.number][0]}: {verdict.mismatches[0]}" for verdict in wrong)
 
 
 def test_the_command_says_what_the_functions_say(bare_machine: Machine, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.observation import Layer
 from dockerd_guard.systemd.sockets import parse_address
 from dockerd_guard.tree import Tree
 from tests.differential.compare import Facts, skeleton
@@ -90,6 +91,12 @@ CASES = (
                    b"ExecStart=/usr/bin/dockerd -H unix://\nExecStart=/bin/rm /x\n"},
          ("unix:///var/run/docker.sock",)),
 
+    *(Case(f"of several commands the first dockerd is the one that runs, by way of a shell that {first}",
+           {DROP_IN: "[Service]\nType=oneshot\nExecStart=\n"
+                     f"ExecStart=/bin/sh -c '{first}; exec /usr/bin/dockerd -H unix://'\n"
+                     "ExecStart=/bin/bash -c 'exec dockerd -H tcp://127.0.0.1:2375'\n".encode()},
+           ("unix:///var/run/docker.sock",)) for first in ("unset A", "PATH=$$PATH:/opt/bin", "export PATH=/x:$$PATH")),
+
     # ip(7), SO_REUSEADDR: of two listeners at one port one may be the wildcard only where the families differ.
     Case("a socket unit listens twice at one address",
          {SOCKET_DROP_IN: b"[Socket]\n" + b"ListenStream=[::1]:2376\n" * 2},
@@ -120,6 +127,31 @@ CASES = (
          {DROP_IN: b"[Service]\nPassEnvironment=DOCKER_OPTS\nExecStart=\n"
                    b"ExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n"},
          ("unix:///run/docker.sock",)),
+
+    # build_environment() in src/core/exec-invoke.c (execute.c in 252) and service_spawn() in src/core/service.c.
+    Case("LISTEN_FDS is not set where nothing is passed, and is no word then",
+         {SERVICE: b"[Service]\nExecStart=/usr/bin/dockerd -H unix:///x.sock $LISTEN_FDS\n", SOCKET: None},
+         ("unix:///x.sock",)),
+    Case("LISTEN_FDS is not set where nothing is passed, and a flag goes without its argument",
+         {SERVICE: b"[Service]\nExecStart=/usr/bin/dockerd -H $LISTEN_FDS\n", SOCKET: None},
+         refused("dockerd", "flag needs an argument: 'H' in -H")),
+    Case("LISTEN_FDS is how many are passed",
+         {SOCKET_DROP_IN: b"[Socket]\nListenStream=2376\n", **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")},
+         ("tcp://127.0.0.1:2",)),
+    Case("LISTEN_FDS is unset, so that dockerd is passed nothing it could find",
+         {DROP_IN: b"[Service]\nUnsetEnvironment=LISTEN_FDS\n"}, refused("dockerd", "no sockets found")),
+    *(Case(f"NOTIFY_SOCKET is set with {setting}",
+           {DROP_IN: f"[Service]\nType=simple\n{setting}\nExecStart=\n"
+                     "ExecStart=/usr/bin/dockerd -H unix://${NOTIFY_SOCKET}\n".encode()}, ("unix://" + socket,))
+      for setting, socket in (("Type=simple", "/var/run/docker.sock"), ("NotifyAccess=none", "/var/run/docker.sock"),
+                              ("WatchdogSec=0", "/var/run/docker.sock"), ("Type=notify", "/run/systemd/notify"),
+                              ("NotifyAccess=all", "/run/systemd/notify"), ("WatchdogSec=1min", "/run/systemd/notify"),
+                              ("FileDescriptorStoreMax=1", "/run/systemd/notify"))),
+    *(Case(f"{name} is not set without its setting, and is no word then",
+           starting(f"-H unix:///x.sock ${name}"), ("unix:///x.sock",))
+      for name in ("WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE", "MAINPID", "MANAGERPID", "REMOTE_ADDR")),
+    Case("MEMORY_PRESSURE_WATCH came with 254", starting("-H unix:///x.sock $MEMORY_PRESSURE_WATCH"),
+         ("unix:///x.sock",), (BOOKWORM,)),
 
     # moby daemon/listeners/listeners_linux.go, listenFD().
     Case("fd://4 where one socket is passed", starting("-H fd://4"),
@@ -187,22 +219,55 @@ CASES = (
 )
 
 
+def layout(files: dict[str, bytes | str | None]) -> Layout:
+    """These files beside the plain ones."""
+    files = {**PLAIN, **files}
+    return Layout({path: content for path, content in files.items() if isinstance(content, bytes)},
+                  {path: target for path, target in files.items() if isinstance(target, str)})
+
+
+def configured(files: dict[str, bytes | str | None], release: tuple[int, str], root: Path) -> Layer:
+    """The configured layer of these files beside the plain ones."""
+    skeleton(root, Facts(release[0], release[1], {}))
+    layout(files).write(root)
+    with Tree(str(root)) as tree:
+        return observe_configured(tree).layer
+
+
 @pytest.mark.parametrize("release", ALL, ids=["bookworm", "trixie", "sid"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case(case: Case, release: tuple[int, str], tmp_path: Path) -> None:
     if release not in case.releases:
         return
-    skeleton(tmp_path, Facts(release[0], release[1], {}))
-    files = {**PLAIN, **case.files}
-    Layout({path: content for path, content in files.items() if isinstance(content, bytes)},
-           {path: target for path, target in files.items() if isinstance(target, str)}).write(tmp_path)
-    with Tree(str(tmp_path)) as tree:
-        layer = observe_configured(tree).layer
+    layer = configured(case.files, release, tmp_path)
     if layer.refused_by is None:
         assert tuple(sorted(binding.address for binding in layer.bindings)) == case.expected
     else:
         by, reason = case.expected[0], case.expected[-1]
         assert layer.refused_by == by and reason in (layer.reason or ""), layer
+
+
+UNTOLD: tuple[tuple[str, dict[str, bytes | str | None], str], ...] = (
+    # u->aliases in src/core/unit.c: b.service was read in three boots of six, docker.service in the other three.
+    ("two aliases have a drop-in of one name",
+     {"/run/systemd/system/docker.service": "/usr/lib/systemd/system/b.service",
+      "/run/systemd/system/b.service": "c.service", "/usr/lib/systemd/system/c.service": PLAIN[SERVICE],
+      "/etc/systemd/system/b.service.d/x.conf": b"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd\n",
+      DROP_IN: b"[Service]\nEnvironment=A=b\n"}, "from boot to boot"),
+    ("the first of several commands may be a dockerd, but is too intricate to be read",
+     {DROP_IN: b"[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/sh -c 'if true; then exec dockerd; fi'\n"
+               b"ExecStart=/usr/bin/dockerd -H tcp://127.0.0.1:2375\n"}, "cannot be told"),
+    ("a shell puts in what no file tells",
+     {DROP_IN: b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec dockerd -H unix://$$HOME/docker.sock'\n"},
+     "cannot be told"),
+)
+
+
+@pytest.mark.parametrize(("files", "reason"), [row[1:] for row in UNTOLD], ids=[row[0] for row in UNTOLD])
+def test_what_the_files_do_not_tell(files: dict[str, bytes | str | None], reason: str, tmp_path: Path) -> None:
+    """Such a layer starts, and says why it may be otherwise."""
+    layer = configured(files, TRIXIE, tmp_path)
+    assert layer.starts and reason in (layer.reason or ""), layer
 
 
 VSOCK = (
