@@ -16,6 +16,8 @@ from dockerd_guard.correct.network import Network
 from dockerd_guard.correct.plan import Plan
 from dockerd_guard.observe.configured import values
 from dockerd_guard.policy import Policy, declared_bindings
+from dockerd_guard.systemd.lookup import UnitFiles
+from dockerd_guard.tree import Tree
 
 VALIDATE_TIMEOUT_S = 20.0
 VALIDATE_SINCE = (23, 0, 0)
@@ -35,7 +37,13 @@ class Preflight(NamedTuple):
 
     def problems(self) -> tuple[str, ...]:
         """Everything that is known to fail, in words; empty when nothing is."""
-        return (*self.addresses(), *self.bad_tls_files(), *self.refused_arguments())
+        return (*self.traps(), *self.addresses(), *self.bad_tls_files(), *self.refused_arguments())
+
+    def traps(self) -> Iterator[str]:
+        """Files of other units that would keep PID 1 for ever, were it asked to reload."""
+        with Tree() as tree:
+            for path in UnitFiles(tree, self.plan.after.systemd_version).traps():
+                yield f"{path} is no regular file, and systemd would hang reading it"
 
     def addresses(self) -> Iterator[str]:
         """Declared addresses that dockerd could not bind: of no interface here, or somebody else's."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
 from dockerd_guard.source import Location
 from dockerd_guard.systemd.syntax import Problem
-from dockerd_guard.tree import Entry, Tree, Unreadable
+from dockerd_guard.tree import NULL, Entry, Tree, Unreadable
 
 SEARCH_PATH = (
     "/etc/systemd/system.control",
@@ -30,6 +31,10 @@ SEARCH_PATH = (
     "/run/systemd/generator.late",
 )
 """Where the system manager looks, first wins (src/libsystemd/sd-path/path-lookup.c)."""
+
+MANAGER_CONFIGURATION = tuple(f"{directory}/systemd/system.conf.d"
+                              for directory in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+"""The manager's own drop-ins, which a Reload reads again as well (parse_configuration() in src/core/main.c)."""
 
 SPLIT_USR = "/lib/systemd/system"
 MERGED_USR_VERSION = 255
@@ -169,6 +174,22 @@ class UnitFiles:
         if entry is not None:
             return entry.is_character_device or (entry.is_file and entry.size == 0)
         return self._final_target(path) == "/dev/null"
+
+    def traps(self) -> Iterator[str]:
+        """The files in the way of any unit, or of the manager itself, that a Reload would never be done with: a FIFO
+        waits for a writer, /dev/zero has no end. Seen on 252, 257 and 262: only a reboot ends it."""
+        links = [f"{directory}/{name}" for directory, kinds in self._kinds.items() for name, kind in kinds.items()
+                 if kind == "l" and is_unit_name(name)]
+        directories = [f"{directory}/{name}" for directory, kinds in self._kinds.items()
+                       for name, kind in kinds.items() if kind in "dl" and name.endswith(".d")]
+        for directory in (*directories, *MANAGER_CONFIGURATION):
+            links += [f"{directory}/{name}" for name, kind in self._list(directory).items()
+                      if kind in "l?" and name.endswith(".conf")]
+        for path in sorted(links):
+            entry = self.stat(path)
+            if entry is not None and (entry.kind == "FIFO" or (
+                    entry.is_character_device and self._tree.resolve(path) != NULL)):
+                yield path
 
     def _final_target(self, path: str) -> str | None:
         """Where a chain of links ends, by their texts alone; None for a loop."""

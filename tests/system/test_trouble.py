@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.machines.machine import Machine, wait_for
@@ -84,10 +86,15 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
     assert "mistake" not in machine.run("journalctl -u dockerd-guard").out
 
 
-def test_systemd_is_never_made_to_read_a_fifo(machine: Machine) -> None:
+@pytest.mark.parametrize(("fifo", "command"), [
+    (f"{DROPIN_DIRECTORY}/a.conf", "mkfifo {path}"),
+    ("/etc/systemd/system/dbus.service.d/a.conf", "mkfifo {path}"),
+    ("/etc/systemd/system/dbus.service.d/a.conf", "ln -s /dev/zero {path}"),
+    ("/etc/systemd/system.conf.d/a.conf", "mkfifo /root/fifo; ln -s /root/fifo {path}"),
+], ids=["docker.service", "another unit", "without an end", "the manager itself"])
+def test_systemd_is_never_made_to_read_a_fifo(machine: Machine, fifo: str, command: str) -> None:
     # PID 1 opens it as any file, and waits for a writer for ever (seen in 252, 257 and 262).
-    fifo = f"{DROPIN_DIRECTORY}/a.conf"
-    machine.run(f"mkdir -p {DROPIN_DIRECTORY}; mkfifo {fifo}")
+    machine.run(f"mkdir -p {Path(fifo).parent} {DROPIN_DIRECTORY}; {command.format(path=fifo)}")
     machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
     machine.write(POLICY, ENFORCE)
     wait_for(lambda: any(fifo in entry["MESSAGE"] for entry in entries(machine, "held") + entries(machine, "failed")),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dockerd_guard.systemd.environment import read_environment_file, resolve_environment
 from dockerd_guard.systemd.exec import expand
+from dockerd_guard.systemd.lookup import UnitFiles
 from dockerd_guard.systemd.sockets import load_socket, parse_address, sockets_for
 from dockerd_guard.systemd.units import Service, load_service
 from dockerd_guard.systemd.words import quote_word
@@ -198,3 +199,22 @@ def test_a_pattern_of_many_stars(tmp_path: Path) -> None:
     start = time.process_time()
     read_all(tmp_path, 262)
     assert time.process_time() - start < 2
+
+
+def test_what_a_reload_would_never_be_done_with(tmp_path: Path) -> None:
+    units, manager = tmp_path / "etc/systemd/system", tmp_path / "etc/systemd/system.conf.d"
+    for directory in (units / "a.service.d", units / "b.service.d", manager):
+        directory.mkdir(parents=True)
+    os.mkfifo(tmp_path / "fifo")
+    for fifo in ("a.service.d/fifo.conf", "a.service.d/fifo.txt", "c.service"):
+        os.mkfifo(units / fifo)
+    for link, target in {"linked.service": "/fifo", "masked.service": "/dev/null", "b.service.d/null.conf": "/dev/null",
+                         "b.service.d/link.conf": "/fifo", "b.service.d/dangling.conf": "/nothing"}.items():
+        (units / link).symlink_to(target)
+    (units / "b.service.d/good.conf").write_text("[Service]\n")
+    (units / "b.service.d/directory.conf").mkdir()
+    (manager / "x.conf").symlink_to("/fifo")
+    with Tree(os.fspath(tmp_path)) as tree:
+        found = [path.removeprefix("/etc/systemd/") for path in UnitFiles(tree, 257).traps()]
+    assert found == ["system.conf.d/x.conf", "system/a.service.d/fifo.conf", "system/b.service.d/link.conf",
+                     "system/linked.service"]
