@@ -152,3 +152,22 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
     machine.run("systemctl daemon-reload; systemctl reset-failed; systemctl restart docker.service")
     wait_for(lambda: not machine.is_active("docker.service"), "the end of it")
     assert "no sockets found via socket activation" in machine.run("journalctl --unit=docker.service --boot").out
+
+
+def test_a_socket_file_that_dockerd_took_away(machine: Machine) -> None:
+    """Of docker.socket only the listening is left then: a dockerd with fd:// is ready, and nobody finds it."""
+    machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [fd://]\ncorrect: {restart: always}\n")
+    started_with(machine, "ExecStart=/usr/sbin/dockerd -H unix://")
+    restart(machine, "docker.socket")
+    assert addresses(machine)["listening"] == (SOCK,)
+    assert "DG309" in codes(machine)
+    machine.remove(DROP_IN)
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    assert machine.is_active("docker.service")
+    assert machine.is_active("docker.socket")
+    assert not machine.exists("/run/docker.sock")
+    assert addresses(machine)["listening"] == ()
+    assert {"DG102", "DG309"} <= codes(machine)
+    machine.run("systemctl reset-failed docker; dockerd-guard fix")
+    assert machine.socket_answers("/run/docker.sock")
+    assert codes(machine).isdisjoint({"DG102", "DG309"})
