@@ -21,7 +21,7 @@ SOCKET_UNIT = "dockerd-guard-network.socket"
 class NoNetwork(Unsupported):
     """Whoever uses the network for the agent is not to be had."""
 
-    next_step = f"`systemctl start {SOCKET_UNIT}`, after `systemctl unmask` where it is masked"
+    next_step = f"`systemctl restart {SOCKET_UNIT}`, after `systemctl unmask` where it is masked"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{SOCKET_UNIT} does not answer ({reason})")

@@ -8,6 +8,7 @@ from tests.system.test_correction import (
     ENFORCE,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
+    OVERRIDE,
     POLICY,
     enforce,
     entries,
@@ -107,7 +108,7 @@ def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Mac
     enforce(machine, LOOPBACK)
     held = wait_for(lambda: entries(machine, "held"), "held correction")[-1]["MESSAGE"]
     assert f"{UNIT} does not answer (" in held
-    assert f"`systemctl start {UNIT}`" in held
+    assert f"`systemctl restart {UNIT}`" in held
     assert (machine.main_pid(), machine.exists(OUR_SERVICE_DROPIN)) == (dockerd, False)
     assert entries(machine, "rolled-back") + entries(machine, "failed") == []
 
@@ -115,6 +116,26 @@ def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Mac
     wait_for(lambda: repaired(machine), "correction", timeout=120)
     assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
     wait_for(lambda: processes(machine) == [], "end of the process")
+
+
+def test_lost_before_the_proof_nothing_is_undone_and_the_proof_is_made_up_for(machine: Machine) -> None:
+    machine.write(OVERRIDE, "[Service]\nExecStartPre=/bin/sleep 5\n")
+    enforce(machine, LOOPBACK)
+    wait_for(lambda: machine.properties("docker.service", "SubState")["SubState"] == "start-pre", "restart under way")
+    machine.run(f"systemctl mask --now {UNIT}")
+    machine.run(["kill", "-KILL", *processes(machine)], check=False)
+    held = wait_for(lambda: entries(machine, "held"), "held proof")[-1]["MESSAGE"]
+    assert f"{UNIT} does not answer (" in held
+    dockerd = machine.main_pid()
+    assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
+    machine.run("systemctl reload dockerd-guard")
+
+    machine.run(f"systemctl unmask {UNIT}; systemctl start {UNIT}; systemctl reload dockerd-guard")
+    wait_for(lambda: repaired(machine), "word that it holds", timeout=120)
+    assert machine.main_pid() == dockerd
+    assert len(entries(machine, "held")) == 1
+    assert entries(machine, "rolled-back") + entries(machine, "failed") == []
+    assert [entry["DOCKERD_GUARD_OUTCOME"] for entry in entries(machine, "corrected")] == ["repaired"]
 
 
 def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.correct.gate import Situation, may_restart
+from dockerd_guard.correct.network import NoNetwork
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.policy import parse_policy
 
@@ -83,3 +84,10 @@ def test_what_holds_a_restart_says_the_way_out(
     hold = may_restart(policy.correct, Situation(engine, dependents, (), NOW, docker_is_active=True))
     assert hold is not None
     assert hold.next_step == step
+
+
+def test_an_engine_that_cannot_even_be_asked_is_not_blamed() -> None:
+    policy = parse_policy(b"version: 1\nsockets: [fd://]\n")
+    unasked = str(NoNetwork("Connection refused"))
+    hold = may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=True, unasked=unasked))
+    assert hold == (f"{unasked}, so whether containers would be stopped cannot be told", None, NoNetwork.next_step)
