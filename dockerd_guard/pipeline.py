@@ -6,6 +6,7 @@ Every verb is this, stopped at a different point: `sockets` after observe, `lint
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
 from dockerd_guard.correct.network import Network, NoNetwork
 from dockerd_guard.correct.plan import Plan, make_plan
 from dockerd_guard.correct.state import State
+from dockerd_guard.correct.untried import started, untried
 from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.judge.finding import Finding, Fix
 from dockerd_guard.judge.judge import judge
@@ -52,6 +54,9 @@ def assess(
     plan = plan_for(seen, policy)
     todo = needs(seen, plan, policy)
     situation = situation_of(seen, state, network) if todo.anything else _at_rest(seen)
+    if todo.restarts:
+        in_swarm = situation.engine is not None and situation.engine.in_swarm
+        situation = situation._replace(untried=untried(seen, plan.base, state.started(), in_swarm=in_swarm))
     hold = obstructed(plan, policy) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
     cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
@@ -143,8 +148,17 @@ def _at_rest(seen: Observation) -> Situation:
 
 def carry_out(assessment: Assessment, policy: Policy, manager: Manager, state: State, network: Network) -> Outcome:
     """Apply and verify. Raises Unavailable when systemd goes away meanwhile."""
+    remember_start(assessment.seen, state)
     return correct(assessment.seen, assessment.plan, policy, assessment.situation,
                    Means(manager, state, look_again(manager), network))
+
+
+def remember_start(seen: Observation, state: State) -> None:
+    """Note down what dockerd was started with, as long as the files still say it."""
+    if (found := started(seen, state.started())) is not None:
+        # Then a later restart waits for somebody to look.
+        with contextlib.suppress(OSError):
+            state.keep_started(found)
 
 
 def look_again(manager: Manager) -> Callable[[], Observation]:

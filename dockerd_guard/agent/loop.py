@@ -38,7 +38,7 @@ from dockerd_guard.correct.table import Unsupported
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.pipeline import Assessment, assess, carry_out
+from dockerd_guard.pipeline import Assessment, assess, carry_out, remember_start
 from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
 from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.correction import contested as quarrel
@@ -319,6 +319,7 @@ class Agent:
             # At once: to ask dockerd, to correct and to restart may take a while.
             self.containment.cut_at_once(self._exposures(seen))
         self._count_exposed(seen)
+        remember_start(seen, self.state_files)
         findings = judge(seen, policy)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
         tree.resolve(self.policy_file)

@@ -40,7 +40,10 @@ BY_HAND = f"nothing before that, or {RESTART} by hand"
 
 class Situation(NamedTuple):
     """What the gate looks at: the engine's own word (None: it does not answer), active units that fall
-    with docker.service, the restarts of ours so far (oldest first), and the time, all aware."""
+    with docker.service, the restarts of ours so far (oldest first), and the time, all aware.
+
+    `untried`: what a restart would put in force besides (correct/untried.py).
+    """
 
     engine: Engine | None
     dependents: tuple[str, ...]
@@ -49,9 +52,10 @@ class Situation(NamedTuple):
     docker_is_active: bool
     unasked: str = ""
     """Why the engine could not even be asked, where that is so."""
+    untried: tuple[str, ...] = ()
 
 
-def may_restart(correct: Correct, situation: Situation) -> Hold | None:
+def may_restart(correct: Correct, situation: Situation) -> Hold | None:  # noqa: PLR0911 -- one a reason
     """None when docker.service may be restarted now, else what holds it."""
     if not situation.docker_is_active:
         return None
@@ -59,6 +63,9 @@ def may_restart(correct: Correct, situation: Situation) -> Hold | None:
         return Hold("the policy says `restart: never`", next_step=f"{RESTART}, when it suits")
     if correct.restart is Restart.LIVE_RESTORE and (stops := what_stops(situation)):
         return Hold(stops, next_step=_way_out(situation))
+    if situation.untried:
+        return Hold(f"a restart would put in force what dockerd has not started with yet: "
+                    f"{', '.join(situation.untried)}", next_step=f"take that back, or {RESTART} by hand, when it suits")
     if correct.window is not None and not correct.window.contains(situation.now):
         return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now),
                     BY_HAND)

@@ -69,7 +69,7 @@ class Change(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be written, and what the host's configuration says then.
+    """What is to be written, what the host's configuration says then, and what it says without our own files.
 
     `obstacles` says why these changes alone do not make the host comply; empty when they do.
     Then nothing at all is written: a half correction may be worse than none.
@@ -77,6 +77,7 @@ class Plan(NamedTuple):
 
     changes: tuple[Change, ...]
     after: Configured
+    base: Configured
     obstacles: tuple[str, ...] = ()
 
 
@@ -92,9 +93,9 @@ def make_plan(now: Configured, tree: Tree, policy: Policy, observe: Observe) -> 
     with foreign drop-ins set aside that come after ours.
     """
     if now.service.unit.load_state in ("not-found", "masked"):
-        return Plan((), now, (f"{SERVICE} is {now.service.unit.load_state}",))
+        return Plan((), now, now, (f"{SERVICE} is {now.service.unit.load_state}",))
     if now.service.unit.name != SERVICE:
-        return Plan((), now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
+        return Plan((), now, now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
     ours = tuple(_own_files(tree))
     base = now if not ours else _observed(tree, dict.fromkeys(ours), observe)
     plan = _plan_with(now, tree, policy, observe, base, {})
@@ -134,7 +135,7 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
                     if (change := Change(path, content_at(tree, path), content, _access(tree, path))).before != content)
     after = now if not changes else _observed(tree, {change.path: change.after for change in changes}, observe)
     obstacles += _differences(after.layer, policy) + _left_open(after, policy) if not obstacles else []
-    return Plan(() if obstacles else changes, after, tuple(obstacles))
+    return Plan(() if obstacles else changes, after, base, tuple(obstacles))
 
 
 def _own_files(tree: Tree) -> Iterator[str]:

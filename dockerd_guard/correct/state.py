@@ -1,4 +1,5 @@
-"""What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off.
+"""What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off,
+what dockerd was started with.
 
 All are small JSON files in the state directory, written whole. The intent is there from before
 the first change to after the last check, with all that is needed to undo it.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from dockerd_guard.correct import files
 from dockerd_guard.correct.contest import Round
 from dockerd_guard.correct.plan import Change
+from dockerd_guard.correct.untried import Started
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
 KEPT_RESTARTS = 100
@@ -133,6 +135,18 @@ class State:
     def keep_rounds(self, rounds: Sequence[Round]) -> None:
         """Remember these. Raises OSError."""
         self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
+
+    def started(self) -> Started | None:
+        """What daemon.json said when a dockerd was started, the last one of which that is known."""
+        data = self._read("started.json")
+        try:
+            return Started(str(data["invocation"]), _decoded(data["daemon.json"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def keep_started(self, started: Started) -> None:
+        """Remember it. Raises OSError."""
+        self._write("started.json", {"invocation": started.invocation, "daemon.json": _coded(started.daemon_json)})
 
     def _write(self, name: str, data: dict[str, object]) -> None:
         files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)

@@ -46,6 +46,8 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
     yield f"Cost: {cost}."
     if assessment.hold is not None:
         yield f"Held: {_hold_text(assessment.hold)}."
+        if assessment.hold.next_step:
+            yield f"Next: {assessment.hold.next_step}."
     yield from _meanwhile(assessment)
 
 
@@ -93,6 +95,8 @@ def outcome_text(outcome: Outcome) -> str:
         lines.append("Docker listens as declared.")
     elif outcome.hold is not None:
         lines.append(f"Held: {_hold_text(outcome.hold)}.")
+        if outcome.hold.next_step:
+            lines.append(f"Next: {outcome.hold.next_step}.")
     else:
         lines.append(f"{'Rolled back' if outcome.rolled_back else 'Failed'}: {outcome.error}.")
     return "\n".join(lines) + "\n"

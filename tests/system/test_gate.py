@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
@@ -75,20 +76,81 @@ def test_what_would_fail_is_found_before_anything_is_changed(machine: Machine, o
     assert machine.main_pid() == dockerd
 
 
-def test_what_only_dockerd_can_tell_is_found_before_anything_is_changed_where_it_can_be_asked(machine: Machine) -> None:
+def test_what_only_dockerd_can_tell_is_found_before_it_is_restarted(machine: Machine) -> None:
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 "
                   "--userns-remap=nobodyhere\n")
     machine.run("systemctl daemon-reload")
     dockerd = machine.main_pid()
     # A declared port more, so that the dockerd that runs has to be restarted.
     enforce(machine, LOOPBACK_TOO)
-    # 20.10 has no --validate, and what stood on disk before would not start either: nothing is left to go back to.
+    # 20.10 has no --validate: there the restart alone is held, the files are as they should be.
     can_be_asked = machine.release != "bookworm"
-    event, words = ("held", 'lookup for "nobodyhere"') if can_be_asked else ("failed", "job failed")
-    told = wait_for(lambda: entries(machine, event), event)
-    assert words in told[0]["MESSAGE"]
-    assert not machine.exists(OUR_SERVICE_DROPIN)
-    assert (machine.main_pid() == dockerd) is can_be_asked
+    held = wait_for(lambda: entries(machine, "held"), "held correction")
+    assert ('lookup for "nobodyhere"' if can_be_asked else f"--userns-remap ({OVERRIDE}:3)") in held[0]["MESSAGE"]
+    assert machine.exists(OUR_SERVICE_DROPIN) is not can_be_asked
+    assert machine.main_pid() == dockerd
+
+
+class Waiting(NamedTuple):
+    """Files that dockerd runs with, a shell line that changes what else it would start with, and what of it is
+    told as being in the way of a restart ("" for nothing)."""
+
+    name: str
+    files: Mapping[str, str]
+    line: str
+    words: str
+
+
+DAEMON_JSON = "/etc/docker/daemon.json"
+WRAPPER = "/usr/local/sbin/run-docker"
+SETTINGS = '{"log-driver": "json-file", "log-opts": {"max-size": "10m"}%s}'
+
+WAITING = (
+    # A driver this kernel or file system has not: --validate passes it.
+    Waiting("a flag", {}, f"sed -i 's|tls=false|& --storage-driver=btrfs|' {OVERRIDE}",
+            f"--storage-driver ({OVERRIDE}:3)"),
+    Waiting("a key of daemon.json", {}, f"""echo '{{"storage-driver": "btrfs"}}' > {DAEMON_JSON}""",
+            f'"storage-driver" ({DAEMON_JSON}:1)'),
+    Waiting("a variable of the environment file", {},
+            "echo DOCKER_DRIVER=btrfs >> /etc/default/docker", "DOCKER_DRIVER in the environment"),
+    Waiting("a wrapper", {WRAPPER: f'#!/bin/sh\nexec {DOCKERD} "$@"\n'}, f"sed -i 's|{DOCKERD}|{WRAPPER}|' {OVERRIDE}",
+            f"{WRAPPER} ({OVERRIDE}:3)"),
+    Waiting("a command before it", {}, f"echo ExecStartPre=/bin/false >> {OVERRIDE}", f"ExecStartPre= ({OVERRIDE}:4)"),
+    Waiting("our advice, beside options that are in force", {DAEMON_JSON: SETTINGS % ""},
+            f"""echo '{SETTINGS % ', "live-restore": true'}' > {DAEMON_JSON}; systemctl reload docker""", ""),
+    Waiting("our own edit of daemon.json, beside options that are in force",
+            {DAEMON_JSON: SETTINGS % ', "hosts": ["fd://", "tcp://0.0.0.0:2375"], "tls": false'}, ":", ""),
+)
+
+
+@pytest.mark.parametrize("waiting", WAITING, ids=lambda waiting: waiting.name)
+def test_a_restart_puts_nothing_else_in_force(machine: Machine, waiting: Waiting) -> None:
+    for path, text in waiting.files.items():
+        machine.write(path, text, mode=0o755 if path == WRAPPER else 0o644)
+    hosts = "" if "hosts" in waiting.files.get(DAEMON_JSON, "") else " -H fd:// -H tcp://0.0.0.0:2375 --tls=false"
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}{hosts}\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    dockerd = machine.main_pid()
+    # What dockerd was started with can be told as long as nothing has changed.
+    wait_for(lambda: [told for told in entries(machine, "drift") if "it is open now" in told["MESSAGE"]], "drift")
+    if not waiting.words:
+        # The files are corrected first, and the restart comes later.
+        enforce(machine, f"{ENFORCE}correct:\n  window: Mon 03:00-03:01 Pacific/Kiritimati\n")
+        wait_for(lambda: [told for told in entries(machine, "held") if "window" in told["MESSAGE"]], "held correction")
+    machine.run(waiting.line)
+    enforce(machine)
+    if not waiting.words:
+        wait_for(lambda: repaired(machine), "correction")
+        assert machine.main_pid() != dockerd
+        return
+    held = wait_for(lambda: [told for told in entries(machine, "held") if waiting.words in told["MESSAGE"]],
+                    "held correction")
+    assert "Next: take that back, or `systemctl restart docker.service` by hand, when it suits." in held[-1]["MESSAGE"]
+    for verb in ("diff", "status"):
+        told = machine.run(f"dockerd-guard {verb}", check=False).out
+        assert waiting.words in told
+        assert "take that back" in told
+    assert machine.main_pid() == dockerd
 
 
 def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(machine: Machine) -> None:

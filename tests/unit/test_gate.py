@@ -61,6 +61,18 @@ def test_a_restart_waits_for_leave(case: Case) -> None:
         assert hold.until == NOW + timedelta(minutes=case.until_min)
 
 
+def test_other_options_are_not_put_in_force_by_the_way() -> None:
+    """Also where containers may be stopped; a window does not change it."""
+    untried = ("--userns-remap (/etc/default/docker:1)", '"bip" (/etc/docker/daemon.json:2)')
+    for correct in ("{}", "{restart: always, window: 'Sat 02:00-05:00 UTC'}"):
+        policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
+        hold = may_restart(policy.correct, Situation(SAFE, (), (), NOW, docker_is_active=True, untried=untried))
+        assert hold is not None
+        assert hold.until is None
+        assert hold.reason == ("a restart would put in force what dockerd has not started with yet: --userns-remap "
+                               '(/etc/default/docker:1), "bip" (/etc/docker/daemon.json:2)')
+
+
 def test_what_does_not_run_may_be_started() -> None:
     policy = parse_policy(b"version: 1\nsockets: [fd://]\ncorrect: {restart: never}\n")
     assert may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=False)) is None
