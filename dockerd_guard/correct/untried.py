@@ -123,11 +123,13 @@ def _variables(running: Running, base: Configured) -> Iterator[str]:
 def _settings(tree: Tree, running: Running, base: Configured) -> Iterator[str]:
     """What the administrator's unit files that are newer than dockerd say of its start."""
     for setting in base.service.unit.settings:
-        directory, _, name = setting.location.file.rpartition("/")
-        if (directory.startswith(("/etc/", "/run/")) and name != DROPIN_NAME and not name.startswith(BEFORE_OURS)
-                and setting.section != "Install" and setting.key not in SEEN_OTHERWISE
-                and _is_newer(tree, setting.location.file, running)):
-            yield f"{setting.key}= ({setting.location.file}:{setting.location.line})"
+        place = setting.location
+        directory, _, name = place.file.rpartition("/")
+        # What `systemctl set-property` puts into system.control is in force at once; containment uses it, too.
+        if (directory.startswith(("/etc/", "/run/")) and "/system.control/" not in directory
+                and name != DROPIN_NAME and not name.startswith(BEFORE_OURS) and setting.section != "Install"
+                and setting.key not in SEEN_OTHERWISE and _is_newer(tree, place.file, running)):
+            yield f"{setting.key}= ({place.file}:{place.line})"
 
 
 def _programs(tree: Tree, running: Running, base: Configured) -> Iterator[str]:

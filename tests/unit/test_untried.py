@@ -77,6 +77,8 @@ CASES = (
     Case("a setting of the unit", {}, {DROP_IN: "[Unit]\nDescription=x\n[Service]\nExecStartPre=/bin/false\n"},
          (f"ExecStartPre= ({DROP_IN}:4)",)),
     Case("a setting that it was started with", {DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, {}),
+    Case("a property that is in force since it was set",
+         {}, {"/run/systemd/system.control/docker.service.d/50-IPAddressDeny.conf": "[Service]\nIPAddressDeny=any\n"}),
     Case("the package's unit is upgraded", {}, {SERVICE: f"{PLAIN[SERVICE].decode()}ExecStartPre=/bin/true\n"}),
     # Programs that start dockerd.
     Case("a wrapper", {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd:// -H tcp://0.0.0.0:2375\n",
