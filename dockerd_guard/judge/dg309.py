@@ -43,9 +43,9 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             path = address.removeprefix("unix://")
             yield Finding(
                 "DG309",
-                "warning",
-                f"dockerd, started with -H unix://, has put a socket of its own in place of the one that systemd made "
-                f"at {path}: once dockerd ends nothing is left there, and neither a client nor fd:// finds it "
+                "info",
+                f"dockerd has put a socket of its own, as -H unix:// or no -H makes it, in place of systemd's at {path}"
+                ": once dockerd ends nothing is left there, and neither a client nor fd:// finds it "
                 "until docker.socket is restarted",
                 LISTENING,
                 _location(seen, path),

@@ -322,8 +322,8 @@ def test_a_socket_unit_without_a_socket(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("sockets", "expected"), [
-    (None, [f"{SOCKET}:2:1 warning DG309 None"]),
-    ("[fd://]", [f"{SOCKET}:2:1 warning DG309 None"]),
+    (None, [f"{SOCKET}:2:1 info DG309 None"]),
+    ("[fd://]", [f"{SOCKET}:2:1 info DG309 None"]),
     ("['unix:///var/run/docker.sock']", []),
 ])
 def test_a_dockerd_that_took_the_place_of_docker_socket(host: Host, sockets: str | None, expected: list[str]) -> None:
