@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
@@ -117,7 +118,7 @@ class Wire:
 
 def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
     """Answer whoever is at the other end until he hangs up, if he is trusted; the exit code."""
-    _, uid, _ = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid != trusted_uid:
         return 1
     here, wire, changes = Here(), Wire(connection), None
@@ -237,13 +238,14 @@ class Apart:
         if self._wire is not None and self._follows:
             self._wire.connection.setblocking(False)
             try:
-                while True:
-                    self._take(self._wire.receive())
+                self._take(self._wire.receive())
             except BlockingIOError:
-                self._wire.connection.settimeout(ANSWER_TIMEOUT_S)
+                pass
             except (EOFError, OSError, RecursionError, ValueError):
                 self._is_changed = True
                 self.close()
+        if self._wire is not None:
+            self._wire.connection.settimeout(ANSWER_TIMEOUT_S)
         is_changed, self._is_changed = self._is_changed, False
         return is_changed
 
@@ -277,8 +279,10 @@ class Apart:
             self._wire = Wire(connection)
             connection.connect(self._path)
         self._wire.send(**request._asdict())
+        end = time.monotonic() + ANSWER_TIMEOUT_S
         while not (answers := self._take(self._wire.receive())):
-            pass
+            if time.monotonic() > end:
+                raise TimeoutError("it talks, and does not answer")
         match answers:
             case [{"unsupported": str(reason)}]:
                 raise Unsupported(reason)

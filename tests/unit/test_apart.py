@@ -149,6 +149,24 @@ def test_one_that_is_killed_is_followed_by_another_and_the_loss_is_told(service:
     network.close()
 
 
+def test_one_that_talks_and_never_answers_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "ANSWER_TIMEOUT_S", 0.2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def talk() -> None:
+            with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                while True:
+                    connection.sendall(b'{"changed": true}\n')
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        with pytest.raises(NoNetwork, match="does not answer"):
+            Apart(str(tmp_path / "s")).check()
+        talking.join()
+
+
 def test_what_nftables_cannot_do_is_told_in_its_words(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Table) -> str:
         raise Unsupported("python3-nftables is not installed")
