@@ -36,10 +36,11 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     for process, bindings in seen.others:
         places = ", ".join(binding.address for binding in bindings)
         by = f" of {process.unit}" if process.unit else ""
+        inside = ", in a container with this host's network" if process.in_container else ""
         yield Finding(
             "DG107",
             "error" if any(binding.is_tcp for binding in bindings) else "warning",
-            f"another dockerd{by} runs (pid {process.pid}) and listens on {places or 'nothing'}",
+            f"another dockerd{by} runs (pid {process.pid}{inside}) and listens on {places or 'nothing'}",
             RUNNING,
             None,
             None,

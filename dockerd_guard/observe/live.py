@@ -126,7 +126,7 @@ def observe_running(
     daemons = processes.daemons()
     main = loaded.main_pid if loaded is not None else 0
     ours = daemons.get(main) or next(
-        (process for process in daemons.values() if process.unit == SERVICE), None)
+        (process for process in daemons.values() if process.unit == SERVICE and not process.in_container), None)
     if ours is None and main:
         ours = processes.read_process(main)
     def read(process: Process) -> Daemon:
@@ -135,6 +135,11 @@ def observe_running(
 
     others = tuple(Other(process, tuple(_api_sockets(process, read(process), sockets)))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
+    # What a container has among its own files is its own business, as is a dockerd without anything else.
+    others = tuple(
+        Other(process, tuple(binding for binding in bindings if binding.is_tcp)) if process.in_container else
+        Other(process, bindings) for process, bindings in others
+        if not process.in_container or any(binding.is_tcp for binding in bindings))
     if ours is None:
         return None, others
     daemon = read(ours)
@@ -175,8 +180,9 @@ def _running_bindings(
     """
     entry = tree.stat(daemon.config_file)
     if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
-        return tuple(_api_sockets(process, daemon, sockets)), (
-            f"{daemon.config_file} was changed after dockerd started: these are the sockets it has")
+        why = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
+            daemon.keys) else f"it runs, whatever its command line reads like here ({daemon.reason})")
+        return tuple(_api_sockets(process, daemon, sockets)), f"{why}: these are the sockets it has"
     bindings: list[Binding] = []
     for host in daemon.hosts:
         if host.address.startswith("fd://"):

@@ -85,7 +85,8 @@ class Loaded(NamedTuple):
 
 class Process(NamedTuple):
     """One dockerd process. `started_ns` is its start by the wall clock, `unit` its systemd unit or "",
-    `executable` the file it runs, whatever argv[0] says; "" where we may not look."""
+    `executable` the file it runs, whatever argv[0] says; "" where we may not look. One that is `in_container` has a
+    PID namespace of its own, and most likely other files."""
 
     pid: int
     argv: tuple[str, ...]
@@ -94,6 +95,7 @@ class Process(NamedTuple):
     unit: str
     executable: str = ""
     parent: int = 0
+    in_container: bool = False
 
     @property
     def program(self) -> str:

@@ -126,8 +126,8 @@ def read_process(pid: int) -> Process | None:
 
 def daemons() -> dict[int, Process]:
     """Every dockerd of this host by its pid: not those inside containers, which have a PID namespace of their
-    own (docker-in-docker), not threads, and not what a dockerd is about to start, which is a second
-    process of its own name until execve(2)."""
+    own (docker-in-docker), unless they have this host's network; not threads, and not what a dockerd is about to
+    start, which is a second process of its own name until execve(2)."""
     found: dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if not name.isdecimal():
@@ -135,13 +135,16 @@ def daemons() -> dict[int, Process]:
         pid = int(name)
         try:
             comm = _read(pid, "comm").decode(errors="replace").strip()
-            if not comm.startswith(DAEMON_NAMES) or _in_inner_namespace(pid):
+            if not comm.startswith(DAEMON_NAMES):
+                continue
+            inner = _in_inner_namespace(pid)
+            if inner and os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/1/ns/net"):
                 continue
         except OSError:
             continue
         process = read_process(pid)
         if process is not None and is_daemon(process):
-            found[pid] = process
+            found[pid] = process._replace(in_container=inner)
     return {pid: process for pid, process in found.items() if process.parent not in found}
 
 

@@ -128,6 +128,19 @@ def test_another_dockerd(machine: Machine, by: str, unit: str | None) -> None:
         assert "DG107" in codes(machine)
 
 
+@pytest.mark.parametrize("network", ["host", "own"])
+def test_a_dockerd_in_a_container(machine: Machine, network: str) -> None:
+    """Its own business, unless it listens where this host does."""
+    own = "--net" if network == "own" else ""
+    machine.run(f"systemd-run --quiet --unit=inner unshare {own} --fork --pid --mount-proc --kill-child sh -c "
+                f"'ip link set lo up; exec {SECOND}'")
+    wait_for(lambda: machine.socket_answers("/run/second.sock"), "the inner dockerd")
+    told = [(binding["address"], other["unit"]) for other in seen(machine).get("others", ())
+            for binding in other["bindings"]]
+    assert told == ([("tcp://[::]:2399", "inner.service")] if network == "host" else [])
+    assert machine.api_answers(port=2399) is (network == "host")
+
+
 def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
     """Files, systemd and the process say the same of a dockerd with another argv[0], in a shell, or below one."""
     lines = ["ExecStart=@/usr/sbin/dockerd any -H fd:// --label=a=b",
