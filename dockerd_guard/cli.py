@@ -256,7 +256,7 @@ def fix(options: Namespace) -> int:
     from dockerd_guard.correct.network import Here
     from dockerd_guard.correct.state import Busy, State, alone
     from dockerd_guard.observe.live import observe_host
-    from dockerd_guard.pipeline import assess, carry_out
+    from dockerd_guard.pipeline import assess, carry_out, leave_word
     from dockerd_guard.report import json, plan
     from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
@@ -270,6 +270,7 @@ def fix(options: Namespace) -> int:
                 print(done, file=sys.stderr)
             found = assess(observe_host(tree, manager), policy, state, network := Here())
             outcome = carry_out(found, policy, manager, state, network)
+            leave_word(found, outcome, policy, manager, state)
     except (Busy, OSError, PolicyError, Refused, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None
     if options.format == "json":

@@ -17,11 +17,11 @@ from dockerd_guard.correct.correction import Means, Needs, Outcome, correct, nee
 from dockerd_guard.correct.gate import Cost, Hold, Situation, cost, may_restart
 from dockerd_guard.correct.network import Network, NoNetwork
 from dockerd_guard.correct.plan import Plan, make_plan
-from dockerd_guard.correct.state import State
+from dockerd_guard.correct.state import ByHand, State
 from dockerd_guard.correct.untried import started, untried
 from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.judge.finding import Finding, Fix
-from dockerd_guard.judge.judge import judge
+from dockerd_guard.judge.judge import drifts, judge
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import CONFIGURED, LOADED, Configured, Observation
@@ -159,6 +159,18 @@ def remember_start(seen: Observation, state: State) -> None:
         # Then a later restart waits for somebody to look.
         with contextlib.suppress(OSError):
             state.keep_started(found)
+
+
+def leave_word(assessment: Assessment, outcome: Outcome, policy: Policy, manager: Manager, state: State) -> None:
+    """Let the agent know what was corrected beside it."""
+    if not outcome.steps:
+        return
+    with Tree() as tree:
+        left = {finding.fact for finding in judge(observe_host(tree, manager), policy)}
+    mended = tuple(finding.fact for finding in drifts(assessment.findings) if finding.fact not in left)
+    # The correction stands, whether it is told or not.
+    with contextlib.suppress(OSError):
+        state.leave_word(ByHand(outcome.steps, mended))
 
 
 def look_again(manager: Manager) -> Callable[[], Observation]:

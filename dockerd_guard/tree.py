@@ -321,7 +321,7 @@ class Tree:
         It is good until the next one is asked for.
         """
         missing: list[str] = []
-        while where not in self._directories:
+        while where and where not in self._directories:
             missing.append(where)
             where = where.rpartition("/")[0]
         fd = self._directories[where]

@@ -9,10 +9,12 @@ from datetime import datetime
 from dockerd_guard.agent.bulletin import Drift
 from dockerd_guard.bindings import canonical
 from dockerd_guard.correct.contain import exposures
+from dockerd_guard.correct.state import ByHand
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.judge import drifts
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.policy import Policy
+from dockerd_guard.report.correction import made_by_hand
 from dockerd_guard.report.drift import begun, over
 from dockerd_guard.report.journal import Cause, Entry, Event, Journal, Outcome
 
@@ -111,6 +113,15 @@ class Diary:
         mended = tuple(fact for fact in self.drifts if fact not in now)
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact in now}
         return mended
+
+    def tell_made_by_hand(self, done: ByHand, findings: tuple[Finding, ...]) -> None:
+        """One entry for the drifts that `fix` has ended, of those that the journal was told of."""
+        known = {**{fact: drift.finding for fact, drift in self._earlier.items()}, **self.drifts}
+        ended = {*done.mended} & known.keys() - {finding.fact for finding in findings}
+        self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in ended}
+        self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact not in ended}
+        if ended:
+            self.write(made_by_hand(done, tuple(fact for fact in known if fact in ended)))
 
     def tell_blindness(self, troubles: list[str]) -> None:
         """What cannot be seen, and what is seen again."""

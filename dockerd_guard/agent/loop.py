@@ -35,6 +35,7 @@ from dockerd_guard.correct.correction import Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.correct.table import Unsupported
+from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
@@ -331,6 +332,7 @@ class Agent:
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
+        self._hear_of_fix(seen, findings)
         if self.diary.tell_drifts(seen, findings, policy, cause, is_contested=self._is_contested):
             self._wake_in(CONFIRM_S)
         if policy.mode is Mode.ENFORCE and manager is not None and is_recovered:
@@ -342,6 +344,17 @@ class Agent:
             self._contain(seen, manager, troubles)
         self._count_exposed(seen)
         self._looked_at = time.time()
+
+    def _hear_of_fix(self, seen: Observation, findings: tuple[Finding, ...]) -> None:
+        """Tell what was corrected by hand since the last look."""
+        if seen.troubles or (done := self.state_files.word()) is None:
+            return
+        self.diary.tell_made_by_hand(done, findings)
+        try:
+            self.state_files.take_word()
+        except OSError:
+            # The next one tells it no more: nothing of it is known then.
+            return
 
     def _count_exposed(self, seen: Observation) -> None:
         """What is open to the network and not cut off, in whichever mode; where it cannot be told, what was."""

@@ -1,5 +1,5 @@
 """What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off,
-what dockerd was started with.
+what dockerd was started with, what `fix` did by hand.
 
 All are small JSON files in the state directory, written whole. The intent is there from before
 the first change to after the last check, with all that is needed to undo it.
@@ -63,6 +63,13 @@ class Contained(NamedTuple):
 
     ways: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+
+
+class ByHand(NamedTuple):
+    """What `fix` did, and the drifts (`Finding.fact`) that are over by it: the agent enters it into the journal."""
+
+    steps: tuple[str, ...]
+    mended: tuple[str, ...]
 
 
 class State:
@@ -147,6 +154,23 @@ class State:
     def keep_started(self, started: Started) -> None:
         """Remember it. Raises OSError."""
         self._write("started.json", {"invocation": started.invocation, "daemon.json": _coded(started.daemon_json)})
+
+    def leave_word(self, done: ByHand) -> None:
+        """Let the agent know, which may not have looked yet since the last time. Raises OSError."""
+        before = self.word() or ByHand((), ())
+        self._write("by-hand.json", {"steps": before.steps + done.steps, "mended": before.mended + done.mended})
+
+    def word(self) -> ByHand | None:
+        """What was done by hand since take_word()."""
+        data = self._read("by-hand.json")
+        try:
+            return ByHand(tuple(map(str, data["steps"])), tuple(map(str, data["mended"])))
+        except (KeyError, TypeError):
+            return None
+
+    def take_word(self) -> None:
+        """It is told."""
+        files.remove(f"{self.directory}/by-hand.json")
 
     def _write(self, name: str, data: dict[str, object]) -> None:
         files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from dockerd_guard.correct.contest import Contested
 from dockerd_guard.correct.correction import Outcome as Made
+from dockerd_guard.correct.state import ByHand
 from dockerd_guard.judge.judge import drifts
 from dockerd_guard.pipeline import Assessment
 from dockerd_guard.policy import Mode, Policy, PolicyProblem
@@ -38,6 +39,12 @@ def made(outcome: Made, assessment: Assessment, cause: Cause, mended: tuple[str,
         event, message, outcome=word, cause=cause, rule=about.code if about else None,
         layer=about.layer if about else None, socket=about.socket if about else None,
         location=about.location if about else None, episodes=mended if outcome.done else _correctable(assessment))
+
+
+def made_by_hand(done: ByHand, mended: tuple[str, ...]) -> Entry:
+    """A correction that `fix` has made beside the agent."""
+    return Entry(Event.CORRECTED, f"Corrected by `dockerd-guard fix`: {'; '.join(done.steps)}.",
+                 outcome=Outcome.REPAIRED, episodes=mended)
 
 
 def contested(quarrel: Contested, now: datetime, assessment: Assessment, cause: Cause) -> Entry:

@@ -86,6 +86,21 @@ def test_an_exposure_is_one_episode_across_a_restart_of_the_agent(lived: Machine
     assert "is open now" in lived.run("journalctl --unit=docker.service --output=cat").out
 
 
+def test_what_fix_has_ended_is_repaired_and_told_once(machine: Machine) -> None:
+    machine.write(OVERRIDE, OPEN.replace("\\n", "\n"))
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    wait_for(lambda: entries(machine, "DOCKERD_GUARD_EXPOSED=yes"), "exposure in the journal")
+    machine.run("dockerd-guard fix")
+    (entry,) = wait_for(lambda: entries(machine, "DOCKERD_GUARD_OUTCOME=repaired"), "correction in the journal")
+    assert entry["MESSAGE"].startswith("Corrected by `dockerd-guard fix`: wrote /etc/systemd/")
+    machine.run("systemctl restart dockerd-guard")
+    (episode,) = (each for each in told(machine)["episodes"] if each["rule"] == "DG101")
+    assert episode["outcome"] == "repaired"
+    assert not [each for each in entries(machine, "DOCKERD_GUARD_OUTCOME=kept")
+                if each.get("DOCKERD_GUARD_RULE") == "DG101"]
+    assert not machine.exists("/var/lib/dockerd-guard/by-hand.json")
+
+
 def test_who_may_not_read_the_journal_is_told_so(machine: Machine) -> None:
     machine.run("useradd joe; useradd --groups systemd-journal ann")
 

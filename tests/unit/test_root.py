@@ -249,3 +249,11 @@ def test_a_path_as_deep_as_there_are(tmp_path: Path) -> None:
         assert tree.read(deep) == b"deep"
         assert tree.stat("/a" * 3000) is None
     subprocess.run(["rm", "-r", str(tmp_path / "a")], check=True)  # too deep for Python's own rmtree
+
+
+def test_who_asks_a_tree_that_was_closed_is_told_so(tmp_path: Path) -> None:
+    """Not kept for ever."""
+    with Tree(str(tmp_path)) as tree:
+        pass
+    with pytest.raises(KeyError):
+        tree.stat("/etc/docker/daemon.json")
