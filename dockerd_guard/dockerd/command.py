@@ -21,6 +21,10 @@ DAEMON_FLAG_UNTIL = Version(1, 13)
 """`docker -d` likewise."""
 
 
+ROOTLESS_QUOTES_SINCE = Version(23, 0, 4)
+"""Before, dockerd-rootless.sh ended in `exec dockerd $@`: its arguments were split at blanks (moby#45325)."""
+
+
 class Program(NamedTuple):
     """What is started.
 
@@ -93,7 +97,7 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
             break
         name = words[0].text.rpartition("/")[2]
         if name == "dockerd-rootless.sh":
-            return _rootless(words[1:], environ, certain)
+            return _rootless(words[1:], environ, version, certain)
         if is_dockerd(name):
             return Program(words[1:], environ, certain)
         if re.fullmatch(_CLIENT, name):
@@ -128,20 +132,31 @@ def _script(words: tuple[Word, ...], environ: Mapping[str, str],
     from dockerd_guard.dockerd.shell import script_command
     # Its words stand in no argument: they count as where the script is named.
     script = Word(content.decode("utf-8", "surrogateescape"), words[0].argument)
-    command, changed, sure = script_command(script, words[1:], environ, "always")
+    command, changed, sure = script_command(script, words, environ, "always")
     return tuple(word if word in words else word._replace(offset=0) for word in command), changed, sure
 
 
-def _rootless(words: tuple[Word, ...], environ: Mapping[str, str], certain: bool) -> Program:
+def _rootless(words: tuple[Word, ...], environ: Mapping[str, str], version: Version | None, certain: bool) -> Program:
     """contrib/dockerd-rootless.sh: ends in `exec dockerd "$@"` inside RootlessKit."""
+    reason = None
     if words and words[0].text in ("check", "install", "uninstall"):
-        return Program(words, environ, certain,
-                       f"Did you mean 'dockerd-rootless-setuptool.sh {words[0].text}' ?", True)
-    if not environ.get("XDG_RUNTIME_DIR"):
-        return Program(words, environ, certain, "XDG_RUNTIME_DIR needs to be set and writable", True)
+        reason = f"Did you mean 'dockerd-rootless-setuptool.sh {words[0].text}' ?"
+    elif not environ.get("XDG_RUNTIME_DIR"):
+        reason = "XDG_RUNTIME_DIR needs to be set and writable"
+    elif not environ.get("HOME"):
+        reason = "HOME needs to be set and exist."
+    elif environ.get("USER", "root") == "root":
+        # systemd sets both for any other User= (systemd.exec(5)).
+        reason = "This script must be executed as a non-privileged user"
+    if version is not None and version < ROOTLESS_QUOTES_SINCE:
+        certain = certain and not any(re.search(r"[*?\[]", word.text) for word in words)
+        words = tuple(word._replace(text=found[0], offset=word.offset + found.start())
+                      for word in words for found in re.finditer(r"[^ \t\n]+", word.text))
+    if not is_dockerd(environ.get("DOCKERD") or "dockerd"):
+        certain = False
     # Set by rootlesskit for what it runs; only whether it is there matters.
-    inside = {**environ, "ROOTLESSKIT_STATE_DIR": environ["XDG_RUNTIME_DIR"]}
-    return Program(words, inside, certain, None, True)
+    inside = {**environ, "ROOTLESSKIT_STATE_DIR": environ.get("XDG_RUNTIME_DIR", "")}
+    return Program(words, inside, certain, reason, True)
 
 
 def _client(words: tuple[Word, ...], environ: Mapping[str, str], version: Version | None,

@@ -47,11 +47,11 @@ def shell_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Result
     if at + 1 >= len(words) or not re.fullmatch(r"-[a-z]*c[a-z]*", words[at].text):
         return (), environ, False
     forks = "always" if words[0].text.rpartition("/")[2] in ("sh", "dash") else "redirect"
-    return script_command(words[at + 1], words[at + 3:], environ, forks)
+    return script_command(words[at + 1], words[at + 2:], environ, forks)
 
 
 def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[str, str], forks: str) -> Result:
-    """What a script run with these arguments ends up running.
+    """What a script run with these arguments, $0 the first, ends up running.
 
     Without `exec`, bash (5.2, 5.3) becomes the last command of `-c` where that has no redirection, and dash
     (0.5.12, Debian's sh) never: `forks` is "redirect" or "always". What has another process ID is passed no
@@ -262,9 +262,9 @@ class _Reader:
         following = self.script.text[self.at:self.at + 1]
         if self.begun is not None or self.target or following not in ("", " ", "\t", "\n", ";", "&", "|"):
             raise _TooMuchError
-        if not quoted and any(re.search(r"[ \t\n*?\[]", word.text) or not word.text for word in self.arguments):
+        if not quoted and any(re.search(r"[ \t\n*?\[]", word.text) or not word.text for word in self.arguments[1:]):
             raise _TooMuchError
-        self.words += self.arguments
+        self.words += self.arguments[1:]
 
     @property
     def is_export(self) -> bool:
@@ -275,10 +275,12 @@ class _Reader:
         """What a variable stands for; one that is not set for nothing, or for its default."""
         name, dash, default = variable.strip("${}").partition("-")
         if name.isdigit():
-            place = int(name) - 1
-            return self.arguments[place].text if 0 <= place < len(self.arguments) else ""
+            place = int(name)
+            if not place and not self.arguments:
+                raise _TooMuchError  # what the shell goes by
+            return self.arguments[place].text if place < len(self.arguments) else ""
         found = self.variables.get(name.rstrip(":"))
-        if name.rstrip(":") in self.unknown or (found is None and _SET_ELSEWHERE.fullmatch(name.rstrip(":"))):
+        if name.rstrip(":") in self.unknown or (not found and _SET_ELSEWHERE.fullmatch(name.rstrip(":"))):
             # It may go into another variable, as in `PATH=$PATH:/opt/bin`, but into no word that counts.
             if not self.is_assignment and not self.is_export:
                 raise _TooMuchError

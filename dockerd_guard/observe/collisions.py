@@ -55,6 +55,17 @@ def socket_collision(socket: Socket) -> str | None:
     return None
 
 
+def units_collide(sockets: Iterable[Socket]) -> bool:
+    """Whether two of these socket units want one address: the one that is started later fails."""
+    taken: dict[str, _Taken] = {}
+    for socket in sockets:
+        if socket_collision(socket) is None and not all(
+                taken.setdefault(item.kind, _Taken()).take(item.address, _passed(item.address, socket.bind_ipv6_only))
+                for item in socket.listen):
+            return True
+    return False
+
+
 def dockerd_collision(hosts: Iterable[str], sockets: Iterable[Socket]) -> str | None:
     """The first of dockerd's own hosts that another, or a socket passed to it, already takes."""
     taken = _Taken()

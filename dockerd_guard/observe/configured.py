@@ -12,7 +12,7 @@ from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.observe.collisions import dockerd_collision, socket_collision
+from dockerd_guard.observe.collisions import dockerd_collision, socket_collision, units_collide
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
 from dockerd_guard.source import Location
@@ -112,7 +112,7 @@ def _started(
     shell = tree.resolve(path) if path.endswith("/sh") else None
     words = (shell or path, *(argument.text for argument in arguments[1:]))
     # However many descriptors there are, dockerd looks for them only where it is told so: `env -i` takes that away.
-    passed = {"LISTEN_FDS": ""} if "LISTEN_FDS" in environment.unknown else {}
+    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), "")
     return arguments, resolve_daemon(words, {**passed, **values(environment)}, tree.read, version)
 
 
@@ -165,11 +165,20 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
     elif not daemon.certain:
         reason = daemon.reason or "what the wrapper runs cannot be told from the files"
+    elif command is not None and (index := _untold_host(arguments, daemon)) is not None:
+        reason = f"what {command.argv[index].text} stands for cannot be told from the files"
     elif doubt := next((unit.doubt for unit in (service.unit, *(each.unit for each in sockets)) if unit.doubt), None):
         reason = doubt
     return Layer(name, refused_by is None, refused_by, reason,
                  tuple(argument.text for argument in arguments),
                  tuple(host.address for host in daemon.hosts), bindings)
+
+
+def _untold_host(arguments: tuple[Argument, ...], daemon: Daemon) -> int | None:
+    """The first word of the command that gives a host, or may, and whose value no file tells."""
+    hosts = {host.argument for host in daemon.hosts}
+    return next((argument.word for index, argument in enumerate(arguments)
+                 if not argument.certain and (index in hosts or not argument.text)), None)
 
 
 def bindings_of(
@@ -208,9 +217,13 @@ def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]
 
 
 def descriptor_count(sockets: tuple[Socket, ...]) -> int | None:
-    """How many descriptors these units pass, where all of them can be bound; None where that is not certain."""
+    """How many descriptors these units pass; None where one of them may fail to bind what it listens at: of two units
+    that want one address one does, and vsock and link-local addresses are there or not."""
     passed = tuple(_descriptors(sockets))
-    return len(passed) if all(item.certain for item in passed) else None
+    if units_collide(sockets) or not all(
+            item.certain and not item.address.startswith(("vsock", "[fe80:")) for item in passed):
+        return None
+    return len(passed)
 
 
 def _descriptors(sockets: Iterable[Socket]) -> Iterator[Listen]:
@@ -297,7 +310,7 @@ def _wrong_descriptor(  # noqa: PLR0911 -- one a refusal of listenFD
     asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
     if not asked:
         return None
-    if not passed or (daemon.certain and "LISTEN_FDS" not in daemon.program.environ):
+    if not passed or (daemon.certain and not daemon.program.environ.keys() >= {"LISTEN_FDS", "LISTEN_PID"}):
         return NO_SOCKETS
     for number in asked:
         if number in ("", "*"):

@@ -82,7 +82,7 @@ class Environment(NamedTuple):
     """What a service is started with; `failure` says why the start fails before anything runs.
 
     `expansion` is what `$X` in a command line stands for: up to 261 the same. `unknown` are names
-    whose values only the running manager knows.
+    whose values only the running manager knows, `untold` those of them that the process has as well.
     """
 
     variables: Mapping[str, Variable]
@@ -90,6 +90,7 @@ class Environment(NamedTuple):
     failure: str | None
     expansion: Mapping[str, Variable]
     unknown: frozenset[str]
+    untold: frozenset[str] = frozenset()
 
 
 class FileAssignments(NamedTuple):
@@ -169,9 +170,10 @@ def resolve_environment(
         unknown |= _OF_MEMORY_PRESSURE
     if descriptors != 0:
         unknown |= _OF_PASSED if descriptors else {*_OF_PASSED, "LISTEN_FDS"}
+    untold = unknown.difference(word.text for word in service.unset_environment)
     if unset_first:
-        unknown = unknown.difference(word.text for word in service.unset_environment)
-    return Environment(kept, tuple(problems), failure, kept if unset_first else merged, unknown)
+        return Environment(kept, tuple(problems), failure, kept, untold, untold)
+    return Environment(kept, tuple(problems), failure, merged, unknown, untold)
 
 
 def _load(

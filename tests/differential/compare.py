@@ -44,8 +44,9 @@ BUILT_IN = frozenset((
 """Variables that systemd or its manager's environment gives (systemd.exec(5)): not in any file."""
 
 OF_WRAPPERS = frozenset((
-    "LISTEN_PID", "SHLVL", "_", "PWD", "OLDPWD", "LD_PRELOAD", "_STDBUF_I", "_STDBUF_O", "_STDBUF_E"))
-"""Variables that shells and stdbuf(1) give to what they run."""
+    "LISTEN_PID", "SHLVL", "_", "PWD", "OLDPWD", "LD_PRELOAD", "_STDBUF_I", "_STDBUF_O", "_STDBUF_E",
+    "_DOCKERD_ROOTLESS_CHILD", "ROOTLESSKIT_STATE_DIR"))
+"""Variables that shells, stdbuf(1) and RootlessKit give to what they run."""
 
 STATE = re.compile(
     r"no such host|failed to lookup|server misbehaving|Temporary failure|X509 key pair|could not read CA"
@@ -96,7 +97,7 @@ def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
         layout.write(Path(directory))
         with Tree(directory) as tree:
             seen = observe_configured(tree)
-            told = "LISTEN_FDS" in seen.environment.unknown or "LISTEN_FDS" in seen.environment.variables
+            told = {"LISTEN_FDS", "LISTEN_PID"} <= seen.environment.untold | seen.environment.variables.keys()
             return seen, tuple(address for address, _ in passed_by(seen.sockets)) if told else ()
 
 
@@ -168,7 +169,7 @@ def _is_told(seen: Configured) -> bool:
     """Whether we claim to know what dockerd is started with, through wrappers or not."""
     program = seen.daemon.program
     return all(argument.certain for argument in seen.arguments) and program.certain and (
-        _is_direct(seen) or (seen.daemon.certain and program.reason is None and not program.rootless))
+        _is_direct(seen) or (seen.daemon.certain and program.reason is None))
 
 
 def _undecided(seen: Configured, systemd: dict[str, Any]) -> bool:
@@ -319,7 +320,7 @@ def _ours(address: str, via: Via) -> str:
 def _theirs(each: list[Any], metrics: str) -> str | None:
     kind, address, *rest = each
     if kind == "unix":
-        if address.startswith(("/var/run/docker/", "/run/docker/")) and rest == ["own"]:
+        if address.startswith(("/var/run/docker/", "/run/docker/", "/tmp/docker/")) and rest == ["own"]:
             return None  # metrics.sock, libnetwork's: not the API
         if address.startswith("/"):
             address = re.sub("/+", "/", address)

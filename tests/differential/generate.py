@@ -189,15 +189,32 @@ WRAPPERS = (
     "/usr/bin/timeout 60", "/usr/bin/timeout -k 5 60", "/usr/bin/timeout --foreground 60", "/usr/bin/ionice -c 2 -n 7",
     "/usr/bin/ionice -c2", "/usr/bin/chrt -o 0", "/usr/bin/taskset 1", "/usr/bin/taskset -c 0",
     "/usr/bin/env nice -n 5", "/usr/bin/env A=b sh -c 'exec \"$$0\" \"$$@\"'", "/usr/bin/nice /usr/bin/env -u HOME",
+    "/usr/bin/env -u LISTEN_FDS", "/usr/bin/env -uA B=c", "/usr/bin/env --unset=LISTEN_FDS", "/usr/bin/env -C /tmp",
+    "/usr/bin/env --chdir=/tmp", "/usr/bin/env -S 'nice -n 5'", "/usr/bin/env -i nice", "/usr/bin/env -v",
+    "/usr/bin/nice -5", "/usr/bin/nice --", "/usr/bin/nice nice", "/usr/bin/setsid -f", "/usr/bin/stdbuf --output=L",
+    "/usr/bin/stdbuf -oL -eL", "/usr/bin/timeout -s KILL 60", "/usr/bin/timeout --signal=TERM 1m",
+    "/usr/bin/timeout -k5 60", "/usr/bin/ionice -c 3", "/usr/bin/ionice", "/usr/bin/chrt --batch 0",
+    "/usr/bin/taskset 0xff", "/usr/bin/taskset -a 1", "/usr/bin/prlimit -n512", "/usr/bin/systemd-cat",
+    "/usr/bin/systemd-cat -t docker", "/usr/bin/flock /tmp/x.lock", "/usr/bin/choom -n 0 --", "/usr/bin/unshare -m",
+    "/usr/sbin/chroot /", "/usr/bin/setpriv --nnp", "/usr/bin/xargs -a /dev/null",
 )
 SHELLS = ("/bin/sh -c", "/bin/sh -c", "/bin/sh -c", "/bin/bash -c", "/bin/sh -ec", "/bin/sh -e -c", "/bin/bash -lc",
-          "/usr/bin/env sh -c", "/bin/sh -xc", "/bin/bash -o pipefail -c", "@/bin/sh any -c")
+          "/usr/bin/env sh -c", "/bin/sh -xc", "/bin/bash -o pipefail -c", "@/bin/sh any -c", "/bin/dash -c",
+          "/bin/sh -euc", "/bin/sh -o errexit -c", "/bin/bash +x -c", "/bin/bash --norc -c", "/usr/bin/nice sh -c",
+          "/bin/sh -c --", "sh -c",
+          "/usr/bin/env -i sh -c", "/bin/bash -O extglob -c", "/bin/rbash -c")
 BEFORE_IN_SCRIPT = (
     "", "", "exec ", "exec ", "exec ", "set -e; exec ", "export A=b; exec ", "A=b ", "A=b exec ", "A=b; exec ",
     "export A; ", "export A=b B='c d'; exec ", "true && exec ", "true; ", "mkdir -p /x && exec ", "[ -f /x ] || exec ",
     "if true; then ", "umask 022; exec ", ". /etc/default/docker; exec ", "false || ", "  exec  ", "# note\\nexec ",
     "cd / && exec ", "A='-H fd://'; exec ", "A=$$B; exec ", "unset A; exec ", "exec nice ", "exec env A=b ", "! ",
     "false && ", "(", "{ ", "set -- -D; exec ", "trap '' HUP; exec ",
+    "PATH=$$PATH:/opt/bin; exec ", "export PATH=/usr/bin:$$PATH; exec ", "PATH=/usr/bin:$$PATH exec ",
+    "unset LISTEN_FDS; exec ", "unset A B && exec ", "exec nohup ", "command exec ", "exec -a any ",
+    "env -u LISTEN_FDS ", "nohup ", "eval exec ", "sleep 0; exec ", "ulimit -n 1024; exec ",
+    "test -d / || exit 1; exec ", "A=b || exec ", "export A=b || exec ", "A=b & exec ", "for h in 1; do exec ",
+    "A=b exec env ", "echo $$A >/dev/null; exec ", "unset 1A; exec ", "LISTEN_FDS=; exec ", "exec /usr",
+    "A=$$HOME/x; exec ", "readonly A=b; exec ", "mkdir -p /x;exec ", "exec;exec ", "exec 2>&1; exec ", ":; exec ",
 )
 AFTER_IN_SCRIPT = ("", "", "", "", "", "", " 2>&1", " >/dev/null 2>&1", " && true", " || true", " # note", " &",
                    "; true", " | cat", ";", " ;;", "; fi", ")", "; }", "\\n", " &&", ' "$$@"', " $$*",
@@ -260,6 +277,20 @@ IGNORED_NAMES = (".hidden.conf", "override.conf.bak", "override.conf~", "overrid
                  "override.conf.swp", ".override.conf.swp", "override.conf.rpmsave", "override.txt", "#override.conf#",
                  "x.conf.orig",
                  "override.conf.disabled", "override.conf ")
+
+
+SET_BY_SYSTEMD = ("MAINPID", "LISTEN_FDS", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "INVOCATION_ID",
+                  "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE", "USER", "LOGNAME", "SHELL",
+                  "MEMORY_PRESSURE_WATCH",
+                  "SYSTEMD_EXEC_PID", "MANAGERPID", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "PIDFILE", "REMOTE_ADDR")
+SETS_VARIABLES = ("NotifyAccess=all", "NotifyAccess=none", "NotifyAccess=x", "WatchdogSec=1min", "WatchdogSec=0",
+                  "FileDescriptorStoreMax=2", "FileDescriptorStoreMax=0", "FileDescriptorStoreMax=x", "User=root",
+                  "User=0", "User=", "Group=root", "SetLoginEnvironment=yes", "SetLoginEnvironment=no",
+                  "RuntimeDirectory=docker", "RuntimeDirectory=b a/b", "StateDirectory=docker x", "LogsDirectory=/x",
+                  "PIDFile=/run/docker.pid", "PIDFile=docker.pid", "WorkingDirectory=~", "WorkingDirectory=/tmp",
+                  "StandardOutput=null", "OpenFile=/etc/hostname", "ExecSearchPath=/opt/bin:/usr/bin",
+                  "UnsetEnvironment=LISTEN_FDS", "UnsetEnvironment=NOTIFY_SOCKET LISTEN_PID", "UnsetEnvironment=PATH")
+"""Settings that make systemd set variables, or not."""
 
 
 class Generator:
@@ -418,7 +449,7 @@ class Generator:
     def command(self, arguments: list[str] | None = None) -> str:
         """What stands behind ExecStart=."""
         plain = self.arguments() if arguments is None else arguments
-        if self.chance(0.06):
+        if self.chance(0.1):
             return self.wrapped(plain)
         words = [self.quoted(word) for word in plain]
         for _ in range(self.random.choices((0, 1, 2), (70, 22, 8))[0]):
@@ -442,7 +473,7 @@ class Generator:
         """dockerd by way of another program: one that takes it as its arguments, or a shell."""
         if self.chance(0.3):
             return " ".join([self.one(WRAPPERS), self.executable, *map(self.quoted, words)])
-        variable = self.one((*OPTION_VARIABLES, "A", "UNSET"))
+        variable = self.one((*OPTION_VARIABLES, "A", "UNSET", "HOME", "LISTEN_FDS", "INVOCATION_ID"))
         words = [self.one((word, word, word, f"'{word}'", f'"{word}"')) for word in words]
         for _ in range(self.random.choices((0, 1, 2), (60, 30, 10))[0]):
             words.insert(self.random.randrange(len(words) + 1), self.one((
@@ -455,8 +486,15 @@ class Generator:
         return f"{self.one(SHELLS)} {script}" + self.one(("", "", "", " -D", " sh -D --label=a=b", " sh $A"))
 
     def program(self) -> str:
-        if self.chance(0.93):
+        if self.chance(0.92):
             return self.executable
+        if self.chance(0.2):
+            return self.one(("/usr/bin/docker daemon", "/usr/bin/docker -d", "/usr/bin/docker -D daemon",
+                             "docker daemon", "/usr/bin/docker --daemon", "/usr/bin/docker daemon -d",
+                             "/usr/bin/docker -H fd:// -d", "/usr/bin/docker --tls daemon",
+                             "/usr/bin/docker -l warn daemon", "/usr/bin/docker-current daemon",
+                             "/usr/bin/docker -dH fd://", "/usr/bin/docker --host fd:// daemon",
+                             "/usr/bin/docker dockerd"))
         return self.one(("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "dockerd",
                          "/usr/bin/docker daemon",
                          "/usr/bin/docker -d", "/usr/bin//dockerd", "/usr/bin/../bin/dockerd", "/usr/bin/./dockerd",
@@ -476,8 +514,7 @@ class Generator:
         kind = self.weighted({"variable": 45, "specifier": 12, "escape": 10, "quote": 5, "semicolon": 6, "flag": 10,
                               "mixed": 6})
         if kind == "variable":
-            name = self.one((*OPTION_VARIABLES, "A", "B", "EMPTY", "UNSET", "HOME", "PATH", "MAINPID", "LISTEN_FDS",
-                             "INVOCATION_ID"))
+            name = self.one((*OPTION_VARIABLES, "A", "B", "EMPTY", "UNSET", "HOME", "PATH", *SET_BY_SYSTEMD))
             return self.one((f"${name}", f"${{{name}}}", f"-H ${name}", f"--label=v=${{{name}}}", f'"${name}"',
                              f"'${{{name}}}'",
                              f"$${name}", f"--label=v=${name}", f"${{{name}", f"${name}-x", f"${{{name}:-fd://}}",
@@ -588,7 +625,12 @@ class Generator:
         kind = self.weighted({"hosts": 40, "environment": 14, "file": 8, "forgot": 7, "type": 4, "reset only": 2,
                               "unset": 4, "pass": 2,
                               "sockets": 2, "proxy": 4, "oneshot": 3, "several": 6, "requires": 2, "reset env": 3,
-                              "odd": 4, "pre": 2})
+                              "odd": 4, "pre": 2, "sets": 6, "env files": 4})
+        if kind == "sets":
+            lines = "".join(f"{self.one(SETS_VARIABLES)}\n" for _ in range(self.random.randrange(1, 4)))
+            return f"[Service]\n{lines}" + self.one(("", f"ExecStart=\nExecStart={self.command()}\n"))
+        if kind == "env files":
+            return f"[Service]\n{self.many_environment_files()}ExecStart=\nExecStart={self.executable} $DOCKER_OPTS\n"
         if kind == "hosts":
             return f"[Service]\nExecStart=\nExecStart={self.command()}\n"
         if kind == "environment":
@@ -664,6 +706,21 @@ class Generator:
                                  path.replace("/etc/", "/etc/../etc/"): 0.7, "-/etc/%z": 0.5, "/etc/docker/*.env": 1,
                                  path.replace("docker", "do?ker"): 0.5, "-/nonexistent/*.env": 0.5, path + "/": 0.3})
         return f"EnvironmentFile={written}\n"
+
+    def many_environment_files(self) -> str:
+        """A directory of them, and patterns that match some."""
+        directory = "/etc/docker/env.d"
+        for name in self.random.sample(("10-a.env", "9-b.env", "20.env", "B.env", "a.env", ".hidden.env", "x.envs",
+        "é.env",
+                                        "[a].env", "a b.env", "z.env~", "~.env"), 4):
+            self.put(f"{directory}/{name}", self.environment_file())
+        patterns = ("*.env", "*", "[0-9]*.env", "[!0-9]*", "[^.]*.env", "?.env", "??-a.env", ".*.env", "[a-z].env",
+                    "[].a]*", "*.env*", "\\[a\\].env", "[[]a].env", "*/x", "{a,B}.env", "[z-a].env", "[a", "é*",
+                    "*b.env", "a b.env",
+                    "[[:digit:]]*", "[[:alpha:]].env", "**", "*.e[n]v", "../env.d/*.env", "20.env")
+        lines = (self.one((f"-{directory}/", f"-{directory}/", f"{directory}/", "-/etc/*/env.d/", "-/etc/d?cker/*/"))
+                 + self.one(patterns) for _ in range(self.random.randrange(1, 4)))
+        return "".join(f"EnvironmentFile={line}\n" for line in lines)
 
     def own_fragment(self) -> None:
         """Somebody copies the vendor's unit and edits it, or edits it in place."""
@@ -792,7 +849,7 @@ class Generator:
         lines = ["[Socket]"]
         if self.chance(0.6):
             lines.append("ListenStream=")
-        for _ in range(self.random.choices((0, 1, 2, 3), (8, 62, 24, 6))[0]):
+        for _ in range(self.random.choices((0, 1, 2, 3, 9), (8, 62, 24, 6, 2))[0]):
             value = self.one(LISTEN if self.chance(0.72) else ODD_LISTEN)
             lines.append(f"ListenStream={value}")
         if self.chance(0.15):
@@ -818,7 +875,12 @@ class Generator:
         self.put(f"{self.one((ETC, ETC, LIB, RUN))}/docker.socket", self.slipped(text))
 
     def second_socket(self) -> None:
-        name = self.one(("docker-tcp.socket", "docker-tcp.socket", "docker-tls-tcp.socket", "api.socket"))
+        for _ in range(self.random.choices((1, 2, 4), (80, 15, 5))[0]):
+            self.another_socket()
+
+    def another_socket(self) -> None:
+        name = self.one(("docker-tcp.socket", "docker-tcp.socket", "docker-tls-tcp.socket", "api.socket", "a.socket",
+                         "docker-b.socket"))
         head = self.one(("[Unit]\nDescription=Docker Socket for the API\n", ""))
         lines = self.socket_lines().removeprefix("[Socket]\n").replace("ListenStream=/run/docker.sock",
             "ListenStream=2375")
@@ -1012,6 +1074,25 @@ class Generator:
         path = self.one(LIKELY_ENVIRONMENT_FILES)
         self.put(path, self.environment_file())
 
+    def rootless(self) -> None:
+        """The script for users, in a unit of the system."""
+        lines = [f"User={self.one(('daemon', 'daemon', 'daemon', 'root', ''))}"]
+        lines += [f"Environment=XDG_RUNTIME_DIR={self.one(('/tmp', '/tmp', '/tmp', '', '/root'))}"]
+        if self.chance(0.15):
+            lines.append(self.one(("Environment=HOME=", "Environment=HOME=/root", "Environment=USER=root",
+                                   "SetLoginEnvironment=no", "Environment=DOCKERD=/usr/bin/dockerd",
+                                   "Environment=DOCKERD=/bin/true", "Environment=DOCKERD=dockerd")))
+        words = self.arguments()
+        if self.chance(0.3):
+            words.insert(self.random.randrange(len(words) + 1), self.one((
+                "--label=a=b c", "--label=a b=c", "-H unix:///tmp/x.sock", "", "--label=*=x", "-D ", "check")))
+        words = [self.quoted(word) for word in words if "containerd" not in word]
+        program = self.one(("/usr/bin/dockerd-rootless.sh", "/usr/bin/dockerd-rootless.sh", "dockerd-rootless.sh",
+                            "/bin/sh /usr/bin/dockerd-rootless.sh", "/usr/bin/nice dockerd-rootless.sh"))
+        self.put(f"{ETC}/docker.service.d/rootless.conf",
+                 "[Service]\n" + "\n".join([*lines, "ExecStart=", f"ExecStart={program} {' '.join(words)}", ""]))
+        self.take_away("/etc/docker/daemon.json")
+
     def move_hosts(self) -> None:
         """What the guides say: hosts in daemon.json, and a drop-in that takes -H away."""
         self.put("/etc/docker/daemon.json", json.dumps({"hosts": self.hosts()}))
@@ -1023,7 +1104,7 @@ STORIES: dict[Callable[[Generator], None], float] = {
                                                      Generator.socket_drop_in: 10,
     Generator.socket_fragment: 4, Generator.second_socket: 6, Generator.daemon_json: 22,
                                                      Generator.environment_file_story: 10,
-    Generator.move_hosts: 3,
+    Generator.move_hosts: 3, Generator.rootless: 2,
 }
 
 

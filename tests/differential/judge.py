@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import struct
 import subprocess
 import sys
@@ -78,13 +79,27 @@ $new -subj /CN=localhost -keyout key.pem -out cert.csr
 openssl x509 -req -in cert.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 3650 -out cert.pem
 """
 
-PRIVATE = ("/run", "/etc/docker", "/root", "/opt", "/srv", "/var/lib/docker")
+STAND_INS = {
+    "/usr/bin/rootlesskit": """#!/bin/sh
+while case "$1" in --*) true;; *) false;; esac; do shift; done
+ROOTLESSKIT_STATE_DIR=/tmp/dockerd-rootless exec "$@"
+""",
+    "/usr/bin/slirp4netns": "#!/bin/sh\necho --netns-type\n",
+}
+"""What dockerd-rootless.sh wants: it runs what it is told, without namespaces of its own."""
+
+ROOTLESS = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
+
+PRIVATE = ("/run", "/etc/docker", "/root", "/opt", "/srv", "/tmp", "/var/lib/docker")
 """Directories that each dockerd has for itself, with what the layout has in them."""
 
 NAMES = "127.0.0.1 localhost\n::1 localhost\n10.99.0.1 docker-host docker.example.com swarm-01 master\n"
 
 OF_ONE_START = ("INVOCATION_ID=", "JOURNAL_STREAM=", "SYSTEMD_EXEC_PID=", "LISTEN_PID", "MEMORY_PRESSURE_")
 """Variables that are others each time and mean nothing to dockerd."""
+
+NOT_OURS = ("/run/systemd", "/run/dbus", "/run/udev", "/run/user", "/run/host", "/run/differential")
+MADE_BY_UNITS = (stat.S_IFSOCK, stat.S_IFIFO)
 
 MAX_DAEMONS = 64
 START_TIMEOUT_SECONDS = 5
@@ -144,6 +159,7 @@ def say(result: dict[str, Any]) -> None:
 def prepare() -> None:
     """Turn the machine into one that only serves this."""
     RECORDS.mkdir(parents=True, exist_ok=True)
+    RECORDS.chmod(0o1777)
     if Path(REAL).exists():
         return
     run("systemctl", "stop", "docker.service", "docker.socket", "containerd.service")
@@ -163,6 +179,10 @@ def prepare() -> None:
         if Path(program).exists():
             shutil.move(program, REAL + "/" + Path(program).name)
     run("sh", "-euc", CERTIFICATES, "sh", REAL)
+    shutil.copy(ROOTLESS, "/usr/bin/dockerd-rootless.sh")
+    for path, script in STAND_INS.items():
+        Path(path).write_text(script)
+        os.chmod(path, 0o755)
     for path in RECORDERS:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("/root/recorder", path)
@@ -335,8 +355,15 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
             else:
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
-        for each in RECORDS.iterdir():
+        for each in (*RECORDS.iterdir(), *in_the_way()):
             remove(str(each))
+
+
+def in_the_way() -> list[Path]:
+    """Sockets and FIFOs that units have made: one of another mode makes the next one fail."""
+    found = (Path(directory, name) for directory, _, names in os.walk("/run") for name in names
+             if not directory.startswith(NOT_OURS))
+    return [path for path in found if stat.S_IFMT(path.lstat().st_mode) in MADE_BY_UNITS]
 
 
 def records(expected: bool) -> list[dict[str, Any]]:
@@ -485,7 +512,7 @@ def talkative(layout: dict[str, Any], record: dict[str, Any]) -> list[str]:
 
 def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0912, PLR0915 -- one wait for many things
     full = bool(layout.get("full"))
-    containerd = None if full else fake_containerd(record["argv"])
+    containerd = None if full else fake_containerd(record)
     given = [make_again(line) for line in record["sockets"]]
     given_inodes = {}
     for number, each in enumerate(given):
@@ -552,9 +579,13 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
     return answer
 
 
-def fake_containerd(argv: list[str]) -> list[socket.socket]:
+def fake_containerd(record: dict[str, Any]) -> list[socket.socket]:
     """Listen where dockerd looks for containerd."""
     paths = {"/run/containerd/containerd.sock", "/var/run/docker/containerd/containerd.sock"}
+    # Where it runs without root: systemContainerdRunning() in moby cmd/dockerd/daemon_linux.go.
+    paths |= {f"{each.partition('=')[2]}/containerd/containerd.sock" for each in record["environ"]
+              if each.startswith("XDG_RUNTIME_DIR=")}
+    argv = record["argv"]
     for index, word in enumerate(argv):
         if word == "--containerd" and index + 1 < len(argv):
             paths.add(argv[index + 1])
@@ -562,7 +593,7 @@ def fake_containerd(argv: list[str]) -> list[socket.socket]:
             paths.add(word.partition("=")[2])
     made = []
     for path in paths:
-        if path.startswith(("/run/", "/var/run/")) and len(path) < 100:
+        if path.startswith(("/run/", "/tmp/", "/var/run/")) and len(path) < 100:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             listener = socket.socket(socket.AF_UNIX)
             with contextlib.suppress(OSError):

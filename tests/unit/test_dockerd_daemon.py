@@ -311,15 +311,37 @@ def test_live_restore(json: str, live_restore: bool) -> None:
     assert not daemon("dockerd --live-restore --live-restore=false").live_restore
 
 
+def rootless(arguments: str = "", version: Version = V28, **environ: str) -> Daemon:
+    def read(path: str) -> bytes:
+        if path != "/home/x/.config/docker/daemon.json":
+            raise FileNotFoundError(path)
+        return b'{"debug": true}'
+
+    user = {"USER": "x", "HOME": "/home/x", "XDG_RUNTIME_DIR": "/run/user/1000", **environ}
+    return resolve_daemon(("dockerd-rootless.sh", *shlex.split(arguments)), user, read, version)
+
+
 def test_rootless() -> None:
-    found = daemon("dockerd-rootless.sh --iptables=false -H tcp://0.0.0.0:2375", XDG_RUNTIME_DIR="/run/user/1000",
-                   files={"/root/.config/docker/daemon.json": b'{"debug": true}'})
-    assert (found.starts, found.config_file) == (True, "/root/.config/docker/daemon.json")
+    found = rootless("--iptables=false -H tcp://0.0.0.0:2375")
+    assert (found.starts, found.config_file) == (True, "/home/x/.config/docker/daemon.json")
     assert addresses(found) == ["tcp://0.0.0.0:2375"]
-    assert addresses(daemon("dockerd-rootless.sh", XDG_RUNTIME_DIR="/run/user/1000")) == [
-        "unix:///run/user/1000/docker.sock"]
-    assert daemon("dockerd-rootless.sh").reason == "XDG_RUNTIME_DIR needs to be set and writable"
-    assert not daemon("dockerd-rootless.sh --rootless=false", XDG_RUNTIME_DIR="/run/user/1000").starts
+    assert addresses(rootless()) == ["unix:///run/user/1000/docker.sock"]
+    assert not rootless("--rootless=false").starts
+    assert not rootless(DOCKERD="/opt/other").certain
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), [
+    ("XDG_RUNTIME_DIR", "", "XDG_RUNTIME_DIR needs to be set and writable"),
+    ("HOME", "", "HOME needs to be set and exist."),
+    ("USER", "root", "This script must be executed as a non-privileged user"),
+])
+def test_rootless_refuses(name: str, value: str, reason: str) -> None:
+    assert rootless(**{name: value}).reason == reason  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("version", "splits"), [("20.10.24", True), ("23.0.3", True), ("23.0.4", False)])
+def test_rootless_splits_its_arguments(version: str, splits: bool) -> None:
+    assert rootless("'--tls=false -H unix:///x'", Version.parse(version)).starts is splits
 
 
 def test_a_file_that_cannot_be_read_leaves_it_uncertain() -> None:

@@ -140,6 +140,13 @@ CASES = (
          ("tcp://127.0.0.1:2",)),
     Case("LISTEN_FDS is unset, so that dockerd is passed nothing it could find",
          {DROP_IN: b"[Service]\nUnsetEnvironment=LISTEN_FDS\n"}, refused("dockerd", "no sockets found")),
+    Case("LISTEN_PID is unset, and dockerd takes nothing that is passed to somebody else",
+         {DROP_IN: b"[Service]\nUnsetEnvironment=LISTEN_PID\n"}, refused("dockerd", "no sockets found")),
+    *(Case(f"{wrapper} takes away that descriptors are passed",
+           {DROP_IN: f"[Service]\nExecStart=\nExecStart={wrapper} /usr/bin/dockerd -H fd://\n".encode()},
+           refused("dockerd", "no sockets found"))
+      for wrapper in ("/usr/bin/env -u LISTEN_PID", "/usr/bin/env --unset=LISTEN_FDS",
+                      "/bin/sh -c 'unset LISTEN_PID; exec \"$$0\" \"$$@\"'")),
     *(Case(f"NOTIFY_SOCKET is set with {setting}",
            {DROP_IN: f"[Service]\nType=simple\n{setting}\nExecStart=\n"
                      "ExecStart=/usr/bin/dockerd -H unix://${NOTIFY_SOCKET}\n".encode()}, ("unix://" + socket,))
@@ -257,6 +264,13 @@ UNTOLD: tuple[tuple[str, dict[str, bytes | str | None], str], ...] = (
     ("the first of several commands may be a dockerd, but is too intricate to be read",
      {DROP_IN: b"[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/sh -c 'if true; then exec dockerd; fi'\n"
                b"ExecStart=/usr/bin/dockerd -H tcp://127.0.0.1:2375\n"}, "cannot be told"),
+    ("how many descriptors are passed, where two socket units want one address",
+     {SOCKET_DROP_IN: b"[Socket]\nListenStream=2376\n",
+      SECOND: b"[Socket]\nListenStream=127.0.0.1:2376\nService=docker.service\n",
+      **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")}, "cannot be told"),
+    ("how many descriptors are passed, where one is of a vsock that may not be there",
+     {SOCKET_DROP_IN: b"[Socket]\nListenStream=vsock:2:1\n", **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")},
+     "cannot be told"),
     ("a shell puts in what no file tells",
      {DROP_IN: b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec dockerd -H unix://$$HOME/docker.sock'\n"},
      "cannot be told"),
