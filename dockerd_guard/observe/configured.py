@@ -19,13 +19,13 @@ from dockerd_guard.source import Location
 from dockerd_guard.systemd.environment import Environment, resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand, too_long
 from dockerd_guard.systemd.lookup import unit_files
-from dockerd_guard.systemd.sockets import load_socket, sockets_for
+from dockerd_guard.systemd.sockets import Listen, load_socket, sockets_for
 from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
 from dockerd_guard.systemd.units import detect_version, load_service
 
 if TYPE_CHECKING:
     from dockerd_guard.systemd.exec import Command
-    from dockerd_guard.systemd.sockets import Listen, Socket
+    from dockerd_guard.systemd.sockets import Socket
     from dockerd_guard.systemd.units import Service
     from dockerd_guard.tree import Tree
 
@@ -159,7 +159,7 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "systemd", f"Failed to execute {command.path}: Argument list too long"
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
-    elif wrong := _wrong_descriptor(daemon, tuple(_descriptors(sockets)), version):
+    elif wrong := _wrong_descriptor(daemon, (*_descriptors(sockets), *_opened(service)), version):
         refused_by, reason = "dockerd", wrong
     elif taken := dockerd_collision((host.address for host in daemon.hosts), sockets):
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
@@ -224,6 +224,12 @@ def descriptor_count(sockets: tuple[Socket, ...]) -> int | None:
             item.certain and not item.address.startswith(("vsock", "[fe80:")) for item in passed):
         return None
     return len(passed)
+
+
+def _opened(service: Service) -> Iterator[Listen]:
+    """What OpenFile= passes after the sockets: a descriptor that dockerd can do nothing with."""
+    if "LISTEN_FDS" in service.set_at_start:
+        yield Listen("File", "OpenFile=", Location(service.unit.fragment or ""))
 
 
 def _descriptors(sockets: Iterable[Socket]) -> Iterator[Listen]:

@@ -209,6 +209,8 @@ class _ServiceLoader(Loader):
             found.update({"HOME": home, "LOGNAME": user, "SHELL": shell})
         elif self.values.get("WorkingDirectory") == "~" and self.version < USER_ALWAYS_SET_VERSION:
             found["HOME"] = home
+        # What only stands for "none" is not set (USER_CREDS_CLEAN, later USER_CREDS_SUPPRESS_PLACEHOLDER).
+        found = {name: value for name, value in found.items() if value not in _PLACEHOLDERS.get(name, ())}
         for key, (variable, prefix) in _DIRECTORIES.items():
             if paths := self.directories.get(key):
                 found[variable] = ":".join(f"{prefix}/{path}" for path in sorted(paths, key=lambda p: p.split("/")))
@@ -390,6 +392,13 @@ class _ServiceLoader(Loader):
                 self.note(cast(Location, word.location), f"Unit must be of type socket, ignoring: {word.text}",
                           "ignored")
 
+
+_PLACEHOLDERS = {
+    "HOME": ("", "/"),
+    "SHELL": ("", "/bin/nologin", "/sbin/nologin", "/usr/bin/nologin", "/usr/sbin/nologin",
+              "/bin/false", "/usr/bin/false", "/bin/true", "/usr/bin/true"),
+}
+"""empty_or_root() in src/basic/path-util.h, is_nologin_shell() in src/basic/user-util.c."""
 
 _CREDENTIALS_EXEC_VERSION = 257
 _FDSTORE_VERSION = 254

@@ -18,7 +18,7 @@ from tests.machines import host
 from tests.machines.machine import Machine
 
 HERE = Path(__file__).parent
-FACT_FILES = ("/etc/os-release", "/etc/machine-id", "/etc/hostname", "/etc/machine-info")
+FACT_FILES = ("/etc/os-release", "/etc/passwd", "/etc/machine-id", "/etc/hostname", "/etc/machine-info")
 
 
 class Verdict(NamedTuple):

@@ -171,6 +171,12 @@ CASES = (
     # go-systemd activation/files_unix.go: the first look takes LISTEN_FDS out of the environment.
     Case("fd:// twice, in two ways", starting("-H fd:// -H fd://3"), refused("dockerd", "no sockets found")),
 
+    Case("fd:// where OpenFile= passes a file as well, which is no socket",
+         {DROP_IN: b"[Service]\nOpenFile=/etc/hostname\n"},
+         refused("dockerd", "panic: runtime error: invalid memory address"), (TRIXIE, SID)),
+    Case("OpenFile= is nothing to 252", {DROP_IN: b"[Service]\nOpenFile=/etc/hostname\n"}, ("unix:///run/docker.sock",),
+         (BOOKWORM,)),
+
     # net.FileListener makes a listener of a UNIX datagram socket, which accepts nothing, and of other kinds none:
     # fd:// takes the nil and serves on it.
     Case("fd:// where only a datagram socket is passed, which is a descriptor all the same",
@@ -282,6 +288,16 @@ def test_what_the_files_do_not_tell(files: dict[str, bytes | str | None], reason
     """Such a layer starts, and says why it may be otherwise."""
     layer = configured(files, TRIXIE, tmp_path)
     assert layer.starts and reason in (layer.reason or ""), layer
+
+
+@pytest.mark.parametrize("name", ["HOME", "SHELL"])
+def test_a_home_or_shell_that_stands_for_none_is_not_set(name: str, tmp_path: Path) -> None:
+    """empty_or_root() in src/basic/path-util.h, is_nologin_shell() in src/basic/user-util.c."""
+    layer = configured({
+        "/etc/passwd": b"x:x:7:7::/:/usr/sbin/nologin\n",
+        DROP_IN: f"[Service]\nUser=x\nExecStart=\nExecStart=/usr/bin/dockerd -H unix:///x.sock ${name}\n".encode(),
+    }, TRIXIE, tmp_path)
+    assert layer.starts and layer.argv[1:] == ("-H", "unix:///x.sock")
 
 
 VSOCK = (
