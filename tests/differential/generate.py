@@ -1074,6 +1074,11 @@ class Generator:
         path = self.one(LIKELY_ENVIRONMENT_FILES)
         self.put(path, self.environment_file())
 
+    def by_another_program(self) -> None:
+        """Somebody has dockerd started by a shell, or by nice(1) and the like."""
+        self.put(f"{ETC}/docker.service.d/wrapped.conf",
+                 f"[Service]\nExecStart=\nExecStart={self.wrapped(self.arguments())}\n")
+
     def rootless(self) -> None:
         """The script for users, in a unit of the system."""
         lines = [f"User={self.one(('daemon', 'daemon', 'daemon', 'root', ''))}"]
@@ -1104,7 +1109,7 @@ STORIES: dict[Callable[[Generator], None], float] = {
                                                      Generator.socket_drop_in: 10,
     Generator.socket_fragment: 4, Generator.second_socket: 6, Generator.daemon_json: 22,
                                                      Generator.environment_file_story: 10,
-    Generator.move_hosts: 3, Generator.rootless: 2,
+    Generator.move_hosts: 3, Generator.rootless: 2, Generator.by_another_program: 5,
 }
 
 
