@@ -6,6 +6,7 @@ What counts as the same, each with its reason:
   not for what systemd passes on;
 - `localhost` is 127.0.0.1, and the names in the machine's /etc/hosts are 10.99.0.1;
 - /var/run is /run;
+- port 0 is one that the kernel picks;
 - which of two aliases' drop-ins of one name is read is decided by chance: such a tree is not compared;
 - a name that cannot be resolved, an address in use, and certificates that are missing or do not
   fit are the host's state and not its text: dockerd has read the same and then cannot do it. For
@@ -265,9 +266,17 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
     ours = {_ours(binding.address, binding.via) for binding in layer.bindings
             if not binding.address.startswith("vsock:")}
     theirs = {_theirs(each, seen.daemon.metrics_addr) for each in real["listening"]} - {None}
-    if ours != theirs and not _undecided(seen, systemd):
+    if not _same_places(ours, theirs) and not _undecided(seen, systemd):
         yield Mismatch("listening", sorted(ours), sorted(map(str, theirs)))
     yield from _tls(seen, real)
+
+
+def _same_places(ours: set[str], theirs: set[str | None]) -> bool:
+    if not any(each.endswith(" 0") for each in ours):
+        return ours == theirs
+    # The kernel has picked a port: the addresses are all there is to compare.
+    one, other = ({re.sub("^(tcp .*) [0-9]+$", r"\1", str(each)) for each in found} for found in (ours, theirs))
+    return one == other
 
 
 def _tls(seen: Configured, real: dict[str, Any]) -> Iterator[Mismatch]:

@@ -384,9 +384,10 @@ def records(expected: bool) -> list[dict[str, Any]]:
         environ = text((directory / "environ").read_bytes()).split("\0")[:-1]
         record = {"argv": text((directory / "argv").read_bytes()).split("\0")[:-1],
                   "environ": environ, "sockets": (directory / "sockets").read_text().splitlines(),
-                  "program": os.readlink(directory / "program")}
+                  "program": os.readlink(directory / "program"), "taken": []}
         if f"LISTEN_PID={directory.name.rpartition('-')[2]}" not in environ:
-            record["sockets"] = []  # passed to somebody else: a shell that runs it in a process of its own
+            # Passed to somebody else: a shell that runs it in a process of its own. They are taken all the same.
+            record["taken"], record["sockets"] = record["sockets"], []
         first = found[0] if found else record
         if invocation(first) == invocation(record):
             found.append(record)
@@ -408,7 +409,8 @@ def same_start(layout: dict[str, Any], record: dict[str, Any]) -> str:
     environ = sorted(each for each in record["environ"] if not each.startswith(OF_ONE_START))
     files = {path: content for path, content in {**layout["files"], **layout["links"]}.items()
              if path.startswith(PRIVATE) and not path.startswith("/run/systemd/")}
-    return json.dumps([record["program"], record["argv"], environ, record["sockets"], sorted(files.items()),
+    return json.dumps([record["program"], record["argv"], environ, record["sockets"], record["taken"],
+                       sorted(files.items()),
                        layout["directories"], layout["full"]])
 
 
@@ -513,6 +515,7 @@ def talkative(layout: dict[str, Any], record: dict[str, Any]) -> list[str]:
 def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0912, PLR0915 -- one wait for many things
     full = bool(layout.get("full"))
     containerd = None if full else fake_containerd(record)
+    taken = [make_again(line) for line in record["taken"]]
     given = [make_again(line) for line in record["sockets"]]
     given_inodes = {}
     for number, each in enumerate(given):
@@ -567,6 +570,8 @@ def watch_daemon(layout: dict[str, Any], record: dict[str, Any]) -> dict[str, An
     with contextlib.suppress(BlockingIOError):
         while data := os.read(log_read, 1 << 16):
             log += data
+    for each in taken:
+        each.close()
     answer: dict[str, Any] = {
         "outcome": outcome, "status": None if status is None else os.waitstatus_to_exitcode(status),
         "log": text(bytes(log))[-6000:],
