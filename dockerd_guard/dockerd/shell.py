@@ -31,6 +31,9 @@ _SET_ELSEWHERE = re.compile(
     "|TRIGGER_[A-Z]+")
 """Variables that the shell sets itself (dash(1), bash(1)), or who started it did: to what, no file tells."""
 
+MAX_VALUES_LETTERS = 1024 * 1024
+"""All values of variables that are put in: some kilobytes of script can stand for gigabytes of them."""
+
 Result = tuple[tuple[Word, ...], Mapping[str, str], bool]
 """The command that is run in the end, its environment, and whether that is certain."""
 
@@ -179,6 +182,7 @@ class _Reader:
         self.may_assign = True
         self.unknown: set[str] = set()
         self.vague = False
+        self.room = MAX_VALUES_LETTERS
 
     def command(self) -> str:
         """Read up to what ends a command, and give that."""
@@ -278,8 +282,9 @@ class _Reader:
             place = int(name)
             if not place and not self.arguments:
                 raise _TooMuchError  # what the shell goes by
-            return self.arguments[place].text if place < len(self.arguments) else ""
+            return self.within(self.arguments[place].text) if place < len(self.arguments) else ""
         found = self.variables.get(name.rstrip(":"))
+        self.within(found or "")
         if name.rstrip(":") in self.unknown or (not found and _SET_ELSEWHERE.fullmatch(name.rstrip(":"))):
             # It may go into another variable, as in `PATH=$PATH:/opt/bin`, but into no word that counts.
             if not self.is_assignment and not self.is_export:
@@ -287,6 +292,13 @@ class _Reader:
             self.vague = True
             return ""
         return default if dash and (found is None or (name.endswith(":") and not found)) else found or ""
+
+    def within(self, value: str) -> str:
+        """Take a value in, as long as there is room."""
+        self.room -= len(value)
+        if self.room < 0:
+            raise _TooMuchError
+        return value
 
     def split(self, value: str, start: int) -> None:
         """Put in the value of a variable outside quotes: split at blanks, and globbed, which is too much."""

@@ -57,6 +57,15 @@ def test_the_kernel_says_so_too() -> None:
     os.waitpid(os.posix_spawn("/bin/true", ["true", "a" * (MAX_ARGUMENT_BYTES - 1)], {}), 0)
 
 
+def test_a_script_that_puts_a_long_value_in_again_and_again() -> None:
+    """It took quadratic time: 15 s for one of 320 kB. Nobody can tell what dockerd gets, and no kernel gives it."""
+    script = "dockerd " + "$OPTIONS" * 40_000
+    daemon = resolve_daemon(("/bin/sh", "-c", script), {"OPTIONS": "a" * 40_000}, lambda _: b"")
+    assert not daemon.certain
+    assert "cannot be told" in (daemon.reason or "")
+    assert resolve_daemon(("/bin/sh", "-c", "dockerd -H $HOST"), {"HOST": "fd://"}, lambda _: b"").certain
+
+
 def test_a_pattern_over_links_in_circles_ends(tmp_path: Path) -> None:
     """Each `/*` doubled the paths."""
     (tmp_path / "a").symlink_to(".")
