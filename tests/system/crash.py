@@ -212,6 +212,9 @@ def try_point(machine: Machine, known: Ends, step: str, *, cut: bool) -> list[st
         wait_for(lambda: machine.properties(AGENT, "ActiveState")["ActiveState"] == "failed", f"step {step}")
         machine.run(f"systemctl reset-failed {AGENT}")
         start_agent(machine, OBSERVE)
+    # The agent leaves a start that is under way to itself, and a busy host takes seconds over it.
+    wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] not in (
+        "activating", "deactivating"), "dockerd that has started or failed")
     wrong = between(standing(machine), known)
     if not machine.socket_answers():
         wrong.append("dockerd does not answer")

@@ -16,6 +16,9 @@ from tests.system.crash import ends, prepare, try_point
 EVERY = int(os.environ.get("CRASH_EVERY", "1"))
 """Try each, or only every so many."""
 
+FIRST = int(os.environ.get("CRASH_FROM", "1"))
+"""Go on where an earlier run was ended."""
+
 
 @pytest.mark.parametrize("cut", [False, True], ids=["killed", "cut"])
 def test_every_step_of_a_correction_may_be_the_last(machine: Machine, cut: bool) -> None:
@@ -23,7 +26,7 @@ def test_every_step_of_a_correction_may_be_the_last(machine: Machine, cut: bool)
     known, steps = ends(machine)
     assert len(steps) > 80, steps
     wrong = {}
-    tried = range(1, len(steps) + 1, EVERY)
+    tried = range(FIRST, len(steps) + 1, EVERY)
     for number in tried:
         found = try_point(machine, known, str(number), cut=cut)
         print(f"{machine.release} {'cut' if cut else 'killed'} at {number}, {steps[number - 1]}: {found or 'ok'}",
