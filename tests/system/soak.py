@@ -38,6 +38,9 @@ STEP_TIMEOUT_S = 90
 MAX_GROWTH_MB = 2.0
 """Of the median of a process's second half of samples above that of its first."""
 
+OF_A_CONTAINMENT = 1
+"""Descriptors more while something is cut off: the connection to the network's process."""
+
 WARM_UP = 5
 """Samples of a process until every path in it was gone once."""
 
@@ -163,7 +166,7 @@ def growing(samples: Sequence[Sample]) -> list[str]:
         if len(life) < 4:
             continue
         first, second = life[:len(life) // 2], life[len(life) // 2:]
-        for name, most in (("rss_mb", MAX_GROWTH_MB), ("descriptors", 0), ("threads", 0)):
+        for name, most in (("rss_mb", MAX_GROWTH_MB), ("descriptors", OF_A_CONTAINMENT), ("threads", 0)):
             before, after = (statistics.median(getattr(sample, name) for sample in half) for half in (first, second))
             if after - before > most:
                 found.append(f"PID {pid}: {name} from {before:.1f} to {after:.1f} in {len(life)} steps")

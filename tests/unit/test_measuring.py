@@ -47,7 +47,8 @@ def life(pid: int, rss_mb: list[float], descriptors: int = 9, threads: int = 1) 
     (life(1, [20.0 + step / 10 for step in range(100)]), ["rss_mb from 22.8 to 27.6"]),
     # Each life by itself, and none that is too short to tell.
     (life(1, [30.0] * 20) + life(2, [40.0] * 20) + life(3, [10.0, 99.0]), []),
-    (life(1, [30.0] * 10, 9) + life(1, [30.0] * 10, 10), ["descriptors from 9.0 to 10.0"]),
+    (life(1, [30.0] * 10, 9) + life(1, [30.0] * 10, 11), ["descriptors from 9.0 to 11.0"]),
+    (life(1, [30.0] * 10, 9) + life(1, [30.0] * 10, 10), []),
     (life(1, [30.0] * 10) + life(1, [30.0] * 10, threads=2), ["threads from 1.0 to 2.0"]),
 ])
 def test_what_grows_is_found(samples: list[Sample], grows: list[str]) -> None:
