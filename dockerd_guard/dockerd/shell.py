@@ -285,7 +285,8 @@ class _Reader:
             return self.within(self.arguments[place].text) if place < len(self.arguments) else ""
         found = self.variables.get(name.rstrip(":"))
         self.within(found or "")
-        if name.rstrip(":") in self.unknown or (not found and _SET_ELSEWHERE.fullmatch(name.rstrip(":"))):
+        if name.rstrip(":") in self.unknown or (found in (None, "?") and (
+                _SET_ELSEWHERE.fullmatch(name.rstrip(":")))):
             # It may go into another variable, as in `PATH=$PATH:/opt/bin`, but into no word that counts.
             if not self.is_assignment and not self.is_export:
                 raise _TooMuchError

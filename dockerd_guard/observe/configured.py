@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 SERVICE = "docker.service"
 
+UNTOLD = "?"
+"""The value of a variable that is set to what no file tells."""
+
 NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: "
               "make sure the service was started by systemd")
 """What dockerd says when fd:// finds nothing passed (moby daemon/listeners/listeners_linux.go)."""
@@ -112,7 +115,7 @@ def _started(
     shell = tree.resolve(path) if path.endswith("/sh") else None
     words = (shell or path, *(argument.text for argument in arguments[1:]))
     # However many descriptors there are, dockerd looks for them only where it is told so: `env -i` takes that away.
-    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), "")
+    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), UNTOLD)
     return arguments, resolve_daemon(words, {**passed, **values(environment)}, tree.read, version)
 
 
@@ -316,7 +319,8 @@ def _wrong_descriptor(  # noqa: PLR0911 -- one a refusal of listenFD
     asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
     if not asked:
         return None
-    if not passed or (daemon.certain and not daemon.program.environ.keys() >= {"LISTEN_FDS", "LISTEN_PID"}):
+    environ = daemon.program.environ
+    if not passed or (daemon.certain and (not environ.get("LISTEN_FDS") or "LISTEN_PID" not in environ)):
         return NO_SOCKETS
     for number in asked:
         if number in ("", "*"):

@@ -221,7 +221,12 @@ MAX_MATCHES = 20_000
 """Paths of one pattern that are followed: with links in circles each `/*` multiplies them."""
 
 _MAGIC = re.compile(r"[*?\[\\]")
-_BRACKET = re.compile(r"([!^]?)(\]?[^\]]*)\]")
+_BRACKET = re.compile(r"([!^]?)(\]?(?:\[:[a-z]+:\]|[^\]])*)\]")
+_CLASSES = {  # glob(7), as far as ASCII goes
+    "[:alnum:]": "0-9A-Za-z", "[:alpha:]": "A-Za-z", "[:blank:]": " \\t", "[:cntrl:]": "\\x01-\\x1f\\x7f",
+    "[:digit:]": "0-9", "[:graph:]": "!-~", "[:lower:]": "a-z", "[:print:]": " -~",
+    "[:punct:]": "!-/:-@\\[-`{-~", "[:space:]": "\\t-\\r ", "[:upper:]": "A-Z", "[:xdigit:]": "0-9A-Fa-f",
+}
 
 
 def _matches(tree: Tree, pattern: str) -> list[str]:
@@ -269,7 +274,8 @@ class _Glob:
             elif character == "?":
                 pieces[-1] += "."
             elif character == "[" and (found := _BRACKET.match(pattern, position)):
-                inner = re.sub(r"([\\\[&~|])", r"\\\1", found[2])
+                parts = re.split(r"(\[:[a-z]+:\])", found[2])
+                inner = "".join(_CLASSES.get(part) or re.sub(r"([\\\[&~|])", r"\\\1", part) for part in parts)
                 pieces[-1] += f"[{'^' if found[1] else ''}{inner}]"
                 position = found.end()
             else:

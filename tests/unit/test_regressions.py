@@ -142,10 +142,16 @@ CASES = (
          {DROP_IN: b"[Service]\nUnsetEnvironment=LISTEN_FDS\n"}, refused("dockerd", "no sockets found")),
     Case("LISTEN_PID is unset, and dockerd takes nothing that is passed to somebody else",
          {DROP_IN: b"[Service]\nUnsetEnvironment=LISTEN_PID\n"}, refused("dockerd", "no sockets found")),
+    *(Case(f"EnvironmentFile= with {pattern}",
+           {DROP_IN: "[Service]\nEnvironmentFile=/etc/docker/env.d/[!0-9]*\nExecStart=\n"
+                     f"EnvironmentFile=/etc/docker/env.d/{pattern}\nExecStart=/usr/bin/dockerd -H $A\n".encode(),
+            "/etc/docker/env.d/B.env": b"A=unix:///b\n", "/etc/docker/env.d/z.env": b"A=unix:///z\n"}, (f"unix:///{found}",))
+      for pattern, found in (("[[:upper:]].env", "b"), ("[[:alpha:]x]*", "z"), ("[![:lower:]]*", "b"))),
     *(Case(f"{wrapper} takes away that descriptors are passed",
            {DROP_IN: f"[Service]\nExecStart=\nExecStart={wrapper} /usr/bin/dockerd -H fd://\n".encode()},
            refused("dockerd", "no sockets found"))
-      for wrapper in ("/usr/bin/env -u LISTEN_PID", "/usr/bin/env --unset=LISTEN_FDS",
+      for wrapper in ("/usr/bin/env -u LISTEN_PID", "/usr/bin/env --unset=LISTEN_FDS", "/usr/bin/env LISTEN_FDS=",
+                      "/bin/dash -c 'LISTEN_FDS=; exec \"$$0\" \"$$@\"'",
                       "/bin/sh -c 'unset LISTEN_PID; exec \"$$0\" \"$$@\"'")),
     *(Case(f"NOTIFY_SOCKET is set with {setting}",
            {DROP_IN: f"[Service]\nType=simple\n{setting}\nExecStart=\n"
