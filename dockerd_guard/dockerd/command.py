@@ -25,6 +25,10 @@ ROOTLESS_QUOTES_SINCE = Version(23, 0, 4)
 """Before, dockerd-rootless.sh ended in `exec dockerd $@`: its arguments were split at blanks (moby#45325)."""
 
 
+UNTOLD = "?"
+"""Stands in an environment for a value that no file tells."""
+
+
 class Program(NamedTuple):
     """What is started.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from dockerd_guard.dockerd.command import UNTOLD
 from dockerd_guard.dockerd.flags import Word
 
 _VARIABLE = r"\$(?:[A-Za-z_][A-Za-z0-9_]*|[0-9]|\{[A-Za-z_][A-Za-z0-9_]*(?::?-[^{}$`\"'\\]*)?\})"
@@ -285,8 +286,8 @@ class _Reader:
             return self.within(self.arguments[place].text) if place < len(self.arguments) else ""
         found = self.variables.get(name.rstrip(":"))
         self.within(found or "")
-        if name.rstrip(":") in self.unknown or (found in (None, "?") and (
-                _SET_ELSEWHERE.fullmatch(name.rstrip(":")))):
+        set_elsewhere = found is None and _SET_ELSEWHERE.fullmatch(name.rstrip(":")) is not None
+        if set_elsewhere or found == UNTOLD or name.rstrip(":") in self.unknown:
             # It may go into another variable, as in `PATH=$PATH:/opt/bin`, but into no word that counts.
             if not self.is_assignment and not self.is_export:
                 raise _TooMuchError

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dockerd_guard.bindings import Binding, Tls, Via, scope_of
-from dockerd_guard.dockerd.command import program_of
+from dockerd_guard.dockerd.command import UNTOLD, program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from dockerd_guard.tree import Tree
 
 SERVICE = "docker.service"
-
-UNTOLD = "?"
-"""The value of a variable that is set to what no file tells."""
 
 NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: "
               "make sure the service was started by systemd")
