@@ -53,7 +53,7 @@ STATE = re.compile(
     r"no such host|failed to lookup|server misbehaving|Temporary failure|X509 key pair|could not read CA"
     r"|could not load X509|cannot assign requested|bind: (?!address already)|invalid port|unknown port"
     r"|can't create unix socket|network is unreachable|i/o timeout|connection refused|no suitable address"
-    r"|TLS configuration|missing address|userland-proxy-path is not set"
+    r"|TLS configuration|missing address|userland-proxy-path is not set|failed to find runc"
     r"|failed to start daemon")
 """What dockerd says when it has read everything and then the host is not so, or its build."""
 
