@@ -70,8 +70,8 @@ def test_a_host_is_adopted(machine: Machine, history: History) -> None:
         machine.write(path, text)
     machine.run(["sh", "-c", history.line])
     machine.run("systemctl daemon-reload; systemctl restart docker", check=False)
-    if not history.differs:
-        wait_for(lambda: machine.is_active("docker.service"), "dockerd")
+    state = "failed" if history.differs else "active"
+    wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == state, f"{state} dockerd")
 
     refused = machine.run("dockerd-guard init", check=False)
     assert (refused.status, f"{POLICY} is there already" in refused.err) == (2, True)
