@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from dockerd_guard.observe.observation import Observation
 
 OK, FOUND, UNANSWERED = 0, 1, 2
-"""Exit codes: nothing wrong; findings; the question could not be answered."""
+"""Exit codes: nothing wrong; findings; the question could not be answered. An agent that ends by a mistake
+of its own has EX_SOFTWARE (sysexits.h) instead, since systemd does not start it again after 2."""
 
 HELP_COLUMNS = 80
 
@@ -384,7 +385,13 @@ def run(options: Namespace) -> int:
     from dockerd_guard.agent.loop import run as run_agent
 
     gc.enable()
-    return run_agent(options.policy or POLICY_FILE)
+    try:
+        return run_agent(options.policy or POLICY_FILE)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        return os.EX_SOFTWARE
 
 
 def needed(policy: Policy | None) -> Policy:

@@ -295,8 +295,8 @@ class Agent:
             # Only another look can tell that all is seen again.
             self.waker.wake()
         self._missed = []
-        manager = self._connection(troubles)
         try:
+            manager = self._connection(troubles)
             with Tree() as tree:
                 self._look_and_act(tree, manager, cause, troubles)
         except Unavailable as error:

@@ -44,10 +44,14 @@ class Quarrels:
         self._disputed = interference or self._disputed
         now = datetime.now(UTC)
         self._keep(remembered((*self._state.rounds(), Round(now, is_update(assessment, policy))), now))
-        # What is not as we wrote it, somebody else has had his hands on already.
-        about = {*_blamed(assessment), *(change.path for change in assessment.plan.changes
-                                         if content_at(after, change.path) == change.after)}
-        self._left = {path: after.stat(path, follow=False) for path in about}
+        planned = {change.path: change.after for change in assessment.plan.changes}
+        # What is not as we wrote it, somebody else has had his hands on already; what an earlier correction wrote,
+        # and is as it was left, nobody.
+        about = {path for path in (*_blamed(assessment), *planned)
+                 if path not in planned or content_at(after, path) == planned[path]}
+        still = {path: entry for path, entry in self._left.items()
+                 if path not in planned and after.stat(path, follow=False) == entry}
+        self._left = still | {path: after.stat(path, follow=False) for path in about}
 
     def is_peace(self, tree: Tree) -> bool:
         """Whether somebody else has changed what the last correction was about; ask it of a host that complies."""

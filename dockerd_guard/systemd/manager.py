@@ -34,6 +34,9 @@ class Unavailable(Exception):
     """systemd cannot be asked: no bus, no systemd, or the connection broke."""
 
 
+ALREADY_SUBSCRIBED = "org.freedesktop.systemd1.AlreadySubscribed"
+
+
 class Refused(Exception):
     """systemd answered, and said no: its error name and message."""
 
@@ -257,7 +260,12 @@ class Manager:
         for unit in units:
             self._match(_unit_path(unit), PROPERTIES, b"PropertiesChanged", properties_changed)
         # Nothing is sent to a client that did not ask (org.freedesktop.systemd1(5), Subscribe).
-        self._call(MANAGER, b"Subscribe", b"", [])
+        try:
+            self._call(MANAGER, b"Subscribe", b"", [])
+        except Refused as error:
+            # A new dbus-daemon gives names out from the first one again, and systemd has kept the old list.
+            if error.name != ALREADY_SUBSCRIBED:
+                raise
         self._subscribed = True
 
     def _match(self, path: bytes, interface: bytes, member: bytes, callback: Callable[..., None]) -> None:

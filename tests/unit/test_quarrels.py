@@ -62,6 +62,33 @@ def test_it_names_another_programs_file(
     assert (contested.file, contested.is_there) == (file, is_there)
 
 
+def test_what_was_written_again_before_we_looked_is_not_taken_for_ours(host: Host, tmp_path: Path) -> None:
+    """A copy that an earlier correction left is older, and nobody has touched it."""
+    state = State(str(tmp_path / "state"))
+    os.mkdir(state.directory)
+    later = f"{DIRECTORY}/zzz-theirs.conf"
+    theirs = "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n"
+    quarrels = Quarrels(state)
+    host.put(OURS, WRITTEN_BY_US)
+    for number in range(3):
+        host.put(later, theirs)
+        if number == 1:
+            host.put(f"{DIRECTORY}/zy-zzz-theirs.conf", theirs)
+        seen = host.see()
+        with seen.tree:
+            found = assess(seen, POLICY, state, Here())
+            assert later in {change.path for change in found.plan.changes}
+            # It is there as before: the other program was quicker than our second look.
+            after = host.see()
+            with after.tree:
+                quarrels.corrected(found, POLICY, "", after.tree)
+    seen = host.see()
+    with seen.tree:
+        contested = quarrels.contested(assess(seen, POLICY, state, Here()), POLICY)
+    assert contested is not None
+    assert contested.file == later
+
+
 def test_another_policy_begins_anew(tmp_path: Path) -> None:
     state = State(str(tmp_path / "state"))
     os.mkdir(state.directory)
