@@ -253,11 +253,11 @@ def diff(options: Namespace) -> int:
 
 def fix(options: Namespace) -> int:
     """Change it, once: the agent's own pass."""
-    from dockerd_guard.correct.correction import recover
+    from dockerd_guard.correct.correction import Means, recover
     from dockerd_guard.correct.network import Here
     from dockerd_guard.correct.state import Busy, State, alone
     from dockerd_guard.observe.live import observe_host
-    from dockerd_guard.pipeline import assess, carry_out, leave_word
+    from dockerd_guard.pipeline import assess, carry_out, leave_word, looks_at
     from dockerd_guard.report import json, plan
     from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
@@ -270,8 +270,10 @@ def fix(options: Namespace) -> int:
             if done := recover(state, manager):
                 print(done, file=sys.stderr)
             found = assess(observe_host(tree, manager), policy, state, network := Here())
-            outcome = carry_out(found, policy, manager, state, network)
-            leave_word(found, outcome, policy, manager, state)
+            with looks_at(manager) as look:
+                means = Means(manager, state, look, network)
+                outcome = carry_out(found, means)
+                leave_word(found, outcome, means)
     except (Busy, OSError, PolicyError, Refused, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None
     if options.format == "json":

@@ -7,7 +7,7 @@ Every verb is this, stopped at a different point: `sockets` after observe, `lint
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ class Assessment(NamedTuple):
     """A host, judged and planned for, with what carrying the plan out needs and costs now."""
 
     seen: Observation
+    policy: Policy
     findings: tuple[Finding, ...]
     plan: Plan
     needs: Needs
@@ -53,15 +54,15 @@ def assess(
     """
     plan = plan_for(seen, policy)
     todo = needs(seen, plan, policy)
-    situation = situation_of(seen, state, network) if todo.anything else _at_rest(seen)
+    situation = _at_rest(seen)
     if todo.restarts:
+        situation = situation_of(seen, state, network)
         in_swarm = situation.engine is not None and situation.engine.in_swarm
         situation = situation._replace(untried=untried(seen, plan.base, state.started(), in_swarm=in_swarm))
     hold = obstructed(plan, policy) if plan.obstacles else (
         may_restart(policy.correct, situation) if todo.restarts else None)
     cut_off = exposures(seen, policy) if hold is not None and policy.correct.contain else ()
-    found = promised(judge(seen, policy) if findings is None else findings, seen, policy, plan)
-    return Assessment(seen, found, plan, todo, situation,
+    return Assessment(seen, policy, judge(seen, policy) if findings is None else findings, plan, todo, situation,
                       cost(bool(todo.changes or todo.reload), todo.restarts, situation), hold,
                       tuple(exposure.address for exposure in cut_off))
 
@@ -146,11 +147,10 @@ def _at_rest(seen: Observation) -> Situation:
                      docker_is_active=seen.running is not None)
 
 
-def carry_out(assessment: Assessment, policy: Policy, manager: Manager, state: State, network: Network) -> Outcome:
+def carry_out(assessment: Assessment, means: Means) -> Outcome:
     """Apply and verify. Raises Unavailable when systemd goes away meanwhile."""
-    remember_start(assessment.seen, state)
-    return correct(assessment.seen, assessment.plan, policy, assessment.situation,
-                   Means(manager, state, look_again(manager), network))
+    remember_start(assessment.seen, means.state)
+    return correct(assessment.seen, assessment.plan, assessment.policy, assessment.situation, means)
 
 
 def remember_start(seen: Observation, state: State) -> None:
@@ -161,22 +161,23 @@ def remember_start(seen: Observation, state: State) -> None:
             state.keep_started(found)
 
 
-def leave_word(assessment: Assessment, outcome: Outcome, policy: Policy, manager: Manager, state: State) -> None:
+def leave_word(assessment: Assessment, outcome: Outcome, means: Means) -> None:
     """Let the agent know what was corrected beside it."""
     if not outcome.steps:
         return
-    with Tree() as tree:
-        left = {finding.fact for finding in judge(observe_host(tree, manager), policy)}
+    left = {finding.fact for finding in judge(outcome.seen or means.observe(), assessment.policy)}
     mended = tuple(finding.fact for finding in drifts(assessment.findings) if finding.fact not in left)
     # The correction stands, whether it is told or not.
     with contextlib.suppress(OSError):
-        state.leave_word(ByHand(outcome.steps, mended))
+        means.state.leave_word(ByHand(outcome.steps, mended))
 
 
-def look_again(manager: Manager) -> Callable[[], Observation]:
-    """A fresh look at this host at each call."""
-    def look() -> Observation:
-        with Tree() as tree:
-            return observe_host(tree, manager)
+@contextlib.contextmanager
+def looks_at(manager: Manager) -> Iterator[Callable[[], Observation]]:
+    """A fresh look at this host at each call, which ends the one before."""
+    with contextlib.ExitStack() as latest:
+        def look() -> Observation:
+            latest.close()
+            return observe_host(latest.enter_context(Tree()), manager)
 
-    return look
+        yield look

@@ -31,7 +31,7 @@ from dockerd_guard.correct import textfile
 from dockerd_guard.correct.apart import Apart
 from dockerd_guard.correct.contain import Containment, Exposure, exposures
 from dockerd_guard.correct.contest import Contested
-from dockerd_guard.correct.correction import Outcome, recover
+from dockerd_guard.correct.correction import Means, Outcome, recover
 from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.correct.table import Unsupported
@@ -39,7 +39,7 @@ from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.pipeline import Assessment, assess, carry_out, remember_start
+from dockerd_guard.pipeline import Assessment, assess, carry_out, looks_at, remember_start
 from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
 from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.correction import contested as quarrel
@@ -417,25 +417,25 @@ class Agent:
             return assessment.seen
         if not is_quiet:
             return assessment.seen
-        if (contested := self.quarrels.contested(assessment, policy)) is not None:
+        if (contested := self.quarrels.contested(assessment)) is not None:
             self._leave_alone(contested, assessment, cause)
             return assessment.seen
         self._is_contested = False
-        outcome = carry_out(assessment, policy, manager, self.state_files, self.network)
-        self._failed = attempt if outcome.error and not outcome.interference else None
-        self._failed_until = time.monotonic() + policy.watch.resync_s if outcome.unwritable else math.inf
-        is_known, self._error = bool(outcome.error) and outcome.error == self._error, outcome.error
-        mended: tuple[str, ...] = ()
-        try:
-            with Tree() as tree:
-                seen = observe_host(tree, manager)
+        with looks_at(manager) as look:
+            outcome = carry_out(assessment, Means(manager, self.state_files, look, self.network))
+            self._failed = attempt if outcome.error and not outcome.interference else None
+            self._failed_until = time.monotonic() + policy.watch.resync_s if outcome.unwritable else math.inf
+            is_known, self._error = bool(outcome.error) and outcome.error == self._error, outcome.error
+            mended: tuple[str, ...] = ()
+            try:
+                seen = outcome.seen or look()
                 if outcome.steps:
-                    self.quarrels.corrected(assessment, policy, outcome.interference, tree)
+                    self.quarrels.corrected(assessment, outcome.interference, seen.tree)
                 mended = self.diary.forget_mended(judge(seen, policy))
-        finally:
-            # What was done is told also where nobody can look any more.
-            if not is_known and (outcome.steps or not outcome.done):
-                self._take_in(outcome, assessment, cause, mended)
+            finally:
+                # What was done is told also where nobody can look any more.
+                if not is_known and (outcome.steps or not outcome.done):
+                    self._take_in(outcome, assessment, cause, mended)
         return seen
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
@@ -443,7 +443,7 @@ class Agent:
         is_peace = self.quarrels.is_peace(assessment.seen.tree)
         complies = not assessment.needs.anything and not assessment.plan.obstacles
         if not (is_tidying(assessment) or (is_peace and complies)
-                or (self._is_contested and is_update(assessment, self._known_policy))):
+                or (self._is_contested and is_update(assessment))):
             return True
         quiet_s = CONTESTED_QUIET_S if self._is_contested else QUIET_S
         if (left_s := self._triggered_at + quiet_s - time.monotonic()) > 0:

@@ -15,7 +15,6 @@ from dockerd_guard.correct.plan import HEADER_BEGIN, complies, content_at, files
 from dockerd_guard.correct.state import State
 from dockerd_guard.judge.dg303 import DROPIN_NAME
 from dockerd_guard.pipeline import Assessment
-from dockerd_guard.policy import Policy
 from dockerd_guard.tree import Entry, Tree
 
 
@@ -29,21 +28,21 @@ class Quarrels:
         self._disputed = ""
         """The file that was changed by somebody else while it was being corrected."""
 
-    def contested(self, assessment: Assessment, policy: Policy) -> Contested | None:
+    def contested(self, assessment: Assessment) -> Contested | None:
         """What stands against this correction, if anything does."""
         now = datetime.now(UTC)
-        rounds = quarrel(self._state.rounds(), now, is_update=is_update(assessment, policy))
+        rounds = quarrel(self._state.rounds(), now, is_update=is_update(assessment))
         if not rounds:
             return None
         file, is_there, written = self._last_written(assessment, rounds[0].at, now)
         until = quiet_until(rounds, max(written, rounds[-1].at))
         return Contested(rounds[0].at, len(rounds), file, is_there, until) if now < until else None
 
-    def corrected(self, assessment: Assessment, policy: Policy, interference: str, after: Tree) -> None:
+    def corrected(self, assessment: Assessment, interference: str, after: Tree) -> None:
         """A correction was made, perhaps with `interference`, which left the host like `after`."""
         self._disputed = interference or self._disputed
         now = datetime.now(UTC)
-        self._keep(remembered((*self._state.rounds(), Round(now, is_update(assessment, policy))), now))
+        self._keep(remembered((*self._state.rounds(), Round(now, is_update(assessment))), now))
         planned = {change.path: change.after for change in assessment.plan.changes}
         # What is not as we wrote it, somebody else has had his hands on already; what an earlier correction wrote,
         # and is as it was left, nobody.
@@ -108,9 +107,9 @@ def is_tidying(assessment: Assessment) -> bool:
         change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in todo.changes)
 
 
-def is_update(assessment: Assessment, policy: Policy) -> bool:
+def is_update(assessment: Assessment) -> bool:
     """Whether the files comply as they are, and no more than our own and what systemd has loaded is behind."""
-    return complies(assessment.seen.configured.layer, policy) and not assessment.needs.restarts
+    return complies(assessment.seen.configured.layer, assessment.policy) and not assessment.needs.restarts
 
 
 def _blamed(assessment: Assessment) -> Iterator[str]:

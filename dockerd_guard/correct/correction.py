@@ -51,7 +51,8 @@ class Outcome(NamedTuple):
     `steps` tells what was done, in order, for people. `interference`: the file, if any, that something
     else changed while the correction went on, so that the same may succeed another time. `unwritable`: a
     file could not be written, which may be over without a trace. `left_changed`: some could not even be put
-    back, which recover() will try again.
+    back, which recover() will try again. `seen`: the host as the correction left it, by its own last look; None
+    where something was done since.
     """
 
     done: bool
@@ -63,6 +64,7 @@ class Outcome(NamedTuple):
     interference: str = ""
     unwritable: bool = False
     left_changed: bool = False
+    seen: Observation | None = None
 
 
 class Needs(NamedTuple):
@@ -111,7 +113,10 @@ def needs(seen: Observation, plan: Plan, policy: Policy) -> Needs:
 
 
 class Means(NamedTuple):
-    """What a correction acts and looks with: systemd, the state directory, a fresh look at the host, the network."""
+    """What a correction acts and looks with: systemd, the state directory, a fresh look at the host, the network.
+
+    The tree of the latest look is open, those before need not be.
+    """
 
     manager: Manager
     state: State
@@ -139,6 +144,7 @@ class _Correction:
         self.ours = frozenset(canonical(address) for address in (
             *(binding.address for binding in listening.layer.bindings), *listening.held_by_systemd,
         )) if listening is not None else frozenset()
+        self.seen = seen
         self.plan = plan
         self.policy = policy
         self.situation = situation
@@ -220,21 +226,22 @@ class _Correction:
         if todo.reload or todo.stop_sockets:
             # Reload succeeds with broken units too, and NeedDaemonReload= has blind spots
             # (systemd#4500, #31752): what counts is what systemd says it has.
-            seen = self.observe()
-            loaded = seen.loaded
+            self.seen = self.observe()
+            loaded = self.seen.loaded
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
-                if path := _changed_meanwhile(todo.changes, seen.configured, self.policy):
+                if path := _changed_meanwhile(todo.changes, self.seen.configured, self.policy):
                     return self._undo(price, f"something else changed {path} meanwhile",
                                       restart=False)._replace(interference=path)
                 return self._undo(price, f"systemd loaded something else: {reason}", restart=False)
         if not todo.restarts:
             # Somebody may have started dockerd meanwhile, with what was loaded before.
-            again = needs_now(self.observe())
+            again = needs_now(self.seen)
             return Outcome(not again.restarts, price, tuple(self.steps),
-                           hold=Hold("docker.service was started meanwhile") if again.restarts else None)
+                           hold=Hold("docker.service was started meanwhile") if again.restarts else None,
+                           seen=self.seen)
         if hold is not None:
-            return Outcome(False, price, tuple(self.steps), hold=hold)
+            return Outcome(False, price, tuple(self.steps), hold=hold, seen=self.seen)
         if self.situation.docker_is_active:
             self.state.count_restart(datetime.now(UTC))
         units = (*(SOCKET,) * todo.restart_socket,
@@ -254,7 +261,7 @@ class _Correction:
             return Outcome(False, price, tuple(self.steps), hold=_unproven(error))
         if wrong:
             return self._undo(price, wrong, restart=True)
-        return Outcome(True, price, tuple(self.steps))
+        return Outcome(True, price, tuple(self.steps), seen=self.seen)
 
     def _verify(self) -> str:
         """Look from outside until all is as declared; in words what is not, or nothing."""
@@ -271,7 +278,7 @@ class _Correction:
             time.sleep(POLL_S)
 
     def _what_is_wrong(self) -> str:
-        seen = self.observe()
+        self.seen = seen = self.observe()
         if seen.running is None or seen.listening is None:
             return "dockerd does not run"
         if not complies(seen.listening.layer, self.policy):

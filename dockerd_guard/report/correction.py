@@ -9,7 +9,7 @@ from dockerd_guard.correct.contest import Contested
 from dockerd_guard.correct.correction import Outcome as Made
 from dockerd_guard.correct.state import ByHand
 from dockerd_guard.judge.judge import drifts
-from dockerd_guard.pipeline import Assessment
+from dockerd_guard.pipeline import Assessment, promised
 from dockerd_guard.policy import Mode, Policy, PolicyProblem
 from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Cause, Entry, Event, Outcome
@@ -82,6 +82,6 @@ def policy_refused(problem: PolicyProblem, outcome: Outcome, means: str, next_st
 
 def _correctable(assessment: Assessment) -> tuple[str, ...]:
     """What a correction that cannot be made now would end."""
-    worth = tuple(drifts(assessment.findings))
+    worth = tuple(drifts(promised(assessment.findings, assessment.seen, assessment.policy, assessment.plan)))
     return tuple(finding.fact for finding in worth if finding.fix is not None) or tuple(
         finding.fact for finding in worth if finding.socket is not None)

@@ -31,7 +31,7 @@ def host(tmp_path: Path) -> Host:
 def blamed(host: Host, state: State) -> Contested | None:
     seen = host.see()
     with seen.tree:
-        return Quarrels(state).contested(assess(seen, POLICY, state, Here()), POLICY)
+        return Quarrels(state).contested(assess(seen, POLICY, state, Here()))
 
 
 def exposure(host: Host) -> None:
@@ -81,10 +81,10 @@ def test_what_was_written_again_before_we_looked_is_not_taken_for_ours(host: Hos
             # It is there as before: the other program was quicker than our second look.
             after = host.see()
             with after.tree:
-                quarrels.corrected(found, POLICY, "", after.tree)
+                quarrels.corrected(found, "", after.tree)
     seen = host.see()
     with seen.tree:
-        contested = quarrels.contested(assess(seen, POLICY, state, Here()), POLICY)
+        contested = quarrels.contested(assess(seen, POLICY, state, Here()))
     assert contested is not None
     assert contested.file == later
 
