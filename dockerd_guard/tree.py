@@ -116,6 +116,8 @@ class Tree:
         }
         self._entries: dict[str, Entry | None] = {}
         self._targets: dict[str, str] = {}
+        self._resolved: tuple[dict[str, str | None], dict[str, str | None]] = ({}, {})
+        """By path, with links at the very end left alone and followed."""
         self._contents: dict[str, bytes] = {}
         self._overlay = _by_directory(self.changes)
 
@@ -139,12 +141,18 @@ class Tree:
         """Take a new look at the same root with these changes laid over."""
         return Tree(self.root, {**self.changes, **changes})
 
-    def resolve(self, path: str, *, follow: bool = True) -> str | None:  # noqa: PLR0911 -- one walk, many ends
+    def resolve(self, path: str, *, follow: bool = True) -> str | None:
         """Give the path without links, or None where it leads nowhere (also a loop of links).
 
         With `follow=False` a link at the very end stays. What it leads to may not exist when
         only the last part is missing: `/etc/new.conf` resolves as long as `/etc` does.
         """
+        known = self._resolved[follow]
+        if path not in known:
+            known[path] = self._walk(path, follow=follow)
+        return known[path]
+
+    def _walk(self, path: str, *, follow: bool) -> str | None:  # noqa: PLR0911 -- one walk, many ends
         if "\0" in path or len(path) > MAX_PATH_BYTES:
             return None
         todo = path.split("/")[::-1]

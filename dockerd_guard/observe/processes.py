@@ -26,6 +26,13 @@ TCP_LISTEN = "0A"
 UNIX_ACCEPTS_CONNECTIONS = 1 << 16
 """Flags of a listening socket in /proc/net/unix (__SO_ACCEPTCON, include/linux/net.h)."""
 
+READ_BYTES = 64 * 1024
+
+SHORT_READ_BYTES = 2048
+"""The kernel fills a page with whole lines, of at most some 200 bytes, as long as there are any (seq_read_iter() in
+fs/seq_file.c): a read that brings less than half of the smallest page was the last. To be told so by an empty read, it
+would walk all its connections once more."""
+
 DAEMON_NAMES = "docker"
 """What comm of every daemon begins with, the old `docker -d` too: the others need no closer look."""
 
@@ -40,7 +47,7 @@ class Held(NamedTuple):
 class Sockets:
     """The listening sockets of this host at one moment; each table of the kernel is read once.
 
-    The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time.
+    The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time on a large host.
     """
 
     def __init__(self) -> None:
@@ -186,7 +193,11 @@ def _unit(cgroup: str) -> str:
 
 def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
     for fields in _table(pid, table):
-        if len(fields) > 9 and fields[3] == TCP_LISTEN:
+        if len(fields) > 9:
+            if fields[3] != TCP_LISTEN:
+                # "It will first list all listening TCP sockets, and next list all established TCP connections"
+                # (Documentation/networking/proc_net_tcp.rst), of which there may be very many.
+                return
             host, _, port = fields[1].partition(":")
             # Each 32-bit word is printed in the host's byte order (net/ipv4/tcp_ipv4.c).
             packed = b"".join(
@@ -200,15 +211,21 @@ def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
 def _unix(pid: int) -> Iterator[Held]:
     for fields in _table(pid, "unix", maxsplit=7):
         if len(fields) == 8 and int(fields[3], 16) & UNIX_ACCEPTS_CONNECTIONS and fields[4] == "0001":
-            yield Held(f"unix://{fields[7].rstrip(chr(10))}", int(fields[6]))
+            yield Held(f"unix://{fields[7]}", int(fields[6]))
 
 
 def _table(pid: int, name: str, maxsplit: int = -1) -> Iterator[list[str]]:
+    """The fields of each line but the heading."""
+    is_heading, rest = True, b""
     try:
-        with open(f"/proc/{pid}/net/{name}", encoding="utf-8", errors="surrogateescape") as table:
-            next(table, None)
-            for line in table:
-                yield line.split(None, maxsplit)
+        with open(f"/proc/{pid}/net/{name}", "rb", buffering=0) as table:
+            while chunk := table.read(READ_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines[is_heading:]:
+                    yield line.decode(errors="surrogateescape").split(None, maxsplit)
+                is_heading = False
+                if len(chunk) < SHORT_READ_BYTES:
+                    return
     except OSError:
         return
 
