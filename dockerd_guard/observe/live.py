@@ -6,8 +6,9 @@ What cannot be asked (no D-Bus, not allowed to look into a process) is said, nev
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_guard.bindings import Binding, Tls, Via, canonical, scope_of
@@ -70,6 +71,8 @@ def observe_host(tree: Tree, manager: Manager | None, *, dockerd: Version | None
         loaded = observe_loaded(tree, manager, configured)
     try:
         sockets = processes.Sockets()
+        sockets.expect(binding.address for layer in (configured.layer, loaded.layer if loaded else None)
+                       if layer is not None for binding in layer.bindings)
         running, others = observe_running(tree, configured, loaded, sockets)
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
@@ -123,17 +126,23 @@ def observe_running(
     tree: Tree, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
 ) -> tuple[Running | None, tuple[Other, ...]]:
     """What the dockerd of docker.service was started with, None when none runs; and every other dockerd."""
-    daemons = processes.daemons()
     main = loaded.main_pid if loaded is not None else 0
+    daemons = processes.daemons(main)
     ours = daemons.get(main) or next(
         (process for process in daemons.values() if process.unit == SERVICE and not process.in_container), None)
     if ours is None and main:
         ours = processes.read_process(main)
-    def read(process: Process) -> Daemon:
-        return resolve_daemon((process.program, *process.argv[1:]), process.environ, tree.read,
+    def read(process: Process, read_file: Callable[[str], bytes]) -> Daemon:
+        return resolve_daemon((process.program, *process.argv[1:]), process.environ, read_file,
                               configured.known_dockerd)
 
-    others = tuple(Other(process, tuple(_api_sockets(process, read(process), sockets)))
+    def read_other(process: Process) -> Daemon:
+        # Its argv may name any file, and there may be many such processes.
+        daemon = read(process, _nothing)
+        # Of rootless ones nothing else is known (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
+        return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
+
+    others = tuple(Other(process, tuple(_api_sockets(process, read_other(process), sockets)))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
     # What a container has among its own files is its own business, as is a dockerd without anything else.
     others = tuple(
@@ -142,13 +151,18 @@ def observe_running(
         if not process.in_container or any(binding.is_tcp for binding in bindings))
     if ours is None:
         return None, others
-    daemon = read(ours)
+    daemon = read(ours, tree.read)
+    sockets.expect(host.address for host in daemon.hosts)
     bindings, reason = _running_bindings(tree, ours, daemon, sockets)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
                   tuple(_with_source(bindings, configured.layer)))
     return Running(layer, ours, daemon), others
+
+
+def _nothing(path: str) -> bytes:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def observe_listening(running: Running | None, loaded: Loaded | None, sockets: processes.Sockets) -> Listening:

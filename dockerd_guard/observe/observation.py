@@ -86,7 +86,8 @@ class Loaded(NamedTuple):
 class Process(NamedTuple):
     """One dockerd process. `started_ns` is its start by the wall clock, `unit` its systemd unit or "",
     `executable` the file it runs, whatever argv[0] says; "" where we may not look. One that is `in_container` has a
-    PID namespace of its own, and most likely other files."""
+    PID namespace of its own, and most likely other files. `argv` and `environ` are empty where `uid` is not root's, and
+    it is not the main process of docker.service."""
 
     pid: int
     argv: tuple[str, ...]
@@ -96,6 +97,7 @@ class Process(NamedTuple):
     executable: str = ""
     parent: int = 0
     in_container: bool = False
+    uid: int = 0
 
     @property
     def program(self) -> str:

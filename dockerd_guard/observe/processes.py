@@ -8,23 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
+from dockerd_guard.bindings import canonical
 from dockerd_guard.dockerd.command import is_dockerd, program_of
 from dockerd_guard.observe.observation import Process
 
 MAX_PROC_BYTES = 4 * 1024 * 1024
 """A command line or environment larger than this is cut; the kernel allows 2 MiB by default."""
 
-TCP_LISTEN = "0A"
-"""st of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
+MAX_OTHER_BYTES = 64 * 1024
+"""The same for all but the main process of docker.service: anybody may start one with a dockerd's name."""
+
+MAX_DAEMONS = 64
+
+TCP_LISTEN, TCP_SYN_RECV = "0A", "03"
+"""st of a listening socket in /proc/net/tcp (include/net/tcp_states.h), and of a connection that just comes in, which
+stands among them before Linux 4.4."""
 
 UNIX_ACCEPTS_CONNECTIONS = 1 << 16
 """Flags of a listening socket in /proc/net/unix (__SO_ACCEPTCON, include/linux/net.h)."""
+
+UNIX_STREAM = b"0001"
+
+UNIX_ROW = re.compile(rb"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8}) (?P<type>[0-9A-F]{4}) [0-9A-F]{2} "
+                      rb"+(?P<inode>\d+)(?: (?P<name>.*))?", re.DOTALL)
+"""A line of /proc/net/unix (unix_seq_show() in net/unix/af_unix.c)."""
 
 READ_BYTES = 64 * 1024
 
@@ -38,33 +53,53 @@ DAEMON_NAMES = "docker"
 
 
 class Held(NamedTuple):
-    """A listening stream socket: its address in dockerd's syntax, and the kernel's inode number."""
+    """A listening stream socket: its address in dockerd's syntax, and the kernel's inode number.
+
+    `doubtful`: the table has the inode on another line, too.
+    """
 
     address: str
     inode: int
+    doubtful: bool = False
 
 
 class Sockets:
     """The listening sockets of this host at one moment; each table of the kernel is read once.
 
     The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time on a large host.
+
+    The name of a UNIX socket may have line breaks in it, and /proc/net/unix shows them as they are: whoever may bind
+    one can add lines to it, which say that another process listens somewhere. So of lines that share an inode
+    those alone are believed that have a name to be expected (see expect()), and an inode must be a UNIX socket's.
     """
 
     def __init__(self) -> None:
         self._of_namespace: dict[str, tuple[Held, ...]] = {}
-        self._held_by: dict[int, frozenset[int]] = {}
+        self._held_by: dict[int, dict[int, str]] = {}
+        self._expected: set[str] = set()
+
+    def expect(self, addresses: Iterable[str]) -> None:
+        """Take in what a command line or a unit names."""
+        self._expected.update(map(canonical, addresses))
 
     def of(self, pid: int) -> tuple[Held, ...]:
         """Those a process holds. Raises PermissionError where we may not look (CAP_SYS_PTRACE)."""
-        inodes = self.inodes(pid)
-        return tuple(sock for sock in self._listening(pid) if sock.inode in inodes)
+        held = self._held(pid)
+        return tuple(sock for sock in self._listening(pid) if sock.inode in held and (
+            sock.address.startswith("tcp://") or self._is_believed(sock, held[sock.inode])))
+
+    def _is_believed(self, sock: Held, path: str) -> bool:
+        return (not sock.doubtful or canonical(sock.address) in self._expected) and _is_unix(path)
 
     def reachable(self, pid: int) -> tuple[Held, ...]:
         """Those of them that a client can connect to: of UNIX sockets those whose file is still there."""
         return tuple(sock for sock in self.of(pid) if _has_its_file(pid, sock.address))
 
-    def inodes(self, pid: int) -> frozenset[int]:
+    def inodes(self, pid: int) -> Set[int]:
         """The inode numbers of all sockets a process holds, listening or not."""
+        return self._held(pid).keys()
+
+    def _held(self, pid: int) -> Mapping[int, str]:
         if pid not in self._held_by:
             self._held_by[pid] = _sockets_held_by(pid)
         return self._held_by[pid]
@@ -95,32 +130,45 @@ def _has_its_file(pid: int, address: str) -> bool:
     return True
 
 
-def _sockets_held_by(pid: int) -> frozenset[int]:
-    """The inode numbers of all sockets a process has open.
+def _is_unix(path: str) -> bool:
+    """Whether a descriptor is a UNIX socket (sockfs_xattr_get() in net/socket.c); where nobody can tell, it may be."""
+    try:
+        return os.getxattr(path, "system.sockprotoname").startswith(b"UNIX")
+    except OSError:
+        return True
+
+
+def _sockets_held_by(pid: int) -> dict[int, str]:
+    """The inode numbers of all sockets a process has open, and the path to a descriptor of each.
 
     Raises PermissionError where we may not look (CAP_SYS_PTRACE). Empty when it is gone.
     """
-    inodes = set()
+    held: dict[int, str] = {}
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     target = os.readlink(entry.path)
                     if target.startswith("socket:["):
-                        inodes.add(int(target[8:-1]))
+                        held[int(target[8:-1])] = entry.path
     except (FileNotFoundError, ProcessLookupError):
-        return frozenset()
-    return frozenset(inodes)
+        return {}
+    return held
 
 
-def read_process(pid: int) -> Process | None:
-    """One process, or None when it is gone or we may not look."""
+def read_process(pid: int, *, uid: int = 0, most: int = MAX_PROC_BYTES) -> Process | None:
+    """One process, or None when it is gone or we may not look; `most`: so many bytes of its arguments are read, and
+    of its environment.
+
+    What lies in the memory of another user's process is not read: he can let whoever reads it wait for ever
+    (FUSE, userfaultfd(2)).
+    """
     try:
         status = _read(pid, "stat")
-        argv = _words(_read(pid, "cmdline"))
+        argv = _words(_read(pid, "cmdline", most)) if not uid else ()
         environ = dict(
-            word.split("=", 1) for word in _words(_read(pid, "environ")) if "=" in word
-        )
+            word.split("=", 1) for word in _words(_read(pid, "environ", most)) if "=" in word
+        ) if not uid else {}
         cgroup = _read(pid, "cgroup").decode(errors="replace")
     except OSError:
         return None
@@ -128,14 +176,26 @@ def read_process(pid: int) -> Process | None:
     # parentheses.
     fields = status.rpartition(b")")[2].split()
     return Process(pid, argv, environ, _boot_time_ns() + int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
-                   _unit(cgroup), _executable(pid), int(fields[1]))
+                   _unit(cgroup), _executable(pid), int(fields[1]), uid=uid)
 
 
-def daemons() -> dict[int, Process]:
+def daemons(main: int = 0) -> dict[int, Process]:
     """Every dockerd of this host by its pid: not those inside containers, which have a PID namespace of their
     own (docker-in-docker), unless they have this host's network; not threads, and not what a dockerd is about to
-    start, which is a second process of its own name until execve(2)."""
+    start, which is a second process of its own name until execve(2). Beside the `main` one of docker.service
+    MAX_DAEMONS at most, those of root first."""
     found: dict[int, Process] = {}
+    for _, pid, inner, uid in sorted(_named_like_one(main)):
+        process = (read_process(pid) if pid == main else read_process(pid, uid=uid, most=MAX_OTHER_BYTES))
+        if process is not None and is_daemon(process):
+            found[pid] = process._replace(in_container=inner)
+        if len(found) > MAX_DAEMONS:
+            break
+    return {pid: process for pid, process in found.items() if process.parent not in found}
+
+
+def _named_like_one(main: int) -> Iterator[tuple[int, int, bool, int]]:
+    """The rank, pid, in a container, and the effective uid of every process with the name of a daemon."""
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
@@ -144,15 +204,14 @@ def daemons() -> dict[int, Process]:
             comm = _read(pid, "comm").decode(errors="replace").strip()
             if not comm.startswith(DAEMON_NAMES):
                 continue
-            inner = _in_inner_namespace(pid)
+            status = dict(line.split(b":", 1) for line in _read(pid, "status").splitlines() if b":" in line)
+            inner = len(status.get(b"NSpid", b"").split()) > 1
+            uid = int(status[b"Uid"].split()[1])
             if inner and os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/1/ns/net"):
                 continue
         except OSError:
             continue
-        process = read_process(pid)
-        if process is not None and is_daemon(process):
-            found[pid] = process._replace(in_container=inner)
-    return {pid: process for pid, process in found.items() if process.parent not in found}
+        yield (0 if pid == main else 1 if not uid else 2), pid, inner, uid
 
 
 def is_daemon(process: Process) -> bool:
@@ -161,13 +220,6 @@ def is_daemon(process: Process) -> bool:
         return True
     program = program_of(process.argv, {}, None)
     return program.certain and program.reason is None
-
-
-def _in_inner_namespace(pid: int) -> bool:
-    for line in _read(pid, "status").splitlines():
-        if line.startswith(b"NSpid:"):
-            return len(line.split()) > 2
-    return False
 
 
 def _boot_time_ns() -> int:
@@ -192,8 +244,11 @@ def _unit(cgroup: str) -> str:
 
 
 def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
-    for fields in _table(pid, table):
+    for line in _table(pid, table):
+        fields = line.decode().split()
         if len(fields) > 9:
+            if fields[3] == TCP_SYN_RECV:
+                continue
             if fields[3] != TCP_LISTEN:
                 # "It will first list all listening TCP sockets, and next list all established TCP connections"
                 # (Documentation/networking/proc_net_tcp.rst), of which there may be very many.
@@ -209,20 +264,22 @@ def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
 
 
 def _unix(pid: int) -> Iterator[Held]:
-    for fields in _table(pid, "unix", maxsplit=7):
-        if len(fields) == 8 and int(fields[3], 16) & UNIX_ACCEPTS_CONNECTIONS and fields[4] == "0001":
-            yield Held(f"unix://{fields[7]}", int(fields[6]))
+    rows = [(int(row["inode"]), row["name"], int(row["flags"], 16), row["type"])
+            for line in _table(pid, "unix") if (row := UNIX_ROW.fullmatch(line)) is not None]
+    lines = Counter(inode for inode, *_ in set(rows))
+    for inode, name, flags, kind in rows:
+        if name and flags & UNIX_ACCEPTS_CONNECTIONS and kind == UNIX_STREAM:
+            yield Held(f"unix://{name.decode(errors='surrogateescape')}", inode, lines[inode] > 1)
 
 
-def _table(pid: int, name: str, maxsplit: int = -1) -> Iterator[list[str]]:
-    """The fields of each line but the heading."""
+def _table(pid: int, name: str) -> Iterator[bytes]:
+    """Each line but the heading."""
     is_heading, rest = True, b""
     try:
         with open(f"/proc/{pid}/net/{name}", "rb", buffering=0) as table:
             while chunk := table.read(READ_BYTES):
                 *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines[is_heading:]:
-                    yield line.decode(errors="surrogateescape").split(None, maxsplit)
+                yield from lines[is_heading:]
                 is_heading = False
                 if len(chunk) < SHORT_READ_BYTES:
                     return
@@ -230,9 +287,9 @@ def _table(pid: int, name: str, maxsplit: int = -1) -> Iterator[list[str]]:
         return
 
 
-def _read(pid: int, name: str) -> bytes:
+def _read(pid: int, name: str, most: int = MAX_PROC_BYTES) -> bytes:
     with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read(MAX_PROC_BYTES)
+        return file.read(most)
 
 
 def _words(content: bytes) -> tuple[str, ...]:

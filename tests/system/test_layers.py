@@ -141,6 +141,53 @@ def test_a_dockerd_in_a_container(machine: Machine, network: str) -> None:
     assert machine.api_answers(port=2399) is (network == "host")
 
 
+# As any user: names with line breaks in /proc/net/unix, one that is no line, one that gives dockerd a further socket;
+# and a process with a dockerd's name.
+ANYBODY = """
+import os, re, socket, time
+rows = open("/proc/net/unix").read()
+inode = re.search(r" 00010000 0001 01 +(\\d+) /run/docker.sock\\n", rows)[1]
+kept = []
+for name in ("a b c zz e f g h", f"0: 00000002 00000000 00010000 0001 01 {inode} /tmp/forged"):
+    kept.append(socket.socket(socket.AF_UNIX))
+    kept[-1].bind(b"\\0x\\n" + name.encode())
+    kept[-1].listen()
+kept.append(socket.socket(socket.AF_UNIX))
+kept[-1].bind("/tmp/forged")
+kept[-1].listen()
+kept.append(socket.socket())
+kept[-1].bind(("0.0.0.0", 2380))
+kept[-1].listen()
+open("/tmp/anybody", "w")
+time.sleep(3600)
+"""
+
+
+def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> None:
+    machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
+    machine.run("systemctl restart docker")
+    machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\n")
+    wait_for(lambda: "mode enforce" in machine.run("journalctl --unit=dockerd-guard --boot").out, "the policy")
+    pid = machine.main_pid()
+    machine.write("/srv/anybody.py", ANYBODY)
+    machine.run("cp /usr/bin/python3 /srv/dockerd")
+    machine.run("systemd-run --quiet --uid=nobody --unit=anybody /srv/dockerd /srv/anybody.py")
+    wait_for(lambda: machine.exists("/tmp/anybody"), "whoever misleads")
+    assert "/tmp/forged" in machine.read("/proc/net/unix")
+
+    value = seen(machine)
+    assert addresses(machine)["listening"] == (SOCK,)
+    # What it really listens on, and its name, are told: it may be a rootless Docker.
+    other, = value["others"]
+    assert "tcp://0.0.0.0:2380" in [binding["address"] for binding in other["bindings"]]
+    machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n")
+    machine.run("systemctl kill --signal=HUP dockerd-guard")
+    wait_for(lambda: "Docker listens as declared again" in machine.run("journalctl --unit=dockerd-guard --boot").out,
+             "correction all the same")
+    assert machine.main_pid() == pid
+    assert "mistake" not in machine.run("journalctl --unit=dockerd-guard --boot").out
+
+
 def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
     """Files, systemd and the process say the same of a dockerd with another argv[0], in a shell, or below one."""
     lines = ["ExecStart=@/usr/sbin/dockerd any -H fd:// --label=a=b",

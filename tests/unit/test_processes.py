@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.observe.processes import Sockets
+from dockerd_guard.observe.processes import Sockets, read_process
 
 
 def held() -> set[str]:
@@ -59,3 +59,47 @@ def test_a_name_is_taken_as_it_is(opened: contextlib.ExitStack, tmp_path: Path) 
     name = f"{tmp_path}/with blanks \r and \udcff.sock"
     listen(opened, socket.AF_UNIX, os.fsencode(name))
     assert held() - before == {f"unix://{name}"}
+
+
+# unix_seq_show() prints a name as it is: what follows a line break in it is a line of its own.
+LINE = "0: 00000002 00000000 00010000 0001 01 {inode} {name}"
+
+
+@pytest.mark.parametrize("name", ["a b c zz e f g h", "0: 2 0 zz 0001 01 1 /x", "0: 2", "", " ", "\n\n"])
+def test_a_name_with_a_line_break_is_read_past(opened: contextlib.ExitStack, name: str) -> None:
+    before = held()
+    listen(opened, socket.AF_UNIX, f"\0x\n{name}".encode())
+    assert held() - before == {"unix://@x"}
+
+
+@pytest.mark.parametrize(("family", "kind", "listens"), [
+    (socket.AF_UNIX, socket.SOCK_STREAM, True),
+    (socket.AF_UNIX, socket.SOCK_STREAM, False),
+    (socket.AF_INET, socket.SOCK_STREAM, True),
+    (socket.AF_NETLINK, socket.SOCK_RAW, False),
+], ids=["listens", "does not", "is of TCP", "is of netlink"])
+def test_a_name_that_forges_a_line_is_not_believed(
+        opened: contextlib.ExitStack, tmp_path: Path, family: socket.AddressFamily, kind: socket.SocketKind,
+        listens: bool) -> None:
+    """The line says that the process with a socket of this kind listens elsewhere, too."""
+    if listens:
+        victim = listen(opened, family, f"{tmp_path}/real" if family == socket.AF_UNIX else ("127.0.0.1", 0))
+    else:
+        victim = opened.enter_context(socket.socket(family, kind, 0))
+        if family == socket.AF_UNIX:
+            victim.connect(listen(opened, family, b"\0other").getsockname())
+    inode = os.fstat(victim.fileno()).st_ino
+    listen(opened, socket.AF_UNIX, f"\0x\n{LINE.format(inode=inode, name='@forged')}".encode())
+    sockets = Sockets()
+    sockets.expect({f"unix://{tmp_path}/real"})
+    found = {one.address for one in sockets.of(os.getpid())}
+    assert "unix://@forged" not in found
+    assert "unix://@x" in found
+    assert (f"unix://{tmp_path}/real" in found) is (listens and family == socket.AF_UNIX)
+
+
+def test_what_lies_in_another_users_memory_is_not_read() -> None:
+    ours, theirs = read_process(os.getpid()), read_process(os.getpid(), uid=1000)
+    assert ours is not None and theirs is not None
+    assert (bool(ours.argv), bool(ours.environ)) == (True, True)
+    assert (theirs.argv, theirs.environ, theirs.executable) == ((), {}, ours.executable)
