@@ -34,7 +34,8 @@ SEARCH_PATH = (
 
 MANAGER_CONFIGURATION = tuple(f"{directory}/systemd/system.conf.d"
                               for directory in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
-"""The manager's own drop-ins, which a Reload reads again as well (parse_configuration() in src/core/main.c)."""
+"""The manager's own drop-ins, which a Reload reads again as well, with the `system.conf` beside each
+(parse_configuration() in src/core/main.c)."""
 
 SPLIT_USR = "/lib/systemd/system"
 MERGED_USR_VERSION = 255
@@ -182,6 +183,7 @@ class UnitFiles:
                  if kind == "l" and is_unit_name(name)]
         directories = [f"{directory}/{name}" for directory, kinds in self._kinds.items()
                        for name, kind in kinds.items() if kind in "dl" and name.endswith(".d")]
+        links += [directory.removesuffix(".d") for directory in MANAGER_CONFIGURATION]
         for directory in (*directories, *MANAGER_CONFIGURATION):
             links += [f"{directory}/{name}" for name, kind in self._list(directory).items()
                       if kind in "l?" and name.endswith(".conf")]

@@ -92,7 +92,8 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
     ("/etc/systemd/system/dbus.service.d/a.conf", "mkfifo {path}"),
     ("/etc/systemd/system/dbus.service.d/a.conf", "ln -s /dev/zero {path}"),
     ("/etc/systemd/system.conf.d/a.conf", "mkfifo /root/fifo; ln -s /root/fifo {path}"),
-], ids=["docker.service", "another unit", "without an end", "the manager itself"])
+    ("/etc/systemd/system.conf", "rm -f {path}; mkfifo {path}"),
+], ids=["docker.service", "another unit", "without an end", "the manager's drop-in", "the manager itself"])
 def test_systemd_is_never_made_to_read_a_fifo(machine: Machine, fifo: str, command: str) -> None:
     # PID 1 opens it as any file, and waits for a writer for ever (seen in 252, 257 and 262).
     machine.run(f"mkdir -p {Path(fifo).parent} {DROPIN_DIRECTORY}; {command.format(path=fifo)}")
