@@ -254,7 +254,7 @@ class _Reader:
                 raise _TooMuchError  # two words to bash, one to dash
             if not self.target:
                 kept = self.assignments if self.is_assignment else self.words
-                if self.is_assignment or self.is_export:
+                if self.is_assignment or (self.is_export and "=" in text):
                     name = {text.partition("=")[0]}
                     self.unknown = self.unknown | name if self.vague else self.unknown - name
                 kept.append(Word(text, self.script.argument, offset))

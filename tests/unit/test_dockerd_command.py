@@ -109,6 +109,8 @@ def test_seen_through(command: str) -> None:
     "sh -c 'dockerd || true'",
     "sh -c 'dockerd &'",
     "sh -c 'exec dockerd *'",
+    "sh -c 'H=tcp://$HOSTNAME:2375; exec dockerd -H $H'",
+    "sh -c 'H=tcp://$HOSTNAME:2375; export H; exec dockerd -H $H'",
     "sh -c 'exec dockerd \"'",
     "sh",
     "sh -c",
