@@ -251,7 +251,7 @@ class _Correction:
         except (JobFailed, Refused) as error:
             return self._undo(price, str(error), restart=True)
         self.steps.append(f"restarted {' and '.join(units)}")
-        return self._checked(price) if todo.restart else Outcome(True, price, tuple(self.steps))
+        return self._checked(price) if SERVICE in units else Outcome(True, price, tuple(self.steps))
 
     def _checked(self, price: Cost) -> Outcome:
         """The end of a correction: it holds, or is undone; what cannot be tried now is by the next pass."""
