@@ -182,6 +182,7 @@ class Apart:
         self._wire: Wire | None = None
         self._follows = False
         self._is_changed = False
+        self._is_silent = False
 
     def check(self) -> None:
         self._request(Request(Verb.CHECK))
@@ -250,7 +251,8 @@ class Apart:
         return is_changed
 
     def rest(self) -> None:
-        """Keep nothing running that is not needed until the next pass."""
+        """Keep nothing running that is not needed until the next pass, which may wait for it again."""
+        self._is_silent = False
         if not self._follows:
             self.close()
 
@@ -262,11 +264,15 @@ class Apart:
 
     def _request(self, request: Request) -> object:
         """The answer to a request, from a new process where the one before is gone. Raises Unsupported."""
+        if self._is_silent:
+            # One wait for it in a pass, or the service watchdog ends the agent before it has done what it can.
+            raise NoNetwork("it does not answer")
         was_there = self._wire is not None
         try:
             return self._asked(request)
         except (EOFError, OSError, RecursionError, ValueError) as error:
             self.close()
+            self._is_silent = isinstance(error, TimeoutError)
             if not was_there or isinstance(error, TimeoutError):
                 raise NoNetwork(getattr(error, "strerror", None) or str(error)) from None
         self._is_changed = True

@@ -162,9 +162,18 @@ def test_one_that_talks_and_never_answers_is_not_waited_for(tmp_path: Path, monk
 
         talking = threading.Thread(target=talk)
         talking.start()
+        network = Apart(str(tmp_path / "s"))
         with pytest.raises(NoNetwork, match="does not answer"):
-            Apart(str(tmp_path / "s")).check()
+            network.check()
         talking.join()
+        # Nobody accepts any more. That is not waited for a second time in one pass, but in the next.
+        monkeypatch.setattr(apart, "ANSWER_TIMEOUT_S", 60)
+        with pytest.raises(NoNetwork, match="does not answer"):
+            network.shown()
+        network.rest()
+        monkeypatch.setattr(apart, "ANSWER_TIMEOUT_S", 0.2)
+        with pytest.raises(NoNetwork, match="timed out"):
+            network.check()
 
 
 def test_what_nftables_cannot_do_is_told_in_its_words(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
