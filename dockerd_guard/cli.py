@@ -54,7 +54,8 @@ examples:
   dockerd-guard lint --policy config.yaml --format github   annotate a pull request
   dockerd-guard lint --root a --root b --format json        one JSON object a line, one for each root
 
-exit codes: 0 nothing wrong; 1 findings; 2 the question could not be answered (usage, policy, unreadable file)
+exit codes: 0 nothing wrong; 1 findings; 2 the question could not be answered (usage, policy, unreadable file);
+70 the agent met a mistake of its own
 """
 
 

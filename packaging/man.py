@@ -40,7 +40,9 @@ FILES = (
     ("/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf", "What a correction writes, while it is needed; "
      "likewise in docker.socket.d."),
     ("NAME.dockerd-guard-saved", "What stood in a file that had to give way. It is never deleted."),
-    ("/var/lib/dockerd-guard", "The state of the agent: a correction under way, past restarts, what is cut off."),
+    ("/var/lib/dockerd-guard", "The state of the agent, for root alone: a correction under way with what its files "
+     "said before, past corrections and restarts, what is cut off, what daemon.json said when dockerd was started, "
+     "and what was last found."),
     ("/usr/share/dockerd-guard/policy.schema.json", "The JSON Schema of the policy, for editors."),
     ("/usr/share/doc/dockerd-guard", "The documentation: policy, corrections, journal, metrics, rules."),
 )

@@ -114,14 +114,15 @@ class Diary:
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact in now}
         return mended
 
-    def tell_made_by_hand(self, done: ByHand, findings: tuple[Finding, ...]) -> None:
-        """One entry for the drifts that `fix` has ended, of those that the journal was told of."""
+    def tell_made_by_hand(self, done: ByHand, findings: tuple[Finding, ...]) -> bool:
+        """One entry for the drifts that `fix` has ended, of those that the journal was told of, if there are any."""
         known = {**{fact: drift.finding for fact, drift in self._earlier.items()}, **self.drifts}
         ended = {*done.mended} & known.keys() - {finding.fact for finding in findings}
         self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in ended}
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact not in ended}
         if ended:
             self.write(made_by_hand(done, tuple(fact for fact in known if fact in ended)))
+        return bool(ended)
 
     def tell_blindness(self, troubles: list[str]) -> None:
         """What cannot be seen, and what is seen again."""

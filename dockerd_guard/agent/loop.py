@@ -36,7 +36,7 @@ from dockerd_guard.correct.state import Busy, alone, only_agent
 from dockerd_guard.correct.state import State as StateFiles
 from dockerd_guard.correct.table import Unsupported
 from dockerd_guard.judge.finding import Finding
-from dockerd_guard.judge.judge import judge
+from dockerd_guard.judge.judge import drifts, judge
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.pipeline import Assessment, assess, carry_out, looks_at, remember_start
@@ -349,7 +349,9 @@ class Agent:
         """Tell what was corrected by hand since the last look."""
         if seen.troubles or (done := self.state_files.word()) is None:
             return
-        self.diary.tell_made_by_hand(done, findings)
+        if self.diary.tell_made_by_hand(done, findings) and not any(drifts(findings)):
+            # It ended what was held, and one entry tells so.
+            self._held = None
         try:
             self.state_files.take_word()
         except OSError:

@@ -23,7 +23,7 @@ from dockerd_guard.correct.plan import Change
 from dockerd_guard.correct.untried import Started
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
-KEPT_RESTARTS = 100
+KEPT_RESTARTS = KEPT_WORDS = 100
 """More than any budget asks for."""
 
 
@@ -158,7 +158,9 @@ class State:
     def leave_word(self, done: ByHand) -> None:
         """Let the agent know, which may not have looked yet since the last time. Raises OSError."""
         before = self.word() or ByHand((), ())
-        self._write("by-hand.json", {"steps": before.steps + done.steps, "mended": before.mended + done.mended})
+        steps, mended = (tuple(dict.fromkeys(each))[-KEPT_WORDS:]
+                         for each in (before.steps + done.steps, before.mended + done.mended))
+        self._write("by-hand.json", {"steps": steps, "mended": mended})
 
     def word(self) -> ByHand | None:
         """What was done by hand since take_word()."""

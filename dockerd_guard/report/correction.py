@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from dockerd_guard.policy import Mode, Policy, PolicyProblem
 from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Cause, Entry, Event, Outcome
 from dockerd_guard.source import Location
+from dockerd_guard.tree import Unreadable
 
 
 def made(outcome: Made, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> Entry:
@@ -82,6 +84,10 @@ def policy_refused(problem: PolicyProblem, outcome: Outcome, means: str, next_st
 
 def _correctable(assessment: Assessment) -> tuple[str, ...]:
     """What a correction that cannot be made now would end."""
-    worth = tuple(drifts(promised(assessment.findings, assessment.seen, assessment.policy, assessment.plan)))
+    findings = assessment.findings
+    # What was done is told, too, where nothing can be looked at any more.
+    with contextlib.suppress(OSError, Unreadable):
+        findings = promised(findings, assessment.seen, assessment.policy, assessment.plan)
+    worth = tuple(drifts(findings))
     return tuple(finding.fact for finding in worth if finding.fix is not None) or tuple(
         finding.fact for finding in worth if finding.socket is not None)
