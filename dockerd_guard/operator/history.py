@@ -67,9 +67,9 @@ class Span(NamedTuple):
 class Episode(NamedTuple):
     """One drift, from its beginning to its end.
 
-    `fact` tells it from others (`Finding.fact`). `outcome`: `repaired` (by the agent or `fix`), `kept` (it ended otherwise),
-    `held`, `failed`, or None where it lasts and nothing was tried. `exposed` is when its socket was open to the
-    network against the policy; `contained`, when it would have been and was cut off.
+    `fact` tells it from others (`Finding.fact`). `outcome`: `repaired` (by the agent or `fix`), `kept` (it ended
+    otherwise), `held`, `failed`, or None where it lasts and nothing was tried. `exposed` is when its socket was open to
+    the network against the policy; `contained`, when it would have been and was cut off.
     `is_end_seen` is False where it ended while no agent looked, so that `span` ends with the next start of one;
     `is_begin_seen` where the journal does not go back that far.
     """
