@@ -503,8 +503,12 @@ def _policy_option(parser: ArgumentParser) -> None:
                         help=f"the policy (default: {POLICY_FILE} of the root, where there is one)")
 
 
+def _own_policy_option(parser: ArgumentParser) -> None:
+    parser.add_argument("--policy", metavar="FILE", help=f"the policy, which must be root's (default: {POLICY_FILE})")
+
+
 def _fix_options(parser: ArgumentParser) -> None:
-    _policy_option(parser)
+    _own_policy_option(parser)
     _format_option(parser)
 
 
@@ -556,7 +560,7 @@ VERBS: tuple[Verb, ...] = (
          "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "
          "allows now: writes, reloads, restarts, looks whether every declared socket answers and no other "
          "listens, and puts everything back if not."),
-    Verb("run", "the agent: look again whenever something changes, for ever", run, _policy_option,
+    Verb("run", "the agent: look again whenever something changes, for ever", run, _own_policy_option,
          "The agent, as dockerd-guard.service runs it. Stops at SIGTERM, reads its policy again at SIGHUP."),
     Verb("status", "how this host stands, and the agent on it", status, _format_option,
          "One screen: the agent, its policy, each declared socket in all layers, what is wrong, held or cut off, and "

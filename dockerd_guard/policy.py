@@ -596,7 +596,7 @@ def _sockets(reader: _Reader, node: _Node, listen: tuple[Listen, ...]) -> tuple[
     items = reader.list(node, "addresses")
     if isinstance(node, _List) and not items:
         reader.wrong(node.location, "expected at least one address: without any, dockerd takes its default")
-    expected = "an address: fd://, unix:///PATH or tcp://HOST:PORT"
+    expected = "an address: fd://, unix:///PATH or tcp://IP:PORT"
     found: list[Declared] = []
     for item in items:
         tls_node: _Node | None = None

@@ -86,7 +86,8 @@ def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
             yield where("tlsverify", "tls"), _ANY_AUTHORITY
         elif note is Note.CERTIFICATES_ALONE:
             files = [name for name in _FILES if name in given or name in keys]
-            yield where(*files), f"{' and '.join(files)} without tlsverify have no effect: {_PLAIN}"
+            verb = "have" if files[1:] else "has"
+            yield where(*files), f"{' and '.join(files)} without tlsverify {verb} no effect: {_PLAIN}"
         elif note is Note.ENVIRONMENT_IGNORED and daemon.tls.mode is Tls.NONE:
             location = variable.location if variable is not None else None
             yield (
