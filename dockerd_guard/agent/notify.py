@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from dockerd_guard.report.journal import shown
+
 
 class Notify:
     """Speaks to the service manager where there is one; else does nothing."""
@@ -45,4 +47,5 @@ class Notify:
         if self._socket:
             from pystemd import daemon
 
-            daemon.notify(False, *states)
+            # The address of a socket may be no UTF-8, which pystemd does not take.
+            daemon.notify(False, *map(shown, states))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_guard.bindings import Binding, Tls, Via, canonical, scope_of
@@ -129,7 +129,8 @@ def observe_running(
     main = loaded.main_pid if loaded is not None else 0
     daemons = processes.daemons(main)
     ours = daemons.get(main) or next(
-        (process for process in daemons.values() if process.unit == SERVICE and not process.in_container), None)
+        (process for process in daemons.values()
+         if process.unit == SERVICE and not process.in_container and not process.uid), None)
     if ours is None and main:
         ours = processes.read_process(main)
     def read(process: Process, read_file: Callable[[str], bytes]) -> Daemon:
@@ -142,7 +143,7 @@ def observe_running(
         # Of rootless ones nothing else is known (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
         return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
 
-    others = tuple(Other(process, tuple(_api_sockets(process, read_other(process), sockets)))
+    others = tuple(Other(process, tuple(_api_sockets(process, read_other(process), sockets.of_other(process.pid))))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
     # What a container has among its own files is its own business, as is a dockerd without anything else.
     others = tuple(
@@ -172,7 +173,8 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
     held = tuple(sorted({sock.address for sock in sockets.reachable(1) if canonical(sock.address) in declared}))
     own = {canonical(sock.address) for sock in sockets.of(running.process.pid)
            if sock.inode not in sockets.inodes(1)} if running is not None else set()
-    bindings = tuple(_api_sockets(running.process, running.daemon, sockets)) if running is not None else ()
+    bindings = tuple(_api_sockets(running.process, running.daemon, sockets.reachable(running.process.pid))
+                     ) if running is not None else ()
     known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
     found = tuple(
         binding._replace(via=like.via, source=like.source, tls=like.tls)
@@ -196,7 +198,8 @@ def _running_bindings(
     if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
         why = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
             daemon.keys) else f"it runs, whatever its command line reads like here ({daemon.reason})")
-        return tuple(_api_sockets(process, daemon, sockets)), f"{why}: these are the sockets it has"
+        found = _api_sockets(process, daemon, sockets.reachable(process.pid))
+        return tuple(found), f"{why}: these are the sockets it has"
     bindings: list[Binding] = []
     for host in daemon.hosts:
         if host.address.startswith("fd://"):
@@ -209,12 +212,12 @@ def _running_bindings(
     return tuple(bindings), None
 
 
-def _api_sockets(process: Process, daemon: Daemon, sockets: processes.Sockets) -> Iterator[Binding]:
+def _api_sockets(process: Process, daemon: Daemon, held: Iterable[processes.Held]) -> Iterator[Binding]:
     """The listening sockets of a dockerd that are (as far as can be told) its API."""
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
     # A socket that was passed on and one of its own may have one path: dockerd puts its own in place of the other.
-    for address, sock in {canonical(sock.address): sock for sock in sockets.reachable(process.pid)}.items():
+    for address, sock in {canonical(sock.address): sock for sock in held}.items():
         if address == metrics or address.startswith(private):
             continue
         if address.startswith("tcp://") and int(address.rpartition(":")[2]) in SWARM_PORTS and _in_swarm(daemon):

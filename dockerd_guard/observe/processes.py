@@ -14,6 +14,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import islice
 from typing import NamedTuple
 
 from dockerd_guard.bindings import canonical
@@ -23,10 +24,12 @@ from dockerd_guard.observe.observation import Process
 MAX_PROC_BYTES = 4 * 1024 * 1024
 """A command line or environment larger than this is cut; the kernel allows 2 MiB by default."""
 
-MAX_OTHER_BYTES = 64 * 1024
+MAX_OTHER_BYTES = 4 * 1024
 """The same for all but the main process of docker.service: anybody may start one with a dockerd's name."""
 
-MAX_DAEMONS = 64
+MAX_DAEMONS, MAX_LOOKED_AT = 64, 512
+MAX_DESCRIPTORS, MAX_OTHER_DESCRIPTORS = 1024, 8192
+"""So many of such a process are looked at, and of all of them together."""
 
 TCP_LISTEN, TCP_SYN_RECV = "0A", "03"
 """st of a listening socket in /proc/net/tcp (include/net/tcp_states.h), and of a connection that just comes in, which
@@ -68,6 +71,8 @@ class Sockets:
 
     The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time on a large host.
 
+    What others than dockerd and systemd hold (see of_other()) is looked at as far as it costs little.
+
     The name of a UNIX socket may have line breaks in it, and /proc/net/unix shows them as they are: whoever may bind
     one can add lines to it, which say that another process listens somewhere. So of lines that share an inode
     those alone are believed that have a name to be expected (see expect()), and an inode must be a UNIX socket's.
@@ -76,6 +81,7 @@ class Sockets:
     def __init__(self) -> None:
         self._of_namespace: dict[str, tuple[Held, ...]] = {}
         self._held_by: dict[int, dict[int, str]] = {}
+        self._room = MAX_OTHER_DESCRIPTORS
         self._expected: set[str] = set()
 
     def expect(self, addresses: Iterable[str]) -> None:
@@ -87,6 +93,17 @@ class Sockets:
         held = self._held(pid)
         return tuple(sock for sock in self._listening(pid) if sock.inode in held and (
             sock.address.startswith("tcp://") or self._is_believed(sock, held[sock.inode])))
+
+    def of_other(self, pid: int) -> tuple[Held, ...]:
+        """Those that a process of anybody's holds, among the first of its descriptors; none where we may not look."""
+        if pid not in self._held_by:
+            try:
+                held, looked_at = _sockets_held_by(pid, min(self._room, MAX_DESCRIPTORS))
+            except PermissionError:
+                held, looked_at = {}, 0
+            self._held_by[pid] = held
+            self._room -= looked_at
+        return self.of(pid)
 
     def _is_believed(self, sock: Held, path: str) -> bool:
         return (not sock.doubtful or canonical(sock.address) in self._expected) and _is_unix(path)
@@ -101,7 +118,7 @@ class Sockets:
 
     def _held(self, pid: int) -> Mapping[int, str]:
         if pid not in self._held_by:
-            self._held_by[pid] = _sockets_held_by(pid)
+            self._held_by[pid], _ = _sockets_held_by(pid)
         return self._held_by[pid]
 
     def _listening(self, pid: int) -> tuple[Held, ...]:
@@ -133,27 +150,39 @@ def _has_its_file(pid: int, address: str) -> bool:
 def _is_unix(path: str) -> bool:
     """Whether a descriptor is a UNIX socket (sockfs_xattr_get() in net/socket.c); where nobody can tell, it may be."""
     try:
-        return os.getxattr(path, "system.sockprotoname").startswith(b"UNIX")
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return True
+    try:
+        # It may be something else by now, such as a file of FUSE, which need not answer.
+        same = f"/proc/self/fd/{fd}"
+        return (not os.readlink(same).startswith("socket:[")
+                or os.getxattr(same, "system.sockprotoname").startswith(b"UNIX"))
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
 
 
-def _sockets_held_by(pid: int) -> dict[int, str]:
-    """The inode numbers of all sockets a process has open, and the path to a descriptor of each.
+def _sockets_held_by(pid: int, most: int | None = None) -> tuple[dict[int, str], int]:
+    """The inode numbers of all sockets a process has open, and the path to a descriptor of each; among how many
+    descriptors, of which `most` are looked at.
 
     Raises PermissionError where we may not look (CAP_SYS_PTRACE). Empty when it is gone.
     """
     held: dict[int, str] = {}
+    looked_at = 0
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
+            for entry in islice(entries, most):
+                looked_at += 1
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     target = os.readlink(entry.path)
                     if target.startswith("socket:["):
                         held[int(target[8:-1])] = entry.path
     except (FileNotFoundError, ProcessLookupError):
-        return {}
-    return held
+        return {}, looked_at
+    return held, looked_at
 
 
 def read_process(pid: int, *, uid: int = 0, most: int = MAX_PROC_BYTES) -> Process | None:
@@ -185,7 +214,7 @@ def daemons(main: int = 0) -> dict[int, Process]:
     start, which is a second process of its own name until execve(2). Beside the `main` one of docker.service
     MAX_DAEMONS at most, those of root first."""
     found: dict[int, Process] = {}
-    for _, pid, inner, uid in sorted(_named_like_one(main)):
+    for _, pid, inner, uid in islice(sorted(_named_like_one(main)), MAX_LOOKED_AT):
         process = (read_process(pid) if pid == main else read_process(pid, uid=uid, most=MAX_OTHER_BYTES))
         if process is not None and is_daemon(process):
             found[pid] = process._replace(in_container=inner)
@@ -195,7 +224,8 @@ def daemons(main: int = 0) -> dict[int, Process]:
 
 
 def _named_like_one(main: int) -> Iterator[tuple[int, int, bool, int]]:
-    """The rank, pid, in a container, and the effective uid of every process with the name of a daemon."""
+    """The rank, pid, in a container, and the user of every process with the name of a daemon. It is root's only where
+    all its user IDs are: anybody may start a setuid program under any name."""
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
@@ -206,12 +236,12 @@ def _named_like_one(main: int) -> Iterator[tuple[int, int, bool, int]]:
                 continue
             status = dict(line.split(b":", 1) for line in _read(pid, "status").splitlines() if b":" in line)
             inner = len(status.get(b"NSpid", b"").split()) > 1
-            uid = int(status[b"Uid"].split()[1])
+            uid = next((one for one in map(int, status.get(b"Uid", b"").split()) if one), 0)
             if inner and os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/1/ns/net"):
                 continue
         except OSError:
             continue
-        yield (0 if pid == main else 1 if not uid else 2), pid, inner, uid
+        yield (0 if pid == main else 1 if not uid and not inner else 2), pid, inner, uid
 
 
 def is_daemon(process: Process) -> bool:

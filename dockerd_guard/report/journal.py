@@ -149,7 +149,7 @@ def _to_journald(_: object, __: str, event: MutableMapping[str, Any]) -> NoRetur
     import structlog
     from pystemd import journal
 
-    message = _shown(str(event.pop("event")))
+    message = shown(str(event.pop("event")))
     journal.sendv(
         *(f"{name}={_utf8(value)}" for name, values in event.items() if isinstance(values, tuple) for value in values),
         MESSAGE=message, SYSLOG_IDENTIFIER=IDENTIFIER, OBJECT_SYSTEMD_UNIT=UNIT,
@@ -160,7 +160,7 @@ def _to_journald(_: object, __: str, event: MutableMapping[str, Any]) -> NoRetur
     raise structlog.DropEvent
 
 
-def _shown(message: str) -> str:
+def shown(message: str) -> str:
     """journalctl hides a message with a control character in it, as from a file's name, as `[blob data]`."""
     if message.isprintable():
         return message

@@ -144,7 +144,7 @@ def test_a_dockerd_in_a_container(machine: Machine, network: str) -> None:
 # As any user: names with line breaks in /proc/net/unix, one that is no line, one that gives dockerd a further socket;
 # and a process with a dockerd's name.
 ANYBODY = """
-import os, re, socket, time
+import os, re, socket, subprocess, time
 rows = open("/proc/net/unix").read()
 inode = re.search(r" 00010000 0001 01 +(\\d+) /run/docker.sock\\n", rows)[1]
 kept = []
@@ -155,9 +155,23 @@ for name in ("a b c zz e f g h", f"0: 00000002 00000000 00010000 0001 01 {inode}
 kept.append(socket.socket(socket.AF_UNIX))
 kept[-1].bind("/tmp/forged")
 kept[-1].listen()
+kept.append(socket.socket(socket.AF_UNIX))
+kept[-1].bind(b"\\0\\xff\\x1b\\r\\n\\xe2\\x80\\xa8")
+kept[-1].listen()
 kept.append(socket.socket())
 kept[-1].bind(("0.0.0.0", 2380))
 kept[-1].listen()
+for _ in range(900):
+    os.dup(kept[0].fileno())
+# Processes of theirs, and setuid ones by that name, which wait for a password.
+os.makedirs("/tmp/setuid", exist_ok=True)
+os.symlink("/usr/bin/su", "/tmp/setuid/dockerd")
+for _ in range(70):
+    kept.append(subprocess.Popen(["/tmp/setuid/dockerd", "root"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL))
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(3600)
+        os._exit(0)
 open("/tmp/anybody", "w")
 time.sleep(3600)
 """
@@ -178,13 +192,18 @@ def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> N
     value = seen(machine)
     assert addresses(machine)["listening"] == (SOCK,)
     # What it really listens on, and its name, are told: it may be a rootless Docker.
-    other, = value["others"]
-    assert "tcp://0.0.0.0:2380" in [binding["address"] for binding in other["bindings"]]
+    assert any(binding["address"] == "tcp://0.0.0.0:2380" for other in value["others"] for binding in other["bindings"])
+    # A second one of root's is none of so many.
+    machine.run(f"systemd-run --quiet --unit=second {SECOND}")
+    wait_for(lambda: machine.socket_answers("/run/second.sock"), "the second dockerd")
+    assert any(other["unit"] == "second.service" for other in seen(machine)["others"])
+    machine.run("systemctl stop second")
     machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n")
     machine.run("systemctl kill --signal=HUP dockerd-guard")
     wait_for(lambda: "Docker listens as declared again" in machine.run("journalctl --unit=dockerd-guard --boot").out,
              "correction all the same")
     assert machine.main_pid() == pid
+    assert machine.properties("dockerd-guard.service", "NRestarts") == {"NRestarts": "0"}
     assert "mistake" not in machine.run("journalctl --unit=dockerd-guard --boot").out
 
 
