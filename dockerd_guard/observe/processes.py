@@ -71,8 +71,6 @@ class Sockets:
 
     The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time on a large host.
 
-    What others than dockerd and systemd hold (see of_other()) is looked at as far as it costs little.
-
     The name of a UNIX socket may have line breaks in it, and /proc/net/unix shows them as they are: whoever may bind
     one can add lines to it, which say that another process listens somewhere. So of lines that share an inode
     those alone are believed that have a name to be expected (see expect()), and an inode must be a UNIX socket's.
@@ -96,14 +94,13 @@ class Sockets:
 
     def of_other(self, pid: int) -> tuple[Held, ...]:
         """Those that a process of anybody's holds, among the first of its descriptors; none where we may not look."""
-        if pid not in self._held_by:
-            try:
-                held, looked_at = _sockets_held_by(pid, min(self._room, MAX_DESCRIPTORS))
-            except PermissionError:
-                held, looked_at = {}, 0
-            self._held_by[pid] = held
-            self._room -= looked_at
-        return self.of(pid)
+        try:
+            if pid not in self._held_by:
+                self._held_by[pid], looked_at = _sockets_held_by(pid, min(self._room, MAX_DESCRIPTORS))
+                self._room -= looked_at
+            return self.of(pid)
+        except PermissionError:
+            return ()
 
     def _is_believed(self, sock: Held, path: str) -> bool:
         return (not sock.doubtful or canonical(sock.address) in self._expected) and _is_unix(path)

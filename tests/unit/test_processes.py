@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.observe import processes
 from dockerd_guard.observe.processes import Sockets, read_process
 
 
@@ -103,3 +104,22 @@ def test_what_lies_in_another_users_memory_is_not_read() -> None:
     assert ours is not None and theirs is not None
     assert (bool(ours.argv), bool(ours.environ)) == (True, True)
     assert (theirs.argv, theirs.environ, theirs.executable) == ((), {}, ours.executable)
+
+
+def test_of_others_so_many_descriptors_are_looked_at(
+        opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen(opened, socket.AF_UNIX, b"\0x")
+    assert "unix://@x" in {one.address for one in Sockets().of_other(os.getpid())}
+    monkeypatch.setattr(processes, "MAX_DESCRIPTORS", 1)
+    assert Sockets().of_other(os.getpid()) == ()
+    assert "unix://@x" in held()
+
+
+def test_who_must_not_be_looked_at_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> str:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "readlink", refuse)
+    assert Sockets().of_other(os.getpid()) == ()
+    with pytest.raises(PermissionError):
+        held()
