@@ -97,7 +97,9 @@ def test_commands_and_their_trouble(bare_machine: Machine) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_its_owner(end: signal.Signals) -> None:
-    script = ("import time\nfrom tests.machines.machine import Machine\n"
+    # Whoever is started in the background by a shell has SIGINT ignored.
+    script = ("import signal\nimport time\nfrom tests.machines.machine import Machine\n"
+              "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
               "with Machine.boot('bookworm') as machine:\n"
               "  print(machine.name, flush=True)\n  time.sleep(1000)")
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
