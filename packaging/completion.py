@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dockerd_guard.cli import VERBS, parser
-from dockerd_guard.judge.rules import TITLES
 from dockerd_guard.report.journal import Event
+from dockerd_guard.rules.registry import TITLES
 
 PROGRAM = "dockerd-guard"
 FUNCTION = "_dockerd_guard"

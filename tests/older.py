@@ -14,11 +14,12 @@ from pathlib import Path
 def older(package: Path, directory: Path) -> Path:
     """Repack it in the directory; the new file's path."""
     deb = directory / "dockerd-guard_older_all.deb"
-    with tempfile.TemporaryDirectory() as tree:
-        subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
-        control = Path(tree, "DEBIAN/control")
+    with tempfile.TemporaryDirectory() as rootfs:
+        subprocess.run(["dpkg-deb", "--raw-extract", package, rootfs], check=True)
+        control = Path(rootfs, "DEBIAN/control")
         control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 0~before-"))
-        subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["dpkg-deb", "--root-owner-group", "--build", rootfs, deb], check=True,
+                       stdout=subprocess.DEVNULL)
     return deb
 
 

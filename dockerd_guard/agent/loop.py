@@ -20,37 +20,39 @@ from collections import Counter
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from dockerd_guard.agent.bulletin import OWN_FILE, Bulletin, Held, last_of, publish, published
-from dockerd_guard.agent.counts import Counts, Stopwatch
-from dockerd_guard.agent.diary import CONFIRM_S, Diary
+from dockerd_guard.agent import textfile
+from dockerd_guard.agent.counters import Stopwatch
+from dockerd_guard.agent.drift_tracker import CONFIRM_S, DriftTracker
 from dockerd_guard.agent.notify import Notify
-from dockerd_guard.agent.quarrels import Quarrels, is_tidying, is_update
+from dockerd_guard.agent.status_file import OWN_FILE, publish, published
 from dockerd_guard.agent.triggers import Files, Waker, wait
-from dockerd_guard.bindings import Tls
-from dockerd_guard.correct import textfile
-from dockerd_guard.correct.apart import Apart
-from dockerd_guard.correct.contain import Containment, Exposure, exposures
-from dockerd_guard.correct.contest import Contested
-from dockerd_guard.correct.correction import Means, Outcome, recover
-from dockerd_guard.correct.state import Busy, alone, only_agent
-from dockerd_guard.correct.state import State as StateFiles
-from dockerd_guard.correct.table import Unsupported
-from dockerd_guard.judge.finding import Finding
-from dockerd_guard.judge.judge import drifts, judge
-from dockerd_guard.observe.live import observe_host
+from dockerd_guard.agent.undone_corrections import UndoneCorrections, is_tidying, is_update
+from dockerd_guard.apply.correction import Context, CorrectionResult, carry_out, remember_start
+from dockerd_guard.apply.rollback import recover
+from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive, single_agent
+from dockerd_guard.containment.containment import Containment
+from dockerd_guard.model.address import Tls
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.nethelper.client import NethelperClient
+from dockerd_guard.observe.live import observe_host, observer
+from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.pipeline import Assessment, assess, carry_out, looks_at, remember_start
-from dockerd_guard.policy import Mode, Policy, PolicyError, load_policy
+from dockerd_guard.plan.assessment import Assessment, assess
+from dockerd_guard.plan.backoff import Contested
+from dockerd_guard.plan.exposures import Exposure, exposures
+from dockerd_guard.policy.model import Mode, Policy, PolicyError
+from dockerd_guard.policy.reader import load_policy
+from dockerd_guard.report.agent_status import AgentStatus, Counters, HeldCorrection, last_of
 from dockerd_guard.report.containment import entries as containment_entries
 from dockerd_guard.report.correction import contested as quarrel
 from dockerd_guard.report.correction import held_in_words, made, policy_refused, policy_taken
 from dockerd_guard.report.drift import sentence
-from dockerd_guard.report.journal import Cause, Entry, Event, Journal
-from dockerd_guard.report.journal import Outcome as Word
+from dockerd_guard.report.journal import Cause, Event, Journal, JournalEntry, Outcome
 from dockerd_guard.report.metrics import Snapshot
 from dockerd_guard.report.metrics import text as metrics_text
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
-from dockerd_guard.tree import Tree, Unreadable
 
 MAX_SETTLE_S = 1.0
 """A pass is not put off for longer than this by changes that keep coming."""
@@ -74,7 +76,7 @@ writes all the time may write the opposite next."""
 CONTESTED_QUIET_S = 10.0
 """The same while another program is known to write: a busy host may keep it from its next write for seconds."""
 
-class State(StrEnum):
+class AgentState(StrEnum):
     """Where the agent stands."""
 
     STARTING = "starting"
@@ -91,20 +93,20 @@ class Agent:
     def __init__(self, policy_file: str, journal: Journal) -> None:
         self.policy_file = policy_file
         self.journal = journal
-        self.diary = Diary(journal)
+        self.drift_tracker = DriftTracker(journal)
         self.notify = Notify()
         self.waker = Waker()
         self.files = Files()
         self.state_files = StateFiles()
-        self.quarrels = Quarrels(self.state_files)
-        self.network = Apart()
+        self.undone_corrections = UndoneCorrections(self.state_files)
+        self.network = NethelperClient()
         self.containment = Containment(self.state_files, self.network)
-        self.state = State.STARTING
+        self.state = AgentState.STARTING
         self.policy: Policy | None = None
         self._policy_problem = ""
         self._manager: Manager | None = None
-        self._held: Held | None = None
-        self._bulletin: Bulletin | None = None
+        self._held: HeldCorrection | None = None
+        self._agent_status: AgentStatus | None = None
         self._policy_since = datetime.now(UTC)
         self._missed: list[str] = []
         self._failed: object = None
@@ -131,7 +133,7 @@ class Agent:
             self.policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             for problem in error.problems:
-                self.diary.write(policy_refused(problem, Word.FAILED, "No policy, so nothing is guarded",
+                self.drift_tracker.write(policy_refused(problem, Outcome.FAILED, "No policy, so nothing is guarded",
                                      "correct that; saving the file starts the agent again"))
             self.notify.status(f"No policy, so nothing is guarded: {error.problems[0]}")
             return 2
@@ -139,7 +141,7 @@ class Agent:
             if self._is_the_only_one(locks):
                 self.notify.status("Looking at this host for the first time")
                 self._remember()
-                self.diary.write(policy_taken(self.policy))
+                self.drift_tracker.write(policy_taken(self.policy))
                 self._pass(Cause.DRIFT)
                 while (cause := self._wait()) is not None:
                     self._pass(cause)
@@ -152,9 +154,9 @@ class Agent:
     def _is_the_only_one(self, locks: contextlib.ExitStack) -> bool:
         """Wait until no other agent guards this host; False when told to stop before that."""
         said = ""
-        while self.state is not State.STOPPING:
+        while self.state is not AgentState.STOPPING:
             try:
-                locks.enter_context(only_agent(self.state_files.directory))
+                locks.enter_context(single_agent(self.state_files.directory))
             except Busy as error:
                 if not said:
                     said = f"Waiting: {error}"
@@ -202,13 +204,13 @@ class Agent:
                 left = min(left, self.notify.watchdog_s)
             came = self._events(left)
             self.notify.alive()
-            if self.state is State.STOPPING:
+            if self.state is AgentState.STOPPING:
                 return None
             if came:
                 self._triggered_at = time.monotonic()
                 triggered_at = triggered_at or self._triggered_at
                 quiet_at = self._triggered_at + policy.watch.settle_s
-                self._to(State.SETTLING)
+                self._to(AgentState.SETTLING)
 
     def _events(self, timeout_s: float) -> bool:
         """Wait for something; whether it asks for a pass."""
@@ -227,7 +229,7 @@ class Agent:
         if self.waker.fileno() in ready:
             for number in self.waker.drain():
                 if number in (signal.SIGTERM, signal.SIGINT):
-                    self._to(State.STOPPING)
+                    self._to(AgentState.STOPPING)
                 elif number == signal.SIGHUP:
                     self.notify.reloading()
                     came = True
@@ -262,12 +264,12 @@ class Agent:
 
     def _pass(self, cause: Cause) -> None:
         """Look at everything, say what is new, correct what may be corrected; or wait for whoever does just now."""
-        self._to(State.WORKING)
+        self._to(AgentState.WORKING)
         self._wake_at = None
         troubles: list[str] = []
         with contextlib.ExitStack() as lock:
             try:
-                lock.enter_context(alone(self.state_files.directory))
+                lock.enter_context(exclusive(self.state_files.directory))
             except Busy as error:
                 if not self._busy:
                     self.journal.say(f"Waiting: {error}.")
@@ -282,8 +284,8 @@ class Agent:
         if self.network.changes():
             self.waker.wake()
         self.network.rest()
-        if self.state is State.WORKING:
-            self._to(State.HOLDING if self._held else State.WATCHING)
+        if self.state is AgentState.WORKING:
+            self._to(AgentState.HOLDING if self._held else AgentState.WATCHING)
         self._publish()
         self.notify.ready(self._status)
 
@@ -297,8 +299,8 @@ class Agent:
         self._missed = []
         try:
             manager = self._connection(troubles)
-            with Tree() as tree:
-                self._look_and_act(tree, manager, cause, troubles)
+            with Rootfs() as rootfs:
+                self._look_and_act(rootfs, manager, cause, troubles)
         except Unavailable as error:
             self._manager = None
             self._wake_in(RETRY_S)
@@ -309,12 +311,12 @@ class Agent:
             troubles.append(f"a pass ended in a mistake of dockerd-guard's own, {error!r} "
                             f"at {_where(error)}; please report it")
             self._wake_in(RETRY_AFTER_MISTAKE_S)
-        self.diary.tell_blindness(troubles)
+        self.drift_tracker.report_blindness(troubles)
 
-    def _look_and_act(self, tree: Tree, manager: Manager | None, cause: Cause, troubles: list[str]) -> None:
+    def _look_and_act(self, rootfs: Rootfs, manager: Manager | None, cause: Cause, troubles: list[str]) -> None:
         policy = self._known_policy
         is_recovered = manager is not None and self._recover(manager)
-        seen = observe_host(tree, manager)
+        seen = observe_host(rootfs, manager)
         troubles += (trouble.text for trouble in seen.troubles if manager is not None)
         if manager is not None:
             # At once: to ask dockerd, to correct and to restart may take a while.
@@ -323,20 +325,20 @@ class Agent:
         remember_start(seen, self.state_files)
         findings = judge(seen, policy)
         # Watch before acting, and look again afterwards: nothing between two looks is lost.
-        tree.resolve(self.policy_file)
+        rootfs.resolve(self.policy_file)
         for path in policy.tls[:3] if policy.tcp_tls not in (None, Tls.NONE) else ():
             # A correction may wait for them, and nothing of the host names them yet.
-            tree.stat(path)
-        is_new, unwatched = self.files.watch({*tree.consulted, self.policy_file}, tree.listed)
+            rootfs.stat(path)
+        is_new, unwatched = self.files.watch({*rootfs.consulted, self.policy_file}, rootfs.listed)
         troubles += unwatched
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
         self._hear_of_fix(seen, findings)
-        if self.diary.tell_drifts(seen, findings, policy, cause, is_contested=self._is_contested):
+        if self.drift_tracker.report_drifts(seen, findings, policy, cause, is_contested=self._is_contested):
             self._wake_in(CONFIRM_S)
         if policy.mode is Mode.ENFORCE and manager is not None and is_recovered:
-            assessment = assess(seen, policy, self.state_files, self.network, findings)
+            assessment = assess(seen, policy, self.state_files.records(), self.network.ask, findings)
             seen = self._correct(assessment, cause, manager)
         else:
             self._held = None
@@ -347,13 +349,13 @@ class Agent:
 
     def _hear_of_fix(self, seen: Observation, findings: tuple[Finding, ...]) -> None:
         """Tell what was corrected by hand since the last look."""
-        if seen.troubles or (done := self.state_files.word()) is None:
+        if seen.troubles or (done := self.state_files.pending_manual_fix()) is None:
             return
-        if self.diary.tell_made_by_hand(done, findings) and not any(drifts(findings)):
+        if self.drift_tracker.report_manual_fix(done, findings) and not any(drifts(findings)):
             # It ended what was held, and one entry tells so.
             self._held = None
         try:
-            self.state_files.take_word()
+            self.state_files.clear_manual_fix()
         except OSError:
             # The next one tells it no more: nothing of it is known then.
             return
@@ -382,7 +384,7 @@ class Agent:
         except Unsupported as error:
             troubles.append(f"changes of nftables' rules cannot be followed: {error}")
         for entry in containment_entries(result, by_policy=not self._is_to_contain):
-            self.diary.write(entry)
+            self.drift_tracker.write(entry)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
         """What is to be cut off."""
@@ -398,14 +400,14 @@ class Agent:
         policy = self._known_policy
         is_quiet = self._is_quiet_where_it_complies(assessment)
         obstacles_before, self._obstacles = self._obstacles, assessment.plan.obstacles
-        if not assessment.needs.anything and not assessment.plan.obstacles:
+        if not assessment.actions.anything and not assessment.plan.obstacles:
             intent = self.state_files.intent()
             is_unproven = intent is not None and bool(intent.stops)
             if self._held and not is_unproven:
-                self.diary.write(Entry(
+                self.drift_tracker.write(JournalEntry(
                     Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
                     f"until then the correction was {held_in_words(self._held.reason, self._held.until)}.",
-                    outcome=Word.KEPT, cause=cause))
+                    outcome=Outcome.KEPT, cause=cause))
             self._held = self._held if is_unproven else None
             self._failed, self._error = None, ""
             if intent is None:
@@ -414,17 +416,17 @@ class Agent:
             # A file that is just being rewritten says one thing now and another when the plan is tried upon it.
             self.waker.wake()
             return assessment.seen
-        attempt = (assessment.needs, assessment.plan.after.layer, policy)
+        attempt = (assessment.actions, assessment.plan.after.layer, policy)
         if self._failed == attempt and time.monotonic() < self._failed_until:
             return assessment.seen
         if not is_quiet:
             return assessment.seen
-        if (contested := self.quarrels.contested(assessment)) is not None:
+        if (contested := self.undone_corrections.contested(assessment)) is not None:
             self._leave_alone(contested, assessment, cause)
             return assessment.seen
         self._is_contested = False
-        with looks_at(manager) as look:
-            outcome = carry_out(assessment, Means(manager, self.state_files, look, self.network))
+        with observer(manager) as look:
+            outcome = carry_out(assessment, Context(manager, self.state_files, look, self.network))
             self._failed = attempt if outcome.error and not outcome.interference else None
             self._failed_until = time.monotonic() + policy.watch.resync_s if outcome.unwritable else math.inf
             is_known, self._error = bool(outcome.error) and outcome.error == self._error, outcome.error
@@ -432,8 +434,8 @@ class Agent:
             try:
                 seen = outcome.seen or look()
                 if outcome.steps:
-                    self.quarrels.corrected(assessment, outcome.interference, seen.tree)
-                mended = self.diary.forget_mended(judge(seen, policy))
+                    self.undone_corrections.corrected(assessment, outcome.interference, seen.rootfs)
+                mended = self.drift_tracker.forget_fixed(judge(seen, policy))
             finally:
                 # What was done is told also where nobody can look any more.
                 if not is_known and (outcome.steps or not outcome.done):
@@ -442,8 +444,8 @@ class Agent:
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
         """False while a host that complies without us may be about to do otherwise again."""
-        is_peace = self.quarrels.is_peace(assessment.seen.tree)
-        complies = not assessment.needs.anything and not assessment.plan.obstacles
+        is_peace = self.undone_corrections.is_peace(assessment.seen.rootfs)
+        complies = not assessment.actions.anything and not assessment.plan.obstacles
         if not (is_tidying(assessment) or (is_peace and complies)
                 or (self._is_contested and is_update(assessment))):
             return True
@@ -452,7 +454,7 @@ class Agent:
             self._wake_in(left_s)
             return False
         if is_peace:
-            self.quarrels.make_peace()
+            self.undone_corrections.make_peace()
             self._is_contested = False
         return True
 
@@ -463,7 +465,7 @@ class Agent:
         self._hold(f"contested: something else {contested.verb} {contested.file}", contested.until,
                    f"find the program that {contested.verb} it, then `dockerd-guard fix`")
         if not self._is_contested:
-            self.diary.write(quarrel(contested, now, assessment, cause))
+            self.drift_tracker.write(quarrel(contested, now, assessment, cause))
         self._is_contested = True
 
     def _wake_in(self, seconds: float) -> None:
@@ -518,7 +520,8 @@ class Agent:
             if str(error) != self._policy_problem:
                 self._policy_problem = str(error)
                 for problem in error.problems:
-                    self.diary.write(policy_refused(problem, Word.KEPT, "The last good policy stays in force",
+                    self.drift_tracker.write(policy_refused(
+                        problem, Outcome.KEPT, "The last good policy stays in force",
                                          "correct that and save the file"))
             return False
         self._policy_problem = ""
@@ -527,13 +530,15 @@ class Agent:
         self.policy = policy
         self._policy_since = datetime.now(UTC)
         self._failed, self._error = None, ""
-        self.quarrels.forget()
-        self.diary.write(policy_taken(policy, Cause.POLICY_CHANGE))
+        self.undone_corrections.forget()
+        self.drift_tracker.write(policy_taken(policy, Cause.POLICY_CHANGE))
         return True
 
     # --- saying it ------------------------------------------------------------------------
 
-    def _take_in(self, outcome: Outcome, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> None:
+    def _take_in(
+        self, outcome: CorrectionResult, assessment: Assessment, cause: Cause, mended: tuple[str, ...]
+    ) -> None:
         """Remember what a correction waits for, and tell what became of it."""
         held_before, self._held = self._held, None
         if outcome.hold is not None and not outcome.done:
@@ -542,19 +547,19 @@ class Agent:
             if outcome.hold.until is not None:
                 left_s = (outcome.hold.until - datetime.now(UTC)).total_seconds()
                 self._wake_in(max(left_s, 1.0))
-            elif assessment.situation.engine is None and assessment.needs.restart:
+            elif assessment.situation.engine is None and assessment.actions.restart:
                 self._wake_in(RETRY_S)
             else:
                 # That a port has become free, say, no trigger tells.
                 self._wake_in(RETRY_HELD_S)
             if held == held_before:
                 return
-        self.diary.write(made(outcome, assessment, cause, mended))
+        self.drift_tracker.write(made(outcome, assessment, cause, mended))
 
-    def _hold(self, reason: str, until: datetime | None, next_step: str) -> Held:
+    def _hold(self, reason: str, until: datetime | None, next_step: str) -> HeldCorrection:
         """Remember what a correction waits for; since the first time that it was the same."""
         since = self._held.since if self._held is not None and self._held.reason == reason else datetime.now(UTC)
-        self._held = Held(reason, since, until, next_step)
+        self._held = HeldCorrection(reason, since, until, next_step)
         return self._held
 
     def _remember(self) -> None:
@@ -563,38 +568,39 @@ class Agent:
         with contextlib.suppress(OSError):
             changed = datetime.fromtimestamp(os.stat(self.policy_file).st_ctime, UTC)
             self._policy_since = min(changed, self._policy_since)
-        self._bulletin = published(f"{self.state_files.directory}/{OWN_FILE}")
-        if self._bulletin is not None:
-            self.diary.go_on_from(self._bulletin.drifts)
+        self._agent_status = published(f"{self.state_files.directory}/{OWN_FILE}")
+        if self._agent_status is not None:
+            self.drift_tracker.go_on_from(self._agent_status.drifts)
 
     def _publish(self) -> None:
         """Make known where the agent stands."""
         now, policy = datetime.now(UTC), self._known_policy
-        before = self._bulletin
-        self._bulletin = Bulletin(
+        before = self._agent_status
+        self._agent_status = AgentStatus(
             now, os.getpid(), str(self.state), str(policy.mode), policy.file, self._policy_since, self._policy_problem,
-            self.diary.lasting(now), tuple(sorted(self.diary.blind)), self._held, self.containment.addresses,
-            last_of(self.diary.written, now) or (before and before.last), self._counts(before))
-        self.diary.written.clear()
-        publish(self._bulletin, before, self.state_files.directory)
-        self._publish_metrics(self._bulletin)
+            self.drift_tracker.lasting(now), tuple(sorted(self.drift_tracker.blind)), self._held,
+            self.containment.addresses,
+            last_of(self.drift_tracker.written, now) or (before and before.last), self._counts(before))
+        self.drift_tracker.written.clear()
+        publish(self._agent_status, before, self.state_files.directory)
+        self._publish_metrics(self._agent_status)
 
-    def _counts(self, before: Bulletin | None) -> Counts:
+    def _counts(self, before: AgentStatus | None) -> Counters:
         """With what this pass has brought."""
         self._exposure.looked(is_exposed=self._exposed > 0, changed_at=self._triggered_at)
         seconds, self._exposure.seconds = self._exposure.seconds, 0.0
-        counts = before.counts if before is not None else Counts()
+        counts = before.counts if before is not None else Counters()
         known = before.since() if before is not None else ()
-        return counts.and_of(self.diary.written, known)._replace(exposed_s=counts.exposed_s + seconds)
+        return counts.and_of(self.drift_tracker.written, known)._replace(exposed_s=counts.exposed_s + seconds)
 
-    def _publish_metrics(self, now: Bulletin) -> None:
+    def _publish_metrics(self, now: AgentStatus) -> None:
         """Leave them where node_exporter reads them; before the first look, those of the agent before stay."""
         if self._looked_at is None:
             return
         policy = self._known_policy
         lasting = (drift.finding for drift in now.drifts)
         snapshot = Snapshot(
-            up=self.state is not State.STOPPING, enforcing=policy.mode is Mode.ENFORCE, last_pass=self._looked_at,
+            up=self.state is not AgentState.STOPPING, enforcing=policy.mode is Mode.ENFORCE, last_pass=self._looked_at,
             resync_s=policy.watch.resync_s, policy_ok=not now.policy_problem, policy_since=now.policy_since.timestamp(),
             blind=len(now.blind), drift_open=Counter(f"{finding.code} {finding.layer}" for finding in lasting),
             drift_total=now.counts.drifts, exposed=self._exposed, contained=len(now.contained),
@@ -615,15 +621,15 @@ class Agent:
     def _status(self) -> str:
         """One line for `systemctl status`: what is wrong first, then what is being done about it."""
         policy = self._known_policy
-        parts = [f"Blind: {min(self.diary.blind)}"] if self.diary.blind else []
+        parts = [f"Blind: {min(self.drift_tracker.blind)}"] if self.drift_tracker.blind else []
         if self._held is not None:
             parts.append(held_in_words(self._held.reason, self._held.until))
-        elif self.diary.drifts:
+        elif self.drift_tracker.drifts:
             first, *others = sorted(
-                self.diary.drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
+                self.drift_tracker.drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
             more = f" (and {len(others)} more; dockerd-guard status)" if others else ""
             parts.append(f"{policy.mode}: {first.code} {sentence(first.message).rstrip('.')}{more}")
-        elif not self.diary.blind:
+        elif not self.drift_tracker.blind:
             parts.append(f"{policy.mode}: Docker listens as declared, on " + (
                 ", ".join(socket.address for socket in policy.sockets) or "nothing"))
         if self._failed is not None:
@@ -634,8 +640,8 @@ class Agent:
             parts.append("the policy file is wrong, the last good policy stays in force")
         return "; ".join(parts)
 
-    def _to(self, state: State) -> None:
-        if self.state is not State.STOPPING:
+    def _to(self, state: AgentState) -> None:
+        if self.state is not AgentState.STOPPING:
             self.state = state
 
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.dockerd.flags import Word, parse
+from dockerd_guard.dockerd.flags import FlagWord, parse
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.rootfs import Unreadable
 
 DAEMON_COMMAND_UNTIL = Version(17, 12)
 """`docker daemon` is gone from here on (docker/cli docs/deprecated.md)."""
@@ -20,13 +20,8 @@ DAEMON_COMMAND_UNTIL = Version(17, 12)
 DAEMON_FLAG_UNTIL = Version(1, 13)
 """`docker -d` likewise."""
 
-
 ROOTLESS_QUOTES_SINCE = Version(23, 0, 4)
 """Before, dockerd-rootless.sh ended in `exec dockerd $@`: its arguments were split at blanks (moby#45325)."""
-
-
-UNTOLD = "?"
-"""Stands in an environment for a value that no file tells."""
 
 
 class Program(NamedTuple):
@@ -36,7 +31,7 @@ class Program(NamedTuple):
     says why no dockerd comes of it. `certain` is false where the text does not tell.
     """
 
-    words: tuple[Word, ...] = ()
+    words: tuple[FlagWord, ...] = ()
     environ: Mapping[str, str] = {}
     certain: bool = True
     reason: str | None = None
@@ -94,7 +89,7 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
 
     With `read` a program of another name is looked into, in case it is a script that runs dockerd.
     """
-    words = tuple(Word(text, index) for index, text in enumerate(argv))
+    words = tuple(FlagWord(text, index) for index, text in enumerate(argv))
     certain = True
     for _ in range(_MAX_LAYERS):
         if not words:
@@ -123,8 +118,8 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
     return Program((), environ, False, "what is run cannot be told from the files")
 
 
-def _script(words: tuple[Word, ...], environ: Mapping[str, str],
-            read: Callable[[str], bytes] | None) -> tuple[tuple[Word, ...], Mapping[str, str], bool]:
+def _script(words: tuple[FlagWord, ...], environ: Mapping[str, str],
+            read: Callable[[str], bytes] | None) -> tuple[tuple[FlagWord, ...], Mapping[str, str], bool]:
     """What a shell script of its own file runs; nothing for any other program."""
     try:
         content = read(words[0].text) if read is not None and words[0].text.startswith("/") else b""
@@ -135,12 +130,14 @@ def _script(words: tuple[Word, ...], environ: Mapping[str, str],
         return (), environ, False
     from dockerd_guard.dockerd.shell import script_command
     # Its words stand in no argument: they count as where the script is named.
-    script = Word(content.decode("utf-8", "surrogateescape"), words[0].argument)
+    script = FlagWord(content.decode("utf-8", "surrogateescape"), words[0].argument)
     command, changed, sure = script_command(script, words, environ, "always")
     return tuple(word if word in words else word._replace(offset=0) for word in command), changed, sure
 
 
-def _rootless(words: tuple[Word, ...], environ: Mapping[str, str], version: Version | None, certain: bool) -> Program:
+def _rootless(
+    words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Version | None, certain: bool
+) -> Program:
     """contrib/dockerd-rootless.sh: ends in `exec dockerd "$@"` inside RootlessKit."""
     reason = None
     if words and words[0].text in ("check", "install", "uninstall"):
@@ -163,7 +160,7 @@ def _rootless(words: tuple[Word, ...], environ: Mapping[str, str], version: Vers
     return Program(words, inside, certain, reason, True)
 
 
-def _client(words: tuple[Word, ...], environ: Mapping[str, str], version: Version | None,
+def _client(words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Version | None,
             certain: bool) -> Program:
     """`docker daemon` and `docker -d`, with options on either side."""
     front = parse(tuple(word._replace(text="--daemon") if word.text == "-d" else word for word in words[1:]),
@@ -189,8 +186,8 @@ def _gone(message: str, version: Version | None, until: Version) -> str | None:
     return message if version is not None and version >= until else None
 
 
-def _env(words: tuple[Word, ...],
-         environ: Mapping[str, str]) -> tuple[tuple[Word, ...], Mapping[str, str], bool]:
+def _env(words: tuple[FlagWord, ...],
+         environ: Mapping[str, str]) -> tuple[tuple[FlagWord, ...], Mapping[str, str], bool]:
     """env(1)."""
     changed = dict(environ)
     at = 1
@@ -224,7 +221,7 @@ def _env(words: tuple[Word, ...],
     return words[at:], changed, True
 
 
-def _unwrap(words: tuple[Word, ...], wrapper: _Wrapper) -> tuple[tuple[Word, ...], bool]:
+def _unwrap(words: tuple[FlagWord, ...], wrapper: _Wrapper) -> tuple[tuple[FlagWord, ...], bool]:
     at = 1
     while at < len(words) and words[at].text.startswith("-") and words[at].text != "-":
         text = words[at].text

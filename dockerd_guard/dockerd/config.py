@@ -12,8 +12,8 @@ from dockerd_guard.dockerd.gotext import BLANKS
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.dockerd.values import TRUE, is_addr, is_ip, is_prefix, size
 from dockerd_guard.dockerd.version import NEWEST, Version
-from dockerd_guard.source import Location
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Unreadable
 
 FLAT = frozenset((
     "cluster-store-opts", "default-network-opts", "log-opts", "runtimes", "default-ulimits", "features",
@@ -23,7 +23,6 @@ FLAT = frozenset((
 
 UNCHECKED = frozenset(("features", "builder", "deprecated-key-path"))
 """Keys that need no flag of their name (skipValidateOptions)."""
-
 
 _BOTH = "the following directives are specified both as a flag and in the configuration file"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Tls, Via
 from dockerd_guard.dockerd import config, hosts, startup
 from dockerd_guard.dockerd.command import Program, program_of
 from dockerd_guard.dockerd.config import File, Key
@@ -15,7 +14,8 @@ from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
 from dockerd_guard.dockerd.version import NEWEST, OLD, Version
-from dockerd_guard.source import Location
+from dockerd_guard.model.address import Tls, Via
+from dockerd_guard.model.location import Location
 
 DEFAULT_CONFIG_FILE = "/etc/docker/daemon.json"
 DEFAULT_EXEC_ROOT = "/var/run/docker"

@@ -11,7 +11,7 @@ from dockerd_guard.dockerd.values import CHECKS, TRUE
 from dockerd_guard.dockerd.version import NEWEST, OLD, Version
 
 
-class Word(NamedTuple):
+class FlagWord(NamedTuple):
     """A word of the command line, and where it stands: the index in argv and where it begins there.
 
     A word out of `sh -c "dockerd ..."` stands inside another; one that is made by the shell (out of
@@ -50,7 +50,7 @@ class CommandLine(NamedTuple):
     """What pflag makes of the words: the flags up to an error, what is left over, and the error."""
 
     flags: tuple[Flag, ...] = ()
-    positionals: tuple[Word, ...] = ()
+    positionals: tuple[FlagWord, ...] = ()
     error: str | None = None
 
 
@@ -62,7 +62,7 @@ class _Found(list[Flag]):
         self.runtimes: set[str] = set()
 
 
-def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) -> CommandLine:
+def parse(words: tuple[FlagWord, ...], version: Version | None, stop: bool = False) -> CommandLine:
     """Read the words after the program's name; with `stop`, only up to the first positional.
 
     pflag: FlagSet.parseArgs, interspersed. The first error ends it in dockerd; what is written behind it
@@ -70,7 +70,7 @@ def parse(words: tuple[Word, ...], version: Version | None, stop: bool = False) 
     """
     known = options_of(version)
     flags = _Found()
-    positionals: list[Word] = []
+    positionals: list[FlagWord] = []
     error: str | None = None
     at = 0
     while at < len(words):
@@ -97,7 +97,7 @@ def last(flags: Iterable[Flag]) -> dict[str, Flag]:
     return {flag.name: flag for flag in flags}
 
 
-def _long(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
+def _long(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
           version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     name, equals, value = text[2:].partition("=")
@@ -118,7 +118,7 @@ def _long(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
     return at + flag.words, _set(option, flag, flags, version)
 
 
-def _short(words: tuple[Word, ...], at: int, known: Options, flags: _Found,
+def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
            version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     # pflag leaves `go test`'s own flags alone, and all that stands in such a word.
@@ -213,3 +213,5 @@ def is_set(given: Mapping[str, Flag], name: str) -> bool | None:
     """A bool flag's value, or None where it was not given."""
     return given[name].is_true if name in given else None
 
+UNKNOWN = "?"
+"""Stands in an environment for a value that no file tells."""

@@ -6,10 +6,10 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Via
 from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.source import Location
+from dockerd_guard.model.address import Via
+from dockerd_guard.model.location import Location
 
 UNIX_DEFAULT = "unix:///var/run/docker.sock"
 TLS_DEFAULT = "tcp://localhost:2376"

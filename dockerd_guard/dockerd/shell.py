@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dockerd_guard.dockerd.command import UNTOLD
-from dockerd_guard.dockerd.flags import Word
+from dockerd_guard.dockerd.flags import UNKNOWN, FlagWord
 
 _VARIABLE = r"\$(?:[A-Za-z_][A-Za-z0-9_]*|[0-9]|\{[A-Za-z_][A-Za-z0-9_]*(?::?-[^{}$`\"'\\]*)?\})"
 _PART = re.compile(
@@ -35,7 +34,7 @@ _SET_ELSEWHERE = re.compile(
 MAX_VALUES_LETTERS = 1024 * 1024
 """All values of variables that are put in: some kilobytes of script can stand for gigabytes of them."""
 
-Result = tuple[tuple[Word, ...], Mapping[str, str], bool]
+Result = tuple[tuple[FlagWord, ...], Mapping[str, str], bool]
 """The command that is run in the end, its environment, and whether that is certain."""
 
 
@@ -43,7 +42,7 @@ class _TooMuchError(Exception):
     """The script is more than simple commands."""
 
 
-def shell_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Result:
+def shell_command(words: tuple[FlagWord, ...], environ: Mapping[str, str]) -> Result:
     """What `sh -c SCRIPT NAME ARGUMENTS...` runs; nothing for `sh FILE`."""
     at = 1
     while at < len(words) and words[at].text[:1] in ("-", "+") and "c" not in words[at].text.lstrip("-"):
@@ -54,7 +53,7 @@ def shell_command(words: tuple[Word, ...], environ: Mapping[str, str]) -> Result
     return script_command(words[at + 1], words[at + 2:], environ, forks)
 
 
-def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[str, str], forks: str) -> Result:
+def script_command(script: FlagWord, arguments: tuple[FlagWord, ...], environ: Mapping[str, str], forks: str) -> Result:
     """What a script run with these arguments, $0 the first, ends up running.
 
     Without `exec`, bash (5.2, 5.3) becomes the last command of `-c` where that has no redirection, and dash
@@ -65,7 +64,7 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
     exported = set(environ)
     certain = True
     in_place = True
-    last: tuple[list[Word], list[Word], bool] = [], [], False
+    last: tuple[list[FlagWord], list[FlagWord], bool] = [], [], False
     reader = _Reader(script, variables, arguments)
     try:
         commands = _commands(reader)
@@ -106,7 +105,7 @@ def script_command(script: Word, arguments: tuple[Word, ...], environ: Mapping[s
 
 
 def _environ(
-    variables: Mapping[str, str], exported: set[str], assignments: list[Word], unknown: set[str]
+    variables: Mapping[str, str], exported: set[str], assignments: list[FlagWord], unknown: set[str]
 ) -> dict[str, str]:
     """What a command is started with: what is exported and set, and `A=b COMMAND`, as far as it is known."""
     found = {name: value for name, value in variables.items() if name in exported}
@@ -114,13 +113,13 @@ def _environ(
     return {name: value for name, value in found.items() if name not in unknown}
 
 
-def _only_options(words: list[Word]) -> bool:
+def _only_options(words: list[FlagWord]) -> bool:
     """Whether set(1) leaves "$@" alone: `-e`, `-o pipefail`."""
     return all(word.text[:1] in ("-", "+") or word.text.isalpha() for word in words) and not any(
         word.text in ("-", "--", "") for word in words)
 
 
-def _assign(words: list[Word], variables: dict[str, str], exported: set[str], export: bool) -> None:
+def _assign(words: list[FlagWord], variables: dict[str, str], exported: set[str], export: bool) -> None:
     for word in words:
         name, equals, value = word.text.partition("=")
         if not name.isidentifier():
@@ -131,7 +130,7 @@ def _assign(words: list[Word], variables: dict[str, str], exported: set[str], ex
             exported.add(name)
 
 
-def _unset(words: list[Word], variables: dict[str, str], exported: set[str]) -> None:
+def _unset(words: list[FlagWord], variables: dict[str, str], exported: set[str]) -> None:
     for word in words:
         if not word.text.isidentifier():
             raise _TooMuchError
@@ -139,7 +138,7 @@ def _unset(words: list[Word], variables: dict[str, str], exported: set[str]) -> 
         exported.discard(word.text)
 
 
-def _commands(reader: _Reader) -> Iterator[tuple[list[Word], list[Word], str, bool]]:
+def _commands(reader: _Reader) -> Iterator[tuple[list[FlagWord], list[FlagWord], str, bool]]:
     """The simple commands one after the other: assignments, words, what ends it, whether it is redirected.
 
     The reader's variables may change between two of them, as the commands say.
@@ -166,13 +165,13 @@ def _commands(reader: _Reader) -> Iterator[tuple[list[Word], list[Word], str, bo
 class _Reader:
     """Splits a script into words, variables put in."""
 
-    def __init__(self, script: Word, variables: Mapping[str, str], arguments: tuple[Word, ...]) -> None:
+    def __init__(self, script: FlagWord, variables: Mapping[str, str], arguments: tuple[FlagWord, ...]) -> None:
         self.script = script
         self.variables = variables
         self.arguments = arguments
         self.at = 0
-        self.assignments: list[Word] = []
-        self.words: list[Word] = []
+        self.assignments: list[FlagWord] = []
+        self.words: list[FlagWord] = []
         self.pieces: list[str] = []
         self.begun: int | None = None
         self.literal = True
@@ -257,7 +256,7 @@ class _Reader:
                 if self.is_assignment or (self.is_export and "=" in text):
                     name = {text.partition("=")[0]}
                     self.unknown = self.unknown | name if self.vague else self.unknown - name
-                kept.append(Word(text, self.script.argument, offset))
+                kept.append(FlagWord(text, self.script.argument, offset))
             self.target = ""
         self.pieces, self.begun, self.literal, self.braces = [], None, True, False
         self.vague = False
@@ -287,7 +286,7 @@ class _Reader:
         found = self.variables.get(name.rstrip(":"))
         self.within(found or "")
         set_elsewhere = found is None and _SET_ELSEWHERE.fullmatch(name.rstrip(":")) is not None
-        if set_elsewhere or found == UNTOLD or name.rstrip(":") in self.unknown:
+        if set_elsewhere or found == UNKNOWN or name.rstrip(":") in self.unknown:
             # It may go into another variable, as in `PATH=$PATH:/opt/bin`, but into no word that counts.
             if not self.is_assignment and not self.is_export:
                 raise _TooMuchError

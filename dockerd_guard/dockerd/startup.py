@@ -14,7 +14,7 @@ from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.hosts import HostEntry
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.rootfs import Unreadable
 
 STORAGE_DRIVERS = frozenset((
     "overlay2", "overlay", "fuse-overlayfs", "btrfs", "zfs", "vfs", "aufs", "devicemapper", "windowsfilter",

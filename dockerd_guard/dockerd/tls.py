@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Tls
 from dockerd_guard.dockerd.config import File
 from dockerd_guard.dockerd.flags import Flag, is_set
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.source import Location
+from dockerd_guard.model.address import Tls
+from dockerd_guard.model.location import Location
 
 CERTIFICATES = (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem"))
 """The options for the files, and their names in DOCKER_CERT_PATH, DOCKER_CONFIG or ~/.docker."""

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.bindings import split_host_port
+from dockerd_guard.model.address import split_host_port
 
 if TYPE_CHECKING:
     from dockerd_guard.systemd.sockets import Socket

@@ -6,17 +6,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dockerd_guard.bindings import Binding, Tls, Via, scope_of
-from dockerd_guard.dockerd.command import UNTOLD, program_of
+from dockerd_guard.dockerd.command import program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
+from dockerd_guard.dockerd.flags import UNKNOWN
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
 from dockerd_guard.dockerd.version import Version
+from dockerd_guard.model.address import Binding, Tls, Via, scope_of
+from dockerd_guard.model.location import Location
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.collisions import dockerd_collision, socket_collision, units_collide
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
-from dockerd_guard.source import Location
-from dockerd_guard.systemd.environment import Environment, resolve_environment
+from dockerd_guard.systemd.assignments import Environment
+from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand, too_long
 from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import Listen, load_socket, sockets_for
@@ -24,12 +27,11 @@ from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
 from dockerd_guard.systemd.units import detect_version, load_service
 
 if TYPE_CHECKING:
+    from dockerd_guard.rootfs import Rootfs
     from dockerd_guard.systemd.exec import Command
     from dockerd_guard.systemd.sockets import Socket
     from dockerd_guard.systemd.units import Service
-    from dockerd_guard.tree import Tree
 
-SERVICE = "docker.service"
 
 NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: "
               "make sure the service was started by systemd")
@@ -46,25 +48,25 @@ FIRST_PASSED_FD = 3
 
 
 def observe_configured(
-    tree: Tree, *, dockerd: Version | None = None, systemd: int | None = None, unit: str | None = None,
+    rootfs: Rootfs, *, dockerd: Version | None = None, systemd: int | None = None, unit: str | None = None,
 ) -> Configured:
     """Read the configured layer of a tree, for these versions, or those found in it, or the newest."""
-    systemd = systemd or detect_version(tree) or NEWEST_SYSTEMD
-    dockerd = dockerd or dockerd_version(tree)
-    service = load_service(tree, unit or daemon_unit(tree, systemd), systemd)
-    sockets = tuple(socket for socket in sockets_for(tree, service, systemd) if _may_start(tree, socket))
-    environment = resolve_environment(service, tree, systemd, descriptors=descriptor_count(sockets))
-    arguments, daemon = daemon_of(service, environment, tree, dockerd)
+    systemd = systemd or detect_version(rootfs) or NEWEST_SYSTEMD
+    dockerd = dockerd or dockerd_version(rootfs)
+    service = load_service(rootfs, unit or daemon_unit(rootfs, systemd), systemd)
+    sockets = tuple(socket for socket in sockets_for(rootfs, service, systemd) if _may_start(rootfs, socket))
+    environment = resolve_environment(service, rootfs, systemd, descriptors=descriptor_count(sockets))
+    arguments, daemon = daemon_of(service, environment, rootfs, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets, dockerd)
-    if layer.refused_by != "systemd" and (reason := _unmet(tree, service, sockets, systemd)):
+    if layer.refused_by != "systemd" and (reason := _unmet(rootfs, service, sockets, systemd)):
         layer = layer._replace(starts=False, refused_by="systemd", reason=reason)
     if service.unit.load_state == "bad-setting":
-        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, tree, dockerd)))
+        layer = layer._replace(hosts=tuple(_all_hosts(service, environment, rootfs, dockerd)))
     return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
                       dockerd or NEWEST_DOCKERD, dockerd is not None)
 
 
-def _may_start(tree: Tree, socket: Socket) -> bool:
+def _may_start(rootfs: Rootfs, socket: Socket) -> bool:
     """Whether its ConditionPathExists= hold (systemd.unit(5)): a start that does not meet them is left out,
     and nothing is passed. Other conditions ask for what no file tells."""
     paths: list[str] = []
@@ -74,46 +76,46 @@ def _may_start(tree: Tree, socket: Socket) -> bool:
                 paths.clear()
             elif setting.key == "ConditionPathExists":
                 paths.append(setting.value)
-    return all((tree.stat(path.lstrip("|!")) is None) == ("!" in path[:2]) for path in paths
+    return all((rootfs.stat(path.lstrip("|!")) is None) == ("!" in path[:2]) for path in paths
                if path.lstrip("|!").startswith("/") and not path.startswith("|"))
 
 
-def daemon_unit(tree: Tree, systemd: int) -> str:
+def daemon_unit(rootfs: Rootfs, systemd: int) -> str:
     """The service that runs dockerd: docker.service, or else one with another name that is there."""
-    files = unit_files(tree, systemd)
+    files = unit_files(rootfs, systemd)
     if files.fragment(SERVICE).path is None:
         for name in files.with_suffix(".service"):
             if "docker" in name:
-                service = load_service(tree, name, systemd)
+                service = load_service(rootfs, name, systemd)
                 if service.exec_start and _runs_dockerd(service, service.exec_start[-1]):
                     return name
     return SERVICE
 
 
 def daemon_of(
-    service: Service, environment: Environment, tree: Tree, version: Version | None
+    service: Service, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
     """What execve(2) gets for the main command, and what dockerd makes of it."""
     command = main_command(service)
     if command is None:
-        return (), resolve_daemon((), {}, tree.read, version)
-    arguments, daemon = _started(command, environment, tree, version)
+        return (), resolve_daemon((), {}, rootfs.read, version)
+    arguments, daemon = _started(command, environment, rootfs, version)
     if _may_not_come_to(service, command):
         daemon = daemon._replace(certain=False, program=daemon.program._replace(certain=False))
     return arguments, daemon
 
 
 def _started(
-    command: Command, environment: Environment, tree: Tree, version: Version | None
+    command: Command, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
     arguments = expand(command, environment)
     # What is run is the file: with `@` argv[0] is any word, and sh is some shell.
     path = command.shell if "|" in command.prefixes else command.path
-    shell = tree.resolve(path) if path.endswith("/sh") else None
+    shell = rootfs.resolve(path) if path.endswith("/sh") else None
     words = (shell or path, *(argument.text for argument in arguments[1:]))
     # However many descriptors there are, dockerd looks for them only where it is told so: `env -i` takes that away.
-    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), UNTOLD)
-    return arguments, resolve_daemon(words, {**passed, **values(environment)}, tree.read, version)
+    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
+    return arguments, resolve_daemon(words, {**passed, **values(environment)}, rootfs.read, version)
 
 
 def _runs_dockerd(service: Service, command: Command) -> bool:
@@ -273,34 +275,34 @@ def _tls(address: str, daemon: Daemon) -> Tls:
     return daemon.tls.mode if address.startswith("tcp://") else Tls.NONE
 
 
-def _unmet(tree: Tree, service: Service, sockets: tuple[Socket, ...], systemd: int) -> str | None:
+def _unmet(rootfs: Rootfs, service: Service, sockets: tuple[Socket, ...], systemd: int) -> str | None:
     """Why systemd does not start a service whose Requires= names a socket unit that it cannot start, or
     any unit that is masked. Others that are missing may only be missing from an image: they do not count."""
     states: dict[str, str] = {name: socket.unit.load_state for socket in sockets for name in socket.unit.names}
     known = {name: socket for socket in sockets for name in socket.unit.names}
-    files = unit_files(tree, systemd)
+    files = unit_files(rootfs, systemd)
     for word in service.requires:
         name = word.text
         if name not in states:
             if files.fragment(name).masked:
                 states[name] = "masked"
             elif name.endswith(".socket"):
-                known[name] = load_socket(tree, name, systemd)
+                known[name] = load_socket(rootfs, name, systemd)
                 states[name] = known[name].unit.load_state
         if (said := _UNMET.get(states.get(name, "loaded"))) is not None:
             return f"Failed to start {service.unit.name}: Unit {name} {said}."
-        if name in known and (reason := _unstartable(known[name], service, tree, systemd)):
+        if name in known and (reason := _unstartable(known[name], service, rootfs, systemd)):
             return f"A dependency job for {service.unit.name} failed: {reason}"
     return None
 
 
-def _unstartable(socket: Socket, service: Service, tree: Tree, systemd: int) -> str | None:
+def _unstartable(socket: Socket, service: Service, rootfs: Rootfs, systemd: int) -> str | None:
     """Why a socket unit that loads does not start (socket_start and socket_open_fds in socket.c)."""
     if (address := socket_collision(socket)) is not None:
         return f"{socket.unit.name}: Failed to create listening socket ({address}): Address already in use"
     if socket.service is None or socket.service in (service.unit.name, *service.unit.names):
         return None
-    if load_service(tree, socket.service, systemd).unit.load_state == "loaded":
+    if load_service(rootfs, socket.service, systemd).unit.load_state == "loaded":
         return None
     return f"{socket.unit.name}: Socket service {socket.service} not loaded, refusing."
 
@@ -375,9 +377,9 @@ def _meant(host: str) -> str | None:
 
 
 def _all_hosts(
-    service: Service, environment: Environment, tree: Tree, version: Version | None
+    service: Service, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> Iterator[str]:
     """What all ExecStart= say, each host once: where systemd refuses them, everything written is told."""
     found = (host.address for command in service.written
-             for host in _started(command, environment, tree, version)[1].hosts)
+             for host in _started(command, environment, rootfs, version)[1].hosts)
     return iter(dict.fromkeys(found))

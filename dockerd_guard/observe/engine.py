@@ -10,7 +10,7 @@ import json
 import socket
 from typing import NamedTuple
 
-from dockerd_guard.bindings import Tls, split_host_port
+from dockerd_guard.model.address import Tls, split_host_port
 
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024

@@ -6,13 +6,16 @@ What cannot be asked (no D-Bus, not allowed to look into a process) is said, nev
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from dockerd_guard.bindings import Binding, Tls, Via, canonical, scope_of
 from dockerd_guard.dockerd.daemon import resolve_daemon
+from dockerd_guard.model.address import Binding, Tls, Via, canonical, scope_of
+from dockerd_guard.model.location import Location
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
 from dockerd_guard.observe.observation import (
@@ -29,22 +32,21 @@ from dockerd_guard.observe.observation import (
     Running,
     Trouble,
 )
-from dockerd_guard.source import Location
-from dockerd_guard.systemd.environment import Assigned, EnvironmentFile, Variable, resolve_environment
+from dockerd_guard.systemd.assignments import Assigned, EnvironmentFile, Variable
+from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import SHELL, Command
+from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.manager import Refused
 from dockerd_guard.systemd.sockets import Listen, Socket
-from dockerd_guard.systemd.units import Unit
 from dockerd_guard.systemd.words import Word, quote_word
 
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.daemon import Daemon
     from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.rootfs import Rootfs
     from dockerd_guard.systemd.manager import Manager, UnitState
     from dockerd_guard.systemd.units import Service
-    from dockerd_guard.tree import Tree
 
-SERVICE = "docker.service"
 NOWHERE = Location("(systemd)", 0, 0, 0)
 
 PRIVATE_SOCKETS = ("metrics.sock", "libnetwork/", "swarm/")
@@ -55,34 +57,34 @@ SWARM_PORTS = (2377, 7946)
 """Cluster management and gossip of swarm mode (docs: Open protocols and ports): no Engine API."""
 
 
-def observe_host(tree: Tree, manager: Manager | None, *, dockerd: Version | None = None) -> Observation:
+def observe_host(rootfs: Rootfs, manager: Manager | None, *, dockerd: Version | None = None) -> Observation:
     """Look at all four layers of this host. Without a manager, `loaded` stays unknown.
 
     Raises Unavailable when the connection to systemd breaks while it is asked.
     """
     troubles: list[Trouble] = []
     systemd = manager.version() if manager is not None else None
-    configured = observe_configured(tree, dockerd=dockerd, systemd=systemd)
+    configured = observe_configured(rootfs, dockerd=dockerd, systemd=systemd)
     loaded = None
     others: tuple[Other, ...] = ()
     if manager is None:
         troubles.append(Trouble(NOWHERE, "systemd cannot be asked over D-Bus: the loaded layer is not known"))
     else:
-        loaded = observe_loaded(tree, manager, configured)
+        loaded = observe_loaded(rootfs, manager, configured)
     try:
         sockets = processes.Sockets()
         sockets.expect(binding.address for layer in (configured.layer, loaded.layer if loaded else None)
                        if layer is not None for binding in layer.bindings)
-        running, others = observe_running(tree, configured, loaded, sockets)
+        running, others = observe_running(rootfs, configured, loaded, sockets)
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"the sockets of dockerd cannot be seen: {error.strerror}: "
                                          f"{error.filename}; run as root"))
         running, listening = None, None
-    return Observation(tree, configured, loaded, running, listening, others, tuple(troubles))
+    return Observation(rootfs, configured, loaded, running, listening, others, tuple(troubles))
 
 
-def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Loaded:
+def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> Loaded:
     """What PID 1 has in memory for docker.service and its sockets."""
     state = manager.unit(SERVICE)
     states: dict[str, str] = {}
@@ -91,7 +93,7 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
         if name.endswith(".socket"):
             unit = manager.unit(name)
             states[name] = unit.text("ActiveState")
-            if states[name] == "active" or _may_start(tree, unit):
+            if states[name] == "active" or _may_start(rootfs, unit):
                 sockets.append(_loaded_socket(unit))
     service = configured.service._replace(
         unit=_loaded_unit(state),
@@ -108,8 +110,8 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
     inherited = {name: Variable(value)
                  for name, _, value in (text.partition("=") for text in manager.environment())}
     environment = resolve_environment(
-        service, tree, configured.systemd_version, inherited, descriptor_count(tuple(sockets)))
-    arguments, daemon = daemon_of(service, environment, tree, configured.known_dockerd)
+        service, rootfs, configured.systemd_version, inherited, descriptor_count(tuple(sockets)))
+    arguments, daemon = daemon_of(service, environment, rootfs, configured.known_dockerd)
     layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets), configured.known_dockerd)
     return Loaded(
         layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
@@ -123,7 +125,7 @@ def observe_loaded(tree: Tree, manager: Manager, configured: Configured) -> Load
 
 
 def observe_running(
-    tree: Tree, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
+    rootfs: Rootfs, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
 ) -> tuple[Running | None, tuple[Other, ...]]:
     """What the dockerd of docker.service was started with, None when none runs; and every other dockerd."""
     main = loaded.main_pid if loaded is not None else 0
@@ -152,9 +154,9 @@ def observe_running(
         if not process.in_container or any(binding.is_tcp for binding in bindings))
     if ours is None:
         return None, others
-    daemon = read(ours, tree.read)
+    daemon = read(ours, rootfs.read)
     sockets.expect(host.address for host in daemon.hosts)
-    bindings, reason = _running_bindings(tree, ours, daemon, sockets)
+    bindings, reason = _running_bindings(rootfs, ours, daemon, sockets)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
@@ -187,14 +189,14 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
 
 
 def _running_bindings(
-    tree: Tree, process: Process, daemon: Daemon, sockets: processes.Sockets
+    rootfs: Rootfs, process: Process, daemon: Daemon, sockets: processes.Sockets
 ) -> tuple[tuple[Binding, ...], str | None]:
     """Where this process was told to listen.
 
     Sockets that systemd passed on are those it holds together with PID 1. A daemon.json that was
     changed since says nothing of this process: then its sockets are all there is to go by.
     """
-    entry = tree.stat(daemon.config_file)
+    entry = rootfs.stat(daemon.config_file)
     if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
         why = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
             daemon.keys) else f"it runs, whatever its command line reads like here ({daemon.reason})")
@@ -212,7 +214,7 @@ def _running_bindings(
     return tuple(bindings), None
 
 
-def _api_sockets(process: Process, daemon: Daemon, held: Iterable[processes.Held]) -> Iterator[Binding]:
+def _api_sockets(process: Process, daemon: Daemon, held: Iterable[processes.SocketOwner]) -> Iterator[Binding]:
     """The listening sockets of a dockerd that are (as far as can be told) its API."""
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
@@ -253,9 +255,9 @@ def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
             continue
 
 
-def _may_start(tree: Tree, state: UnitState) -> bool:
+def _may_start(rootfs: Rootfs, state: UnitState) -> bool:
     """Whether its ConditionPathExists= hold; rows are (type, trigger, negate, parameter, result)."""
-    return all((tree.stat(str(row[3])) is None) == row[2] for row in state.tuples("Conditions")
+    return all((rootfs.stat(str(row[3])) is None) == row[2] for row in state.tuples("Conditions")
                if row[0] == "ConditionPathExists" and not row[1])
 
 
@@ -288,3 +290,12 @@ def _loaded_socket(state: UnitState) -> Socket:
         enabled=state.text("ActiveState") == "active")
 
 
+@contextlib.contextmanager
+def observer(manager: Manager) -> Iterator[Callable[[], Observation]]:
+    """A fresh look at this host at each call, which ends the one before."""
+    with contextlib.ExitStack() as latest:
+        def look() -> Observation:
+            latest.close()
+            return observe_host(latest.enter_context(Rootfs()), manager)
+
+        yield look

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.bindings import Binding
 from dockerd_guard.dockerd.command import is_dockerd
-from dockerd_guard.source import Location
+from dockerd_guard.model.address import Binding
+from dockerd_guard.model.location import Location
 
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.daemon import Daemon
     from dockerd_guard.dockerd.version import Version
-    from dockerd_guard.systemd.environment import Environment
+    from dockerd_guard.rootfs import Rootfs
+    from dockerd_guard.systemd.assignments import Environment
     from dockerd_guard.systemd.exec import Argument
     from dockerd_guard.systemd.sockets import Socket
     from dockerd_guard.systemd.units import Service
-    from dockerd_guard.tree import Tree
 
 CONFIGURED = "configured"
 LOADED = "loaded"
@@ -145,7 +145,7 @@ class Trouble(NamedTuple):
 class Observation(NamedTuple):
     """One look at a host. The live layers are None where there is nothing to ask (`--root`)."""
 
-    tree: Tree
+    rootfs: Rootfs
     configured: Configured
     loaded: Loaded | None = None
     running: Running | None = None

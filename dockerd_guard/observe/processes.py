@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 from typing import NamedTuple
 
-from dockerd_guard.bindings import canonical
 from dockerd_guard.dockerd.command import is_dockerd, program_of
+from dockerd_guard.model.address import canonical
 from dockerd_guard.observe.observation import Process
 
 MAX_PROC_BYTES = 4 * 1024 * 1024
@@ -55,7 +55,7 @@ DAEMON_NAMES = "docker"
 """What comm of every daemon begins with, the old `docker -d` too: the others need no closer look."""
 
 
-class Held(NamedTuple):
+class SocketOwner(NamedTuple):
     """A listening stream socket: its address in dockerd's syntax, and the kernel's inode number.
 
     `doubtful`: the table has the inode on another line, too.
@@ -77,7 +77,7 @@ class Sockets:
     """
 
     def __init__(self) -> None:
-        self._of_namespace: dict[str, tuple[Held, ...]] = {}
+        self._of_namespace: dict[str, tuple[SocketOwner, ...]] = {}
         self._held_by: dict[int, dict[int, str]] = {}
         self._room = MAX_OTHER_DESCRIPTORS
         self._expected: set[str] = set()
@@ -86,13 +86,13 @@ class Sockets:
         """Take in what a command line or a unit names."""
         self._expected.update(map(canonical, addresses))
 
-    def of(self, pid: int) -> tuple[Held, ...]:
+    def of(self, pid: int) -> tuple[SocketOwner, ...]:
         """Those a process holds. Raises PermissionError where we may not look (CAP_SYS_PTRACE)."""
         held = self._held(pid)
         return tuple(sock for sock in self._listening(pid) if sock.inode in held and (
             sock.address.startswith("tcp://") or self._is_believed(sock, held[sock.inode])))
 
-    def of_other(self, pid: int) -> tuple[Held, ...]:
+    def of_other(self, pid: int) -> tuple[SocketOwner, ...]:
         """Those that a process of anybody's holds, among the first of its descriptors; none where we may not look."""
         try:
             if pid not in self._held_by:
@@ -102,10 +102,10 @@ class Sockets:
         except PermissionError:
             return ()
 
-    def _is_believed(self, sock: Held, path: str) -> bool:
+    def _is_believed(self, sock: SocketOwner, path: str) -> bool:
         return (not sock.doubtful or canonical(sock.address) in self._expected) and _is_unix(path)
 
-    def reachable(self, pid: int) -> tuple[Held, ...]:
+    def reachable(self, pid: int) -> tuple[SocketOwner, ...]:
         """Those of them that a client can connect to: of UNIX sockets those whose file is still there."""
         return tuple(sock for sock in self.of(pid) if _has_its_file(pid, sock.address))
 
@@ -118,7 +118,7 @@ class Sockets:
             self._held_by[pid], _ = _sockets_held_by(pid)
         return self._held_by[pid]
 
-    def _listening(self, pid: int) -> tuple[Held, ...]:
+    def _listening(self, pid: int) -> tuple[SocketOwner, ...]:
         try:
             namespace = os.readlink(f"/proc/{pid}/ns/net")
         except FileNotFoundError:
@@ -270,7 +270,7 @@ def _unit(cgroup: str) -> str:
     return ""
 
 
-def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
+def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[SocketOwner]:
     for line in _table(pid, table):
         fields = line.decode().split()
         if len(fields) > 9:
@@ -287,16 +287,16 @@ def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[Held]:
             )
             text = socket.inet_ntop(family, packed)
             text = f"[{text}]" if family == socket.AF_INET6 else text
-            yield Held(f"tcp://{text}:{int(port, 16)}", int(fields[9]))
+            yield SocketOwner(f"tcp://{text}:{int(port, 16)}", int(fields[9]))
 
 
-def _unix(pid: int) -> Iterator[Held]:
+def _unix(pid: int) -> Iterator[SocketOwner]:
     rows = [(int(row["inode"]), row["name"], int(row["flags"], 16), row["type"])
             for line in _table(pid, "unix") if (row := UNIX_ROW.fullmatch(line)) is not None]
     lines = Counter(inode for inode, *_ in set(rows))
     for inode, name, flags, kind in rows:
         if name and flags & UNIX_ACCEPTS_CONNECTIONS and kind == UNIX_STREAM:
-            yield Held(f"unix://{name.decode(errors='surrogateescape')}", inode, lines[inode] > 1)
+            yield SocketOwner(f"unix://{name.decode(errors='surrogateescape')}", inode, lines[inode] > 1)
 
 
 def _table(pid: int, name: str) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.tree import Tree, Unreadable
+from dockerd_guard.rootfs import Rootfs, Unreadable
 
 PACKAGES = ("docker-ce", "docker.io", "moby-engine", "docker-engine")
 """Debian packages that bring dockerd; the first that is installed counts."""
@@ -11,13 +11,13 @@ PACKAGES = ("docker-ce", "docker.io", "moby-engine", "docker-engine")
 DPKG_STATUS = "/var/lib/dpkg/status"
 
 
-def dockerd_version(tree: Tree) -> Version | None:
+def dockerd_version(rootfs: Rootfs) -> Version | None:
     """The version of the dockerd that dpkg installed, or None when dpkg knows of none.
 
     Reads dpkg's database (dpkg(1), FILES): stanzas of `Field: value` lines, apart by blank lines.
     """
     try:
-        status = tree.read(DPKG_STATUS)
+        status = rootfs.read(DPKG_STATUS)
     except (FileNotFoundError, Unreadable):
         return None
     for package in PACKAGES:

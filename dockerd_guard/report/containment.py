@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dockerd_guard.correct.contain import Exposure, Result, Way
-from dockerd_guard.correct.table import TABLE
+from dockerd_guard.containment.containment import ContainmentResult, Method
+from dockerd_guard.containment.nftables import TABLE
 from dockerd_guard.observe.observation import LISTENING
-from dockerd_guard.report.journal import Entry, Event, Outcome
+from dockerd_guard.plan.exposures import Exposure
+from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 
 _ELSE = {
-    Way.NFTABLES: f"by the nftables table {TABLE}; containers, published ports, pulls and loopback are not affected",
-    Way.IP_ADDRESS_DENY: "by IPAddressDeny=any on docker.service, since {reason}; this cuts off as well whatever else "
-                         "dockerd and docker-proxy exchange with the network: pulls, and published ports by loopback "
-                         "or IPv6",
+    Method.NFTABLES: f"by the nftables table {TABLE}; containers, published ports, pulls and loopback are not affected",
+    Method.IP_ADDRESS_DENY: "by IPAddressDeny=any on docker.service, since {reason}; this cuts off as well whatever "
+                            "else dockerd and docker-proxy exchange with the network: pulls, and published ports by "
+                            "loopback or IPv6",
 }
 
 
-def entries(result: Result, *, by_policy: bool) -> Iterator[Entry]:
+def entries(result: ContainmentResult, *, by_policy: bool) -> Iterator[JournalEntry]:
     """`by_policy`: it is the policy that does not ask for containment any more."""
     for exposure in result.cut:
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network until it is "
                      f"corrected, {_way(result)}.")
     for exposure in result.put_back:
-        what = f"the nftables table {TABLE}" if result.way is Way.NFTABLES else "IPAddressDeny= of docker.service"
+        what = f"the nftables table {TABLE}" if result.way is Method.NFTABLES else "IPAddressDeny= of docker.service"
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network again: somebody had "
                      f"removed or changed {what}.")
     for exposure in result.left_open:
@@ -33,13 +34,13 @@ def entries(result: Result, *, by_policy: bool) -> Iterator[Entry]:
     reason = ("the policy does not ask for that any more" if by_policy
               else "Docker no longer listens there against the policy")
     for address in result.released:
-        yield Entry(Event.RELEASED, f"{address} is no longer cut off from the network: {reason}.",
+        yield JournalEntry(Event.RELEASED, f"{address} is no longer cut off from the network: {reason}.",
                     outcome=Outcome.REPAIRED, layer=LISTENING, socket=address)
 
 
-def _way(result: Result) -> str:
+def _way(result: ContainmentResult) -> str:
     return _ELSE[result.way].format(reason=result.reason) if result.way is not None else ""
 
 
-def _entry(event: Event, exposure: Exposure, message: str, outcome: Outcome = Outcome.HELD) -> Entry:
-    return Entry(event, message, outcome=outcome, rule=exposure.rule, layer=LISTENING, socket=exposure.address)
+def _entry(event: Event, exposure: Exposure, message: str, outcome: Outcome = Outcome.HELD) -> JournalEntry:
+    return JournalEntry(event, message, outcome=outcome, rule=exposure.rule, layer=LISTENING, socket=exposure.address)

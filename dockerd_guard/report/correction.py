@@ -6,19 +6,19 @@ import contextlib
 import math
 from datetime import datetime
 
-from dockerd_guard.correct.contest import Contested
-from dockerd_guard.correct.correction import Outcome as Made
-from dockerd_guard.correct.state import ByHand
-from dockerd_guard.judge.judge import drifts
-from dockerd_guard.pipeline import Assessment, promised
-from dockerd_guard.policy import Mode, Policy, PolicyProblem
+from dockerd_guard.apply.correction import CorrectionResult
+from dockerd_guard.apply.state_files import ManualFix
+from dockerd_guard.model.location import Location
+from dockerd_guard.plan.assessment import Assessment, annotate_fixability
+from dockerd_guard.plan.backoff import Contested
+from dockerd_guard.policy.model import Mode, Policy, PolicyProblem
 from dockerd_guard.report.drift import sentence
-from dockerd_guard.report.journal import Cause, Entry, Event, Outcome
-from dockerd_guard.source import Location
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.report.journal import Cause, Event, JournalEntry, Outcome
+from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.rules.judge import drifts
 
 
-def made(outcome: Made, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> Entry:
+def made(outcome: CorrectionResult, assessment: Assessment, cause: Cause, mended: tuple[str, ...]) -> JournalEntry:
     """A correction that was tried. `mended`: the facts that are over by it."""
     done = "; ".join(outcome.steps) or "nothing was changed"
     if outcome.done:
@@ -37,22 +37,22 @@ def made(outcome: Made, assessment: Assessment, cause: Cause, mended: tuple[str,
                    "docker.socket`; it is tried again when something changes.")
     # A place that was open or missing says more than the file that made it so.
     about = min(drifts(assessment.findings), default=None, key=lambda finding: (finding.socket is None, finding.code))
-    return Entry(
+    return JournalEntry(
         event, message, outcome=word, cause=cause, rule=about.code if about else None,
         layer=about.layer if about else None, socket=about.socket if about else None,
         location=about.location if about else None, episodes=mended if outcome.done else _correctable(assessment))
 
 
-def made_by_hand(done: ByHand, mended: tuple[str, ...]) -> Entry:
+def made_by_hand(done: ManualFix, mended: tuple[str, ...]) -> JournalEntry:
     """A correction that `fix` has made beside the agent."""
-    return Entry(Event.CORRECTED, f"Corrected by `dockerd-guard fix`: {'; '.join(done.steps)}.",
+    return JournalEntry(Event.CORRECTED, f"Corrected by `dockerd-guard fix`: {'; '.join(done.steps)}.",
                  outcome=Outcome.REPAIRED, episodes=mended)
 
 
-def contested(quarrel: Contested, now: datetime, assessment: Assessment, cause: Cause) -> Entry:
+def contested(quarrel: Contested, now: datetime, assessment: Assessment, cause: Cause) -> JournalEntry:
     """Another program undoes what is corrected, again and again."""
     file, quiet_min = quarrel.file, math.ceil((quarrel.until - now).total_seconds() / 60)
-    return Entry(
+    return JournalEntry(
         Event.CONTESTED,
         f"Something else {quarrel.verb} {file} again and again: {quarrel.rounds} corrections since "
         f"{quarrel.since:%Y-%m-%d %H:%M:%S %Z} were undone. No more is tried until it has kept still for "
@@ -68,17 +68,17 @@ def held_in_words(reason: str, until: datetime | None) -> str:
     return f"held{f' until {until:%Y-%m-%d %H:%M %Z}' if until else ''}: {reason}"
 
 
-def policy_taken(policy: Policy, cause: Cause | None = None) -> Entry:
+def policy_taken(policy: Policy, cause: Cause | None = None) -> JournalEntry:
     """A policy comes into force."""
     sockets = ", ".join(socket.address for socket in policy.sockets) or "nowhere"
     verb = "correct drift" if policy.mode is Mode.ENFORCE else "report drift"
     message = f"Policy {policy.file} in force: Docker listens on {sockets}; mode {policy.mode}: {verb}."
-    return Entry(Event.POLICY, message, cause=cause)
+    return JournalEntry(Event.POLICY, message, cause=cause)
 
 
-def policy_refused(problem: PolicyProblem, outcome: Outcome, means: str, next_step: str) -> Entry:
+def policy_refused(problem: PolicyProblem, outcome: Outcome, means: str, next_step: str) -> JournalEntry:
     """A policy that is none: what that `means` for this host, and what to do."""
-    return Entry(Event.POLICY, f"{means}: {sentence(str(problem))} Next: {next_step}.", outcome=outcome,
+    return JournalEntry(Event.POLICY, f"{means}: {sentence(str(problem))} Next: {next_step}.", outcome=outcome,
                  location=problem.location, level="error")
 
 
@@ -87,7 +87,7 @@ def _correctable(assessment: Assessment) -> tuple[str, ...]:
     findings = assessment.findings
     # What was done is told, too, where nothing can be looked at any more.
     with contextlib.suppress(OSError, Unreadable):
-        findings = promised(findings, assessment.seen, assessment.policy, assessment.plan)
+        findings = annotate_fixability(findings, assessment.seen, assessment.policy, assessment.plan)
     worth = tuple(drifts(findings))
     return tuple(finding.fact for finding in worth if finding.fix is not None) or tuple(
         finding.fact for finding in worth if finding.socket is not None)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dockerd_guard.judge.finding import Finding
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import LISTENING, RUNNING
-from dockerd_guard.policy import Mode
-from dockerd_guard.report.journal import Cause, Entry, Event, Outcome
+from dockerd_guard.policy.model import Mode
+from dockerd_guard.report.journal import Cause, Event, JournalEntry, Outcome
 
 
-def begun(finding: Finding, cause: Cause, mode: Mode, *, exposed: bool, is_docker_up: bool) -> Entry:
+def begun(finding: Finding, cause: Cause, mode: Mode, *, exposed: bool, is_docker_up: bool) -> JournalEntry:
     """`exposed`: its socket is open to the network."""
     risk = " Whoever reaches it from the network is root on this host." * exposed
     message = f"{_place(finding)}: {sentence(finding.message)}{risk} {_next(finding, mode, is_docker_up)}"
-    return Entry(
+    return JournalEntry(
         Event.DRIFT, message, cause=cause,
         rule=finding.code, layer=finding.layer, socket=finding.socket, location=finding.location,
         episodes=(finding.fact,), exposed=exposed)
 
 
-def over(finding: Finding, cause: Cause, how: str) -> Entry:
+def over(finding: Finding, cause: Cause, how: str) -> JournalEntry:
     """`how` it ended, which was not by a correction of ours."""
-    return Entry(
+    return JournalEntry(
         Event.CORRECTED, f"No longer so, {how}: {_place(finding)}: {sentence(finding.message)}",
         outcome=Outcome.KEPT, cause=cause, rule=finding.code, layer=finding.layer, socket=finding.socket,
         location=finding.location, episodes=(finding.fact,))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dockerd_guard.judge.finding import Finding
+    from dockerd_guard.model.finding import Finding
 
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 

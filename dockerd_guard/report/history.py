@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from dockerd_guard.report.text import clean
-
-if TYPE_CHECKING:
-    from dockerd_guard.operator.history import Episode, History, Span
 
 SCHEMA = 1
 
@@ -151,3 +148,98 @@ def _iso(at: datetime) -> str:
 
 def _span(span: Span) -> dict[str, str | None]:
     return {"begun": _iso(span.begun), "ended": _iso(span.ended) if span.ended else None}
+
+
+class Record(NamedTuple):
+    """One entry of the agent. `run` tells one run of the agent from the next (_SYSTEMD_INVOCATION_ID=)."""
+
+    at: datetime
+    event: str
+    message: str = ""
+    run: str = ""
+    cause: str | None = None
+    rule: str | None = None
+    layer: str | None = None
+    socket: str | None = None
+    file: str | None = None
+    line: int | None = None
+    outcome: str | None = None
+    episodes: tuple[str, ...] = ()
+    exposed: bool = False
+
+
+class Span(NamedTuple):
+    """From when until when (None: still so)."""
+
+    begun: datetime
+    ended: datetime | None = None
+
+    def seconds(self, now: datetime) -> float:
+        """How long."""
+        return max(((self.ended or now) - self.begun).total_seconds(), 0.0)
+
+
+class Episode(NamedTuple):
+    """One drift, from its beginning to its end.
+
+    `fact` tells it from others (`Finding.fact`). `outcome`: `repaired` (by the agent or `fix`), `kept` (it ended
+    otherwise), `held`, `failed`, or None where it lasts and nothing was tried. `exposed` is when its socket was open to
+    the network against the policy; `contained`, when it would have been and was cut off.
+    `is_end_seen` is False where it ended while no agent looked, so that `span` ends with the next start of one;
+    `is_begin_seen` where the journal does not go back that far.
+    """
+
+    fact: str
+    span: Span
+    message: str
+    cause: str | None = None
+    rule: str | None = None
+    layer: str | None = None
+    socket: str | None = None
+    file: str | None = None
+    line: int | None = None
+    outcome: str | None = None
+    why: str = ""
+    """The entry that tells of the outcome."""
+    exposed: tuple[Span, ...] = ()
+    contained: tuple[Span, ...] = ()
+    is_begin_seen: bool = True
+    is_end_seen: bool = True
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is not over."""
+        return self.span.ended is None
+
+    def exposed_s(self, now: datetime) -> float:
+        """How long the host was exposed by it, in seconds."""
+        return sum(span.seconds(now) for span in self.exposed)
+
+
+class History(NamedTuple):
+    """What happened from `since` (or else the first entry) to `now`: the episodes that reach into that time, oldest
+    first, the corrections made, when the agent was blind, and when a policy was taken."""
+
+    since: datetime
+    now: datetime
+    episodes: tuple[Episode, ...]
+    corrections: tuple[datetime, ...] = ()
+    blind: tuple[Span, ...] = ()
+    policies: tuple[datetime, ...] = ()
+
+    @property
+    def exposed(self) -> tuple[Span, ...]:
+        """When anything at all was open to the network against the policy, from `since` on."""
+        return merged((max(span.begun, self.since), span.ended or self.now)
+                      for episode in self.episodes for span in episode.exposed if (span.ended or self.now) > self.since)
+
+
+def merged(spans: Iterable[tuple[datetime, datetime]]) -> tuple[Span, ...]:
+    """The same time, no moment of it twice."""
+    found: list[tuple[datetime, datetime]] = []
+    for begun, ended in sorted(spans):
+        if found and begun <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], ended))
+        else:
+            found.append((begun, ended))
+    return tuple(Span(begun, ended) for begun, ended in found)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from typing import Any, NamedTuple, NoReturn
 
-from dockerd_guard.source import Location
+from dockerd_guard.model.location import Location
 
 IDENTIFIER = "dockerd-guard"
 UNIT = "docker.service"
@@ -83,7 +83,7 @@ _LEVELS: Mapping[Event, str] = {
 }
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One fact for the journal: its kind, its text, and the fields that machines read.
 
     `episodes` are the facts (`Finding.fact`) it is about: the drift that begins, those that a correction
@@ -136,7 +136,7 @@ class Journal:
 
         self._log = structlog.wrap_logger(None, processors=[_to_journald])
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: JournalEntry) -> None:
         """Put one entry into the journal. Never raises: no journal must not stop the guard."""
         self._log.msg(entry.message, PRIORITY=PRIORITIES[entry.level or _LEVELS[entry.event]], **entry.fields)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dockerd_guard.correct.correction import Needs, Outcome
-from dockerd_guard.correct.gate import Cost, Hold
-from dockerd_guard.pipeline import Assessment
+from dockerd_guard.apply.correction import CorrectionResult
+from dockerd_guard.plan.actions import Actions
+from dockerd_guard.plan.assessment import Assessment
+from dockerd_guard.plan.gate import Cost, Hold
 
 SCHEMA = 1
 
@@ -33,13 +34,13 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
             yield f"  {obstacle}"
         yield from _meanwhile(assessment)
         return
-    if not assessment.needs.anything and not assessment.plan.changes:
+    if not assessment.actions.anything and not assessment.plan.changes:
         yield "Nothing to change: Docker listens as declared."
         return
     if assessment.seen.loaded is None:
         yield "Cost: not known, since systemd was not asked (--root, or no D-Bus)."
         return
-    yield f"Steps: {', '.join(_steps(assessment.needs))}."
+    yield f"Steps: {', '.join(_steps(assessment.actions))}."
     cost = _COSTS[assessment.cost]
     if assessment.cost is Cost.CONTAINERS:
         cost += f" {', '.join((*containers, *assessment.situation.dependents)) or 'running containers'}"
@@ -56,7 +57,7 @@ def _meanwhile(assessment: Assessment) -> Iterator[str]:
         yield f"Meanwhile the agent, in mode: enforce, cuts off from the network {', '.join(assessment.cut_off)}."
 
 
-def _steps(needs: Needs) -> Iterator[str]:
+def _steps(needs: Actions) -> Iterator[str]:
     if needs.changes:
         yield f"write {len(needs.changes)} file{'s' * (len(needs.changes) != 1)}"
     if needs.reload:
@@ -80,7 +81,7 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
         "schema": SCHEMA,
         "changes": [{"path": change.path, "diff": change.diff()} for change in assessment.plan.changes],
         "obstacles": list(assessment.plan.obstacles),
-        "steps": list(_steps(assessment.needs)),
+        "steps": list(_steps(assessment.actions)),
         "cost": str(assessment.cost) if known else None,
         "containers": list(containers) if assessment.cost is Cost.CONTAINERS else [],
         "held": _hold_json(assessment.hold),
@@ -88,7 +89,7 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
     }
 
 
-def outcome_text(outcome: Outcome) -> str:
+def outcome_text(outcome: CorrectionResult) -> str:
     """What `fix` did."""
     lines = [f"{step[:1].upper()}{step[1:]}." for step in outcome.steps]
     if outcome.done:
@@ -102,7 +103,7 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
+def outcome_json(outcome: CorrectionResult) -> dict[str, Any]:
     """The same for programs; `outcome` in CFEngine's words."""
     word = ("repaired" if outcome.steps else "kept") if outcome.done else (
         "held" if outcome.hold is not None else "failed")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.bindings import Tls, Via, split_host_port
-from dockerd_guard.judge.places import reach
-from dockerd_guard.judge.rules import TITLES
-from dockerd_guard.policy import POLICY_FILE
+from dockerd_guard.model.address import Tls, Via, split_host_port
+from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.report.text import clean
+from dockerd_guard.rules._common import reach
+from dockerd_guard.rules.registry import TITLES
 
 if TYPE_CHECKING:
-    from dockerd_guard.bindings import Binding
-    from dockerd_guard.judge.finding import Finding
-    from dockerd_guard.operator.init import Adoption, Entry
+    from dockerd_guard.model.address import Binding
+    from dockerd_guard.model.finding import Finding
 
 WIDTH = 100
 NOTES_FROM = 48
@@ -111,7 +110,7 @@ def _sockets(found: Adoption) -> Iterator[str]:
             yield from (f"  # {line[2:]}" for line in _item(entry.binding.address, entry.binding.tls))
 
 
-def _through_fd(entries: list[Entry]) -> Iterator[str]:
+def _through_fd(entries: list[AdoptedSocket]) -> Iterator[str]:
     tcp = [entry for entry in entries if entry.binding.is_tcp]
     if tcp:
         yield from _socket("fd://", tcp[0].binding, tcp)
@@ -119,7 +118,7 @@ def _through_fd(entries: list[Entry]) -> Iterator[str]:
         yield _beside("  - fd://", "what docker.socket passes on" if not entries else _origin(entries[0].binding))
 
 
-def _socket(value: str, binding: Binding, entries: list[Entry]) -> Iterator[str]:
+def _socket(value: str, binding: Binding, entries: list[AdoptedSocket]) -> Iterator[str]:
     """One item of `sockets`, with a warning before it where it gives root away."""
     for entry in entries:
         yield from _danger(entry)
@@ -136,7 +135,7 @@ def _item(value: str, tls: Tls | None) -> Iterator[str]:
     yield f"    tls: {tls}"
 
 
-def _danger(entry: Entry) -> Iterator[str]:
+def _danger(entry: AdoptedSocket) -> Iterator[str]:
     binding = entry.binding
     if not binding.is_tcp or binding.tls is Tls.MUTUAL:
         return
@@ -153,7 +152,7 @@ def _danger(entry: Entry) -> Iterator[str]:
     yield "  #   tls: mutual"
 
 
-def _left_out(entry: Entry, why: str) -> Iterator[str]:
+def _left_out(entry: AdoptedSocket, why: str) -> Iterator[str]:
     yield from _comment(f"{why} ({_origin(entry.binding)})" if entry.binding.source else why, "  # ")
 
 
@@ -212,3 +211,44 @@ def _comment(words: str, prefix: str = "# ", then: str | None = None) -> Iterato
 def _scalar(value: str) -> str:
     """A word of YAML, quoted where it would be something else without."""
     return value if _PLAIN.match(value) else "'" + value.replace("'", "''") + "'"
+
+
+class AdoptedSocket(NamedTuple):
+    """A place where the API listens. `value` is what the policy calls it: an address, or for what comes
+    in through `fd://` the ListenStream=; `key` tells places apart. `refused` says why it cannot be declared."""
+
+    binding: Binding
+    value: str
+    key: str
+    refused: str | None = None
+
+    @property
+    def by_fd(self) -> bool:
+        """Whether `fd://` stands for it."""
+        return self.binding.via is Via.SOCKET_UNIT
+
+
+class Adoption(NamedTuple):
+    """A host as a policy would have it: what to declare, and all there is to say beside it.
+
+    `declared` and `refused` are in the order the host has them. `only_live` is open now, though the files
+    do not say so. `tls` are the keys and paths of the files that dockerd is given. `remarks` are sentences about
+    the whole. `findings`, `differences` (paths) and `obstacles` are what lint and diff say by the policy as it
+    is here; `before_enforce` what lint would say with `mode: enforce` alone.
+    """
+
+    declared: tuple[AdoptedSocket, ...]
+    refused: tuple[AdoptedSocket, ...]
+    only_live: tuple[AdoptedSocket, ...]
+    tls: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    before_enforce: tuple[Finding, ...] = ()
+    differences: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def dangers(self) -> tuple[AdoptedSocket, ...]:
+        """What is declared and gives root to whoever can connect."""
+        return tuple(entry for entry in self.declared
+                     if entry.binding.is_tcp and entry.binding.tls is not Tls.MUTUAL)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from dockerd_guard import __version__
-from dockerd_guard.judge.rules import TITLES, page
+from dockerd_guard.rules.registry import TITLES, page
 
 if TYPE_CHECKING:
-    from dockerd_guard.judge.finding import Finding
-    from dockerd_guard.source import Location
+    from dockerd_guard.model.finding import Finding
+    from dockerd_guard.model.location import Location
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 

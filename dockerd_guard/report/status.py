@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
-from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dockerd_guard.bindings import Tls
+from dockerd_guard.model.address import Tls
 from dockerd_guard.observe.observation import LAYERS
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.report.agent_status import AgentStatus, Last
 from dockerd_guard.report.history import duration
-from dockerd_guard.report.json import finding_json
+from dockerd_guard.report.json_output import finding_json
 from dockerd_guard.report.text import clean
 
 if TYPE_CHECKING:
-    from dockerd_guard.judge.finding import Finding
-    from dockerd_guard.operator.status import Cell, Row, Status
+    from dockerd_guard.model.finding import Finding
 
 SCHEMA = 1
 
@@ -70,36 +71,36 @@ def _headline(status: Status) -> str:
 
 def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
     yield "agent", _agent(status, zone)
-    bulletin = status.bulletin if status.is_alive else None
-    if bulletin is not None:
-        yield "policy", f"{bulletin.policy_file}, in force since {_time(bulletin.policy_since, zone)}"
+    agent_status = status.agent_status if status.is_alive else None
+    if agent_status is not None:
+        yield "policy", f"{agent_status.policy_file}, in force since {_time(agent_status.policy_since, zone)}"
     elif status.policy is not None:
         yield "policy", f"{status.policy.file}, mode: {status.policy.mode}; nobody keeps it"
     for problem in status.policy_problem.splitlines():
-        yield "", f"{problem}" + "; the last good policy stays in force" * (bulletin is not None)
-    if bulletin is not None and bulletin.held is not None:
-        held = bulletin.held
+        yield "", f"{problem}" + "; the last good policy stays in force" * (agent_status is not None)
+    if agent_status is not None and agent_status.held is not None:
+        held = agent_status.held
         until = f", until {_time(held.until, zone)}" if held.until is not None else ", until that changes"
         yield "held", f"{held.reason}{until}; since {_time(held.since, zone)}"
         if held.next_step:
             yield "", f"next: {held.next_step}"
     if status.contained:
         yield "cut off", f"from the network: {', '.join(status.contained)}"
-    for trouble in bulletin.blind if bulletin is not None else ():
+    for trouble in agent_status.blind if agent_status is not None else ():
         yield "blind", trouble
     if status.last is not None:
         yield "last", f"{_time(status.last.at, zone)}, {status.last.outcome}: {status.last.message}"
 
 
 def _agent(status: Status, zone: tzinfo | None) -> str:
-    unit, bulletin = status.unit, status.bulletin
+    unit, agent_status = status.unit, status.agent_status
     if unit is None:
         return "not known: systemd cannot be asked over D-Bus"
     if unit.load_state == "not-found":
         return "not installed: there is no dockerd-guard.service"
-    if status.is_alive and bulletin is not None:
-        ago = duration((status.now - bulletin.at).total_seconds())
-        return f"{bulletin.state}, mode: {bulletin.mode}, PID {unit.pid}; looked {ago} ago"
+    if status.is_alive and agent_status is not None:
+        ago = duration((status.now - agent_status.at).total_seconds())
+        return f"{agent_status.state}, mode: {agent_status.mode}, PID {unit.pid}; looked {ago} ago"
     since = f" since {_time(unit.since, zone)}" if unit.since is not None else ""
     result = f", {unit.result}" if unit.result not in ("", "success") else ""
     return f"{unit.active_state}{since}{result}; nothing is guarded: systemctl status dockerd-guard"
@@ -186,8 +187,8 @@ def to_json(status: Status) -> dict[str, Any]:
     A cell of a socket is the TLS it has there (`none`, `server`, `mutual`), `systemd` where only systemd
     listens, false where it is not, null where that is not known.
     """
-    unit, bulletin = status.unit, status.bulletin
-    alive = bulletin if status.is_alive else None
+    unit, agent_status = status.unit, status.agent_status
+    alive = agent_status if status.is_alive else None
     held = alive.held if alive is not None else None
     since = status.since
     return {
@@ -231,3 +232,91 @@ def _cell_json(cell: Cell | None) -> str | bool | None:
     if cell.tls is not None:
         return str(cell.tls)
     return "systemd" if cell.by_systemd else False
+
+LATE_S = 120.0
+"""A pass may come this much later than the policy's resync."""
+
+
+class AgentUnit(NamedTuple):
+    """The agent's unit, as systemd has it; `since` is when it came into this state."""
+
+    load_state: str
+    active_state: str
+    result: str
+    pid: int
+    since: datetime | None
+
+
+class Cell(NamedTuple):
+    """A place in one layer: with which TLS it is there (None: it is not); or held by systemd alone, whose
+    next connection starts dockerd."""
+
+    tls: Tls | None = None
+    by_systemd: bool = False
+
+
+class Row(NamedTuple):
+    """A place, declared (with which TLS) or not, and its layers in the order of LAYERS (None: not known)."""
+
+    address: str
+    declared: Tls | None
+    cells: tuple[Cell | None, ...]
+
+
+class Status(NamedTuple):
+    """All there is to say. `findings` are drifts, `since` tells of them by their fact; `unseen` are sentences.
+
+    `is_alive`: the unit runs and the bulletin is this process's.
+    """
+
+    now: datetime
+    unit: AgentUnit | None
+    is_alive: bool
+    agent_status: AgentStatus | None
+    policy: Policy | None
+    policy_problem: str
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+    contained: tuple[str, ...]
+    last: Last | None
+    unseen: tuple[str, ...]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the agent runs, but has not looked for longer than its policy asks."""
+        resync_s = self.policy.watch.resync_s if self.policy is not None else 3600.0
+        return self.is_alive and self.agent_status is not None and (
+            self.now - self.agent_status.at > timedelta(seconds=resync_s + LATE_S))
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether a live agent has seen everything."""
+        return self.is_alive and not self.is_late and self.agent_status is not None and not self.agent_status.blind
+
+    @property
+    def since(self) -> dict[str, datetime]:
+        """Since when each fact lasts, as far as the agent knows."""
+        return self.agent_status.since() if self.agent_status is not None else {}
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What is not in order, in words."""
+        return tuple(self._wrong())
+
+    def _wrong(self) -> Iterator[str]:
+        if self.unit is not None and not self.is_alive:
+            yield "the agent is starting" if self.unit.active_state in ("activating", "reloading") else "no agent runs"
+        if self.is_late:
+            yield "the agent does not look"
+        if self.policy_problem:
+            yield "the policy cannot be taken"
+        for severity in ("error", "warning"):
+            if number := sum(finding.severity == severity for finding in self.findings):
+                yield f"{number} {severity}{'s' * (number != 1)}"
+        if self.is_alive and self.agent_status is not None:
+            if self.agent_status.held is not None:
+                yield "a correction is held"
+            if self.agent_status.blind:
+                yield "the agent cannot see everything"
+        if self.contained:
+            yield f"{len(self.contained)} port{'s' * (len(self.contained) != 1)} cut off"

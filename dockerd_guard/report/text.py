@@ -12,13 +12,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LAYERS
-from dockerd_guard.source import Location
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.rootfs import Unreadable
 
 if TYPE_CHECKING:
-    from dockerd_guard.bindings import Binding
-    from dockerd_guard.judge.finding import Finding
+    from dockerd_guard.model.address import Binding
+    from dockerd_guard.model.finding import Finding
     from dockerd_guard.observe.observation import Layer, Observation
 
 Read = Callable[[str], bytes]

@@ -13,9 +13,8 @@ from datetime import datetime, timedelta, tzinfo
 from html import escape
 from typing import NamedTuple
 
-from dockerd_guard.bindings import canonical
-from dockerd_guard.operator.history import Episode, History, Span
-from dockerd_guard.report.history import duration, summary, what
+from dockerd_guard.model.address import canonical
+from dockerd_guard.report.history import Episode, History, Span, duration, summary, what
 from dockerd_guard.report.text import clean
 
 WIDTH = 1200

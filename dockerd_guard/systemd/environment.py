@@ -9,25 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from dockerd_guard.source import Location
-from dockerd_guard.systemd.syntax import WHITESPACE, Problem, is_utf8
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.systemd.assignments import Environment, EnvironmentFile, Variable
+from dockerd_guard.systemd.environment_file import FileAssignments, read_environment_file
+from dockerd_guard.systemd.syntax import Problem
 
 if TYPE_CHECKING:
+    from dockerd_guard.rootfs import Rootfs
     from dockerd_guard.systemd.units import Service
-    from dockerd_guard.systemd.words import Word
-    from dockerd_guard.tree import Tree
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""A name of a variable, as env_name_is_valid() has it."""
 
 EXPANSION_BEFORE_UNSET_VERSION = 262
 """From here on UnsetEnvironment= applies after `$X` was expanded (NEWS)."""
-
-COMMENT_ESCAPE_VERSION = 254
-"""Before, a backslash at the end of a comment made the next line a part of it (NEWS)."""
 
 SET_AT_START = frozenset((
     "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "PATH", "SYSTEMD_EXEC_PID", "TRIGGER_PATH", "TRIGGER_UNIT"))
@@ -40,81 +36,6 @@ _OF_MEMORY_PRESSURE = frozenset(("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE
 MEMORY_PRESSURE_VERSION = 254
 """From here on these are set where the kernel counts memory pressure (NEWS)."""
 
-
-class Variable(NamedTuple):
-    """A value and where it is written; `location` is None for what systemd itself sets."""
-
-    value: str
-    location: Location | None = None
-    certain: bool = True
-    verbatim: bool = False
-    """Whether the value stands in the file as it is, from `location` on, on one line."""
-
-    def at(self, start: int, end: int) -> Location | None:
-        """Where a part of the value stands; all of it where that cannot be told."""
-        if self.location is None or not self.verbatim:
-            return self.location
-        file, line, column, _ = self.location
-        return Location(file, line, column + start, column + end)
-
-
-class Assigned(NamedTuple):
-    """One variable given a value by Environment= or by a file."""
-
-    name: str
-    variable: Variable
-
-    @property
-    def value(self) -> str:
-        """The value alone."""
-        return self.variable.value
-
-
-class EnvironmentFile(NamedTuple):
-    """One EnvironmentFile=: the path or pattern, and whether it may be missing (`-`)."""
-
-    path: str
-    optional: bool
-    location: Location
-
-
-class Environment(NamedTuple):
-    """What a service is started with; `failure` says why the start fails before anything runs.
-
-    `expansion` is what `$X` in a command line stands for: up to 261 the same. `unknown` are names
-    whose values only the running manager knows, `untold` those of them that the process has as well.
-    """
-
-    variables: Mapping[str, Variable]
-    problems: tuple[Problem, ...]
-    failure: str | None
-    expansion: Mapping[str, Variable]
-    unknown: frozenset[str]
-    untold: frozenset[str] = frozenset()
-
-
-class FileAssignments(NamedTuple):
-    """What a file of variables says; `error` is why systemd refuses all of it."""
-
-    assignments: tuple[Assigned, ...]
-    problems: tuple[Problem, ...] = ()
-    error: str | None = None
-
-
-def assignment(word: Word) -> Assigned | None:
-    """`NAME=VALUE`, with the place of the value; None where it is no assignment."""
-    name, equals, value = word.text.partition("=")
-    if not equals or not NAME.fullmatch(name) or not is_utf8(value):
-        return None
-    where = word.location
-    start = word.raw.find(value, len(name) + 1)
-    verbatim = where is not None and start > 0 and where.end_column - where.column == len(word.raw)
-    if where is not None and verbatim:
-        column = where.column + start
-        where = where._replace(column=column, end_column=column + len(value))
-    return Assigned(name, Variable(value, where, word.certain, verbatim))
-
-
 _OF_MANAGER = re.compile(r"LANG(UAGE)?|LC_[A-Z]+|TERM|PATH|HOME|SHELL|container(_[a-z]+)?|SYSTEMD_[A-Z_]+")
 """What PID 1 may have been given by the kernel, a container manager or its locale.conf. PassEnvironment= of
 anything else passes nothing (systemd.exec(5)), unless DefaultEnvironment= has it."""
@@ -125,7 +46,7 @@ class _LoadError(Exception):
 
 
 def resolve_environment(
-    service: Service, tree: Tree, version: int, manager_environment: Mapping[str, Variable] | None = None,
+    service: Service, rootfs: Rootfs, version: int, manager_environment: Mapping[str, Variable] | None = None,
     descriptors: int | None = None,
 ) -> Environment:
     """Merge all sources in the order of systemd.exec(5), later ones over earlier ones.
@@ -138,7 +59,7 @@ def resolve_environment(
     if manager_environment is None:
         from dockerd_guard.systemd.manager_conf import default_environment  # it needs this module
 
-        manager_environment = default_environment(tree, version)
+        manager_environment = default_environment(rootfs, version)
     merged: dict[str, Variable] = dict(manager_environment)
     if "LISTEN_FDS" in service.set_at_start:
         descriptors = None
@@ -151,7 +72,7 @@ def resolve_environment(
     files: dict[str, FileAssignments] = {}
     for file in service.environment_files:
         try:
-            _load(tree, file, version, files, problems)
+            _load(rootfs, file, version, files, problems)
         except _LoadError as error:
             failure = f"Failed to load environment files: {error}"
             problems.append(Problem(file.location, f"{failure}: {file.path}", "refused"))
@@ -177,10 +98,10 @@ def resolve_environment(
 
 
 def _load(
-    tree: Tree, file: EnvironmentFile, version: int, files: dict[str, FileAssignments], problems: list[Problem]
+    rootfs: Rootfs, file: EnvironmentFile, version: int, files: dict[str, FileAssignments], problems: list[Problem]
 ) -> None:
     """exec_context_load_environment(): one EnvironmentFile=, which may be many files."""
-    paths = _matches(tree, file.path)
+    paths = _matches(rootfs, file.path)
     if not paths and not file.optional:
         raise _LoadError("No such file or directory")
     for path in paths:
@@ -188,7 +109,7 @@ def _load(
             files[path] = files.pop(path)
             continue
         try:
-            found = _read(tree, path, version)
+            found = _read(rootfs, path, version)
         except _LoadError as error:
             if not file.optional:
                 raise
@@ -199,15 +120,15 @@ def _load(
         files[path] = found
 
 
-def _read(tree: Tree, path: str, version: int) -> FileAssignments:
+def _read(rootfs: Rootfs, path: str, version: int) -> FileAssignments:
     if path == "/dev/null":
         return FileAssignments(())
     try:
-        data = tree.read(path)
+        data = rootfs.read(path)
     except FileNotFoundError:
         raise _LoadError("No such file or directory") from None
     except Unreadable as error:
-        entry = tree.stat(path)
+        entry = rootfs.stat(path)
         if entry is not None and entry.is_character_device:
             return FileAssignments(())
         raise _LoadError(str(error)) from None
@@ -229,7 +150,7 @@ _CLASSES = {  # glob(7), as far as ASCII goes
 }
 
 
-def _matches(tree: Tree, pattern: str) -> list[str]:
+def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
     """glob(3) without flags: what is there, sorted; a pattern leads into no hidden name."""
     paths = [""]
     for part in pattern.split("/")[1:]:
@@ -237,24 +158,24 @@ def _matches(tree: Tree, pattern: str) -> list[str]:
             paths = [f"{path}/{part}" for path in paths]
             continue
         glob = _Glob(part)
-        matches = (f"{path}/{name}" for path in paths for name in _names(tree, path or "/")
+        matches = (f"{path}/{name}" for path in paths for name in _names(rootfs, path or "/")
                    if glob.matches(name) and (name[0] != "." or part[0] == "." or part.startswith("\\.")))
         paths = list(islice(matches, MAX_MATCHES + 1))
         if len(paths) > MAX_MATCHES:
             raise _LoadError(f"more than {MAX_MATCHES} paths match")
-    return sorted(path for path in paths if path == "/dev/null" or _exists(tree, path))
+    return sorted(path for path in paths if path == "/dev/null" or _exists(rootfs, path))
 
 
-def _names(tree: Tree, path: str) -> tuple[str, ...]:
+def _names(rootfs: Rootfs, path: str) -> tuple[str, ...]:
     try:
-        return tree.names(path)
+        return rootfs.names(path)
     except Unreadable:
         return ()
 
 
-def _exists(tree: Tree, path: str) -> bool:
+def _exists(rootfs: Rootfs, path: str) -> bool:
     try:
-        return tree.stat(path or "/", follow=False) is not None
+        return rootfs.stat(path or "/", follow=False) is not None
     except Unreadable:
         return False
 
@@ -304,173 +225,3 @@ class _Glob:
         return any(last.fullmatch(name, start) for start in range(found.end(), len(name) + 1))
 
 
-_NEWLINE = "\n\r"
-_NEEDS_ESCAPE = '"\\`$'
-_TO_KEY_END = re.compile(r"[^=\n\r]*")
-_TO_BARE_END = re.compile(r"[^\\\n\r]*")
-_TO_QUOTE = {"'": re.compile(r"[^']*"), '"': re.compile(r'[^"\\]*')}
-
-
-def read_environment_file(data: bytes, file: str, version: int) -> FileAssignments:
-    """Read a file of variables (EnvironmentFile=, os-release and the like); never raises.
-
-    Not shell: no `$`, `export` makes the line invalid, quotes may stand anywhere in a value.
-    """
-    if b"\0" in data:
-        return FileAssignments((), (), f"{file}: Bad message")
-    reader = _FileReader(data.decode("utf-8", "surrogateescape"), file, version)
-    reader.run()
-    return FileAssignments(tuple(reader.assignments), tuple(reader.problems), reader.error)
-
-
-class _FileReader:
-    """The state machine of parse_env_file_internal(), with the places kept."""
-
-    def __init__(self, text: str, file: str, version: int) -> None:
-        self.text = text
-        self.file = file
-        self.version = version
-        self.assignments: list[Assigned] = []
-        self.problems: list[Problem] = []
-        self.error: str | None = None
-        self.line = 1
-        self.line_start = 0
-
-    def run(self) -> None:
-        position = 0
-        while position < len(self.text) and self.error is None:
-            position = self.statement(position)
-
-    def place(self, start: int, end: int) -> Location:
-        return Location(self.file, self.line, start - self.line_start + 1, end - self.line_start + 1)
-
-    def pass_newline(self, position: int) -> None:
-        """Count a line where one ends here, as editors do: a `\\r` alone ends an assignment, but no line."""
-        if self.text[position] == "\n":
-            self.line += 1
-            self.line_start = position + 1
-
-    def statement(self, position: int) -> int:
-        """Read a comment, a blank or an assignment; returns where to go on."""
-        text = self.text
-        character = text[position]
-        if character in "#;":
-            return self.comment(position + 1)
-        if character in WHITESPACE:
-            self.pass_newline(position)
-            return position + 1
-        # Whatever a line begins with is the key's first character, also a "=".
-        found = _TO_KEY_END.match(text, position + 1)
-        end = found.end() if found else position
-        if end < len(text) and text[end] == "=":
-            key = text[position:end].rstrip(WHITESPACE)
-            return self.assignment(key, self.place(position, position + len(key)), end + 1)
-        if end < len(text):
-            self.pass_newline(end)
-        return end + 1
-
-    def comment(self, position: int) -> int:
-        text = self.text
-        while position < len(text):
-            found = _TO_BARE_END.match(text, position)
-            position = found.end() if found else position
-            if position >= len(text):
-                break
-            escaped = text[position] == "\\"
-            position += escaped
-            if position < len(text):
-                self.pass_newline(position)
-                position += 1
-                if text[position - 1] in _NEWLINE and not (escaped and self.version < COMMENT_ESCAPE_VERSION):
-                    break
-        return position
-
-    def assignment(self, key: str, place: Location, position: int) -> int:
-        """Read a value up to the end of its line; quoted parts may stand one after another."""
-        text = self.text
-        parts: list[str] = []
-        places: list[Location] = []
-        while position < len(text):
-            character = text[position]
-            if character in _NEWLINE:
-                self.pass_newline(position)
-                position += 1
-                break
-            if character in WHITESPACE:
-                position += 1
-            elif character in "'\"":
-                position = self.quoted(position + 1, character, parts, places)
-            else:
-                position = self.bare(position, parts, places)
-                break
-        value = "".join(parts)
-        if len(places) == 1 and places[0].end_column - places[0].column == len(value):
-            variable = Variable(value, places[0], True, True)
-        elif places:
-            variable = Variable(value, places[0])
-        else:
-            variable = Variable(value, place._replace(column=place.end_column))
-        self.push(key, place, variable)
-        return position
-
-    def quoted(self, position: int, quote: str, parts: list[str], places: list[Location]) -> int:
-        """Read up to the closing quote, or the end of the file."""
-        text = self.text
-        while position < len(text):
-            found = _TO_QUOTE[quote].match(text, position)
-            end = found.end() if found else position
-            if end > position:
-                parts.append(text[position:end])
-                first_end = text.find("\n", position, end)
-                places.append(self.place(position, end if first_end < 0 else first_end))
-                if first_end >= 0:
-                    self.line += text.count("\n", position, end)
-                    self.line_start = text.rindex("\n", position, end) + 1
-            if end >= len(text) or text[end] == quote:
-                return end + 1
-            position = end + 1
-            if position < len(text):
-                character = text[position]
-                self.pass_newline(position)
-                if character in _NEEDS_ESCAPE:
-                    parts.append(character)
-                    places.append(self.place(position, position + 1))
-                elif character != "\n":
-                    parts.append("\\" + character)
-                    places.append(self.place(position - 1, position + 1))
-                position += 1
-        return position
-
-    def bare(self, position: int, parts: list[str], places: list[Location]) -> int:
-        """Read on to the end of the line; here quotes mean nothing any more. Blanks at the end do
-        not count, those before an escape do."""
-        text = self.text
-        while position < len(text):
-            found = _TO_BARE_END.match(text, position)
-            end = found.end() if found else position
-            at_end = end >= len(text) or text[end] != "\\"
-            part = text[position:end].rstrip(WHITESPACE) if at_end else text[position:end]
-            if part:
-                parts.append(part)
-                places.append(self.place(position, position + len(part)))
-            if at_end:
-                if end < len(text):
-                    self.pass_newline(end)
-                return end + 1
-            position = end + 1
-            if position < len(text):
-                if text[position] not in _NEWLINE:
-                    parts.append(text[position])
-                    places.append(self.place(position, position + 1))
-                self.pass_newline(position)
-                position += 1
-        return position
-
-    def push(self, key: str, place: Location, variable: Variable) -> None:
-        if not is_utf8(key) or not is_utf8(variable.value):
-            self.error = f"{self.file}:{place.line}: invalid UTF-8 in key or value"
-        elif not NAME.fullmatch(key):
-            self.problems.append(Problem(
-                place, f"Ignoring invalid environment assignment '{key}={variable.value}'", "ignored"))
-        else:
-            self.assignments.append(Assigned(key, variable))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.source import Location
-from dockerd_guard.systemd.environment import NAME, Environment, Variable
+from dockerd_guard.model.location import Location
+from dockerd_guard.systemd.assignments import NAME, Environment, Variable
 from dockerd_guard.systemd.parse import is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
 from dockerd_guard.systemd.syntax import MAX_TEXT, WHITESPACE, BadFileError, Problem, Setting, byte_length, is_safe

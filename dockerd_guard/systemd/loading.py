@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from dockerd_guard.source import Location
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.keys import KEYS
 from dockerd_guard.systemd.lookup import is_unit_name, unit_files
@@ -27,7 +28,6 @@ from dockerd_guard.systemd.syntax import (
     shown,
 )
 from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, extract_first_word, rules_of
-from dockerd_guard.tree import Tree, Unreadable
 
 LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
 
@@ -69,14 +69,14 @@ class Loader:
     exec_keys: frozenset[str] = frozenset()
     handlers: dict[str, Callable[[Loader, Setting], None]] = {}  # noqa: RUF012 -- constant, set by subclasses
 
-    def __init__(self, tree: Tree, name: str, version: int) -> None:
-        self.tree = tree
+    def __init__(self, rootfs: Rootfs, name: str, version: int) -> None:
+        self.rootfs = rootfs
         self.name = name
         self.version = version
-        self.files = unit_files(tree, version)
+        self.files = unit_files(rootfs, version)
         self.problems: list[Problem] = list(self.files.problems)
         self.settings: list[Setting] = []
-        self.specifiers = Specifiers(tree, version, name, "")
+        self.specifiers = Specifiers(rootfs, version, name, "")
         self.commands: dict[str, list[Command]] = {}
         self.dependencies: dict[str, list[Word]] = {}
         self.values: dict[str, str] = {}
@@ -91,9 +91,9 @@ class Loader:
         unit = Unit(self.name if "@" in base else base, "loaded", None, fragment.path, names=fragment.names)
         if fragment.masked:
             return unit._replace(load_state="masked", reason=f"Unit {unit.name} is masked.")
-        self.specifiers = Specifiers(self.tree, self.version, self.name, fragment.path)
+        self.specifiers = Specifiers(self.rootfs, self.version, self.name, fragment.path)
         try:
-            self.read_file(self.tree.read(fragment.path), fragment.path)
+            self.read_file(self.rootfs.read(fragment.path), fragment.path)
         except FileNotFoundError:
             return unit._replace(load_state="not-found", reason=f"Unit {unit.name} not found.", fragment=None)
         except Unreadable as error:
@@ -104,7 +104,7 @@ class Loader:
             state: LoadState = "bad-setting" if error.fatal_setting else "error"
             return unit._replace(load_state=state, reason=error.text)
         # From here on the unit goes by the name of its file (merge_by_names).
-        self.specifiers = Specifiers(self.tree, self.version, unit.name, fragment.path)
+        self.specifiers = Specifiers(self.rootfs, self.version, unit.name, fragment.path)
         for kind, suffix in _DEPENDENCY_LINKS.items():
             for path in self.files.links_of(unit.name, fragment.names, suffix):
                 name = path.rpartition("/")[2]
@@ -146,7 +146,7 @@ class Loader:
         Seen on 252, 257 and 262: nothing but a reboot, or that writer, brings it back.
         """
         try:
-            self.read_file(self.tree.read(path), path)
+            self.read_file(self.rootfs.read(path), path)
         except FileNotFoundError:
             if not self.files.is_mask(path):
                 self.note(Location(path), f"'{path}' is not read: it is a link to nothing.", "file-ignored")

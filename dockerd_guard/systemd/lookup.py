@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
-from dockerd_guard.source import Location
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import NULL, FileStatus, Rootfs, Unreadable
 from dockerd_guard.systemd.syntax import Problem
-from dockerd_guard.tree import NULL, Entry, Tree, Unreadable
 
 SEARCH_PATH = (
     "/etc/systemd/system.control",
@@ -63,16 +63,16 @@ class Fragment(NamedTuple):
     masked: bool = False
 
 
-_known: WeakKeyDictionary[Tree, dict[int, UnitFiles]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Rootfs, dict[int, UnitFiles]] = WeakKeyDictionary()
 
 
-def unit_files(tree: Tree, version: int) -> UnitFiles:
+def unit_files(rootfs: Rootfs, version: int) -> UnitFiles:
     """What lies in the directories of the search path, looked at once for each tree."""
-    versions = _known.get(tree)
+    versions = _known.get(rootfs)
     if versions is None:
-        versions = _known[tree] = {}
+        versions = _known[rootfs] = {}
     if version not in versions:
-        versions[version] = UnitFiles(tree, version)
+        versions[version] = UnitFiles(rootfs, version)
     return versions[version]
 
 
@@ -87,18 +87,18 @@ class UnitFiles:
     `problems` are directories that could not be listed.
     """
 
-    def __init__(self, tree: Tree, version: int) -> None:
+    def __init__(self, rootfs: Rootfs, version: int) -> None:
         self.problems: list[Problem] = []
         # A reference proper would keep the tree, which is the key to this, in _known for ever.
-        self._tree: Tree = proxy(tree)
+        self._tree: Rootfs = proxy(rootfs)
         self._version = version
         self._kinds: dict[str, dict[str, str]] = {}
         inside: set[str] = set()
         for directory in SEARCH_PATH:
-            if directory == SPLIT_USR and version >= MERGED_USR_VERSION and _is_link(tree, "/lib"):
+            if directory == SPLIT_USR and version >= MERGED_USR_VERSION and _is_link(rootfs, "/lib"):
                 continue
             inside.add(directory)
-            resolved = tree.resolve(directory)
+            resolved = rootfs.resolve(directory)
             if resolved is not None and (kinds := self._list(resolved)):
                 self._kinds[directory] = kinds
                 inside.add(resolved)
@@ -115,7 +115,7 @@ class UnitFiles:
             self.problems.append(Problem(Location(directory), error.reason, "file-ignored"))
             return {}
 
-    def stat(self, path: str) -> Entry | None:
+    def stat(self, path: str) -> FileStatus | None:
         """What stands at a path, links followed; None as well where that may not be known."""
         try:
             return self._tree.stat(path)
@@ -352,8 +352,8 @@ class UnitFiles:
             found.append(resolved)
 
 
-def _is_link(tree: Tree, path: str) -> bool:
-    entry = tree.stat(path, follow=False)
+def _is_link(rootfs: Rootfs, path: str) -> bool:
+    entry = rootfs.stat(path, follow=False)
     return entry is not None and entry.is_link
 
 

@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dockerd_guard.systemd.environment import Variable, assignment
+from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.systemd.assignments import Variable, assignment
 from dockerd_guard.systemd.specifiers import IN_SYSTEM_CONF, BadSpecifierError, Specifiers
 from dockerd_guard.systemd.syntax import BadFileError, Setting, settings
 from dockerd_guard.systemd.words import Word, WordError, extract_first_word, rules_of
-from dockerd_guard.tree import Unreadable
 
 if TYPE_CHECKING:
-    from dockerd_guard.tree import Tree
+    from dockerd_guard.rootfs import Rootfs
 
 DIRECTORIES = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 """Where system.conf and system.conf.d/ are looked for, first wins (CONF_PATHS)."""
@@ -27,17 +27,17 @@ MAIN_FILE_ANYWHERE_VERSION = 254
 MORE_SPECIFIERS_VERSION = 257
 
 
-def default_environment(tree: Tree, version: int) -> dict[str, Variable]:
+def default_environment(rootfs: Rootfs, version: int) -> dict[str, Variable]:
     """The variables that DefaultEnvironment= sets, with their places."""
     found: dict[str, Variable] = {}
-    for path in _files(tree, version):
+    for path in _files(rootfs, version):
         try:
-            for setting in settings(tree.read(path), path, ("Manager",), [], version):
+            for setting in settings(rootfs.read(path), path, ("Manager",), [], version):
                 if setting.key != "DefaultEnvironment":
                     continue
                 if not setting.value:
                     found.clear()
-                for word in _words(setting, tree, version):
+                for word in _words(setting, rootfs, version):
                     if (assigned := assignment(word)) is not None:
                         found[assigned.name] = assigned.variable
         except FileNotFoundError:
@@ -48,27 +48,27 @@ def default_environment(tree: Tree, version: int) -> dict[str, Variable]:
     return found
 
 
-def _files(tree: Tree, version: int) -> list[str]:
+def _files(rootfs: Rootfs, version: int) -> list[str]:
     """The main file, then the drop-ins by name, of each name the first directory's."""
     drop_ins: dict[str, str] = {}
     main: list[str] = []
     for directory in DIRECTORIES:
         try:
-            for name, kind in tree.kinds(f"{directory}/system.conf.d").items():
+            for name, kind in rootfs.kinds(f"{directory}/system.conf.d").items():
                 if kind in "fl" and name.endswith(".conf") and not name.startswith("."):
                     drop_ins.setdefault(name, f"{directory}/system.conf.d/{name}")
             path = f"{directory}/system.conf"
             if not main and (directory == "/etc/systemd" or version >= MAIN_FILE_ANYWHERE_VERSION) \
-                    and tree.stat(path) is not None:
+                    and rootfs.stat(path) is not None:
                 main.append(path)
         except Unreadable:
             continue
     return main + [drop_ins[name] for name in sorted(drop_ins, key=os.fsencode)]
 
 
-def _words(setting: Setting, tree: Tree, version: int) -> Iterator[Word]:
+def _words(setting: Setting, rootfs: Rootfs, version: int) -> Iterator[Word]:
     known = IN_SYSTEM_CONF if version >= MORE_SPECIFIERS_VERSION else IN_SYSTEM_CONF.difference("uUgGhs")
-    specifiers = Specifiers(tree, version, "", "")
+    specifiers = Specifiers(rootfs, version, "", "")
     position = 0
     while True:
         try:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
-from dockerd_guard.source import Location
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, Unit
 from dockerd_guard.systemd.lookup import Fragment, is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
@@ -25,7 +26,6 @@ from dockerd_guard.systemd.parse import (
 from dockerd_guard.systemd.specifiers import IN_UNIT_NAMES, MAX_UNIT_NAME_BYTES, Expanded
 from dockerd_guard.systemd.syntax import Setting, byte_length
 from dockerd_guard.systemd.units import NEWEST, Service, load_service
-from dockerd_guard.tree import Tree, Unreadable
 
 _SUN_PATH_BYTES = 108
 _PLAIN_SERVICE = re.compile(rb"^Service=([A-Za-z0-9:_.@-]+)$", re.MULTILINE)
@@ -60,49 +60,49 @@ class Socket(NamedTuple):
     enabled: bool = False
 
 
-def sockets_for(tree: Tree, service: Service, version: int = NEWEST) -> tuple[Socket, ...]:
+def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST) -> tuple[Socket, ...]:
     """Every socket unit that would pass its sockets to this service, by name.
 
     Those that systemd refuses are among them (see `unit.load_state`); masked ones are not. One
     counts when the service is its Service=, by default the one of its own name, or when the
     service names it in Sockets=.
     """
-    files = unit_files(tree, version)
+    files = unit_files(rootfs, version)
     named = {word.text for word in service.sockets}
     services = set(service.unit.names) | {service.unit.name}
     candidates = [name for name in files.with_suffix(".socket")
-                  if name in named or _may_serve(tree, files.fragment(name), services, version)]
+                  if name in named or _may_serve(rootfs, files.fragment(name), services, version)]
     found: dict[str, Socket] = {}
     for name in candidates:
-        socket = load_socket(tree, name, version)
+        socket = load_socket(rootfs, name, version)
         if socket.unit.load_state in ("masked", "not-found") or socket.unit.name in found:
             continue
         if socket.service in services or not named.isdisjoint(socket.unit.names):
-            enabled = _is_enabled(socket, service, version, tree)
-            found[socket.unit.name] = _startable(socket, services, tree, version)._replace(enabled=enabled)
+            enabled = _is_enabled(socket, service, version, rootfs)
+            found[socket.unit.name] = _startable(socket, services, rootfs, version)._replace(enabled=enabled)
     return tuple(found.values())
 
 
-def _startable(socket: Socket, services: set[str], tree: Tree, version: int) -> Socket:
+def _startable(socket: Socket, services: set[str], rootfs: Rootfs, version: int) -> Socket:
     """A socket that a service names in Sockets= still needs its own service (socket_start in socket.c)."""
     if socket.unit.load_state != "loaded" or socket.service is None or socket.service in services:
         return socket
-    if load_service(tree, socket.service, version).unit.load_state == "loaded":
+    if load_service(rootfs, socket.service, version).unit.load_state == "loaded":
         return socket
     reason = f"Socket service {socket.service} not loaded, refusing."
     return socket._replace(unit=socket.unit._replace(load_state="error", reason=reason))
 
 
-def _may_serve(tree: Tree, fragment: Fragment, services: set[str], version: int) -> bool:
+def _may_serve(rootfs: Rootfs, fragment: Fragment, services: set[str], version: int) -> bool:
     """Whether a socket unit is worth reading as a whole: most on a host are for other services."""
     if fragment.path is None or fragment.masked:
         return False
     if any(name.removesuffix(".socket") + ".service" in services for name in fragment.names):
         return True
     unit = fragment.path.rpartition("/")[2]
-    for path in (fragment.path, *unit_files(tree, version).drop_ins(unit, fragment.names, [])):
+    for path in (fragment.path, *unit_files(rootfs, version).drop_ins(unit, fragment.names, [])):
         try:
-            data = tree.read(path)
+            data = rootfs.read(path)
         except (FileNotFoundError, Unreadable):
             continue
         plain = _PLAIN_SERVICE.findall(data)
@@ -111,25 +111,25 @@ def _may_serve(tree: Tree, fragment: Fragment, services: set[str], version: int)
     return False
 
 
-def _is_enabled(socket: Socket, service: Service, version: int, tree: Tree) -> bool:
+def _is_enabled(socket: Socket, service: Service, version: int, rootfs: Rootfs) -> bool:
     names = socket.unit.names
     if any(word.text in names for word in (*service.requires, *service.wants)):
         return True
-    files = unit_files(tree, version)
+    files = unit_files(rootfs, version)
     return any(map(files.is_linked, names))
 
 
-def load_socket(tree: Tree, name: str, version: int = NEWEST) -> Socket:
+def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST) -> Socket:
     """Read a socket unit as systemd `version` would."""
-    return _SocketLoader(tree, name, version).load()
+    return _SocketLoader(rootfs, name, version).load()
 
 
 class _SocketLoader(Loader):
     section = "Socket"
     exec_keys = frozenset(("ExecStartPre", "ExecStartPost", "ExecStopPre", "ExecStopPost"))
 
-    def __init__(self, tree: Tree, name: str, version: int) -> None:
-        super().__init__(tree, name, version)
+    def __init__(self, rootfs: Rootfs, name: str, version: int) -> None:
+        super().__init__(rootfs, name, version)
         self.listen: list[Listen] = []
         self.service: str | None = None
         self.mode = 0o666
@@ -247,19 +247,19 @@ class _SocketLoader(Loader):
         """What an IPv6 address is where a live kernel has no IPv6, or not that interface; and
         whether that is sure."""
         try:
-            live = self.tree.stat("/proc/sys/net/ipv4") is not None
-            if live and self.tree.stat("/proc/sys/net/ipv6") is None:
+            live = self.rootfs.stat("/proc/sys/net/ipv4") is not None
+            if live and self.rootfs.stat("/proc/sys/net/ipv6") is None:
                 # A port alone is IPv4 then (socket_ipv6_is_supported).
                 port = parse_port(text)
                 return f"0.0.0.0:{port}" if port else None, True
             address, percent, interface = address.partition("%")
             if not percent:
                 return address, True
-            if not self.tree.names("/sys/class/net"):
+            if not self.rootfs.names("/sys/class/net"):
                 return f"{address}%{interface}", interface == "lo"
-            for name in self.tree.names("/sys/class/net"):
+            for name in self.rootfs.names("/sys/class/net"):
                 if interface == name or (
-                    interface.isdecimal() and self.tree.read(f"/sys/class/net/{name}/ifindex").strip() ==
+                    interface.isdecimal() and self.rootfs.read(f"/sys/class/net/{name}/ifindex").strip() ==
                     interface.encode()
                 ):
                     return f"{address}%{name}", True

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.rootfs import Unreadable
 
 if TYPE_CHECKING:
-    from dockerd_guard.tree import Tree
+    from dockerd_guard.rootfs import Rootfs
 
 _SPECIFIER = re.compile(r"%(.)", re.DOTALL)
 _DIRECTORIES = {
@@ -57,8 +57,8 @@ class Expanded(NamedTuple):
 class Specifiers:
     """What the specifiers mean in one unit."""
 
-    def __init__(self, tree: Tree, version: int, unit: str, fragment: str) -> None:
-        self._tree = tree
+    def __init__(self, rootfs: Rootfs, version: int, unit: str, fragment: str) -> None:
+        self._tree = rootfs
         self._version = version
         self._unit = unit
         self._fragment = fragment
@@ -147,7 +147,7 @@ class Specifiers:
         return self._variable(path, key) or ""
 
     def _variable(self, path: str, key: str) -> str | None:
-        from dockerd_guard.systemd.environment import read_environment_file
+        from dockerd_guard.systemd.environment_file import read_environment_file
 
         try:
             data = self._tree.read(path)
@@ -172,9 +172,9 @@ class Specifiers:
         return None
 
 
-def root_shell(tree: Tree) -> str:
+def root_shell(rootfs: Rootfs) -> str:
     """default_root_shell(): what systemd was built for, if it is there."""
-    return _DEFAULT_SHELL if tree.stat(_DEFAULT_SHELL) is not None else "/bin/sh"
+    return _DEFAULT_SHELL if rootfs.stat(_DEFAULT_SHELL) is not None else "/bin/sh"
 
 
 def unescape_name(text: str) -> str:

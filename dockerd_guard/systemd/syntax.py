@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from dockerd_guard.source import Location
+from dockerd_guard.model.location import Location
 
 Effect = Literal["ignored", "rest-dropped", "refused", "file-ignored"]
 """How far a problem reaches: this line or word, the rest of the file, the whole unit, or all of a

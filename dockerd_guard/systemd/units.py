@@ -9,15 +9,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
-from dockerd_guard.source import Location
-from dockerd_guard.systemd.environment import NAME, Assigned, EnvironmentFile, Variable, assignment
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.systemd.assignments import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, LoadState, Unit
 from dockerd_guard.systemd.parse import parse_unsigned, path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
 from dockerd_guard.systemd.words import Word
-from dockerd_guard.tree import Tree, Unreadable
 
 __all__ = ["NEWEST", "LoadState", "Service", "Unit", "detect_version", "load_service"]
 
@@ -63,27 +63,27 @@ class Service(NamedTuple):
     set_at_start: frozenset[str] = frozenset()
 
 
-def detect_version(tree: Tree) -> int | None:
+def detect_version(rootfs: Rootfs) -> int | None:
     """The major version of the systemd that is installed, by its private library's name."""
     directories = ["/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd"]
-    directories += [f"/usr/lib/{name}/systemd" for name in _names(tree, "/usr/lib") if "-linux-" in name]
+    directories += [f"/usr/lib/{name}/systemd" for name in _names(rootfs, "/usr/lib") if "-linux-" in name]
     for directory in directories:
-        found = [int(match[1]) for name in _names(tree, directory) if (match := _LIBRARY.fullmatch(name))]
+        found = [int(match[1]) for name in _names(rootfs, directory) if (match := _LIBRARY.fullmatch(name))]
         if found:
             return max(found)
     return None
 
 
-def _names(tree: Tree, directory: str) -> tuple[str, ...]:
+def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:
     try:
-        return tree.names(directory)
+        return rootfs.names(directory)
     except Unreadable:
         return ()
 
 
-def load_service(tree: Tree, name: str = "docker.service", version: int = NEWEST) -> Service:
+def load_service(rootfs: Rootfs, name: str = "docker.service", version: int = NEWEST) -> Service:
     """Read a service unit as systemd `version` would."""
-    return _ServiceLoader(tree, name, version).load()
+    return _ServiceLoader(rootfs, name, version).load()
 
 
 class _ServiceLoader(Loader):
@@ -92,8 +92,8 @@ class _ServiceLoader(Loader):
         "ExecStart", "ExecStartPre", "ExecStartPost", "ExecCondition", "ExecReload", "ExecStop", "ExecStopPost",
     ))
 
-    def __init__(self, tree: Tree, name: str, version: int) -> None:
-        super().__init__(tree, name, version)
+    def __init__(self, rootfs: Rootfs, name: str, version: int) -> None:
+        super().__init__(rootfs, name, version)
         if version >= RELOAD_POST_VERSION:
             self.exec_keys = self.exec_keys | {"ExecReloadPost"}
         self.environment: dict[str, Variable] = {}
@@ -138,12 +138,12 @@ class _ServiceLoader(Loader):
         found: list[Command] = []
         if unit.fragment is None:
             return found
-        specifiers = Specifiers(self.tree, self.version, unit.name, unit.fragment)
+        specifiers = Specifiers(self.rootfs, self.version, unit.name, unit.fragment)
         drop_ins = unit.dropins or self.files.drop_ins(unit.name, unit.names, [])
         ignored: list[Problem] = []
         for path in (unit.fragment, *drop_ins):
             try:
-                data = self.tree.read(path)
+                data = self.rootfs.read(path)
             except (FileNotFoundError, Unreadable):
                 continue
             for setting in written_settings(data, path, "ExecStart"):
@@ -241,9 +241,9 @@ class _ServiceLoader(Loader):
         """Name, home and shell of the user it runs as; root's are fixed (synthesize_user_creds)."""
         name = self.values.get("User", "root")
         if name in ("root", "0"):
-            return "root", "/root", root_shell(self.tree)
+            return "root", "/root", root_shell(self.rootfs)
         try:
-            lines = self.tree.read("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
+            lines = self.rootfs.read("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
         except (FileNotFoundError, Unreadable):
             lines = []
         for line in lines:

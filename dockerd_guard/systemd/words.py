@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dockerd_guard.source import Location
+from dockerd_guard.model.location import Location
 from dockerd_guard.systemd.syntax import NOT_UTF8, WHITESPACE, is_utf8
 
 

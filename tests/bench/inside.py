@@ -136,13 +136,14 @@ class Journal:
 
 def policy(mode: str = "observe", more: str = "") -> None:
     """Put a policy in force."""
-    since = bulletin().get("policy_since")
+    since = agent_status().get("policy_since")
     POLICY.write_text(f"version: 1\nmode: {mode}\nsockets: [fd://]\n{more}# {time.time_ns()}\n")
     run("systemctl", "reload", GUARD)
-    wait_for(lambda: bulletin().get("mode") == mode and (bulletin().get("policy_since") != since or not more), "policy")
+    wait_for(lambda: agent_status().get("mode") == mode
+             and (agent_status().get("policy_since") != since or not more), "policy")
 
 
-def bulletin() -> dict[str, Any]:
+def agent_status() -> dict[str, Any]:
     try:
         found = json.loads(BULLETIN.read_text())
     except (OSError, ValueError):
@@ -389,14 +390,14 @@ def memory(count: int) -> Iterator[Table]:
     policy("observe", "watch: {settle: 1ms}\n")
     run("systemctl", "restart", GUARD)
     pid = agent_pid()
-    wait_for(lambda: bulletin().get("pid") == pid and bulletin().get("state") == "watching", "first pass")
+    wait_for(lambda: agent_status().get("pid") == pid and agent_status().get("state") == "watching", "first pass")
     time.sleep(2)
     samples: Samples = {"dockerd-guard run, after start": [rss_mb(pid)]}
     start = time.monotonic()
     for _ in range(count):
-        before = bulletin().get("at")
+        before = agent_status().get("at")
         os.kill(pid, signal.SIGHUP)
-        wait_for(lambda before=before: bulletin().get("at") not in (None, before), "pass")  # type: ignore[misc]
+        wait_for(lambda before=before: agent_status().get("at") not in (None, before), "pass")  # type: ignore[misc]
     samples[f"dockerd-guard run, after {count} passes"] = [rss_mb(pid)]
     print(f"{count} passes in {time.monotonic() - start:.0f} s", file=sys.stderr)
     with monit(TELL):

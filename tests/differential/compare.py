@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dockerd_guard.bindings import Via, split_host_port
+from dockerd_guard.model.address import Via, split_host_port
 from dockerd_guard.observe.configured import ACCEPTING, main_command, observe_configured, passed_by, values
 from dockerd_guard.observe.observation import Configured
-from dockerd_guard.tree import Tree
+from dockerd_guard.rootfs import Rootfs
 from tests.differential.layout import Layout
 
 SKELETON_LINKS = {"/lib": "usr/lib", "/bin": "usr/bin", "/sbin": "usr/sbin", "/var/run": "/run"}
@@ -96,8 +96,8 @@ def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
     with tempfile.TemporaryDirectory(prefix="differential-") as directory:
         skeleton(Path(directory), facts)
         layout.write(Path(directory))
-        with Tree(directory) as tree:
-            seen = observe_configured(tree)
+        with Rootfs(directory) as rootfs:
+            seen = observe_configured(rootfs)
             told = {"LISTEN_FDS", "LISTEN_PID"} <= seen.environment.untold | seen.environment.variables.keys()
             return seen, tuple(address for address, _ in passed_by(seen.sockets)) if told else ()
 

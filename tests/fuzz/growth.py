@@ -17,15 +17,16 @@ from typing import NamedTuple
 
 import pytest
 
-from dockerd_guard import x509
 from dockerd_guard.dockerd.config import without_key
-from dockerd_guard.judge.judge import judge
+from dockerd_guard.observe import certificates
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.pipeline import plan_for
-from dockerd_guard.policy import PolicyError, parse_policy
+from dockerd_guard.plan.assessment import plan_for
+from dockerd_guard.policy.model import PolicyError
+from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import text
-from dockerd_guard.tree import Tree
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules.judge import judge
 from tests.differential.layout import Layout
 
 FLOOR_S = 0.2
@@ -255,10 +256,10 @@ CASES = (
 
 def whole(root: Path) -> None:
     """Observe, judge, tell and plan: all that is done to a host without changing it."""
-    with Tree(str(root)) as tree:
-        seen = Observation(tree, observe_configured(tree))
+    with Rootfs(str(root)) as rootfs:
+        seen = Observation(rootfs, observe_configured(rootfs))
         with contextlib.redirect_stdout(io.StringIO()):
-            for line in (*text.sockets(seen), *text.findings(judge(seen, POLICY), tree.read, colour=False)):
+            for line in (*text.sockets(seen), *text.findings(judge(seen, POLICY), rootfs.read, colour=False)):
                 print(line)
         plan_for(seen, POLICY)
 
@@ -300,7 +301,7 @@ def refused(read: Callable[[bytes], object], data: bytes) -> None:
 
 BEGIN = b"-----BEGIN CERTIFICATE-----\n"
 READERS: dict[str, Callable[[bytes], object]] = {
-    "certificates": x509.certificates, "keys": x509.public_key_of, "policy": parse_policy,
+    "certificates": certificates.certificates, "keys": certificates.public_key_of, "policy": parse_policy,
     "a key taken out": lambda data: without_key(data + b'"a":1}', "hosts"),
 }
 

@@ -16,28 +16,31 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from dockerd_guard import x509
-from dockerd_guard.bindings import canonical, scope_of
-from dockerd_guard.correct.plan import complies
 from dockerd_guard.dockerd import config, gojson, hosts
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.dockerd.flags import parse, without_flags
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.judge.judge import judge
+from dockerd_guard.model.address import canonical, scope_of
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe import certificates
 from dockerd_guard.observe.configured import dockerd_syntax, observe_configured
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.pipeline import plan_for
-from dockerd_guard.policy import Policy, PolicyError, parse_policy
+from dockerd_guard.plan.assessment import plan_for
+from dockerd_guard.plan.plan import complies
+from dockerd_guard.policy.model import Policy, PolicyError
+from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import github, sarif, text
-from dockerd_guard.report import json as report_json
-from dockerd_guard.source import Location
+from dockerd_guard.report import json_output as report_json
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules.judge import judge
 from dockerd_guard.systemd import syntax
-from dockerd_guard.systemd.environment import Environment, read_environment_file, resolve_environment
+from dockerd_guard.systemd.assignments import Environment
+from dockerd_guard.systemd.environment import resolve_environment
+from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import expand
 from dockerd_guard.systemd.sockets import parse_address
 from dockerd_guard.systemd.units import load_service
 from dockerd_guard.systemd.words import quote_word
-from dockerd_guard.tree import Tree
 from tests.fuzz import seeds
 
 SYSTEMD = (252, 257, 262)
@@ -252,7 +255,7 @@ def policy(data: bytes) -> None:
 
 def pem(data: bytes) -> None:
     """Certificates and keys: an answer or ValueError."""
-    for read in (x509.certificates, x509.public_key_of):
+    for read in (certificates.certificates, certificates.public_key_of):
         with contextlib.suppress(ValueError):
             read(data)
 
@@ -314,11 +317,11 @@ def word(data: bytes) -> None:
     lines = "".join(f"ExecStart={prefix}/bin/x {quote_word(argument, env_expand=not prefix)} ${{A}}\n"
                     for prefix in ("", ":"))
     content = f"[Service]\nType=oneshot\nEnvironment=A=$A\n{lines}".encode("utf-8", "surrogateescape")
-    with Tree(_empty(), {f"{UNIT_DIRECTORY}/docker.service": content}) as tree:
+    with Rootfs(_empty(), {f"{UNIT_DIRECTORY}/docker.service": content}) as rootfs:
         for version in SYSTEMD:
-            service = load_service(tree, "docker.service", version)
+            service = load_service(rootfs, "docker.service", version)
             assert service.unit.load_state == "loaded", service.unit.reason
-            variables = resolve_environment(service, tree, version)
+            variables = resolve_environment(service, rootfs, version)
             texts = [[item.text for item in expand(command, variables)] for command in service.exec_start]
             assert texts == [["/bin/x", argument, "$A"], ["/bin/x", argument, "${A}"]]
 
@@ -327,10 +330,10 @@ def value(data: bytes) -> None:
     """A command and an environment of any kind: an answer, and every argument's place in the file."""
     content = b"[Service]\nEnvironment=" + data + b"\nExecStart=/bin/x " + data + b"\nExecStart=" + data + b"\n"
     file = f"{UNIT_DIRECTORY}/docker.service"
-    with Tree(_empty(), {file: content}) as tree:
+    with Rootfs(_empty(), {file: content}) as rootfs:
         for version in SYSTEMD:
-            service = load_service(tree, "docker.service", version)
-            variables: Environment = resolve_environment(service, tree, version)
+            service = load_service(rootfs, "docker.service", version)
+            variables: Environment = resolve_environment(service, rootfs, version)
             arguments = [expand(command, variables) for command in service.written]
             check_places(locations((service, variables, arguments)), {file: content}, newlines="unit")
 
@@ -345,8 +348,8 @@ def under(data: bytes, wanted: Policy) -> None:
     and leaves nothing to plan."""
     files = dict(zip(PLACES, data.split(SEPARATOR), strict=False))
     dockerd, systemd = DOCKERD[_picked(data) % len(DOCKERD)], SYSTEMD[_picked(data) % len(SYSTEMD)]
-    with Tree(_empty(), files) as tree:
-        seen = Observation(tree, observe_configured(tree, dockerd=dockerd, systemd=systemd))
+    with Rootfs(_empty(), files) as rootfs:
+        seen = Observation(rootfs, observe_configured(rootfs, dockerd=dockerd, systemd=systemd))
         for newlines in ("unit", "environment", "json"):
             check_places((place for place in locations(seen.configured) if newlines_of(place.file) == newlines),
                          files, newlines=newlines)
@@ -356,7 +359,7 @@ def under(data: bytes, wanted: Policy) -> None:
             assert not plan.changes
             return
         assert complies(plan.after.layer, wanted)
-        with tree.changed({change.path: change.after for change in plan.changes}) as corrected:
+        with rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
             after = observe_configured(corrected, dockerd=dockerd, systemd=systemd)
             assert complies(after.layer, wanted)
             again = plan_for(Observation(corrected, after), wanted)
@@ -371,7 +374,7 @@ def _picked(data: bytes) -> int:
 def _tell(seen: Observation, wanted: Policy) -> None:
     found = judge(seen, wanted)
     with contextlib.redirect_stdout(io.StringIO()):
-        for line in (*text.sockets(seen), *text.findings(found, seen.tree.read, colour=False), text.summary(found)):
+        for line in (*text.sockets(seen), *text.findings(found, seen.rootfs.read, colour=False), text.summary(found)):
             assert not re.search("[\x00-\x1f\x7f-\x9f]", line), line
         log = sarif.log([sarif.Run("/", found, frozenset())])
         for told in (report_json.sockets(seen), report_json.findings(found), log):

@@ -25,7 +25,7 @@ WAR_S = float(os.environ.get("WAR_S", "20"))
 ENFORCE = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 100/1h}\n"
 OPEN = f"[Service]\\nExecStart=\\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false"
 LATER = "/etc/systemd/system/docker.service.d/zzz-theirs.conf"
-CONTEST = "/usr/lib/python3/dist-packages/dockerd_guard/correct/contest.py"
+CONTEST = "/usr/lib/python3/dist-packages/dockerd_guard/plan/backoff.py"
 STARTED = "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf"
 
 

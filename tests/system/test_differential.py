@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.report import json as report
+from dockerd_guard.report import json_output as report
 from tests.differential.__main__ import describe, judge_twice
 from tests.differential.bench import Bench
 from tests.differential.compare import read, skeleton

@@ -11,9 +11,9 @@ import shlex
 
 import pytest
 
-from dockerd_guard.bindings import Tls
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.dockerd.version import Version
+from dockerd_guard.model.address import Tls
 from tests.machines.machine import Machine
 
 STARTER = r"""

@@ -68,7 +68,6 @@ def asking(machine: Machine) -> Iterator[list[str]]:
             answers += asks.stdout.read().split()
 
 
-
 def what_undoes(machine: Machine) -> object:
     return json.loads(machine.read(INTENT))["changes"]
 

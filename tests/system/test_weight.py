@@ -9,7 +9,7 @@ POLICY = "/etc/dockerd-guard/config.yaml"
 
 HIGHEST_KIB = 32 * 1024
 UNUSED = ("libcrypto", "libxml2", "_asyncio", "libnftables")
-"""What pystemd, structlog and Python's own library would bring (dockerd_guard/later.py), and what the network
+"""What pystemd, structlog and Python's own library would bring (dockerd_guard/lazy_imports.py), and what the network
 takes (correct/apart.py)."""
 
 PASSES = 40

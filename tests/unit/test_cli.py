@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dockerd_guard import cli
-from dockerd_guard.judge.rules import TITLES
+from dockerd_guard.rules.registry import TITLES
 from tests.unit.test_judge import OVERRIDE, SERVICE, Host
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from dockerd_guard import cli
-from dockerd_guard.bindings import Scope, Via, canonical
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST
+from dockerd_guard.model.address import Scope, Via, canonical
 from dockerd_guard.observe.configured import dockerd_syntax, observe_configured
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.sockets import parse_address
-from dockerd_guard.tree import Tree
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 CASES = sorted(CORPUS.glob("*/case.json"))
@@ -82,8 +82,8 @@ def sockets(root: Path) -> dict[str, Any]:
 
 def listens(root: Path) -> list[str]:
     """What systemd would listen on for the service, whether dockerd asks for it or not."""
-    with Tree(str(root)) as tree:
-        sockets = observe_configured(tree).sockets
+    with Rootfs(str(root)) as rootfs:
+        sockets = observe_configured(rootfs).sockets
         addresses = [listen.address for socket in sockets for listen in socket.listen]
         return sorted(canonical(dockerd_syntax(address)) for address in addresses)
 

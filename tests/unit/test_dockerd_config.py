@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockerd_guard.dockerd.config import File, conflict, load, parse, without_key
-from dockerd_guard.dockerd.flags import Word
+from dockerd_guard.dockerd.flags import FlagWord
 from dockerd_guard.dockerd.flags import parse as parse_flags
 from dockerd_guard.dockerd.gojson import InvalidJson, after, scan
 from dockerd_guard.dockerd.version import NEWEST, Version
-from dockerd_guard.source import Location
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Unreadable
 
 V20, V26, V28 = Version(20, 10, 24), Version(26, 1, 5), Version(28, 5, 2)
 PATH = "/etc/docker/daemon.json"
@@ -146,7 +146,7 @@ def test_types(text: str, mismatch: bool) -> None:
      "host-gateway-ip and host-gateway-ips must not both be specified in the config file"),
 ])
 def test_conflicts(argv: str, text: str, message: str | None) -> None:
-    words = tuple(Word(word, index) for index, word in enumerate(argv.split(), 1))
+    words = tuple(FlagWord(word, index) for index, word in enumerate(argv.split(), 1))
     assert conflict(read(text), parse_flags(words, NEWEST).flags, NEWEST) == message
 
 

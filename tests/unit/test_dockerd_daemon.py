@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockerd_guard.bindings import Tls, Via
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.hosts import NO_SOCKETS
 from dockerd_guard.dockerd.tls import Note
 from dockerd_guard.dockerd.version import NEWEST, Version
-from dockerd_guard.source import Location
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.model.address import Tls, Via
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Unreadable
 
 V19, V20, V23 = Version(19, 3, 15), Version(20, 10, 24), Version(23)
 V26, V28, V29 = Version(26, 1, 5), Version(28, 5, 2), Version(29, 7, 2)

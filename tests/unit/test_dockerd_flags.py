@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dockerd_guard.dockerd.flags import CommandLine, Flag, Word, parse, without_flags
+from dockerd_guard.dockerd.flags import CommandLine, Flag, FlagWord, parse, without_flags
 from dockerd_guard.dockerd.version import NEWEST, Version
 
 TLS = frozenset(("tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
 
 
 def line(*words: str, version: Version | None = NEWEST) -> CommandLine:
-    return parse(tuple(Word(text, index) for index, text in enumerate(words, 1)), version)
+    return parse(tuple(FlagWord(text, index) for index, text in enumerate(words, 1)), version)
 
 
 @pytest.mark.parametrize(("words", "values"), [

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from dockerd_guard.correct import files
+from dockerd_guard.apply import files
+from dockerd_guard.rootfs import Access
 
 OWNER = (os.geteuid(), os.getegid())
 
@@ -46,7 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_anything_else(
         tmp_path: Path, calls: list[str]) -> None:
-    files.write(f"{tmp_path}/new.d/file.conf", b"x", files.Access(*OWNER, 0o640))
+    files.write(f"{tmp_path}/new.d/file.conf", b"x", Access(*OWNER, 0o640))
     assert calls == [
         "mkdir new.d", f"fsync {tmp_path.name}", "fchmod new.d",
         "open temporary", "fchmod temporary", "fsync temporary", "replace temporary file.conf", "fsync new.d",

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard import x509
 from dockerd_guard.dockerd.daemon import resolve_daemon
+from dockerd_guard.observe import certificates
 from dockerd_guard.observe.configured import observe_configured
-from dockerd_guard.systemd.environment import MAX_MATCHES, read_environment_file, resolve_environment
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.systemd.environment import MAX_MATCHES, resolve_environment
+from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import MAX_ARGUMENT_BYTES
 from dockerd_guard.systemd.units import load_service
-from dockerd_guard.tree import Tree
 from tests.unit.pem import make_pair
 
 SERVICE = "/usr/lib/systemd/system/docker.service"
@@ -45,8 +46,8 @@ def test_values_of_any_depth_are_told_in_a_conflict() -> None:
 ])
 def test_execve_takes_no_longer_arguments(lines: bytes, starts: bool, tmp_path: Path) -> None:
     """E2BIG (execve(2)): some kilobytes of variables can stand for gigabytes of arguments."""
-    with Tree(str(tmp_path), {SERVICE: b"[Service]\n" + lines + b"\n"}) as tree:
-        layer = observe_configured(tree).layer
+    with Rootfs(str(tmp_path), {SERVICE: b"[Service]\n" + lines + b"\n"}) as rootfs:
+        layer = observe_configured(rootfs).layer
     assert layer.starts is starts
     assert starts or layer.reason == "Failed to execute /usr/bin/dockerd: Argument list too long"
 
@@ -70,22 +71,22 @@ def test_a_pattern_over_links_in_circles_ends(tmp_path: Path) -> None:
     """Each `/*` doubled the paths."""
     (tmp_path / "a").symlink_to(".")
     (tmp_path / "b").symlink_to("/")
-    with Tree(str(tmp_path), {SERVICE: b"[Service]\nEnvironmentFile=" + b"/*" * 35 + b"\n" + EXEC + b"\n"}) as tree:
-        failure = resolve_environment(load_service(tree), tree, 257).failure
+    with Rootfs(str(tmp_path), {SERVICE: b"[Service]\nEnvironmentFile=" + b"/*" * 35 + b"\n" + EXEC + b"\n"}) as rootfs:
+        failure = resolve_environment(load_service(rootfs), rootfs, 257).failure
     assert failure == f"Failed to load environment files: more than {MAX_MATCHES} paths match"
 
 
 def test_a_file_of_variables_named_again_counts_where_it_is_named_last(tmp_path: Path) -> None:
     """Each is read once only."""
     named = b"".join(b"EnvironmentFile=/etc/%c\n" % letter for letter in b"aba")
-    with Tree(str(tmp_path), {SERVICE: b"[Service]\n" + named + EXEC,
-                             "/etc/a": b"X=a\n", "/etc/b": b"X=b\nY=b\n"}) as tree:
-        variables = resolve_environment(load_service(tree), tree, 257).variables
+    with Rootfs(str(tmp_path), {SERVICE: b"[Service]\n" + named + EXEC,
+                             "/etc/a": b"X=a\n", "/etc/b": b"X=b\nY=b\n"}) as rootfs:
+        variables = resolve_environment(load_service(rootfs), rootfs, 257).variables
     assert (variables["X"].value, variables["Y"].value) == ("a", "b")
 
 
 def test_a_pem_block_ends_with_the_next_boundary() -> None:
     """As in Go's encoding/pem; looking for its own end, past all others, took quadratic time."""
     good = make_pair().certificate
-    assert len(x509.certificates(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good)) == 1
-    assert len(x509.certificates(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good)) == 1
+    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good)) == 1
+    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good)) == 1

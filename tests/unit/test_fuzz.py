@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dockerd_guard.policy import Policy
+from dockerd_guard.policy.model import Policy
 from tests.fuzz import seeds
 from tests.fuzz.targets import POLICIES, TARGETS, Target, under
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from dockerd_guard.correct.gate import Situation, may_restart
-from dockerd_guard.correct.network import NoNetwork
 from dockerd_guard.observe.engine import Engine
-from dockerd_guard.policy import parse_policy
+from dockerd_guard.observe.network import HelperUnavailable
+from dockerd_guard.plan.gate import Situation, may_restart
+from dockerd_guard.policy.reader import parse_policy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 IDLE = Engine("26.1.5", live_restore=False, containers_running=0, in_swarm=False)
@@ -63,10 +63,11 @@ def test_a_restart_waits_for_leave(case: Case) -> None:
 
 def test_other_options_are_not_put_in_force_by_the_way() -> None:
     """Also where containers may be stopped; a window does not change it."""
-    untried = ("--userns-remap (/etc/default/docker:1)", '"bip" (/etc/docker/daemon.json:2)')
+    pending_changes = ("--userns-remap (/etc/default/docker:1)", '"bip" (/etc/docker/daemon.json:2)')
     for correct in ("{}", "{restart: always, window: 'Sat 02:00-05:00 UTC'}"):
         policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
-        hold = may_restart(policy.correct, Situation(SAFE, (), (), NOW, docker_is_active=True, untried=untried))
+        situation = Situation(SAFE, (), (), NOW, docker_is_active=True, pending_changes=pending_changes)
+        hold = may_restart(policy.correct, situation)
         assert hold is not None
         assert hold.until is None
         assert hold.reason == ("a restart would put in force what dockerd has not started with yet: --userns-remap "
@@ -100,6 +101,7 @@ def test_what_holds_a_restart_says_the_way_out(
 
 def test_an_engine_that_cannot_even_be_asked_is_not_blamed() -> None:
     policy = parse_policy(b"version: 1\nsockets: [fd://]\n")
-    unasked = str(NoNetwork("Connection refused"))
+    unasked = str(HelperUnavailable("Connection refused"))
     hold = may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=True, unasked=unasked))
-    assert hold == (f"{unasked}, so whether containers would be stopped cannot be told", None, NoNetwork.next_step)
+    reason = f"{unasked}, so whether containers would be stopped cannot be told"
+    assert hold == (reason, None, HelperUnavailable.next_step)

@@ -9,9 +9,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from dockerd_guard.operator.history import Episode, Record, Span, history, merged, record_of
+from dockerd_guard.commands.history import history, record_of
 from dockerd_guard.report import history as report
 from dockerd_guard.report import timeline
+from dockerd_guard.report.history import Episode, Record, Span, merged
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

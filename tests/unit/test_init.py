@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.bindings import Binding, Tls, Via, scope_of
-from dockerd_guard.cli import observe_files
-from dockerd_guard.judge.judge import judge
+from dockerd_guard.commands._common import observe_files
+from dockerd_guard.commands.init import adopt
+from dockerd_guard.model.address import Binding, Tls, Via, scope_of
 from dockerd_guard.observe.observation import LISTENING, Layer, Listening, Observation
-from dockerd_guard.operator.init import adopt
-from dockerd_guard.pipeline import plan_for
-from dockerd_guard.policy import POLICY_FILE, Mode, parse_policy
-from dockerd_guard.tree import Tree
+from dockerd_guard.plan.assessment import plan_for
+from dockerd_guard.policy.model import POLICY_FILE, Mode
+from dockerd_guard.policy.reader import parse_policy
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules.judge import judge
 from tests.differential.generate import generate
 from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
 from tests.unit.test_corpus import CASES
@@ -195,8 +196,8 @@ def test_a_host_name_is_declared_by_the_address_it_has_now(host: Host) -> None:
 
 
 def test_no_docker(tmp_path: Path) -> None:
-    with Tree(str(tmp_path)) as tree:
-        _, text = adopt(observe_files(tree, None))
+    with Rootfs(str(tmp_path)) as rootfs:
+        _, text = adopt(observe_files(rootfs, None))
     assert "Unit docker.service not found." in text
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["fd://"]
 
@@ -219,8 +220,8 @@ def test_any_configuration_gives_a_policy_that_says_all() -> None:
 def holds(root: Path) -> None:
     """The policy parses, by its schema too; lint and diff say nothing by it that it does not say itself; and where
     the host starts with all that a policy can hold, there is nothing to change."""
-    with Tree(str(root)) as tree:
-        seen = observe_files(tree, None)
+    with Rootfs(str(root)) as rootfs:
+        seen = observe_files(rootfs, None)
         found, text = adopt(seen)
         assert told(seen, text) == [], text
         assert refusals(text) == [], text

@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from dockerd_guard.judge.finding import Finding
-from dockerd_guard.operator import history
-from dockerd_guard.policy import Mode
+from dockerd_guard.commands import history
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.policy.model import Mode
 from dockerd_guard.report import drift
 from dockerd_guard.report.events import WIDTH, catalog, page, pages
-from dockerd_guard.report.journal import MESSAGE_IDS, Cause, Entry, Event, Outcome
-from dockerd_guard.source import Location
+from dockerd_guard.report.journal import MESSAGE_IDS, Cause, Event, JournalEntry, Outcome
 
 FIELDS = ["MESSAGE_ID", "DOCKERD_GUARD_EVENT", "DOCKERD_GUARD_CAUSE", "DOCKERD_GUARD_RULE", "DOCKERD_GUARD_LAYER",
           "DOCKERD_GUARD_SOCKET", "DOCKERD_GUARD_OUTCOME", "DOCKERD_GUARD_EXPOSED", "DOCKERD_GUARD_EPISODE",
@@ -24,13 +24,13 @@ FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:237
 
 
 def test_an_entry_has_the_documented_fields() -> None:
-    entry = Entry(Event.DRIFT, "open", Outcome.HELD, Cause.DRIFT, "DG101", "configured", "tcp://0.0.0.0:2375",
+    entry = JournalEntry(Event.DRIFT, "open", Outcome.HELD, Cause.DRIFT, "DG101", "configured", "tcp://0.0.0.0:2375",
                   Location("/etc/a.conf", 3), None, ("DG101 tcp://*:2375",), exposed=True)
     assert list(entry.fields) == FIELDS
     assert entry.fields == dict(zip(FIELDS, (
         MESSAGE_IDS[Event.DRIFT], "drift", "drift", "DG101", "configured", "tcp://0.0.0.0:2375", "held", "yes",
         ("DG101 tcp://*:2375",), "/etc/a.conf", "3"), strict=True))
-    assert Entry(Event.POLICY, "in force").fields == {
+    assert JournalEntry(Event.POLICY, "in force").fields == {
         "MESSAGE_ID": MESSAGE_IDS[Event.POLICY], "DOCKERD_GUARD_EVENT": "policy"}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.cli import VERBS, parser
-from dockerd_guard.judge.rules import TITLES
+from dockerd_guard.rules.registry import TITLES
 from tests.unit.test_schema import SCHEMA, properties
 
 TOP = Path(__file__).resolve().parents[2]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard import __version__
-from dockerd_guard.agent.counts import Counts, Stopwatch
-from dockerd_guard.correct import textfile
-from dockerd_guard.report.journal import Entry, Event, Outcome
+from dockerd_guard.agent import textfile
+from dockerd_guard.agent.counters import Stopwatch
+from dockerd_guard.report.agent_status import Counters
+from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 from dockerd_guard.report.metrics import METRICS, PREFIX, Metric, Snapshot, text
 
 TOP = Path(__file__).resolve().parents[2]
@@ -74,8 +75,8 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are(file: str) -> None:
     assert asked <= {metric.name for metric in METRICS}
 
 
-def drift(code: str, layer: str, fact: str) -> Entry:
-    return Entry(Event.DRIFT, "", rule=code, layer=layer, episodes=(fact,))
+def drift(code: str, layer: str, fact: str) -> JournalEntry:
+    return JournalEntry(Event.DRIFT, "", rule=code, layer=layer, episodes=(fact,))
 
 
 @pytest.mark.parametrize(("entries", "known", "drifts", "corrections"), [
@@ -84,18 +85,18 @@ def drift(code: str, layer: str, fact: str) -> Entry:
     ([drift("DG101", "running", "DG101 tcp://*:2375")], ("DG101 tcp://*:2375",), {"DG101 configured": 2}, {"held": 1}),
     ([drift("DG101", "running", "DG101 tcp://*:2375"), drift("DG306", "configured", "DG306 configured /a")], ("x",),
      {"DG101 configured": 2, "DG101 running": 1, "DG306 configured": 1}, {"held": 1}),
-    ([Entry(Event.CORRECTED, "", Outcome.REPAIRED), Entry(Event.ROLLED_BACK, "", Outcome.FAILED),
-      Entry(Event.FAILED, "", Outcome.FAILED), Entry(Event.CORRECTED, "", Outcome.KEPT),
-      Entry(Event.CONTESTED, "", Outcome.HELD)], (),
+    ([JournalEntry(Event.CORRECTED, "", Outcome.REPAIRED), JournalEntry(Event.ROLLED_BACK, "", Outcome.FAILED),
+      JournalEntry(Event.FAILED, "", Outcome.FAILED), JournalEntry(Event.CORRECTED, "", Outcome.KEPT),
+      JournalEntry(Event.CONTESTED, "", Outcome.HELD)], (),
      {"DG101 configured": 2}, {"held": 2, "repaired": 1, "failed": 2, "kept": 1}),
-    ([Entry(Event.CONTAINED, "", Outcome.HELD), Entry(Event.RELEASED, "", Outcome.REPAIRED),
-      Entry(Event.POLICY, "", Outcome.FAILED), Entry(Event.BLIND, "", Outcome.FAILED)], (),
+    ([JournalEntry(Event.CONTAINED, "", Outcome.HELD), JournalEntry(Event.RELEASED, "", Outcome.REPAIRED),
+      JournalEntry(Event.POLICY, "", Outcome.FAILED), JournalEntry(Event.BLIND, "", Outcome.FAILED)], (),
      {"DG101 configured": 2}, {"held": 1}),
 ])
-def test_what_entries_count_for(entries: list[Entry], known: tuple[str, ...], drifts: dict[str, int],
+def test_what_entries_count_for(entries: list[JournalEntry], known: tuple[str, ...], drifts: dict[str, int],
                                 corrections: dict[str, int]) -> None:
-    before = Counts({"DG101 configured": 2}, {"held": 1}, 1.5)
-    assert before.and_of(entries, known) == Counts(drifts, corrections, 1.5)
+    before = Counters({"DG101 configured": 2}, {"held": 1}, 1.5)
+    assert before.and_of(entries, known) == Counters(drifts, corrections, 1.5)
 
 
 @pytest.mark.parametrize(("looks", "seconds"), [

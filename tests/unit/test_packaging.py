@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import dockerd_guard
-from dockerd_guard.policy import Mode, Policy, parse_policy
+from dockerd_guard.policy.model import Mode, Policy
+from dockerd_guard.policy.reader import parse_policy
 
 TOP = Path(__file__).resolve().parents[2]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.cli import observe_files, policy_for
-from dockerd_guard.judge.judge import judge
-from dockerd_guard.judge.rules import RULES, TITLES, page
-from dockerd_guard.tree import Tree
+from dockerd_guard.commands._common import observe_files, policy_for
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules.judge import judge
+from dockerd_guard.rules.registry import TITLES, page, page_file
 from tests.unit import pem
 
 STOCK = {
@@ -73,9 +73,9 @@ def put(root: Path, path: str, content: bytes, mode: int) -> None:
 
 
 def codes(root: Path) -> Iterator[str]:
-    with Tree(str(root)) as tree:
-        policy, _ = policy_for(tree, None)
-        yield from (finding.code for finding in judge(observe_files(tree, None), policy))
+    with Rootfs(str(root)) as rootfs:
+        policy, _ = policy_for(rootfs, None)
+        yield from (finding.code for finding in judge(observe_files(rootfs, None), policy))
 
 
 @pytest.fixture(autouse=True)
@@ -109,15 +109,17 @@ def test_a_stock_host_has_nothing_wrong(tmp_path: Path) -> None:
     assert list(codes(host(tmp_path, ""))) == []
 
 
-def test_every_rule_is_called_after_its_file() -> None:
-    directory = Path(str(RULES[0].__file__)).parent  # type: ignore[attr-defined]
-    modules = {path.stem.upper() for path in directory.glob("dg*.py")}
-    pages = {path.stem.upper() for path in directory.glob("dg*.md")}
-    assert modules == pages == TITLES.keys()
+def test_every_module_has_a_page_and_is_registered() -> None:
+    directory = Path(page_file("DG101")).parent
+    pages = set(directory.glob("*.md"))
+    modules = {path.with_suffix(".md") for path in directory.glob("*.py")} - {
+        directory / name for name in ("__init__.md", "_common.md", "judge.md", "registry.md")}
+    assert modules == pages == {Path(page_file(code)) for code in TITLES}
 
 
 def test_the_index_lists_every_page_by_its_title() -> None:
     index = (Path(__file__).parents[2] / "docs/rules.md").read_text()
     rows = [row for row in index.splitlines() if row.startswith("| [")]
-    expected = [f"| [{code}](../dockerd_guard/judge/{code.lower()}.md) | {title} |" for code, title in TITLES.items()]
-    assert rows == expected, "the rows of docs/rules.md are not those of judge/rules.py"
+    expected = [f"| [{code}](../dockerd_guard/rules/{Path(page_file(code)).name}) | {title} |"
+                for code, title in TITLES.items()]
+    assert rows == expected, "the rows of docs/rules.md differ from those of rules/registry.py"

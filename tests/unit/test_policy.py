@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dockerd_guard.bindings import Tls
-from dockerd_guard.policy import (
-    MAX_PROBLEMS,
+from dockerd_guard.model.address import Tls
+from dockerd_guard.model.location import Location
+from dockerd_guard.policy.model import (
     Budget,
     Correct,
     Mode,
@@ -26,14 +26,10 @@ from dockerd_guard.policy import (
     TlsFiles,
     Watch,
     declared_bindings,
-    load_policy,
-    parse_address,
-    parse_duration,
-    parse_listen_stream,
-    parse_policy,
-    parse_window,
 )
-from dockerd_guard.source import Location
+from dockerd_guard.policy.nodes import MAX_PROBLEMS
+from dockerd_guard.policy.reader import load_policy, parse_policy
+from dockerd_guard.policy.values import parse_address, parse_duration, parse_listen_stream, parse_window
 
 FULL = """\
 version: 1

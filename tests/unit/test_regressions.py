@@ -13,8 +13,8 @@ import pytest
 
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import Layer
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.sockets import parse_address
-from dockerd_guard.tree import Tree
 from tests.differential.compare import Facts, skeleton
 from tests.differential.layout import Layout
 
@@ -249,8 +249,8 @@ def configured(files: dict[str, bytes | str | None], release: tuple[int, str], r
     """The configured layer of these files beside the plain ones."""
     skeleton(root, Facts(release[0], release[1], {}))
     layout(files).write(root)
-    with Tree(str(root)) as tree:
-        return observe_configured(tree).layer
+    with Rootfs(str(root)) as rootfs:
+        return observe_configured(rootfs).layer
 
 
 @pytest.mark.parametrize("release", ALL, ids=["bookworm", "trixie", "sid"])

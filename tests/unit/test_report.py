@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json as stdlib_json
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dockerd_guard.judge.finding import Finding
-from dockerd_guard.report import github, json, sarif, text
-from dockerd_guard.source import Location
-from dockerd_guard.tree import Unreadable
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.report import github, json_output, sarif, text
+from dockerd_guard.rootfs import Unreadable
 
 LINE = "ExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375"
 
@@ -102,7 +102,7 @@ def test_colour_only_where_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_findings_as_json() -> None:
-    told = json.findings([finding(), finding(location=None, fix=None)])
+    told = json_output.findings([finding(), finding(location=None, fix=None)])
     assert told == {"schema": 1, "findings": [
         {"code": "DG103", "severity": "error", "message": "open", "layer": "configured",
          "file": "/etc/a.conf", "line": 1, "column": 40, "end_column": 58, "fix": "safe"},
@@ -112,8 +112,8 @@ def test_findings_as_json() -> None:
 
 
 def test_bytes_that_are_no_text_do_not_break_json() -> None:
-    told = json.dump(json.findings([finding(message="a\udcffb")]))
-    assert stdlib_json.loads(told)["findings"][0]["message"] == "a\ufffdb"
+    told = json_output.dump(json_output.findings([finding(message="a\udcffb")]))
+    assert json.loads(told)["findings"][0]["message"] == "a\ufffdb"
 
 
 @pytest.mark.parametrize(("given", "command"), [
@@ -144,7 +144,7 @@ def log() -> dict[str, Any]:
 
 
 def test_sarif_by_hand() -> None:
-    told = stdlib_json.loads(json.dump(log()))
+    told = json.loads(json_output.dump(log()))
     run, empty = told["runs"]
     assert (told["version"], empty["results"]) == ("2.1.0", [])
     assert run["originalUriBaseIds"] == {"ROOT": {"uri": "file:///srv/host%201/"}}
@@ -167,7 +167,7 @@ def test_sarif_validates_against_its_schema() -> None:
     if package is None or package.origin is None:
         pytest.skip("the package schemastore, which brings the SARIF schema, is not installed")
     schema = _schema(Path(package.origin).with_name("cache.sqlite"))
-    jsonschema.Draft7Validator(schema).validate(stdlib_json.loads(json.dump(log())))
+    jsonschema.Draft7Validator(schema).validate(json.loads(json_output.dump(log())))
 
 
 def _schema(cache: Path) -> Any:
@@ -175,5 +175,5 @@ def _schema(cache: Path) -> Any:
     with sqlite3.connect(f"file:{cache}?mode=ro", uri=True) as store:
         for (value,) in store.execute("SELECT value FROM responses WHERE instr(value, ?)", [mark]):
             body = value[value.index(b'{\r\n  "$schema"'):].decode("utf-8", "replace")
-            return stdlib_json.JSONDecoder().raw_decode(body)[0]
+            return json.JSONDecoder().raw_decode(body)[0]
     raise AssertionError("the package schemastore has no SARIF 2.1.0 schema any more")

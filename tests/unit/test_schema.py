@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
-from dockerd_guard.policy import Correct, Mode, PolicyError, TlsFiles, Watch, parse_duration, parse_policy
+from dockerd_guard.policy.model import Correct, Mode, PolicyError, TlsFiles, Watch
+from dockerd_guard.policy.reader import parse_policy
+from dockerd_guard.policy.values import parse_duration
 from tests.unit import test_policy
 from tests.unit.test_policy import FULL, HEAD
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from dockerd_guard.agent.bulletin import Bulletin, Drift, Held, Last
-from dockerd_guard.bindings import Tls
-from dockerd_guard.judge.finding import Finding
-from dockerd_guard.operator.status import Cell, Row, Status, Unit
-from dockerd_guard.policy import POLICY_FILE, parse_policy
+from dockerd_guard.model.address import Tls
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.policy.model import POLICY_FILE
+from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import status as report
-from dockerd_guard.source import Location
+from dockerd_guard.report.agent_status import AgentStatus, Drift, HeldCorrection, Last
+from dockerd_guard.report.status import AgentUnit, Cell, Row, Status
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BEFORE = NOON - timedelta(minutes=90)
@@ -26,17 +27,17 @@ OPEN = Row("tcp://0.0.0.0:2375", None, (Cell(), Cell(), Cell(Tls.NONE), Cell(Tls
 FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:2375; it is open now", "configured",
                   Location("/etc/a.conf", 3), "safe", "tcp://0.0.0.0:2375")
 
-UNIT = Unit("loaded", "active", "success", 42, BEFORE)
-DOWN = Unit("loaded", "failed", "exit-code", 0, BEFORE)
+UNIT = AgentUnit("loaded", "active", "success", 42, BEFORE)
+DOWN = AgentUnit("loaded", "failed", "exit-code", 0, BEFORE)
 
-BULLETIN = Bulletin(NOON - timedelta(seconds=12), 42, "watching", "enforce", POLICY_FILE, BEFORE, "")
+BULLETIN = AgentStatus(NOON - timedelta(seconds=12), 42, "watching", "enforce", POLICY_FILE, BEFORE, "")
 HOLDING = BULLETIN._replace(
     state="holding", drifts=(Drift(BEFORE, FINDING),), contained=("tcp://[::]:2375",),
-    held=Held("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14), "nothing"),
+    held=HeldCorrection("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14), "nothing"),
     last=Last(BEFORE, "rolled-back", "failed", "The correction did not hold and was undone: no answer."))
 
 GOOD = Status(NOON, UNIT, True, BULLETIN, POLICY, "", (LOCAL,), (), (), None, ())
-BAD = GOOD._replace(bulletin=HOLDING, rows=(LOCAL, OPEN), findings=(FINDING,), contained=HOLDING.contained,
+BAD = GOOD._replace(agent_status=HOLDING, rows=(LOCAL, OPEN), findings=(FINDING,), contained=HOLDING.contained,
                     last=HOLDING.last)
 
 
@@ -99,20 +100,20 @@ def test_only_what_any_terminal_shows_is_printed() -> None:
     ({}, (), True),
     ({"unit": DOWN, "is_alive": False}, ("no agent runs",), True),
     ({"unit": UNIT._replace(active_state="activating"), "is_alive": False}, ("the agent is starting",), True),
-    ({"bulletin": BULLETIN._replace(at=NOON - timedelta(hours=1))}, ("the agent does not look",), True),
-    ({"bulletin": BULLETIN._replace(blind=("no bus",))}, ("the agent cannot see everything",), True),
+    ({"agent_status": BULLETIN._replace(at=NOON - timedelta(hours=1))}, ("the agent does not look",), True),
+    ({"agent_status": BULLETIN._replace(blind=("no bus",))}, ("the agent cannot see everything",), True),
     ({"policy": None, "policy_problem": "line 3"}, ("the policy cannot be taken",), True),
     ({"findings": (FINDING, FINDING._replace(severity="warning"))}, ("1 error", "1 warning"), True),
     ({"findings": (FINDING,) * 2}, ("2 errors",), True),
     ({"contained": ("tcp://a:1", "tcp://b:1")}, ("2 ports cut off",), True),
     # Without root: a live agent's word is enough.
     ({"unseen": ("no root",)}, (), True),
-    ({"unseen": ("no root",), "bulletin": BULLETIN._replace(blind=("no bus",))}, ("the agent cannot see everything",),
-     False),
+    ({"unseen": ("no root",), "agent_status": BULLETIN._replace(blind=("no bus",))},
+     ("the agent cannot see everything",), False),
     # What a dead agent left says nothing of now.
-    ({"unit": DOWN, "is_alive": False, "bulletin": HOLDING}, ("no agent runs",), True),
+    ({"unit": DOWN, "is_alive": False, "agent_status": HOLDING}, ("no agent runs",), True),
     # Nobody to ask.
-    ({"unit": None, "is_alive": False, "bulletin": None, "unseen": ("no bus",)}, (), False),
+    ({"unit": None, "is_alive": False, "agent_status": None, "unseen": ("no bus",)}, (), False),
 ])
 def test_what_is_wrong_and_what_is_sure(changes: dict[str, Any], wrong: tuple[str, ...], is_sure: bool) -> None:
     status = GOOD._replace(**changes)
@@ -122,14 +123,14 @@ def test_what_is_wrong_and_what_is_sure(changes: dict[str, Any], wrong: tuple[st
 
 @pytest.mark.parametrize(("changes", "line"), [
     ({"unit": None}, "agent    not known: systemd cannot be asked over D-Bus"),
-    ({"unit": Unit("not-found", "inactive", "", 0, None), "is_alive": False},
+    ({"unit": AgentUnit("not-found", "inactive", "", 0, None), "is_alive": False},
      "agent    not installed: there is no dockerd-guard.service"),
     ({"unit": DOWN, "is_alive": False},
      "agent    failed since 2026-11-23 10:30:00, exit-code; nothing is guarded: systemctl status dockerd-guard"),
-    ({"unit": DOWN, "is_alive": False, "bulletin": None},
+    ({"unit": DOWN, "is_alive": False, "agent_status": None},
      "policy   /etc/dockerd-guard/config.yaml, mode: enforce; nobody keeps it"),
     ({"policy_problem": "config.yaml:3:1: bad"}, "         config.yaml:3:1: bad; the last good policy stays in force"),
-    ({"bulletin": BULLETIN._replace(held=Held("never", BEFORE, None))},
+    ({"agent_status": BULLETIN._replace(held=HeldCorrection("never", BEFORE, None))},
      "held     never, until that changes; since 2026-11-23 10:30:00"),
     ({"unseen": ("no root",)}, "not seen: no root"),
     ({"policy": None}, "unix:///run/docker.sock  ?       yes         yes     yes      yes"),
@@ -163,7 +164,7 @@ def test_status_as_json() -> None:
         "last": {"at": "2026-11-23T10:30:00+00:00", "event": "rolled-back", "outcome": "failed",
                  "message": "The correction did not hold and was undone: no answer."},
     }
-    nobody = report.to_json(GOOD._replace(unit=None, is_alive=False, bulletin=None, policy=None, rows=(
+    nobody = report.to_json(GOOD._replace(unit=None, is_alive=False, agent_status=None, policy=None, rows=(
         LOCAL._replace(cells=(None, Cell(by_systemd=True), Cell(), Cell(Tls.NONE))),)))
     assert nobody["agent"] == {"alive": None, "unit": None, "pid": None, "state": None, "looked": None, "blind": []}
     assert nobody["policy"] == {"file": None, "mode": None, "since": None, "problem": None}

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dockerd_guard.systemd.environment import read_environment_file, resolve_environment
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.systemd.environment import resolve_environment
+from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import expand
 from dockerd_guard.systemd.lookup import UnitFiles
 from dockerd_guard.systemd.sockets import load_socket, parse_address, sockets_for
 from dockerd_guard.systemd.units import Service, load_service
 from dockerd_guard.systemd.words import quote_word
-from dockerd_guard.tree import Tree
 
 LOW = "usr/lib/systemd/system"
 
@@ -36,15 +37,15 @@ HURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(H
 
 def read_all(root: Path, version: int) -> Service:
     """All that is asked of a root."""
-    with Tree(os.fspath(root)) as tree:
-        service = load_service(tree, "x.service", version)
-        environment = resolve_environment(service, tree, version)
+    with Rootfs(os.fspath(root)) as rootfs:
+        service = load_service(rootfs, "x.service", version)
+        environment = resolve_environment(service, rootfs, version)
         for command in (*service.exec_start, *service.written):
             expand(command, environment)
             assert command.head
-        for socket in sockets_for(tree, service, version):
+        for socket in sockets_for(rootfs, service, version):
             assert all(listen.address for listen in socket.listen)
-        for problem in (*service.unit.problems, *load_socket(tree, "x.socket", version).unit.problems):
+        for problem in (*service.unit.problems, *load_socket(rootfs, "x.socket", version).unit.problems):
             problem.text.encode()
         return service
 
@@ -85,7 +86,7 @@ def test_any_argument_is_written_so_that_it_comes_back(text: str) -> None:
         path = Path(directory) / LOW / "x.service"
         path.parent.mkdir(parents=True)
         path.write_text(f"[Service]\nExecStart=/bin/x {quote_word(text)}\n", newline="")
-        [command] = load_service(Tree(directory), "x.service").exec_start
+        [command] = load_service(Rootfs(directory), "x.service").exec_start
         assert [argument.text for argument in expand(command, {})[1:]] == [text]
 
 
@@ -187,8 +188,8 @@ def test_an_environment_file_that_would_block(tmp_path: Path) -> None:
     (tmp_path / LOW).mkdir(parents=True)
     (tmp_path / LOW / "x.service").write_text("[Service]\nExecStart=/bin/x\nEnvironmentFile=/fifo\n")
     os.mkfifo(tmp_path / "fifo")
-    with Tree(os.fspath(tmp_path)) as tree:
-        assert "FIFO" in str(resolve_environment(load_service(tree, "x.service"), tree, 262).failure)
+    with Rootfs(os.fspath(tmp_path)) as rootfs:
+        assert "FIFO" in str(resolve_environment(load_service(rootfs, "x.service"), rootfs, 262).failure)
 
 
 def test_a_pattern_of_many_stars(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_what_a_reload_would_never_be_done_with(tmp_path: Path) -> None:
     (units / "b.service.d/good.conf").write_text("[Service]\n")
     (units / "b.service.d/directory.conf").mkdir()
     (manager / "x.conf").symlink_to("/fifo")
-    with Tree(os.fspath(tmp_path)) as tree:
-        found = [path.removeprefix("/etc/systemd/") for path in UnitFiles(tree, 257).traps()]
+    with Rootfs(os.fspath(tmp_path)) as rootfs:
+        found = [path.removeprefix("/etc/systemd/") for path in UnitFiles(rootfs, 257).traps()]
     assert found == ["system.conf.d/x.conf", "system/a.service.d/fifo.conf", "system/b.service.d/link.conf",
                      "system/linked.service"]

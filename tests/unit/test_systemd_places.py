@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.source import Location
-from dockerd_guard.systemd.environment import read_environment_file, resolve_environment
+from dockerd_guard.model.location import Location
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.systemd.environment import resolve_environment
+from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import expand
 from dockerd_guard.systemd.sockets import load_socket
 from dockerd_guard.systemd.units import Service, load_service
-from dockerd_guard.tree import Tree
 
 UNIT = "/usr/lib/systemd/system/x.service"
 
 
-def loaded(root: Path, text: str, name: str = UNIT) -> tuple[Service, Tree]:
+def loaded(root: Path, text: str, name: str = UNIT) -> tuple[Service, Rootfs]:
     path = root / name.lstrip("/")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode())
-    tree = Tree(os.fspath(root))
-    return load_service(tree, "x.service"), tree
+    rootfs = Rootfs(os.fspath(root))
+    return load_service(rootfs, "x.service"), rootfs
 
 
 def text_at(root: Path, location: Location | None) -> str:
@@ -80,8 +81,8 @@ def test_several_commands_in_one_line(tmp_path: Path) -> None:
     ("Environment=A=A", "$A", "A"),
 ])
 def test_what_came_out_of_the_environment(lines: str, argument: str, text: str, tmp_path: Path) -> None:
-    service, tree = loaded(tmp_path, f"[Service]\n{lines}\nExecStart=/bin/x {argument}\n")
-    arguments = expand(service.exec_start[0], resolve_environment(service, tree, 262))[1:]
+    service, rootfs = loaded(tmp_path, f"[Service]\n{lines}\nExecStart=/bin/x {argument}\n")
+    arguments = expand(service.exec_start[0], resolve_environment(service, rootfs, 262))[1:]
     assert "|".join(text_at(tmp_path, each.location) for each in arguments) == text
     assert {(each.word, each.variable) for each in arguments} == {(1, "A")}
 
@@ -107,8 +108,8 @@ def test_an_option_variable_of_a_distribution(tmp_path: Path) -> None:
     (tmp_path / "etc/default").mkdir(parents=True)
     (tmp_path / "etc/default/docker").write_text('# options\nDOCKER_OPTS="-D -H tcp://0.0.0.0:2375"\n')
     unit = "[Service]\nEnvironmentFile=-/etc/default/*er\nExecStart=/bin/x -H fd:// $DOCKER_OPTS\n"
-    service, tree = loaded(tmp_path, unit)
-    arguments = expand(service.exec_start[0], resolve_environment(service, tree, 262))
+    service, rootfs = loaded(tmp_path, unit)
+    arguments = expand(service.exec_start[0], resolve_environment(service, rootfs, 262))
     assert arguments[-1].text == text_at(tmp_path, arguments[-1].location) == "tcp://0.0.0.0:2375"
     assert arguments[-1].location == Location("/etc/default/docker", 2, 20, 38)
 
@@ -121,7 +122,7 @@ def test_listening(lines: str, texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "usr/lib/systemd/system/x.socket"
     path.parent.mkdir(parents=True)
     path.write_text(f"[Socket]\n{lines}\n")
-    socket = load_socket(Tree(os.fspath(tmp_path)), "x.socket")
+    socket = load_socket(Rootfs(os.fspath(tmp_path)), "x.socket")
     assert [text_at(tmp_path, listen.location) for listen in socket.listen] == texts
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.sockets import load_socket
 from dockerd_guard.systemd.units import load_service
-from dockerd_guard.tree import Tree
 from tests.unit.systemd_cases import Case, Content, Directory, Facts, Link, at, cases
 
 NOT_TEXT = "not text"
@@ -39,14 +39,14 @@ def named(facts: object, stem: str) -> object:
     return {key: named(value, stem) for key, value in facts.items()} if isinstance(facts, dict) else facts
 
 
-def reading(tree: Tree, unit: str, version: int) -> Facts:
+def reading(rootfs: Rootfs, unit: str, version: int) -> Facts:
     """What we have of a unit."""
     if unit.endswith(".socket"):
-        socket = load_socket(tree, unit, version)
+        socket = load_socket(rootfs, unit, version)
         found: Facts = {"listen": [[listen.kind, listen.address] for listen in socket.listen]}
         loaded = socket.unit
     else:
-        service = load_service(tree, unit, version)
+        service = load_service(rootfs, unit, version)
         loaded = service.unit
         found = {
             "argv": [[word.text for word in command.argv] for command in service.exec_start],
@@ -64,8 +64,8 @@ def test_case(case: Case, version: int, tmp_path: Path) -> None:
     expected = named({"state": "loaded"} | at(case.facts, version), "unit")
     assert isinstance(expected, dict)
 
-    with Tree(os.fspath(tmp_path)) as tree:
-        found = reading(tree, case.unit.replace("UNIT", "unit"), version)
+    with Rootfs(os.fspath(tmp_path)) as rootfs:
+        found = reading(rootfs, case.unit.replace("UNIT", "unit"), version)
 
     if expected["state"] == NOT_TEXT:
         assert isinstance(found["argv"], list)

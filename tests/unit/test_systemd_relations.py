@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import expand
 from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import sockets_for
 from dockerd_guard.systemd.units import detect_version, load_service
 from dockerd_guard.systemd.words import quote_word
-from dockerd_guard.tree import Tree
 from tests.unit.systemd_cases import HIGH, LOW, MIDDLE, Content, Link
 from tests.unit.test_systemd_reading import put
 
@@ -23,9 +23,9 @@ SERVICE = {LOW + "d.service": "[Service]\nExecStart=/bin/x\n"}
 SOCKET = "[Socket]\nListenStream=/run/s\n"
 
 
-def look(root: Path, files: Mapping[str, Content]) -> Tree:
+def look(root: Path, files: Mapping[str, Content]) -> Rootfs:
     put(root, files, "unit")
-    return Tree(os.fspath(root))
+    return Rootfs(os.fspath(root))
 
 
 @pytest.mark.parametrize(("files", "found"), [
@@ -49,8 +49,8 @@ def look(root: Path, files: Mapping[str, Content]) -> Tree:
                  id="several, an alias once"),
 ])
 def test_sockets(files: dict[str, Content], found: dict[str, bool], tmp_path: Path) -> None:
-    tree = look(tmp_path, {**SERVICE, **files})
-    sockets = sockets_for(tree, load_service(tree, "d.service"))
+    rootfs = look(tmp_path, {**SERVICE, **files})
+    sockets = sockets_for(rootfs, load_service(rootfs, "d.service"))
     assert {socket.unit.name: socket.enabled for socket in sockets if not socket.accept} == found
 
 
@@ -77,8 +77,8 @@ def test_files_that_do_not_count(files: dict[str, Content], path: str, said: str
 
 @pytest.mark.parametrize("name", ["a.conf.bak", ".a.conf.swp", "a.conf~", "README", "a.conf.dockerd-guard-saved"])
 def test_files_that_nobody_meant_to_count(name: str, tmp_path: Path) -> None:
-    tree = look(tmp_path, {**SERVICE, HIGH + "d.service.d/" + name: "#", HIGH + "d.service.d/a.conf": "#"})
-    assert load_service(tree, "d.service").unit.problems == ()
+    rootfs = look(tmp_path, {**SERVICE, HIGH + "d.service.d/" + name: "#", HIGH + "d.service.d/a.conf": "#"})
+    assert load_service(rootfs, "d.service").unit.problems == ()
 
 
 @pytest.mark.parametrize(("text", "written"), [
@@ -99,17 +99,18 @@ def test_what_is_written_in_a_unit_that_is_refused(text: str, written: list[str]
 
 @pytest.mark.parametrize(("version", "argv"), [(257, []), (262, ["1"])])
 def test_unset_variables_are_expanded_from_262_on(version: int, argv: list[str], tmp_path: Path) -> None:
-    tree = look(tmp_path, {LOW + "d.service": "[Service]\nEnvironment=A=1\nUnsetEnvironment=A\nExecStart=/bin/x $A\n"})
-    service = load_service(tree, "d.service", version)
-    environment = resolve_environment(service, tree, version)
+    unit = "[Service]\nEnvironment=A=1\nUnsetEnvironment=A\nExecStart=/bin/x $A\n"
+    rootfs = look(tmp_path, {LOW + "d.service": unit})
+    service = load_service(rootfs, "d.service", version)
+    environment = resolve_environment(service, rootfs, version)
     assert [argument.text for argument in expand(service.exec_start[0], environment)[1:]] == argv
     assert "A" not in environment.variables
 
 
 @pytest.mark.parametrize(("version", "user"), [(252, None), (257, "root")])
 def test_user_is_always_set_from_255_on(version: int, user: str | None, tmp_path: Path) -> None:
-    tree = look(tmp_path, SERVICE)
-    variables = resolve_environment(load_service(tree, "d.service", version), tree, version).variables
+    rootfs = look(tmp_path, SERVICE)
+    variables = resolve_environment(load_service(rootfs, "d.service", version), rootfs, version).variables
     assert (variables["USER"].value if "USER" in variables else None) == user
 
 
@@ -125,23 +126,23 @@ def test_user_is_always_set_from_255_on(version: int, user: str | None, tmp_path
     ("EnvironmentFile=/etc/nul", "Bad message"),
 ])
 def test_environment_files_that_cannot_be_loaded(lines: str, failure: str | None, tmp_path: Path) -> None:
-    tree = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart=/bin/x\n{lines}\n",
+    rootfs = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart=/bin/x\n{lines}\n",
                            "/etc/bytes": b"A=\xff\n", "/etc/nul": b"A=1\0\n"})
-    found = resolve_environment(load_service(tree, "d.service"), tree, 262).failure
+    found = resolve_environment(load_service(rootfs, "d.service"), rootfs, 262).failure
     assert found is None if failure is None else failure in str(found)
 
 
 def test_a_comment_that_ends_in_a_backslash_took_the_next_line_along_before_254(tmp_path: Path) -> None:
-    tree = look(tmp_path, {LOW + "d.service": "[Service]\nExecStart=/bin/x $A\nEnvironmentFile=/f\n",
+    rootfs = look(tmp_path, {LOW + "d.service": "[Service]\nExecStart=/bin/x $A\nEnvironmentFile=/f\n",
                            "/f": "# c \\\nA=1\n"})
-    service = load_service(tree, "d.service")
-    assert ["A" in resolve_environment(service, tree, version).variables for version in (252, 254)] == [False, True]
+    service = load_service(rootfs, "d.service")
+    assert ["A" in resolve_environment(service, rootfs, version).variables for version in (252, 254)] == [False, True]
 
 
 def test_default_environment(tmp_path: Path) -> None:
-    tree = look(tmp_path, {**SERVICE, "/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=A=1 B=1\n",
+    rootfs = look(tmp_path, {**SERVICE, "/etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=A=1 B=1\n",
                            "/etc/systemd/system.conf.d/b.conf": "[Manager]\nDefaultEnvironment=B=2 C=%T D=%n\n"})
-    environment = resolve_environment(load_service(tree, "d.service", 252), tree, 252)
+    environment = resolve_environment(load_service(rootfs, "d.service", 252), rootfs, 252)
     assert {name: each.value for name, each in environment.variables.items()} == {"A": "1", "B": "2", "C": "/tmp"}
 
 
@@ -151,14 +152,14 @@ def test_default_environment(tmp_path: Path) -> None:
 ])
 def test_what_is_quoted_comes_back(prefix: str, arguments: list[str], tmp_path: Path) -> None:
     words = " ".join(quote_word(each, env_expand=not prefix) for each in arguments)
-    tree = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart={prefix}/bin/x {words}\n"})
-    [command] = load_service(tree, "d.service").exec_start
+    rootfs = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart={prefix}/bin/x {words}\n"})
+    [command] = load_service(rootfs, "d.service").exec_start
     assert [argument.text for argument in expand(command, {})[1:]] == arguments
 
 
 def test_the_version_is_told_by_the_private_library(tmp_path: Path) -> None:
-    tree = look(tmp_path, {"/usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so": ""})
-    assert detect_version(tree) == 257
+    rootfs = look(tmp_path, {"/usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so": ""})
+    assert detect_version(rootfs) == 257
 
 
 @pytest.mark.parametrize(("version", "link", "listed"), [
@@ -169,16 +170,16 @@ def test_lib_is_searched_where_it_is_not_usr_lib(version: int, link: bool, liste
         (tmp_path / "lib").symlink_to("usr/lib")
     (tmp_path / "lib/systemd/system").mkdir(parents=True)
     put(tmp_path, {"/lib/systemd/system/d.service": "[Service]\nExecStart=/bin/x\n"}, "unit")
-    with Tree(os.fspath(tmp_path)) as tree:
-        fragment = unit_files(tree, version).fragment("d.service").path
+    with Rootfs(os.fspath(tmp_path)) as rootfs:
+        fragment = unit_files(rootfs, version).fragment("d.service").path
     assert fragment == ("/lib" if listed else "/usr/lib") + "/systemd/system/d.service"
 
 
 def test_what_is_known_of_a_tree_does_not_keep_it(tmp_path: Path) -> None:
     """Every look of the agent stayed in memory: half a megabyte each."""
     put(tmp_path, {"/etc/systemd/system/d.service": "[Service]\nExecStart=/bin/x\n"}, "unit")
-    tree = Tree(os.fspath(tmp_path))
-    unit_files(tree, 257).fragment("d.service")
-    kept = weakref.ref(tree)
-    del tree
+    rootfs = Rootfs(os.fspath(tmp_path))
+    unit_files(rootfs, 257).fragment("d.service")
+    kept = weakref.ref(rootfs)
+    del rootfs
     assert kept() is None

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from dockerd_guard.systemd.environment import Variable, read_environment_file
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.systemd.assignments import Variable
+from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import expand
 from dockerd_guard.systemd.sockets import load_socket, parse_address
 from dockerd_guard.systemd.syntax import BadFileError, settings
 from dockerd_guard.systemd.units import load_service
 from dockerd_guard.systemd.words import Rules, WordError, extract_first_word
-from dockerd_guard.tree import Tree
 
 VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "systemd.json"
 DIRECTORIES = {"hi": "etc/systemd/system", "mid": "run/systemd/system", "lo": "usr/lib/systemd/system", "ext": "srv"}
@@ -55,7 +56,7 @@ def write(root: Path, files: dict[str, Any], symlinks: dict[str, str]) -> None:
 
 def service(root: Path, text: str) -> Any:
     write(root, {"lo/docker.service": "[Service]\nType=oneshot\n" + text}, {})
-    return load_service(Tree(str(root)), version=257)
+    return load_service(Rootfs(str(root)), version=257)
 
 
 @pytest.mark.parametrize("name", ["extract_first_word", "extract_first_word_and_warn"])
@@ -154,9 +155,9 @@ ORACLES = ("oracle_dropins_aliases_masks", "oracle_syntax_exec_env", "oracle_mor
 @pytest.mark.parametrize("vector", [vector for name in ORACLES for vector in topic(name)])
 def test_trees(vector: Vector, tmp_path: Path) -> None:
     write(tmp_path, vector["files"], vector["symlinks"])
-    tree = Tree(str(tmp_path))
+    rootfs = Rootfs(str(tmp_path))
     is_socket = vector["unit"].endswith(".socket")
-    loaded: Any = load_socket(tree, vector["unit"], 252) if is_socket else load_service(tree, vector["unit"], 252)
+    loaded: Any = load_socket(rootfs, vector["unit"], 252) if is_socket else load_service(rootfs, vector["unit"], 252)
     expected = vector["expect"]
 
     assert (loaded.unit.load_state == "loaded") == expected["loads"], loaded.unit.reason

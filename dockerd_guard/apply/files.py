@@ -1,0 +1,135 @@
+"""The only hands that write: one file at a time, whole or not at all.
+
+Write to a temporary name beside the target, fsync, rename, fsync the directory (rename(2) replaces
+atomically). Directories are opened one by one without following links, so that nobody can turn
+a directory into a link under our feet and have root write elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+
+from dockerd_guard.rootfs import Access
+
+TEMPORARY_PREFIX = ".dockerd-guard."
+"""systemd ignores names that begin with a dot (src/basic/dirent-util.c, hidden_or_backup_file)."""
+
+DIRECTORY_MODE = 0o755
+
+PRIVATE = Access(os.geteuid(), os.getegid(), 0o600)
+PUBLIC = PRIVATE._replace(mode=0o644)
+
+
+def write(path: str, content: bytes, access: Access = PUBLIC) -> None:
+    """Put `content` at an absolute path without links, making missing directories. Raises OSError.
+
+    A regular file that is there already hands its owner and mode on; `access` is for a new one. The agent
+    has no CAP_CHOWN in its sandbox: what belonged to somebody else is root's then (CIS 3.1 to 3.22).
+    """
+    _write(path, content, access, inherit=True, replace=True)
+
+
+def write_new(path: str, content: bytes, *, replace: bool = False) -> None:
+    """The same with an owner and a mode of its own; without `replace`, raises FileExistsError for
+    whatever is there, also when it came this moment."""
+    _write(path, content, PUBLIC, inherit=False, replace=replace)
+
+
+def _write(path: str, content: bytes, access: Access, *, inherit: bool, replace: bool) -> None:
+    directory, _, name = path.rpartition("/")
+    with _directory(directory, make=True) as fd:
+        temporary = f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(temporary, flags, 0o600, dir_fd=fd), "wb") as file:
+                file.write(content)
+                file.flush()
+                uid, gid, mode = (_access(name, fd) if inherit else None) or access
+                os.fchmod(file.fileno(), mode)
+                if (uid, gid) != (os.geteuid(), os.getegid()):
+                    with contextlib.suppress(PermissionError):
+                        os.fchown(file.fileno(), uid, gid)
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+            else:
+                # link(2), unlike rename(2), replaces nothing.
+                os.link(temporary, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+                os.unlink(temporary, dir_fd=fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=fd)
+            raise
+        os.fsync(fd)
+
+
+def _access(name: str, directory: int) -> Access | None:
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Access(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+
+
+def remove(path: str) -> None:
+    """Take a file away, and its directory when that is a `.d` and empty then. Raises OSError."""
+    directory, _, name = path.rpartition("/")
+    with contextlib.suppress(FileNotFoundError), _directory(directory) as fd:
+        os.unlink(name, dir_fd=fd)
+        os.fsync(fd)
+    parent, _, last = directory.rpartition("/")
+    if last.endswith(".d"):
+        with contextlib.suppress(OSError), _directory(parent) as fd:
+            os.rmdir(last, dir_fd=fd)
+            os.fsync(fd)
+
+
+def put(path: str, content: bytes | None, access: Access) -> None:
+    """Make the file be as wanted: with this content, or not there."""
+    if content is None:
+        remove(path)
+    else:
+        write(path, content, access)
+
+
+def sweep(directory: str) -> None:
+    """Take away temporary files that a crash left in a directory."""
+    try:
+        with _directory(directory) as fd:
+            for name in os.listdir(fd):
+                if name.startswith(TEMPORARY_PREFIX):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=fd)
+    except OSError:
+        return
+
+
+@contextlib.contextmanager
+def _directory(path: str, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a directory, reached without following any link."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open("/", flags)
+    try:
+        for name in path.split("/"):
+            if not name:
+                continue
+            try:
+                below = os.open(name, flags, dir_fd=fd)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                os.mkdir(name, DIRECTORY_MODE, dir_fd=fd)
+                os.fsync(fd)
+                below = os.open(name, flags, dir_fd=fd)
+                # Our umask is tighter than a directory that others may read.
+                os.fchmod(below, DIRECTORY_MODE)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,108 @@
+"""What is tried before anything is changed: would the corrected dockerd really come up here?
+
+Each check names what it found wrong and where. None of them changes anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dockerd_guard.model.address import Tls, canonical
+from dockerd_guard.observe.configured import values
+from dockerd_guard.observe.network import Network
+from dockerd_guard.plan.plan import Plan
+from dockerd_guard.policy.model import Policy, declared_bindings
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.systemd.lookup import UnitFiles
+
+VALIDATE_TIMEOUT_S = 20.0
+VALIDATE_SINCE = (23, 0, 0)
+"""`dockerd --validate` came with 23.0; it binds nothing and touches no state."""
+
+MAX_PEM_BYTES = 1024 * 1024
+
+
+class Preflight(NamedTuple):
+    """The checks for one corrected configuration of this host."""
+
+    plan: Plan
+    policy: Policy
+    ours: frozenset[str]
+    """Canonical addresses that dockerd, or systemd for it, has already."""
+    network: Network
+
+    def problems(self) -> tuple[str, ...]:
+        """Everything that is known to fail, in words; empty when nothing is."""
+        return (*self.traps(), *self.addresses(), *self.bad_tls_files(), *self.refused_arguments())
+
+    def traps(self) -> Iterator[str]:
+        """Files of other units that would keep PID 1 for ever, were it asked to reload."""
+        with Rootfs() as rootfs:
+            for path in UnitFiles(rootfs, self.plan.after.systemd_version).traps():
+                yield f"{path} is no regular file, and systemd would hang reading it"
+
+    def addresses(self) -> Iterator[str]:
+        """Declared addresses that dockerd could not bind: of no interface here, or somebody else's."""
+        for declared in declared_bindings(self.policy):
+            if not declared.is_tcp or canonical(declared.address) in self.ours:
+                continue
+            if wrong := self.network.unbindable(declared.address):
+                yield f"{declared.location}: {wrong}"
+
+    def bad_tls_files(self) -> Iterator[str]:
+        """TLS files of no use: missing, unreadable, a key that does not match, or out of date."""
+        if self.policy.tcp_tls in (None, Tls.NONE):
+            return
+        import ssl
+
+        from dockerd_guard.observe.certificates import certificates
+
+        tls = self.plan.after.daemon.tls
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(tls.cert or "", tls.key or "")
+        except (OSError, ssl.SSLError) as error:
+            yield f"{tls.cert} and {tls.key} cannot be used: {error.strerror or error}"
+        if self.policy.tcp_tls is Tls.MUTUAL:
+            try:
+                context.load_verify_locations(tls.ca or "")
+            except (OSError, ssl.SSLError) as error:
+                yield f"{tls.ca} cannot be used: {error.strerror or error}"
+        for path in (tls.cert, tls.ca if self.policy.tcp_tls is Tls.MUTUAL else None):
+            # dockerd would come up with these, and no client would talk to it. What cannot be read is told above.
+            with contextlib.suppress(OSError, ValueError), open(path or "", "rb") as file:
+                if wrong := certificates(file.read(MAX_PEM_BYTES))[0].out_of_date(datetime.now(UTC)):
+                    yield f"{path} {wrong}"
+
+    def refused_arguments(self) -> Iterator[str]:
+        """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""
+        after = self.plan.after
+        command = after.service.exec_start[-1:]
+        # A wrapper would run for real, whatever is appended to its arguments.
+        if after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
+            return
+        import subprocess
+
+        argv = [command[0].path, *after.layer.argv[1:], "--validate"]
+        environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                   **values(after.environment)}
+        # daemon.json is to be judged as it will be, and is not written yet.
+        with os.fdopen(os.memfd_create("daemon.json"), "wb") as edited:
+            path = os.path.realpath(after.daemon.config_file)
+            if content := next((change.after for change in self.plan.changes if change.path == path), None):
+                edited.write(content)
+                edited.flush()
+                argv.append(f"--config-file=/proc/self/fd/{edited.fileno()}")
+            try:
+                done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+                                      timeout=VALIDATE_TIMEOUT_S, check=False, pass_fds=(edited.fileno(),))
+            except (OSError, subprocess.TimeoutExpired) as error:
+                yield f"{argv[0]} --validate: {error}"
+                return
+        if done.returncode != 0:
+            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            yield f"dockerd --validate: {last[0] if last else f'exit code {done.returncode}'}"

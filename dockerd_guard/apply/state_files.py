@@ -1,0 +1,243 @@
+"""What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off,
+what dockerd was started with, what `fix` did by hand.
+
+All are small JSON files in the state directory, written whole. The intent is there from before
+the first change to after the last check, with all that is needed to undo it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from dockerd_guard.apply import files
+from dockerd_guard.plan.assessment import Records
+from dockerd_guard.plan.backoff import Correction
+from dockerd_guard.plan.pending_changes import StartRecord
+from dockerd_guard.plan.plan import Change
+from dockerd_guard.rootfs import Access
+
+STATE_DIRECTORY = "/var/lib/dockerd-guard"
+KEPT_RESTARTS = KEPT_WORDS = 100
+"""More than any budget asks for."""
+
+WAIT_S = 0.1
+
+AGENT_LOCK = "agent.lock"
+
+
+class Busy(Exception):
+    """Another dockerd-guard is at work on this host."""
+
+
+class Intent(NamedTuple):
+    """A correction that was begun: the changes it makes, when, and the active units that it stops on the way.
+
+    `held`: the files are changed and the rest waits; what they were before is still needed, should
+    dockerd not survive a start with them.
+    """
+
+    changes: tuple[Change, ...]
+    begun: datetime
+    stops: tuple[str, ...]
+    held: bool = False
+
+    def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
+        """These changes with newer ones upon them: what is to be put back is what was there first, unless
+        somebody else has changed it meanwhile."""
+        first = {change.path: change for change in self.changes}
+        later = {change.path: change._replace(before=ours.before)
+                 if (ours := first.get(change.path)) is not None and ours.after == change.before else change
+                 for change in newer}
+        return tuple({**first, **later}.values())
+
+
+class Contained(NamedTuple):
+    """What is cut off from the network: in which ways (correct/contain.py), and which addresses."""
+
+    ways: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+class ManualFix(NamedTuple):
+    """What `fix` did, and the drifts (`Finding.fact`) that are over by it: the agent enters it into the journal."""
+
+    steps: tuple[str, ...]
+    mended: tuple[str, ...]
+
+
+class StateFiles:
+    """The files of one state directory."""
+
+    def __init__(self, directory: str = STATE_DIRECTORY) -> None:
+        self.directory = directory
+
+    def begin(self, intent: Intent) -> None:
+        """Put the intent down, before anything is changed. Raises OSError."""
+        self._write("intent.json", {
+            "begun": intent.begun.isoformat(),
+            "stops": intent.stops,
+            "held": intent.held,
+            "changes": [{"path": change.path, "before": _coded(change.before), "after": _coded(change.after),
+                         "access": change.access} for change in intent.changes],
+        })
+
+    def intent(self) -> Intent | None:
+        """The intent of a correction that did not come to its end, if any."""
+        data = self._read("intent.json")
+        try:
+            return Intent(
+                tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]),
+                             Access(*map(int, row["access"]))) for row in data["changes"]),
+                datetime.fromisoformat(data["begun"]), tuple(map(str, data["stops"])), bool(data["held"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def finish(self) -> None:
+        """The correction came to its end, one way or the other."""
+        files.remove(f"{self.directory}/intent.json")
+
+    def restarts(self) -> tuple[datetime, ...]:
+        """When dockerd was restarted by a correction, oldest first."""
+        data = self._read("restarts.json")
+        try:
+            return tuple(sorted(datetime.fromisoformat(text) for text in data["restarts"]))
+        except (KeyError, TypeError, ValueError):
+            return ()
+
+    def count_restart(self, moment: datetime) -> None:
+        """Remember a restart."""
+        kept: Sequence[datetime] = (*self.restarts(), moment)[-KEPT_RESTARTS:]
+        self._write("restarts.json", {"restarts": [one.astimezone(UTC).isoformat() for one in kept]})
+
+    def contain(self, contained: Contained) -> None:
+        """Remember what is cut off from the network. Raises OSError."""
+        if contained.ways:
+            self._write("contained.json", {"ways": contained.ways, "addresses": contained.addresses})
+        else:
+            files.remove(f"{self.directory}/contained.json")
+
+    def contained(self) -> Contained:
+        """What was cut off last; before a reboot, perhaps."""
+        data = self._read("contained.json")
+        try:
+            return Contained(tuple(map(str, data["ways"])), tuple(map(str, data["addresses"])))
+        except (KeyError, TypeError):
+            return Contained()
+
+    def rounds(self) -> tuple[Correction, ...]:
+        """The corrections made lately, oldest first."""
+        data = self._read("rounds.json")
+        try:
+            return tuple(Correction(datetime.fromisoformat(at), bool(is_update)) for at, is_update in data["rounds"])
+        except (KeyError, TypeError, ValueError):
+            return ()
+
+    def keep_rounds(self, rounds: Sequence[Correction]) -> None:
+        """Remember these. Raises OSError."""
+        self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
+
+    def started(self) -> StartRecord | None:
+        """What daemon.json said when a dockerd was started, the last one of which that is known."""
+        data = self._read("started.json")
+        try:
+            return StartRecord(str(data["invocation"]), _decoded(data["daemon.json"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def records(self) -> Records:
+        """What an assessment needs of the records."""
+        return Records(self.restarts(), self.started())
+
+    def keep_started(self, started: StartRecord) -> None:
+        """Remember it. Raises OSError."""
+        self._write("started.json", {"invocation": started.invocation, "daemon.json": _coded(started.daemon_json)})
+
+    def queue_manual_fix(self, done: ManualFix) -> None:
+        """Let the agent know, which may not have looked yet since the last time. Raises OSError."""
+        before = self.pending_manual_fix() or ManualFix((), ())
+        steps, mended = (tuple(dict.fromkeys(each))[-KEPT_WORDS:]
+                         for each in (before.steps + done.steps, before.mended + done.mended))
+        self._write("by-hand.json", {"steps": steps, "mended": mended})
+
+    def pending_manual_fix(self) -> ManualFix | None:
+        """What was done by hand since take_word()."""
+        data = self._read("by-hand.json")
+        try:
+            return ManualFix(tuple(map(str, data["steps"])), tuple(map(str, data["mended"])))
+        except (KeyError, TypeError):
+            return None
+
+    def clear_manual_fix(self) -> None:
+        """It is told."""
+        files.remove(f"{self.directory}/by-hand.json")
+
+    def _write(self, name: str, data: dict[str, object]) -> None:
+        files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            with open(f"{self.directory}/{name}", "rb") as file:
+                data = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+
+@contextlib.contextmanager
+def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator[None]:
+    """Be the only one who looks and corrects: flock(2) on the state directory, for one pass.
+
+    Raises Busy when another has it still after `wait_s`, OSError when there can be no such directory.
+    """
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        end = time.monotonic() + wait_s
+        while not _locked(fd):
+            if time.monotonic() >= end:
+                raise Busy("another dockerd-guard is correcting this host just now")
+            time.sleep(WAIT_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def single_agent(directory: str = STATE_DIRECTORY) -> Iterator[None]:
+    """Be the one agent of this host. Raises Busy with the other's PID, and OSError."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(f"{directory}/{AGENT_LOCK}", flags, 0o600)
+    try:
+        if not _locked(fd):
+            pid = os.read(fd, 20).decode("ascii", "replace").strip()
+            raise Busy(f"another agent, PID {pid or 'unknown'}, guards this host already")
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _coded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _decoded(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)

@@ -1,0 +1,178 @@
+"""What the verbs have in common: exit codes, the observation of each root, output.
+
+`lint` and `sockets` start with the standard library and PyYAML alone: everything else is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError
+from dockerd_guard.policy.reader import load_policy, read_policy
+from dockerd_guard.rootfs import Rootfs, Unreadable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.observe.observation import Observation
+
+OK = 0
+FOUND = 1
+UNANSWERED = 2
+"""Exit codes: nothing wrong; findings; the question could not be answered. An agent that ends by a mistake
+of its own has EX_SOFTWARE (sysexits.h) instead, since systemd does not start it again after 2."""
+
+
+class Unanswerable(Exception):
+    """The question cannot be answered: why, for people, on one or more lines."""
+
+
+class Look(NamedTuple):
+    """One host as it was asked about: its root as given, what was seen, and the policy for it."""
+
+    root: str
+    seen: Observation
+    policy: Policy | None
+    policy_is_outside: bool
+
+    def read(self, path: str) -> bytes:
+        """The content of a file that a finding points to."""
+        if self.policy_is_outside and self.policy is not None and path == self.policy.file:
+            with Rootfs() as host:
+                return host.read(os.path.abspath(path))
+        return self.seen.rootfs.read(path)
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """Files that findings may name and that do not lie below the root."""
+        return frozenset([self.policy.file] if self.policy_is_outside and self.policy is not None else ())
+
+
+def say(message: str) -> None:
+    """Tell something beside the answer, each line with our name."""
+    from dockerd_guard.report.text import clean
+
+    sys.stdout.flush()
+    for line in message.split("\n"):
+        print(f"dockerd-guard: {clean(line)}", file=sys.stderr)
+
+
+def put(path: str, text: str) -> None:
+    if path == "-":
+        print(text, end="")
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise Unanswerable(f"{path}: {error.strerror or error}") from None
+
+
+def terminal() -> dict[str, Any]:
+    """How wide standard output is (None: no terminal), and whether it takes colour."""
+    import shutil
+
+    from dockerd_guard.report.text import wants_colour
+
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return {"columns": columns, "colour": wants_colour(sys.stdout)}
+
+
+def needed(policy: Policy | None) -> Policy:
+    """The policy, where there is no doing without one. Raises Unanswerable."""
+    if policy is None:
+        raise Unanswerable(f"no policy: write one to {POLICY_FILE}, or name it with --policy")
+    return policy
+
+
+def each(options: Namespace, tell: Callable[[Look], int], *, with_policy: bool) -> int:
+    """Look at each root and tell of it; the worst exit code of all."""
+    worst = OK
+    if len(options.root) > 1:
+        gc.enable()
+    for root in options.root or ("/",):
+        if len(options.root) > 1 and options.format == "text":
+            print(f"{root}:")
+        try:
+            with Rootfs(root) as rootfs:
+                worst = max(worst, tell(look_at(rootfs, options, with_policy=with_policy)))
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            worst = _no_answer(options, root, f"{root}: {error.strerror or error}")
+        except (Unanswerable, PolicyError, Unreadable) as error:
+            worst = _no_answer(options, root, str(error))
+    return worst
+
+
+def _no_answer(options: Namespace, root: str, why: str) -> int:
+    if len(options.root) > 1:
+        why = "\n".join(f"{root}: {line}" for line in why.split("\n"))
+        if options.format == "json":
+            from dockerd_guard.report import json_output
+
+            print(json_output.dump({"schema": json_output.SCHEMA, "error": why}, root=root))
+    say(why)
+    return UNANSWERED
+
+
+def look_at(rootfs: Rootfs, options: Namespace, *, with_policy: bool) -> Look:
+    """Observe a root, and find the policy for it. Raises Unanswerable or PolicyError."""
+    is_live = not options.root
+    policy, outside = policy_for(rootfs, options.policy) if with_policy else (None, False)
+    observe = observe_live if is_live else observe_files
+    seen = observe(rootfs, options.docker_version)
+    if rootfs.denied:
+        raise Unanswerable("\n".join(f"{path}: {reason}" for path, reason in sorted(rootfs.denied.items())))
+    for trouble in seen.troubles:
+        say(trouble.text)
+    unit = seen.configured.service.unit
+    if unit.load_state in ("not-found", "masked", "error"):
+        say(f"{unit.reason or unit.name + ' is ' + unit.load_state}"
+            + (f" (below {rootfs.root})" if not is_live else ""))
+    return Look(rootfs.root, seen, policy, outside)
+
+
+def policy_for(rootfs: Rootfs, path: str | None) -> tuple[Policy | None, bool]:
+    """The policy at a path of this machine or else the tree's own, if there is one; and whether it
+    lies outside the tree. Raises PolicyError."""
+    if path is not None:
+        return load_policy(path, require_root_owned=False), True
+    if rootfs.stat(POLICY_FILE) is not None:
+        return read_policy(rootfs), False
+    say(f"no policy at {POLICY_FILE}: only the rules that need none apply")
+    return None, False
+
+
+def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
+    """The configured layer alone."""
+    from dockerd_guard.observe.configured import observe_configured
+    from dockerd_guard.observe.observation import Observation
+
+    return Observation(rootfs, observe_configured(rootfs, dockerd=dockerd))
+
+
+def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
+    """All layers of this host that can be asked."""
+    from dockerd_guard.observe.live import observe_host
+    from dockerd_guard.systemd.manager import Manager, Unavailable
+
+    try:
+        with Manager() as manager:
+            return observe_host(rootfs, manager, dockerd=dockerd)
+    except Unavailable:
+        return observe_host(rootfs, None, dockerd=dockerd)
+
+
+def root_name(options: Namespace, look: Look) -> str | None:
+    return look.root if len(options.root) > 1 else None
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

@@ -1,0 +1,28 @@
+"""The verb `explain`: the page of a rule, or of an event in the journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dockerd_guard.commands._common import OK, Unanswerable, print_lines
+from dockerd_guard.report import events
+from dockerd_guard.report.journal import Event
+from dockerd_guard.rules.registry import TITLES, page
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def run(options: Namespace) -> int:
+    """Print the pages asked for, or all titles; returns the exit code."""
+    titles = {str(event): title for event, (title, _) in events.pages().items()}
+    if not options.code:
+        print_lines(f"{code}  {title}" for code, title in {**TITLES, **titles}.items())
+        return OK
+    for code in options.code:
+        if code.upper() not in TITLES and code.lower() not in titles:
+            raise Unanswerable(f"there is no rule or event {code}; `dockerd-guard explain` lists them all")
+    for number, code in enumerate(options.code):
+        text = page(code.upper()) if code.upper() in TITLES else events.page(Event(code.lower()))
+        print("\n" * (number > 0) + text, end="")
+    return OK

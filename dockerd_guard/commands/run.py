@@ -1,0 +1,25 @@
+"""The verb `run`: the agent."""
+
+from __future__ import annotations
+
+import gc
+import os
+import traceback
+from typing import TYPE_CHECKING
+
+from dockerd_guard.agent import loop
+from dockerd_guard.policy.model import POLICY_FILE
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def run(options: Namespace) -> int:
+    """Run the agent on this host until SIGTERM; returns the exit code."""
+    gc.enable()
+    try:
+        return loop.run(options.policy or POLICY_FILE)
+    except Exception:
+        traceback.print_exc()
+        # systemd does not start the agent again after exit code 2, and does after this one (sysexits.h).
+        return os.EX_SOFTWARE

@@ -1,0 +1,23 @@
+"""The verb `sockets`: where the Docker API listens, in each layer, and the line that configures it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dockerd_guard.commands._common import OK, Look, each, print_lines, root_name
+from dockerd_guard.report import json_output, text
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def run(options: Namespace) -> int:
+    """Print the layers of each root; returns the exit code."""
+    def show(look: Look) -> int:
+        if options.format == "json":
+            print(json_output.dump(json_output.sockets(look.seen), root=root_name(options, look)))
+        else:
+            print_lines(text.sockets(look.seen))
+        return OK
+
+    return each(options, show, with_policy=False)

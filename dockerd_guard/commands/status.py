@@ -1,0 +1,173 @@
+"""`status`: how this host stands now, and the agent on it, put together from whoever can still be asked.
+
+Four sources, each of which may fail alone: systemd on the agent's unit, the bulletin that the agent leaves in
+/run, a look of our own at the host (all of it only as root), and the journal for the last correction. What
+could not be seen is said; where a live agent has seen it, its word counts.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dockerd_guard.agent.status_file import published
+from dockerd_guard.apply.state_files import StateFiles
+from dockerd_guard.commands._common import (
+    FOUND,
+    OK,
+    UNANSWERED,
+    Unanswerable,
+    print_lines,
+    terminal,
+)
+from dockerd_guard.commands.history import AGENT, Unread, read_journal
+from dockerd_guard.model.address import Tls, canonical
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.live import observe_host
+from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observation
+from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
+from dockerd_guard.policy.reader import read_policy
+from dockerd_guard.report import json_output
+from dockerd_guard.report.agent_status import CORRECTIONS, AgentStatus, Last
+from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_sure, lines, to_json
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules.judge import drifts, judge
+from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+LAST_ENTRIES = 200
+"""The last correction is looked for among these."""
+
+
+def look(now: datetime) -> Status:
+    """Ask everyone, on this host. Raises Unreadable where not even the files can be looked at."""
+    unseen: list[str] = []
+    agent_status = _agent_status(unseen)
+    with Rootfs() as rootfs:
+        manager = _manager()
+        try:
+            unit = _unit(manager)
+            policy, problem = _policy(rootfs, unseen)
+            try:
+                seen = observe_host(rootfs, manager)
+            except Unavailable:
+                seen = observe_host(rootfs, None)
+        finally:
+            if manager is not None:
+                manager.close()
+        unseen += (trouble.text for trouble in seen.troubles)
+        unseen += (f"{path} cannot be read: {reason}" for path, reason in sorted(rootfs.denied.items()))
+        findings: tuple[Finding, ...] = judge(seen, policy)
+    is_alive = unit is not None and unit.active_state in ("active", "reloading") and (
+        agent_status is not None and agent_status.pid == unit.pid)
+    if unseen and is_alive and agent_status is not None:
+        told = {drift.finding.fact for drift in agent_status.drifts}
+        findings = (*(drift.finding for drift in agent_status.drifts), *(
+            finding for finding in findings if finding.fact not in told))
+    findings = tuple(drifts(findings))
+    problem = problem or (agent_status.policy_problem if agent_status else "")
+    return Status(now, unit, is_alive, agent_status, policy, problem,
+                  rows(seen, policy), findings, _contained(agent_status), _last(agent_status), tuple(unseen))
+
+
+def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
+    """Each declared place, then each other one that some layer has. Pure."""
+    declared = declared_bindings(policy) if policy is not None else ()
+    wanted = {canonical(socket.address): (socket.address, socket.tls) for socket in declared}
+    layers = {layer.name: layer for layer in seen.layers}
+    places = dict(wanted)
+    for layer in layers.values():
+        for binding in layer.bindings:
+            places.setdefault(binding.key, (binding.address, binding.tls))
+    held = seen.listening.held_by_systemd if seen.listening is not None else ()
+    for address in held:
+        places.setdefault(canonical(address), (address, Tls.NONE))
+
+    def cell(key: str, name: str) -> Cell | None:
+        layer = layers.get(name)
+        if layer is None:
+            # No dockerd runs; or nobody would tell.
+            return Cell() if name == RUNNING and seen.listening is not None else None
+        for binding in layer.bindings if layer.starts else ():
+            if binding.key == key:
+                return Cell(binding.tls)
+        return Cell(by_systemd=name == LISTENING and key in map(canonical, held))
+
+    return tuple(Row(address, tls if key in wanted else None, tuple(cell(key, name) for name in LAYERS))
+                 for key, (address, tls) in places.items())
+
+
+def _manager() -> Manager | None:
+    try:
+        return Manager()
+    except Unavailable:
+        return None
+
+
+def _unit(manager: Manager | None) -> AgentUnit | None:
+    if manager is None:
+        return None
+    try:
+        state = manager.unit(AGENT)
+    except (Refused, Unavailable):
+        return None
+    since = state.number("StateChangeTimestamp")
+    return AgentUnit(state.text("LoadState"), state.text("ActiveState"), state.text("Result"), state.number("MainPID"),
+                datetime.fromtimestamp(since / 1e6, UTC) if since else None)
+
+
+def _agent_status(unseen: list[str]) -> AgentStatus | None:
+    try:
+        return published()
+    except PermissionError as error:
+        unseen.append(f"{error.filename} cannot be read: {error.strerror}")
+        return None
+
+
+def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
+    """The policy file's word, and what is wrong with it."""
+    try:
+        return read_policy(rootfs, require_root_owned=True), ""
+    except PolicyError as error:
+        if POLICY_FILE in rootfs.denied:
+            return None, ""
+        return None, str(error)
+    except Unreadable as error:
+        unseen.append(str(error))
+        return None, ""
+
+
+def _contained(agent_status: AgentStatus | None) -> tuple[str, ...]:
+    """What is cut off: it stays so when the agent is stopped, and its own record tells of that."""
+    if os.geteuid() == 0:
+        return StateFiles().contained().addresses
+    return agent_status.contained if agent_status is not None else ()
+
+
+def _last(agent_status: AgentStatus | None) -> Last | None:
+    if agent_status is not None and agent_status.last is not None:
+        return agent_status.last
+    try:
+        for record in read_journal("--reverse", f"--lines={LAST_ENTRIES}"):
+            if record.event in CORRECTIONS and record.outcome is not None:
+                return Last(record.at, record.event, record.outcome, record.message)
+    except Unread:
+        pass
+    return None
+
+
+def run(options: Namespace) -> int:
+    """Print the state of this host and of the agent; returns the exit code."""
+    try:
+        found = look(datetime.now(UTC))
+    except Unreadable as error:
+        raise Unanswerable(str(error)) from None
+    if options.format == "json":
+        print(json_output.dump(to_json(found)))
+    else:
+        print_lines(lines(found, **terminal()))
+    return FOUND if found.wrong else OK if is_sure(found) else UNANSWERED

@@ -1,0 +1,185 @@
+"""Cut an exposure off from the network until it is corrected, which may have to wait.
+
+Two ways. A table of our own in nftables rejects the exposed ports, and only them, on every interface
+but loopback: containers, their published ports (forwarded, or accepted on other ports) and pulls go
+on. Where libnftables is not to be had, systemd filters the IP traffic of docker.service at run time
+(systemd.resource-control(5), IPAddressDeny=): that cuts pulls and docker-proxy as well, and does
+not reach the sockets that PID 1 opened for docker.socket.
+
+What is in force follows from the exposures, and is brought about anew at every pass: so it comes
+back after a flush of the ruleset, a reboot or a crash. It stays when the agent is stopped, since
+stopping a guard must not open a port; removing the package lifts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from enum import StrEnum
+from typing import NamedTuple
+
+from dockerd_guard.apply import files
+from dockerd_guard.apply.state_files import Contained, StateFiles
+from dockerd_guard.model.address import Via
+from dockerd_guard.model.names import SERVICE
+from dockerd_guard.model.rejection import Rejection
+from dockerd_guard.observe.network import Network, Unsupported
+from dockerd_guard.plan.exposures import Exposure
+from dockerd_guard.systemd.manager import Manager, Prefix
+
+ANY: tuple[Prefix, ...] = ((socket.AF_INET, bytes(4), 0), (socket.AF_INET6, bytes(16), 0))
+LOCALHOST: tuple[Prefix, ...] = (
+    (socket.AF_INET, bytes((127, 0, 0, 0)), 8), (socket.AF_INET6, bytes(15) + b"\1", 128))
+
+CONTROL_FILES = tuple(f"/run/systemd/system.control/{SERVICE}.d/50-{name}.conf"
+                      for name in ("IPAddressAllow", "IPAddressDeny"))
+"""Where systemd keeps what SetUnitProperties changed at run time; gone with a reboot, as nftables' rules are."""
+
+CGROUP_V2_FILE = "/sys/fs/cgroup/cgroup.controllers"
+
+
+class Method(StrEnum):
+    """How an exposure is cut off."""
+
+    NFTABLES = "nftables"
+    IP_ADDRESS_DENY = "IPAddressDeny="
+
+
+class ContainmentResult(NamedTuple):
+    """What became of the exposures at one pass; each is told when it is new, not again."""
+
+    way: Method | None = None
+    cut: tuple[Exposure, ...] = ()
+    put_back: tuple[Exposure, ...] = ()
+    """Had been cut off, and somebody opened it again."""
+    released: tuple[str, ...] = ()
+    left_open: tuple[Exposure, ...] = ()
+    reason: str = ""
+    """Why these are left open, or why the second way was taken."""
+
+
+def _with(now: Contained, way: Method, cut: tuple[Exposure, ...]) -> Contained:
+    ways = now.ways if way in now.ways else (*now.ways, str(way))
+    return Contained(ways, tuple(exposure.address for exposure in cut))
+
+
+class Containment:
+    """What this host's agent has cut off: by one table, or else by one unit's filter."""
+
+    def __init__(self, state: StateFiles, network: Network) -> None:
+        self._state = state
+        self._network = network
+        self._now = self._saved = state.contained()
+        self._applied: tuple[Rejection, ...] = ()
+        self._shown = ""
+        self._is_filtered = False
+        self._was_changed = False
+        # What an agent before this one cut off is told again; that it is over must be told too.
+        self._told: dict[str, Method | str | None] = dict.fromkeys(self._now.addresses, "by an earlier agent")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What is cut off, as far as is known."""
+        return self._now.addresses
+
+    @property
+    def is_by_nftables(self) -> bool:
+        """Whether the table is in force."""
+        return Method.NFTABLES in self._now.ways
+
+    def cut_at_once(self, wanted: tuple[Exposure, ...]) -> None:
+        """Cut these off where that affects nothing else; `keep` follows, and tells of what lasts."""
+        if wanted:
+            with contextlib.suppress(Unsupported):
+                self._by_nftables(wanted)
+
+    def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> ContainmentResult:
+        """Have these cut off, and nothing else.
+
+        Raises OSError, and Unsupported where what is in force cannot be lifted.
+        """
+        if not wanted:
+            for way in self._now.ways:
+                self._lift(way, manager)
+            released = tuple(address for address, by in self._told.items() if by is not None)
+            self._told, self._was_changed = {}, False
+            return ContainmentResult(released=released)
+        reason = ""
+        try:
+            self._by_nftables(wanted)
+            way, cut = Method.NFTABLES, wanted
+        except Unsupported as error:
+            way, cut, reason = Method.IP_ADDRESS_DENY, self._by_systemd(wanted, manager), str(error)
+        for other in self._now.ways:
+            if other != way or not cut:
+                # What cannot be lifted now is in force twice: that opens nothing.
+                with contextlib.suppress(Unsupported):
+                    self._lift(other, manager)
+        return self._result(way, wanted, cut, reason)
+
+    def _result(
+        self, way: Method, wanted: tuple[Exposure, ...], cut: tuple[Exposure, ...], reason: str
+    ) -> ContainmentResult:
+        outcome = {exposure.address: way if exposure in cut else None for exposure in wanted}
+        new = tuple(exposure for exposure in wanted
+                    if self._told.get(exposure.address, "") != outcome[exposure.address])
+        released = tuple(address for address, by in self._told.items() if by is not None and address not in outcome)
+        was_changed, self._was_changed = self._was_changed, False
+        self._told = {**outcome}
+        return ContainmentResult(way, tuple(exposure for exposure in new if exposure in cut),
+                      tuple(exposure for exposure in wanted if was_changed and exposure not in new), released,
+                      tuple(exposure for exposure in new if exposure not in cut), reason)
+
+    def _remember(self, now: Contained) -> None:
+        """Keep the record: a way is in it from before it is in force until after it is lifted."""
+        self._now = now
+        # A disk that is full must not keep a port open; it is tried again at the next pass.
+        if now != self._saved:
+            with contextlib.suppress(OSError):
+                self._state.contain(now)
+                self._saved = now
+
+    def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
+        """Put the table in, where it is not as it should be."""
+        rejections = tuple(exposure.rejection for exposure in wanted)
+        shown = self._network.shown()
+        self._remember(_with(self._now, Method.NFTABLES, wanted))
+        if rejections == self._applied and shown == self._shown:
+            return
+        shown_then = self._network.reject(rejections)
+        self._was_changed |= bool(self._shown) and shown != self._shown
+        self._applied, self._shown = rejections, shown_then
+
+    def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
+        """Set the filter; those that it cuts off."""
+        cut = tuple(exposure for exposure in wanted if exposure.via is not Via.SOCKET_UNIT)
+        # Its filter is a BPF program on the unit's cgroup, which systemd attaches in the unified hierarchy only.
+        if not cut or not os.path.exists(CGROUP_V2_FILE):
+            return ()
+        self._remember(_with(self._now, Method.IP_ADDRESS_DENY, cut))
+        in_force = tuple(map(frozenset, manager.ip_filter(SERVICE)))
+        if in_force != (frozenset(LOCALHOST), frozenset(ANY)) or not all(map(os.path.exists, CONTROL_FILES)):
+            manager.set_ip_filter(SERVICE, LOCALHOST, ANY)
+            self._was_changed |= self._is_filtered
+            self._is_filtered = True
+        return cut
+
+    def _lift(self, way: str, manager: Manager) -> None:
+        if way == Method.NFTABLES:
+            self._network.release()
+            self._applied, self._shown = (), ""
+        else:
+            for path in CONTROL_FILES:
+                files.remove(path)
+            manager.reload()
+            # systemd 257 puts a filter that it reads in a reload into force only when the unit starts. What
+            # the administrator's files say is set once more, and not left to overrule them for ever.
+            manager.set_ip_filter(SERVICE, *manager.ip_filter(SERVICE))
+            for path in CONTROL_FILES:
+                files.remove(path)
+            self._is_filtered = False
+        ways = tuple(each for each in self._now.ways if each != way)
+        self._remember(Contained(ways, self._now.addresses if ways else ()))
+
+

@@ -1,0 +1,12 @@
+"""A TCP address to block at the network. No I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Rejection(NamedTuple):
+    """A TCP address to reject, as the kernel has it; `spared` are IP addresses on which its port stays open."""
+
+    address: str
+    spared: tuple[str, ...] = ()

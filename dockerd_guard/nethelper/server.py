@@ -1,0 +1,73 @@
+"""The network helper: one process for one connection of dockerd-guard-network.socket."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+from dockerd_guard.containment.nftables import NftablesMonitor
+from dockerd_guard.model.address import Tls
+from dockerd_guard.model.rejection import Rejection
+from dockerd_guard.nethelper.local import LocalNetwork
+from dockerd_guard.nethelper.protocol import Verb, Wire, request_of
+from dockerd_guard.observe.network import Unsupported
+
+ROOT = 0
+
+
+def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
+    """Answer whoever is at the other end until he hangs up, if he is trusted; the exit code."""
+    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid != trusted_uid:
+        return 1
+    here, wire, changes = LocalNetwork(), Wire(connection), None
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    try:
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if changes is not None and changes.fileno() in ready and changes.take():
+                wire.send(changed=True)
+            for line in wire.receive() if connection.fileno() in ready else ():
+                request = request_of(line)
+                try:
+                    if request.verb is Verb.FOLLOW and changes is None:
+                        changes = _followed(poll)
+                    wire.send(answer=_answer(here, *request))
+                except Unsupported as error:
+                    wire.send(unsupported=str(error))
+    except EOFError:
+        return 0
+    except (OSError, ValueError):
+        # Gone in the middle of a word; or nobody of ours.
+        return 1
+
+
+def _followed(poll: select.poll) -> NftablesMonitor:
+    try:
+        changes = NftablesMonitor()
+    except OSError as error:
+        raise Unsupported(str(error.strerror)) from None
+    poll.register(changes, select.POLLIN)
+    return changes
+
+
+def _answer(here: LocalNetwork, verb: Verb, address: str, tls: Tls, rejections: tuple[Rejection, ...]) -> object:
+    answers: dict[Verb, Callable[[], object]] = {
+        Verb.SHOWN: here.shown,
+        Verb.REJECT: lambda: here.reject(rejections),
+        Verb.RELEASE: here.release,
+        Verb.ASK: lambda: here.ask(address),
+        Verb.PING: lambda: here.ping(address, tls),
+        Verb.UNBINDABLE: lambda: here.unbindable(address),
+    }
+    return answers.get(verb, here.check)()
+
+
+def main() -> int:
+    """The service: its standard input is the connection (StandardInput=socket)."""
+    with socket.socket(fileno=sys.stdin.fileno()) as connection:
+        return serve(connection)

@@ -1,0 +1,88 @@
+"""Which TCP addresses are open to the network against the policy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical, ip_of, scope_of, split_host_port
+from dockerd_guard.model.rejection import Rejection
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import STRENGTH, declared_places
+
+
+class Exposure(NamedTuple):
+    """A TCP address open to the network against the policy.
+
+    `address` is as the kernel has it. `rule` tells what is wrong with it: DG101 or DG105. `spared` are
+    addresses of this host on which the policy declares the same port, as it is protected now.
+    """
+
+    address: str
+    rule: str
+    via: Via
+    spared: tuple[str, ...] = ()
+
+    @property
+    def rejection(self) -> Rejection:
+        """What the table has to do about it."""
+        return Rejection(self.address, self.spared)
+
+
+def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()) -> tuple[Exposure, ...]:
+    """What is open to the network against the policy. Pure.
+
+    Of the addresses in `contained`, those stay that the next start of docker.service would open
+    again: so a restart of dockerd neither releases them nor leaves a gap.
+    """
+    if seen.listening is None:
+        return ()
+    declared = declared_places(policy)
+    found: dict[str, Exposure] = {}
+    for address, tls, via in _open(seen, contained):
+        if not address.startswith("tcp://") or scope_of(address) is Scope.LOOPBACK or address in found:
+            continue
+        wanted = declared.get(canonical(address))
+        if wanted is None:
+            found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
+        elif tls is not None and _is_weaker(tls, wanted.tls):
+            found[address] = Exposure(address, "DG105", via)
+    return tuple(found.values())
+
+
+def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, Tls | None, Via]]:
+    """Addresses with their TLS (None: nobody has accepted on it yet) and how they came."""
+    if seen.listening is not None:
+        for binding in seen.listening.layer.bindings:
+            yield binding.address, binding.tls, Via.SOCKET_UNIT if _is_passed(binding, seen) else binding.via
+        for address in seen.listening.held_by_systemd:
+            yield address, None, Via.SOCKET_UNIT
+    if seen.loaded is not None:
+        next_time = {binding.key: binding for binding in seen.loaded.layer.bindings}
+        for address in contained:
+            if (same := next_time.get(canonical(address))) is not None:
+                yield address, same.tls, same.via
+
+
+def _is_passed(binding: Binding, seen: Observation) -> bool:
+    """Whether systemd opened it, also where it has forgotten that: a reload drops what no unit lists any more."""
+    hosts = seen.running.layer.hosts if seen.running is not None else ()
+    return binding.via is Via.SOCKET_UNIT or (
+        any(host.startswith("fd://") for host in hosts) and binding.key not in map(canonical, hosts))
+
+
+def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:
+    """Addresses of its own on which the policy wants the very port that is open everywhere."""
+    if scope_of(address) is not Scope.WILDCARD or tls is None:
+        return
+    port = split_host_port(address)[1]
+    for declared in declared_places(policy).values():
+        if declared.is_tcp and not _is_weaker(tls, declared.tls):
+            host, declared_port = split_host_port(declared.address)
+            if declared_port == port and (ip := ip_of(host)) is not None and not ip.is_unspecified:
+                yield str(ip)
+
+
+def _is_weaker(tls: Tls, than: Tls) -> bool:
+    return STRENGTH.index(tls) < STRENGTH.index(than)

@@ -1,0 +1,381 @@
+"""What would have to change on disk for the host to comply: pure, (files, policy) in, values out.
+
+The desired managed files are a function of the other files and the policy, nothing else. The
+host is read without our own files; where it complies so, they should not exist; where it does
+not, they say exactly what makes it comply. Whether they do is not taken on trust: the files are laid
+over the tree and the host is read again, with the eyes that judge it afterwards.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from dockerd_guard.dockerd.config import without_key
+from dockerd_guard.dockerd.flags import Flag
+from dockerd_guard.model.address import Tls, canonical
+from dockerd_guard.model.names import BEFORE_OURS, DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET, UNITS
+from dockerd_guard.observe.configured import main_command, passed_by
+from dockerd_guard.observe.observation import Configured, Layer
+from dockerd_guard.policy.model import Policy, declared_bindings
+from dockerd_guard.rootfs import Access, Rootfs
+from dockerd_guard.systemd.exec import Command
+from dockerd_guard.systemd.loading import Unit
+from dockerd_guard.systemd.words import quote_word
+
+SERVICE_DROPIN = f"{UNITS}/{SERVICE}.d/{DROPIN_NAME}"
+SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
+
+HEADER_BEGIN = b"# Written by dockerd-guard "
+HEADER = """\
+# Written by dockerd-guard so that Docker listens where {policy} says.
+# Not to be edited: change that policy, or `dockerd-guard diff` will want it back.
+"""
+
+NEVER = "/nonexistent/dockerd-guard"
+"""A socket unit that asks for this path (ConditionPathExists=) is left out of every start."""
+
+TLS_FLAGS = ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
+
+
+class Change(NamedTuple):
+    """One file: its path without links, its content before and after (None: not there), and what it belongs to
+    and allows wherever it is there."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+    access: Access = Access()
+
+    def diff(self) -> str:
+        """The change as a unified diff."""
+        import difflib
+
+        old, new = (_lines(content) for content in (self.before, self.after))
+        names = ("/dev/null" if self.before is None else f"a{self.path}",
+                 "/dev/null" if self.after is None else f"b{self.path}")
+        return "".join(difflib.unified_diff(old, new, *names))
+
+
+class Plan(NamedTuple):
+    """What is to be written, what the host's configuration says then, and what it says without our own files.
+
+    `obstacles` says why these changes alone do not make the host comply; empty when they do.
+    Then nothing at all is written: a half correction may be worse than none.
+    """
+
+    changes: tuple[Change, ...]
+    after: Configured
+    base: Configured
+    obstacles: tuple[str, ...] = ()
+
+
+Observe = Callable[[Rootfs], Configured]
+"""Reads the configured layer of a tree."""
+
+
+def make_plan(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe) -> Plan:
+    """Tell what must change on disk for the host to comply with the policy.
+
+    `now` is the configured layer of the tree as it is; it is read again only with other files.
+    Own drop-ins alone are tried first; then, where the policy lets us, with daemon.json edited; then
+    with foreign drop-ins set aside that come after ours.
+    """
+    if now.service.unit.load_state in ("not-found", "masked"):
+        return Plan((), now, now, (f"{SERVICE} is {now.service.unit.load_state}",))
+    if now.service.unit.name != SERVICE:
+        return Plan((), now, now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
+    ours = tuple(_own_files(rootfs))
+    base = now if not ours else _observed(rootfs, dict.fromkeys(ours), observe)
+    plan = _plan_with(now, rootfs, policy, observe, base, {})
+    if plan.obstacles and policy.correct.foreign_files:
+        foreign = dict(_daemon_json_edits(rootfs, base, policy))
+        for _ in range(2):
+            if foreign:
+                base = _observed(rootfs, {**dict.fromkeys(ours), **foreign}, observe)
+                tried = _plan_with(now, rootfs, policy, observe, base, foreign)
+                if not tried.obstacles:
+                    return tried
+            foreign |= _set_aside(rootfs, plan.after)
+    return plan
+
+
+def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function of
+    now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe, base: Configured,
+    foreign: Mapping[str, bytes | None],
+) -> Plan:
+    """The plan with these changes of foreign files; `base` is the host with them and without our files."""
+    desired: dict[str, bytes | None] = {}
+    obstacles: list[str] = []
+    if not complies(base.layer, policy) or _left_open(base, policy):
+        for path, content in _dropins(base, policy, obstacles):
+            if (real := _real(rootfs, path)) is None:
+                obstacles.append(f"{path} cannot be written: a link in the way leads nowhere")
+            else:
+                desired[real] = content
+        # Where the socket units alone are wrong, the command line stays as it is.
+        sockets_alone = {path: content for path, content in desired.items() if f"/{SERVICE}.d/" not in path}
+        if sockets_alone:
+            with_sockets = _observed(rootfs, {**dict.fromkeys(_own_files(rootfs)), **sockets_alone, **foreign}, observe)
+            if complies(with_sockets.layer, policy) and not _left_open(with_sockets, policy):
+                desired, obstacles = sockets_alone, []
+    wanted = {**dict.fromkeys(_own_files(rootfs)), **desired, **foreign}
+    changes = tuple(Change(path, before, content, _access(rootfs, path)) for path, content in wanted.items()
+                    if (before := content_at(rootfs, path)) != content)
+    after = now if not changes else _observed(rootfs, {change.path: change.after for change in changes}, observe)
+    obstacles += _differences(after.layer, policy) + _left_open(after, policy) if not obstacles else []
+    return Plan(() if obstacles else changes, after, base, tuple(obstacles))
+
+
+def _own_files(rootfs: Rootfs) -> Iterator[str]:
+    """The drop-ins of ours that are there, without links."""
+    for name in (SERVICE, SOCKET, *(name.removesuffix(".d") for name in rootfs.names(UNITS)
+                                    if name.endswith(".socket.d") and name != f"{SOCKET}.d")):
+        real = _real(rootfs, f"{UNITS}/{name}.d/{DROPIN_NAME}")
+        if real is not None and rootfs.stat(real, follow=False) is not None:
+            yield real
+
+
+def _daemon_json_edits(rootfs: Rootfs, base: Configured, policy: Policy) -> Iterator[tuple[str, bytes | None]]:
+    """daemon.json less the keys that no flag can overrule: dockerd takes what is there, or refuses."""
+    names = {key.name for key in base.daemon.keys}
+    wrong = names & (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
+    wrong |= names & {"hosts"}
+    path = rootfs.resolve(base.daemon.config_file)
+    if not wrong or path is None:
+        return
+    content = rootfs.read(path)
+    edited = content
+    try:
+        for name in wrong:
+            edited = without_key(edited, name)
+    except ValueError:
+        return
+    yield saved_name(rootfs, path), content
+    yield path, edited
+
+
+def _set_aside(rootfs: Rootfs, after: Configured) -> dict[str, bytes | None]:
+    """Foreign drop-ins that come after ours and say again what ours says: kept under another name, and
+    in force under one that sorts before ours, so that nothing else in them is lost."""
+    found: dict[str, bytes | None] = {}
+    units = [(after.service.unit, ("ExecStart",)),
+             *((socket.unit, ("ListenStream",)) for socket in after.sockets)]
+    for unit, keys in units:
+        behind = unit.dropins[unit.dropins.index(own) + 1:] if (own := _own_dropin(unit)) else ()
+        saying = {setting.location.file for setting in unit.settings if setting.key in keys}
+        for path in behind:
+            real = rootfs.resolve(path)
+            if path in saying and real is not None and real.startswith(("/etc/", "/run/")):
+                directory, _, name = real.rpartition("/")
+                found[saved_name(rootfs, real)] = found[f"{directory}/{BEFORE_OURS}{name}"] = rootfs.read(real)
+                found[real] = None
+    return found
+
+
+def _own_dropin(unit: Unit) -> str | None:
+    return next((path for path in unit.dropins if path.endswith(f"/{DROPIN_NAME}")), None)
+
+
+def saved_name(rootfs: Rootfs, path: str) -> str:
+    """A free name to keep a foreign file's content under."""
+    name = f"{path}{SAVED_SUFFIX}"
+    number = 1
+    while rootfs.stat(name, follow=False) is not None:
+        number += 1
+        name = f"{path}{SAVED_SUFFIX}.{number}"
+    return name
+
+
+def _copied(path: str) -> str:
+    """The foreign file that one of our making is a copy of; of any other the path itself.
+
+    >>> _copied("/etc/docker/daemon.json.dockerd-guard-saved"), _copied("/etc/a.d/zy-b.conf")
+    ('/etc/docker/daemon.json', '/etc/a.d/b.conf')
+    """
+    directory, _, name = path.partition(SAVED_SUFFIX)[0].rpartition("/")
+    return f"{directory}/{name.removeprefix(BEFORE_OURS)}"
+
+
+def _access(rootfs: Rootfs, path: str) -> Access:
+    """A copy shows nobody more than its original does."""
+    for each in (path, _copied(path)):
+        if (entry := rootfs.stat(each, follow=False)) is not None and entry.is_file:
+            return Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode))
+    return Access()
+
+
+def _observed(rootfs: Rootfs, changes: Mapping[str, bytes | None], observe: Observe) -> Configured:
+    with rootfs.changed(changes) as changed:
+        return observe(changed)
+
+
+def complies(layer: Layer, policy: Policy) -> bool:
+    """Whether a layer listens where the policy says, and nowhere else."""
+    return not _differences(layer, policy)
+
+
+def _differences(layer: Layer, policy: Policy) -> list[str]:
+    if not layer.starts:
+        return [f"{layer.refused_by} would refuse it: {layer.reason}"]
+    declared = {canonical(socket.address): socket for socket in declared_bindings(policy)}
+    found = {canonical(binding.address): binding for binding in layer.bindings}
+    words = [f"{binding.address} would listen still"
+             + (f" ({binding.source})" if binding.source else "")
+             for key, binding in found.items() if key not in declared]
+    words += [f"{socket.address} would not listen"
+              for key, socket in declared.items() if key not in found]
+    strength = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
+    words += [f"{socket.address} would have TLS {found[key].tls}, not {socket.tls}"
+              for key, socket in declared.items()
+              if key in found and strength.index(found[key].tls) < strength.index(socket.tls)]
+    return words
+
+
+def _left_open(configured: Configured, policy: Policy) -> list[str]:
+    """TCP ports of socket units that dockerd, which is not told the declared `fd://`, would hold open and never
+    accept on."""
+    uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
+    if not uses_fd or any(host.startswith("fd://") for host in configured.layer.hosts):
+        return []
+    declared = {canonical(socket.address) for socket in declared_bindings(policy)}
+    return [f"{address} would be held open by {SOCKET} or its like"
+            for address, _ in passed_by(configured.sockets)
+            if address.startswith("tcp://") and canonical(address) not in declared]
+
+
+def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator[tuple[str, bytes]]:
+    header = HEADER.format(policy=policy.file)
+    uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
+    listen = [item.value for item in policy.socket_unit.listen]
+    stock = next((socket for socket in base.sockets if socket.unit.name == SOCKET), None)
+    if stock is None and uses_fd:
+        obstacles.append("fd:// is declared, but there is no docker.socket that systemd would load")
+    if stock is not None:
+        there = {canonical(address) for address, _ in passed_by([stock])}
+        wanted = {canonical(item.address) for item in policy.socket_unit.listen}
+        # Without fd:// nobody accepts on these; a TCP port is not left open for that.
+        open_tcp = any(address.startswith("tcp://") for address in there - wanted)
+        if there != wanted and (uses_fd or open_tcp):
+            lines = "".join(f"ListenStream={value}\n" for value in listen)
+            yield SOCKET_DROPIN, f"{header}[Socket]\nListenStream=\n{lines}".encode()
+    wanted = {canonical(item.address) for item in policy.socket_unit.listen} if uses_fd else set()
+    for socket in base.sockets:
+        if socket is not stock and any(canonical(address) not in wanted for address, _ in passed_by([socket])):
+            yield (f"{UNITS}/{socket.unit.name}.d/{DROPIN_NAME}",
+                   f"{header}[Unit]\nConditionPathExists=\nConditionPathExists={NEVER}\n".encode())
+    command = main_command(base.service)
+    if command is None:
+        obstacles.append(f"{SERVICE} has no ExecStart= that could be kept")
+        return
+    if any(word.offset or word.text != base.arguments[word.argument].text for word in base.daemon.program.words):
+        obstacles.append("docker.service starts dockerd from within a shell's command line, "
+                         f"which is not rewritten ({command.location})")
+        return
+    line = command_line(base, command, policy)
+    yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
+
+
+def command_line(base: Configured, command: Command, policy: Policy) -> str:
+    """The ExecStart= that makes dockerd comply: every argument kept as it was written, but -H and TLS.
+
+    A word that none of these came out of stays as written, variables and specifiers included;
+    one that some came out of (`$DOCKER_OPTS` with `-H` in it) gives way to the rest of its value.
+    """
+    texts = tuple(argument.text for argument in base.arguments)
+    in_file = {key.name for key in base.daemon.keys}
+    ours = [flag for flag in _flags(policy, base) if flag[0].lstrip("-").partition("=")[0] not in in_file]
+    dropped = {"host"} | (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
+    kept = _without(texts, [flag for flag in base.daemon.flags if flag.name in dropped])
+    words = [command.head]
+    placed = False
+    came_of: dict[int, list[int]] = {}
+    for number, argument in enumerate(base.arguments):
+        came_of.setdefault(argument.word, []).append(number)
+    for index, word in enumerate(command.argv):
+        if index == 0:
+            continue
+        pieces = came_of.get(index, [])
+        if all(kept[number] == texts[number] for number in pieces):
+            words.append(word.raw)
+            continue
+        if not placed:
+            words += [_quoted(command, text) for flag in ours for text in flag]
+            placed = True
+        words += [_quoted(command, text) for number in pieces if (text := kept[number]) is not None]
+    if not placed:
+        own = base.daemon.program.words
+        place = base.arguments[own[0].argument].word if own else len(words)
+        words[place:place] = [_quoted(command, text) for flag in ours for text in flag]
+    return " ".join(words)
+
+
+def _without(texts: tuple[str, ...], flags: Iterable[Flag]) -> list[str | None]:
+    """The arguments less these flags and their values; None where a whole argument goes.
+
+    A shorthand may stand behind others: `-DHtcp://x` leaves `-D`.
+    """
+    kept: list[str | None] = list(texts)
+    for flag in flags:
+        kept[flag.argument] = texts[flag.argument][: flag.offset] if flag.offset > 1 else None
+        if flag.words > 1 and flag.value_argument is not None:
+            kept[flag.value_argument] = None
+    return kept
+
+
+def _quoted(command: Command, text: str) -> str:
+    return quote_word(text, env_expand=not command.no_env_expand)
+
+
+def _flags(policy: Policy, base: Configured) -> Iterable[tuple[str, ...]]:
+    """What dockerd is to be told, each flag as its words. `hosts` of daemon.json excludes -H."""
+    if not any(key.name == "hosts" for key in base.daemon.keys):
+        for socket in policy.sockets:
+            yield ("-H", socket.address)
+    if policy.tcp_tls is Tls.NONE:
+        # Said outright, dockerd does not pause 15 s over it (moby 5f5285a6e2).
+        yield ("--tls=false",)
+    elif policy.tcp_tls is not None:
+        yield ("--tlsverify" if policy.tcp_tls is Tls.MUTUAL else "--tlsverify=false",)
+        if policy.tcp_tls is Tls.MUTUAL:
+            yield (f"--tlscacert={policy.tls.ca}",)
+        yield (f"--tlscert={policy.tls.cert}",)
+        yield (f"--tlskey={policy.tls.key}",)
+
+
+def _real(rootfs: Rootfs, path: str) -> str | None:
+    """Where a file of ours has to be written: its directory without links, existing or to be made.
+
+    None where a link in the way leads nowhere. A link in the file's own place is replaced.
+    """
+    directory, _, name = path.rpartition("/")
+    if not directory:
+        return path
+    if (real := rootfs.resolve(directory)) is None:
+        if (above := _real(rootfs, directory)) is None or rootfs.stat(above, follow=False) is not None:
+            return None
+        real = above
+    return f"{real}/{name}"
+
+
+def content_at(rootfs: Rootfs, path: str) -> bytes | None:
+    """As Change takes it: None for nothing there, empty for what is no regular file."""
+    entry = rootfs.stat(path, follow=False)
+    if entry is None:
+        return None
+    return rootfs.read(path) if entry.is_file else b""
+
+
+def files_of(configured: Configured) -> Iterator[str]:
+    """The files that say where Docker listens."""
+    for unit in (configured.service.unit, *(socket.unit for socket in configured.sockets)):
+        if unit.fragment is not None:
+            yield unit.fragment
+        yield from unit.dropins
+    yield from (file.path for file in configured.service.environment_files)
+    yield configured.daemon.config_file
+
+
+def _lines(content: bytes | None) -> list[str]:
+    return (content or b"").decode("utf-8", "backslashreplace").splitlines(keepends=True)

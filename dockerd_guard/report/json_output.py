@@ -1,0 +1,94 @@
+"""Reports for programs. The shapes are contracts (schema 1): keys come, none goes or changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dockerd_guard.observe.observation import LAYERS
+
+if TYPE_CHECKING:
+    from dockerd_guard.model.address import Binding
+    from dockerd_guard.model.finding import Finding
+    from dockerd_guard.model.location import Location
+    from dockerd_guard.observe.observation import Layer, Observation
+
+SCHEMA = 1
+
+
+def sockets(seen: Observation) -> dict[str, Any]:
+    """Where Docker listens. A layer that there is nothing to ask for is null; a live host has `others` as well."""
+    known = {layer.name: _layer(layer) for layer in seen.layers}
+    told: dict[str, Any] = {
+        "schema": SCHEMA,
+        "dockerd_version": str(seen.configured.dockerd_version),
+        "layers": {name: known.get(name) for name in LAYERS},
+    }
+    if len(known) > 1:
+        told["others"] = [
+            {"pid": process.pid, "unit": process.unit or None, "argv": list(process.argv),
+             "bindings": [_binding(binding) for binding in bindings]}
+            for process, bindings in seen.others]
+    return told
+
+
+def findings(found: Iterable[Finding]) -> dict[str, Any]:
+    """What is wrong. Place and `fix` are null where there is none."""
+    return {"schema": SCHEMA, "findings": [finding_json(finding) for finding in found]}
+
+
+def dump(value: dict[str, Any], *, root: str | None = None) -> str:
+    """One object: alone over several lines, or, with its root, on a line of its own."""
+    if root is None:
+        return _text(value, indent=2)
+    return _text({"root": root, **value}, indent=None)
+
+
+def _text(value: dict[str, Any], indent: int | None) -> str:
+    text = json.dumps(value, indent=indent)
+    # Bytes that are no UTF-8 are lone surrogates by now, which JSON's readers refuse.
+    return json.dumps(_replaced(value), indent=indent) if "\\udc" in text else text
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_replaced(key): _replaced(item) for key, item in value.items()}
+    return [_replaced(item) for item in value] if isinstance(value, list) else value
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    return {
+        "starts": layer.starts,
+        "refused_by": layer.refused_by,
+        "reason": layer.reason,
+        "argv": list(layer.argv),
+        "hosts": list(layer.hosts),
+        "bindings": [_binding(binding) for binding in layer.bindings],
+    }
+
+
+def _binding(binding: Binding) -> dict[str, Any]:
+    file, line, column, _ = _place(binding.source)
+    return {
+        "address": binding.address, "scope": binding.scope, "tls": binding.tls, "via": binding.via,
+        "file": file, "line": line, "column": column,
+    }
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """One finding."""
+    file, line, column, end_column = _place(finding.location)
+    return {
+        "code": finding.code, "severity": finding.severity, "message": finding.message,
+        "layer": finding.layer,
+        "file": file, "line": line, "column": column, "end_column": end_column, "fix": finding.fix,
+    }
+
+
+def _place(location: Location | None) -> tuple[str | None, int | None, int | None, int | None]:
+    if location is None or not location.line:
+        return None, None, None, None
+    return location

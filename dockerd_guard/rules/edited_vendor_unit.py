@@ -1,0 +1,65 @@
+"""DG304: a vendor unit edited in place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules._common import command_location
+
+CODE = "DG304"
+TITLE = "a vendor unit edited in place: the next upgrade undoes it"
+
+PACKAGES = ("docker.io", "docker-ce", "docker-engine", "moby-engine")
+"""Debian packages that bring docker.service."""
+
+_DPKG = "/var/lib/dpkg/info"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each unit file that is not as its Debian package brought it (dpkg's md5sums)."""
+    sums: dict[str, str] | None = None
+    units = (seen.configured.service.unit, *(socket.unit for socket in seen.configured.sockets))
+    for path in [unit.fragment for unit in units if unit.fragment]:
+        if not path.startswith(("/usr/lib/", "/lib/")):
+            continue
+        if sums is None:
+            sums = _sums(seen.rootfs)
+        packaged = sums.get(path.removeprefix("/usr").lstrip("/"))
+        if packaged is not None and packaged != _md5(seen.rootfs, path):
+            command = command_location(seen)
+            place = command if command is not None and command.file == path else Location(path)
+            yield Finding(
+                CODE,
+                "warning",
+                f"{path} is not as its package brought it: the next upgrade undoes the edit; a drop-in stays",
+                CONFIGURED,
+                place,
+            )
+
+
+def _sums(rootfs: Rootfs) -> dict[str, str]:
+    """Sums by path without the leading `usr/`, which merged-usr systems leave out in places."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            text = rootfs.read(f"{_DPKG}/{package}.md5sums").decode("utf-8", "replace")
+        except (FileNotFoundError, Unreadable):
+            continue
+        for md5, path in re.findall(r"^([0-9a-f]{32})  (\S+/systemd/system/\S+)$", text, re.MULTILINE):
+            found[path.removeprefix("usr/")] = md5
+    return found
+
+
+def _md5(rootfs: Rootfs, path: str) -> str | None:
+    import hashlib
+
+    try:
+        return hashlib.md5(rootfs.read(path), usedforsecurity=False).hexdigest()
+    except (FileNotFoundError, Unreadable):
+        return None

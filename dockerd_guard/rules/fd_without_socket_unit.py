@@ -1,0 +1,49 @@
+"""DG202: fd:// with no socket unit to pass anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.configured import passed_by
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import argument_location
+
+CODE = "DG202"
+TITLE = "`fd://` with no socket unit to pass anything"
+
+
+def is_without_sockets(seen: Observation) -> bool:
+    """Whether dockerd asks for sockets that no unit would pass (moby: daemon/listeners)."""
+    configured = seen.configured
+    return (
+        configured.service.unit.load_state == "loaded"
+        and not any(passed_by(configured.sockets))
+        and any(host.address.startswith("fd://") for host in configured.daemon.hosts)
+    )
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding, at the fd://."""
+    if not is_without_sockets(seen):
+        return
+    host = next(host for host in seen.configured.daemon.hosts if host.address.startswith("fd://"))
+    refused = next(
+        (
+            f"; {socket.unit.name} does not load: {socket.unit.reason}"
+            for socket in seen.configured.sockets
+            if socket.unit.reason
+        ),
+        "",
+    )
+    has_other = policy is not None and all(socket.address != "fd://" for socket in policy.sockets)
+    yield Finding(
+        CODE,
+        "error",
+        f"dockerd will not start: {host.address} takes the sockets that systemd passes, and no socket unit "
+        f"passes any{refused}",
+        CONFIGURED,
+        host.location or argument_location(seen, host.argument),
+        "safe" if has_other else None,
+    )

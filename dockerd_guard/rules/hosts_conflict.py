@@ -1,0 +1,41 @@
+"""DG201: `hosts` both as a flag and in daemon.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.address import Via
+from dockerd_guard.model.finding import Finding, Fix
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import argument_location
+
+CODE = "DG201"
+TITLE = "`hosts` both as a flag and in daemon.json: dockerd will not start"
+
+
+def is_conflict(seen: Observation) -> bool:
+    """Whether dockerd refuses for hosts given twice (moby: findConfigurationConflicts)."""
+    reason = seen.configured.daemon.reason or ""
+    return "both as a flag and in the configuration file" in reason and "hosts: (from flag:" in reason
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding, at the first -H."""
+    if not is_conflict(seen):
+        return
+    daemon = seen.configured.daemon
+    flag = next(entry for entry in daemon.hosts if entry.via is Via.FLAG)
+    key = next((key.location for key in daemon.keys if key.name == "hosts"), None)
+    fix: Fix | None = None
+    if policy is not None:
+        fix = "unsafe" if policy.correct.foreign_files else None
+    yield Finding(
+        CODE,
+        "error",
+        f"dockerd will not start: its hosts are given by -H here and also by hosts in "
+        f"{key or daemon.config_file}, and it takes them from one place only",
+        CONFIGURED,
+        argument_location(seen, flag.argument),
+        fix,
+    )

@@ -1,0 +1,75 @@
+"""DG301: a drop-in that systemd ignores, masks or shadows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.systemd.loading import Unit
+from dockerd_guard.systemd.lookup import SEARCH_PATH
+
+CODE = "DG301"
+TITLE = "a drop-in that systemd ignores, masks or shadows"
+
+_PUT_ASIDE = (
+    "~",
+    ".bak",
+    ".orig",
+    ".old",
+    ".save",
+    ".disabled",
+    ".dpkg-new",
+    ".dpkg-old",
+    ".dpkg-dist",
+    ".rpmnew",
+    ".rpmsave",
+    ".dockerd-guard-saved",
+)
+"""Names that say themselves that they are not meant to be read."""
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each file beside docker.service or its sockets that has no effect."""
+    told: set[str] = set()
+    for unit in (seen.configured.service.unit, *(socket.unit for socket in seen.configured.sockets)):
+        for problem in unit.problems:
+            if problem.effect == "file-ignored" and problem.location.file not in told:
+                told.add(problem.location.file)
+                yield Finding(
+                    CODE,
+                    "warning",
+                    f"this file has no effect: {problem.text}",
+                    CONFIGURED,
+                    problem.location,
+                )
+        for path in _misnamed(seen.rootfs, unit):
+            if path not in told:
+                told.add(path)
+                yield Finding(
+                    CODE,
+                    "warning",
+                    "this file has no effect: systemd reads only drop-ins that are called *.conf",
+                    CONFIGURED,
+                    Location(path),
+                )
+
+
+def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[str]:
+    for directory in SEARCH_PATH:
+        try:
+            names = rootfs.names(f"{directory}/{unit.name}.d")
+        except Unreadable:
+            continue
+        for name in names:
+            path = f"{directory}/{unit.name}.d/{name}"
+            if name.endswith((".conf", *_PUT_ASIDE)) or name.startswith("."):
+                continue
+            try:
+                if b"[Service]" in (content := rootfs.read(path)) or b"[Socket]" in content:
+                    yield path
+            except (FileNotFoundError, Unreadable):
+                continue

@@ -1,0 +1,98 @@
+"""DG203: a host dockerd cannot parse, or parses as something else than it looks like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, parse_host, why_not_listenable
+from dockerd_guard.model.address import Via
+from dockerd_guard.model.finding import Finding, Fix
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import argument_location
+
+CODE = "DG203"
+TITLE = "a host dockerd cannot parse, or parses as something else than it looks like"
+
+
+def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
+    """The hosts that this dockerd refuses, each with its words."""
+    version = seen.configured.dockerd_version
+    daemon = seen.configured.daemon
+    yield from _refused_flag(seen, daemon.reason or "")
+    for entry in daemon.hosts:
+        value = entry.raw.strip()
+        if entry.via is Via.DEFAULT or not value:
+            continue
+        try:
+            address = parse_host(value, version)
+            why = why_not_listenable(address, version)
+            if why is None and daemon.reason and daemon.reason == why_not_listenable(address, version, True):
+                why = daemon.reason
+        except InvalidHost as error:
+            why = str(error)
+        if why is not None:
+            yield entry, why
+
+
+def _refused_flag(seen: Observation, reason: str) -> Iterator[tuple[HostEntry, str]]:
+    """A -H that dockerd refuses already while it reads its flags; it takes none after it."""
+    refused = re.match(r'invalid argument "(.*)" for "-H, --host" flag: (.*)', reason, re.DOTALL)
+    if refused is None:
+        return
+    given = {entry.argument for entry in seen.configured.daemon.hosts}
+    for index, argument in enumerate(seen.configured.arguments):
+        if index not in given and argument.text.endswith(refused[1]):
+            offset = len(argument.text) - len(refused[1])
+            yield HostEntry(refused[1], refused[1], Via.FLAG, index, offset), refused[2]
+            return
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each host that is refused or surprises."""
+    refused = {entry: f"dockerd will not start: {why}" for entry, why in refusals(seen)}
+    for entry in dict.fromkeys((*refused, *seen.configured.daemon.hosts)):
+        message = refused.get(entry) or _surprise(entry)
+        if message is None:
+            continue
+        fix: Fix | None = None
+        if policy is not None:
+            fix = "safe" if entry.via is Via.FLAG else "unsafe" if policy.correct.foreign_files else None
+        yield Finding(
+            CODE,
+            "error" if entry in refused else "warning",
+            message,
+            CONFIGURED,
+            entry.location or argument_location(seen, entry.argument),
+            fix,
+        )
+
+
+def _surprise(entry: HostEntry) -> str | None:
+    """What the value looks like and is not (moby's opts/hosts.go, parseDaemonHost)."""
+    raw, address = entry.raw.strip(), entry.address
+    if entry.via is Via.DEFAULT or not raw:
+        return None
+    scheme, slashes, rest = raw.partition("://")
+    if not slashes:
+        return _without_scheme(raw, address)
+    if scheme == "unix" and rest and not rest.startswith(("/", "@")):
+        return f"{raw} is relative to dockerd's working directory: a third slash is missing"
+    if scheme == "tcp" and re.fullmatch(r":[0-9]*", rest):
+        return f"{raw} does not listen on every address: without a host dockerd takes it as {address}"
+    if scheme == "tcp" and (dropped := re.search(r"[@?#]", rest)):
+        return f"dockerd drops a part of {raw} (at {dropped[0]}) and listens on {address}"
+    return None
+
+
+def _without_scheme(raw: str, address: str) -> str | None:
+    if scheme := re.match(r"(fd|tcp|unix)(:|\Z)", raw):
+        return f"{raw} is no {scheme[1]}://: without the two slashes dockerd takes it as {address}"
+    if raw.isdecimal():
+        return f"{raw} is not a port here: dockerd takes it as the host of {address}"
+    if raw.startswith("/"):
+        return f"{raw} is not a path here: without unix:// dockerd takes it as {address}"
+    if raw.startswith(":"):
+        return f"{raw} does not listen on every address: without a host dockerd takes it as {address}"
+    return None

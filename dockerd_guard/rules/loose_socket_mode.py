@@ -1,0 +1,93 @@
+"""DG106: a socket file open to more than root and its group."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+
+from dockerd_guard.model.address import Via
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.rules._common import places
+from dockerd_guard.systemd.sockets import Socket
+
+CODE = "DG106"
+TITLE = "a socket file open to more than root and its group"
+
+_MEANS = "who can write to it is root on this host"
+_CHMOD = re.compile(
+    r"\bchmod\s+(?:-\S+\s+)*(?:[0-7]*[2367]|[augo]*[ao][augo]*[+=][rxXst]*w\S*|[+=][rxXst]*w\S*)\s"
+)
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each socket unit, command or socket file that lets others connect, which takes
+    write permission (unix(7))."""
+    used = {binding.source for binding in seen.configured.layer.bindings if binding.via is Via.SOCKET_UNIT}
+    for socket in seen.configured.sockets:
+        if any(listen.location in used and listen.address.startswith("/") for listen in socket.listen):
+            yield from _unit(socket)
+    yield from _commands(seen)
+    yield from _files(seen)
+
+
+def _unit(socket: Socket) -> Iterator[Finding]:
+    where = {setting.key: setting.location for setting in socket.unit.settings if setting.section == "Socket"}
+    mode = where.get("SocketMode")
+    if socket.socket_mode & stat.S_IWOTH:
+        said = f"SocketMode={socket.socket_mode:04o}" if mode else "no SocketMode=, whose default is 0666"
+        yield Finding(
+            CODE,
+            "error",
+            f"{socket.unit.name} has {said}: every user may write to Docker's socket, and {_MEANS}",
+            CONFIGURED,
+            mode or socket.listen[0].location,
+        )
+    if socket.socket_user not in (None, "", "root", "0"):
+        yield Finding(
+            CODE,
+            "error",
+            f"{socket.unit.name} gives Docker's socket to user {socket.socket_user}, and {_MEANS}",
+            CONFIGURED,
+            where.get("SocketUser"),
+        )
+
+
+def _commands(seen: Observation) -> Iterator[Finding]:
+    for setting in seen.configured.service.unit.settings:
+        if setting.key.startswith("Exec") and "docker.sock" in setting.value and _CHMOD.search(setting.value):
+            yield Finding(
+                CODE,
+                "error",
+                f"{setting.key}= opens Docker's socket to every user, and {_MEANS}",
+                CONFIGURED,
+                setting.location,
+            )
+
+
+def _files(seen: Observation) -> Iterator[Finding]:
+    for place in places(seen):
+        path = place.binding.address.removeprefix("unix://")
+        if not path.startswith("/"):
+            continue
+        try:
+            entry = seen.rootfs.stat(path)
+        except Unreadable:
+            continue
+        if entry is None or not stat.S_ISSOCK(entry.mode):
+            continue
+        if entry.mode & stat.S_IWOTH or entry.uid != 0:
+            who = f"belongs to uid {entry.uid}" if entry.uid else f"has mode {stat.S_IMODE(entry.mode):04o}"
+            yield Finding(
+                CODE,
+                "error",
+                f"{path} {who}, and {_MEANS}",
+                place.layers[-1],
+                Location(path),
+                None,
+                place.binding.address,
+            )

@@ -1,0 +1,47 @@
+"""DG205: dockerd will refuse its arguments or its daemon.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import command_location
+from dockerd_guard.rules.fd_without_socket_unit import is_without_sockets
+from dockerd_guard.rules.hosts_conflict import is_conflict
+from dockerd_guard.rules.invalid_host import refusals
+
+CODE = "DG205"
+TITLE = "dockerd will refuse its arguments or its daemon.json"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding where dockerd refuses for a reason that has no rule of its own."""
+    configured = seen.configured
+    daemon = configured.daemon
+    if daemon.starts and daemon.config_error is not None:
+        message = f"{daemon.config_file} cannot be read, so what it says is not known: {daemon.config_error}"
+        yield Finding(CODE, "warning", message, CONFIGURED, Location(daemon.config_file))
+    reason = daemon.reason
+    if daemon.starts or reason is None or configured.service.unit.load_state != "loaded":
+        return
+    if is_conflict(seen) or is_without_sockets(seen) or any(refusals(seen)):
+        return
+    yield Finding(CODE, "error", f"dockerd will not start: {reason}", CONFIGURED, _location(seen, reason))
+
+
+def _location(seen: Observation, reason: str) -> Location | None:
+    """What dockerd complains of: a key or an argument that it quotes, else the file or the command."""
+    daemon = seen.configured.daemon
+    if daemon.config_error is not None or daemon.config_file in reason:
+        key = next((key.location for key in daemon.keys if key.name in reason.rpartition(": ")[2]), None)
+        return key or daemon.config_error_at or Location(daemon.config_file)
+    quoted = [
+        argument
+        for argument in seen.configured.arguments[1:]
+        if len(argument.text) > 1 and argument.text.partition("=")[0] in reason
+    ]
+    longest = max(quoted, key=lambda argument: len(argument.text), default=None)
+    return longest.location if longest is not None and longest.location else command_location(seen)

@@ -1,0 +1,37 @@
+"""DG208: fd:// and unix:// fight over one path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.address import canonical
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.configured import passed_by
+from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import argument_location
+
+CODE = "DG208"
+TITLE = "`fd://` and `unix://` fight over one path"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each unix:// whose path systemd listens on already."""
+    hosts = seen.configured.daemon.hosts
+    if not any(host.address.startswith("fd://") for host in hosts):
+        return
+    passed = {canonical(address): location for address, location in passed_by(seen.configured.sockets)}
+    for host in hosts:
+        if not host.address.startswith("unix://") or canonical(host.address) not in passed:
+            continue
+        yield Finding(
+            CODE,
+            "warning",
+            f"{host.address} is where systemd listens for fd:// ({passed[canonical(host.address)]}): "
+            "dockerd deletes that socket file and makes its own, and with it gone at the next stop, nothing "
+            "starts dockerd on demand any more",
+            CONFIGURED,
+            host.location or argument_location(seen, host.argument),
+            "safe" if policy is not None else None,
+            host.address,
+        )

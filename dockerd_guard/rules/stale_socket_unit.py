@@ -1,0 +1,61 @@
+"""DG309: docker.socket is not functional until restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.address import canonical
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.configured import dockerd_syntax
+from dockerd_guard.observe.observation import LISTENING, Observation
+from dockerd_guard.policy.model import Policy
+
+CODE = "DG309"
+TITLE = "docker.socket is not functional until restarted"
+
+
+def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
+    """One finding for each active socket unit that has an address but no open socket for it (systemd's
+    src/core/socket.c: "no open socket file descriptor left ... not functional until restarted"), or whose file
+    is gone or replaced; but none where the policy has dockerd replace it, by declaring `unix://`."""
+    if seen.loaded is None or seen.listening is None:
+        return
+    held = {canonical(address) for address in seen.listening.held_by_systemd}
+    for socket in seen.loaded.sockets:
+        if seen.loaded.socket_states.get(socket.unit.name) != "active":
+            continue
+        streams = [listen.address for listen in socket.listen if listen.kind == "Stream"]
+        lost = [address for address in streams if canonical(dockerd_syntax(address)) not in held]
+        if lost:
+            yield Finding(
+                CODE,
+                "error",
+                f"{socket.unit.name} is active, but nothing reaches systemd at {', '.join(lost)}: the unit was changed "
+                "while it ran, or its socket file removed; until it is restarted with docker.service stopped, "
+                "fd:// is of no use there",
+                LISTENING,
+                _location(seen, lost[0]) or (Location(socket.unit.fragment) if socket.unit.fragment else None),
+                "disruptive" if policy is not None else None,
+            )
+    meant = {canonical(socket.address) for socket in policy.sockets} if policy is not None else set()
+    for address in seen.listening.taken:
+        if canonical(address) not in meant:
+            path = address.removeprefix("unix://")
+            yield Finding(
+                CODE,
+                "info",
+                f"dockerd has put a socket of its own, as -H unix:// or no -H makes it, in place of systemd's at {path}"
+                ": once dockerd ends nothing is left there, and neither a client nor fd:// finds it "
+                "until docker.socket is restarted",
+                LISTENING,
+                _location(seen, path),
+                None,
+                address,
+            )
+
+
+def _location(seen: Observation, address: str) -> Location | None:
+    """Where the files give an address to a socket unit."""
+    listens = (listen for socket in seen.configured.sockets for listen in socket.listen)
+    return next((listen.location for listen in listens if listen.address == address), None)

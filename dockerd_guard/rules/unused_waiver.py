@@ -1,0 +1,50 @@
+"""DG501: a waiver that is expired or matches nothing. Applies the waivers, too."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from datetime import date
+
+from dockerd_guard.model.address import canonical
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.observation import CONFIGURED
+from dockerd_guard.policy.model import Policy, Waiver
+
+CODE = "DG501"
+TITLE = "a waiver that is expired or matches nothing"
+
+
+def apply(
+    findings: Iterable[Finding], policy: Policy, codes: Container[str], today: date
+) -> Iterator[Finding]:
+    """What is left of the findings, and one finding for each waiver that waives nothing (any more)."""
+    used: set[Waiver] = set()
+    for finding in findings:
+        waiver = next((waiver for waiver in policy.waive if _matches(waiver, finding)), None)
+        if waiver is not None:
+            used.add(waiver)
+        if waiver is None or _is_expired(waiver, today):
+            yield finding
+    for waiver in policy.waive:
+        at = f" at {waiver.address}" if waiver.address is not None else ""
+        if waiver.rule not in codes:
+            message = f"this waiver is for {waiver.rule}, and there is no such rule"
+        elif _is_expired(waiver, today):
+            message = f"this waiver of {waiver.rule}{at} ended with {waiver.until}"
+        elif waiver not in used:
+            message = f"this waiver of {waiver.rule}{at} matches nothing: it can be removed"
+        else:
+            continue
+        yield Finding(CODE, "warning", message, CONFIGURED, waiver.location, None, waiver.address)
+
+
+def _is_expired(waiver: Waiver, today: date) -> bool:
+    return waiver.until is not None and waiver.until < today
+
+
+def _matches(waiver: Waiver, finding: Finding) -> bool:
+    if waiver.rule != finding.code:
+        return False
+    return waiver.address is None or (
+        finding.socket is not None and canonical(waiver.address) == canonical(finding.socket)
+    )

@@ -1,0 +1,36 @@
+"""A module that is put off is loaded at the first use, as itself; in a process of its own, for what is loaded stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("statement", "loaded"), [
+    ("import wave", False),
+    ("import wave; wave.open", True),
+    ("import wave; isinstance(wave.Error('x'), wave.Error)", True),
+    ("from wave import open", True),
+    ("import xml.dom", False),
+    ("from xml import dom", False),
+    ("import xml.dom.minidom", True),
+    ("import wave; hasattr(wave, 'no such')", True),
+])
+def test_a_module_defer(statement: str, loaded: bool) -> None:
+    name = "wave" if "wave" in statement else "xml.dom"
+    program = ("import sys; from dockerd_guard.lazy_imports import defer; defer('wave', 'xml.dom')\n"
+               f"{statement}\n"
+               # To ask the module itself would load it.
+               f"print('__file__' in vars(sys.modules['{name}']))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{loaded}\n"
+
+
+def test_a_module_that_is_not_installed_has_nothing_in_it() -> None:
+    """Who walks through sys.modules, as inspect.getmodule, asks each for its file."""
+    program = ("import inspect, sys; from dockerd_guard.lazy_imports import defer; defer('no_such_module')\n"
+               "print(inspect.getmodule(compile('', 'nowhere', 'exec')))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"

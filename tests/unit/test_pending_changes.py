@@ -1,0 +1,143 @@
+"""What a restart would put in force besides where Docker listens: told by what runs and what the files say since."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dockerd_guard.observe.configured import observe_configured, values
+from dockerd_guard.observe.observation import RUNNING, Observation, Process, Running
+from dockerd_guard.plan.pending_changes import INVOCATION, StartRecord, pending_changes, start_record
+from dockerd_guard.rootfs import Rootfs
+from tests.unit.test_regressions import DROP_IN, JSON, PLAIN, SERVICE
+
+OURS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
+ENVIRONMENT = "/etc/default/docker"
+WRAPPER = "/usr/local/sbin/run-docker"
+DOCKERD = "/usr/bin/dockerd"
+WRAPPED = f"#!/bin/sh\nexec {DOCKERD} \"$@\"\n"
+START = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd://"
+FULL = '"storage-driver": "overlay2",\n "log-opts": {"max-size": "10m"}'
+
+Files = dict[str, str | None]
+
+
+class Case(NamedTuple):
+    """`at_start`: files that dockerd was started with, beside a plain docker.service. `since`: what they are now.
+
+    `known`: the agent saw dockerd before that.
+    """
+
+    name: str
+    at_start: Files
+    since: Files
+    words: tuple[str, ...] = ()
+    known: bool = True
+    in_swarm: bool = False
+
+
+CASES = (
+    Case("nothing", {}, {}),
+    # The command line.
+    Case("a flag more", {}, {DROP_IN: f"{START} \\\n  --userns-remap=nobodyhere\n"},
+         (f"--userns-remap ({DROP_IN}:4)",)),
+    Case("a flag less", {DROP_IN: f"{START} -s overlay2\n"}, {DROP_IN: f"{START}\n"}, ("--storage-driver no more",)),
+    Case("another value", {DROP_IN: f"{START} --bip=10.1.0.1/24\n"}, {DROP_IN: f"{START} --bip=10.2.0.1/24\n"},
+         (f"--bip ({DROP_IN}:3)",)),
+    Case("out of an environment file", {DROP_IN: f"{START} $OPTIONS\n[Service]\nEnvironmentFile={ENVIRONMENT}\n",
+                                        ENVIRONMENT: 'OPTIONS="--label a=b"\n'},
+         {ENVIRONMENT: 'OPTIONS="--label a=b --userns-remap nobodyhere"\n'}, (f"--userns-remap ({ENVIRONMENT}:1)",)),
+    Case("hosts, TLS and what cannot hurt",
+         {DROP_IN: f"{START} -H tcp://0.0.0.0:2375 --tls=false -D --label a=b\n"},
+         {DROP_IN: f"{START} --live-restore --log-level=warn --registry-mirror=https://mirror.example\n"}),
+    Case("the same by another spelling", {DROP_IN: f"{START} -s overlay2 -H tcp://0.0.0.0:2375\n"},
+         {DROP_IN: f"{START} --storage-driver=overlay2\n"}),
+    Case("our own drop-in is no news", {DROP_IN: f"{START} -H tcp://0.0.0.0:2375\n"},
+         {OURS: f"{START}\n[Service]\nExecStartPre=/bin/true\n"}),
+    # daemon.json
+    Case("a key more", {JSON: "{}"}, {JSON: '{"userns-remap": "nobodyhere"}'}, (f'"userns-remap" ({JSON}:1)',)),
+    Case("a file of its own", {}, {JSON: '{"debug": true,\n "bip": "10.1.0.1/24"}'}, (f'"bip" ({JSON}:2)',)),
+    Case("a key less", {JSON: '{"data-root": "/srv"}'}, {JSON: "{}"}, (f'"data-root" no more ({JSON})',)),
+    Case("the file gone", {JSON: '{"data-root": "/srv"}'}, {JSON: None}, (f'"data-root" no more ({JSON})',)),
+    Case("our advice", {JSON: f"{{{FULL}}}"}, {JSON: f'{{{FULL}, "live-restore": true}}'}),
+    Case("our advice, in a swarm, where dockerd would not start with it", {}, {JSON: '{"live-restore": true}'},
+         (f'"live-restore" ({JSON}:1)',), in_swarm=True),
+    Case("our edit", {JSON: f'{{{FULL}, "hosts": ["fd://"]}}'}, {JSON: f"{{{FULL}}}"}),
+    Case("written again as it was", {JSON: f"{{{FULL}}}"}, {JSON: f"{{ {FULL} }}"}),
+    Case("nobody knows what it was: all but what cannot hurt counts", {JSON: f"{{{FULL}}}"},
+         {JSON: f'{{{FULL}, "live-restore": true, "hosts": ["fd://"]}}'},
+         (f'"log-opts" ({JSON}:2)', f'"storage-driver" ({JSON}:1)'), known=False),
+    Case("nobody knows, and it has not changed", {JSON: f"{{{FULL}}}"}, {}, known=False),
+    # The environment and the unit.
+    Case("a variable that dockerd reads", {}, {DROP_IN: "[Service]\nEnvironment=DOCKER_DRIVER=btrfs FOO=bar\n"},
+         ("DOCKER_DRIVER in the environment",)),
+    Case("a setting of the unit", {}, {DROP_IN: "[Unit]\nDescription=x\n[Service]\nExecStartPre=/bin/false\n"},
+         (f"ExecStartPre= ({DROP_IN}:4)",)),
+    Case("a setting that it was started with", {DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, {}),
+    Case("a property that is in force since it was set",
+         {}, {"/run/systemd/system.control/docker.service.d/50-IPAddressDeny.conf": "[Service]\nIPAddressDeny=any\n"}),
+    Case("the package's unit is upgraded", {}, {SERVICE: f"{PLAIN[SERVICE].decode()}ExecStartPre=/bin/true\n"}),
+    # Programs that start dockerd.
+    Case("a wrapper", {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd:// -H tcp://0.0.0.0:2375\n",
+                       WRAPPER: WRAPPED}, {}),
+    Case("a wrapper that was changed", {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n",
+                                        WRAPPER: WRAPPED}, {WRAPPER: WRAPPED.replace("exec", "false ||exec")},
+         (f"{WRAPPER} ({DROP_IN}:3)",)),
+    Case("a wrapper that is new to the unit", {WRAPPER: WRAPPED},
+         {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"}, (f"{WRAPPER} ({DROP_IN}:3)",)),
+)
+
+
+def lay(root: Path, files: Files, after_ns: int = 0) -> int:
+    """Put files there, all of them changed after that time; when the last one was."""
+    latest = 0
+    for name, content in files.items():
+        path = root / name[1:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while content is not None:
+            path.write_text(content)
+            # As cp -p does.
+            os.utime(path, (1, 1))
+            if (changed := path.stat().st_ctime_ns) > after_ns:
+                latest = max(latest, changed)
+                break
+        if content is None:
+            path.unlink()
+    return latest
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_only_what_may_keep_dockerd_from_starting_is_told(tmp_path: Path, case: Case) -> None:
+    plain = {name: content.decode() for name, content in PLAIN.items()}
+    started_ns = lay(tmp_path, {**plain, DOCKERD: "", **case.at_start})
+    at_start = observe_configured(Rootfs(str(tmp_path)))
+    environ = {**values(at_start.environment), "PATH": "/bin", INVOCATION: "1"}
+    argv = (DOCKERD, *at_start.layer.argv[1:])
+    running = Running(at_start.layer._replace(name=RUNNING),
+                      Process(1, argv, environ, started_ns, "docker.service", DOCKERD), at_start.daemon)
+
+    def see() -> Observation:
+        rootfs = Rootfs(str(tmp_path))
+        return Observation(rootfs, observe_configured(rootfs), running=running)
+
+    known = start_record(see(), None) if case.known else None
+    assert (known is not None) is case.known
+    lay(tmp_path, case.since, started_ns)
+    with see().rootfs.changed({OURS: None}) as without:
+        base = observe_configured(without)
+    assert pending_changes(see(), base, known, in_swarm=case.in_swarm) == case.words
+
+
+def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> None:
+    started_ns = lay(tmp_path, {name: content.decode() for name, content in PLAIN.items()})
+    lay(tmp_path, {JSON: '{"mtu": 1400}'}, started_ns)
+    rootfs = Rootfs(str(tmp_path))
+    now = observe_configured(rootfs)
+    process = Process(1, now.layer.argv, {INVOCATION: "2"}, started_ns, "docker.service", DOCKERD)
+    seen = Observation(rootfs, now, running=Running(now.layer._replace(name=RUNNING), process, now.daemon))
+    earlier = StartRecord("1", b'{"mtu": 1400}')
+    assert start_record(seen, earlier) is None
+    assert f'"mtu" ({JSON}:1)' in pending_changes(seen, now, earlier, in_swarm=False)
