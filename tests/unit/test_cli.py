@@ -14,7 +14,7 @@ import pytest
 
 from dockerd_guard import cli
 from dockerd_guard.rules.registry import TITLES
-from tests.unit.test_judge import OVERRIDE, SERVICE, Host
+from tests.unit.test_rules import OVERRIDE, SERVICE, Host
 
 REPOSITORY = Path(__file__).parents[2]
 IS_INSTALLED = not (REPOSITORY / "dockerd_guard").exists()

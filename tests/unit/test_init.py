@@ -22,7 +22,7 @@ from dockerd_guard.rules.judge import judge
 from tests.differential.generate import generate
 from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
 from tests.unit.test_corpus import CASES
-from tests.unit.test_judge import Host
+from tests.unit.test_rules import Host
 from tests.unit.test_schema import refusals
 
 SEED = 20261123

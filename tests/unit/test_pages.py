@@ -35,7 +35,7 @@ SocketGroup=docker
 }
 
 LIVE = {"DG207", "DG307", "DG308", "DG309", "DG402"}
-"""About layers that files do not show: test_judge.py has them."""
+"""About layers that files do not show: test_rules.py has them."""
 
 SECTIONS = ["Why", "Bad", "Good", "Fix", "References"]
 
@@ -54,7 +54,7 @@ def host(root: Path, examples: str) -> Path:
     laid = set()
     for example in _EXAMPLE.finditer(examples):
         path, text = example["path"], example["text"]
-        assert path not in laid, f"{path} is there twice: a further case goes into the table of test_judge.py"
+        assert path not in laid, f"{path} is there twice: a further case goes into the table of test_rules.py"
         laid.add(path)
         made = {
             "(a certificate in date)\n": ca.certificate if path.endswith("ca.pem") else server.certificate,
