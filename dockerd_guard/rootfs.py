@@ -92,7 +92,16 @@ class FileStatus(NamedTuple):
         return next((word for test, word in words if test(self.mode)), "unknown file type")
 
 
-NO_CHANGES: Mapping[str, bytes | None] = MappingProxyType({})
+class Link(NamedTuple):
+    """A symbolic link as the content of a planned file: the text of the link."""
+
+    target: str
+
+
+Content = bytes | Link
+"""What a planned file holds."""
+
+NO_CHANGES: Mapping[str, Content | None] = MappingProxyType({})
 
 
 class Rootfs:
@@ -103,7 +112,7 @@ class Rootfs:
     ...     tree.read("/etc/docker/daemon.json")
     """
 
-    def __init__(self, root: str = "/", changes: Mapping[str, bytes | None] = NO_CHANGES) -> None:
+    def __init__(self, root: str = "/", changes: Mapping[str, Content | None] = NO_CHANGES) -> None:
         """Open the root; raises OSError when there is no such directory."""
         self.root = root
         self.changes = dict(changes)
@@ -137,7 +146,7 @@ class Rootfs:
         with contextlib.suppress(AttributeError):
             self.close()
 
-    def changed(self, changes: Mapping[str, bytes | None]) -> Rootfs:
+    def changed(self, changes: Mapping[str, Content | None]) -> Rootfs:
         """Take a new look at the same root with these changes laid over."""
         return Rootfs(self.root, {**self.changes, **changes})
 
@@ -276,8 +285,8 @@ class Rootfs:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if where in self._contents:
             return self._contents[where]
-        if (content := self.changes.get(where)) is None:
-            content = self._read(path, where, entry)
+        planned = self.changes.get(where)
+        content = planned if isinstance(planned, bytes) else self._read(path, where, entry)
         self._contents[where] = content
         return content
 
@@ -354,7 +363,9 @@ class Rootfs:
         entry: FileStatus | None = None
         if where in self.changes:
             content = self.changes[where]
-            if content is not None:
+            if isinstance(content, Link):
+                entry = FileStatus(where, stat.S_IFLNK | 0o777, 0, 0, len(content.target), 0)
+            elif content is not None:
                 entry = FileStatus(where, stat.S_IFREG | 0o644, 0, 0, len(content), 0)
         else:
             entry = self._lstat_on_disk(where)
@@ -383,6 +394,8 @@ class Rootfs:
                      status.st_mtime_ns, status.st_ctime_ns)
 
     def _readlink(self, where: str) -> str:
+        if isinstance(planned := self.changes.get(where), Link):
+            return planned.target
         if where not in self._targets:
             parent, _, name = where.rpartition("/")
             try:
@@ -404,12 +417,13 @@ def _words(error: OSError) -> str:
     return f"cannot be read: {os.strerror(error.errno or errno.EIO)}"
 
 
-def _by_directory(changes: Mapping[str, bytes | None]) -> dict[str, dict[str, str | None]]:
+def _by_directory(changes: Mapping[str, Content | None]) -> dict[str, dict[str, str | None]]:
     """What changes make of each directory's names: `f` a file, `d` a directory, None for one taken away."""
     found: dict[str, dict[str, str | None]] = {}
     for path, content in changes.items():
         parent, _, name = path.rpartition("/")
-        found.setdefault(parent, {})[name] = None if content is None else "f"
+        found.setdefault(parent, {})[name] = (
+            None if content is None else "l" if isinstance(content, Link) else "f")
         while content is not None and parent:
             parent, _, name = parent.rpartition("/")
             found.setdefault(parent, {})[name] = "d"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
@@ -175,11 +175,12 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
     held = tuple(sorted({sock.address for sock in sockets.reachable(1) if canonical(sock.address) in declared}))
     own = {canonical(sock.address) for sock in sockets.of(running.process.pid)
            if sock.inode not in sockets.inodes(1)} if running is not None else set()
-    bindings = tuple(_api_sockets(running.process, running.daemon, sockets.reachable(running.process.pid))
-                     ) if running is not None else ()
+    bindings = tuple(_api_sockets(running.process, running.daemon, sockets.reachable(running.process.pid),
+                                  sockets.inodes(1))) if running is not None else ()
     known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
     found = tuple(
-        binding._replace(via=like.via, source=like.source, tls=like.tls)
+        binding._replace(via=binding.via if binding.via is Via.SOCKET_UNIT else like.via, source=like.source,
+                         tls=like.tls)
         if (like := known.get(canonical(binding.address))) is not None else binding
         for binding in bindings)
     layer = Layer(LISTENING, True, None, None if running else "dockerd is not running",
@@ -200,7 +201,7 @@ def _running_bindings(
     if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
         why = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
             daemon.keys) else f"it runs, whatever its command line reads like here ({daemon.reason})")
-        found = _api_sockets(process, daemon, sockets.reachable(process.pid))
+        found = _api_sockets(process, daemon, sockets.reachable(process.pid), sockets.inodes(1))
         return tuple(found), f"{why}: these are the sockets it has"
     bindings: list[Binding] = []
     for host in daemon.hosts:
@@ -214,8 +215,13 @@ def _running_bindings(
     return tuple(bindings), None
 
 
-def _api_sockets(process: Process, daemon: Daemon, held: Iterable[processes.SocketOwner]) -> Iterator[Binding]:
-    """The listening sockets of a dockerd that are (as far as can be told) its API."""
+def _api_sockets(
+    process: Process, daemon: Daemon, held: Iterable[processes.SocketOwner], passed: Collection[int] = ()
+) -> Iterator[Binding]:
+    """The listening sockets of a dockerd that are (as far as can be told) its API.
+
+    `passed` are the inode numbers of the sockets that systemd holds too.
+    """
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
     # A socket that was passed on and one of its own may have one path: dockerd puts its own in place of the other.
@@ -224,7 +230,8 @@ def _api_sockets(process: Process, daemon: Daemon, held: Iterable[processes.Sock
             continue
         if address.startswith("tcp://") and int(address.rpartition(":")[2]) in SWARM_PORTS and _in_swarm(daemon):
             continue
-        yield Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon), Via.FLAG)
+        yield Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon),
+                      Via.SOCKET_UNIT if sock.inode in passed else Via.FLAG)
 
 
 def _in_swarm(daemon: Daemon) -> bool:

@@ -5,53 +5,82 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dockerd_guard.model.address import canonical
-from dockerd_guard.model.names import SOCKET
+from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
-from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.observation import Loaded, Observation
 from dockerd_guard.plan.plan import Change, Plan, complies
 from dockerd_guard.policy.model import Policy
 
 
 class Actions(NamedTuple):
-    """What has to be done to a host, each by what was seen of it."""
+    """What has to be done to a host, each step by what was observed of it."""
 
-    changes: tuple[Change, ...]
-    reload: bool
-    stop_sockets: tuple[str, ...]
-    """Socket units that are to pass nothing any more."""
-    restart_socket: bool
-    restart: bool
+    changes: tuple[Change, ...] = ()
+    reload: bool = False
+    stop_sockets: tuple[str, ...] = ()
+    """Socket units that must not pass anything any more."""
+    restart_socket: bool = False
+    restart: bool = False
+    """Restart docker.service, which runs with other sockets than declared."""
+    start: bool = False
+    """Start docker.service, which failed with the configuration that the changes correct."""
 
     @property
-    def restarts(self) -> bool:
-        """Whether some unit has to be restarted."""
-        return self.restart_socket or self.restart
+    def starts_dockerd(self) -> bool:
+        """Whether dockerd is started or restarted, which the gate decides about."""
+        return self.restart_socket or self.restart or self.start
 
     @property
     def anything(self) -> bool:
         """Whether there is anything to do at all."""
-        return bool(self.changes or self.reload or self.stop_sockets or self.restarts)
+        return bool(self.changes or self.reload or self.stop_sockets or self.starts_dockerd)
+
+    @property
+    def without_starts(self) -> Actions:
+        """The part that the gate does not decide about."""
+        return self._replace(restart_socket=False, restart=False, start=False)
+
+    def steps(self) -> tuple[str, ...]:
+        """The steps in their order, for people."""
+        count = len(self.changes)
+        return (
+            *((f"write {count} file{'s' * (count != 1)}",) if count else ()),
+            *(("reload systemd's units",) if self.reload else ()),
+            *(f"stop {name}" for name in self.stop_sockets),
+            *((f"restart {SOCKET}",) if self.restart_socket else ()),
+            *((f"restart {SERVICE}",) if self.restart else ()),
+            *((f"start {SERVICE}",) if self.start else ()),
+        )
 
 
 def required_actions(seen: Observation, plan: Plan, policy: Policy) -> Actions:
-    """Tell what has to be done, by comparing each layer with the policy."""
+    """Return what has to be done, by comparing each layer with the policy; nothing if the plan has an obstacle."""
     loaded = seen.loaded
-    if plan.obstacles or loaded is None:
-        return Actions((), False, (), False, False)
+    if plan.obstacles:
+        return Actions()
+    if loaded is None:
+        return Actions(plan.changes)
     reload = bool(plan.changes) or not complies(loaded.layer, policy)
+    wrong = any(layer is not None and not complies(layer.layer, policy) for layer in (seen.running, seen.listening))
     runs = seen.running is not None
-    wrong = [layer for layer in (seen.running, seen.listening)
-             if layer is not None and not complies(layer.layer, policy)]
-    failed = loaded.active_state == "failed"
+    passing = {socket.unit.name for socket in plan.after.sockets}
+    return Actions(
+        plan.changes, reload,
+        stop_sockets=tuple(name for name, state in loaded.socket_states.items()
+                           if state == "active" and name not in passing),
+        restart_socket=_is_socket_stale(seen, loaded, plan),
+        restart=runs and wrong,
+        # A start of what failed with a configuration that complies would fail again, or undo what somebody wants.
+        start=not runs and loaded.active_state == "failed" and reload)
+
+
+def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
+    """Whether docker.socket is active and holds other addresses than the corrected unit lists."""
+    if loaded.socket_states.get(SOCKET) != "active":
+        return False
     wanted = {canonical(address) for address, _ in passed_by(
         socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
     of_socket = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
                  if socket.unit.name == SOCKET for item in socket.listen} | wanted
     held = {canonical(address) for address in seen.listening.held_by_systemd} & of_socket if seen.listening else set()
-    socket_is_active = loaded.socket_states.get(SOCKET) == "active"
-    passing = {socket.unit.name for socket in plan.after.sockets}
-    return Actions(plan.changes, reload,
-                 stop_sockets=tuple(name for name, state in loaded.socket_states.items()
-                                    if state == "active" and name not in passing),
-                 restart_socket=socket_is_active and wanted != held,
-                 restart=(runs and bool(wrong)) or failed)
+    return wanted != held

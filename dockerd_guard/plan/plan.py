@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from dockerd_guard.dockerd.config import without_key
 from dockerd_guard.dockerd.flags import Flag
-from dockerd_guard.model.address import Tls, canonical
+from dockerd_guard.model.address import Tls, Via, canonical
 from dockerd_guard.model.names import BEFORE_OURS, DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET, UNITS
 from dockerd_guard.observe.configured import main_command, passed_by
-from dockerd_guard.observe.observation import Configured, Layer
+from dockerd_guard.observe.observation import Configured, Layer, Observation
 from dockerd_guard.policy.model import Policy, declared_bindings
-from dockerd_guard.rootfs import Access, Rootfs
+from dockerd_guard.rules import bad_tls_files
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.rootfs import Access, Content, Link, Rootfs
 from dockerd_guard.systemd.exec import Command
 from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.words import quote_word
@@ -40,12 +42,12 @@ TLS_FLAGS = ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
 
 
 class Change(NamedTuple):
-    """One file: its path without links, its content before and after (None: not there), and what it belongs to
-    and allows wherever it is there."""
+    """One file: its path without links in its directory, its content before and after (None: not there), and the
+    owner and mode of a new file."""
 
     path: str
-    before: bytes | None
-    after: bytes | None
+    before: Content | None
+    after: Content | None
     access: Access = Access()
 
     def diff(self) -> str:
@@ -61,14 +63,16 @@ class Change(NamedTuple):
 class Plan(NamedTuple):
     """What is to be written, what the host's configuration says then, and what it says without our own files.
 
-    `obstacles` says why these changes alone do not make the host comply; empty when they do.
-    Then nothing at all is written: a half correction may be worse than none.
+    `obstacles` says why these changes do not make the host comply; empty if they do. With an obstacle nothing is
+    written. `refusals` are the errors that the corrected configuration would still have and for which dockerd or
+    systemd would refuse to start it, whatever caused them.
     """
 
     changes: tuple[Change, ...]
     after: Configured
     base: Configured
     obstacles: tuple[str, ...] = ()
+    refusals: tuple[Finding, ...] = ()
 
 
 Observe = Callable[[Rootfs], Configured]
@@ -76,16 +80,26 @@ Observe = Callable[[Rootfs], Configured]
 
 
 def make_plan(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe) -> Plan:
-    """Tell what must change on disk for the host to comply with the policy.
+    """Return what must change on disk for the host to comply with the policy.
 
-    `now` is the configured layer of the tree as it is; it is read again only with other files.
-    Own drop-ins alone are tried first; then, where the policy lets us, with daemon.json edited; then
-    with foreign drop-ins set aside that come after ours.
+    `now` is the configured layer of the files as they are. Own drop-ins alone are tried first; then, where the policy
+    allows it, with daemon.json edited; then with foreign drop-ins set aside that sort after ours.
     """
     if now.service.unit.load_state in ("not-found", "masked"):
         return Plan((), now, now, (f"{SERVICE} is {now.service.unit.load_state}",))
     if now.service.unit.name != SERVICE:
         return Plan((), now, now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
+    plan = _first_without_obstacles(now, rootfs, policy, observe)
+    with rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
+        return plan._replace(refusals=_refusals(Observation(corrected, plan.after)))
+
+
+def _refusals(corrected: Observation) -> tuple[Finding, ...]:
+    """Errors for which dockerd would refuse to start with a configuration that it can parse."""
+    return tuple(finding for finding in bad_tls_files.check(corrected, None) if finding.severity == "error")
+
+
+def _first_without_obstacles(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe) -> Plan:
     ours = tuple(_own_files(rootfs))
     base = now if not ours else _observed(rootfs, dict.fromkeys(ours), observe)
     plan = _plan_with(now, rootfs, policy, observe, base, {})
@@ -103,12 +117,12 @@ def make_plan(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe)
 
 def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function of
     now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe, base: Configured,
-    foreign: Mapping[str, bytes | None],
+    foreign: Mapping[str, Content | None],
 ) -> Plan:
     """The plan with these changes of foreign files; `base` is the host with them and without our files."""
-    desired: dict[str, bytes | None] = {}
+    desired: dict[str, Content | None] = {}
     obstacles: list[str] = []
-    if not complies(base.layer, policy) or _left_open(base, policy):
+    if not complies(base.layer, policy) or _left_open(base, policy) or _has_useless_tls(base, rootfs, policy):
         for path, content in _dropins(base, policy, obstacles):
             if (real := _real(rootfs, path)) is None:
                 obstacles.append(f"{path} cannot be written: a link in the way leads nowhere")
@@ -137,41 +151,55 @@ def _own_files(rootfs: Rootfs) -> Iterator[str]:
             yield real
 
 
-def _daemon_json_edits(rootfs: Rootfs, base: Configured, policy: Policy) -> Iterator[tuple[str, bytes | None]]:
-    """daemon.json less the keys that no flag can overrule: dockerd takes what is there, or refuses."""
+def _daemon_json_edits(rootfs: Rootfs, base: Configured, policy: Policy) -> Iterator[tuple[str, Content | None]]:
+    """daemon.json without the keys that no flag can overrule: dockerd takes what is there, or refuses.
+
+    Where it is a symbolic link, the link is kept under another name and a regular file takes its place.
+    """
     names = {key.name for key in base.daemon.keys}
     wrong = names & (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
     wrong |= names & {"hosts"}
-    path = rootfs.resolve(base.daemon.config_file)
+    path = rootfs.resolve(base.daemon.config_file, follow=False)
     if not wrong or path is None:
         return
-    content = rootfs.read(path)
-    edited = content
+    original = content_at(rootfs, path)
+    edited = rootfs.read(path)
     try:
         for name in wrong:
             edited = without_key(edited, name)
     except ValueError:
         return
-    yield saved_name(rootfs, path), content
+    yield saved_name(rootfs, path), original
     yield path, edited
 
 
-def _set_aside(rootfs: Rootfs, after: Configured) -> dict[str, bytes | None]:
-    """Foreign drop-ins that come after ours and say again what ours says: kept under another name, and
-    in force under one that sorts before ours, so that nothing else in them is lost."""
-    found: dict[str, bytes | None] = {}
+def _set_aside(rootfs: Rootfs, after: Configured) -> dict[str, Content | None]:
+    """Foreign drop-ins that sort after ours and set the same key: kept under another name, and still in force under
+    a name that sorts before ours, so that their other settings stay. A link is renamed as a link.
+
+    Only files in the drop-in directories of the unit itself are renamed: one in service.d serves other units too.
+    """
+    found: dict[str, Content | None] = {}
     units = [(after.service.unit, ("ExecStart",)),
              *((socket.unit, ("ListenStream",)) for socket in after.sockets)]
     for unit, keys in units:
         behind = unit.dropins[unit.dropins.index(own) + 1:] if (own := _own_dropin(unit)) else ()
-        saying = {setting.location.file for setting in unit.settings if setting.key in keys}
+        setting_it = {setting.location.file for setting in unit.settings if setting.key in keys}
         for path in behind:
-            real = rootfs.resolve(path)
-            if path in saying and real is not None and real.startswith(("/etc/", "/run/")):
-                directory, _, name = real.rpartition("/")
-                found[saved_name(rootfs, real)] = found[f"{directory}/{BEFORE_OURS}{name}"] = rootfs.read(real)
-                found[real] = None
+            directory, _, name = path.rpartition("/")
+            real = rootfs.resolve(path, follow=False)
+            if path not in setting_it or real != path or directory not in _own_directories(unit):
+                continue
+            content = content_at(rootfs, path)
+            found[saved_name(rootfs, path)] = found[f"{directory}/{BEFORE_OURS}{name}"] = content
+            found[path] = None
     return found
+
+
+def _own_directories(unit: Unit) -> frozenset[str]:
+    """The drop-in directories in which files that belong to a unit alone may be renamed."""
+    return frozenset(f"{base}/{unit.name}.d" for base in (
+        UNITS, "/etc/systemd/system.control", "/run/systemd/system", "/run/systemd/system.control"))
 
 
 def _own_dropin(unit: Unit) -> str | None:
@@ -199,14 +227,14 @@ def _copied(path: str) -> str:
 
 
 def _access(rootfs: Rootfs, path: str) -> Access:
-    """A copy shows nobody more than its original does."""
+    """The owner and mode of the file, or of the original where it is a copy."""
     for each in (path, _copied(path)):
         if (entry := rootfs.stat(each, follow=False)) is not None and entry.is_file:
             return Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode))
     return Access()
 
 
-def _observed(rootfs: Rootfs, changes: Mapping[str, bytes | None], observe: Observe) -> Configured:
+def _observed(rootfs: Rootfs, changes: Mapping[str, Content | None], observe: Observe) -> Configured:
     with rootfs.changed(changes) as changed:
         return observe(changed)
 
@@ -221,16 +249,26 @@ def _differences(layer: Layer, policy: Policy) -> list[str]:
         return [f"{layer.refused_by} would refuse it: {layer.reason}"]
     declared = {canonical(socket.address): socket for socket in declared_bindings(policy)}
     found = {canonical(binding.address): binding for binding in layer.bindings}
-    words = [f"{binding.address} would listen still"
+    words = [f"{binding.address} would still listen"
              + (f" ({binding.source})" if binding.source else "")
              for key, binding in found.items() if key not in declared]
     words += [f"{socket.address} would not listen"
               for key, socket in declared.items() if key not in found]
+    words += [f"{socket.address} would be bound by dockerd itself, not passed by {SOCKET}"
+              for key, socket in declared.items()
+              if socket.is_passed and key in found and found[key].via is not Via.SOCKET_UNIT]
     strength = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
     words += [f"{socket.address} would have TLS {found[key].tls}, not {socket.tls}"
               for key, socket in declared.items()
               if key in found and strength.index(found[key].tls) < strength.index(socket.tls)]
     return words
+
+
+def _has_useless_tls(base: Configured, rootfs: Rootfs, policy: Policy) -> bool:
+    """Whether TLS flags that no declared socket needs keep dockerd from starting, since their files are unusable."""
+    has_flags = any(flag.name in TLS_FLAGS for flag in base.daemon.flags)
+    return policy.tcp_tls is None and has_flags and any(
+        finding.severity == "error" for finding in bad_tls_files.check(Observation(rootfs, base), policy))
 
 
 def _left_open(configured: Configured, policy: Policy) -> list[str]:
@@ -286,7 +324,8 @@ def command_line(base: Configured, command: Command, policy: Policy) -> str:
     texts = tuple(argument.text for argument in base.arguments)
     in_file = {key.name for key in base.daemon.keys}
     ours = [flag for flag in _flags(policy, base) if flag[0].lstrip("-").partition("=")[0] not in in_file]
-    dropped = {"host"} | (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
+    # dockerd loads its TLS files whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
+    dropped = {"host", *TLS_FLAGS}
     kept = _without(texts, [flag for flag in base.daemon.flags if flag.name in dropped])
     words = [command.head]
     placed = False
@@ -359,11 +398,13 @@ def _real(rootfs: Rootfs, path: str) -> str | None:
     return f"{real}/{name}"
 
 
-def content_at(rootfs: Rootfs, path: str) -> bytes | None:
-    """As Change takes it: None for nothing there, empty for what is no regular file."""
+def content_at(rootfs: Rootfs, path: str) -> Content | None:
+    """Return what is at a path, as Change has it: None for nothing, empty for neither a regular file nor a link."""
     entry = rootfs.stat(path, follow=False)
     if entry is None:
         return None
+    if entry.is_link:
+        return Link(rootfs.readlink(path) or "")
     return rootfs.read(path) if entry.is_file else b""
 
 
@@ -377,5 +418,7 @@ def files_of(configured: Configured) -> Iterator[str]:
     yield configured.daemon.config_file
 
 
-def _lines(content: bytes | None) -> list[str]:
+def _lines(content: Content | None) -> list[str]:
+    if isinstance(content, Link):
+        return [f"symbolic link to {content.target}\n"]
     return (content or b"").decode("utf-8", "backslashreplace").splitlines(keepends=True)

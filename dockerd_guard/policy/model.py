@@ -39,6 +39,8 @@ class Declared(NamedTuple):
     address: str
     tls: Tls
     location: Location
+    is_passed: bool = False
+    """Whether docker.socket passes it to dockerd (`fd://`)."""
 
     @property
     def is_tcp(self) -> bool:
@@ -200,7 +202,7 @@ def declared_bindings(policy: Policy) -> tuple[Declared, ...]:
         if socket.address == "fd://":
             found += (
                 Declared(listen.address, socket.tls if listen.address.startswith("tcp://") else Tls.NONE,
-                         listen.location or socket.location)
+                         listen.location or socket.location, is_passed=True)
                 for listen in policy.socket_unit.listen
             )
         else:

@@ -27,7 +27,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """What is wrong with the files that dockerd is told to use for TLS. A key we may not read is not
     held against it."""
     tls = seen.configured.daemon.tls
-    if tls.mode is Tls.NONE or not any(binding.is_tcp for binding in seen.configured.layer.bindings):
+    # dockerd loads them whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
+    if tls.mode is Tls.NONE:
         return
     roles = {"tlscacert": tls.ca if tls.mode is Tls.MUTUAL else None, "tlscert": tls.cert, "tlskey": tls.key}
     contents: dict[str, bytes] = {}
