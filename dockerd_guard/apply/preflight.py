@@ -1,108 +1,100 @@
-"""What is tried before anything is changed: would the corrected dockerd really come up here?
-
-Each check names what it found wrong and where. None of them changes anything.
-"""
+"""Checks before anything is changed that cannot be made from files alone. None of them changes anything."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import subprocess
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from dockerd_guard.model.address import Tls, canonical
-from dockerd_guard.observe.configured import values
-from dockerd_guard.observe.network import Network
+from dockerd_guard.apply.context import Context
+from dockerd_guard.dockerd.options import options_of
+from dockerd_guard.model.address import canonical
+from dockerd_guard.observe.observation import Process, Running
 from dockerd_guard.plan.plan import Plan
 from dockerd_guard.policy.model import Policy, declared_bindings
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.lookup import UnitFiles
 
 VALIDATE_TIMEOUT_S = 20.0
-VALIDATE_SINCE = (23, 0, 0)
-"""`dockerd --validate` came with 23.0; it binds nothing and touches no state."""
 
-MAX_PEM_BYTES = 1024 * 1024
+VALIDATE_SINCE = (23, 0, 0)
+"""`dockerd --validate` came with 23.0. It binds nothing and changes no state."""
+
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""Of `--validate`. No variable of a unit file is passed on: LD_PRELOAD would run code as root (I4)."""
+
+MAX_NAMES = 3
 
 
 class Preflight(NamedTuple):
-    """The checks for one corrected configuration of this host."""
+    """The checks of one planned correction."""
 
     plan: Plan
     policy: Policy
     ours: frozenset[str]
     """Canonical addresses that dockerd, or systemd for it, has already."""
-    network: Network
+    context: Context
+    running: Running | None
 
-    def problems(self) -> tuple[str, ...]:
-        """Everything that is known to fail, in words; empty when nothing is."""
-        return (*self.traps(), *self.addresses(), *self.bad_tls_files(), *self.refused_arguments())
+    def problems(self, *, starts_dockerd: bool) -> tuple[str, ...]:
+        """Return everything that is known to fail. `dockerd --validate` runs only before an allowed start (I4)."""
+        return (*self.unreadable_units(), *self.unbindable(), *(self.refused() if starts_dockerd else ()))
 
-    def traps(self) -> Iterator[str]:
-        """Files of other units that would keep PID 1 for ever, were it asked to reload."""
-        with Rootfs() as rootfs:
+    def unreadable_units(self) -> Iterator[str]:
+        """Unit files at which PID 1 would block for ever during a reload."""
+        with Rootfs(self.context.files.root) as rootfs:
             for path in UnitFiles(rootfs, self.plan.after.systemd_version).traps():
-                yield f"{path} is no regular file, and systemd would hang reading it"
+                yield f"{path} is not a regular file; systemd would block while reading it"
 
-    def addresses(self) -> Iterator[str]:
-        """Declared addresses that dockerd could not bind: of no interface here, or somebody else's."""
+    def unbindable(self) -> Iterator[str]:
+        """Declared addresses that dockerd could not bind: of no interface here, or in use."""
         for declared in declared_bindings(self.policy):
-            if not declared.is_tcp or canonical(declared.address) in self.ours:
-                continue
-            if wrong := self.network.unbindable(declared.address):
-                yield f"{declared.location}: {wrong}"
+            if declared.is_tcp and canonical(declared.address) not in self.ours and (
+                    reason := self.context.network.unbindable(declared.address)):
+                yield f"{declared.location}: {reason}"
 
-    def bad_tls_files(self) -> Iterator[str]:
-        """TLS files of no use: missing, unreadable, a key that does not match, or out of date."""
-        if self.policy.tcp_tls in (None, Tls.NONE):
-            return
-        import ssl
-
-        from dockerd_guard.observe.certificates import certificates
-
-        tls = self.plan.after.daemon.tls
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(tls.cert or "", tls.key or "")
-        except (OSError, ssl.SSLError) as error:
-            yield f"{tls.cert} and {tls.key} cannot be used: {error.strerror or error}"
-        if self.policy.tcp_tls is Tls.MUTUAL:
-            try:
-                context.load_verify_locations(tls.ca or "")
-            except (OSError, ssl.SSLError) as error:
-                yield f"{tls.ca} cannot be used: {error.strerror or error}"
-        for path in (tls.cert, tls.ca if self.policy.tcp_tls is Tls.MUTUAL else None):
-            # dockerd would come up with these, and no client would talk to it. What cannot be read is told above.
-            with contextlib.suppress(OSError, ValueError), open(path or "", "rb") as file:
-                if wrong := certificates(file.read(MAX_PEM_BYTES))[0].out_of_date(datetime.now(UTC)):
-                    yield f"{path} {wrong}"
-
-    def refused_arguments(self) -> Iterator[str]:
-        """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""
+    def refused(self) -> Iterator[str]:
+        """What the running dockerd's own binary refuses (`--validate`): the names of the options, no values (I11)."""
         after = self.plan.after
         command = after.service.exec_start[-1:]
-        # A wrapper would run for real, whatever is appended to its arguments.
-        if after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
+        if self.running is None or after.dockerd_version < VALIDATE_SINCE or not command:
             return
-        import subprocess
+        path = os.path.realpath(after.daemon.config_file)
+        edited = next((change.after for change in self.plan.changes if change.path == path), None)
+        text = self.context.validate(
+            self.running.process, command[0].path, after.layer.argv[1:], edited if isinstance(edited, bytes) else None)
+        if text is None:
+            return
+        known = sorted({option.key or option.name for option in options_of(after.known_dockerd).by_name.values()},
+                       key=len, reverse=True)
+        names = [name for name in known if len(name) > 3 and name in text][:MAX_NAMES]
+        about = f" ({', '.join(names)})" if names else ""
+        yield f"`dockerd --validate` refuses the configuration{about}; run it to see why"
 
-        argv = [command[0].path, *after.layer.argv[1:], "--validate"]
-        environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                   **values(after.environment)}
-        # daemon.json is to be judged as it will be, and is not written yet.
-        with os.fdopen(os.memfd_create("daemon.json"), "wb") as edited:
-            path = os.path.realpath(after.daemon.config_file)
-            if content := next((change.after for change in self.plan.changes if change.path == path), None):
-                edited.write(content)
-                edited.flush()
-                argv.append(f"--config-file=/proc/self/fd/{edited.fileno()}")
-            try:
-                done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
-                                      timeout=VALIDATE_TIMEOUT_S, check=False, pass_fds=(edited.fileno(),))
-            except (OSError, subprocess.TimeoutExpired) as error:
-                yield f"{argv[0]} --validate: {error}"
-                return
-        if done.returncode != 0:
-            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            yield f"dockerd --validate: {last[0] if last else f'exit code {done.returncode}'}"
+
+def validate(process: Process, path: str, arguments: Sequence[str], config: bytes | None) -> str | None:
+    """Run `dockerd --validate` with these arguments and daemon.json (None: the file on disk).
+
+    Returns the error text, None if the configuration is valid. Runs nothing unless `path` is the file that the
+    process executes (same device and inode).
+    """
+    executable = f"/proc/{process.pid}/exe"
+    try:
+        if not os.path.samestat(os.stat(path), os.stat(executable)):
+            return None
+    except OSError:
+        return None
+    argv = [path, *arguments, "--validate"]
+    with os.fdopen(os.memfd_create("daemon.json"), "wb") as file:
+        if config is not None:
+            file.write(config)
+            file.flush()
+            argv.append(f"--config-file=/proc/self/fd/{file.fileno()}")
+        try:
+            done = subprocess.run(argv, executable=executable, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+                                  capture_output=True, timeout=VALIDATE_TIMEOUT_S, check=False,
+                                  pass_fds=(file.fileno(),))
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    return None if done.returncode == 0 else done.stderr.decode("utf-8", "replace")

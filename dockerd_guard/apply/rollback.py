@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dockerd_guard.apply import files
-from dockerd_guard.apply.state_files import Intent, StateFiles
+from dockerd_guard.apply.context import Context, Units
+from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SAVED_SUFFIX, SERVICE, SOCKET
+from dockerd_guard.plan.memory import Intent
 from dockerd_guard.plan.plan import content_at
 from dockerd_guard.rootfs import Rootfs
-from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
+from dockerd_guard.systemd.manager import JobFailed, Refused
+
+STILL_UP = ("active", "activating", "reloading")
 
 
 class Undone(NamedTuple):
-    """What could not be undone: files, and units; in words."""
+    """What could not be undone, as messages: files and units. `starts`: starts of docker.service on the way."""
 
     left_changed: tuple[str, ...]
     not_started: tuple[str, ...]
+    starts: tuple[Instant, ...] = ()
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         return "; ".join(self.left_changed + self.not_started)
 
 
-def restart(manager: Manager, units: Sequence[str]) -> None:
-    """Restart docker.service with these of its socket units; the sockets alone where it is not among them.
+def restart(manager: Units, units: Sequence[str], *, reset_failed: bool) -> None:
+    """Restart docker.service together with these of its socket units; the sockets alone where it is not among them.
 
+    `reset_failed` clears the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=).
     Raises JobFailed and Refused.
     """
-    manager.reset_failed(SERVICE)
+    if reset_failed:
+        manager.reset_failed(SERVICE)
     sockets = [name for name in units if name != SERVICE]
     if not sockets:
         manager.run_job("RestartUnit", SERVICE)
         return
-    # A socket unit takes new addresses only when it starts, and will not start while its service
-    # runs: "Socket service docker.service already active, refusing." The sockets go first, else
-    # a client that comes by starts the service again.
+    # A socket unit takes new addresses only when it starts, and refuses to start while its service runs: "Socket
+    # service docker.service already active, refusing." Sockets stop first, or a client starts the service again.
     for name in (*sockets, SERVICE):
         manager.run_job("StopUnit", name)
     for name in sockets:
@@ -48,13 +52,15 @@ def restart(manager: Manager, units: Sequence[str]) -> None:
         manager.run_job("StartUnit", SERVICE)
 
 
-def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
-    """Put everything back as it was before the intent. Raises Unavailable.
+def undo(intent: Intent, context: Context, *, restarts: bool, reset_failed: bool) -> Undone:
+    """Restore everything as it was before the intent. Raises Unavailable.
 
-    A file that somebody else has changed since is his; then what was saved of it stays, too.
+    `restarts`: docker.service was started with the new files, or failed with them, and is started again. A file that
+    somebody else has changed since stays; then what was saved of it stays too.
     """
     left_changed, not_started = [], []
-    with Rootfs() as rootfs:
+    starts: tuple[Instant, ...] = ()
+    with Rootfs(context.files.root) as rootfs:
         now = {change.path: content_at(rootfs, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
     for change in reversed(intent.changes):
@@ -62,66 +68,79 @@ def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
                 theirs and SAVED_SUFFIX in change.path):
             continue
         try:
-            files.put(change.path, change.before, change.access)
+            context.files.put(change.path, change.before, change.access)
         except OSError as error:
-            # What is not there is taken away once more, for the directory that may have been made for it.
+            # An absent file is removed once more, together with the directory that may have been made for it.
             if now[change.path] is not None:
                 left_changed.append(f"{change.path}: {error.strerror}")
+    manager = context.manager
     try:
         manager.reload()
-        if intent.stops and (was_restarted or not all(_is_up(manager, name) for name in intent.stops)):
-            restart(manager, intent.stops)
+        stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
+        if stops and (restarts or not all(is_up(manager, name) for name in stops)):
+            starts = (context.clock.now(),) if SERVICE in stops else ()
+            restart(manager, stops, reset_failed=reset_failed)
     except (JobFailed, Refused) as error:
         not_started.append(str(error))
-        if SERVICE in intent.stops:
-            # A stop that takes longer than anybody waits for must not be the last thing that is done to it.
+        if SERVICE in intent.stops and isinstance(error, JobFailed) and error.verb.startswith("Stop"):
+            # A stop that takes too long must not be the last thing that is done to it.
             with contextlib.suppress(JobFailed, Refused):
                 manager.run_job("StartUnit", SERVICE, timeout_s=0)
-    return Undone(tuple(left_changed), tuple(not_started))
+    return Undone(tuple(left_changed), tuple(not_started), starts)
 
 
-def _is_up(manager: Manager, unit: str) -> bool:
-    return manager.unit(unit).text("ActiveState") in ("active", "activating", "reloading")
+def is_up(manager: Units, unit: str) -> bool:
+    """Whether a unit is active or on its way there."""
+    return manager.unit(unit).text("ActiveState") in STILL_UP
 
 
-def recover(state: StateFiles, manager: Manager) -> str:
-    """Bring to an end what a crash cut short; what was done, in words. Raises OSError, Refused, Unavailable.
+class Recovery(NamedTuple):
+    """What became of an interrupted correction: what was done, the intent that remains, starts of docker.service."""
 
-    Each file is whole, old or new. Where all are new they stay: what was stopped is started, and the
-    next pass restarts dockerd where that is still to be done, verifies, and undoes everything if it does
-    not hold. Else all are made old again. A correction that waits for leave is left as it is.
+    message: str
+    intent: Intent | None
+    starts: tuple[Instant, ...] = ()
+
+
+def recover(intent: Intent, context: Context) -> Recovery:
+    """Finish what a crash interrupted. Raises OSError, Refused, Unavailable.
+
+    Each file is whole, old or new. If all are new they stay: what was stopped is started, and the next pass decides
+    about the rest. Otherwise all are made old again.
     """
-    files.sweep(state.directory)
-    intent = state.intent()
-    if intent is None:
-        return ""
     for directory in {change.path.rpartition("/")[0] for change in intent.changes}:
-        files.sweep(directory)
-    if intent.held:
-        return ""
-    began = f"a correction begun at {intent.begun:%Y-%m-%d %H:%M:%S} did not come to its end"
-    with Rootfs() as rootfs:
+        context.files.sweep(directory)
+    began = f"a correction begun at {intent.begun.wall:%Y-%m-%d %H:%M:%S} was interrupted"
+    manager = context.manager
+    with Rootfs(context.files.root) as rootfs:
         is_written = all(content_at(rootfs, change.path) == change.after for change in intent.changes)
     if is_written:
         ours = [name for name in (SOCKET, SERVICE) if name in intent.stops]
+        starts: tuple[Instant, ...] = ()
         try:
             manager.reload()
-            if not all(_is_up(manager, name) for name in ours):
-                restart(manager, ours)
+            if not all(is_up(manager, name) for name in ours):
+                starts = (context.clock.now(),) if SERVICE in ours else ()
+                restart(manager, ours, reset_failed=False)
         except JobFailed as error:
-            return _undone(intent, state, manager, f"{began}, and cannot ({error})", was_restarted=True)
-        state.begin(intent._replace(held=True))
-        return f"{began}: all its files are written and stay; the rest is looked at anew"
-    # Dockerd may have come up, at a boot perhaps, by some of the files and not by others.
-    started = datetime.fromtimestamp(manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6, UTC)
-    return _undone(intent, state, manager, began, was_restarted=started > intent.begun)
+            recovery = _undone(intent, context, f"{began}, and cannot be finished ({error})", restarts=True)
+            return recovery._replace(starts=starts + recovery.starts)
+        return Recovery(f"{began}: all its files are written and stay; the next pass decides about the rest",
+                        intent._replace(is_applied=True), starts)
+    # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
+    started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
+    return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp())
 
 
-def _undone(intent: Intent, state: StateFiles, manager: Manager, began: str, *, was_restarted: bool) -> str:
-    """Undo what a crash cut short."""
-    if SERVICE not in intent.stops and manager.unit(SERVICE).text("ActiveState") == "failed":
-        intent = intent._replace(stops=(*intent.stops, SERVICE))
-    undone = undo(intent, manager, was_restarted=was_restarted)
-    if not undone.left_changed:
-        state.finish()
-    return began + (f"; in undoing it: {undone.words}" if undone.words else ": everything is as before it")
+def _undone(intent: Intent, context: Context, began: str, *, restarts: bool) -> Recovery:
+    if intent.was_active and manager_state(context.manager) == "failed":
+        restarts = True
+    undone = undo(intent, context, restarts=restarts, reset_failed=True)
+    message = began + (f"; while it was undone: {undone.message}" if undone.message else
+                       ": everything is as before")
+    return Recovery(message, intent if undone.left_changed else None, undone.starts)
+
+
+def manager_state(manager: Units) -> str:
+    """ActiveState of docker.service."""
+    return manager.unit(SERVICE).text("ActiveState")

@@ -1,8 +1,8 @@
-"""What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off,
-what dockerd was started with, what `fix` did by hand.
+"""The memory on disk: small JSON files in the state directory, each written atomically.
 
-All are small JSON files in the state directory, written whole. The intent is there from before
-the first change to after the last check, with all that is needed to undo it.
+`memory.json` is written at the end of each pass that changed it. `intent.json` holds the changes of a correction
+under way with their previous content; it is written before the first change. Unknown or damaged content reads as
+nothing: then a correction is held rather than repeated.
 """
 
 from __future__ import annotations
@@ -13,64 +13,41 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
 
 from dockerd_guard.apply import files
-from dockerd_guard.plan.assessment import Records
-from dockerd_guard.plan.backoff import Correction
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.plan.memory import (
+    Attempt,
+    Contained,
+    CorrectedFile,
+    HeldCorrection,
+    Intent,
+    ManualFix,
+    Memory,
+)
 from dockerd_guard.plan.pending_changes import StartRecord
 from dockerd_guard.plan.plan import Change
-from dockerd_guard.rootfs import Access
+from dockerd_guard.rootfs import Access, Content, Link
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
-KEPT_RESTARTS = KEPT_WORDS = 100
-"""More than any budget asks for."""
+
+MEMORY_FILE = "memory.json"
+INTENT_FILE = "intent.json"
+AGENT_LOCK = "agent.lock"
+
+OLD_FILES = ("restarts.json", "contained.json", "rounds.json", "started.json", "by-hand.json")
+"""Of version 0.1."""
 
 WAIT_S = 0.1
 
-AGENT_LOCK = "agent.lock"
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class Busy(Exception):
     """Another dockerd-guard is at work on this host."""
-
-
-class Intent(NamedTuple):
-    """A correction that was begun: the changes it makes, when, and the active units that it stops on the way.
-
-    `held`: the files are changed and the rest waits; what they were before is still needed, should
-    dockerd not survive a start with them.
-    """
-
-    changes: tuple[Change, ...]
-    begun: datetime
-    stops: tuple[str, ...]
-    held: bool = False
-
-    def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
-        """These changes with newer ones upon them: what is to be put back is what was there first, unless
-        somebody else has changed it meanwhile."""
-        first = {change.path: change for change in self.changes}
-        later = {change.path: change._replace(before=ours.before)
-                 if (ours := first.get(change.path)) is not None and ours.after == change.before else change
-                 for change in newer}
-        return tuple({**first, **later}.values())
-
-
-class Contained(NamedTuple):
-    """What is cut off from the network: in which ways (correct/contain.py), and which addresses."""
-
-    ways: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-
-
-class ManualFix(NamedTuple):
-    """What `fix` did, and the drifts (`Finding.fact`) that are over by it: the agent enters it into the journal."""
-
-    steps: tuple[str, ...]
-    mended: tuple[str, ...]
 
 
 class StateFiles:
@@ -78,124 +55,153 @@ class StateFiles:
 
     def __init__(self, directory: str = STATE_DIRECTORY) -> None:
         self.directory = directory
+        self._saved: bytes | None = None
 
-    def begin(self, intent: Intent) -> None:
-        """Put the intent down, before anything is changed. Raises OSError."""
-        self._write("intent.json", {
-            "begun": intent.begun.isoformat(),
-            "stops": intent.stops,
-            "held": intent.held,
-            "changes": [{"path": change.path, "before": _coded(change.before), "after": _coded(change.after),
-                         "access": change.access} for change in intent.changes],
-        })
-
-    def intent(self) -> Intent | None:
-        """The intent of a correction that did not come to its end, if any."""
-        data = self._read("intent.json")
+    def load(self) -> Memory:
+        """Return what was saved last, by whatever process; an empty memory where there is none."""
+        self._saved = None
+        data = self._read(MEMORY_FILE)
         try:
-            return Intent(
-                tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]),
-                             Access(*map(int, row["access"]))) for row in data["changes"]),
-                datetime.fromisoformat(data["begun"]), tuple(map(str, data["stops"])), bool(data["held"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+            memory = _memory(data) if data else self._of_old_files()
+        except _MALFORMED:
+            memory = Memory()
+        return memory._replace(intent=self._intent())
 
-    def finish(self) -> None:
-        """The correction came to its end, one way or the other."""
-        files.remove(f"{self.directory}/intent.json")
+    def save(self, memory: Memory) -> None:
+        """Write the memory, all but the intent, if it differs from what was written last. Raises OSError."""
+        text = json.dumps(_memory_json(memory)).encode()
+        if text != self._saved:
+            files.write(f"{self.directory}/{MEMORY_FILE}", text, files.PRIVATE)
+            self._saved = text
+            for name in OLD_FILES:
+                files.remove(f"{self.directory}/{name}")
 
-    def restarts(self) -> tuple[datetime, ...]:
-        """When dockerd was restarted by a correction, oldest first."""
-        data = self._read("restarts.json")
-        try:
-            return tuple(sorted(datetime.fromisoformat(text) for text in data["restarts"]))
-        except (KeyError, TypeError, ValueError):
-            return ()
-
-    def count_restart(self, moment: datetime) -> None:
-        """Remember a restart."""
-        kept: Sequence[datetime] = (*self.restarts(), moment)[-KEPT_RESTARTS:]
-        self._write("restarts.json", {"restarts": [one.astimezone(UTC).isoformat() for one in kept]})
-
-    def contain(self, contained: Contained) -> None:
-        """Remember what is cut off from the network. Raises OSError."""
-        if contained.ways:
-            self._write("contained.json", {"ways": contained.ways, "addresses": contained.addresses})
+    def save_intent(self, intent: Intent | None) -> None:
+        """Write the intent, or remove it. Raises OSError."""
+        path = f"{self.directory}/{INTENT_FILE}"
+        if intent is None:
+            files.remove(path)
         else:
-            files.remove(f"{self.directory}/contained.json")
+            files.write(path, json.dumps(_intent_json(intent)).encode(), files.PRIVATE)
 
-    def contained(self) -> Contained:
-        """What was cut off last; before a reboot, perhaps."""
-        data = self._read("contained.json")
+    def sweep(self) -> None:
+        """Remove temporary files that a crash left."""
+        files.sweep(self.directory)
+
+    def _intent(self) -> Intent | None:
+        data = self._read(INTENT_FILE)
         try:
-            return Contained(tuple(map(str, data["ways"])), tuple(map(str, data["addresses"])))
-        except (KeyError, TypeError):
-            return Contained()
-
-    def rounds(self) -> tuple[Correction, ...]:
-        """The corrections made lately, oldest first."""
-        data = self._read("rounds.json")
-        try:
-            return tuple(Correction(datetime.fromisoformat(at), bool(is_update)) for at, is_update in data["rounds"])
-        except (KeyError, TypeError, ValueError):
-            return ()
-
-    def keep_rounds(self, rounds: Sequence[Correction]) -> None:
-        """Remember these. Raises OSError."""
-        self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
-
-    def started(self) -> StartRecord | None:
-        """What daemon.json said when a dockerd was started, the last one of which that is known."""
-        data = self._read("started.json")
-        try:
-            return StartRecord(str(data["invocation"]), _decoded(data["daemon.json"]))
-        except (KeyError, TypeError, ValueError):
+            return _intent(data) if data else None
+        except _MALFORMED:
             return None
 
-    def records(self) -> Records:
-        """What an assessment needs of the records."""
-        return Records(self.restarts(), self.started())
-
-    def keep_started(self, started: StartRecord) -> None:
-        """Remember it. Raises OSError."""
-        self._write("started.json", {"invocation": started.invocation, "daemon.json": _coded(started.daemon_json)})
-
-    def queue_manual_fix(self, done: ManualFix) -> None:
-        """Let the agent know, which may not have looked yet since the last time. Raises OSError."""
-        before = self.pending_manual_fix() or ManualFix((), ())
-        steps, mended = (tuple(dict.fromkeys(each))[-KEPT_WORDS:]
-                         for each in (before.steps + done.steps, before.mended + done.mended))
-        self._write("by-hand.json", {"steps": steps, "mended": mended})
-
-    def pending_manual_fix(self) -> ManualFix | None:
-        """What was done by hand since take_word()."""
-        data = self._read("by-hand.json")
-        try:
-            return ManualFix(tuple(map(str, data["steps"])), tuple(map(str, data["mended"])))
-        except (KeyError, TypeError):
-            return None
-
-    def clear_manual_fix(self) -> None:
-        """It is told."""
-        files.remove(f"{self.directory}/by-hand.json")
-
-    def _write(self, name: str, data: dict[str, object]) -> None:
-        files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)
+    def _of_old_files(self) -> Memory:
+        """What version 0.1 left: its restarts count, and what it blocked is released in the end."""
+        restarts = self._read("restarts.json").get("restarts", [])
+        contained = self._read("contained.json")
+        return Memory(
+            restarts=tuple(sorted(Instant(datetime.fromisoformat(text)) for text in restarts)),
+            contained=Contained(tuple(map(str, contained.get("ways", []))),
+                                tuple(map(str, contained.get("addresses", [])))))
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
             with open(f"{self.directory}/{name}", "rb") as file:
                 data = json.load(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return data if isinstance(data, dict) else {}
 
 
+# --- codecs ---------------------------------------------------------------------------------------
+
+
+def _memory_json(memory: Memory) -> dict[str, object]:
+    attempt, start, held = memory.attempt, memory.start, memory.held
+    return {
+        "restarts": [_instant_json(moment) for moment in memory.restarts],
+        "attempt": attempt and {**attempt._asdict(), "at": _instant_json(attempt.at)},
+        "corrected": [{"path": file.path, "digest": file.digest, "at": _instant_json(file.at),
+                       "undone": [_instant_json(moment) for moment in file.undone], "is_undone": file.is_undone}
+                      for file in memory.corrected.values()],
+        "held": held and {**held._asdict(), "since": held.since.isoformat(),
+                          "until": held.until and held.until.isoformat()},
+        "obstacles": memory.obstacles,
+        "contained": memory.contained._asdict(),
+        "start": start and {"invocation": start.invocation, "daemon_json": _content_json(start.daemon_json),
+                            "settings": start.settings},
+        "manual_fixes": [fix._asdict() for fix in memory.manual_fixes],
+    }
+
+
+def _memory(data: Mapping[str, Any]) -> Memory:
+    attempt, start, held = data["attempt"], data["start"], data["held"]
+    corrected = (CorrectedFile(str(row["path"]), str(row["digest"]), _instant(row["at"]),
+                               tuple(map(_instant, row["undone"])), bool(row["is_undone"])) for row in data["corrected"])
+    return Memory(
+        restarts=tuple(map(_instant, data["restarts"])),
+        attempt=attempt and Attempt(_instant(attempt["at"]), str(attempt["error"]), float(attempt["retry_s"]),
+                                    attempt["inputs"] and str(attempt["inputs"]), bool(attempt["was_rolled_back"])),
+        corrected={file.path: file for file in corrected},
+        held=held and HeldCorrection(str(held["reason"]), datetime.fromisoformat(held["since"]),
+                                     held["until"] and datetime.fromisoformat(held["until"]), str(held["next_step"])),
+        obstacles=tuple(map(str, data["obstacles"])),
+        contained=Contained(*(tuple(map(str, data["contained"][name])) for name in Contained._fields)),
+        start=start and StartRecord(str(start["invocation"]), _bytes(_content(start["daemon_json"])),
+                                    None if start["settings"] is None else tuple(map(str, start["settings"]))),
+        manual_fixes=tuple(ManualFix(str(fix["outcome"]), tuple(map(str, fix["steps"])), tuple(map(str, fix["fixed"])),
+                                     str(fix["message"])) for fix in data["manual_fixes"]))
+
+
+def _intent_json(intent: Intent) -> dict[str, object]:
+    return {
+        **intent._asdict(), "begun": _instant_json(intent.begun),
+        "proven_by": intent.proven_by and _instant_json(intent.proven_by),
+        "changes": [{"path": change.path, "before": _content_json(change.before), "after": _content_json(change.after),
+                     "access": change.access} for change in intent.changes],
+    }
+
+
+def _intent(data: Mapping[str, Any]) -> Intent:
+    return Intent(
+        tuple(Change(str(row["path"]), _content(row["before"]), _content(row["after"]),
+                     Access(*map(int, row["access"]))) for row in data["changes"]),
+        _instant(data["begun"]), tuple(map(str, data["stops"])), bool(data["was_active"]), str(data["invocation"]),
+        bool(data["is_applied"]), data["proven_by"] and _instant(data["proven_by"]))
+
+
+def _instant_json(moment: Instant) -> list[object]:
+    return [moment.wall.isoformat(), moment.boot_id, moment.since_boot_s]
+
+
+def _instant(row: list[Any]) -> Instant:
+    return Instant(datetime.fromisoformat(row[0]), str(row[1]), float(row[2]))
+
+
+def _content_json(content: Content | None) -> object:
+    if isinstance(content, Link):
+        return {"link": content.target}
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _content(value: Any) -> Content | None:
+    if isinstance(value, dict):
+        return Link(str(value["link"]))
+    return None if value is None else base64.b64decode(value)
+
+
+def _bytes(content: Content | None) -> bytes | None:
+    return content if isinstance(content, bytes) else None
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator[None]:
-    """Be the only one who looks and corrects: flock(2) on the state directory, for one pass.
+    """Hold the lock of one pass: flock(2) on the state directory.
 
-    Raises Busy when another has it still after `wait_s`, OSError when there can be no such directory.
+    Raises Busy if another process still holds it after `wait_s`, OSError if the directory cannot be made.
     """
     os.makedirs(directory, mode=0o700, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -203,7 +209,7 @@ def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator
         end = time.monotonic() + wait_s
         while not _locked(fd):
             if time.monotonic() >= end:
-                raise Busy("another dockerd-guard is correcting this host just now")
+                raise Busy("another dockerd-guard is correcting this host")
             time.sleep(WAIT_S)
         yield
     finally:
@@ -212,7 +218,7 @@ def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator
 
 @contextlib.contextmanager
 def single_agent(directory: str = STATE_DIRECTORY) -> Iterator[None]:
-    """Be the one agent of this host. Raises Busy with the other's PID, and OSError."""
+    """Hold the lock of the one agent of this host. Raises Busy with the other's PID, and OSError."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(f"{directory}/{AGENT_LOCK}", flags, 0o600)
@@ -233,11 +239,3 @@ def _locked(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _coded(content: bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(content).decode()
-
-
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)

@@ -1,22 +1,78 @@
-"""Checks of the result of a correction."""
+"""Check from outside what a correction achieved: the kernel's sockets, and an answer to a ping."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from dockerd_guard.apply.context import Context
 from dockerd_guard.model.address import Tls
 from dockerd_guard.observe.network import HelperUnavailable, Network
-from dockerd_guard.observe.observation import Configured
+from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.plan import Change, complies, content_at, files_of
 from dockerd_guard.policy.model import Policy, declared_bindings
 from dockerd_guard.rootfs import Rootfs
 
+TIMEOUT_S = 10.0
+"""How long the sockets may take once systemd reports dockerd as started: it binds before READY=1."""
 
-def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy) -> str:
-    """A file that is not as it was just written; or the one changed last, where the files do not say any more
-    what they were to say; or nothing."""
-    with Rootfs() as rootfs:
+TIMEOUT_UNNOTIFIED_S = 40.0
+"""The same where Type= is not notify: it includes dockerd's own pause of 16 s on plain TCP."""
+
+POLL_S = 0.1
+
+
+class Verification(NamedTuple):
+    """What differs from the policy, as a message (empty: nothing), and the observation that shows it."""
+
+    problem: str
+    seen: Observation
+
+
+def verify(policy: Policy, service_type: str, context: Context) -> Verification:
+    """Observe until the host complies and every declared socket answers. Raises HelperUnavailable, Unavailable."""
+    timeout_s = TIMEOUT_S if service_type in ("notify", "notify-reload") else TIMEOUT_UNNOTIFIED_S
+    begun = context.clock.now()
+    while True:
+        seen = context.observe()
+        problem = _problem(seen, policy, context.network)
+        if not problem or context.clock.now().seconds_since(begun) > timeout_s:
+            return Verification(problem, seen)
+        context.clock.sleep(POLL_S)
+
+
+def _problem(seen: Observation, policy: Policy, network: Network) -> str:
+    if seen.running is None or seen.listening is None:
+        return "dockerd does not run"
+    if not complies(seen.listening.layer, policy):
+        listening = ", ".join(binding.address for binding in seen.listening.layer.bindings) or "nothing"
+        return f"dockerd listens on {listening}"
+    return "; ".join(unanswered(policy, network))
+
+
+def unanswered(policy: Policy, network: Network) -> Iterable[str]:
+    """Try every declared socket; return a message for each that does not answer as declared.
+
+    Raises HelperUnavailable.
+    """
+    for socket in declared_bindings(policy):
+        answer = network.ping(socket.address, socket.tls)
+        if not answer.answers:
+            yield f"{socket.address} does not answer: {answer.reason}"
+        elif socket.tls is Tls.MUTUAL and answer.tls is not Tls.MUTUAL:
+            yield f"{socket.address} accepts clients without a certificate"
+
+
+def unverifiable(error: HelperUnavailable) -> Hold:
+    """The hold where the network helper is missing, which alone can check TCP sockets."""
+    return Hold(f"{error}; cannot check whether Docker answers over TCP", next_step=HelperUnavailable.next_step)
+
+
+def changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy, root: str) -> str:
+    """Return a file that differs from what was just written; or the file changed last, where the files no longer
+    comply; or nothing."""
+    with Rootfs(root) as rootfs:
         for change in changes:
             if content_at(rootfs, change.path) != change.after:
                 return change.path
@@ -24,17 +80,3 @@ def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Polic
             return ""
         found = {path: entry.ctime_ns for path in files_of(now) if (entry := rootfs.stat(path)) is not None}
         return max(found, key=lambda path: found[path], default="")
-
-
-def _unproven(error: HelperUnavailable) -> Hold:
-    return Hold(f"{error}, and only it can tell whether Docker answers over TCP", next_step=HelperUnavailable.next_step)
-
-
-def answers(policy: Policy, network: Network) -> Iterable[str]:
-    """Try every declared socket; in words, those that do not answer as declared. Raises NoNetwork."""
-    for socket in declared_bindings(policy):
-        answer = network.ping(socket.address, socket.tls)
-        if not answer.answers:
-            yield f"{socket.address} does not answer: {answer.reason}"
-        elif socket.tls is Tls.MUTUAL and answer.tls is not Tls.MUTUAL:
-            yield f"{socket.address} lets in clients without a certificate"

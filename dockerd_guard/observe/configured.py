@@ -49,13 +49,16 @@ FIRST_PASSED_FD = 3
 
 def observe_configured(
     rootfs: Rootfs, *, dockerd: Version | None = None, systemd: int | None = None, unit: str | None = None,
+    manager_environment: Mapping[str, str] | None = None,
 ) -> Configured:
     """Read the configured layer of a tree, for these versions, or those found in it, or the newest."""
     systemd = systemd or detect_version(rootfs) or NEWEST_SYSTEMD
     dockerd = dockerd or dockerd_version(rootfs)
     service = load_service(rootfs, unit or daemon_unit(rootfs, systemd), systemd)
     sockets = tuple(socket for socket in sockets_for(rootfs, service, systemd) if _may_start(rootfs, socket))
-    environment = resolve_environment(service, rootfs, systemd, descriptors=descriptor_count(sockets))
+    inherited = None if manager_environment is None else {
+        name: Variable(value) for name, value in manager_environment.items()}
+    environment = resolve_environment(service, rootfs, systemd, inherited, descriptor_count(sockets))
     arguments, daemon = daemon_of(service, environment, rootfs, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets, dockerd)
     if layer.refused_by != "systemd" and (reason := _unmet(rootfs, service, sockets, systemd)):
@@ -63,7 +66,7 @@ def observe_configured(
     if service.unit.load_state == "bad-setting":
         layer = layer._replace(hosts=tuple(_all_hosts(service, environment, rootfs, dockerd)))
     return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
-                      dockerd or NEWEST_DOCKERD, dockerd is not None)
+                      dockerd or NEWEST_DOCKERD, dockerd is not None, manager_environment)
 
 
 def _may_start(rootfs: Rootfs, socket: Socket) -> bool:

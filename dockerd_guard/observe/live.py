@@ -64,7 +64,8 @@ def observe_host(rootfs: Rootfs, manager: Manager | None, *, dockerd: Version | 
     """
     troubles: list[Trouble] = []
     systemd = manager.version() if manager is not None else None
-    configured = observe_configured(rootfs, dockerd=dockerd, systemd=systemd)
+    environment = None if manager is None else _assignments(manager.environment())
+    configured = observe_configured(rootfs, dockerd=dockerd, systemd=systemd, manager_environment=environment)
     loaded = None
     others: tuple[Other, ...] = ()
     if manager is None:
@@ -82,6 +83,10 @@ def observe_host(rootfs: Rootfs, manager: Manager | None, *, dockerd: Version | 
                                          f"{error.filename}; run as root"))
         running, listening = None, None
     return Observation(rootfs, configured, loaded, running, listening, others, tuple(troubles))
+
+
+def _assignments(texts: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> Loaded:
@@ -107,8 +112,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         pass_environment=tuple(Word(name, name) for name in state.texts("PassEnvironment")),
         unset_environment=tuple(Word(name, name) for name in state.texts("UnsetEnvironment")),
     )
-    inherited = {name: Variable(value)
-                 for name, _, value in (text.partition("=") for text in manager.environment())}
+    inherited = {name: Variable(value) for name, value in (configured.manager_environment or {}).items()}
     environment = resolve_environment(
         service, rootfs, configured.systemd_version, inherited, descriptor_count(tuple(sockets)))
     arguments, daemon = daemon_of(service, environment, rootfs, configured.known_dockerd)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dockerd_guard.dockerd.command import is_dockerd
 from dockerd_guard.model.address import Binding
 from dockerd_guard.model.location import Location
+from dockerd_guard.observe.engine import Engine
 
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.daemon import Daemon
@@ -60,6 +61,8 @@ class Configured(NamedTuple):
     systemd_version: int
     dockerd_version: Version
     is_dockerd_known: bool = True
+    manager_environment: Mapping[str, str] | None = None
+    """The environment that PID 1 passes to all services (`systemctl show-environment`), None where it was not asked."""
 
     @property
     def known_dockerd(self) -> Version | None:
@@ -142,6 +145,20 @@ class Trouble(NamedTuple):
     text: str
 
 
+class EngineAnswer(NamedTuple):
+    """What decides whether containers survive a restart of dockerd.
+
+    `engine` is the verified answer of the dockerd of docker.service, None without one; `problem` says why there is
+    none. `shims` is the number of containers that Docker's containerd runs, whether dockerd runs or not.
+    `embeds_containerd`: dockerd started containerd itself, as a child process.
+    """
+
+    engine: Engine | None = None
+    problem: str = ""
+    shims: int = 0
+    embeds_containerd: bool = False
+
+
 class Observation(NamedTuple):
     """One look at a host. The live layers are None where there is nothing to ask (`--root`)."""
 
@@ -152,6 +169,10 @@ class Observation(NamedTuple):
     listening: Listening | None = None
     others: tuple[Other, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    engine: EngineAnswer | None = None
+    """Asked only before a restart."""
+    disk_problem: str = ""
+    """Why files of the host cannot be written now: `No space left on device`, `Read-only file system`, or nothing."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -1,42 +1,40 @@
-"""Back-off from a program that undoes our corrections. Pure.
+"""When a correction that somebody else undoes is not repeated at once. Pure.
 
-After three undone corrections, the next one waits until the other program has not written for as long as the
-contest has lasted (MIN_QUIET to MAX_QUIET). A script that writes five times a second is thus waited for until
-it stops. A configuration manager that runs every hour causes three restarts, then fewer, down to one a day.
+A correction counts as undone only if a file that it left in one state is in another one now, and the plan would
+bring it back to the same state (I8). Until FREE_REPEATS it is repeated at once. Then the other side must leave the
+file alone for as long as the dispute has lasted, so a script that writes five times a second is waited for until it
+has stopped, and a configuration manager that runs every hour costs a few corrections, then ever fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-ROUNDS = 3
-"""Corrections that are made without a wait."""
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.plan.memory import CorrectedFile, digest
+from dockerd_guard.plan.plan import Change, content_at
+from dockerd_guard.rootfs import Rootfs
 
-UPDATES = 10
-"""Updates of our own files within MIN_QUIET that are made without a wait. Manual edits cause fewer."""
+FREE_REPEATS = 2
+"""So many times a correction is repeated at once after it was undone."""
 
 MIN_QUIET = timedelta(minutes=10)
 MAX_QUIET = timedelta(days=1)
 
-MEMORY = timedelta(days=7)
-"""Older rounds do not count."""
+MEMORY_S = 7 * 86400.0
+"""A change that was undone longer ago does not count."""
 
-
-class Correction(NamedTuple):
-    """A correction: its time, and whether it only updated our own files on a host that complied."""
-
-    at: datetime
-    is_update: bool
+MAX_FILES = 100
 
 
 class Contested(NamedTuple):
-    """Corrections that another program keeps undoing: since when, how many, the file it wrote last, whether
-    that file exists, and when the next correction is allowed."""
+    """What another program keeps undoing: since when, how often, which file it changes, whether that is there now,
+    and until when it must be left alone."""
 
     since: datetime
-    rounds: int
+    times: int
     file: str
     is_there: bool
     until: datetime
@@ -47,28 +45,70 @@ class Contested(NamedTuple):
         return "writes" if self.is_there else "removes"
 
 
-def undone_rounds(rounds: Sequence[Correction], now: datetime, *, is_update: bool) -> Sequence[Correction]:
-    """The undone rounds of this kind, oldest first, if there are too many for another one; else none.
+def observed(now: Instant, rootfs: Rootfs, corrected: Mapping[str, CorrectedFile]) -> Mapping[str, CorrectedFile]:
+    """Return the corrected files with what others have done to them since."""
+    return {path: _observed(now, rootfs, file) for path, file in corrected.items()
+            if now.seconds_since(file.at) < MEMORY_S}
 
-    Rounds in the future, left by a clock that was set back, do not count.
+
+def _observed(now: Instant, rootfs: Rootfs, file: CorrectedFile) -> CorrectedFile:
+    differs = digest(content_at(rootfs, file.path)) != file.digest
+    if differs and not file.is_undone:
+        return file._replace(is_undone=True, undone=(*file.undone, now)[-MAX_FILES:])
+    return file._replace(is_undone=differs)
+
+
+def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]
+              ) -> Mapping[str, CorrectedFile]:
+    """Return the corrected files after these changes were made."""
+    found = dict(known)
+    for change in changes:
+        after, before = digest(change.after), known.get(change.path)
+        undone = before.undone if before is not None and before.digest == after else ()
+        found[change.path] = CorrectedFile(change.path, after, now, undone)
+    newest = sorted(found.values(), key=lambda file: now.seconds_since(file.at))[:MAX_FILES]
+    return {file.path: file for file in newest}
+
+
+def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]
+              ) -> Contested | None:
+    """Return what speaks against making these changes now: all of them were undone again and again.
+
+    A change that was not undone is never delayed by one that was.
     """
-    same = [each for each in rounds if each.is_update == is_update and timedelta() <= now - each.at < MEMORY]
-    if not is_update:
-        return same if len(same) >= ROUNDS else ()
-    quick = same[-UPDATES:]
-    return quick if len(quick) == UPDATES and quick[-1].at - quick[0].at < MIN_QUIET else ()
+    found = [_contest(now, rootfs, file) for file in _redone(changes, known)]
+    if not found or len(found) < len(_essential(changes)):
+        return None
+    last = max((each for each in found if each is not None), default=None, key=lambda each: each.until)
+    if last is None or None in found or last.until <= now.wall:
+        return None
+    return last
 
 
-def quiet_until(undone_rounds: Sequence[Correction], written: datetime) -> datetime:
-    """When the next correction is allowed, if the other program wrote last at `written`."""
-    return written + min(max(written - undone_rounds[0].at, MIN_QUIET), MAX_QUIET)
+def _redone(changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]) -> Iterator[CorrectedFile]:
+    for change in _essential(changes):
+        file = known.get(change.path)
+        if file is not None and file.undone and file.digest == digest(change.after):
+            yield file
 
 
-def remembered(rounds: Sequence[Correction], now: datetime) -> tuple[Correction, ...]:
-    """The rounds to keep: those within MEMORY, at most 100."""
-    return tuple(each for each in rounds if abs(now - each.at) < MEMORY)[-100:]
+def _essential(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """The changes without the copies under new names that go with them."""
+    return tuple(change for change in changes if not change.is_copy)
 
 
-def at_peace(rounds: Sequence[Correction]) -> tuple[Correction, ...]:
-    """The rounds to keep after another program has made the host comply."""
-    return tuple(each for each in rounds if each.is_update)
+def _contest(now: Instant, rootfs: Rootfs, file: CorrectedFile) -> Contested | None:
+    """The dispute over one file, None while it is within FREE_REPEATS."""
+    recent = [moment for moment in file.undone if now.seconds_since(moment) < MEMORY_S]
+    if len(recent) <= FREE_REPEATS:
+        return None
+    entry = rootfs.stat(file.path, follow=False)
+    # Only the kernel sets ctime. A file that was removed has changed its directory.
+    known = entry or rootfs.stat(file.path.rpartition("/")[0] or "/")
+    written_s = now.seconds_since(recent[-1])
+    if known is not None:
+        written_s = min(written_s, max(now.wall.timestamp() - known.ctime_ns / 1e9, 0.0))
+    lasted = timedelta(seconds=now.seconds_since(recent[0]) - written_s)
+    quiet = min(max(lasted, MIN_QUIET), MAX_QUIET)
+    return Contested(now.wall - timedelta(seconds=now.seconds_since(recent[0])), len(recent), file.path,
+                     entry is not None, now.wall - timedelta(seconds=written_s) + quiet)

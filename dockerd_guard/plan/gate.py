@@ -1,20 +1,19 @@
-"""Whether a correction may restart docker.service now, and the cost of that. Pure.
+"""Whether docker.service may be restarted now, and what a restart would cost. Pure.
 
-Changing files and reloading systemd disrupt nothing. A restart of docker.service may stop containers and
-dependent units; the policy's `correct` section decides whether that is allowed.
+Changing files and reloading systemd disrupt nothing. A restart of docker.service may stop containers and dependent
+units; the policy's `correct` section decides whether that is allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from dockerd_guard.observe.engine import Engine
-from dockerd_guard.observe.network import HelperUnavailable
-from dockerd_guard.plan.plan import Plan
-from dockerd_guard.policy.model import Correct, Policy, Restart
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.observe.observation import EngineAnswer
+from dockerd_guard.policy.model import Correct, Restart
 
 
 class Cost(StrEnum):
@@ -39,95 +38,109 @@ RESTART = "`systemctl restart docker.service`"
 BY_HAND = f"wait, or run {RESTART}"
 
 
-class Situation(NamedTuple):
-    """The input of the gate: the engine's answer (None: no answer), active units that stop with docker.service,
-    our restarts so far (oldest first), and the time; all times are aware.
+class RestartFacts(NamedTuple):
+    """What the gate decides on.
 
-    `pending_changes`: other changes that a restart would apply (plan/pending_changes.py).
+    `dependents`: active units that stop with docker.service. `next_live_restore`: live-restore in the configuration
+    that the restart loads. `pending_changes`: other changes that it would apply (plan/pending_changes.py).
+    `refusals`: why dockerd would refuse that configuration.
     """
 
-    engine: Engine | None
-    dependents: tuple[str, ...]
-    restarts: Sequence[datetime]
-    now: datetime
-    docker_is_active: bool
-    unasked: str = ""
-    """Why the engine could not be queried; "" if it could."""
+    is_active: bool
+    engine: EngineAnswer | None = None
+    dependents: tuple[str, ...] = ()
+    next_live_restore: bool = False
     pending_changes: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
 
 
-def may_restart(correct: Correct, situation: Situation) -> Hold | None:  # noqa: PLR0911 -- one a reason
-    """None if docker.service may be restarted now, else the hold."""
-    if not situation.docker_is_active:
-        return None
-    if correct.restart is Restart.NEVER:
-        return Hold("the policy has `restart: never`", next_step=f"run {RESTART} at a suitable time")
-    if correct.restart is Restart.LIVE_RESTORE and (stops := what_stops(situation)):
-        return Hold(stops, next_step=_way_out(situation))
-    if situation.pending_changes:
-        return Hold(f"a restart would apply other pending changes: "
-                    f"{', '.join(situation.pending_changes)}",
-                    next_step=f"revert them, or run {RESTART} at a suitable time")
-    if correct.window is not None and not correct.window.contains(situation.now):
-        return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now),
-                    BY_HAND)
+def may_restart(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Hold | None:
+    """Return None if docker.service may be restarted or started now, else the first reason against it (I1 to I3)."""
+    return next(_holds(correct, facts, restarts, now), None)
+
+
+def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Iterator[Hold]:
+    if facts.is_active and correct.restart is Restart.NEVER:
+        yield Hold("the policy says `restart: never`", next_step=f"{RESTART} when convenient")
+    if facts.refusals:
+        yield Hold(f"dockerd would not start: {'; '.join(facts.refusals)}",
+                   next_step="fix this; the agent retries automatically")
+    if correct.restart is not Restart.ALWAYS and (stops := what_stops(facts)):
+        yield Hold(stops, next_step=_next_step(facts))
+    if facts.pending_changes:
+        yield Hold(f"a restart would also apply changes that dockerd has not been started with: "
+                   f"{', '.join(facts.pending_changes)}",
+                   next_step=f"revert these changes, or {RESTART} when convenient")
+    if facts.is_active and correct.window is not None and not correct.window.contains(now.wall):
+        yield Hold(f"outside the window {correct.window.text}", correct.window.next_opening(now.wall), BY_HAND)
     budget = correct.budget
-    # Restarts in the future, left by a clock that was set back, do not count.
-    recent = [moment for moment in situation.restarts
-              if 0 <= (situation.now - moment).total_seconds() < budget.per_s]
+    recent = [moment for moment in restarts if now.seconds_since(moment) < budget.per_s]
     if len(recent) >= budget.restarts:
-        oldest = recent[-budget.restarts] if budget.restarts else situation.now
-        return Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
-                    oldest + timedelta(seconds=budget.per_s), BY_HAND)
-    return None
+        left_s = budget.per_s - (now.seconds_since(recent[-budget.restarts]) if budget.restarts else 0.0)
+        yield Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
+                   now.wall + timedelta(seconds=left_s), BY_HAND)
 
 
 def _span(seconds: float) -> str:
-    """A duration in the policy's notation: 1h, 90s."""
+    """A duration in the policy's syntax: 1h, 90s."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds % length == 0:
             return f"{seconds / length:.0f}{unit}"
     return f"{seconds:g}s"
 
 
-def what_stops(situation: Situation) -> str:
-    """A message about what a restart of docker.service would stop; "" for nothing."""
-    if situation.dependents:
-        return f"{', '.join(situation.dependents)} would be stopped with docker.service"
-    engine = situation.engine
-    if engine is None:
-        reason = situation.unasked or "dockerd does not answer"
+def what_stops(facts: RestartFacts) -> str:
+    """What a restart or start of docker.service would stop, as a message; empty for nothing.
+
+    Live-restore is believed only if the running engine and the configuration to be loaded both have it (I1).
+    """
+    if not facts.is_active:
+        # dockerd stops containers that are still running when it starts without live-restore (moby daemon/daemon.go,
+        # restore()).
+        left = facts.engine.shims if facts.engine is not None else 0
+        if left and not facts.next_live_restore:
+            return f"live-restore is off: {_containers(left)} that outlived dockerd would be stopped"
+        return ""
+    if facts.dependents:
+        return f"{', '.join(facts.dependents)} would be stopped with docker.service"
+    answer = facts.engine
+    engine = answer.engine if answer is not None else None
+    if answer is None or engine is None:
+        reason = (answer.problem if answer is not None else "") or "dockerd does not answer"
         return f"{reason}; cannot check whether containers would be stopped"
-    if engine.in_swarm and engine.containers_running:
-        return "this host is in a swarm, where live-restore has no effect: its tasks would be stopped"
-    if not engine.live_restore and engine.containers_running:
-        count = engine.containers_running
-        return f"live-restore is off: {count} running container{'s' * (count != 1)} would be stopped"
+    running = max(engine.containers_running, answer.shims)
+    if not running:
+        return ""
+    if engine.in_swarm:
+        return "this host is in a swarm, which live-restore does not cover: its tasks would be stopped"
+    if not engine.live_restore:
+        return f"live-restore is off: {_containers(running)} would be stopped"
+    if not facts.next_live_restore:
+        return f"live-restore is off in the configuration that a restart would load: {_containers(running)} would be " \
+               "stopped"
+    if answer.embeds_containerd:
+        return f"dockerd runs its own containerd, which stops with it: {_containers(running)} would be stopped"
     return ""
 
 
-def _way_out(situation: Situation) -> str:
-    """The next step for what would be stopped."""
-    engine = situation.engine
-    if engine is None and not situation.dependents:
-        return HelperUnavailable.next_step if situation.unasked else (
-            "check `systemctl status docker.service`")
-    if engine is None or situation.dependents:
-        return f"run {RESTART} when they may stop"
+def _containers(count: int) -> str:
+    return f"{count} running container{'s' * (count != 1)}"
+
+
+def _next_step(facts: RestartFacts) -> str:
+    engine = facts.engine.engine if facts.engine is not None else None
+    if facts.is_active and engine is None and not facts.dependents:
+        return "`systemctl status docker.service` shows why"
+    if facts.dependents or engine is None:
+        return f"{RESTART} when these may stop"
     if engine.in_swarm:
-        return f"drain this node, then run {RESTART}"
-    return ('Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
-            f"or run {RESTART} when they may stop")
+        return f"drain this node, then {RESTART}"
+    return ('Add `"live-restore": true` to /etc/docker/daemon.json and `systemctl reload docker.service`; '
+            f"or {RESTART} when these may stop")
 
 
-def cost(writes: bool, restarts: bool, situation: Situation) -> Cost:
-    """The cost of a plan."""
-    if restarts and situation.docker_is_active:
-        return Cost.CONTAINERS if what_stops(situation) else Cost.RESTART
+def cost(writes: bool, starts_dockerd: bool, facts: RestartFacts) -> Cost:
+    """The cost of carrying a plan out."""
+    if starts_dockerd and facts.is_active:
+        return Cost.CONTAINERS if what_stops(facts) else Cost.RESTART
     return Cost.RELOAD if writes else Cost.NOTHING
-
-
-def obstructed(plan: Plan, policy: Policy) -> Hold:
-    """The hold for a plan with obstacles."""
-    allow = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
-    return Hold("; ".join(plan.obstacles), next_step=f"fix this manually{allow}")

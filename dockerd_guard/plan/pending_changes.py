@@ -8,16 +8,18 @@ may keep it from starting again, and a rollback would not help, because the file
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from dockerd_guard.dockerd.daemon import Daemon
 from dockerd_guard.dockerd.options import Options, options_of
-from dockerd_guard.model.names import BEFORE_OURS, DROPIN_NAME
+from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.observe.configured import main_command
 from dockerd_guard.observe.observation import Configured, Observation, Running
 from dockerd_guard.plan.plan import TLS_FLAGS
 from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.systemd.syntax import Setting
 
 HARMLESS = frozenset((
     "debug", "insecure-registries", "labels", "live-restore", "log-level", "max-concurrent-downloads",
@@ -43,10 +45,12 @@ INVOCATION = "INVOCATION_ID"
 
 
 class StartRecord(NamedTuple):
-    """The invocation ID of a start of dockerd, and daemon.json at that time (None: there was none)."""
+    """What is known of a start of dockerd: its invocation ID, daemon.json then (None: there was none), and the
+    settings of docker.service then, as `Section.Key=value` (None: they had changed before they were recorded)."""
 
     invocation: str
     daemon_json: bytes | None
+    settings: tuple[str, ...] | None = None
 
 
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
@@ -56,7 +60,13 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     if running is None or not invocation or (known is not None and known.invocation == invocation):
         return None
     path = running.daemon.config_file
-    return None if _is_newer(seen.rootfs, path, running) else StartRecord(invocation, _content(seen.rootfs, path))
+    if _is_newer(seen.rootfs, path, running):
+        return None
+    unit = seen.configured.service.unit
+    files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
+    are_unchanged = not any(_is_newer(seen.rootfs, file, running) for file in files)
+    settings = tuple(text for _, text in _compared(seen.configured)) if are_unchanged else None
+    return StartRecord(invocation, _content(seen.rootfs, path), settings)
 
 
 def pending_changes(
@@ -70,7 +80,7 @@ def pending_changes(
     return (*_flags(seen.running.daemon, base, passed_over),
             *_keys(seen, base, known, passed_over),
             *_variables(seen.running, base),
-            *_settings(seen.rootfs, seen.running, base),
+            *_settings(seen.rootfs, seen.running, base, known),
             *_programs(seen.rootfs, seen.running, base))
 
 
@@ -122,16 +132,38 @@ def _variables(running: Running, base: Configured) -> Iterator[str]:
                 if name in environ and environ[name] != running.process.environ.get(name))
 
 
-def _settings(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[str]:
-    """Settings in the administrator's unit files that are newer than the start of dockerd."""
-    for setting in base.service.unit.settings:
-        place = setting.location
-        directory, _, name = place.file.rpartition("/")
-        # `systemctl set-property` (system.control) takes effect at once; containment uses it too.
-        if (directory.startswith(("/etc/", "/run/")) and "/system.control/" not in directory
-                and name != DROPIN_NAME and not name.startswith(BEFORE_OURS) and setting.section != "Install"
-                and setting.key not in SEEN_OTHERWISE and _is_newer(rootfs, place.file, running)):
-            yield f"{setting.key}= ({place.file}:{place.line})"
+def _settings(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
+    """Settings of docker.service that differ from those that dockerd was started with.
+
+    Where these are not recorded, those of the administrator's files that are newer than the start, under any name: a
+    copy of a drop-in that we set aside is in force like any other file.
+    """
+    recorded = None
+    if known is not None and known.invocation == running.process.environ.get(INVOCATION):
+        recorded = known.settings
+    if recorded is not None:
+        before, now = Counter(recorded), Counter(text for _, text in _compared(base))
+        for setting, text in _compared(base):
+            if now[text] > before[text]:
+                now[text] -= 1
+                yield f"{setting.key}= ({setting.location.file}:{setting.location.line})"
+        yield from (f"{text.partition('=')[0].partition('.')[2]}= no more" for text in (before - now))
+        return
+    for setting, _ in _compared(base):
+        if _is_newer(rootfs, setting.location.file, running):
+            yield f"{setting.key}= ({setting.location.file}:{setting.location.line})"
+
+
+def _compared(configured: Configured) -> Iterator[tuple[Setting, str]]:
+    """The settings that affect a start, with their text.
+
+    `systemctl set-property` writes to system.control and applies at once; containment uses it too.
+    """
+    for setting in configured.service.unit.settings:
+        if (setting.location.file.startswith(("/etc/", "/run/")) and "/system.control/" not in setting.location.file
+                and not setting.location.file.endswith(f"/{DROPIN_NAME}")
+                and setting.section != "Install" and setting.key not in SEEN_OTHERWISE):
+            yield setting, f"{setting.section}.{setting.key}={setting.value}"
 
 
 def _programs(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[str]:

@@ -49,6 +49,12 @@ class Change(NamedTuple):
     after: Content | None
     access: Access = Access()
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether it keeps the content of another file that changes: a saved original, or a drop-in set aside."""
+        return self.after is not None and (
+            SAVED_SUFFIX in self.path or self.path.rpartition("/")[2].startswith(BEFORE_OURS))
+
     def diff(self) -> str:
         """The change as a unified diff."""
         import difflib

@@ -1,0 +1,159 @@
+"""Execute a decision: write, reload, restart, verify, and roll back. Asks nothing that `decide` has answered.
+
+What was there before is kept until the result has been seen from outside. docker.service that worked before works
+afterwards, or the correction is undone (I3).
+"""
+
+from __future__ import annotations
+
+from dockerd_guard.apply.context import Context
+from dockerd_guard.apply.preflight import Preflight
+from dockerd_guard.apply.rollback import restart, undo
+from dockerd_guard.apply.verify import changed_meanwhile, unverifiable, verify
+from dockerd_guard.model.address import canonical
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.observe.network import HelperUnavailable
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.actions import Actions, required_actions
+from dockerd_guard.plan.decide import Decision, Result
+from dockerd_guard.plan.gate import Hold
+from dockerd_guard.plan.memory import Intent
+from dockerd_guard.plan.plan import Plan, complies
+from dockerd_guard.policy.model import Policy, declared_bindings
+from dockerd_guard.systemd.manager import JobFailed, Refused
+
+
+def preflight(seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> Hold | None:
+    """Return what is known to fail, before anything is changed.
+
+    Runs code of this host only where the decision starts dockerd, and then only the binary that runs already (I4).
+    """
+    ours = frozenset(canonical(address) for address in (
+        *(binding.address for binding in seen.listening.layer.bindings), *seen.listening.held_by_systemd,
+    )) if seen.listening is not None else frozenset()
+    try:
+        if any(declared.is_tcp for declared in declared_bindings(policy)):
+            context.network.check()
+        checks = Preflight(plan, policy, ours, context, seen.running)
+        problems = checks.problems(starts_dockerd=decision.actions.starts_dockerd)
+    except HelperUnavailable as error:
+        return unverifiable(error)
+    return Hold("; ".join(problems), next_step="fix this; the agent retries automatically") if problems else None
+
+
+def execute(seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> Result:
+    """Carry out the actions of a decision. Its intent is stored already. Raises Unavailable when systemd goes away."""
+    assert decision.intent is not None  # noqa: S101 -- decide() gives one with each APPLY
+    return _Execution(seen, decision.actions, decision.intent, decision.hold, plan, policy, context).run()
+
+
+def roll_back(intent: Intent, context: Context) -> Result:
+    """Restore what docker.service ran with before a correction that it failed with."""
+    undone = undo(intent, context, restarts=True, reset_failed=True)
+    error = "docker.service failed with the corrected configuration, which was undone"
+    return Result(False, error=f"{error}; {undone.message}" if undone.message else error,
+                  was_rolled_back=not undone.message, starts=undone.starts, restored=not undone.left_changed)
+
+
+class _Execution:
+    """One correction under way."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 -- what it works on
+        self, seen: Observation, actions: Actions, intent: Intent, hold: Hold | None, plan: Plan, policy: Policy,
+        context: Context,
+    ) -> None:
+        self.seen = seen
+        self.actions = actions
+        self.intent = intent
+        self.hold = hold
+        self.plan = plan
+        self.policy = policy
+        self.context = context
+        self.steps: list[str] = []
+        self.starts: list[Instant] = []
+
+    def run(self) -> Result:
+        try:
+            return self._run()
+        except OSError as error:
+            # Only files are written here; systemd's errors have types of their own.
+            return self._undo(f"{error.filename}: {error.strerror}", restarts=False)._replace(unwritable=True)
+        except (JobFailed, Refused) as error:
+            return self._undo(str(error), restarts=bool(self.starts))
+
+    def _run(self) -> Result:
+        manager = self.context.manager
+        for change in self.actions.changes:
+            try:
+                self.context.files.put(change.path, change.after, change.access)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, change.path) from None
+            self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
+        if self.actions.reload:
+            manager.reload()
+            self.steps.append("systemd reloaded its units")
+        for name in self.actions.stop_sockets:
+            manager.run_job("StopUnit", name)
+            self.steps.append(f"stopped {name}")
+        if self.actions.reload or self.actions.stop_sockets:
+            if (problem := self._not_loaded()) is not None:
+                return problem
+        if not self.actions.starts_dockerd:
+            return self._finished()
+        self._start()
+        return self._verified()
+
+    def _not_loaded(self) -> Result | None:
+        """The failure where systemd has not loaded what was written.
+
+        Reload() succeeds with broken units too, and NeedDaemonReload= has blind spots (systemd#4500, #31752).
+        """
+        self.seen = self.context.observe()
+        loaded = self.seen.loaded
+        if loaded is not None and complies(loaded.layer, self.policy):
+            return None
+        if path := changed_meanwhile(self.actions.changes, self.seen.configured, self.policy, self.context.files.root):
+            return self._undo(f"something else changed {path} meanwhile", restarts=False)._replace(interference=path)
+        found = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
+        return self._undo(f"systemd loaded something else: {found}", restarts=False)
+
+    def _finished(self) -> Result:
+        """The end without a start: dockerd may have been started meanwhile, with what was loaded before."""
+        left = required_actions(self.seen, self.plan._replace(changes=()), self.policy)
+        hold = self.hold
+        if hold is None and left.starts_dockerd:
+            hold = Hold("docker.service was started meanwhile")
+        return Result(hold is None, tuple(self.steps), hold, kept=self.actions.changes, seen=self.seen)
+
+    def _start(self) -> None:
+        was_active = self.intent.was_active
+        units = (*(SOCKET,) * self.actions.restart_socket,
+                 *(SERVICE,) * (self.actions.restart or self.actions.start or was_active))
+        if SERVICE in units:
+            self.starts.append(self.context.clock.now())
+        # A unit that failed before must be reset to be started at all; one that worked keeps its start limit.
+        restart(self.context.manager, units, reset_failed=not was_active)
+        self.steps.append(f"{'restarted' if was_active else 'started'} {' and '.join(units)}")
+
+    def _verified(self) -> Result:
+        """The end of a correction: it holds, or is undone."""
+        if not self.starts:
+            return self._finished()
+        try:
+            problem, self.seen = verify(self.policy, self.plan.after.service.type, self.context)
+        except HelperUnavailable as error:
+            return Result(False, tuple(self.steps), unverifiable(error), starts=tuple(self.starts),
+                          kept=self.actions.changes)
+        if problem:
+            return self._undo(problem, restarts=True)
+        self.steps.append("every declared socket answers, and no other listens")
+        return Result(True, tuple(self.steps), starts=tuple(self.starts), kept=self.actions.changes, seen=self.seen)
+
+    def _undo(self, reason: str, *, restarts: bool) -> Result:
+        """Restore the files, and dockerd if it was started with the new ones and ran before."""
+        restarts = restarts and self.intent.was_active
+        undone = undo(self.intent, self.context, restarts=restarts, reset_failed=self.intent.was_active)
+        error = reason + (f"; while it was undone: {undone.message}" if undone.message else "")
+        return Result(False, tuple(self.steps), error=error, was_rolled_back=not undone.message,
+                      starts=(*self.starts, *undone.starts), restored=not undone.left_changed)

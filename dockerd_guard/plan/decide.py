@@ -1,0 +1,383 @@
+"""The decision: what to do about a host now. The only place that decides; `apply` executes and asks nothing. Pure.
+
+    decide(now, observation, findings, plan, policy, memory) -> (Decision, Memory)
+    record(now, decision, result, observation, policy, memory) -> Memory
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan import backoff
+from dockerd_guard.plan.actions import Actions, required_actions
+from dockerd_guard.plan.backoff import Contested
+from dockerd_guard.plan.exposures import Exposure, exposures
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart
+from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory, digest
+from dockerd_guard.plan.pending_changes import INVOCATION, pending_changes
+from dockerd_guard.plan.plan import Change, Plan, content_at, files_of
+from dockerd_guard.policy.model import Mode, Policy
+
+QUIET_S = 0.5
+"""How long nothing must have changed before own files are removed from a host that complies without them: a program
+that writes all the time may write the opposite next."""
+
+CONTESTED_QUIET_S = 10.0
+"""The same after a correction was undone: a busy host may delay the next write for seconds."""
+
+RETRY_S = 5.0
+"""When a hold is checked again that ends without any trigger, such as an engine that did not answer."""
+
+RETRY_HELD_S = 60.0
+"""The same for every other hold without an end: that a port became free, say, triggers nothing."""
+
+RETRY_UNWRITABLE_S = 60.0
+"""When a correction is tried again that failed since a file could not be written."""
+
+PROBATION_S = 30.0
+"""How long dockerd must run after a correction before its previous configuration is forgotten."""
+
+
+class Verdict(StrEnum):
+    """What is done about a host in one pass."""
+
+    NOTHING = "nothing"
+    """It complies, or the policy only observes."""
+    WAIT = "wait"
+    """Something is changing: look again soon."""
+    RECOVER = "recover"
+    """A correction was interrupted: finish or undo it first."""
+    ROLL_BACK = "roll back"
+    """dockerd failed with a correction that was applied: restore what it ran with."""
+    HOLD = "hold"
+    """There is nothing that may be done now."""
+    BACK_OFF = "back off"
+    """Another program keeps undoing the correction."""
+    APPLY = "apply"
+    """Carry out the actions; with a hold, all but the restart."""
+
+
+class Decision(NamedTuple):
+    """What to do now, at what cost, what is held, and when to look again at the latest.
+
+    `actions` are to be executed; `required` is everything that compliance needs. lint, diff, fix, journal and status
+    all show this value. `intent` is stored before the first change.
+    """
+
+    verdict: Verdict
+    required: Actions = Actions()
+    actions: Actions = Actions()
+    cost: Cost = Cost.NOTHING
+    hold: Hold | None = None
+    contested: Contested | None = None
+    contain: tuple[Exposure, ...] = ()
+    facts: RestartFacts = RestartFacts(is_active=False)
+    intent: Intent | None = None
+    wake_s: float | None = None
+
+    @property
+    def complies(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.required.anything and self.hold is None
+
+
+class Result(NamedTuple):
+    """What came of executing a decision, as verification saw it (I10).
+
+    `is_done`: the host complies. `error`: what failed; `was_rolled_back`: everything is as before. `hold`: what was
+    found only while executing, before anything was changed. `interference`: a file that something else changed
+    meanwhile. `unwritable`: a file could not be written. `starts`: starts of docker.service, the rollback's included.
+    `kept`: changes that are in force. `seen`: the last look at the host, None if something was done since.
+    """
+
+    is_done: bool
+    steps: tuple[str, ...] = ()
+    hold: Hold | None = None
+    error: str = ""
+    was_rolled_back: bool = False
+    interference: str = ""
+    unwritable: bool = False
+    starts: tuple[Instant, ...] = ()
+    kept: tuple[Change, ...] = ()
+    restored: bool = True
+    """Whether all files were restored, if they had to be."""
+    seen: Observation | None = None
+
+
+def containment(seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
+    """Return what must be blocked at the network now. Needs no findings and no plan (I8, I12)."""
+    if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
+        return ()
+    return exposures(seen, policy, memory.contained.addresses)
+
+
+def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decision
+    now: Instant, seen: Observation, findings: tuple[Finding, ...], plan: Plan, policy: Policy, memory: Memory
+) -> tuple[Decision, Memory]:
+    """Decide what to do, and return the memory to keep, whatever becomes of it. `findings` are those of this pass."""
+    memory = _updated(now, seen, policy, memory)
+    required = required_actions(seen, plan, policy)
+    facts = restart_facts(seen, plan, required, memory)
+    price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
+    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
+    if memory.intent is not None and not memory.intent.is_applied:
+        return base._replace(verdict=Verdict.RECOVER), memory
+    if _has_failed_with(seen, memory.intent):
+        return base._replace(verdict=Verdict.ROLL_BACK, intent=memory.intent), memory
+    if policy.mode is not Mode.ENFORCE:
+        return _with_hold(base, _forecast(now, plan, required, facts, policy, memory)), memory
+    return _enforce(now, seen, plan, policy, memory, base)
+
+
+def forecast(now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory) -> Decision:
+    """Return what `fix` would do now: the same decision, whatever the mode, without the delays of the agent."""
+    required = required_actions(seen, plan, policy)
+    facts = restart_facts(seen, plan, required, memory)
+    price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
+    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts,
+                    contain=containment(seen, policy._replace(mode=Mode.ENFORCE), memory))
+    hold = _forecast(now, plan, required, facts, policy, memory)
+    actions = _allowed(required, hold, plan)
+    verdict = Verdict.APPLY if actions.anything else Verdict.NOTHING if hold is None else Verdict.HOLD
+    return base._replace(verdict=verdict, actions=actions, hold=hold,
+                         intent=_intent(now, seen, actions, memory.intent) if actions.anything else None)
+
+
+def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
+    now: Instant, plan: Plan, required: Actions, facts: RestartFacts, policy: Policy, memory: Memory
+) -> Hold | None:
+    if plan.obstacles:
+        return obstructed(plan, policy)
+    if not required.starts_dockerd:
+        return None
+    return may_restart(policy.correct, facts, memory.restarts, now)
+
+
+def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, base: Decision
+) -> tuple[Decision, Memory]:
+    required, facts = base.required, base.facts
+    if not required.anything and not plan.obstacles:
+        left_s = _left_s(now, memory.intent) if memory.intent is not None else math.inf
+        return base._replace(wake_s=left_s if left_s < math.inf else None), _complied(now, seen, memory)
+    if plan.obstacles != memory.obstacles and plan.obstacles:
+        # A file that is just being rewritten may say one thing to the observation and another to the plan.
+        return base._replace(verdict=Verdict.WAIT, wake_s=0.0), memory._replace(obstacles=plan.obstacles)
+    memory = memory._replace(obstacles=plan.obstacles)
+    if (wait_s := _unrest_s(now, seen, policy, memory, required)) > 0:
+        return base._replace(verdict=Verdict.WAIT, wake_s=wait_s), memory
+    if (failed := memory.attempt) is not None:
+        current = inputs(seen, plan, policy)
+        failed = failed._replace(inputs=failed.inputs or current)
+        memory = memory._replace(attempt=failed)
+        left_s = failed.retry_s - now.seconds_since(failed.at)
+        if failed.inputs == current and left_s > 0:
+            hold = Hold(f"the last attempt failed: {failed.error}", now.wall + timedelta(seconds=left_s),
+                        "fix this; the agent retries automatically")
+            return _with_hold(base, hold)._replace(verdict=Verdict.HOLD, wake_s=left_s), _held(memory, now, hold)
+        memory = memory._replace(attempt=None)
+    if (contested := backoff.contested(now, seen.rootfs, required.changes, memory.corrected)) is not None:
+        hold = Hold(f"contested: something else {contested.verb} {contested.file}", contested.until,
+                    f"find the program that {contested.verb} it, then `dockerd-guard fix`")
+        wake_s = (contested.until - now.wall).total_seconds()
+        return (base._replace(verdict=Verdict.BACK_OFF, hold=hold, contested=contested, wake_s=max(wake_s, 1.0)),
+                _held(memory, now, hold))
+    hold_now = _forecast(now, plan, required, facts, policy, memory)
+    actions = _allowed(required, hold_now, plan)
+    decision = base._replace(actions=actions, hold=hold_now)
+    memory = _held(memory, now, hold_now)
+    if not actions.anything:
+        return decision._replace(verdict=Verdict.HOLD, wake_s=_wake_s(now, hold_now, facts)), memory
+    intent = _intent(now, seen, actions, memory.intent)
+    if actions.starts_dockerd:
+        # Counted before it happens, so that no crash can make a restart free (I2).
+        memory = memory.with_restart(now)
+    return decision._replace(verdict=Verdict.APPLY, intent=intent,
+                             wake_s=_wake_s(now, hold_now, facts) if hold_now else None), memory
+
+
+def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
+    if plan.obstacles:
+        return Actions()
+    return required if hold is None else required.without_starts
+
+
+def _with_hold(decision: Decision, hold: Hold | None) -> Decision:
+    return decision._replace(hold=hold)
+
+
+def _held(memory: Memory, now: Instant, hold: Hold | None) -> Memory:
+    """With a hold, and since when it is the same."""
+    if hold is None:
+        return memory._replace(held=None)
+    before = memory.held
+    since = before.since if before is not None and before.reason == hold.reason else now.wall
+    return memory._replace(held=HeldCorrection(hold.reason, since, hold.until, hold.next_step))
+
+
+def _wake_s(now: Instant, hold: Hold | None, facts: RestartFacts) -> float:
+    if hold is not None and hold.until is not None:
+        return max((hold.until - now.wall).total_seconds(), 1.0)
+    is_silent = facts.is_active and facts.engine is not None and facts.engine.engine is None
+    return RETRY_S if is_silent else RETRY_HELD_S
+
+
+def obstructed(plan: Plan, policy: Policy) -> Hold:
+    """Return the hold of a plan that cannot make the host comply."""
+    hint = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
+    return Hold("; ".join(plan.obstacles), next_step=f"change this manually{hint}")
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memory) -> RestartFacts:
+    """Return what the gate decides on."""
+    loaded = seen.loaded
+    is_active = seen.running is not None
+    if not required.starts_dockerd:
+        return RestartFacts(is_active, seen.engine, loaded.dependents if loaded else ())
+    in_swarm = seen.engine is not None and seen.engine.engine is not None and seen.engine.engine.in_swarm
+    return RestartFacts(
+        is_active, seen.engine, loaded.dependents if loaded else (),
+        next_live_restore=plan.after.daemon.live_restore,
+        pending_changes=pending_changes(seen, plan.base, memory.start, in_swarm=in_swarm),
+        refusals=tuple(finding.message for finding in plan.refusals))
+
+
+def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:
+    """Return a digest of everything that a correction depends on: files, certificates, environment, disk, unit
+    states, policy (I9)."""
+    return hashlib.sha256("\n".join(_inputs(seen, plan, policy)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
+    yield repr(policy)
+    yield seen.disk_problem
+    tls = plan.after.daemon.tls
+    paths = {*files_of(seen.configured), *files_of(plan.after), *(change.path for change in plan.changes),
+             *(path for path in (tls.ca, tls.cert, tls.key) if path)}
+    for path in sorted(paths):
+        for follow in (False, True):
+            entry = seen.rootfs.stat(path, follow=follow) if path.startswith("/") else None
+            yield f"{path} {entry and (entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.ctime_ns)}"
+    for change in plan.changes:
+        yield f"{change.path} {digest(change.after)}"
+    if seen.loaded is not None:
+        yield repr(sorted((seen.configured.manager_environment or {}).items()))
+        yield f"{seen.loaded.active_state} {sorted(seen.loaded.socket_states.items())}"
+
+
+# --- what the memory holds ------------------------------------------------------------------------
+
+
+def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Memory:
+    """With what others have done to corrected files; without what the policy no longer asks for."""
+    memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
+                             intent=_proven(now, seen, memory.intent))
+    return memory if policy.mode is Mode.ENFORCE else memory._replace(held=None, attempt=None)
+
+
+def _complied(now: Instant, seen: Observation, memory: Memory) -> Memory:
+    """Of a host that complies: nothing is held. A failure is forgotten only once dockerd is up, since one that is
+    starting complies for a moment. Disputes end once it is quiet."""
+    is_starting = seen.loaded is not None and seen.loaded.active_state not in ("active", "inactive")
+    attempt = memory.attempt if is_starting else None
+    corrected = memory.corrected
+    if _is_quiet(now, memory, CONTESTED_QUIET_S):
+        corrected = {path: file for path, file in corrected.items() if not file.is_undone}
+    return memory._replace(held=None, attempt=attempt, corrected=corrected, obstacles=())
+
+
+def _is_quiet(now: Instant, memory: Memory, quiet_s: float) -> bool:
+    return memory.changed_at is None or now.seconds_since(memory.changed_at) >= quiet_s
+
+
+def _unrest_s(now: Instant, seen: Observation, policy: Policy, memory: Memory, required: Actions) -> float:
+    """How long to wait before own files are removed: the host complies without them, but may not for long."""
+    removes_own = bool(required.changes) and not required.starts_dockerd and all(
+        change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in required.changes)
+    if not removes_own or memory.changed_at is None:
+        return 0.0
+    quiet_s = CONTESTED_QUIET_S if any(file.undone for file in memory.corrected.values()) else QUIET_S
+    return quiet_s - now.seconds_since(memory.changed_at)
+
+
+def _intent(now: Instant, seen: Observation, actions: Actions, earlier: Intent | None) -> Intent:
+    is_active = seen.running is not None
+    stops = (*actions.stop_sockets, *(SOCKET,) * actions.restart_socket,
+             *(SERVICE,) * (actions.starts_dockerd and is_active))
+    changes = earlier.before(actions.changes) if earlier is not None else actions.changes
+    return Intent(changes, now, stops, is_active, started_at(seen))
+
+
+def _has_failed_with(seen: Observation, intent: Intent | None) -> bool:
+    """Whether dockerd, which ran before a correction, failed with what that wrote (I3)."""
+    if intent is None or not intent.is_applied or not intent.was_active or not intent.changes or seen.loaded is None:
+        return False
+    is_ours = all(digest(content_at(seen.rootfs, change.path)) == digest(change.after) for change in intent.changes)
+    return is_ours and seen.running is None and seen.loaded.active_state == "failed"
+
+
+def _proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | None:
+    """The intent of an applied correction, until dockerd has run with it for PROBATION_S."""
+    if intent is None or not intent.is_applied:
+        return intent
+    if not intent.was_active or not intent.changes:
+        return None
+    if seen.running is None:
+        return intent._replace(proven_by=None)
+    if intent.proven_by is None:
+        return intent._replace(proven_by=now) if started_at(seen) != intent.invocation else intent
+    return intent if _left_s(now, intent) > 0 else None
+
+
+def _left_s(now: Instant, intent: Intent) -> float:
+    """What is left of the probation, in seconds; endless before dockerd was started."""
+    return PROBATION_S - now.seconds_since(intent.proven_by) if intent.proven_by is not None else math.inf
+
+
+def record(
+    now: Instant, decision: Decision, result: Result, policy: Policy, memory: Memory
+) -> Memory:
+    """Return the memory after a decision was executed."""
+    # decide() counted the first start already.
+    extra = result.starts[1:] if decision.actions.starts_dockerd else result.starts
+    for start in extra:
+        memory = memory.with_restart(start)
+    if result.kept:
+        memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
+    if result.error and not result.interference:
+        retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
+        memory = memory._replace(attempt=Attempt(now, result.error, retry_s, None, result.was_rolled_back))
+    elif not result.error and result.hold is None:
+        memory = memory._replace(attempt=None)
+    if result.hold is not None:
+        memory = _held(memory, now, result.hold)
+    elif result.is_done:
+        memory = memory._replace(held=None)
+    return memory
+
+
+def forget_policy(memory: Memory) -> Memory:
+    """Return the memory under a new policy: what failed, and what was undone, was about the old one."""
+    return memory._replace(attempt=None, corrected={}, held=None, obstacles=())
+
+
+def retry_now(memory: Memory) -> Memory:
+    """Return the memory after a request to try again (`systemctl reload`)."""
+    return memory._replace(attempt=None)
+
+
+def started_at(seen: Observation) -> str:
+    """Return the invocation ID of the running dockerd, empty where none runs."""
+    return seen.running.process.environ.get(INVOCATION, "") if seen.running is not None else ""

@@ -1,0 +1,126 @@
+"""What outlives one pass: the only state that decisions depend on besides the observation. Values, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
+
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.plan.pending_changes import StartRecord
+from dockerd_guard.plan.plan import Change
+from dockerd_guard.rootfs import Content, Link
+
+MAX_RESTARTS = 100
+"""Restarts that are remembered: more than any budget allows in its period."""
+
+MAX_FACTS = 100
+
+ABSENT = "absent"
+
+
+class Intent(NamedTuple):
+    """A correction that was begun: its changes, when it began, and the active units that it stops on the way.
+
+    `was_active`: docker.service ran then, with this `invocation` ID. `is_applied`: everything was applied that could
+    be. The previous content is kept until dockerd has been started with the new one and has run for a while since
+    `proven_by`; it is restored if dockerd fails before.
+    """
+
+    changes: tuple[Change, ...]
+    begun: Instant
+    stops: tuple[str, ...]
+    was_active: bool = False
+    invocation: str = ""
+    is_applied: bool = False
+    proven_by: Instant | None = None
+
+    def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
+        """Return these changes with newer ones after them: what is restored is the first content, unless somebody
+        else has changed the file in between."""
+        first = {change.path: change for change in self.changes}
+        later = {change.path: change._replace(before=ours.before)
+                 if (ours := first.get(change.path)) is not None and ours.after == change.before else change
+                 for change in newer}
+        return tuple({**first, **later}.values())
+
+
+class Attempt(NamedTuple):
+    """A correction that failed. It is tried again when `inputs` change, or from `retry_at` on.
+
+    `inputs` is None until the first observation after the failure, since the failure itself changes them.
+    """
+
+    at: Instant
+    error: str
+    retry_s: float
+    inputs: str | None = None
+    was_rolled_back: bool = False
+
+
+class CorrectedFile(NamedTuple):
+    """A file as a correction left it (digest of its content), and when somebody else changed it back."""
+
+    path: str
+    digest: str
+    at: Instant
+    undone: tuple[Instant, ...] = ()
+    is_undone: bool = False
+    """Whether it differs now from how the correction left it."""
+
+
+class HeldCorrection(NamedTuple):
+    """A correction that waits: why, since when, until when (None: until something changes), and the next step."""
+
+    reason: str
+    since: datetime
+    until: datetime | None
+    next_step: str = ""
+
+
+class Contained(NamedTuple):
+    """What is blocked at the network: by which methods (containment/methods.py), and which addresses."""
+
+    methods: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+class ManualFix(NamedTuple):
+    """What `fix` did since the agent's last pass: its outcome, its steps, and the drifts (`Finding.fact`) that it
+    ended. The agent writes the journal entry."""
+
+    outcome: str
+    steps: tuple[str, ...]
+    fixed: tuple[str, ...]
+    message: str = ""
+
+
+class Memory(NamedTuple):
+    """Everything that is remembered. `changed_at`: when something on the host last changed, as far as triggers show."""
+
+    restarts: tuple[Instant, ...] = ()
+    """Restarts and starts of docker.service by us, oldest first, also those of a rollback."""
+    attempt: Attempt | None = None
+    corrected: Mapping[str, CorrectedFile] = MappingProxyType({})
+    held: HeldCorrection | None = None
+    obstacles: tuple[str, ...] = ()
+    contained: Contained = Contained()
+    start: StartRecord | None = None
+    manual_fixes: tuple[ManualFix, ...] = ()
+    intent: Intent | None = None
+    changed_at: Instant | None = None
+
+    def with_restart(self, now: Instant) -> Memory:
+        """With one more restart, which happens now."""
+        return self._replace(restarts=(*self.restarts, now)[-MAX_RESTARTS:])
+
+
+def digest(content: Content | None) -> str:
+    """Return what identifies the content of a file, of a link, or that there is none."""
+    if content is None:
+        return ABSENT
+    if isinstance(content, Link):
+        return f"link {content.target}"
+    return hashlib.sha256(content).hexdigest()
