@@ -159,14 +159,15 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
     """All layers of this host that can be asked."""
+    from dockerd_guard.observe.kernel import HostKernel
     from dockerd_guard.observe.live import observe_host
     from dockerd_guard.systemd.manager import Manager, Unavailable
 
     try:
         with Manager() as manager:
-            return observe_host(rootfs, manager, dockerd=dockerd)
+            return observe_host(rootfs, manager, HostKernel(), dockerd=dockerd)
     except Unavailable:
-        return observe_host(rootfs, None, dockerd=dockerd)
+        return observe_host(rootfs, None, HostKernel(), dockerd=dockerd)
 
 
 def root_name(options: Namespace, look: Look) -> str | None:

@@ -16,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
 from dockerd_guard.apply import files
-from dockerd_guard.apply.state_files import Contained, StateFiles
+from dockerd_guard.plan.memory import Contained
 from dockerd_guard.model.address import Via
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.model.rejection import Rejection
@@ -59,24 +60,25 @@ class ContainmentResult(NamedTuple):
     """Why these are left open, or why IPAddressDeny= is used."""
 
 
-def _with(now: Contained, way: Method, cut: tuple[Exposure, ...]) -> Contained:
-    ways = now.ways if way in now.ways else (*now.ways, str(way))
-    return Contained(ways, tuple(exposure.address for exposure in cut))
+def _with(now: Contained, method: Method, cut: tuple[Exposure, ...]) -> Contained:
+    methods = now.methods if method in now.methods else (*now.methods, str(method))
+    return Contained(methods, tuple(exposure.address for exposure in cut))
 
 
 class Containment:
     """What is blocked at the network of this host, by one nftables table or by the filter of one unit."""
 
-    def __init__(self, state: StateFiles, network: Network) -> None:
-        self._state = state
+    def __init__(self, contained: Contained, network: Network, remember: Callable[[Contained], None]) -> None:
+        """`contained` is what an earlier process blocked; `remember` stores each change of it."""
         self._network = network
-        self._now = self._saved = state.contained()
+        self._now = contained
+        self._store = remember
         self._applied: tuple[Rejection, ...] = ()
         self._shown = ""
         self._is_filtered = False
         self._was_changed = False
-        # Report again what the previous agent process blocked, and report its release.
-        self._told: dict[str, Method | str | None] = dict.fromkeys(self._now.addresses, "by an earlier agent")
+        # What an earlier process blocked is reported again, and so is its end.
+        self._reported: dict[str, Method | str | None] = dict.fromkeys(contained.addresses, "by an earlier agent")
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ class Containment:
     @property
     def is_by_nftables(self) -> bool:
         """Whether the nftables table is in use."""
-        return Method.NFTABLES in self._now.ways
+        return Method.NFTABLES in self._now.methods
 
     def cut_at_once(self, wanted: tuple[Exposure, ...]) -> None:
         """Block these by nftables only, which affects nothing else; `keep` follows and reports."""
@@ -100,10 +102,10 @@ class Containment:
         Raises OSError, and Unsupported if an existing block cannot be removed.
         """
         if not wanted:
-            for way in self._now.ways:
+            for way in self._now.methods:
                 self._lift(way, manager)
-            released = tuple(address for address, by in self._told.items() if by is not None)
-            self._told, self._was_changed = {}, False
+            released = tuple(address for address, by in self._reported.items() if by is not None)
+            self._reported, self._was_changed = {}, False
             return ContainmentResult(released=released)
         reason = ""
         try:
@@ -111,8 +113,9 @@ class Containment:
             way, cut = Method.NFTABLES, wanted
         except Unsupported as error:
             way, cut, reason = Method.IP_ADDRESS_DENY, self._by_systemd(wanted, manager), str(error)
-        for other in self._now.ways:
-            if other != way or not cut:
+        for other in self._now.methods:
+            # A table that covers more than the filter stays, although nothing can check it.
+            if (other != way and cut == wanted) or not cut:
                 # If this fails, both methods stay in force, which opens nothing.
                 with contextlib.suppress(Unsupported):
                     self._lift(other, manager)
@@ -123,22 +126,19 @@ class Containment:
     ) -> ContainmentResult:
         outcome = {exposure.address: way if exposure in cut else None for exposure in wanted}
         new = tuple(exposure for exposure in wanted
-                    if self._told.get(exposure.address, "") != outcome[exposure.address])
-        released = tuple(address for address, by in self._told.items() if by is not None and address not in outcome)
+                    if self._reported.get(exposure.address, "") != outcome[exposure.address])
+        released = tuple(address for address, by in self._reported.items() if by is not None and address not in outcome)
         was_changed, self._was_changed = self._was_changed, False
-        self._told = {**outcome}
+        self._reported = {**outcome}
         return ContainmentResult(way, tuple(exposure for exposure in new if exposure in cut),
                       tuple(exposure for exposure in wanted if was_changed and exposure not in new), released,
                       tuple(exposure for exposure in new if exposure not in cut), reason)
 
     def _remember(self, now: Contained) -> None:
-        """Store the record. It names a method from before it is applied until after it is removed."""
-        self._now = now
-        # A full disk must not prevent a block; the next pass retries.
-        if now != self._saved:
-            with contextlib.suppress(OSError):
-                self._state.contain(now)
-                self._saved = now
+        """Update the record: a method is in it from before it is in force until after it is removed."""
+        if now != self._now:
+            self._now = now
+            self._store(now)
 
     def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
         """Install the table unless it is in force unchanged."""
@@ -179,7 +179,7 @@ class Containment:
             for path in CONTROL_FILES:
                 files.remove(path)
             self._is_filtered = False
-        ways = tuple(each for each in self._now.ways if each != way)
-        self._remember(Contained(ways, self._now.addresses if ways else ()))
+        methods = tuple(each for each in self._now.methods if each != way)
+        self._remember(Contained(methods, self._now.addresses if methods else ()))
 
 

@@ -5,7 +5,10 @@ Changing and monitoring it needs CAP_NET_ADMIN in the host's network namespace.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +26,10 @@ REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink.h>.
 NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
+NLM_F_REQUEST, NLM_F_ACK, NLMSG_ERROR = 0x1, 0x4, 0x2
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES = 0x10, 0x11, 10
+NFT_MSG_DELTABLE, NFTA_TABLE_NAME, NFPROTO_INET = 2, 1, 1
+NETLINK_TIMEOUT_S = 5.0
 
 READ_BYTES = 64 * 1024
 
@@ -52,6 +59,34 @@ def _to(ip: str) -> str:
     return f"{'ip6' if ':' in ip else 'ip'} daddr {ip}"
 
 
+def delete_table() -> None:
+    """Delete the table through nfnetlink alone. Raises Unsupported where the kernel refuses.
+
+    One batch with one message (Documentation/netlink/specs/nftables.yaml; <linux/netfilter/nf_tables.h>).
+    """
+    def message(kind: int, flags: int, sequence: int, family: int, subsystem: int, attributes: bytes = b"") -> bytes:
+        body = struct.pack("=BBH", family, 0, socket.htons(subsystem)) + attributes
+        return struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags, sequence, 0) + body
+
+    name = TABLE_NAME.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(name), NFTA_TABLE_NAME) + name.ljust(-len(name) % 4 + len(name), b"\0")
+    batch = (message(NFNL_MSG_BATCH_BEGIN, 0, 1, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES)
+             + message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE, NLM_F_ACK, 2, NFPROTO_INET, 0, attribute)
+             + message(NFNL_MSG_BATCH_END, 0, 3, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES))
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as kernel:
+            kernel.settimeout(NETLINK_TIMEOUT_S)
+            kernel.bind((0, 0))
+            kernel.send(batch)
+            answer = kernel.recv(READ_BYTES)
+    except OSError as error:
+        raise Unsupported(f"cannot delete the nftables table: {error.strerror or error}") from None
+    _, kind, *_ = struct.unpack_from("=IHHII", answer)
+    code = struct.unpack_from("=i", answer, 16)[0] if kind == NLMSG_ERROR else 0
+    if code not in (0, -errno.ENOENT):
+        raise Unsupported(f"cannot delete the nftables table: {os.strerror(-code)}")
+
+
 class NftablesTable:
     """The table in the kernel, through libnftables. Each method raises Unsupported."""
 
@@ -68,8 +103,11 @@ class NftablesTable:
         return self.shown()
 
     def remove(self) -> None:
-        """Remove the table if it exists."""
-        self._nft(REMOVE_TABLE)
+        """Remove the table if it exists, also where libnftables is gone (I13)."""
+        try:
+            self._nft(REMOVE_TABLE)
+        except Unsupported:
+            delete_table()
 
     def _library(self) -> Any:
         if self._nftables is None:

@@ -16,7 +16,7 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper.protocol import SOCKET_PATH, Request, Verb, Wire
 from dockerd_guard.observe import engine
-from dockerd_guard.observe.engine import Engine, Ping
+from dockerd_guard.observe.engine import Ping
 from dockerd_guard.observe.network import HelperUnavailable, Unsupported
 
 ANSWER_TIMEOUT_S = 20.0
@@ -44,16 +44,6 @@ class NethelperClient:
 
     def release(self) -> None:
         self._request(Request(Verb.RELEASE))
-
-    def ask(self, address: str) -> Engine | None:
-        if not address.startswith("tcp://"):
-            return engine.ask(address)
-        match self._request(Request(Verb.ASK, address)):
-            case None:
-                return None
-            case [str(version), bool(live_restore), int(running), bool(in_swarm)]:
-                return Engine(version, live_restore, running, in_swarm)
-        raise HelperUnavailable("unexpected answer")
 
     def ping(self, address: str, tls: Tls) -> Ping:
         if not address.startswith("tcp://"):

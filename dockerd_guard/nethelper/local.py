@@ -13,7 +13,7 @@ from dockerd_guard.containment.nftables import NftablesTable
 from dockerd_guard.model.address import Tls, split_host_port
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe import engine
-from dockerd_guard.observe.engine import Engine, Ping
+from dockerd_guard.observe.engine import Ping
 
 
 class LocalNetwork:
@@ -33,9 +33,6 @@ class LocalNetwork:
 
     def release(self) -> None:
         self._table.remove()
-
-    def ask(self, address: str) -> Engine | None:
-        return engine.ask(address)
 
     def ping(self, address: str, tls: Tls) -> Ping:
         return engine.ping(address, tls)

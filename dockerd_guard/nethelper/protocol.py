@@ -33,7 +33,6 @@ class Verb(StrEnum):
     REJECT = "reject"
     RELEASE = "release"
     FOLLOW = "follow"
-    ASK = "ask"
     PING = "ping"
     UNBINDABLE = "unbindable"
 
@@ -53,7 +52,7 @@ def request_of(line: bytes) -> Request:
         verb, address, tls, rejections = (json.loads(line)[name] for name in Request._fields)
         request = Request(Verb(verb), address, Tls(tls), tuple(Rejection(where, tuple(spared))
                                                                for where, spared in rejections))
-        if request.verb in (Verb.ASK, Verb.PING, Verb.UNBINDABLE):
+        if request.verb in (Verb.PING, Verb.UNBINDABLE):
             _demand(_is_place(PLACE, address))
         for rejection in request.rejections:
             match = IP_PLACE.fullmatch(rejection.address)

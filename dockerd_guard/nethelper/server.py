@@ -60,7 +60,6 @@ def _answer(here: LocalNetwork, verb: Verb, address: str, tls: Tls, rejections: 
         Verb.SHOWN: here.shown,
         Verb.REJECT: lambda: here.reject(rejections),
         Verb.RELEASE: here.release,
-        Verb.ASK: lambda: here.ask(address),
         Verb.PING: lambda: here.ping(address, tls),
         Verb.UNBINDABLE: lambda: here.unbindable(address),
     }

@@ -6,14 +6,21 @@ hangs is an answer too (None).
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import socket
+import struct
+import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Tls, split_host_port
 
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+READ_BYTES = 64 * 1024
 
 
 class Engine(NamedTuple):
@@ -33,10 +40,14 @@ class Ping(NamedTuple):
     reason: str
 
 
-def ask(address: str) -> Engine | None:
-    """Ask the engine behind a socket without TLS for its state; None when it does not answer."""
+def ask(address: str, pids: Collection[int]) -> Engine | None:
+    """Ask the engine behind a UNIX socket for its state; None if it does not answer or its answer is malformed.
+
+    Believed only if the process that listens is one of `pids` (SO_PEERCRED: who called listen(2)), so that no other
+    engine on the same path answers for this one.
+    """
     try:
-        answer = _get(address, "/info")
+        answer = _get(address, "/info", pids)
         if answer.status != 200:
             return None
         info = json.loads(answer.body)
@@ -47,7 +58,7 @@ def ask(address: str) -> Engine | None:
             containers_running=int(info.get("ContainersRunning") or 0),
             in_swarm=swarm.get("LocalNodeState", "inactive") not in ("inactive", ""),
         )
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -104,20 +115,54 @@ class _Answer(NamedTuple):
     body: bytes
 
 
-def _get(address: str, path: str) -> _Answer:
-    """Ask over the socket of an address in dockerd's syntax. Raises OSError, also for what is no HTTP."""
-    from http.client import HTTPConnection, HTTPException
+def _get(address: str, path: str, pids: Collection[int] = ()) -> _Answer:
+    """Send a request over the socket of an address in dockerd's syntax.
 
-    connection = HTTPConnection("docker")
+    Raises OSError, also for what is not HTTP, for a listener other than `pids`, and TimeoutError where the whole
+    answer takes longer than TIMEOUT_S.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    with _connect(address) as connection:
+        if pids and struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] not in pids:
+            raise OSError(errno.EPERM, "another process listens there")
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        return _parsed(_received(connection, deadline))
+
+
+def _received(connection: socket.socket, deadline: float) -> bytes:
+    chunks: list[bytes] = []
+    length = 0
+    while length < MAX_ANSWER_BYTES:
+        if (left_s := deadline - time.monotonic()) <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        connection.settimeout(left_s)
+        chunk = connection.recv(READ_BYTES)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        length += len(chunk)
+    return b"".join(chunks)
+
+
+class _Received:
+    """What http.client.HTTPResponse reads an answer from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def _parsed(data: bytes) -> _Answer:
+    from http.client import HTTPException, HTTPResponse
+
     try:
-        connection.sock = _connect(address)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return _Answer(answer.status, answer.read(MAX_ANSWER_BYTES))
-    except HTTPException as error:
-        raise OSError(str(error) or type(error).__name__) from None
-    finally:
-        connection.close()
+        answer = HTTPResponse(_Received(data))  # type: ignore[arg-type]
+        answer.begin()
+        return _Answer(answer.status, answer.read())
+    except (HTTPException, ValueError) as error:
+        raise OSError(errno.EPROTO, str(error) or type(error).__name__) from None
 
 
 def _connect(address: str) -> socket.socket:

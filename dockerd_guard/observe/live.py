@@ -17,6 +17,7 @@ from dockerd_guard.model.address import Binding, Tls, Via, canonical, scope_of
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
+from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
 from dockerd_guard.observe.observation import (
     LISTENING,
@@ -57,7 +58,9 @@ SWARM_PORTS = (2377, 7946)
 """Cluster management and gossip of swarm mode (docs: Open protocols and ports): no Engine API."""
 
 
-def observe_host(rootfs: Rootfs, manager: Manager | None, *, dockerd: Version | None = None) -> Observation:
+def observe_host(
+    rootfs: Rootfs, manager: Manager | None, kernel: HostKernel, *, dockerd: Version | None = None
+) -> Observation:
     """Look at all four layers of this host. Without a manager, `loaded` stays unknown.
 
     Raises Unavailable when the connection to systemd breaks while it is asked.
@@ -73,10 +76,10 @@ def observe_host(rootfs: Rootfs, manager: Manager | None, *, dockerd: Version | 
     else:
         loaded = observe_loaded(rootfs, manager, configured)
     try:
-        sockets = processes.Sockets()
+        sockets = kernel.sockets()
         sockets.expect(binding.address for layer in (configured.layer, loaded.layer if loaded else None)
                        if layer is not None for binding in layer.bindings)
-        running, others = observe_running(rootfs, configured, loaded, sockets)
+        running, others = observe_running(rootfs, configured, loaded, sockets, kernel)
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"the sockets of dockerd cannot be seen: {error.strerror}: "
@@ -129,16 +132,16 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
 
 
 def observe_running(
-    rootfs: Rootfs, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
+    rootfs: Rootfs, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets, kernel: HostKernel
 ) -> tuple[Running | None, tuple[Other, ...]]:
     """What the dockerd of docker.service was started with, None when none runs; and every other dockerd."""
     main = loaded.main_pid if loaded is not None else 0
-    daemons = processes.daemons(main)
+    daemons = kernel.daemons(main)
     ours = daemons.get(main) or next(
         (process for process in daemons.values()
          if process.unit == SERVICE and not process.in_container and not process.uid), None)
     if ours is None and main:
-        ours = processes.read_process(main)
+        ours = kernel.process(main)
     def read(process: Process, read_file: Callable[[str], bytes]) -> Daemon:
         return resolve_daemon((process.program, *process.argv[1:]), process.environ, read_file,
                               configured.known_dockerd)
@@ -302,11 +305,11 @@ def _loaded_socket(state: UnitState) -> Socket:
 
 
 @contextlib.contextmanager
-def observer(manager: Manager) -> Iterator[Callable[[], Observation]]:
+def observer(manager: Manager, kernel: HostKernel, root: str = "/") -> Iterator[Callable[[], Observation]]:
     """A fresh look at this host at each call, which ends the one before."""
     with contextlib.ExitStack() as latest:
         def look() -> Observation:
             latest.close()
-            return observe_host(latest.enter_context(Rootfs()), manager)
+            return observe_host(latest.enter_context(Rootfs(root)), manager, kernel)
 
         yield look

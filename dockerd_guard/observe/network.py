@@ -6,7 +6,7 @@ from typing import Protocol
 
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.observe.engine import Engine, Ping
+from dockerd_guard.observe.engine import Ping
 
 
 class Unsupported(Exception):
@@ -38,9 +38,6 @@ class Network(Protocol):
 
     def release(self) -> None:
         """Take the table away."""
-
-    def ask(self, address: str) -> Engine | None:
-        """As engine.ask."""
 
     def ping(self, address: str, tls: Tls) -> Ping:
         """As engine.ping."""

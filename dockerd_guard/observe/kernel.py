@@ -1,0 +1,74 @@
+"""What is asked of the kernel and of the engine about this host. The simulation has a stand-in of the same shape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from dockerd_guard.observe import engine, processes
+from dockerd_guard.observe.engine import Engine
+from dockerd_guard.observe.observation import EngineAnswer, Observation, Process
+
+SHIM = b"containerd-shim"
+"""The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container."""
+
+MOBY_NAMESPACE = b"moby"
+"""containerd's namespace of Docker's containers, an argument of each shim."""
+
+
+class HostKernel:
+    """The processes and sockets of this host."""
+
+    def sockets(self) -> processes.Sockets:
+        """The listening sockets, read once."""
+        return processes.Sockets()
+
+    def daemons(self, main: int) -> dict[int, Process]:
+        """As processes.daemons."""
+        return processes.daemons(main)
+
+    def process(self, pid: int) -> Process | None:
+        """As processes.read_process."""
+        return processes.read_process(pid)
+
+    def ask(self, address: str, pids: Collection[int]) -> Engine | None:
+        """As engine.ask."""
+        return engine.ask(address, pids)
+
+    def shims(self) -> int:
+        """The number of containers that Docker's containerd runs."""
+        return sum(MOBY_NAMESPACE in _read(pid, "cmdline").split(b"\0")
+                   for pid in os.listdir("/proc") if pid.isdecimal() and _read(pid, "comm").startswith(SHIM))
+
+    def embeds_containerd(self, pid: int) -> bool:
+        """Whether a dockerd started containerd itself, as a child process."""
+        parent = b"%d" % pid
+        return any(_read(child, "stat").rpartition(b")")[2].split()[1:2] == [parent]
+                   for child in os.listdir("/proc") if child.isdecimal() and _read(child, "comm") == b"containerd\n")
+
+
+def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
+    """Return what decides whether containers survive a restart. Waits up to engine.TIMEOUT_S for each UNIX socket."""
+    shims = kernel.shims()
+    if seen.running is None or seen.listening is None:
+        return EngineAnswer(shims=shims)
+    embeds = kernel.embeds_containerd(seen.running.process.pid)
+    # While it starts it answers nobody, and that may take 16 s.
+    if seen.loaded is not None and seen.loaded.active_state == "activating":
+        return EngineAnswer(None, "dockerd is starting", shims, embeds)
+    addresses = [binding.address for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
+    for address in addresses:
+        # systemd calls listen(2) for the sockets that it passes on.
+        pids = {seen.running.process.pid, *((1,) if address in seen.listening.held_by_systemd else ())}
+        if (answer := kernel.ask(address, pids)) is not None:
+            return EngineAnswer(answer, "", shims, embeds)
+    problem = "dockerd does not answer" if addresses else "dockerd has no UNIX socket at which its state can be verified"
+    return EngineAnswer(None, problem, shims, embeds)
+
+
+def _read(pid: str, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
