@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from dockerd_guard.apply.state_files import ManualFix
 from dockerd_guard.model.address import canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.plan.exposures import exposures
+from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.report.agent_status import Drift
 from dockerd_guard.report.correction import manual_fix_entry
@@ -115,15 +115,14 @@ class DriftTracker:
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact in now}
         return mended
 
-    def report_manual_fix(self, done: ManualFix, findings: tuple[Finding, ...]) -> bool:
-        """Log one entry for the reported drifts that `fix` has ended. Returns False if there are none."""
+    def report_manual_fix(self, fix: ManualFix, findings: tuple[Finding, ...]) -> None:
+        """Log what `fix` did: the drifts it ended, of those that the journal contains, or why it ended none."""
         known = {**{fact: drift.finding for fact, drift in self._earlier.items()}, **self.drifts}
-        ended = {*done.mended} & known.keys() - {finding.fact for finding in findings}
+        ended = {*fix.fixed} & known.keys() - {finding.fact for finding in findings}
         self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in ended}
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact not in ended}
-        if ended:
-            self.write(manual_fix_entry(done, tuple(fact for fact in known if fact in ended)))
-        return bool(ended)
+        if ended or fix.outcome != Outcome.REPAIRED:
+            self.write(manual_fix_entry(fix, tuple(fact for fact in known if fact in ended)))
 
     def report_blindness(self, troubles: list[str]) -> None:
         """Log new observation problems, and those that have ended."""

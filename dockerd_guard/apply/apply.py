@@ -96,9 +96,9 @@ class _Execution:
         for name in self.actions.stop_sockets:
             manager.run_job("StopUnit", name)
             self.steps.append(f"stopped {name}")
-        if self.actions.reload or self.actions.stop_sockets:
-            if (problem := self._not_loaded()) is not None:
-                return problem
+        loads = self.actions.reload or self.actions.stop_sockets
+        if loads and (problem := self._not_loaded()) is not None:
+            return problem
         if not self.actions.starts_dockerd:
             return self._finished()
         self._start()

@@ -38,7 +38,9 @@ def write_new(path: str, content: bytes, *, replace: bool = False) -> None:
     _write(path, content, PUBLIC, "/", inherit=False, replace=replace)
 
 
-def _write(path: str, content: Content, access: Access, root: str, *, inherit: bool, replace: bool) -> None:
+def _write(  # noqa: PLR0913 -- what rename(2) and link(2) need
+    path: str, content: Content, access: Access, root: str, *, inherit: bool, replace: bool
+) -> None:
     directory, _, name = path.rpartition("/")
     with _directory(directory, root, make=True) as fd:
         temporary = f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"

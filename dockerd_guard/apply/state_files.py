@@ -137,7 +137,8 @@ def _memory_json(memory: Memory) -> dict[str, object]:
 def _memory(data: Mapping[str, Any]) -> Memory:
     attempt, start, held = data["attempt"], data["start"], data["held"]
     corrected = (CorrectedFile(str(row["path"]), str(row["digest"]), _instant(row["at"]),
-                               tuple(map(_instant, row["undone"])), bool(row["is_undone"])) for row in data["corrected"])
+                               tuple(map(_instant, row["undone"])), bool(row["is_undone"]))
+                 for row in data["corrected"])
     return Memory(
         restarts=tuple(map(_instant, data["restarts"])),
         attempt=attempt and Attempt(_instant(attempt["at"]), str(attempt["error"]), float(attempt["retry_s"]),

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dockerd_guard.agent.reconcile import assess, by_hand
+from dockerd_guard.apply.context import HostClock
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.commands._common import FOUND, OK, Look, each, needed, root_name
-from dockerd_guard.nethelper.local import LocalNetwork
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.engine import container_names
-from dockerd_guard.plan.assessment import Records, api_addresses, assess
+from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.assessment import Assessment
 from dockerd_guard.plan.gate import Cost
+from dockerd_guard.plan.memory import Memory
 from dockerd_guard.report import json_output, plan
+from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
 
+def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
+    """What `fix` would do now. Nothing outside the root is read for --root."""
+    memory = StateFiles().load() if look.seen.loaded is not None else Memory()
+    found, _ = assess(look.seen, findings, needed(look.policy), memory._replace(intent=None), HostClock().now(),
+                      HostKernel(), by_hand)
+    return found
+
+
+def _containers(seen: Observation) -> tuple[str, ...]:
+    layer = seen.listening.layer if seen.listening is not None else None
+    address = next((binding.address for binding in layer.bindings if binding.address.startswith("unix://")), None
+                   ) if layer is not None else None
+    return container_names(address) if address is not None else ()
+
+
 def run(options: Namespace) -> int:
     """Print the changes for each root; returns the exit code."""
     def show(look: Look) -> int:
-        # Nothing outside the root is read for --root.
-        records = StateFiles().records() if look.seen.loaded is not None else Records()
-        found = assess(look.seen, needed(look.policy), records, LocalNetwork().ask)
-        stops = found.cost is Cost.CONTAINERS
-        containers = tuple(name for address in api_addresses(look.seen)[:1] if stops
-                           for name in container_names(address))
+        found = assessed(look, judge(look.seen, needed(look.policy)))
+        containers = _containers(found.seen) if found.decision.cost is Cost.CONTAINERS else ()
         if options.format == "json":
             print(json_output.dump(plan.diff_json(found, containers), root=root_name(options, look)))
         else:
             print(plan.diff_text(found, containers), end="")
-        return FOUND if found.plan.changes or found.plan.obstacles or found.actions.anything else OK
+        return FOUND if found.plan.changes or found.plan.obstacles or found.decision.required.anything else OK
 
     return each(options, show, with_policy=True)

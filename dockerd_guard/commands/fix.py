@@ -1,22 +1,29 @@
-"""The verb `fix`: one pass of the agent, by hand."""
+"""The verb `fix`: one pass of the agent, whatever the policy's mode."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from dockerd_guard.apply.correction import Context, carry_out, queue_manual_fix
-from dockerd_guard.apply.rollback import recover
+from dockerd_guard.agent.reconcile import Pass, by_hand, reconcile
+from dockerd_guard.apply.context import Context, HostClock
+from dockerd_guard.apply.files import HostFiles
+from dockerd_guard.apply.preflight import validate
 from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive
 from dockerd_guard.commands._common import FOUND, OK, Unanswerable
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.nethelper.local import LocalNetwork
-from dockerd_guard.observe.live import observe_host, observer
-from dockerd_guard.plan.assessment import assess
-from dockerd_guard.policy.model import POLICY_FILE, PolicyError
+from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.live import observer
+from dockerd_guard.plan.decide import Result, Verdict
+from dockerd_guard.plan.memory import ManualFix
+from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError
 from dockerd_guard.policy.reader import load_policy
 from dockerd_guard.report import json_output, plan
-from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
 
 AGENT_WAIT_S = 60.0
 """How long to wait for an agent that is correcting the host."""
+
+MAX_FIXES = 20
+"""Fixes that are kept for an agent that does not run."""
 
 
 def run(options: Namespace) -> int:
@@ -33,19 +43,54 @@ def run(options: Namespace) -> int:
     state = StateFiles()
     try:
         policy = load_policy(options.policy or POLICY_FILE, require_root_owned=True)
-        with exclusive(state.directory, AGENT_WAIT_S), Manager() as manager, Rootfs() as rootfs:
-            if done := recover(state, manager):
-                print(done, file=sys.stderr)
-            network = LocalNetwork()
-            found = assess(observe_host(rootfs, manager), policy, state.records(), network.ask)
-            with observer(manager) as observe:
-                context = Context(manager, state, observe, network)
-                outcome = carry_out(found, context)
-                queue_manual_fix(found, outcome, context)
+        with exclusive(state.directory, AGENT_WAIT_S), Manager() as manager:
+            done = _fixed(policy, state, manager)
     except (Busy, OSError, PolicyError, Refused, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None
+    result = outcome(done)
     if options.format == "json":
-        print(json_output.dump(plan.outcome_json(outcome)))
+        print(json_output.dump(plan.outcome_json(result, done.assessment.decision.cost)))
     else:
-        print(plan.outcome_text(outcome), end="")
-    return OK if outcome.done else FOUND
+        print(plan.outcome_text(result), end="")
+    return OK if result.is_done else FOUND
+
+
+def outcome(done: Pass) -> Result:
+    """What a pass came to, also where nothing was executed."""
+    if done.result is not None:
+        return done.result
+    decision = done.assessment.decision
+    return Result(decision.hold is None and not decision.required.anything, hold=decision.hold,
+                  error="" if decision.hold is not None or not decision.required.anything else done.recovery)
+
+
+def _fixed(policy: Policy, state: StateFiles, manager: Manager) -> Pass:
+    kernel, clock = HostKernel(), HostClock()
+    with observer(manager, kernel) as observe:
+        context = Context(manager, HostFiles(), observe, LocalNetwork(), clock, validate)
+        seen = observe()
+        findings = judge(seen, policy)
+        done = reconcile(seen, findings, policy, state.load(), context, kernel, state, by_hand)
+        if done.recovery:
+            print(done.recovery, file=sys.stderr)
+        if done.assessment.decision.verdict is Verdict.RECOVER:
+            seen = observe()
+            findings = judge(seen, policy)
+            done = reconcile(seen, findings, policy, state.load(), context, kernel, state, by_hand)
+        _queue(done, findings, policy, context, state)
+        return done
+
+
+def _queue(
+    done: Pass, findings: tuple[Finding, ...], policy: Policy, context: Context, state: StateFiles
+) -> None:
+    """Leave the outcome for the agent, which writes the journal entry. The correction stands in any case."""
+    result = outcome(done)
+    if not result.steps and not result.error:
+        return
+    left = {finding.fact for finding in judge(result.seen or context.observe(), policy)}
+    fixed = tuple(finding.fact for finding in drifts(findings) if finding.fact not in left)
+    fix = ManualFix(plan.outcome_word(result), result.steps, fixed if result.is_done else (),
+                    result.error or (result.hold.reason if result.hold is not None else ""))
+    with contextlib.suppress(OSError):
+        state.save(done.memory._replace(manual_fixes=(*done.memory.manual_fixes, fix)[-MAX_FIXES:]))

@@ -23,9 +23,10 @@ def run(options: Namespace) -> int:
         findings = judge(look.seen, look.policy)
         if findings and look.policy is not None:
             # A host that complies needs no plan, and a cold start not its modules.
-            from dockerd_guard.plan.assessment import annotate_fixability, plan_for
+            from dockerd_guard.commands.diff import assessed
+            from dockerd_guard.plan.assessment import annotate_fixability
 
-            findings = annotate_fixability(findings, look.seen, look.policy, plan_for(look.seen, look.policy))
+            findings = annotate_fixability(assessed(look, findings))
         if options.format == "json":
             print(json_output.dump(json_output.findings(findings), root=root_name(options, look)))
         elif options.format == "github":

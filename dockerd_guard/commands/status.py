@@ -24,6 +24,7 @@ from dockerd_guard.commands._common import (
 from dockerd_guard.commands.history import AGENT, Unread, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observation
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
@@ -53,9 +54,9 @@ def look(now: datetime) -> Status:
             unit = _unit(manager)
             policy, problem = _policy(rootfs, unseen)
             try:
-                seen = observe_host(rootfs, manager)
+                seen = observe_host(rootfs, manager, HostKernel())
             except Unavailable:
-                seen = observe_host(rootfs, None)
+                seen = observe_host(rootfs, None, HostKernel())
         finally:
             if manager is not None:
                 manager.close()
@@ -144,7 +145,7 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
 def _contained(agent_status: AgentStatus | None) -> tuple[str, ...]:
     """What is cut off: it stays so when the agent is stopped, and its own record tells of that."""
     if os.geteuid() == 0:
-        return StateFiles().contained().addresses
+        return StateFiles().load().contained.addresses
     return agent_status.contained if agent_status is not None else ()
 
 

@@ -21,12 +21,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from dockerd_guard.apply import files
-from dockerd_guard.plan.memory import Contained
 from dockerd_guard.model.address import Via
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.plan.exposures import Exposure
+from dockerd_guard.plan.memory import Contained
 from dockerd_guard.systemd.manager import Manager, Prefix
 
 ANY: tuple[Prefix, ...] = ((socket.AF_INET, bytes(4), 0), (socket.AF_INET6, bytes(16), 0))
@@ -73,6 +73,7 @@ class Containment:
         self._network = network
         self._now = contained
         self._store = remember
+        self._wanted: tuple[Exposure, ...] = ()
         self._applied: tuple[Rejection, ...] = ()
         self._shown = ""
         self._is_filtered = False
@@ -90,7 +91,13 @@ class Containment:
         """Whether the nftables table is in use."""
         return Method.NFTABLES in self._now.methods
 
-    def cut_at_once(self, wanted: tuple[Exposure, ...]) -> None:
+    def restore(self) -> None:
+        """Put back at once what was blocked last, if somebody changed the table."""
+        if self._wanted:
+            with contextlib.suppress(Unsupported):
+                self._by_nftables(self._wanted)
+
+    def block_at_once(self, wanted: tuple[Exposure, ...]) -> None:
         """Block these by nftables only, which affects nothing else; `keep` follows and reports."""
         if wanted:
             with contextlib.suppress(Unsupported):
@@ -102,6 +109,7 @@ class Containment:
         Raises OSError, and Unsupported if an existing block cannot be removed.
         """
         if not wanted:
+            self._wanted = ()
             for way in self._now.methods:
                 self._lift(way, manager)
             released = tuple(address for address, by in self._reported.items() if by is not None)
@@ -142,6 +150,7 @@ class Containment:
 
     def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
         """Install the table unless it is in force unchanged."""
+        self._wanted = wanted
         rejections = tuple(exposure.rejection for exposure in wanted)
         shown = self._network.shown()
         self._remember(_with(self._now, Method.NFTABLES, wanted))

@@ -64,15 +64,18 @@ def delete_table() -> None:
 
     One batch with one message (Documentation/netlink/specs/nftables.yaml; <linux/netfilter/nf_tables.h>).
     """
-    def message(kind: int, flags: int, sequence: int, family: int, subsystem: int, attributes: bytes = b"") -> bytes:
+    def message(  # noqa: PLR0917 -- the fields of struct nlmsghdr and nfgenmsg
+        kind: int, sequence: int, family: int, subsystem: int, attributes: bytes = b""
+    ) -> bytes:
+        flags = NLM_F_REQUEST | (NLM_F_ACK if attributes else 0)
         body = struct.pack("=BBH", family, 0, socket.htons(subsystem)) + attributes
-        return struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | flags, sequence, 0) + body
+        return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
     name = TABLE_NAME.encode() + b"\0"
     attribute = struct.pack("=HH", 4 + len(name), NFTA_TABLE_NAME) + name.ljust(-len(name) % 4 + len(name), b"\0")
-    batch = (message(NFNL_MSG_BATCH_BEGIN, 0, 1, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES)
-             + message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE, NLM_F_ACK, 2, NFPROTO_INET, 0, attribute)
-             + message(NFNL_MSG_BATCH_END, 0, 3, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES))
+    batch = (message(NFNL_MSG_BATCH_BEGIN, 1, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES)
+             + message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE, 2, NFPROTO_INET, 0, attribute)
+             + message(NFNL_MSG_BATCH_END, 3, socket.AF_UNSPEC, NFNL_SUBSYS_NFTABLES))
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as kernel:
             kernel.settimeout(NETLINK_TIMEOUT_S)

@@ -18,7 +18,7 @@ from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.collisions import dockerd_collision, socket_collision, units_collide
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
-from dockerd_guard.systemd.assignments import Environment
+from dockerd_guard.systemd.assignments import Environment, Variable
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand, too_long
 from dockerd_guard.systemd.lookup import unit_files

@@ -67,7 +67,7 @@ def container_names(address: str) -> tuple[str, ...]:
     try:
         rows = json.loads(_get(address, "/containers/json").body)
         return tuple(sorted(str(row["Names"][0]).lstrip("/") for row in rows))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ()
 
 
@@ -123,7 +123,8 @@ def _get(address: str, path: str, pids: Collection[int] = ()) -> _Answer:
     """
     deadline = time.monotonic() + TIMEOUT_S
     with _connect(address) as connection:
-        if pids and struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] not in pids:
+        peer, _, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if pids and peer not in pids:
             raise OSError(errno.EPERM, "another process listens there")
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
         return _parsed(_received(connection, deadline))

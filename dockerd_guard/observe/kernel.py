@@ -62,7 +62,8 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
         pids = {seen.running.process.pid, *((1,) if address in seen.listening.held_by_systemd else ())}
         if (answer := kernel.ask(address, pids)) is not None:
             return EngineAnswer(answer, "", shims, embeds)
-    problem = "dockerd does not answer" if addresses else "dockerd has no UNIX socket at which its state can be verified"
+    problem = ("dockerd does not answer" if addresses else
+               "dockerd has no UNIX socket at which its state can be verified")
     return EngineAnswer(None, problem, shims, embeds)
 
 

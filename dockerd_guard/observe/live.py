@@ -17,8 +17,8 @@ from dockerd_guard.model.address import Binding, Tls, Via, canonical, scope_of
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
-from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
+from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,

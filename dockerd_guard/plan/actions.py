@@ -76,11 +76,11 @@ def required_actions(seen: Observation, plan: Plan, policy: Policy) -> Actions:
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
     """Whether docker.socket is active and holds other addresses than the corrected unit lists."""
-    if loaded.socket_states.get(SOCKET) != "active":
+    if loaded.socket_states.get(SOCKET) != "active" or seen.listening is None:
         return False
     wanted = {canonical(address) for address, _ in passed_by(
         socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
     of_socket = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
                  if socket.unit.name == SOCKET for item in socket.listen} | wanted
-    held = {canonical(address) for address in seen.listening.held_by_systemd} & of_socket if seen.listening else set()
+    held = {canonical(address) for address in seen.listening.held_by_systemd} & of_socket
     return wanted != held

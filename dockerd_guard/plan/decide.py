@@ -157,6 +157,9 @@ def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
 ) -> Hold | None:
     if plan.obstacles:
         return obstructed(plan, policy)
+    if plan.caused:
+        return Hold(f"dockerd would not start: {'; '.join(finding.message for finding in plan.caused)}",
+                    next_step="fix this; the agent retries automatically")
     if not required.starts_dockerd:
         return None
     return may_restart(policy.correct, facts, memory.restarts, now)
@@ -206,7 +209,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
-    if plan.obstacles:
+    if plan.obstacles or plan.caused:
         return Actions()
     return required if hold is None else required.without_starts
 
@@ -350,9 +353,10 @@ def record(
     now: Instant, decision: Decision, result: Result, policy: Policy, memory: Memory
 ) -> Memory:
     """Return the memory after a decision was executed."""
-    # decide() counted the first start already.
-    extra = result.starts[1:] if decision.actions.starts_dockerd else result.starts
-    for start in extra:
+    if decision.actions.starts_dockerd:
+        # Counted by decide() before it happened; what happened is in the result.
+        memory = memory._replace(restarts=memory.restarts[:-1])
+    for start in result.starts:
         memory = memory.with_restart(start)
     if result.kept:
         memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))

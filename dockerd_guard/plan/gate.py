@@ -89,7 +89,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def what_stops(facts: RestartFacts) -> str:
+def what_stops(facts: RestartFacts) -> str:  # noqa: PLR0911 -- one for each reason
     """What a restart or start of docker.service would stop, as a message; empty for nothing.
 
     Live-restore is believed only if the running engine and the configuration to be loaded both have it (I1).

@@ -14,13 +14,13 @@ from typing import NamedTuple
 from dockerd_guard.dockerd.config import without_key
 from dockerd_guard.dockerd.flags import Flag
 from dockerd_guard.model.address import Tls, Via, canonical
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.names import BEFORE_OURS, DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET, UNITS
 from dockerd_guard.observe.configured import main_command, passed_by
 from dockerd_guard.observe.observation import Configured, Layer, Observation
 from dockerd_guard.policy.model import Policy, declared_bindings
-from dockerd_guard.rules import bad_tls_files
-from dockerd_guard.model.finding import Finding
 from dockerd_guard.rootfs import Access, Content, Link, Rootfs
+from dockerd_guard.rules import bad_tls_files
 from dockerd_guard.systemd.exec import Command
 from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.words import quote_word
@@ -78,6 +78,8 @@ class Plan(NamedTuple):
     base: Configured
     obstacles: tuple[str, ...] = ()
     refusals: tuple[Finding, ...] = ()
+    caused: tuple[Finding, ...] = ()
+    """Those of them that only this plan would cause."""
 
 
 Observe = Callable[[Rootfs], Configured]
@@ -95,8 +97,11 @@ def make_plan(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe)
     if now.service.unit.name != SERVICE:
         return Plan((), now, now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
     plan = _first_without_obstacles(now, rootfs, policy, observe)
+    before = {finding.message for finding in _refusals(Observation(rootfs, now))}
     with rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
-        return plan._replace(refusals=_refusals(Observation(corrected, plan.after)))
+        refusals = _refusals(Observation(corrected, plan.after))
+    return plan._replace(refusals=refusals,
+                         caused=tuple(finding for finding in refusals if finding.message not in before))
 
 
 def _refusals(corrected: Observation) -> tuple[Finding, ...]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
+from dockerd_guard.plan.memory import HeldCorrection
 from dockerd_guard.report.journal import Event, JournalEntry
 
 COUNTED_EVENTS = (Event.CORRECTED, Event.HELD, Event.FAILED, Event.ROLLED_BACK, Event.CONTESTED)
@@ -51,16 +52,6 @@ class Drift(NamedTuple):
 
     since: datetime
     finding: Finding
-
-
-class HeldCorrection(NamedTuple):
-    """A held correction: reason, since when, until when (None: until something changes), and the next step for
-    the administrator."""
-
-    reason: str
-    since: datetime
-    until: datetime | None
-    next_step: str = ""
 
 
 class LastCorrection(NamedTuple):

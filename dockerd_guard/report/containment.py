@@ -17,7 +17,7 @@ _METHOD_TEXTS = {
 }
 
 
-def entries(result: ContainmentResult, *, by_policy: bool) -> Iterator[JournalEntry]:
+def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterator[JournalEntry]:
     """The entries for a result. `by_policy`: the policy no longer requests containment."""
     for exposure in result.cut:
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network until it is "

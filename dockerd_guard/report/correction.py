@@ -6,11 +6,11 @@ import contextlib
 import math
 from datetime import datetime
 
-from dockerd_guard.apply.correction import CorrectionResult
-from dockerd_guard.apply.state_files import ManualFix
 from dockerd_guard.model.location import Location
 from dockerd_guard.plan.assessment import Assessment, annotate_fixability
 from dockerd_guard.plan.backoff import Contested
+from dockerd_guard.plan.decide import Result
+from dockerd_guard.plan.memory import HeldCorrection, ManualFix
 from dockerd_guard.policy.model import Mode, Policy, PolicyProblem
 from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Cause, Event, JournalEntry, Outcome
@@ -19,36 +19,49 @@ from dockerd_guard.rules.judge import drifts
 
 
 def correction_entry(
-    outcome: CorrectionResult, assessment: Assessment, cause: Cause, fixed: tuple[str, ...]
+    result: Result, assessment: Assessment, cause: Cause, fixed: tuple[str, ...]
 ) -> JournalEntry:
     """The entry for a correction. `fixed`: the facts that it ended."""
-    done = "; ".join(outcome.steps) or "no changes"
-    if outcome.done:
-        event, word, message = Event.CORRECTED, Outcome.REPAIRED, f"Docker listens as declared again: {done}."
-    elif outcome.hold is not None:
-        event, word = Event.HELD, Outcome.HELD
-        message = (f"Correction {hold_text(outcome.hold.reason, outcome.hold.until)}. So far: {done}. "
-                   f"Next: {outcome.hold.next_step or 'Nothing to do'}.")
-    elif outcome.rolled_back:
-        event, word = Event.ROLLED_BACK, Outcome.FAILED
-        message = (f"The correction failed verification and was rolled back: {outcome.error}. "
+    done = "; ".join(result.steps) or "no changes"
+    if result.is_done:
+        event, outcome, message = Event.CORRECTED, Outcome.REPAIRED, f"Docker listens as declared again: {done}."
+    elif result.hold is not None:
+        event, outcome = Event.HELD, Outcome.HELD
+        message = (f"Correction {hold_text(result.hold.reason, result.hold.until)}. So far: {done}. "
+                   f"Next: {result.hold.next_step or 'Nothing to do'}.")
+    elif result.unwritable:
+        event, outcome = Event.FAILED, Outcome.FAILED
+        message = f"The correction failed: {result.error}. Next: Make this writable; the agent retries automatically."
+    elif result.was_rolled_back:
+        event, outcome = Event.ROLLED_BACK, Outcome.FAILED
+        message = (f"The correction failed verification and was rolled back: {result.error}. "
                    "Next: Check `journalctl -u docker.service`; the agent retries when something changes.")
     else:
-        event, word = Event.FAILED, Outcome.FAILED
-        message = (f"The correction failed: {outcome.error}. Next: Check `systemctl status docker.service "
+        event, outcome = Event.FAILED, Outcome.FAILED
+        message = (f"The correction failed: {result.error}. Next: Check `systemctl status docker.service "
                    "docker.socket`; the agent retries when something changes.")
     # A socket that was open or missing is more useful than the file that caused it.
     about = min(drifts(assessment.findings), default=None, key=lambda finding: (finding.socket is None, finding.code))
     return JournalEntry(
-        event, message, outcome=word, cause=cause, rule=about.code if about else None,
+        event, message, outcome=outcome, cause=cause, rule=about.code if about else None,
         layer=about.layer if about else None, socket=about.socket if about else None,
-        location=about.location if about else None, episodes=fixed if outcome.done else _fixable_facts(assessment))
+        location=about.location if about else None, episodes=fixed if result.is_done else _fixable_facts(assessment))
 
 
-def manual_fix_entry(done: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
-    """The entry for a correction made by `fix`. `fixed`: the facts that it ended."""
-    return JournalEntry(Event.CORRECTED, f"Corrected by `dockerd-guard fix`: {'; '.join(done.steps)}.",
-                 outcome=Outcome.REPAIRED, episodes=fixed)
+def manual_fix_entry(fix: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
+    """The entry for what `fix` did. `fixed`: the facts that it ended."""
+    outcome = Outcome(fix.outcome)
+    event = {Outcome.REPAIRED: Event.CORRECTED, Outcome.HELD: Event.HELD}.get(outcome, Event.FAILED)
+    steps = "; ".join(fix.steps) or "no changes"
+    message = f"Corrected by `dockerd-guard fix`: {steps}." if outcome is Outcome.REPAIRED else (
+        f"`dockerd-guard fix` {'was held' if outcome is Outcome.HELD else 'failed'}: {fix.message}. So far: {steps}.")
+    return JournalEntry(event, message, outcome=outcome, episodes=fixed)
+
+
+def resolved_entry(held: HeldCorrection, cause: Cause) -> JournalEntry:
+    """The entry for a held correction that is not needed any more."""
+    return JournalEntry(Event.CORRECTED, "Docker listens as declared again, not by the agent; until then the "
+                        f"correction was {hold_text(held.reason, held.until)}.", outcome=Outcome.KEPT, cause=cause)
 
 
 def contested_entry(contest: Contested, now: datetime, assessment: Assessment, cause: Cause) -> JournalEntry:
@@ -56,7 +69,7 @@ def contested_entry(contest: Contested, now: datetime, assessment: Assessment, c
     file, quiet_min = contest.file, math.ceil((contest.until - now).total_seconds() / 60)
     return JournalEntry(
         Event.CONTESTED,
-        f"Another program repeatedly {contest.verb} {file}: {contest.rounds} corrections since "
+        f"Another program repeatedly {contest.verb} {file}: {contest.times} corrections since "
         f"{contest.since:%Y-%m-%d %H:%M:%S %Z} were undone. The agent waits until the program has been quiet for "
         f"{quiet_min} min. Next: Find the program, for example with `auditctl -w {file} -p wa` and later "
         f"`ausearch -i -f {file}`, and stop it or align it with the policy; then run `dockerd-guard fix`.",
@@ -89,7 +102,7 @@ def _fixable_facts(assessment: Assessment) -> tuple[str, ...]:
     findings = assessment.findings
     # The entry is written even if the host cannot be observed any more.
     with contextlib.suppress(OSError, Unreadable):
-        findings = annotate_fixability(findings, assessment.seen, assessment.policy, assessment.plan)
+        findings = annotate_fixability(assessment)
     found = tuple(drifts(findings))
     return tuple(finding.fact for finding in found if finding.fix is not None) or tuple(
         finding.fact for finding in found if finding.socket is not None)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dockerd_guard.apply.correction import CorrectionResult
-from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.assessment import Assessment
+from dockerd_guard.plan.decide import Decision, Result
 from dockerd_guard.plan.gate import Cost, Hold
 
 SCHEMA = 1
@@ -26,48 +25,36 @@ def diff_text(assessment: Assessment, containers: tuple[str, ...]) -> str:
 
 
 def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator[str]:
-    for change in assessment.plan.changes:
+    seen, _, _, plan, decision = assessment
+    for change in plan.changes:
         yield change.diff().rstrip("\n")
-    if assessment.plan.obstacles:
+    if plan.obstacles:
         yield "Drop-ins of dockerd-guard alone cannot make this host comply:"
-        for obstacle in assessment.plan.obstacles:
+        for obstacle in plan.obstacles:
             yield f"  {obstacle}"
-        yield from _meanwhile(assessment)
-        return
-    if not assessment.actions.anything and not assessment.plan.changes:
+    elif not decision.required.anything:
         yield "Nothing to change: Docker listens as declared."
         return
-    if assessment.seen.loaded is None:
+    elif seen.loaded is None:
         yield "Cost: unknown without access to systemd (--root, or no D-Bus)."
-        return
-    yield f"Steps: {', '.join(_steps(assessment.actions))}."
-    cost = _COSTS[assessment.cost]
-    if assessment.cost is Cost.CONTAINERS:
-        cost += f" {', '.join((*containers, *assessment.situation.dependents)) or 'running containers'}"
-    yield f"Cost: {cost}."
-    if assessment.hold is not None:
-        yield f"Held: {_hold_text(assessment.hold)}."
-        if assessment.hold.next_step:
-            yield f"Next: {assessment.hold.next_step}."
-    yield from _meanwhile(assessment)
+    else:
+        yield f"Steps: {', '.join(decision.required.steps())}."
+        yield f"Cost: {_cost_text(decision, containers)}."
+    if decision.hold is not None:
+        yield f"Held: {_hold_text(decision.hold)}."
+        if decision.hold.next_step:
+            yield f"Next: {decision.hold.next_step}."
+        if decision.contain:
+            yield ("In mode: enforce the agent blocks at the network meanwhile: "
+                   f"{', '.join(exposure.address for exposure in decision.contain)}.")
 
 
-def _meanwhile(assessment: Assessment) -> Iterator[str]:
-    if assessment.cut_off:
-        yield f"In mode: enforce the agent blocks at the network meanwhile: {', '.join(assessment.cut_off)}."
-
-
-def _steps(actions: Actions) -> Iterator[str]:
-    if actions.changes:
-        yield f"write {len(actions.changes)} file{'s' * (len(actions.changes) != 1)}"
-    if actions.reload:
-        yield "reload systemd"
-    for name in actions.stop_sockets:
-        yield f"stop {name}"
-    if actions.restart_socket:
-        yield "restart docker.socket"
-    if actions.restart:
-        yield "restart docker.service"
+def _cost_text(decision: Decision, containers: tuple[str, ...]) -> str:
+    if decision.required.start:
+        return "a start of docker.service, which does not run"
+    if decision.cost is Cost.CONTAINERS:
+        return f"{_COSTS[decision.cost]} {', '.join((*containers, *decision.facts.dependents)) or 'running containers'}"
+    return _COSTS[decision.cost]
 
 
 def _hold_text(hold: Hold) -> str:
@@ -76,40 +63,47 @@ def _hold_text(hold: Hold) -> str:
 
 def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, Any]:
     """`diff` as JSON. `cost` is one of nothing, reload, restart, containers; null if unknown."""
+    decision, plan = assessment.decision, assessment.plan
     known = assessment.seen.loaded is not None
+    blocked = decision.contain if decision.hold is not None else ()
     return {
         "schema": SCHEMA,
-        "changes": [{"path": change.path, "diff": change.diff()} for change in assessment.plan.changes],
-        "obstacles": list(assessment.plan.obstacles),
-        "steps": list(_steps(assessment.actions)),
-        "cost": str(assessment.cost) if known else None,
-        "containers": list(containers) if assessment.cost is Cost.CONTAINERS else [],
-        "held": _hold_json(assessment.hold),
-        "cut_off": list(assessment.cut_off),
+        "changes": [{"path": change.path, "diff": change.diff()} for change in plan.changes],
+        "obstacles": list(plan.obstacles),
+        "steps": list(decision.required.steps()) if known else [],
+        "cost": str(decision.cost) if known else None,
+        "containers": list(containers) if decision.cost is Cost.CONTAINERS else [],
+        "held": _hold_json(decision.hold),
+        "cut_off": [exposure.address for exposure in blocked],
     }
 
 
-def outcome_text(outcome: CorrectionResult) -> str:
+def outcome_text(result: Result) -> str:
     """`fix` as text."""
-    lines = [f"{step[:1].upper()}{step[1:]}." for step in outcome.steps]
-    if outcome.done:
+    lines = [f"{step[:1].upper()}{step[1:]}." for step in result.steps]
+    if result.is_done:
         lines.append("Docker listens as declared.")
-    elif outcome.hold is not None:
-        lines.append(f"Held: {_hold_text(outcome.hold)}.")
-        if outcome.hold.next_step:
-            lines.append(f"Next: {outcome.hold.next_step}.")
+    elif result.hold is not None:
+        lines.append(f"Held: {_hold_text(result.hold)}.")
+        if result.hold.next_step:
+            lines.append(f"Next: {result.hold.next_step}.")
     else:
-        lines.append(f"{'Rolled back' if outcome.rolled_back else 'Failed'}: {outcome.error}.")
+        lines.append(f"{'Rolled back' if result.was_rolled_back else 'Failed'}: {result.error}.")
     return "\n".join(lines) + "\n"
 
 
-def outcome_json(outcome: CorrectionResult) -> dict[str, Any]:
-    """`fix` as JSON. `outcome` uses CFEngine's terms."""
-    word = ("repaired" if outcome.steps else "kept") if outcome.done else (
-        "held" if outcome.hold is not None else "failed")
+def outcome_word(result: Result) -> str:
+    """The outcome in CFEngine's terms."""
+    if result.is_done:
+        return "repaired" if result.steps else "kept"
+    return "held" if result.hold is not None else "failed"
+
+
+def outcome_json(result: Result, cost: Cost) -> dict[str, Any]:
+    """`fix` as JSON."""
     return {
-        "schema": SCHEMA, "outcome": word, "steps": list(outcome.steps), "cost": str(outcome.cost),
-        "held": _hold_json(outcome.hold), "error": outcome.error or None, "rolled_back": outcome.rolled_back,
+        "schema": SCHEMA, "outcome": outcome_word(result), "steps": list(result.steps), "cost": str(cost),
+        "held": _hold_json(result.hold), "error": result.error or None, "rolled_back": result.was_rolled_back,
     }
 
 

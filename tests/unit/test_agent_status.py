@@ -10,14 +10,8 @@ import pytest
 from dockerd_guard.agent.status_file import published
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
-from dockerd_guard.report.agent_status import (
-    AgentStatus,
-    Counters,
-    Drift,
-    HeldCorrection,
-    LastCorrection,
-    last_correction,
-)
+from dockerd_guard.plan.memory import HeldCorrection
+from dockerd_guard.report.agent_status import AgentStatus, Counters, Drift, LastCorrection, last_correction
 from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -10,10 +10,11 @@ import pytest
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
+from dockerd_guard.plan.memory import HeldCorrection
 from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import status as report
-from dockerd_guard.report.agent_status import AgentStatus, Drift, HeldCorrection, LastCorrection
+from dockerd_guard.report.agent_status import AgentStatus, Drift, LastCorrection
 from dockerd_guard.report.status import AgentUnit, Cell, Row, Status
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

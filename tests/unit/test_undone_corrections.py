@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-
 from dockerd_guard.agent.undone_corrections import UndoneCorrections
+
+from dockerd_guard.agent.reconcile import assess
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.nethelper.local import LocalNetwork
-from dockerd_guard.plan.assessment import assess
 from dockerd_guard.plan.backoff import UPDATES, Contested, Correction
 from dockerd_guard.policy.reader import parse_policy
 from tests.unit.test_rules import Host

@@ -1,0 +1,127 @@
+"""What the agent publishes after each pass: the status file, the metrics, the STATUS= line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import Counter
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dockerd_guard.agent import textfile
+from dockerd_guard.agent.counters import Stopwatch
+from dockerd_guard.agent.drift_tracker import DriftTracker
+from dockerd_guard.agent.states import AgentState
+from dockerd_guard.agent.status_file import OWN_FILE, publish, published
+from dockerd_guard.plan.memory import Memory
+from dockerd_guard.policy.model import Mode, Policy
+from dockerd_guard.report.agent_status import AgentStatus, Counters, last_correction
+from dockerd_guard.report.correction import hold_text
+from dockerd_guard.report.drift import sentence
+from dockerd_guard.report.journal import Journal
+from dockerd_guard.report.metrics import Snapshot
+from dockerd_guard.report.metrics import text as metrics_text
+
+
+class Standing(NamedTuple):
+    """Where the agent stands at the end of a pass. `exposed`: addresses open to the network against the policy;
+    `observed_at`: when the host was last observed (seconds since the epoch), None before the first time."""
+
+    state: AgentState
+    policy: Policy
+    policy_since: datetime
+    policy_problem: str
+    memory: Memory
+    is_contested: bool
+    exposed: int
+    observed_at: float | None
+    changed_at: float
+
+
+class Publisher:
+    """Writes where the agent stands, on the disk only what is new."""
+
+    def __init__(self, journal: Journal, tracker: DriftTracker, directory: str) -> None:
+        self._journal = journal
+        self._tracker = tracker
+        self._directory = directory
+        self._last = published(f"{directory}/{OWN_FILE}")
+        self._exposure = Stopwatch()
+        self._metrics_problem = ""
+        if self._last is not None:
+            tracker.go_on_from(self._last.drifts)
+
+    def publish(self, standing: Standing) -> None:
+        """Write the status file and the metrics. Never raises."""
+        now, before, policy = datetime.now(UTC), self._last, standing.policy
+        self._last = AgentStatus(
+            now, os.getpid(), str(standing.state), str(policy.mode), policy.file, standing.policy_since,
+            standing.policy_problem, self._tracker.lasting(now), tuple(sorted(self._tracker.blind)),
+            standing.memory.held, standing.memory.contained.addresses,
+            last_correction(self._tracker.written, now) or (before and before.last), self._counters(before, standing))
+        self._tracker.written.clear()
+        publish(self._last, before, self._directory)
+        self._publish_metrics(self._last, standing)
+
+    def _counters(self, before: AgentStatus | None, standing: Standing) -> Counters:
+        """The counters of the last status file plus those of this pass."""
+        self._exposure.looked(is_exposed=standing.exposed > 0, changed_at=standing.changed_at)
+        seconds, self._exposure.seconds = self._exposure.seconds, 0.0
+        counters = before.counts if before is not None else Counters()
+        known = before.since() if before is not None else ()
+        return counters.with_entries(self._tracker.written, known)._replace(exposed_s=counters.exposed_s + seconds)
+
+    def _publish_metrics(self, now: AgentStatus, standing: Standing) -> None:
+        """Until the host was observed once, the metrics of the previous agent process stay."""
+        if standing.observed_at is None:
+            return
+        policy = standing.policy
+        snapshot = Snapshot(
+            up=standing.state is not AgentState.STOPPING, enforcing=policy.mode is Mode.ENFORCE,
+            last_pass=standing.observed_at, resync_s=policy.watch.resync_s, policy_ok=not now.policy_problem,
+            policy_since=now.policy_since.timestamp(), blind=len(now.blind),
+            drift_open=Counter(f"{drift.finding.code} {drift.finding.layer}" for drift in now.drifts),
+            drift_total=now.counts.drifts, exposed=standing.exposed, contained=len(now.contained),
+            exposed_s=now.counts.exposed_s, held=now.held is not None, contested=standing.is_contested,
+            corrections=now.counts.corrections)
+        try:
+            textfile.publish(metrics_text(snapshot))
+            self._metrics_problem = ""
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO)
+            if self._metrics_problem != reason:
+                # The sandbox does not include a directory that was created after the agent started.
+                hint = "; fix: `systemctl restart dockerd-guard`" * (error.errno == errno.EROFS)
+                self._journal.say(f"Cannot write metrics to {textfile.DIRECTORY}: {reason}{hint}.", "warning")
+            self._metrics_problem = reason
+
+    def status_line(self, standing: Standing) -> str:
+        """The STATUS= line: what is wrong, then what is being done about it."""
+        policy, memory = standing.policy, standing.memory
+        blind, drifts = self._tracker.blind, self._tracker.drifts
+        parts = [f"Degraded visibility: {min(blind)}"] if blind else []
+        if memory.held is not None:
+            parts.append(hold_text(memory.held.reason, memory.held.until))
+        elif drifts:
+            first, *others = sorted(drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
+            more = f" (and {len(others)} more; dockerd-guard status)" if others else ""
+            parts.append(f"{policy.mode}: {first.code} {sentence(first.message).rstrip('.')}{more}")
+        elif not blind:
+            parts.append(f"{policy.mode}: Docker listens as declared, on " + (
+                ", ".join(socket.address for socket in policy.sockets) or "nothing"))
+        if memory.attempt is not None and memory.held is None:
+            parts.append("the last correction failed; it is retried when something changes")
+        if memory.contained.addresses:
+            parts.append(f"blocked at the network: {', '.join(memory.contained.addresses)}")
+        if standing.policy_problem:
+            parts.append("the policy file is invalid, the last valid policy stays in force")
+        return "; ".join(parts)
+
+
+def policy_changed_at(path: str) -> datetime:
+    """When the policy file was last changed, now if that is in the future or unknown."""
+    now = datetime.now(UTC)
+    with contextlib.suppress(OSError):
+        return min(datetime.fromtimestamp(os.stat(path).st_ctime, UTC), now)
+    return now

@@ -1,0 +1,158 @@
+"""One pass from plan to record. The agent, `fix` and the simulation run this code; they differ in what they give it.
+
+    observe -> judge -> PLAN -> DECIDE -> APPLY -> VERIFY -> RECORD
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dockerd_guard.apply.apply import execute, preflight, roll_back
+from dockerd_guard.apply.context import Context
+from dockerd_guard.apply.rollback import recover
+from dockerd_guard.apply.state_files import StateFiles
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import UNITS
+from dockerd_guard.observe.kernel import HostKernel, observe_engine
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.actions import required_actions
+from dockerd_guard.plan.assessment import Assessment, plan_for
+from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record
+from dockerd_guard.plan.memory import Attempt, Memory
+from dockerd_guard.plan.pending_changes import start_record
+from dockerd_guard.plan.plan import Plan
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.systemd.manager import Refused
+
+Decide = Callable[[Instant, Observation, tuple[Finding, ...], Plan, Policy, Memory], tuple[Decision, Memory]]
+
+RETRY_RECOVERY_S = 5.0
+
+
+class Pass(NamedTuple):
+    """What a pass came to: the assessment, the result of what was executed (None: nothing), the memory to keep, and
+    what became of an interrupted correction, as a message."""
+
+    assessment: Assessment
+    result: Result | None
+    memory: Memory
+    recovery: str = ""
+    wake_s: float | None = None
+
+    @property
+    def seen(self) -> Observation | None:
+        """The latest observation, None where something was done since."""
+        return self.assessment.seen if self.result is None else self.result.seen
+
+
+def assess(  # noqa: PLR0913, PLR0917 -- a pass up to its decision
+    seen: Observation, findings: tuple[Finding, ...], policy: Policy, memory: Memory, now: Instant,
+    kernel: HostKernel, choose: Decide = decide,
+) -> tuple[Assessment, Memory]:
+    """Plan and decide. Changes nothing; asks the engine only where a restart may be needed."""
+    memory = with_start(seen, memory)
+    plan = plan_for(seen, policy)
+    if required_actions(seen, plan, policy).starts_dockerd:
+        seen = seen._replace(engine=observe_engine(seen, kernel))
+    decision, memory = choose(now, seen, findings, plan, policy, memory)
+    return Assessment(seen, policy, findings, plan, decision), memory
+
+
+def by_hand(  # noqa: PLR0913, PLR0917 -- has decide()'s signature
+    now: Instant, seen: Observation, findings: tuple[Finding, ...], plan: Plan, policy: Policy, memory: Memory
+) -> tuple[Decision, Memory]:
+    """The decision of `fix` and `diff`: as the agent's, whatever the mode, without its delays and its back-off."""
+    if memory.intent is not None and not memory.intent.is_applied:
+        return decide(now, seen, findings, plan, policy, memory)
+    decision = forecast(now, seen, plan, policy, memory)
+    if decision.verdict is Verdict.APPLY and decision.actions.starts_dockerd:
+        memory = memory.with_restart(now)
+    return decision, memory
+
+
+def with_start(seen: Observation, memory: Memory) -> Memory:
+    """With what dockerd was started with, as long as the files still show it."""
+    found = start_record(seen, memory.start)
+    return memory if found is None else memory._replace(start=found)
+
+
+def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
+    seen: Observation, findings: tuple[Finding, ...], policy: Policy, memory: Memory, context: Context,
+    kernel: HostKernel, state: StateFiles, choose: Decide = decide,
+) -> Pass:
+    """Plan, decide, apply, verify and record. The memory is stored before anything is changed, and afterwards.
+
+    Raises Unavailable when systemd goes away meanwhile.
+    """
+    seen = seen._replace(disk_problem=context.files.problem(UNITS) if seen.loaded is not None else "")
+    stored = memory.intent
+    assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, choose)
+    verdict = assessment.decision.verdict
+    if verdict is Verdict.RECOVER:
+        return _recovered(assessment, memory, context, state)
+    result: Result | None = None
+    if verdict is Verdict.ROLL_BACK and memory.intent is not None:
+        result = roll_back(memory.intent, context)
+        memory = _rolled_back(memory, result, policy, context.clock.now())
+    elif verdict is Verdict.APPLY:
+        result, memory = _applied(assessment, memory, context, state)
+    elif memory.intent != stored:
+        with contextlib.suppress(OSError):
+            state.save_intent(memory.intent)
+    with contextlib.suppress(OSError):
+        state.save(memory)
+    return Pass(assessment, result, memory, wake_s=assessment.decision.wake_s)
+
+
+def _applied(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> tuple[Result, Memory]:
+    seen, policy, _, plan, decision = assessment
+    hold = preflight(seen, decision, plan, policy, context)
+    if hold is not None:
+        result = Result(False, hold=hold)
+        return result, record(context.clock.now(), decision, result, policy, memory)
+    try:
+        state.save(memory)
+        state.save_intent(decision.intent)
+    except OSError as error:
+        result = Result(False, error=f"{error.filename or state.directory}: {error.strerror}", unwritable=True)
+        return result, record(context.clock.now(), decision, result, policy, memory)
+    result = execute(seen, decision, plan, policy, context)
+    now = context.clock.now()
+    memory = record(now, decision, result, policy, memory)
+    intent = decision.intent
+    if result.error and result.restored:
+        intent = memory.intent if memory.intent is not None and memory.intent.is_applied else None
+    elif not result.error and intent is not None:
+        intent = intent._replace(is_applied=True, proven_by=now if result.starts else None)
+    memory = memory._replace(intent=intent)
+    # Where this cannot be stored, the next pass recovers from what is stored.
+    with contextlib.suppress(OSError):
+        state.save_intent(intent)
+    return result, memory
+
+
+def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -> Memory:
+    for start in result.starts:
+        memory = memory.with_restart(start)
+    paths = {change.path for change in memory.intent.changes} if memory.intent is not None else set()
+    return memory._replace(
+        attempt=Attempt(now, result.error, policy.watch.resync_s, None, result.was_rolled_back),
+        corrected={path: file for path, file in memory.corrected.items() if path not in paths},
+        intent=None if result.restored else memory.intent and memory.intent._replace(is_applied=False))
+
+
+def _recovered(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> Pass:
+    assert memory.intent is not None  # noqa: S101 -- decide() recovers nothing else
+    try:
+        recovery = recover(memory.intent, context)
+        for start in recovery.starts:
+            memory = memory.with_restart(start)
+        memory = memory._replace(intent=recovery.intent)
+        state.save(memory)
+        state.save_intent(recovery.intent)
+    except (OSError, Refused) as error:
+        return Pass(assessment, None, memory, f"cannot finish or undo an earlier correction: {error}", RETRY_RECOVERY_S)
+    return Pass(assessment, None, memory, recovery.message, 0.0)
