@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dockerd_guard.agent.reconcile import assess, by_hand
@@ -9,6 +10,7 @@ from dockerd_guard.apply.context import HostClock
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.commands._common import FOUND, OK, Look, each, needed, root_name
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.engine import container_names
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.observation import Observation
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 
 def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
     """What `fix` would do now. Nothing outside the root is read for --root."""
-    memory = StateFiles().load() if look.seen.loaded is not None else Memory()
-    found, _ = assess(look.seen, findings, needed(look.policy), memory._replace(intent=None), HostClock().now(),
-                      HostKernel(), by_hand)
-    return found
+    is_live = look.seen.loaded is not None
+    memory = StateFiles().load() if is_live else Memory()
+    now = HostClock().now() if is_live else Instant(datetime.now(UTC))
+    return assess(look.seen, findings, needed(look.policy), memory._replace(intent=None), now, HostKernel(), by_hand)[0]
 
 
 def _containers(seen: Observation) -> tuple[str, ...]:

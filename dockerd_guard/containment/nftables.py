@@ -64,7 +64,7 @@ def delete_table() -> None:
 
     One batch with one message (Documentation/netlink/specs/nftables.yaml; <linux/netfilter/nf_tables.h>).
     """
-    def message(  # noqa: PLR0917 -- the fields of struct nlmsghdr and nfgenmsg
+    def message(
         kind: int, sequence: int, family: int, subsystem: int, attributes: bytes = b""
     ) -> bytes:
         flags = NLM_F_REQUEST | (NLM_F_ACK if attributes else 0)

@@ -1,0 +1,253 @@
+"""One pass of the agent on one host: policy, observation, containment, drift, correction, record.
+
+Knows nothing of triggers, signals or files that are published; the simulation runs this code on a simulated host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from dockerd_guard.agent.drift_tracker import CONFIRM_S, DriftTracker
+from dockerd_guard.agent.reconcile import Pass, reconcile, with_start
+from dockerd_guard.apply.context import Clock, Context, Validate
+from dockerd_guard.apply.files import HostFiles
+from dockerd_guard.apply.state_files import StateFiles
+from dockerd_guard.containment.containment import Containment
+from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.live import observe_host, observer
+from dockerd_guard.observe.network import Network, Unsupported
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
+from dockerd_guard.plan.exposures import exposures
+from dockerd_guard.plan.memory import Contained, Memory
+from dockerd_guard.policy.model import Mode, Policy, PolicyError
+from dockerd_guard.report.containment import containment_entries
+from dockerd_guard.report.correction import (
+    contested_entry,
+    correction_entry,
+    policy_entry,
+    policy_error_entry,
+    resolved_entry,
+)
+from dockerd_guard.report.drift import sentence
+from dockerd_guard.report.journal import Cause, Journal, JournalEntry, Outcome
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules.judge import judge
+from dockerd_guard.systemd.manager import Manager, Unavailable
+
+RETRY_S = 5.0
+"""Delay before retrying a broken connection to systemd."""
+
+RETRY_AFTER_ERROR_S = 60.0
+"""Delay before the next pass after an internal error."""
+
+
+class Host(NamedTuple):
+    """What a pass needs of a host. `connect` raises Unavailable, `read_policy` PolicyError."""
+
+    connect: Callable[[], Manager]
+    read_policy: Callable[[], Policy]
+    files: HostFiles
+    kernel: HostKernel
+    network: Network
+    clock: Clock
+    validate: Validate
+    state: StateFiles
+
+
+class Controller:
+    """The passes on one host, and what is kept between them: the memory, the open drifts, the connection to systemd."""
+
+    def __init__(self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker) -> None:
+        self.host = host
+        self.policy = policy
+        self.policy_problem = ""
+        self.memory = host.state.load()
+        self.decision = Decision(Verdict.NOTHING)
+        self.exposed = 0
+        """Addresses that are open to the network against the policy."""
+        self.wake_s: float | None = None
+        """When to look again at the latest, after the last pass."""
+        self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
+        self._journal = journal
+        self._tracker = tracker
+        self._manager: Manager | None = None
+        self._recovery = ""
+
+    @property
+    def manager(self) -> Manager | None:
+        """The connection to systemd, None without one."""
+        return self._manager
+
+    def disconnected(self) -> None:
+        """Take in that the connection to systemd broke."""
+        self._manager = None
+
+    def changed(self) -> None:
+        """Take in that something on the host changed."""
+        self.memory = self.memory._replace(changed_at=self.host.clock.now())
+
+    def run_pass(
+        self, problems: list[str], *, retry: bool = False, watch: Callable[[Rootfs, Policy], tuple[str, ...]]
+    ) -> None:
+        """Observe, report, correct what may be corrected. The caller holds the lock of the state directory.
+
+        `problems` are those of watching since the last pass; `retry`: try again what failed. `watch` is called with
+        the rootfs that the host was read through, and returns what cannot be watched. Never raises.
+        """
+        self.wake_s = None
+        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        cause = Cause.POLICY_CHANGE if self._take_new_policy() else Cause.DRIFT
+        if retry:
+            self.memory = retry_now(self.memory)
+        try:
+            manager = self._connection(problems)
+            with Rootfs(self.host.files.root) as rootfs:
+                self._observe_and_act(rootfs, manager, cause, problems, watch)
+        except Unavailable as error:
+            self._manager = None
+            self._wake_in(RETRY_S)
+            problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
+        except Unreadable as error:
+            problems.append(str(error))
+        except Exception as error:
+            problems.append(f"internal error: {error!r} at {_source_line(error)}; please report it")
+            self._wake_in(RETRY_AFTER_ERROR_S)
+        self._tracker.report_blindness(problems)
+
+    def _observe_and_act(
+        self, rootfs: Rootfs, manager: Manager | None, cause: Cause, problems: list[str],
+        watch: Callable[[Rootfs, Policy], tuple[str, ...]]
+    ) -> None:
+        policy, kernel = self.policy, self.host.kernel
+        seen = observe_host(rootfs, manager, kernel)
+        problems += (trouble.text for trouble in seen.troubles if manager is not None)
+        if manager is not None:
+            # First: to judge, to query dockerd and to restart it may take a while (I12).
+            self.containment.block_at_once(containment(seen, policy, self.memory))
+        self.exposed = len(exposures(seen, policy))
+        self.memory = with_start(seen, self.memory)
+        findings = judge(seen, policy)
+        problems += watch(rootfs, policy)
+        for fix in self.memory.manual_fixes:
+            self._tracker.report_manual_fix(fix, findings)
+        self.memory = self.memory._replace(manual_fixes=())
+        is_contested = self.decision.verdict is Verdict.BACK_OFF
+        if self._tracker.report_drifts(seen, findings, policy, cause, is_contested=is_contested):
+            self._wake_in(CONFIRM_S)
+        if manager is None:
+            return
+        with observer(manager, kernel, self.host.files.root) as observe:
+            context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
+                              self.host.validate)
+            before = self.memory
+            done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
+            self.memory = done.memory
+            seen = done.seen or observe()
+            self.exposed = len(exposures(seen, policy))
+            self._record(done, seen, before, cause)
+            self._contain(seen, manager, problems)
+        self.decision = done.assessment.decision
+
+    def _record(self, done: Pass, seen: Observation, before: Memory, cause: Cause) -> None:
+        """Log what the pass came to, and when to look again."""
+        assessment, decision = done.assessment, done.assessment.decision
+        if done.recovery and done.recovery != self._recovery:
+            self._journal.say(sentence(done.recovery), "notice")
+        self._recovery = done.recovery
+        if done.wake_s is not None:
+            self._wake_in(done.wake_s)
+        if decision.complies and before.held is not None and done.result is None and not done.recovery:
+            self._tracker.write(resolved_entry(before.held, cause))
+        if decision.contested is not None and self.decision.verdict is not Verdict.BACK_OFF:
+            self._tracker.write(contested_entry(decision.contested, self.host.clock.now().wall, assessment, cause))
+        for entry in self._correction_entries(done, seen, before, cause):
+            self._tracker.write(entry)
+
+    def _correction_entries(
+        self, done: Pass, seen: Observation, before: Memory, cause: Cause
+    ) -> Iterator[JournalEntry]:
+        """One entry for a correction, and for a hold when it begins."""
+        result, decision = done.result, done.assessment.decision
+        if result is None and decision.verdict is Verdict.HOLD and decision.hold is not None:
+            result = Result(False, hold=decision.hold)
+        if result is None:
+            return
+        if result.hold is not None and self.memory.held is None:
+            self.memory = self.memory._replace(held=before.held)
+        is_known = bool(result.hold) and not result.steps and before.held is not None and (
+            result.hold is not None and before.held.reason == result.hold.reason)
+        is_known |= before.attempt is not None and bool(result.error) and before.attempt.error == result.error
+        is_retry = result.hold is not None and result.hold.reason.startswith("the last attempt failed")
+        if is_known or is_retry:
+            return
+        fixed = self._tracker.forget_fixed(judge(seen, self.policy)) if result.steps else ()
+        yield correction_entry(result, done.assessment, cause, fixed)
+
+    # --- containment ----------------------------------------------------------------------
+
+    def _contain(self, seen: Observation, manager: Manager, problems: list[str]) -> None:
+        """Block what is open against the policy, and nothing else; log what is new."""
+        policy = self.policy
+        try:
+            result = self.containment.keep(containment(seen, policy, self.memory), manager)
+        except (OSError, Unsupported) as error:
+            problems.append(f"cannot change what is blocked at the network: {error}")
+            self._wake_in(RETRY_S)
+            return
+        asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
+        for entry in containment_entries(result, by_policy=not asked_for):
+            self._tracker.write(entry)
+
+    def _remember_contained(self, contained: Contained) -> None:
+        self.memory = self.memory._replace(contained=contained)
+        # A full disk must not keep a port open; the end of the pass stores it again.
+        with contextlib.suppress(OSError):
+            self.host.state.save(self.memory)
+
+    # --- systemd and the policy -----------------------------------------------------------
+
+    def _connection(self, problems: list[str]) -> Manager | None:
+        if self._manager is None:
+            try:
+                self._manager = self.host.connect()
+            except Unavailable as error:
+                problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
+                self._wake_in(RETRY_S)
+        return self._manager
+
+    def _take_new_policy(self) -> bool:
+        """Read the policy again. Returns whether it has changed. An invalid one is logged once."""
+        try:
+            policy = self.host.read_policy()
+        except PolicyError as error:
+            if str(error) != self.policy_problem:
+                self.policy_problem = str(error)
+                for problem in error.problems:
+                    self._tracker.write(policy_error_entry(
+                        problem, Outcome.KEPT, "The last valid policy stays in force", "Fix the file and save it"))
+            return False
+        self.policy_problem = ""
+        if policy == self.policy:
+            return False
+        self.policy = policy
+        self.memory = forget_policy(self.memory)
+        self._tracker.write(policy_entry(policy, Cause.POLICY_CHANGE))
+        return True
+
+    def _wake_in(self, seconds: float) -> None:
+        """Look again at the latest then."""
+        self.wake_s = seconds if self.wake_s is None else min(self.wake_s, seconds)
+
+
+def _source_line(error: Exception) -> str:
+    """Source file and line of an exception, without any content of a host's files."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown location"
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
