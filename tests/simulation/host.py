@@ -1,0 +1,516 @@
+"""The model of one host: systemd, dockerd, the kernel's sockets, the network, the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dockerd_guard.apply.files import HostFiles
+from dockerd_guard.dockerd.version import Version
+from dockerd_guard.model.address import Tls, canonical, split_host_port
+from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.model.rejection import Rejection
+from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
+from dockerd_guard.observe.engine import Engine, Ping
+from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.network import Unsupported
+from dockerd_guard.observe.observation import Configured, Layer, Observation, Process
+from dockerd_guard.observe.processes import SocketOwner, Sockets
+from dockerd_guard.rootfs import Access, Content, Rootfs
+from dockerd_guard.rules import bad_tls_files
+from dockerd_guard.systemd.assignments import Variable
+from dockerd_guard.systemd.environment import resolve_environment
+from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState
+from tests.simulation.clock import SimulatedClock
+
+SYSTEMD, DOCKERD = 252, Version(26, 1, 5)
+
+VENDOR_SERVICE = """\
+[Unit]
+Requires=docker.socket
+[Service]
+Type=notify
+ExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS
+EnvironmentFile=-/etc/default/docker
+ExecReload=/bin/kill -s HUP $MAINPID
+Restart=always
+RestartSec=2
+StartLimitBurst=3
+StartLimitIntervalSec=60
+KillMode=process
+"""
+VENDOR_SOCKET = "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0660\nSocketUser=root\nSocketGroup=docker\n"
+
+START_LIMIT_BURST, START_LIMIT_S, RESTART_S = 3, 60.0, 2.0
+START_S, STOP_S, TCP_PAUSE_S, REFUSAL_S = 0.5, 0.3, 16.0, 0.2
+
+FAILING_OPTIONS = ("--storage-driver=zfs", "--bridge=nope0", '"storage-driver": "zfs"')
+"""What this host's dockerd cannot start with, and no reading of files can predict."""
+
+
+class Start(NamedTuple):
+    """One start of dockerd: when, by whom (`us`, `systemd`, `admin`), and whether it came up."""
+
+    at: float
+    by: str
+    is_up: bool
+
+
+class Running(NamedTuple):
+    """A running dockerd: what it was started with."""
+
+    process: Process
+    layer: Layer
+    tls: Tls
+    live_restore: bool
+    sockets: tuple[tuple[SocketOwner, bool], ...]
+    """Each with whether systemd passed it."""
+
+
+class Crash(BaseException):
+    """The agent is killed at this moment."""
+
+
+class SimulatedHost:
+    """All state of one host. Every model below is a view of it."""
+
+    def __init__(self, root: Path) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        self.root = root
+        self.clock = SimulatedClock()
+        self.environment: dict[str, str] = {}
+        self.active = {SERVICE: "inactive", SOCKET: "inactive"}
+        self.running: Running | None = None
+        self.held: tuple[SocketOwner, ...] = ()
+        self.starts: list[Start] = []
+        self.containers: set[int] = set()
+        self.killed: list[tuple[float, str]] = []
+        """Containers that were stopped: when, and by whom dockerd was stopped or started."""
+        self.blocked: tuple[Rejection, ...] = ()
+        self.table = 0
+        self.ip_filter: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
+        self.by = "admin"
+        self.executed: list[str] = []
+        """Programs that the agent ran, by path."""
+        # Faults.
+        self.disk_errno = 0
+        self.bus_is_gone = False
+        self.nftables_is_gone = False
+        self.engine_is_silent = False
+        self.dies_after_s: float | None = None
+        self.is_slow = False
+        self.stop_hangs = False
+        self.crash_in: int | None = None
+        self._inode = 10
+        self._pid = 100
+        self._limit: list[float] = []
+        self._auto_restart = 0
+        self.put("/usr/lib/systemd/system/docker.service", VENDOR_SERVICE)
+        self.put("/usr/lib/systemd/system/docker.socket", VENDOR_SOCKET)
+        self.put("/usr/bin/dockerd", "dockerd")
+        self.put("/etc/docker/daemon.json", '{"live-restore": true}')
+        self.put("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\n")
+        os.makedirs(root / "etc/systemd/system", exist_ok=True)
+        os.makedirs(root / "var/lib/dockerd-guard", exist_ok=True)
+        self.loaded = self.read()
+        self.start_socket()
+        self.start("admin")
+
+    # --- files ----------------------------------------------------------------------------
+
+    def put(self, path: str, text: str) -> None:
+        """Write a file, as an administrator does. Its times are simulated."""
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_symlink():
+            file.unlink()
+        file.write_text(text)
+        self.touch(path)
+
+    def touch(self, path: str) -> None:
+        """Give a file the simulated time. Only the kernel sets ctime, so observations take mtime for both."""
+        at = self.clock.wall.timestamp()
+        with_links = self.root / path.lstrip("/")
+        if with_links.is_symlink() or with_links.exists():
+            os.utime(with_links, (at, at), follow_symlinks=False)
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link."""
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        file.symlink_to(target)
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        (self.root / path.lstrip("/")).unlink(missing_ok=True)
+
+    def text(self, path: str) -> str | None:
+        """What a file holds."""
+        file = self.root / path.lstrip("/")
+        return file.read_text() if file.exists() else None
+
+    def read(self) -> Configured:
+        """What systemd and dockerd make of the files now."""
+        with Rootfs(str(self.root)) as rootfs:
+            return observe_configured(rootfs, dockerd=DOCKERD, systemd=SYSTEMD, manager_environment=self.environment)
+
+    # --- systemd --------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """systemctl daemon-reload."""
+        self.loaded = self.read()
+
+    def start_socket(self) -> None:
+        """Start docker.socket."""
+        units = [socket for socket in self.loaded.sockets if socket.unit.name == SOCKET]
+        self.held = tuple(SocketOwner(dockerd_syntax(item.address), self.inode()) for socket in units
+                          for item in socket.listen)
+        self.active[SOCKET] = "active" if units else "failed"
+
+    def inode(self) -> int:
+        """A new inode number."""
+        self._inode += 1
+        return self._inode
+
+    def start(self, by: str) -> bool:
+        """Start docker.service; whether it is up then. Counts against the start limit."""
+        now = self.clock.seconds
+        self._limit = [at for at in self._limit if now - at < START_LIMIT_S]
+        if len(self._limit) >= START_LIMIT_BURST:
+            self.active[SERVICE] = "failed"
+            return False
+        self._limit.append(now)
+        self._auto_restart += 1
+        self.active[SERVICE] = "activating"
+        if self.active[SOCKET] != "active":
+            self.start_socket()
+        is_up = self._dockerd(by)
+        self.starts.append(Start(now, by, is_up))
+        if not is_up:
+            self._failed()
+        return is_up
+
+    def _failed(self) -> None:
+        """dockerd ended: Restart=always tries again, until the start limit is hit."""
+        self.running = None
+        self.active[SERVICE] = "failed" if len(self._limit) >= START_LIMIT_BURST else "auto-restart"
+        generation = self._auto_restart
+
+        def again() -> None:
+            if self._auto_restart == generation and self.active[SERVICE] == "auto-restart":
+                self.start("systemd")
+
+        self.clock.call_in(RESTART_S, again)
+
+    def stop(self, by: str) -> None:
+        """Stop docker.service."""
+        self._auto_restart += 1
+        if self.running is not None:
+            self.clock.sleep(STOP_S)
+            if self.running is not None and not self.running.live_restore:
+                self._kill_containers(by)
+        self.running = None
+        self.active[SERVICE] = "inactive"
+
+    def restart(self, by: str) -> bool:
+        """systemctl restart docker."""
+        self.stop(by)
+        return self.start(by)
+
+    def reset_failed(self) -> None:
+        """systemctl reset-failed docker.service."""
+        self._limit = []
+        if self.active[SERVICE] == "failed":
+            self.active[SERVICE] = "inactive"
+
+    # --- dockerd --------------------------------------------------------------------------
+
+    def _dockerd(self, by: str) -> bool:
+        """What dockerd does with what systemd has loaded and the files say now."""
+        with Rootfs(str(self.root)) as rootfs:
+            service = self.loaded.service
+            inherited = {name: Variable(value) for name, value in self.environment.items()}
+            environment = resolve_environment(service, rootfs, SYSTEMD, inherited,
+                                              descriptor_count(self.loaded.sockets))
+            arguments, daemon = daemon_of(service, environment, rootfs, DOCKERD)
+            layer = layer_of("loaded", service, environment, arguments, daemon, self.loaded.sockets, DOCKERD)
+            now = self.loaded._replace(daemon=daemon, layer=layer, arguments=arguments)
+            has_bad_tls = any(finding.severity == "error"
+                              for finding in bad_tls_files.check(Observation(rootfs, now), None))
+        text = " ".join(layer.argv) + (self.text("/etc/docker/daemon.json") or "")
+        if not layer.starts or has_bad_tls or any(option in text for option in FAILING_OPTIONS):
+            self.clock.sleep(REFUSAL_S)
+            return False
+        plain = any(binding.is_tcp and binding.tls is Tls.NONE for binding in layer.bindings)
+        self.clock.sleep(TCP_PAUSE_S if self.is_slow or (plain and "--tls=false" not in layer.argv) else START_S)
+        if not daemon.live_restore:
+            self._kill_containers(by)
+        self._pid += 1
+        passed = {canonical(sock.address): sock for sock in self.held}
+        uses_fd = any(host.startswith("fd://") for host in layer.hosts)
+        sockets: list[tuple[SocketOwner, bool]] = [(sock, True) for sock in self.held] if uses_fd else []
+        for binding in layer.bindings:
+            if not (uses_fd and binding.key in passed):
+                sockets.append((SocketOwner(binding.address, self.inode()), False))
+        invocation = f"invocation-{len(self.starts)}"
+        started_ns = int(self.clock.wall.timestamp() * 1e9)
+        environ = {name: variable.value or "" for name, variable in environment.variables.items()}
+        process = Process(self._pid, layer.argv, {**environ, "INVOCATION_ID": invocation}, started_ns, SERVICE,
+                          "/usr/bin/dockerd")
+        self.running = Running(process, layer, daemon.tls.mode, daemon.live_restore, tuple(sockets))
+        self.active[SERVICE] = "active"
+        if self.dies_after_s is not None:
+            self.clock.call_in(self.dies_after_s, lambda: self._die(process.pid))
+        return True
+
+    def _die(self, pid: int) -> None:
+        if self.running is not None and self.running.process.pid == pid:
+            self._failed()
+
+    def _kill_containers(self, by: str) -> None:
+        self.killed += [(self.clock.seconds, by) for _ in self.containers]
+        self.containers.clear()
+
+    def reload_dockerd(self) -> None:
+        """systemctl reload docker: dockerd reads live-restore anew, and nothing that matters here besides."""
+        if self.running is not None:
+            self.running = self.running._replace(live_restore=self.read().daemon.live_restore)
+
+    # --- what is so -----------------------------------------------------------------------
+
+    def is_open(self, address: str) -> bool:
+        """Whether somebody on the network reaches a TCP address that dockerd, or systemd for it, holds."""
+        port = split_host_port(address)[1]
+        return not any(split_host_port(rejection.address)[1] == port for rejection in self.blocked)
+
+    def open_addresses(self) -> tuple[str, ...]:
+        """The TCP addresses at which the network reaches Docker without a client certificate."""
+        sockets = [sock for sock, _ in self.running.sockets] if self.running is not None else []
+        sockets += [sock for sock in self.held if self.active[SOCKET] == "active"]
+        is_mutual = self.running is not None and self.running.tls is Tls.MUTUAL
+        return tuple(sorted({sock.address for sock in sockets if sock.address.startswith("tcp://")
+                             and "127.0.0.1" not in sock.address and not is_mutual and self.is_open(sock.address)}))
+
+    def tick(self) -> None:
+        """Let the agent be killed at this call, if that is due."""
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in < 0:
+                self.crash_in = None
+                raise Crash
+
+
+class SimulatedManager(Manager):
+    """systemd's D-Bus API."""
+
+    def __init__(self, host: SimulatedHost) -> None:  # noqa: super().__init__ would connect
+        self._host = host
+        self.heartbeat: Callable[[], None] = lambda: None
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._host.bus_is_gone:
+            raise Unavailable("Connection refused")
+
+    def version(self) -> int:
+        self._ask()
+        return SYSTEMD
+
+    def environment(self) -> tuple[str, ...]:
+        self._ask()
+        return tuple(f"{name}={value}" for name, value in self._host.environment.items())
+
+    def unit(self, name: str) -> UnitState:
+        self._ask()
+        host = self._host
+        state = host.active.get(name, "inactive")
+        shown = "activating" if state == "auto-restart" else state
+        if name == SOCKET:
+            socket = next((each for each in host.loaded.sockets if each.unit.name == SOCKET), None)
+            return UnitState(name, {
+                "LoadState": "loaded" if socket else "not-found", "ActiveState": shown, "Names": [name],
+                "Listen": [(item.kind, item.address) for item in socket.listen] if socket else [],
+                "Accept": False, "SocketMode": 0o660, "BindIPv6Only": "default",
+                "DropInPaths": list(socket.unit.dropins) if socket else [],
+                "FragmentPath": socket.unit.fragment or "" if socket else ""})
+        service = host.loaded.service
+        return UnitState(name, {
+            "LoadState": service.unit.load_state, "LoadError": ("", service.unit.reason or ""), "ActiveState": shown,
+            "SubState": state if state == "auto-restart" else shown, "Type": service.type, "Names": [name],
+            "FragmentPath": service.unit.fragment or "", "DropInPaths": list(service.unit.dropins),
+            "MainPID": host.running.process.pid if host.running else 0,
+            "TriggeredBy": [socket.unit.name for socket in host.loaded.sockets] or (
+                [SOCKET] if host.active[SOCKET] == "active" else []),
+            "ExecStartEx": [(command.path, [word.text for word in command.argv], []) for command in service.exec_start],
+            "Environment": [f"{each.name}={each.variable.value}" for each in service.environment],
+            "EnvironmentFiles": [(file.path, file.optional) for file in service.environment_files],
+            "PassEnvironment": [], "UnsetEnvironment": [],
+            "ExecMainStartTimestamp": int(host.running.process.started_ns / 1000) if host.running else 0})
+
+    def reload(self) -> None:
+        self._ask()
+        self._host.tick()
+        self._host.clock.sleep(0.1)
+        self._host.reload()
+        self._host.tick()
+
+    def run_job(self, verb: str, unit: str, timeout_s: float = 240.0) -> None:
+        self._ask()
+        host = self._host
+        host.tick()
+        if unit == SOCKET:
+            if verb == "StopUnit":
+                host.active[SOCKET], host.held = "inactive", ()
+            elif host.running is not None:
+                raise JobFailed(unit, verb, "failed")
+            else:
+                host.start_socket()
+            return
+        if verb in ("StopUnit", "RestartUnit") and host.stop_hangs and host.running is not None:
+            host.clock.sleep(min(timeout_s, 240.0))
+            raise JobFailed(unit, verb, "timeout")
+        if verb in ("StopUnit", "RestartUnit"):
+            host.stop("us")
+            host.tick()
+        if verb in ("StartUnit", "RestartUnit") and not host.start("us"):
+            raise JobFailed(unit, verb, "failed")
+        host.tick()
+
+    def reset_failed(self, unit: str) -> None:
+        self._ask()
+        if unit == SERVICE:
+            self._host.reset_failed()
+
+    def ip_filter(self, unit: str) -> Any:
+        self._ask()
+        return self._host.ip_filter
+
+    def set_ip_filter(self, unit: str, allow: Iterable[Any], deny: Iterable[Any]) -> None:
+        self._ask()
+        self._host.ip_filter = (tuple(allow), tuple(deny))
+
+
+class SimulatedSockets(Sockets):
+    """The kernel's tables of sockets."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        super().__init__()
+        self._host = host
+
+    def of(self, pid: int) -> tuple[SocketOwner, ...]:
+        if pid == 1:
+            return self._host.held
+        running = self._host.running
+        return tuple(sock for sock, _ in running.sockets) if running and running.process.pid == pid else ()
+
+    def reachable(self, pid: int) -> tuple[SocketOwner, ...]:
+        return self.of(pid)
+
+    def of_other(self, pid: int) -> tuple[SocketOwner, ...]:
+        return self.of(pid)
+
+    def inodes(self, pid: int) -> set[int]:
+        return {sock.inode for sock in self.of(pid)}
+
+
+class SimulatedKernel(HostKernel):
+    """Processes, sockets and the engine."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        self._host = host
+
+    def sockets(self) -> Sockets:
+        return SimulatedSockets(self._host)
+
+    def daemons(self, main: int) -> dict[int, Process]:
+        running = self._host.running
+        return {running.process.pid: running.process} if running is not None else {}
+
+    def process(self, pid: int) -> Process | None:
+        return self.daemons(pid).get(pid)
+
+    def ask(self, address: str, pids: Collection[int]) -> Engine | None:
+        running = self._host.running
+        if running is None or self._host.engine_is_silent:
+            return None
+        return Engine(str(DOCKERD), running.live_restore, len(self._host.containers), False)
+
+    def shims(self) -> int:
+        return len(self._host.containers)
+
+    def embeds_containerd(self, pid: int) -> bool:
+        return False
+
+
+class SimulatedNetwork:
+    """nftables and connections, as the network helper gives them."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        self._host = host
+
+    def _library(self) -> None:
+        if self._host.nftables_is_gone:
+            raise Unsupported("python3-nftables is not installed")
+
+    def check(self) -> None:
+        self._host.tick()
+
+    def shown(self) -> str:
+        self._library()
+        return f"table {self._host.table} {self._host.blocked}" if self._host.blocked else ""
+
+    def reject(self, wanted: tuple[Rejection, ...]) -> str:
+        self._library()
+        self._host.blocked = wanted
+        self._host.table += 1
+        self._host.tick()
+        return self.shown()
+
+    def release(self) -> None:
+        self._host.blocked = ()
+
+    def ping(self, address: str, tls: Tls) -> Ping:
+        running = self._host.running
+        found = running is not None and any(
+            canonical(sock.address) == canonical(address) for sock, _ in running.sockets)
+        if not found or running is None:
+            return Ping(False, Tls.NONE, "Connection refused")
+        return Ping(True, running.tls if address.startswith("tcp://") else Tls.NONE, "")
+
+    def unbindable(self, address: str) -> str:
+        return ""
+
+
+class SimulatedFiles(HostFiles):
+    """A disk that may be full or read-only, and on which the agent may be killed at each write."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        super().__init__(str(host.root))
+        self._host = host
+
+    def put(self, path: str, content: Content | None, access: Access) -> None:
+        self._host.tick()
+        if self._host.disk_errno and (content is not None or self._host.disk_errno == errno.EROFS):
+            raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
+        super().put(path, content, access)
+        self._host.touch(path)
+        self._host.tick()
+
+    def problem(self, path: str) -> str:
+        return os.strerror(self._host.disk_errno) if self._host.disk_errno else ""
+
+
+def validate_nothing(host: SimulatedHost) -> Callable[..., str | None]:
+    """dockerd's own validation: records which binary was run."""
+    def validate(process: Process, path: str, arguments: object, config: object) -> str | None:
+        host.executed.append(process.executable)
+        return None
+
+    return validate
+
+
