@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from dockerd_guard.model.address import canonical
@@ -29,7 +29,8 @@ systemd has not yet reported the starting dockerd as the main process."""
 class DriftTracker:
     """Open drifts and observation problems, as already logged to the journal."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._journal = journal
         self.drifts: dict[str, Finding] = {}
         """By `Finding.fact`."""
@@ -91,7 +92,7 @@ class DriftTracker:
         An edit comes before its daemon-reload, and a stop before a start. A difference that ends within
         CONFIRM_S is not reported.
         """
-        now = time.monotonic()
+        now = self._monotonic()
         for finding in findings:
             fact = finding.fact
             if fact in self.drifts or fact in self._earlier or not _may_pass(finding):

@@ -88,20 +88,16 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
     Raises Unavailable when systemd goes away meanwhile.
     """
     seen = seen._replace(disk_problem=context.files.problem(UNITS) if seen.loaded is not None else "")
-    stored = memory.intent
     assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, choose)
     verdict = assessment.decision.verdict
     if verdict is Verdict.RECOVER:
         return _recovered(assessment, memory, context, state)
     result: Result | None = None
     if verdict is Verdict.ROLL_BACK and memory.intent is not None:
-        result = roll_back(memory.intent, context)
+        result = roll_back(memory.intent, context, may_start=assessment.decision.actions.start)
         memory = _rolled_back(memory, result, policy, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, state)
-    elif memory.intent != stored:
-        with contextlib.suppress(OSError):
-            state.save_intent(memory.intent)
     with contextlib.suppress(OSError):
         state.save(memory)
     return Pass(assessment, result, memory, wake_s=assessment.decision.wake_s)
@@ -114,8 +110,7 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
         result = Result(False, hold=hold)
         return result, record(context.clock.now(), decision, result, policy, memory)
     try:
-        state.save(memory)
-        state.save_intent(decision.intent)
+        state.save(memory._replace(intent=decision.intent))
     except OSError as error:
         result = Result(False, error=f"{error.filename or state.directory}: {error.strerror}", unwritable=True)
         return result, record(context.clock.now(), decision, result, policy, memory)
@@ -127,11 +122,7 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
         intent = memory.intent if memory.intent is not None and memory.intent.is_applied else None
     elif not result.error and intent is not None:
         intent = intent._replace(is_applied=True, proven_by=now if result.starts else None)
-    memory = memory._replace(intent=intent)
-    # Where this cannot be stored, the next pass recovers from what is stored.
-    with contextlib.suppress(OSError):
-        state.save_intent(intent)
-    return result, memory
+    return result, memory._replace(intent=intent)
 
 
 def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -> Memory:
@@ -147,12 +138,11 @@ def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -
 def _recovered(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> Pass:
     assert memory.intent is not None  # noqa: S101 -- decide() recovers nothing else
     try:
-        recovery = recover(memory.intent, context)
+        recovery = recover(memory.intent, context, may_start=assessment.decision.actions.start)
         for start in recovery.starts:
             memory = memory.with_restart(start)
         memory = memory._replace(intent=recovery.intent)
         state.save(memory)
-        state.save_intent(recovery.intent)
     except (OSError, Refused) as error:
         return Pass(assessment, None, memory, f"cannot finish or undo an earlier correction: {error}", RETRY_RECOVERY_S)
     return Pass(assessment, None, memory, recovery.message, 0.0)

@@ -48,9 +48,9 @@ def execute(seen: Observation, decision: Decision, plan: Plan, policy: Policy, c
     return _Execution(seen, decision.actions, decision.intent, decision.hold, plan, policy, context).run()
 
 
-def roll_back(intent: Intent, context: Context) -> Result:
-    """Restore what docker.service ran with before a correction that it failed with."""
-    undone = undo(intent, context, restarts=True, reset_failed=True)
+def roll_back(intent: Intent, context: Context, *, may_start: bool) -> Result:
+    """Restore what docker.service ran with before a correction that it failed with, and start it."""
+    undone = undo(intent, context, restarts=True, reset_failed=True, may_start=may_start)
     error = "docker.service failed with the corrected configuration, which was undone"
     return Result(False, error=f"{error}; {undone.message}" if undone.message else error,
                   was_rolled_back=not undone.message, starts=undone.starts, restored=not undone.left_changed)

@@ -52,11 +52,14 @@ def restart(manager: Units, units: Sequence[str], *, reset_failed: bool) -> None
         manager.run_job("StartUnit", SERVICE)
 
 
-def undo(intent: Intent, context: Context, *, restarts: bool, reset_failed: bool) -> Undone:
+def undo(
+    intent: Intent, context: Context, *, restarts: bool, reset_failed: bool, may_start: bool = True
+) -> Undone:
     """Restore everything as it was before the intent. Raises Unavailable.
 
     `restarts`: docker.service was started with the new files, or failed with them, and is started again. A file that
-    somebody else has changed since stays; then what was saved of it stays too.
+    somebody else has changed since stays; then what was saved of it stays too. Without `may_start` units are left as
+    they are.
     """
     left_changed, not_started = [], []
     starts: tuple[Instant, ...] = ()
@@ -77,7 +80,7 @@ def undo(intent: Intent, context: Context, *, restarts: bool, reset_failed: bool
     try:
         manager.reload()
         stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
-        if stops and (restarts or not all(is_up(manager, name) for name in stops)):
+        if may_start and stops and (restarts or not all(is_up(manager, name) for name in stops)):
             starts = (context.clock.now(),) if SERVICE in stops else ()
             restart(manager, stops, reset_failed=reset_failed)
     except (JobFailed, Refused) as error:
@@ -102,7 +105,7 @@ class Recovery(NamedTuple):
     starts: tuple[Instant, ...] = ()
 
 
-def recover(intent: Intent, context: Context) -> Recovery:
+def recover(intent: Intent, context: Context, *, may_start: bool) -> Recovery:
     """Finish what a crash interrupted. Raises OSError, Refused, Unavailable.
 
     Each file is whole, old or new. If all are new they stay: what was stopped is started, and the next pass decides
@@ -119,23 +122,24 @@ def recover(intent: Intent, context: Context) -> Recovery:
         starts: tuple[Instant, ...] = ()
         try:
             manager.reload()
-            if not all(is_up(manager, name) for name in ours):
+            if may_start and not all(is_up(manager, name) for name in ours):
                 starts = (context.clock.now(),) if SERVICE in ours else ()
                 restart(manager, ours, reset_failed=False)
         except JobFailed as error:
-            recovery = _undone(intent, context, f"{began}, and cannot be finished ({error})", restarts=True)
+            recovery = _undone(intent, context, f"{began}, and cannot be finished ({error})", restarts=True,
+                               may_start=may_start)
             return recovery._replace(starts=starts + recovery.starts)
         return Recovery(f"{began}: all its files are written and stay; the next pass decides about the rest",
                         intent._replace(is_applied=True), starts)
     # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
     started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
-    return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp())
+    return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp(), may_start=may_start)
 
 
-def _undone(intent: Intent, context: Context, began: str, *, restarts: bool) -> Recovery:
+def _undone(intent: Intent, context: Context, began: str, *, restarts: bool, may_start: bool) -> Recovery:
     if intent.was_active and manager_state(context.manager) == "failed":
         restarts = True
-    undone = undo(intent, context, restarts=restarts, reset_failed=True)
+    undone = undo(intent, context, restarts=restarts, reset_failed=True, may_start=may_start)
     message = began + (f"; while it was undone: {undone.message}" if undone.message else
                        ": everything is as before")
     return Recovery(message, intent if undone.left_changed else None, undone.starts)

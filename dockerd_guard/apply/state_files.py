@@ -56,33 +56,44 @@ class StateFiles:
     def __init__(self, directory: str = STATE_DIRECTORY) -> None:
         self.directory = directory
         self._saved: bytes | None = None
+        self._saved_intent: Intent | None = None
+        self._unsaved: Memory | None = None
 
     def load(self) -> Memory:
-        """Return what was saved last, by whatever process; an empty memory where there is none."""
+        """Return what was saved last, by whatever process; an empty memory where there is none.
+
+        What this process could not save is still true, and is returned instead.
+        """
+        if self._unsaved is not None:
+            return self._unsaved
         self._saved = None
         data = self._read(MEMORY_FILE)
         try:
             memory = _memory(data) if data else self._of_old_files()
         except _MALFORMED:
             memory = Memory()
-        return memory._replace(intent=self._intent())
+        self._saved_intent = self._intent()
+        return memory._replace(intent=self._saved_intent)
 
     def save(self, memory: Memory) -> None:
-        """Write the memory, all but the intent, if it differs from what was written last. Raises OSError."""
+        """Write what differs from what was written last. Raises OSError."""
+        self._unsaved = memory
         text = json.dumps(_memory_json(memory)).encode()
         if text != self._saved:
-            files.write(f"{self.directory}/{MEMORY_FILE}", text, files.PRIVATE)
+            self._write(MEMORY_FILE, text)
             self._saved = text
             for name in OLD_FILES:
                 files.remove(f"{self.directory}/{name}")
+        if memory.intent != self._saved_intent:
+            self._write(INTENT_FILE, memory.intent and json.dumps(_intent_json(memory.intent)).encode())
+            self._saved_intent = memory.intent
+        self._unsaved = None
 
-    def save_intent(self, intent: Intent | None) -> None:
-        """Write the intent, or remove it. Raises OSError."""
-        path = f"{self.directory}/{INTENT_FILE}"
-        if intent is None:
-            files.remove(path)
+    def _write(self, name: str, content: bytes | None) -> None:
+        if content is None:
+            files.remove(f"{self.directory}/{name}")
         else:
-            files.write(path, json.dumps(_intent_json(intent)).encode(), files.PRIVATE)
+            files.write(f"{self.directory}/{name}", content, files.PRIVATE)
 
     def sweep(self) -> None:
         """Remove temporary files that a crash left."""

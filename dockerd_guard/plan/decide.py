@@ -130,9 +130,10 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
     if memory.intent is not None and not memory.intent.is_applied:
-        return base._replace(verdict=Verdict.RECOVER), memory
+        return base._replace(verdict=Verdict.RECOVER, actions=_may_start(now, policy, memory)), memory
     if _has_failed_with(seen, memory.intent):
-        return base._replace(verdict=Verdict.ROLL_BACK, intent=memory.intent), memory
+        return base._replace(verdict=Verdict.ROLL_BACK, actions=_may_start(now, policy, memory),
+                             intent=memory.intent), memory
     if policy.mode is not Mode.ENFORCE:
         return _with_hold(base, _forecast(now, plan, required, facts, policy, memory)), memory
     return _enforce(now, seen, plan, policy, memory, base)
@@ -206,6 +207,14 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
         memory = memory.with_restart(now)
     return decision._replace(verdict=Verdict.APPLY, intent=intent,
                              wake_s=_wake_s(now, hold_now, facts) if hold_now else None), memory
+
+
+def _may_start(now: Instant, policy: Policy, memory: Memory) -> Actions:
+    """Whether dockerd may be started to undo a correction: one start beyond the budget, since the correction that
+    used it up must be undone too (I2, I3)."""
+    budget = policy.correct.budget
+    recent = [moment for moment in memory.restarts if now.seconds_since(moment) < budget.per_s]
+    return Actions(start=len(recent) <= budget.restarts)
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:

@@ -10,8 +10,7 @@ from dockerd_guard.agent.reconcile import by_hand, reconcile
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.observe.live import observer
-from dockerd_guard.plan.memory import Intent, Memory
-from dockerd_guard.policy.model import Policy
+from dockerd_guard.policy.model import Policy, PolicyError
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report.journal import Journal, JournalEntry
 from dockerd_guard.rootfs import Rootfs
@@ -49,19 +48,12 @@ class SimulatedStateFiles(StateFiles):
         super().__init__(f"{host.root}{STATE}")
         self._host = host
 
-    def save(self, memory: Memory) -> None:
-        self._check()
-        super().save(memory)
-
-    def save_intent(self, intent: Intent | None) -> None:
-        self._check()
-        super().save_intent(intent)
-        self._host.tick()
-
-    def _check(self) -> None:
+    def _write(self, name: str, content: bytes | None) -> None:
         self._host.tick()
         if self._host.disk_errno:
             raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), self.directory)
+        super()._write(name, content)
+        self._host.tick()
 
 
 class SimulatedAgent:
@@ -74,7 +66,8 @@ class SimulatedAgent:
         self.ports = Host(
             lambda: SimulatedManager(host), self._policy, SimulatedFiles(host), SimulatedKernel(host),
             SimulatedNetwork(host), host.clock, validate_nothing(host), self.state)
-        self.controller = Controller(self.ports, self._policy(), journal, DriftTracker(journal))
+        tracker = DriftTracker(journal, lambda: host.clock.seconds)
+        self.controller = Controller(self.ports, self._policy(), journal, tracker)
 
     def _policy(self) -> Policy:
         with Rootfs(str(self.host.root)) as rootfs:
@@ -88,7 +81,10 @@ class SimulatedAgent:
     def fix(self) -> None:
         """`dockerd-guard fix`, as far as it is not output."""
         manager = SimulatedManager(self.host)
-        policy = self._policy()
+        try:
+            policy = self._policy()
+        except PolicyError:
+            return
         with observer(manager, self.ports.kernel, self.ports.files.root) as observe:
             context = Context(manager, self.ports.files, observe, self.ports.network, self.host.clock,
                               self.ports.validate)

@@ -20,7 +20,8 @@ from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import Configured, Layer, Observation, Process
 from dockerd_guard.observe.processes import SocketOwner, Sockets
-from dockerd_guard.rootfs import Access, Content, Rootfs
+from dockerd_guard.plan.memory import digest
+from dockerd_guard.rootfs import Access, Content, FileStatus, Rootfs
 from dockerd_guard.rules import bad_tls_files
 from dockerd_guard.systemd.assignments import Variable
 from dockerd_guard.systemd.environment import resolve_environment
@@ -71,6 +72,13 @@ class Running(NamedTuple):
     """Each with whether systemd passed it."""
 
 
+def _lstat_with_simulated_ctime(rootfs: Rootfs, where: str, real: Callable[..., FileStatus | None] = (
+        Rootfs._lstat_on_disk)) -> FileStatus | None:
+    """Only the kernel sets ctime, by the real clock: on a simulated host it is the mtime, which is simulated."""
+    found = real(rootfs, where)
+    return found._replace(ctime_ns=found.mtime_ns) if found is not None else None
+
+
 class Crash(BaseException):
     """The agent is killed at this moment."""
 
@@ -79,6 +87,7 @@ class SimulatedHost:
     """All state of one host. Every model below is a view of it."""
 
     def __init__(self, root: Path) -> None:
+        Rootfs._lstat_on_disk = _lstat_with_simulated_ctime  # type: ignore[method-assign,assignment]
         shutil.rmtree(root, ignore_errors=True)
         self.root = root
         self.clock = SimulatedClock()
@@ -94,6 +103,11 @@ class SimulatedHost:
         self.table = 0
         self.ip_filter: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self.by = "admin"
+        self.resets = 0
+        """Times that we cleared the start limit of docker.service."""
+        self._budgets: list[int] = []
+        self.written: set[str] = set()
+        """Digests of what the agent wrote."""
         self.executed: list[str] = []
         """Programs that the agent ran, by path."""
         # Faults.
@@ -242,8 +256,9 @@ class SimulatedHost:
             now = self.loaded._replace(daemon=daemon, layer=layer, arguments=arguments)
             has_bad_tls = any(finding.severity == "error"
                               for finding in bad_tls_files.check(Observation(rootfs, now), None))
+        commands_before = [setting.value for setting in service.unit.settings if setting.key == "ExecStartPre"]
         text = " ".join(layer.argv) + (self.text("/etc/docker/daemon.json") or "")
-        if not layer.starts or has_bad_tls or any(option in text for option in FAILING_OPTIONS):
+        if not layer.starts or has_bad_tls or "/bin/false" in commands_before or any(option in text for option in FAILING_OPTIONS):
             self.clock.sleep(REFUSAL_S)
             return False
         plain = any(binding.is_tcp and binding.tls is Tls.NONE for binding in layer.bindings)
@@ -295,6 +310,11 @@ class SimulatedHost:
         is_mutual = self.running is not None and self.running.tls is Tls.MUTUAL
         return tuple(sorted({sock.address for sock in sockets if sock.address.startswith("tcp://")
                              and "127.0.0.1" not in sock.address and not is_mutual and self.is_open(sock.address)}))
+
+    def most_allowed(self, restarts: int) -> int:
+        """The largest budget that was in force so far: what was allowed then still counts now."""
+        self._budgets.append(restarts)
+        return max(self._budgets)
 
     def tick(self) -> None:
         """Let the agent be killed at this call, if that is due."""
@@ -384,6 +404,7 @@ class SimulatedManager(Manager):
     def reset_failed(self, unit: str) -> None:
         self._ask()
         if unit == SERVICE:
+            self._host.resets += 1
             self._host.reset_failed()
 
     def ip_filter(self, unit: str) -> Any:
@@ -498,6 +519,7 @@ class SimulatedFiles(HostFiles):
         if self._host.disk_errno and (content is not None or self._host.disk_errno == errno.EROFS):
             raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
         super().put(path, content, access)
+        self._host.written.add(digest(content))
         self._host.touch(path)
         self._host.tick()
 

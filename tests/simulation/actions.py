@@ -1,0 +1,308 @@
+"""What happens to a simulated host: administrators, package upgrades, other programs, hostile writers, faults."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from tests.simulation.agent import SimulatedAgent
+from tests.simulation.host import VENDOR_SERVICE, SimulatedHost
+
+DROPINS = "/etc/systemd/system/docker.service.d"
+DAEMON_JSON = "/etc/docker/daemon.json"
+POLICY = "/etc/dockerd-guard/config.yaml"
+OTHER_UNIT = "/etc/systemd/system/audit-ship.service"
+OTHER_UNIT_TEXT = "[Service]\nExecStart=/usr/bin/audit-ship\nExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n"
+
+
+class Action(NamedTuple):
+    """One thing that happens: its name, and a number that picks a variant."""
+
+    name: str
+    variant: int
+
+
+class World(NamedTuple):
+    """A host and its agent, which is replaced when it is killed."""
+
+    host: SimulatedHost
+    agents: list[SimulatedAgent]
+
+
+def _exec(arguments: str) -> str:
+    return f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {arguments}\n"
+
+
+ARGUMENTS = (
+    "-H fd://", "-H fd:// -H tcp://0.0.0.0:2375", "-H fd:// -H tcp://0.0.0.0:2375 --tls=false", "-H tcp://10.0.0.5:2375",
+    "-H unix:///run/docker.sock", "-H fd:// -H tcp://127.0.0.1:2375", "-H fd:// --label a=b", "",
+    "-H fd:// -H tcp://0.0.0.0:2376 --tlsverify --tlscacert=ca.pem --tlscert=cert.pem --tlskey=key.pem",
+    "-H fd:// --tls --tlscert=/nowhere --tlskey=/nowhere", "-H tcp://0.0.0.0.2375", "-H fd:// $DOCKER_OPTS",
+)
+FAILING = ("-H fd:// --storage-driver=zfs", "-H fd:// --bridge=nope0")
+JSON = (
+    '{"live-restore": true}', '{"live-restore": false}', "{}", '{"live-restore": true, "hosts": ["fd://"]}',
+    '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}', '{"live-restore": true, "tls": true}',
+    '{"live-restore": true, "debug": true}', "{", '{"live-restore": true, "storage-driver": "zfs"}', "",
+    '{"live-restore": true, "log-opts": {"max-size": "10m"}}', '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}',
+)
+POLICIES = (
+    "version: 1\nmode: enforce\nsockets: [fd://]\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {restart: always}\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {restart: never}\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 1/1h}\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {foreign_files: false}\n",
+    "version: 1\nmode: observe\nsockets: [fd://]\n",
+    "version: 1\nmode: enforce\nsockets: [fd://, {address: 'tcp://127.0.0.1:2375', tls: none}]\n",
+    "version: 1\nmode: enforce\nsockets: [unix:///run/docker.sock]\n",
+)
+
+BAD_POLICY = "version: 1\nsocket: [fd://]\n"
+
+
+def override(world: World, variant: int) -> None:
+    """An administrator writes override.conf."""
+    world.host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[variant % len(ARGUMENTS)]))
+
+
+def failing_override(world: World, variant: int) -> None:
+    """An administrator asks for what this dockerd cannot do, and restarts it."""
+    world.host.put(f"{DROPINS}/override.conf", _exec(FAILING[variant % len(FAILING)]))
+    world.host.reload()
+    world.host.restart("admin")
+
+
+def no_override(world: World, variant: int) -> None:
+    """An administrator removes override.conf."""
+    world.host.remove(f"{DROPINS}/override.conf")
+
+
+def late_dropin(world: World, variant: int) -> None:
+    """A drop-in that sorts after ours."""
+    world.host.put(f"{DROPINS}/zzz-{variant % 4}.conf", _exec(ARGUMENTS[1 + variant % 3]))
+
+
+def late_link(world: World, variant: int) -> None:
+    """A late drop-in that is a link to another unit."""
+    world.host.link(f"{DROPINS}/zzzz.conf", OTHER_UNIT)
+
+
+def copied_name(world: World, variant: int) -> None:
+    """A drop-in with the name that we give to copies, and a command that has never run."""
+    world.host.put(f"{DROPINS}/zy-evil.conf", "[Service]\nExecStartPre=/bin/false\n")
+
+
+def no_late_dropins(world: World, variant: int) -> None:
+    """An administrator cleans up."""
+    for name in ("zzz-0", "zzz-1", "zzz-2", "zzz-3", "zzzz", "zy-evil", "zy-zzz-0", "zy-zzz-1", "zy-zzz-2", "zy-zzzz"):
+        world.host.remove(f"{DROPINS}/{name}.conf")
+
+
+def daemon_json(world: World, variant: int) -> None:
+    """An administrator writes daemon.json."""
+    world.host.put(DAEMON_JSON, JSON[variant % len(JSON)])
+
+
+def daemon_json_link(world: World, variant: int) -> None:
+    """daemon.json becomes a link into a repository."""
+    world.host.put("/srv/config/daemon.json", JSON[variant % len(JSON)])
+    world.host.link(DAEMON_JSON, "/srv/config/daemon.json")
+
+
+def environment_file(world: World, variant: int) -> None:
+    """/etc/default/docker opens a port, or does not."""
+    texts = ("DOCKER_OPTS='-H tcp://0.0.0.0:2375'\n", "DOCKER_OPTS=\n", "#\n")
+    world.host.put("/etc/default/docker", texts[variant % len(texts)])
+
+
+def set_environment(world: World, variant: int) -> None:
+    """systemctl set-environment, or unset-environment."""
+    if variant % 2:
+        world.host.environment["DOCKER_OPTS"] = "-H tcp://0.0.0.0:2375"
+    else:
+        world.host.environment.clear()
+
+
+def code_in_dropin(world: World, variant: int) -> None:
+    """A drop-in that would run other code."""
+    texts = ("[Service]\nEnvironment=LD_PRELOAD=/srv/evil.so\n",
+             "[Service]\nExecStart=\nExecStart=/srv/x/dockerd -H fd://\n")
+    world.host.put(f"{DROPINS}/code.conf", texts[variant % 2])
+
+
+def no_code_in_dropin(world: World, variant: int) -> None:
+    """It is removed."""
+    world.host.remove(f"{DROPINS}/code.conf")
+
+
+def own_dropin(world: World, variant: int) -> None:
+    """Somebody removes or rewrites our drop-in."""
+    path = f"{DROPINS}/zz-dockerd-guard.conf"
+    if world.host.text(path) is not None:
+        if variant % 2:
+            world.host.remove(path)
+        else:
+            world.host.put(path, _exec(ARGUMENTS[1]))
+
+
+def socket_unit(world: World, variant: int) -> None:
+    """docker.socket gets a TCP port, or loses it."""
+    path = "/etc/systemd/system/docker.socket.d/port.conf"
+    if variant % 2:
+        world.host.put(path, "[Socket]\nListenStream=2375\n")
+    else:
+        world.host.remove(path)
+
+
+def upgrade(world: World, variant: int) -> None:
+    """A package upgrade writes the vendor unit, reloads, and restarts dockerd."""
+    world.host.put("/usr/lib/systemd/system/docker.service", VENDOR_SERVICE + f"# {variant}\n")
+    world.host.reload()
+    world.host.restart("admin")
+
+
+def reload(world: World, variant: int) -> None:
+    """systemctl daemon-reload."""
+    world.host.reload()
+
+
+def restart(world: World, variant: int) -> None:
+    """systemctl restart docker."""
+    world.host.restart("admin")
+
+
+def stop(world: World, variant: int) -> None:
+    """systemctl stop docker."""
+    world.host.stop("admin")
+
+
+def start(world: World, variant: int) -> None:
+    """systemctl reset-failed docker; systemctl start docker."""
+    world.host.reset_failed()
+    if world.host.running is None:
+        world.host.start("admin")
+
+
+def reload_dockerd(world: World, variant: int) -> None:
+    """systemctl reload docker."""
+    world.host.reload_dockerd()
+
+
+def policy(world: World, variant: int) -> None:
+    """Another policy."""
+    world.host.put(POLICY, POLICIES[variant % len(POLICIES)])
+
+
+def bad_policy(world: World, variant: int) -> None:
+    """A policy with an error in it."""
+    world.host.put(POLICY, BAD_POLICY)
+
+
+def containers(world: World, variant: int) -> None:
+    """docker run, or docker rm."""
+    if world.host.running is not None:
+        world.host.containers = set(range(variant % 3))
+
+
+def flush(world: World, variant: int) -> None:
+    """nft flush ruleset."""
+    world.host.blocked = ()
+    world.agents[-1].controller.containment.restore()
+
+
+def disk(world: World, variant: int) -> None:
+    """The disk is full, read-only, or works."""
+    world.host.disk_errno = (0, 0, errno.ENOSPC, errno.EROFS, errno.EIO)[variant % 5]
+
+
+def bus(world: World, variant: int) -> None:
+    """D-Bus goes away, or comes back."""
+    world.host.bus_is_gone = bool(variant % 2)
+
+
+def nftables(world: World, variant: int) -> None:
+    """python3-nftables is removed, or installed."""
+    world.host.nftables_is_gone = bool(variant % 2)
+
+
+def engine(world: World, variant: int) -> None:
+    """The engine hangs, or answers."""
+    world.host.engine_is_silent = bool(variant % 2)
+
+
+def dockerd_faults(world: World, variant: int) -> None:
+    """dockerd dies some seconds after each start, starts slowly, hangs when it is stopped, or is well."""
+    world.host.dies_after_s = (None, None, 1.0, 5.0, 20.0)[variant % 5]
+    world.host.is_slow = variant % 7 == 0
+    world.host.stop_hangs = variant % 11 == 0
+
+
+def clock(world: World, variant: int) -> None:
+    """The wall clock is set."""
+    world.host.clock.wall_offset_s += (3600, -3600, 86400 * 30, -86400)[variant % 4]
+
+
+def kill(world: World, variant: int) -> None:
+    """The agent is killed at one of its next system calls."""
+    world.host.crash_in = variant % 12
+
+
+def manual_fix(world: World, variant: int) -> None:
+    """dockerd-guard fix."""
+    if not world.host.bus_is_gone:
+        world.agents[-1].fix()
+
+
+def reload_agent(world: World, variant: int) -> None:
+    """systemctl reload dockerd-guard."""
+    world.agents[-1].run_pass(retry=True)
+
+
+def later(world: World, variant: int) -> None:
+    """Nothing happens for a while."""
+    world.host.clock.sleep((0.05, 1.0, 30.0, 600.0, 7200.0)[variant % 5])
+
+
+ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
+    "override": (override, 8), "failing override": (failing_override, 2), "no override": (no_override, 4),
+    "late drop-in": (late_dropin, 5), "late link": (late_link, 2), "copied name": (copied_name, 1),
+    "no late drop-ins": (no_late_dropins, 3), "daemon.json": (daemon_json, 6),
+    "daemon.json link": (daemon_json_link, 1),
+    "environment file": (environment_file, 2),
+    "set-environment": (set_environment, 2),
+    "code in drop-in": (code_in_dropin, 2), "no code in drop-in": (no_code_in_dropin, 2),
+    "own drop-in": (own_dropin, 4),
+    "socket unit": (socket_unit, 3), "upgrade": (upgrade, 1), "daemon-reload": (reload, 5), "restart": (restart, 5),
+    "stop": (stop, 1), "start": (start, 4), "reload docker": (reload_dockerd, 3), "policy": (policy, 3),
+    "bad policy": (bad_policy, 1), "containers": (containers, 5), "flush": (flush, 2), "disk": (disk, 3),
+    "bus": (bus, 2), "nftables": (nftables, 1), "engine": (engine, 2), "dockerd faults": (dockerd_faults, 2),
+    "clock": (clock, 1), "kill": (kill, 3), "fix": (manual_fix, 2), "reload agent": (reload_agent, 1),
+    "later": (later, 12),
+}
+"""Each with its weight."""
+
+FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "failing override"))
+
+
+def choose(random_: random.Random, count: int) -> tuple[Action, ...]:
+    """A random history."""
+    names = random_.choices(list(ACTIONS), [weight for _, weight in ACTIONS.values()], k=count)
+    return tuple(Action(name, random_.randrange(1000)) for name in names)
+
+
+def calm(world: World) -> None:
+    """End every fault, and whatever an administrator would have to do."""
+    host = world.host
+    host.disk_errno, host.bus_is_gone, host.nftables_is_gone = 0, False, False
+    host.engine_is_silent, host.dies_after_s, host.is_slow, host.stop_hangs = False, None, False, False
+    host.crash_in = None
+    no_late_dropins(world, 0)
+    for name in ("override", "code"):
+        host.remove(f"{DROPINS}/{name}.conf")
+    host.put(DAEMON_JSON, '{"live-restore": true}')
+    host.put(POLICY, POLICIES[0])
+    host.reload()
+    host.reset_failed()
+    host.restart("admin")

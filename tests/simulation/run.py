@@ -1,0 +1,148 @@
+"""Play random histories on simulated hosts and check the invariants; shrink and replay what fails."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dockerd_guard.plan.decide import Verdict
+from tests.simulation import invariants
+from tests.simulation.actions import (
+    ACTIONS,
+    BAD_POLICY,
+    FAULTS,
+    OTHER_UNIT,
+    OTHER_UNIT_TEXT,
+    POLICIES,
+    POLICY,
+    Action,
+    World,
+    calm,
+    choose,
+)
+from tests.simulation.agent import RecordedJournal, SimulatedAgent
+from tests.simulation.host import Crash, SimulatedHost
+
+STEPS = 40
+"""Actions of one history."""
+
+MAX_SETTLING_PASSES = 200
+RESYNC_S = 300.0
+"""The resync of the default policy."""
+
+
+class Outcome(NamedTuple):
+    """What became of one history: the violations, decisions taken by verdict, and faults injected."""
+
+    violations: tuple[str, ...]
+    decisions: Counter[str]
+    faults: Counter[str]
+
+
+def scratch() -> Path:
+    """A directory in memory where there is one: the histories write many files."""
+    shm = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="dockerd-guard-simulation.", dir=shm if shm.is_dir() else None))
+
+
+def play(actions: Sequence[Action]) -> Outcome:
+    """Play one history to its end, or to the first violation."""
+    root = scratch()
+    try:
+        return _play(actions, root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _play(actions: Sequence[Action], root: Path) -> Outcome:
+    host = SimulatedHost(root)
+    host.put(OTHER_UNIT, OTHER_UNIT_TEXT)
+    world = World(host, [])
+    decisions: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    _restart_agent(world)
+    for action in actions:
+        faults.update([action.name] if action.name in FAULTS else [])
+        then = invariants.before(world)
+        try:
+            ACTIONS[action.name][0](world, action.variant)
+        except Crash:
+            _restart_agent(world)
+        found = _run(world, then if action.name == "fix" else None, decisions)
+        if found:
+            return Outcome(tuple(f"after {action}: {each}" for each in found), decisions, faults)
+    calm(world)
+    return Outcome(tuple(_settle(world, decisions)), decisions, faults)
+
+
+def _restart_agent(world: World) -> None:
+    world.host.crash_in = None
+    if world.host.text(POLICY) == BAD_POLICY:
+        # An agent without a valid policy does not start.
+        world.host.put(POLICY, POLICIES[0])
+    world.agents.append(SimulatedAgent(world.host, world.agents[-1].journal if world.agents else RecordedJournal()))
+
+
+def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) -> list[str]:
+    """The passes that one action causes: at once, and again when the agent asks for it."""
+    found = list(invariants.violations(world, then)) if then is not None else []
+    for _ in range(3):
+        world.agents[-1].controller.changed()
+        then = invariants.before(world)
+        try:
+            wake_s = world.agents[-1].run_pass()
+        except Crash:
+            _restart_agent(world)
+            wake_s = 0.0
+        decisions[world.agents[-1].controller.decision.verdict] += 1
+        found += invariants.violations(world, then)
+        found += [f"I12: {line}" for line in _internal_errors(world)]
+        if found or wake_s is None or wake_s > 1.0:
+            break
+        world.host.clock.sleep(wake_s)
+    return found
+
+
+def _internal_errors(world: World) -> list[str]:
+    return [entry.message for entry in world.agents[-1].journal.entries if "internal error" in entry.message]
+
+
+def _settle(world: World, decisions: Counter[str]) -> list[str]:
+    """Let the agent come to rest (I14)."""
+    agent = world.agents[-1]
+    for _ in range(MAX_SETTLING_PASSES):
+        wake_s = agent.run_pass()
+        decisions[agent.controller.decision.verdict] += 1
+        if wake_s is None and agent.controller.decision.verdict is Verdict.NOTHING:
+            break
+        world.host.clock.sleep((wake_s if wake_s is not None else RESYNC_S) + 0.01)
+    return [*invariants.settled(world), *_internal_errors(world)]
+
+
+def history(seed: int) -> tuple[Action, ...]:
+    """The history of a seed."""
+    return choose(random.Random(seed), STEPS)
+
+
+def shrink(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """The shortest history found that still breaks the same invariant (delta debugging)."""
+    def broken(trial: Sequence[Action]) -> str:
+        found = play(trial).violations
+        return found[0].partition(": I")[2][:3] or found[0][:3] if found else ""
+
+    wanted, kept, size = broken(actions), list(actions), len(actions) // 2
+    while size:
+        start = 0
+        while start < len(kept):
+            trial = kept[:start] + kept[start + size:]
+            if broken(trial) == wanted:
+                kept = trial
+            else:
+                start += size
+        size //= 2
+    return tuple(kept)
