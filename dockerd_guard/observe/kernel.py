@@ -9,11 +9,12 @@ from dockerd_guard.observe import engine, processes
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.observe.observation import EngineAnswer, Observation, Process
 
-SHIM = b"containerd-shim"
-"""The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container."""
+SHIMS = (b"containerd-shim", b"docker-containe")
+"""The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container (until Docker 18.06 it
+was called docker-containerd-shim)."""
 
-MOBY_NAMESPACE = b"moby"
-"""containerd's namespace of Docker's containers, an argument of each shim."""
+KUBERNETES_NAMESPACE = b"k8s.io"
+"""containerd's namespace of the containers of Kubernetes, an argument of each shim."""
 
 
 class HostKernel:
@@ -36,9 +37,9 @@ class HostKernel:
         return engine.ask(address, pids)
 
     def shims(self) -> int:
-        """The number of containers that Docker's containerd runs."""
-        return sum(MOBY_NAMESPACE in _read(pid, "cmdline").split(b"\0")
-                   for pid in os.listdir("/proc") if pid.isdecimal() and _read(pid, "comm").startswith(SHIM))
+        """The number of containers that Docker's containerd may run: all but those of Kubernetes."""
+        return sum(KUBERNETES_NAMESPACE not in _read(pid, "cmdline").split(b"\0")
+                   for pid in os.listdir("/proc") if pid.isdecimal() and _read(pid, "comm").startswith(SHIMS))
 
     def embeds_containerd(self, pid: int) -> bool:
         """Whether a dockerd started containerd itself, as a child process."""
@@ -62,8 +63,10 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
         pids = {seen.running.process.pid, *((1,) if address in seen.listening.held_by_systemd else ())}
         if (answer := kernel.ask(address, pids)) is not None:
             return EngineAnswer(answer, "", shims, embeds)
-    problem = ("dockerd does not answer" if addresses else
-               "dockerd has no UNIX socket at which its state can be verified")
+    if addresses:
+        return EngineAnswer(None, "dockerd does not answer", shims, embeds)
+    # Nobody proves who answers at a TCP port. Without a container no answer is needed.
+    problem = "dockerd has no UNIX socket at which its state can be verified" if shims else ""
     return EngineAnswer(None, problem, shims, embeds)
 
 

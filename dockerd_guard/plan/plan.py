@@ -133,7 +133,7 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
     desired: dict[str, Content | None] = {}
     obstacles: list[str] = []
     if not complies(base.layer, policy) or _left_open(base, policy) or _has_useless_tls(base, rootfs, policy):
-        for path, content in _dropins(base, policy, obstacles):
+        for path, content in _dropins(base, rootfs, policy, obstacles):
             if (real := _real(rootfs, path)) is None:
                 obstacles.append(f"{path} cannot be written: its path contains a broken symlink")
             else:
@@ -293,7 +293,9 @@ def _left_open(configured: Configured, policy: Policy) -> list[str]:
             if address.startswith("tcp://") and canonical(address) not in declared]
 
 
-def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator[tuple[str, bytes]]:
+def _dropins(
+    base: Configured, rootfs: Rootfs, policy: Policy, obstacles: list[str]
+) -> Iterator[tuple[str, bytes]]:
     header = HEADER.format(policy=policy.file)
     uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
     listen = [item.value for item in policy.socket_unit.listen]
@@ -321,11 +323,12 @@ def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator
         obstacles.append("docker.service starts dockerd from a shell command line, "
                          f"which dockerd-guard does not edit ({command.location})")
         return
-    line = command_line(base, command, policy)
+    # dockerd loads its TLS files whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
+    line = command_line(base, command, policy, drops_tls=_has_useless_tls(base, rootfs, policy))
     yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
 
 
-def command_line(base: Configured, command: Command, policy: Policy) -> str:
+def command_line(base: Configured, command: Command, policy: Policy, *, drops_tls: bool) -> str:
     """The ExecStart= that makes dockerd comply: every argument except -H and TLS flags is kept.
 
     A word that contains none of these stays as written, including variables and specifiers. A word that expands
@@ -334,8 +337,8 @@ def command_line(base: Configured, command: Command, policy: Policy) -> str:
     texts = tuple(argument.text for argument in base.arguments)
     in_file = {key.name for key in base.daemon.keys}
     ours = [flag for flag in _flags(policy, base) if flag[0].lstrip("-").partition("=")[0] not in in_file]
-    # dockerd loads its TLS files whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
-    dropped = {"host", *TLS_FLAGS}
+    is_tls_ours = policy.tcp_tls is not None or drops_tls
+    dropped = {"host"} | (set(TLS_FLAGS) if is_tls_ours else set())
     kept = _without(texts, [flag for flag in base.daemon.flags if flag.name in dropped])
     words = [command.head]
     placed = False
