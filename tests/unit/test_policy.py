@@ -245,6 +245,13 @@ def test_listen_stream(text: str, address: str | None) -> None:
     ("a: !!python/object:os.system x",
      ["1:4: tags (!name) have no place in a policy; write the plain value"]),
     ("[" * 50_000, ["1:7: nested deeper than any policy is"]),
+    ("{" * 50_000, ["1:7: nested deeper than any policy is"]),
+    ("- " * 5_000, ["1:13: nested deeper than any policy is"]),
+    ("a: [x,\n" + "[" * 5_000 + "\n]", ["2:5: nested deeper than any policy is"]),
+    ("a: &a " + "[" * 5_000,
+     ["1:4: anchors and aliases (&name, *name) have no place in a policy; write the value itself"]),
+    ("a:\n" + "[" * 1_500, ["2:1026: not YAML: could not find expected ':'"]),
+    ("a:\n" + "[" * 1_010 + "\n", ["3:1: not YAML: could not find expected ':'"]),
     ("#" * 300_000, ["1:1: is larger than 256 KiB"]),
 ], ids=lambda value: repr(value[:40]) if isinstance(value, str | bytes) else "")
 def test_mistakes(text: str | bytes, said: list[str]) -> None:
