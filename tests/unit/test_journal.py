@@ -14,6 +14,8 @@ from dockerd_guard.report.events import WIDTH, catalog, page, pages
 from dockerd_guard.report.journal import MESSAGE_IDS, Cause, Entry, Event, Outcome
 from dockerd_guard.source import Location
 
+pytestmark = pytest.mark.libraries
+
 FIELDS = ["MESSAGE_ID", "DOCKERD_GUARD_EVENT", "DOCKERD_GUARD_CAUSE", "DOCKERD_GUARD_RULE", "DOCKERD_GUARD_LAYER",
           "DOCKERD_GUARD_SOCKET", "DOCKERD_GUARD_OUTCOME", "DOCKERD_GUARD_EXPOSED", "DOCKERD_GUARD_EPISODE",
           "DOCKERD_GUARD_FILE", "DOCKERD_GUARD_LINE"]

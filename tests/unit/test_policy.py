@@ -35,6 +35,8 @@ from dockerd_guard.policy import (
 )
 from dockerd_guard.source import Location
 
+pytestmark = pytest.mark.libraries
+
 FULL = """\
 version: 1
 mode: enforce

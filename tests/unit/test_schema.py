@@ -19,6 +19,8 @@ from dockerd_guard.policy import Correct, Mode, PolicyError, TlsFiles, Watch, pa
 from tests.unit import test_policy
 from tests.unit.test_policy import FULL, HEAD
 
+pytestmark = pytest.mark.libraries
+
 TOP = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((TOP / "packaging/policy.schema.json").read_text())
 VALIDATOR = Draft7Validator(SCHEMA)
