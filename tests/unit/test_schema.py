@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
 from dockerd_guard.policy import Correct, Mode, PolicyError, TlsFiles, Watch, parse_duration, parse_policy
+from tests.schema import properties
 from tests.unit import test_policy
 from tests.unit.test_policy import FULL, HEAD
 
@@ -212,14 +213,6 @@ def test_the_generated_policies_are_of_all_kinds() -> None:
 
 
 # -- what it says beside that -----------------------------------------------------------------------
-
-
-def properties(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, value in schema.get("properties", {}).items():
-        yield f"{path}{name}", value
-        yield from properties(value, f"{path}{name}.")
-        for item in (value.get("items", {}), *value.get("items", {}).get("anyOf", ())):
-            yield from properties(item, f"{path}{name}[].")
 
 
 def test_every_key_is_described() -> None:
