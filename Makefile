@@ -37,9 +37,10 @@ test: check ## everything: check, then the system tests on all three Debian rele
 check: lint unit ## lint, types and unit tests: minutes, no machines
 	@echo "all checks passed"
 
-lint: venv ## ruff and mypy
+lint: venv ## ruff, mypy and the hooks of .pre-commit-config.yaml
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy dockerd_guard tests packaging/*.py
+	@if [ -e .git ]; then SKIP=ruff,mypy .ci/venv pre-commit run --all-files; else echo "No git here: no hooks are run."; fi
 
 unit: venv venv-oldest ## unit tests only: all with the newest libraries, those that use one with the oldest as well
 	$(VENV)/bin/python -m pytest tests/unit -q --cov=dockerd_guard --cov-report=
