@@ -212,4 +212,3 @@ def without_flags(argv: tuple[str, ...], flags: Iterable[Flag], names: frozenset
 def is_set(given: Mapping[str, Flag], name: str) -> bool | None:
     """A bool flag's value, or None where it was not given."""
     return given[name].is_true if name in given else None
-

@@ -286,5 +286,3 @@ def _loaded_socket(state: UnitState) -> Socket:
         SERVICE, state.properties.get("Accept") is True, state.number("SocketMode"),
         state.text("SocketUser") or None, state.text("SocketGroup") or None, state.text("BindIPv6Only"),
         enabled=state.text("ActiveState") == "active")
-
-

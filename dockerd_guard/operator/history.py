@@ -349,4 +349,3 @@ def moment(text: str) -> datetime:
             return datetime.fromtimestamp(float(value), UTC)
     raise ValueError(f"no point in time: {text!r}; expected one such as yesterday, 2 weeks ago or 2026-11-23 "
                      "(systemd.time(7))")
-
