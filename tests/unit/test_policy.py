@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import random
 import shutil
 import tempfile
@@ -350,12 +351,12 @@ def test_windows(window: str, zone: str, moment: str, is_open: bool, opens: str)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several owners")
 class TestOwnership:
-    """What the agent asks of the policy's file. tmp_path lies below a directory open to all, so the
-    file is put where only root writes."""
+    """What the agent asks of the policy's file. tmp_path lies below a directory open to all, and $HOME may, so the
+    file is put into root's home directory of passwd(5)."""
 
     @pytest.fixture
     def home(self) -> Iterator[Path]:
-        where = Path(tempfile.mkdtemp(dir=Path.home()))
+        where = Path(tempfile.mkdtemp(dir=pwd.getpwuid(0).pw_dir))
         where.chmod(0o755)
         (where / "config.yaml").write_text(HEAD)
         yield where
