@@ -1,4 +1,4 @@
-"""The registry of rules: every code, its module and its page. A code is never reused."""
+"""The registry of rules: code, module and documentation of each. Codes are never reused."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 
 
 class Rule(Protocol):
-    """What the module of a rule defines. Its documentation is the Markdown file beside the module."""
+    """The names that the module of a rule defines. Its documentation is the Markdown file beside the module."""
 
     __name__: str
     CODE: str
     TITLE: str
 
     def check(self, seen: Observation, policy: Policy | None) -> Iterable[Finding]:
-        """Return all findings of this rule; without a policy, those that need none."""
+        """Yield the findings of this rule. Without a policy (None), yield only those that do not need one."""
 
 
 RULES: tuple[Rule, ...] = (
@@ -81,7 +81,7 @@ RULES: tuple[Rule, ...] = (
     loose_file_mode,
     live_restore_off,
 )
-"""In the order of their codes. `unused_waiver` is not among them: it checks the findings of these."""
+"""Sorted by code. `unused_waiver` is not included: it runs on the findings of these rules."""
 
 TITLES = {**{rule.CODE: rule.TITLE for rule in RULES}, unused_waiver.CODE: unused_waiver.TITLE}
 """The title of each code."""
