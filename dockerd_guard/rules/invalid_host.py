@@ -1,4 +1,4 @@
-"""DG203: a host dockerd cannot parse, or parses as something else than it looks like."""
+"""DG203: a host dockerd cannot parse or resolve, or parses as something else than it looks like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import argument_location
 
 CODE = "DG203"
-TITLE = "a host dockerd cannot parse, or parses as something else than it looks like"
+TITLE = "a host dockerd cannot parse or resolve, or parses as something else than it looks like"
 
 
 def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:

@@ -85,7 +85,7 @@ CASES = (
           "/etc/systemd/system/docker-tcp.service": b"[Service]\nExecStart=/bin/true\n"},
          ("tcp://[::]:2375", "unix:///run/docker.sock")),
 
-    # systemd.service(5), Type=oneshot: each command starts after the previous one has exited, and dockerd does not exit.
+    # systemd.service(5), Type=oneshot: a command starts when the previous one has exited, and dockerd does not exit.
     Case("the first dockerd of several commands runs",
          {DROP_IN: b"[Service]\nType=oneshot\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n"},
          ("unix:///run/docker.sock",)),

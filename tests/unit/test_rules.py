@@ -147,7 +147,8 @@ def test_fix_of_hosts_in_daemon_json(host: Host, foreign_files: str, fix: str) -
 def test_declared_tcp_through_fd_is_no_finding(host: Host) -> None:
     host.put("/etc/systemd/system/docker.socket.d/tcp.conf", "[Socket]\nListenStream=10.0.0.5:2376\n")
     host.start(f"-H fd:// {TLS}")
-    assert summaries(only("DG104", host.see())) == ["/etc/systemd/system/docker.socket.d/tcp.conf:2:1 warning DG104 None"]
+    assert summaries(only("DG104", host.see())) == [
+        "/etc/systemd/system/docker.socket.d/tcp.conf:2:1 warning DG104 None"]
     declared = policy("sockets: [fd://]\nsocket_unit: {listen: [/run/docker.sock, '10.0.0.5:2376']}")
     assert [finding.code for finding in judge(host.see(), declared)] == ["DG206", "DG206", "DG206"]
 
