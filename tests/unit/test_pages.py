@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from dockerd_guard.commands._common import observe_files, policy_for
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
-from dockerd_guard.rules.registry import TITLES, page, page_file
+from dockerd_guard.rules.registry import RULES, TITLES, Rule, page, page_file
 from tests.unit import pem
 
 STOCK = {
@@ -116,6 +117,19 @@ def test_every_rule_module_has_a_page_and_is_registered() -> None:
     modules = {path.with_suffix(".md") for path in directory.glob("*.py")} - {
         directory / name for name in ("__init__.md", "_common.md", "judge.md", "registry.md")}
     assert modules == pages == {Path(page_file(code)) for code in TITLES}
+
+
+def test_codes_are_unique_and_sorted() -> None:
+    codes = [rule.CODE for rule in RULES]
+    assert codes == sorted(set(codes))
+    assert all(re.fullmatch(r"DG[1-9][0-9]{2}", code) for code in codes)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.CODE)
+def test_check_has_the_signature_of_a_rule(rule: Rule) -> None:
+    """The registry imports rules by name, so mypy does not compare their modules with the protocol."""
+    _, *parameters = inspect.signature(Rule.check).parameters
+    assert list(inspect.signature(rule.check).parameters) == parameters
 
 
 def test_docs_list_every_rule_with_its_title() -> None:
