@@ -1,7 +1,7 @@
-"""The values dockerd's flags take: what each kind refuses, in the words of the Go code that refuses it.
+"""Validation of flag values, with dockerd's error messages.
 
 Sources: spf13/pflag (bool.go, int.go, ip.go, ip_slice.go), moby opts/*.go and registry/config.go,
-docker/go-units (size.go, ulimit.go). Each check gives the cause of the refusal or None.
+docker/go-units (size.go, ulimit.go). Each check returns the error message or None.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
 
 
 def is_ip(text: str) -> bool:
-    """Whether net.ParseIP takes it: no zone, no leading zeros (Go 1.17)."""
+    """Whether net.ParseIP accepts the text: no zone, no leading zeros (Go 1.17)."""
     if ":" not in text:
         return re.fullmatch(_IPV4, text) is not None and all(int(part) < 256 for part in text.split("."))
     if "%" in text or text.startswith("["):
@@ -46,7 +46,7 @@ def is_ip(text: str) -> bool:
 
 
 def is_addr(text: str) -> bool:
-    """Whether netip.ParseAddr takes it: as net.ParseIP, an IPv6 address may have a zone."""
+    """Whether netip.ParseAddr accepts the text: as net.ParseIP, but an IPv6 address may have a zone."""
     address, percent, zone = text.partition("%")
     return is_ip(address) and (not percent or (":" in address and zone != ""))
 
@@ -65,7 +65,7 @@ def _int(value: str, _: Version) -> str | None:
 
 
 def whole(value: str) -> int | None:
-    """The number of an int flag (base by its prefix), or None where it is none or no int64."""
+    """Return the value of an int flag (the prefix selects the base); None if it is not an int64."""
     digits = value.replace("_", "")
     if re.fullmatch(_INT, value) is None or len(digits) > 70:
         return None
@@ -147,7 +147,7 @@ def dns_search(value: str, _: Version) -> str | None:
 
 
 def _ip(value: str, version: Version) -> str | None:
-    # opts.IPOpt until 20.10, pflag's own since; that takes an empty one since 1.0.6 (Debian's 26.1 has it).
+    # opts.IPOpt until 20.10, then pflag's type, which accepts "" since 1.0.6 (in Debian's 26.1).
     if version < Version(23):
         return None if is_ip(value) else f"{value} is not an ip address"
     if is_ip(trim(value)) or (not value and version >= Version(26)):
@@ -214,7 +214,7 @@ def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
 
 
 def size(value: str, version: Version) -> str | None:
-    """units.RAMInBytes. Upstream has go-units 0.5 since 23.0, Debian 0.4 until 26.1: `1e3` tells them apart."""
+    """units.RAMInBytes. Upstream uses go-units 0.5 since 23.0, Debian 0.4 until 26.1; they differ in `1e3`."""
     wrong = f"invalid size: '{value}'"
     if version < Version(28):
         found = re.fullmatch(_OLD_SIZE, value)
@@ -252,14 +252,14 @@ def _pools(value: str, version: Version) -> str | None:
 
 
 def is_prefix(text: str) -> bool:
-    """Whether netip.ParsePrefix takes it."""
+    """Whether netip.ParsePrefix accepts the text."""
     address, slash, bits = text.rpartition("/")
     return bool(slash) and is_ip(address) and re.fullmatch("0|[1-9][0-9]{0,2}", bits) is not None and (
         int(bits) <= (128 if ":" in address else 32))
 
 
 def _quoted(value: str, _: Version) -> str | None:
-    # opts.QuotedString (until 20.10) looks at the first and the last letter of what may have none.
+    # opts.QuotedString (until 20.10) indexes the first and the last byte without checking the length.
     if not value:
         return "panic: runtime error: index out of range [0] with length 0"
     return "panic: runtime error: slice bounds out of range [1:0]" if value in ("'", '"') else None
@@ -271,4 +271,4 @@ CHECKS: dict[str, Callable[[str, Version], str | None]] = {
     "feature": _feature, "mapmap": _mapmap, "runtime": _runtime, "ulimit": _ulimit, "bytes": size,
     "pools": _pools, "quoted": _quoted,
 }
-"""By the kind of the Option; the kinds that are not here take anything."""
+"""Checks by Option.kind. Kinds that are not listed accept any value."""
