@@ -114,7 +114,7 @@ def _started(
     shell = rootfs.resolve(path) if path.endswith("/sh") else None
     words = (shell or path, *(argument.text for argument in arguments[1:]))
     # However many descriptors there are, dockerd looks for them only where it is told so: `env -i` takes that away.
-    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
+    passed = dict.fromkeys(environment.unknown_variables.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
     return arguments, resolve_daemon(words, {**passed, **values(environment)}, rootfs.read, version)
 
 
@@ -169,7 +169,7 @@ def layer_of(  # noqa: PLR0913, PLR0917
         reason = daemon.reason or "what the wrapper runs cannot be told from the files"
     elif command is not None and (index := _untold_host(arguments, daemon)) is not None:
         reason = f"what {command.argv[index].text} stands for cannot be told from the files"
-    elif doubt := next((unit.doubt for unit in (service.unit, *(each.unit for each in sockets)) if unit.doubt), None):
+    elif doubt := next((unit.ambiguity for unit in (service.unit, *(each.unit for each in sockets)) if unit.ambiguity), None):
         reason = doubt
     return Layer(name, refused_by is None, refused_by, reason,
                  tuple(argument.text for argument in arguments),
