@@ -275,17 +275,17 @@ UNTOLD: tuple[tuple[str, dict[str, bytes | str | None], str], ...] = (
       DROP_IN: b"[Service]\nEnvironment=A=b\n"}, "from boot to boot"),
     ("the first of several commands may be a dockerd, but is too intricate to be read",
      {DROP_IN: b"[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/sh -c 'if true; then exec dockerd; fi'\n"
-               b"ExecStart=/usr/bin/dockerd -H tcp://127.0.0.1:2375\n"}, "cannot be told"),
+               b"ExecStart=/usr/bin/dockerd -H tcp://127.0.0.1:2375\n"}, "cannot determine"),
     ("how many descriptors are passed, where two socket units want one address",
      {SOCKET_DROP_IN: b"[Socket]\nListenStream=2376\n",
       SECOND: b"[Socket]\nListenStream=127.0.0.1:2376\nService=docker.service\n",
-      **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")}, "cannot be told"),
+      **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")}, "cannot determine"),
     ("how many descriptors are passed, where one is of a vsock that may not be there",
      {SOCKET_DROP_IN: b"[Socket]\nListenStream=vsock:2:1\n", **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")},
-     "cannot be told"),
+     "cannot determine"),
     ("a shell puts in what no file tells",
      {DROP_IN: b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec dockerd -H unix://$$HOME/docker.sock'\n"},
-     "cannot be told"),
+     "cannot determine"),
 )
 
 
