@@ -104,19 +104,19 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
         if re.fullmatch(_CLIENT, name):
             return _client(words, environ, version, certain)
         if name == "env":
-            words, environ, sure = _env(words, environ)
+            words, environ, is_certain = _env(words, environ)
         elif name in _SHELLS:
             from dockerd_guard.dockerd.shell import shell_command  # rarely needed
-            words, environ, sure = shell_command(words, environ)
+            words, environ, is_certain = shell_command(words, environ)
         elif name in _WRAPPERS:
-            words, sure = _unwrap(words, _WRAPPERS[name])
+            words, is_certain = _unwrap(words, _WRAPPERS[name])
             if _WRAPPERS[name].forks:
                 environ = {key: value for key, value in environ.items() if key != "LISTEN_FDS"}
         else:
-            path, words, environ, sure = words[0].text, *_script(words, environ, read)
+            path, words, environ, is_certain = words[0].text, *_script(words, environ, read)
             if not words:
                 return Program((), environ, False, f"cannot determine from the files what {path} runs")
-        certain = certain and sure
+        certain = certain and is_certain
     return Program((), environ, False, "cannot determine from the files which program runs")
 
 
@@ -133,8 +133,8 @@ def _script(words: tuple[FlagWord, ...], environ: Mapping[str, str],
     from dockerd_guard.dockerd.shell import script_command
     # Its words are in no argument. Their location is that of the script's name.
     script = FlagWord(content.decode("utf-8", "surrogateescape"), words[0].argument)
-    command, changed, sure = script_command(script, words, environ, "always")
-    return tuple(word if word in words else word._replace(offset=0) for word in command), changed, sure
+    command, changed, is_certain = script_command(script, words, environ, "always")
+    return tuple(word if word in words else word._replace(offset=0) for word in command), changed, is_certain
 
 
 def _rootless(

@@ -104,9 +104,9 @@ def load(path: str, read: Callable[[str], bytes], version: Version | None) -> Fi
 
 def parse(path: str, content: bytes, version: Version | None) -> File:  # noqa: PLR0911
     """Parse the content of the file. Never raises."""
-    text, wrong = _decode(content, version)
-    if wrong is not None:
-        return File(path, error=wrong)
+    text, message = _decode(content, version)
+    if message is not None:
+        return File(path, error=message)
     begin = 0
     if version is None or version >= Version(23):
         text = text.rstrip(BLANKS)
@@ -168,7 +168,7 @@ def _file(path: str, root: Node, place: _Locator, version: Version | None) -> Fi
     values: dict[str, Key] = {}
     last: dict[str, Key] = {}
     hosts: list[Text] = []
-    wrong: str | None = None
+    message: str | None = None
     for name_node, value in root.members():
         name = name_node.text
         field = name
@@ -180,7 +180,7 @@ def _file(path: str, root: Node, place: _Locator, version: Version | None) -> Fi
         keys.append(key)
         last[name] = key
         if field:
-            wrong = wrong or _mismatch(field, options.fields[field], value, version or NEWEST)
+            message = message or _mismatch(field, options.fields[field], value, version or NEWEST)
             # null keeps the value of an earlier duplicate, except for lists, maps and pointers.
             if value.kind != "null" or field in ("tls", "tlsverify"):
                 values[field] = key
@@ -197,7 +197,7 @@ def _file(path: str, root: Node, place: _Locator, version: Version | None) -> Fi
                 flat[inner.name] = inner
         else:
             flat[key.name] = key
-    return File(path, mismatch=wrong, keys=tuple(keys), flat=flat, values=values, hosts=tuple(hosts))
+    return File(path, mismatch=message, keys=tuple(keys), flat=flat, values=values, hosts=tuple(hosts))
 
 
 def _hosts(before: list[Text], value: Node, place: _Locator) -> list[Text]:
@@ -291,22 +291,22 @@ _KINDS = {
     "nri": ("object", "opts.NRIOpts"), "int": ("number", "int"), "uint32": ("number", "uint32"),
     "ips": ("array", "[]net.IP"), "addrs": ("array", "[]netip.Addr"),
 }
-_INSIDE = {
+_ELEMENT_KINDS = {
     "map of string": ("string", "string"), "map of bool": ("bool", "bool"),
     "map of map": ("object", "map[string]string"), "map of ulimit": ("object", "units.Ulimit"),
     "map of runtime": ("object", "types.Runtime"), "proxies": ("string", "string"),
     "strings": ("string", "string"),
 }
 _PROXIES = frozenset(("http-proxy", "https-proxy", "no-proxy"))
-_WHOLE = r"-?[0-9]+"
+_INTEGER = r"-?[0-9]+"
 
 
 def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | None:  # noqa: PLR0911
     """Return the error of encoding/json for decoding the value into the field, or None."""
     if kind == "bytes":
         # MemBytes.UnmarshalJSON gets the raw text, even null.
-        good = value.kind == "string" and value.text and size(value.text, version) is None
-        return None if good else f"invalid size: {value.text or value.value}"
+        is_valid = value.kind == "string" and value.text and size(value.text, version) is None
+        return None if is_valid else f"invalid size: {value.text or value.value}"
     if value.kind == "null":
         return None
     if kind in ("ip", "addr"):
@@ -319,14 +319,14 @@ def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | Non
     if wanted == "number":
         return _integer_error(field, value, name)
     if kind in ("ips", "addrs"):
-        return next((wrong for node in value.items() if node.kind != "null"
-                     if (wrong := _ip_error(field, node, is_ip if kind == "ips" else is_addr))), None)
+        return next((message for node in value.items() if node.kind != "null"
+                     if (message := _ip_error(field, node, is_ip if kind == "ips" else is_addr))), None)
     for node in (value,) if kind == "builder" else _inner(kind, value):
-        if kind in _INSIDE and node.kind not in (_INSIDE[kind][0], "null"):
-            return _unmarshal_error(node, field, _INSIDE[kind][1])
-        wrong_inside = _inner_mismatch(kind, field, node)
-        if wrong_inside:
-            return wrong_inside
+        if kind in _ELEMENT_KINDS and node.kind not in (_ELEMENT_KINDS[kind][0], "null"):
+            return _unmarshal_error(node, field, _ELEMENT_KINDS[kind][1])
+        inner_message = _inner_mismatch(kind, field, node)
+        if inner_message:
+            return inner_message
     return None
 
 
@@ -380,16 +380,16 @@ def _pools_error(field: str, value: Node, version: Version) -> str | None:
     return None
 
 
-def _ip_error(field: str, value: Node, good: Callable[[str], bool]) -> str | None:
+def _ip_error(field: str, value: Node, is_valid: Callable[[str], bool]) -> str | None:
     if value.kind != "string":
         return _unmarshal_error(value, field, "*net.IP")
-    return None if not value.text or good(value.text) else f"invalid IP address: {value.text}"
+    return None if not value.text or is_valid(value.text) else f"invalid IP address: {value.text}"
 
 
 def _integer_error(field: str, value: Node, name: str) -> str | None:
     written = str(value.value)
     low, high = (0, 2**32) if name == "uint32" else (-2**63, 2**63)
-    if re.fullmatch(_WHOLE, written) and len(written) < 25 and low <= int(written) < high:
+    if re.fullmatch(_INTEGER, written) and len(written) < 25 and low <= int(written) < high:
         return None
     return f"json: cannot unmarshal number {written} into Go struct field Config.{field} of type {name}"
 

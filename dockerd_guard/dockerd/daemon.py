@@ -64,7 +64,7 @@ def resolve_daemon(
     """
     program = program_of(argv, environ, version, read)
     if not program.certain and not program.words and program.reason is not None:
-        return _unknown(program, config_file)
+        return _unknown_daemon(program, config_file)
     environ = program.environ
     release = version or NEWEST
     line = parse(program.words, version)
@@ -112,7 +112,7 @@ def resolve_daemon(
     )
 
 
-def _unknown(program: Program, config_file: str) -> Daemon:
+def _unknown_daemon(program: Program, config_file: str) -> Daemon:
     return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "",
                   DEFAULT_EXEC_ROOT, DEFAULT_DATA_ROOT, (), (), program)
 
@@ -141,10 +141,10 @@ def _configuration_error(line: CommandLine, file: File, path: str, explicit: boo
             return f"dockerd --{flag.name} prints and exits"
     if line.positionals:
         return '"dockerd" accepts no argument(s).'
-    wrong = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
+    message = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
     # dockerd checks the keys before it decodes their values.
-    wrong = wrong or config.conflict(file, line.flags, version) or file.mismatch
-    return f"unable to configure the Docker daemon with file {path}: {wrong}" if wrong else None
+    message = message or config.conflict(file, line.flags, version) or file.mismatch
+    return f"unable to configure the Docker daemon with file {path}: {message}" if message else None
 
 
 def _is_validate_only(settings: Settings) -> bool:

@@ -73,7 +73,7 @@ def parse(words: tuple[FlagWord, ...], version: Version | None, stop: bool = Fal
     error: str | None = None
     at = 0
     while at < len(words):
-        wrong: str | None = None
+        message: str | None = None
         text = words[at].text
         if len(text) < 2 or text[0] != "-":
             if stop:
@@ -84,10 +84,10 @@ def parse(words: tuple[FlagWord, ...], version: Version | None, stop: bool = Fal
             positionals += words[at + 1:]
             break
         elif text[1] == "-":
-            at, wrong = _long(words, at, known, flags, version)
+            at, message = _long(words, at, known, flags, version)
         else:
-            at, wrong = _short(words, at, known, flags, version)
-        error = error or wrong
+            at, message = _short(words, at, known, flags, version)
+        error = error or message
     return CommandLine(tuple(flags), tuple(positionals), error)
 
 
@@ -128,7 +128,7 @@ def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagLis
         letter = text[place]
         option = known.by_letter.get(letter)
         if option is None:
-            return at + 1, f"unknown shorthand flag: {_letter(letter)} in -{text[place:]}"
+            return at + 1, f"unknown shorthand flag: {_quote_letter(letter)} in -{text[place:]}"
         flag_offset = offset + place
         if place + 2 < len(text) and text[place + 1] == "=":
             flag = Flag(option.name, text[place + 2:], argument, 1, flag_offset, argument, flag_offset + 2)
@@ -140,7 +140,7 @@ def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagLis
             following = words[at + 1]
             flag = Flag(option.name, following.text, argument, 2, flag_offset, following.argument, following.offset)
         else:
-            return at + 1, f"flag needs an argument: {_letter(letter)} in -{text[place:]}"
+            return at + 1, f"flag needs an argument: {_quote_letter(letter)} in -{text[place:]}"
         error = _set(option, flag, flags, version)
         if error is not None or flag.value_argument is not None:
             return at + flag.words, error
@@ -148,23 +148,23 @@ def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagLis
     return at + 1, None
 
 
-def _letter(letter: str) -> str:
+def _quote_letter(letter: str) -> str:
     # pflag works on bytes: of a non-ASCII letter it shows the first byte.
     return f"'{chr(letter.encode('utf-8', 'surrogateescape')[0])}'"
 
 
 def _set(option: Option, flag: Flag, flags: _FlagList, version: Version | None) -> str | None:
     check = CHECKS.get(option.kind)
-    wrong = check(flag.value, version or NEWEST) if check is not None else None
+    message = check(flag.value, version or NEWEST) if check is not None else None
     if version is None and check is not None and option.kind != "host" and not check(flag.value, OLDEST_TESTED):
-        wrong = None
-    if wrong is None and option.kind == "runtime":
-        wrong = _duplicate_runtime_error(flag, flags)
+        message = None
+    if message is None and option.kind == "runtime":
+        message = _duplicate_runtime_error(flag, flags)
     flags.append(flag)
-    if wrong is None or wrong.startswith("panic: "):
-        return wrong
+    if message is None or message.startswith("panic: "):
+        return message
     shown = f"-{option.short}, --{option.name}" if option.short else f"--{option.name}"
-    return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {wrong}"
+    return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {message}"
 
 
 def _duplicate_runtime_error(flag: Flag, flags: _FlagList) -> str | None:

@@ -22,7 +22,7 @@ CVE-2025-47912)."""
 _UNIX_PATH_BYTES = 107
 """Maximum length of sun_path without the final NUL (unix(7))."""
 _SIMPLE = {"unix": "/var/run/docker.sock", "npipe": "//./pipe/docker_engine"}
-_HOST_LETTERS = r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*"
+_HOST_CHARACTERS = r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*"
 """Characters that net/url does not escape in a host (shouldEscape with encodeHost)."""
 _PORT = r"(:[0-9]*)?"
 _USER_INFO = r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*"
@@ -222,7 +222,7 @@ def _unescape(text: str, mode: str) -> str:
             # A host may have escapes of % and of non-ASCII bytes, a zone those of %, space and characters of a host.
             if (mode == "host" and byte < 0x80 and code != "25") or (
                     mode == "zone" and code != "25" and byte != 0x20
-                    and (byte >= 0x80 or not re.fullmatch(_HOST_LETTERS, chr(byte)))):
+                    and (byte >= 0x80 or not re.fullmatch(_HOST_CHARACTERS, chr(byte)))):
                 raise InvalidHost(f"invalid URL escape {quote('%' + code)}")
             done.append(bytes((byte,)))
             rest = part[2:]
@@ -237,7 +237,7 @@ def _first_three_bytes(text: str) -> str:
 
 def _check_characters(text: str, mode: str) -> None:
     if mode in ("host", "zone"):
-        end = re.match(_HOST_LETTERS, text).end()  # type: ignore[union-attr]
+        end = re.match(_HOST_CHARACTERS, text).end()  # type: ignore[union-attr]
         if end < len(text):
             raise InvalidHost(f"invalid character {quote(text[end])} in host name")
 

@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     def number(self, name: str, default: int = 0) -> int:
         """Return an integer option."""
         given = [flag.value for flag in self.flags if flag.name == name]
-        return self.file.number(name) or (values.whole(given[-1]) or 0 if given else default)
+        return self.file.number(name) or (values.parse_int(given[-1]) or 0 if given else default)
 
     def boolean(self, name: str, default: bool = False) -> bool:
         """Return a bool option. A nested key in the file also counts, since it sets the flag itself (moby#20289)."""
@@ -58,13 +58,13 @@ class Settings(NamedTuple):
 
     def refusal(self) -> str | None:
         """Return the error of loadDaemonCliConfig() for these settings, or None."""
-        wrong = _validate(self)
+        message = _validate(self)
         found: dict[str, str] = {}
-        for label in () if wrong else self.texts("label", "labels"):
+        for label in () if message else self.texts("label", "labels"):
             name, _, value = label.partition("=")
             if found.setdefault(name, value) != value:
                 return f"conflict labels for {name}={value} and {name}={found[name]}"
-        return wrong
+        return message
 
 
 def _parse_bool(value: Node) -> bool:
@@ -88,12 +88,12 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
                                    ("", values.label, "label", "labels")):
         if not kind or version < Version(25):
             for value in settings.texts(flag, key):
-                wrong = check(value, version)
-                if wrong:
-                    return wrong
-    wrong = _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips"))
-    if wrong:
-        return wrong
+                message = check(value, version)
+                if message:
+                    return message
+    message = _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips"))
+    if message:
+        return message
     for name, low in (("mtu", 0), ("max-concurrent-downloads", 0), ("max-concurrent-uploads", 0),
                       ("max-download-attempts", 0 if version >= Version(23) else 1)):
         if name == "mtu" and version < Version(23):
@@ -106,18 +106,18 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
     port = settings.number("network-diagnostic-port")
     if version >= Version(28) and not 0 <= port <= 65535:
         return f"invalid network-diagnostic-port ({port}): value must be between 0 and 65535"
-    wrong = _resources(settings.texts("node-generic-resource", "node-generic-resources"))
-    if wrong:
-        return wrong
+    message = _resources(settings.texts("node-generic-resource", "node-generic-resources"))
+    if message:
+        return message
     if version >= Version(28):
         if settings.text("api-cors-header"):
             return ('DEPRECATED: The "api-cors-header" config parameter and the dockerd "--api-cors-header" '
                     "option have been removed; use a reverse proxy if you need CORS headers")
-        wrong = next((wrong for mirror in settings.texts("registry-mirror", "registry-mirrors")
-                      if (wrong := values.mirror(mirror, version))), None)
-        wrong = wrong or _exec_options(settings.texts("exec-opt", "exec-opts"))
-        if wrong:
-            return wrong
+        message = next((message for mirror in settings.texts("registry-mirror", "registry-mirrors")
+                        if (message := values.mirror(mirror, version))), None)
+        message = message or _exec_options(settings.texts("exec-opt", "exec-opts"))
+        if message:
+            return message
     return _platform(settings)
 
 

@@ -228,9 +228,9 @@ class _ShellLexer:
             if text != "\\\n":
                 self.add(text[1], start)
         elif kind == "variable":
-            self.split(self.value(text), start)
+            self.expand_unquoted(self.value(text), start)
         else:
-            self.add(self.double(), start)
+            self.add(self.read_double_quoted(), start)
 
     def add(self, text: str, start: int, literal: bool = False) -> None:
         """Append to the current word, or begin one."""
@@ -282,9 +282,9 @@ class _ShellLexer:
             place = int(name)
             if not place and not self.arguments:
                 raise _UnsupportedShellError  # the name of the shell
-            return self.counted(self.arguments[place].text) if place < len(self.arguments) else ""
+            return self.count(self.arguments[place].text) if place < len(self.arguments) else ""
         found = self.variables.get(name.rstrip(":"))
-        self.counted(found or "")
+        self.count(found or "")
         set_externally = found is None and _SET_EXTERNALLY.fullmatch(name.rstrip(":")) is not None
         if set_externally or found == UNKNOWN or name.rstrip(":") in self.unknown:
             # Allowed in the value of another variable (`PATH=$PATH:/opt/bin`), but not in an argument.
@@ -294,14 +294,14 @@ class _ShellLexer:
             return ""
         return default if dash and (found is None or (name.endswith(":") and not found)) else found or ""
 
-    def counted(self, value: str) -> str:
+    def count(self, value: str) -> str:
         """Count a value towards MAX_EXPANSION_CHARACTERS and return it."""
         self.remaining_characters -= len(value)
         if self.remaining_characters < 0:
             raise _UnsupportedShellError
         return value
 
-    def split(self, value: str, start: int) -> None:
+    def expand_unquoted(self, value: str, start: int) -> None:
         """Expand a variable outside quotes: it is split at blanks. Globs are not supported."""
         if re.search(r"[*?\[]", value):
             raise _UnsupportedShellError
@@ -318,7 +318,7 @@ class _ShellLexer:
             if part:
                 self.add(part, start)
 
-    def double(self) -> str:
+    def read_double_quoted(self) -> str:
         """Read up to the closing double quote and return the text."""
         text = self.script.text
         pieces: list[str] = []

@@ -47,8 +47,8 @@ def _refusals(settings: Settings, listening: Sequence[HostEntry], read: Callable
         yield "rootless mode needs to be enabled for running with RootlessKit"
     yield from _listeners(settings, listening, read)
     for check in (_registries, _verify, _runtimes, _logs, _storage, _network):
-        for wrong in check(settings):
-            yield f"failed to start daemon: {wrong}"
+        for message in check(settings):
+            yield f"failed to start daemon: {message}"
     yield from _metrics(settings)
 
 
@@ -59,9 +59,9 @@ def _listeners(settings: Settings, listening: Sequence[HostEntry], read: Callabl
     group = settings.text("group", "docker")
     passed = 0
     for entry in listening:
-        wrong = hosts.listen_error(entry.address, settings.version, go_resolver)
-        if wrong:
-            yield wrong
+        message = hosts.listen_error(entry.address, settings.version, go_resolver)
+        if message:
+            yield message
         if entry.address.startswith("unix://") and group not in ("", "docker") and not _is_group(group, read):
             yield f"failed to load listeners: group {group} not found"
         passed += entry.address.startswith("fd://")
@@ -87,9 +87,9 @@ def _is_group(name: str, read: Callable[[str], bytes]) -> bool:
 def _registries(settings: Settings) -> Iterator[str]:
     """registry.NewService()."""
     for mirror in settings.texts("registry-mirror", "registry-mirrors"):
-        wrong = values.mirror(mirror, settings.version)
-        if wrong:
-            yield wrong
+        message = values.mirror(mirror, settings.version)
+        if message:
+            yield message
     for registry in settings.texts("insecure-registry", "insecure-registries"):
         if registry.startswith("-") or registry.endswith("-"):
             yield f"invalid index name ({registry}). Cannot begin or end with a hyphen"
@@ -194,16 +194,16 @@ def _metrics(settings: Settings) -> Iterator[str]:
     if not address:
         return
     host, colon, port = address.rpartition(":")
-    wrong: str | None = None
+    message: str | None = None
     if not colon or address.endswith("]"):
-        wrong = f"address {address}: missing port in address"
+        message = f"address {address}: missing port in address"
     elif ":" in host and not (host.startswith("[") and host.endswith("]")):
-        wrong = f"address {address}: too many colons in address"
+        message = f"address {address}: too many colons in address"
     elif not re.fullmatch("[+-]?[0-9]+", port):
-        wrong = f"strconv.Atoi: parsing {quote(port)}: invalid syntax"
+        message = f"strconv.Atoi: parsing {quote(port)}: invalid syntax"
     elif not host:
-        wrong = "failed to lookup  address in host specification"
+        message = "failed to lookup  address in host specification"
     else:
-        wrong = hosts.tcp_listen_error(address, Version(23))
-    if wrong:
-        yield f"failed to start metrics server: {wrong}"
+        message = hosts.tcp_listen_error(address, Version(23))
+    if message:
+        yield f"failed to start metrics server: {message}"

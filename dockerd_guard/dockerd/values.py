@@ -23,7 +23,7 @@ _FLOAT = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _OLD_SIZE = r"([0-9]+(\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?"
 _DOMAIN = (r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
                      r"(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*")
-_GOOD_SCHEME = "([a-z][a-z0-9+.-]*)?"
+_SCHEME = "([a-z][a-z0-9+.-]*)?"
 _IPV4 = r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}"
 _ULIMITS = frozenset((
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
@@ -60,11 +60,11 @@ def _bool(value: str, _: Version) -> str | None:
 def _int(value: str, _: Version) -> str | None:
     if re.fullmatch(_INT, value) is None:
         return f"strconv.ParseInt: parsing {quote(value)}: invalid syntax"
-    return None if whole(value) is not None else (
+    return None if parse_int(value) is not None else (
         f"strconv.ParseInt: parsing {quote(value)}: value out of range")
 
 
-def whole(value: str) -> int | None:
+def parse_int(value: str) -> int | None:
     """Return the value of an int flag (the prefix selects the base); None if it is not an int64."""
     digits = value.replace("_", "")
     if re.fullmatch(_INT, value) is None or len(digits) > 70:
@@ -88,8 +88,8 @@ def mirror(value: str, version: Version) -> str | None:
         return (f"invalid mirror: no scheme specified for {quote(value)}: must use either 'https://' or "
                 "'http://'")
     scheme = scheme.lower() if separator else value.partition(":")[0].lower() if ":" in value else ""
-    if not re.fullmatch(_GOOD_SCHEME, scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
-            separator and not _good_url(rest)):
+    if not re.fullmatch(_SCHEME, scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
+            separator and not _is_valid_url(rest)):
         return f"invalid mirror: {quote(value)} is not a valid URI"
     if scheme not in ("http", "https"):
         return f"invalid mirror: unsupported scheme {quote(scheme)} in {quote(value)}"
@@ -102,7 +102,7 @@ def mirror(value: str, version: Version) -> str | None:
     return None
 
 
-def _good_url(rest: str) -> bool:
+def _is_valid_url(rest: str) -> bool:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     try:
         hosts.parse_authority(authority, strict=False)
@@ -215,19 +215,19 @@ def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
 
 def size(value: str, version: Version) -> str | None:
     """units.RAMInBytes. Upstream uses go-units 0.5 since 23.0, Debian 0.4 until 26.1; they differ in `1e3`."""
-    wrong = f"invalid size: '{value}'"
+    message = f"invalid size: '{value}'"
     if version < Version(28):
         found = re.fullmatch(_OLD_SIZE, value)
-        return None if found is not None and re.fullmatch(_FLOAT, found[1]) else wrong
+        return None if found is not None and re.fullmatch(_FLOAT, found[1]) else message
     place = max((value.rfind(letter) for letter in "0123456789. "), default=-1)
     if place < 0:
-        return wrong
+        return message
     number, suffix = (value[:place], value[place + 1:]) if value[place] == " " else (
         value[:place + 1], value[place + 1:])
     if re.fullmatch(_FLOAT, number) is None:
         return f"strconv.ParseFloat: parsing {quote(number)}: invalid syntax"
     if number.startswith("-") and float(number) < 0:
-        return wrong
+        return message
     suffix = suffix.lower()
     return None if suffix in ("", "b") or re.fullmatch(r"[kmgtp](b|ib)?", suffix) else (
         f"invalid suffix: '{suffix}'")
