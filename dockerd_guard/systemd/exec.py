@@ -145,13 +145,13 @@ def _via_shell(parser: _ExecParser, first: Extracted, prefixes: str, path: str) 
 
 def _prefixes(word: str, version: int) -> tuple[str, str]:
     """Split off the prefixes. Each may occur once; `!!` is one prefix."""
-    once = "-@:|" if version >= VIA_SHELL_VERSION else "-@:"
+    single = "-@:|" if version >= VIA_SHELL_VERSION else "-@:"
     seen: set[str] = set()
     end = 0
     for letter in word:
         character = "!!" if letter == "!" and "!" in seen else letter
         if character in seen or not (
-            character == "!!" or character in once or (character in "+!" and seen.isdisjoint(("+", "!")))
+            character == "!!" or character in single or (character in "+!" and seen.isdisjoint(("+", "!")))
         ):
             break
         seen.add(character)

@@ -235,7 +235,7 @@ class Loader:
                 self.note(
                     location, f"Failed to add dependency on {expanded.text}, ignoring: Invalid argument", "ignored")
 
-    def patched(self, setting: Setting, path: str) -> str:
+    def patch_var_run(self, setting: Setting, path: str) -> str:
         """patch_var_run(): replace /var/run by /run."""
         found = _VAR_RUN.fullmatch(path)
         if found is None:

@@ -224,15 +224,15 @@ class _SocketLoader(Loader):
             self.note(setting.location, f"{setting.key}= {error}, ignoring: {expanded.text}", "ignored")
             return None
         path = simplify(expanded.text)
-        return expanded._replace(text=self.patched(setting, path) if kind == "FIFO" else path)
+        return expanded._replace(text=self.patch_var_run(setting, path) if kind == "FIFO" else path)
 
     def address(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
         """Parse the address of a stream, datagram or sequential packet socket."""
-        text = self.patched(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
+        text = self.patch_var_run(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
         address = parse_address(text, self.version)
         why = "Invalid argument"
         if address is not None and address.startswith("["):
-            address, certain = self.on_this_host(address, text)
+            address, certain = self.adapt_to_host(address, text)
             expanded = expanded._replace(certain=expanded.certain and certain)
             why = "No such device" if "%" in text else "Address family not supported by protocol"
         if address is None:
@@ -243,7 +243,7 @@ class _SocketLoader(Loader):
             return None
         return expanded._replace(text=address)
 
-    def on_this_host(self, address: str, text: str) -> tuple[str | None, bool]:
+    def adapt_to_host(self, address: str, text: str) -> tuple[str | None, bool]:
         """Adapt an IPv6 address to the running kernel, which may lack IPv6 or the interface. Returns the address
         (None: cannot be used) and whether this is certain."""
         try:

@@ -275,7 +275,7 @@ class _ServiceLoader(Loader):
         if (number := parse_unsigned(setting.value)) is not None:
             self.values[setting.key] = str(number)
 
-    def keep_as_is(self, setting: Setting) -> None:
+    def keep_raw(self, setting: Setting) -> None:
         """Keep the raw value of a setting."""
         self.values[setting.key] = setting.value
 
@@ -310,7 +310,7 @@ class _ServiceLoader(Loader):
         path = expanded.text if expanded.text.startswith("/") else f"/run/{expanded.text}"
         if error := path_error(path, below_api=self.version < API_REFUSED_VERSION):
             raise BadFileError(setting.location, f"PIDFile= {error}, ignoring: {path}")
-        self.values["PIDFile"] = self.patched(setting, simplify(path))
+        self.values["PIDFile"] = self.patch_var_run(setting, simplify(path))
 
     def note_credentials(self, setting: Setting) -> None:
         """LoadCredential= and so on: only whether there is one."""
@@ -423,7 +423,7 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "LoadCredential": _ServiceLoader.note_credentials,
     "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
     "NotifyAccess": _ServiceLoader.set_notify_access,
-    "OpenFile": _ServiceLoader.keep_as_is,
+    "OpenFile": _ServiceLoader.keep_raw,
     "PIDFile": _ServiceLoader.check_pid_file,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
     "PrivatePIDs": _ServiceLoader.keep_boolean,
@@ -436,6 +436,6 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Sockets": _ServiceLoader.add_sockets,
     "Type": _ServiceLoader.set_type,
     "UnsetEnvironment": _ServiceLoader.add_unset_environment,
-    "WatchdogSec": _ServiceLoader.keep_as_is,
+    "WatchdogSec": _ServiceLoader.keep_raw,
     **dict.fromkeys(_DIRECTORIES, _ServiceLoader.add_directories),
 })
