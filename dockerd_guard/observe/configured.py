@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ACCEPTING = ("Stream", "SequentialPacket")
 """Socket types that accept connections (Go's net.FileListener supports both)."""
 
-_LISTENERS_APART = Version(24)
+_INDEPENDENT_LISTENERS = Version(24)
 """Since this version dockerd continues to serve other listeners if one fails."""
 
 FIRST_PASSED_FD = 3
@@ -160,8 +160,8 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "systemd", f"Failed to execute {command.path}: Argument list too long"
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
-    elif wrong := _descriptor_error(daemon, (*_descriptors(sockets), *_open_file_descriptors(service)), version):
-        refused_by, reason = "dockerd", wrong
+    elif error := _descriptor_error(daemon, (*_descriptors(sockets), *_open_file_descriptors(service)), version):
+        refused_by, reason = "dockerd", error
     elif taken := dockerd_collision((host.address for host in daemon.hosts), sockets):
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
     elif not daemon.certain:
@@ -349,7 +349,7 @@ def _serve_error(daemon: Daemon, given: tuple[Listen, ...], version: Version | N
         return "panic: runtime error: invalid memory address or nil pointer dereference"
     dead = next((item.address for item in given if item.kind not in ACCEPTING), None)
     others = len(daemon.hosts) > 1 or any(item.kind in ACCEPTING for item in given)
-    if dead is None or (others and (version is None or version >= _LISTENERS_APART)):
+    if dead is None or (others and (version is None or version >= _INDEPENDENT_LISTENERS)):
         return None
     return f"shutting down due to ServeAPI error: accept unixgram {dead}: accept4: operation not supported"
 
