@@ -17,7 +17,7 @@ from tests.differential.bench import Bench
 from tests.differential.compare import read, skeleton
 from tests.differential.generate import generate
 from tests.machines.machine import Machine
-from tests.unit.test_regressions import CASES, UNTOLD, layout
+from tests.support.regression_cases import CASES, UNTOLD, layout
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 COUNT = int(os.environ.get("DIFFERENTIAL_COUNT", "300"))

@@ -6,56 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dockerd_guard import cli
 from dockerd_guard.judge.rules import TITLES
-from tests.unit.test_judge import OVERRIDE, SERVICE, Host
+from tests.support.command_line import IS_INSTALLED, PROGRAM, REPOSITORY, Call, run
+from tests.support.hosts import OVERRIDE, SERVICE, Host
 
-REPOSITORY = Path(__file__).parents[2]
-IS_INSTALLED = not (REPOSITORY / "dockerd_guard").exists()
-"""Without the source beside them, these tests are for what the package installed (tests/system/test_installed.py)."""
+pytest_plugins = ["tests.support.fixtures"]
 
-PROGRAM = ["/usr/bin/dockerd-guard"] if IS_INSTALLED else [sys.executable, "-m", "dockerd_guard"]
 OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    before = os.umask(0o022)
-    (tmp_path / "host").mkdir()
-    yield Host(tmp_path / "host")
-    os.umask(before)
-
-
-class Said:
-    """What a call of the command line came to."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    def call(*words: object) -> Said:
-        if IS_INSTALLED:
-            done = run(*words)
-            return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
-        code = cli.main([str(word) for word in words])
-        return Said(code, *capsys.readouterr())
-
-    return call
-
-
-Call = Callable[..., Said]
 
 
 # -- contracts ------------------------------------------------------------------------------------
@@ -275,11 +238,6 @@ def test_an_unreadable_file_is_no_answer(host: Host, call: Call) -> None:
         os.seteuid(0)
     assert (said.code, said.out) == (2, "")
     assert f"dockerd-guard: {OVERRIDE}: cannot be read: Permission denied" in said.err
-
-
-def run(*words: object, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*PROGRAM, *map(str, words)], cwd=REPOSITORY,
-                          timeout=60, capture_output=True, check=False, **settings)
 
 
 def test_a_reader_that_leaves(host: Host) -> None:

@@ -14,7 +14,7 @@ from dockerd_guard.systemd.environment import MAX_MATCHES, read_environment_file
 from dockerd_guard.systemd.exec import MAX_ARGUMENT_BYTES
 from dockerd_guard.systemd.units import load_service
 from dockerd_guard.tree import Tree
-from tests.unit.pem import make_pair
+from tests.support.pem import make_pair
 
 SERVICE = "/usr/lib/systemd/system/docker.service"
 EXEC = b"ExecStart=/usr/bin/dockerd -H unix:// "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,24 +18,18 @@ from dockerd_guard.pipeline import plan_for
 from dockerd_guard.policy import POLICY_FILE, Mode, parse_policy
 from dockerd_guard.tree import Tree
 from tests.differential.generate import generate
-from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
-from tests.unit.test_corpus import CASES
-from tests.unit.test_judge import Host
-from tests.unit.test_schema import refusals
+from tests.support import corpus, shared
+from tests.support.command_line import Call
+from tests.support.hosts import Host
+from tests.support.schema import refusals
+
+pytest_plugins = ["tests.support.fixtures"]
 
 SEED = 20261123
 GENERATED = 60
 TLS = "--tlsverify --tlscacert=/pki/ca --tlscert=/pki/cert --tlskey=/pki/key"
 PORT = "[Socket]\nListenStream=2375\n"
 DOCKER_SOCKET = f"{'  - fd://':<46}  # ListenStream=, /usr/lib/systemd/system/docker.socket:2"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    before = os.umask(0o022)
-    (tmp_path / "host").mkdir()
-    yield Host(tmp_path / "host")
-    os.umask(before)
 
 
 def lines(text: str, section: str) -> list[str]:
@@ -204,9 +197,9 @@ def test_no_docker(tmp_path: Path) -> None:
 # -- properties ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
-def test_a_published_configuration_gives_a_policy_that_says_all(case: Path) -> None:
-    holds(case.parent)
+@pytest.mark.parametrize("root", [*corpus.roots(), *shared.corpus()], ids=lambda root: "/".join(root.parts[-2:]))
+def test_a_published_configuration_gives_a_policy_that_says_all(root: Path) -> None:
+    holds(root)
 
 
 def test_any_configuration_gives_a_policy_that_says_all() -> None:
@@ -234,14 +227,14 @@ def holds(root: Path) -> None:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def test_standard_output_is_the_policy_alone(host: Host, call: Call) -> None:  # noqa: F811
+def test_standard_output_is_the_policy_alone(host: Host, call: Call) -> None:
     said = call("init", "--root", host.root)
     assert (said.code, said.err) == (0, "")
     parse_policy(said.out.encode())
     assert not (host.root / POLICY_FILE[1:]).exists()
 
 
-def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Call) -> None:
     target = tmp_path / "new/config.yaml"
     os.umask(0o077)
     said = call("init", "--root", host.root, "--output", target)
@@ -266,7 +259,7 @@ def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Cal
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), os.mkfifo])
-def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call: Call, make: object) -> None:  # noqa: F811
+def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call: Call, make: object) -> None:
     target = tmp_path / "config.yaml"
     make(target)  # type: ignore[operator]
     before = target.lstat()
@@ -276,13 +269,13 @@ def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call
         assert target.lstat() == before
 
 
-def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").write_text("")
     said = call("init", "--root", host.root, "--output", tmp_path / "file/config.yaml")
     assert said.code == 2
     assert "Not a directory" in said.err and "Traceback" not in said.err
 
 
-def test_a_root_that_is_not_there(tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_a_root_that_is_not_there(tmp_path: Path, call: Call) -> None:
     said = call("init", "--root", tmp_path / "gone")
     assert (said.code, said.out, said.err) == (2, "", f"dockerd-guard: {tmp_path}/gone: No such file or directory\n")

@@ -16,7 +16,6 @@ from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.judge import dg207
 from dockerd_guard.judge.finding import Finding
 from dockerd_guard.judge.judge import judge
-from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -32,33 +31,12 @@ from dockerd_guard.observe.observation import (
 )
 from dockerd_guard.policy import Policy, parse_policy
 from dockerd_guard.tree import Tree
-from tests.unit import pem
-from tests.unit.test_pages import STOCK, put
+from tests.support import pem
+from tests.support.hosts import OVERRIDE, SERVICE, Host
 
-OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
-SERVICE = "/usr/lib/systemd/system/docker.service"
 SOCKET = "/usr/lib/systemd/system/docker.socket"
 FD = "unix:///run/docker.sock"
 TLS = "--tlsverify --tlscacert=/ca --tlscert=/cert --tlskey=/key"
-
-
-class Host:
-    """A stock host below a directory, with whatever a test lays over it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for path, text in STOCK.items():
-            self.put(path, text)
-
-    def put(self, path: str, text: str | bytes, mode: int = 0o644) -> None:
-        put(self.root, path, text.encode() if isinstance(text, str) else text, mode)
-
-    def start(self, arguments: str) -> None:
-        self.put(OVERRIDE, f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {arguments}\n")
-
-    def see(self) -> Observation:
-        tree = Tree(str(self.root))
-        return Observation(tree, observe_configured(tree))
 
 
 @pytest.fixture

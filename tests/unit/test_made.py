@@ -19,7 +19,7 @@ import pytest
 
 from dockerd_guard.cli import VERBS, parser
 from dockerd_guard.judge.rules import TITLES
-from tests.unit.test_schema import SCHEMA, properties
+from tests.support.schema import SCHEMA, properties
 
 TOP = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 30

@@ -14,25 +14,8 @@ from dockerd_guard.cli import observe_files, policy_for
 from dockerd_guard.judge.judge import judge
 from dockerd_guard.judge.rules import RULES, TITLES, page
 from dockerd_guard.tree import Tree
-from tests.unit import pem
-
-STOCK = {
-    "/usr/lib/systemd/system/docker.service": """\
-[Unit]
-Requires=docker.socket
-[Service]
-Type=notify
-ExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock
-ExecReload=/bin/kill -s HUP $MAINPID
-""",
-    "/usr/lib/systemd/system/docker.socket": """\
-[Socket]
-ListenStream=/run/docker.sock
-SocketMode=0660
-SocketUser=root
-SocketGroup=docker
-""",
-}
+from tests.support import pem
+from tests.support.hosts import STOCK, put
 
 LIVE = {"DG207", "DG307", "DG308", "DG309", "DG402"}
 """About layers that files do not show: test_judge.py has them."""
@@ -63,13 +46,6 @@ def host(root: Path, examples: str) -> Path:
         content = b"" if not text.strip() else made.get(text, text.encode())
         put(root, path, content, int(example["mode"] or "644", 8))
     return root
-
-
-def put(root: Path, path: str, content: bytes, mode: int) -> None:
-    target = root / path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    target.write_bytes(content)
-    target.chmod(mode)
 
 
 def codes(root: Path) -> Iterator[str]:

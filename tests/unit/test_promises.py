@@ -12,7 +12,7 @@ from dockerd_guard.observe.observation import Observation
 from dockerd_guard.pipeline import plan_for, promised
 from dockerd_guard.policy import Policy, parse_policy
 from dockerd_guard.tree import Tree
-from tests.unit.test_pages import STOCK
+from tests.support.hosts import STOCK
 
 OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"

@@ -15,7 +15,7 @@ from dockerd_guard.correct.network import Here
 from dockerd_guard.correct.state import State
 from dockerd_guard.pipeline import assess
 from dockerd_guard.policy import parse_policy
-from tests.unit.test_judge import Host
+from tests.support.hosts import Host
 
 DIRECTORY = "/etc/systemd/system/docker.service.d"
 OURS, OPEN = f"{DIRECTORY}/zz-dockerd-guard.conf", f"{DIRECTORY}/open.conf"

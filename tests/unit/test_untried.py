@@ -12,7 +12,7 @@ from dockerd_guard.correct.untried import INVOCATION, Started, started, untried
 from dockerd_guard.observe.configured import observe_configured, values
 from dockerd_guard.observe.observation import RUNNING, Observation, Process, Running
 from dockerd_guard.tree import Tree
-from tests.unit.test_regressions import DROP_IN, JSON, PLAIN, SERVICE
+from tests.support.regression_cases import DROP_IN, JSON, PLAIN, SERVICE
 
 OURS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
 ENVIRONMENT = "/etc/default/docker"

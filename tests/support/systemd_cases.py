@@ -10,23 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tests.support.unit_files import Content, Directory, Link
+
+NOT_TEXT = "not text"
+"""The state of a unit whose values are not UTF-8, which D-Bus cannot send."""
+
 HIGH, MIDDLE, LOW = "/etc/systemd/system/", "/run/systemd/system/", "/usr/lib/systemd/system/"
 
 Commands = list[list[str]]
 Lines = list[str]
-
-
-class Link(NamedTuple):
-    """A symbolic link and its text."""
-
-    target: str
-
-
-class Directory(NamedTuple):
-    """A directory."""
-
-
-Content = str | bytes | Link | Directory
 Facts = dict[str, object]
 """Some of `state` ("loaded" where it is not named), `argv` of all ExecStart=, `environment`, `listen`
 as [kind, address], `dropins`, `fragment`, `names`, `type`."""
