@@ -18,7 +18,7 @@ from dockerd_guard.pipeline import plan_for
 from dockerd_guard.policy import POLICY_FILE, Mode, parse_policy
 from dockerd_guard.tree import Tree
 from tests.differential.generate import generate
-from tests.support import corpus, shared
+from tests.support import corpus, golden, shared
 from tests.support.command_line import Call
 from tests.support.hosts import Host
 from tests.support.schema import refusals
@@ -29,7 +29,6 @@ SEED = 20261123
 GENERATED = 60
 TLS = "--tlsverify --tlscacert=/pki/ca --tlscert=/pki/cert --tlskey=/pki/key"
 PORT = "[Socket]\nListenStream=2375\n"
-DOCKER_SOCKET = f"{'  - fd://':<46}  # ListenStream=, /usr/lib/systemd/system/docker.socket:2"
 
 
 def lines(text: str, section: str) -> list[str]:
@@ -84,16 +83,7 @@ def test_what_the_host_does_is_declared(host: Host, arguments: str, declared: li
 def test_what_is_dangerous_is_pointed_out_with_the_safer_line_beside_it(host: Host) -> None:
     host.start("-H fd:// -H tcp://0.0.0.0:2375")
     _, text = adopt(host.see())
-    assert "#   DG103 TCP without client authentication, /etc/systemd/system/docker.service.d/override.conf:3" in text
-    assert lines(text, "sockets") == [
-        DOCKER_SOCKET,
-        "  # DANGER: tcp://0.0.0.0:2375 gives the Docker API, and with it root, on every address of this",
-        "  # host, without TLS. Safer: take it away, since `docker -H ssh://USER@HOST` needs no port; or ask",
-        "  # clients for a certificate:",
-        "  # - address: tcp://0.0.0.0:2376",
-        "  #   tls: mutual",
-        "  - address: tcp://0.0.0.0:2375                 # -H, /etc/systemd/system/docker.service.d/override.conf:3",
-        "    tls: none"]
+    golden.check(text, "init/open-port.yaml")
 
 
 def test_the_safer_lines_are_a_policy_too(host: Host) -> None:
@@ -118,16 +108,7 @@ def test_tls_files_are_those_dockerd_is_given(host: Host) -> None:
 def test_a_port_that_comes_in_through_fd(host: Host) -> None:
     host.put("/etc/systemd/system/docker.socket.d/port.conf", PORT)
     text = adopt(host.see())[1]
-    assert lines(text, "socket_unit") == [
-        "  listen:",
-        "    - /run/docker.sock                          # ListenStream=, /usr/lib/systemd/system/docker.socket:2",
-        "    - '[::]:2375'                               # ListenStream=, "
-        "/etc/systemd/system/docker.socket.d/port.conf:2"]
-    assert lines(text, "sockets")[-5:] == [
-        "  # no port; or ask clients for a certificate:", "  # - address: fd://", "  #   tls: mutual",
-        "  - address: fd://                              # ListenStream=, "
-        "/etc/systemd/system/docker.socket.d/port.conf:2",
-        "    tls: none"]
+    golden.check(text, "init/socket-unit-port.yaml")
     assert codes(host.see(), text) == ["DG103"]
 
 
