@@ -1,7 +1,7 @@
 """More vectors and configurations, where they lie beside this checkout (../shared).
 
-The tests need none of them: what they rely on is in tests/data. DOCKERD_GUARD_SHARED=required, which .ci/run sets where
-it runs with them, makes their absence an error.
+The tests need none of them: what they rely on is in tests/data. With DOCKERD_GUARD_SHARED=required, which .ci/run sets
+where the directory is there, it is an error when one of them is missing.
 """
 
 from __future__ import annotations

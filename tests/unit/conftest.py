@@ -19,7 +19,6 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"DOCKERD_GUARD_SHARED=required, but {shared.SHARED} has no {missing}")
 
 
-def pytest_report_header() -> str:
-    if shared.IS_THERE:
-        return f"shared: additional tests with {shared.SHARED}"
-    return f"shared: no {shared.SHARED}; its additional tests are not collected: {', '.join(NEED_SHARED)}"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not shared.IS_THERE:
+        terminalreporter.write_line(f"{shared.SHARED} is not there: {', '.join(NEED_SHARED)} are not collected")
