@@ -30,7 +30,8 @@ Answers = dict[Path, list[Any]]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.data.renew", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=[*KINDS, []], help=f"of {', '.join(KINDS)}; all by default")
+    parser.add_argument("what", nargs="*", choices=[*KINDS, []], metavar="what",
+                        help=f"of {', '.join(KINDS)}; all by default")
     parser.add_argument("--release", action="append", choices=RELEASES, help="default: all three")
     arguments = parser.parse_args()
     for kind in arguments.what or KINDS:
