@@ -396,11 +396,9 @@ def _whole_hosts() -> tuple[bytes, ...]:
     stock = SEPARATOR.join((
         seeds.SERVICE, seeds.SOCKET, seeds.DAEMON_JSON, b"[Service]\nEnvironmentFile=-/etc/default/docker\n",
         seeds.ENVIRONMENT, b"[Socket]\nListenStream=2375\n", b"[Socket]\nListenStream=1\nService=docker.service\n"))
-    cases: dict[str, dict[str, bytes]] = {}
-    for case in sorted(seeds.CASES.glob("case-*")):
-        cases[case.name] = {f"/{path.relative_to(case)}": path.read_bytes()
-                            for path in case.rglob("*") if path.is_file() and not path.is_symlink()}
-    return (stock, *(SEPARATOR.join(_at(files, place) for place in PLACES) for files in cases.values()))
+    cases = [{f"/{path.relative_to(root)}": path.read_bytes()
+              for path in root.rglob("*") if path.is_file() and not path.is_symlink()} for root in seeds.roots()]
+    return (stock, *(SEPARATOR.join(_at(files, place) for place in PLACES) for files in cases))
 
 
 def _at(files: Mapping[str, bytes], place: str) -> bytes:
@@ -413,7 +411,7 @@ def _at(files: Mapping[str, bytes], place: str) -> bytes:
 
 @cache
 def _pems() -> tuple[bytes, ...]:
-    from tests.unit.pem import make_pair
+    from tests.support.pem import make_pair
 
     pairs = (make_pair(), make_pair(kind="ec"))
     return tuple(part for pair in pairs for part in pair)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.observe.certificates import certificates, public_key_of
-from tests.unit import pem
+from tests.support import pem
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ec"])

@@ -15,7 +15,7 @@ from dockerd_guard.systemd.environment import MAX_MATCHES, resolve_environment
 from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import MAX_ARGUMENT_BYTES
 from dockerd_guard.systemd.units import load_service
-from tests.unit.pem import make_pair
+from tests.support.pem import make_pair
 
 SERVICE = "/usr/lib/systemd/system/docker.service"
 EXEC = b"ExecStart=/usr/bin/dockerd -H unix:// "
