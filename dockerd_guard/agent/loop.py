@@ -223,9 +223,7 @@ class Agent:
         ready = wait(fds, timeout_s)
         came = self.network.fileno() in ready and self.network.changes()
         if self.files.fileno() in ready:
-            changed, missed = self.files.changes()
-            came |= changed
-            self._missed += [missed] if missed else []
+            came |= self.files.changes()
         if self.waker.fileno() in ready:
             for number in self.waker.drain():
                 if number in (signal.SIGTERM, signal.SIGINT):
@@ -331,6 +329,8 @@ class Agent:
             rootfs.stat(path)
         is_new, unwatched = self.files.watch({*rootfs.consulted, self.policy_file}, rootfs.listed)
         troubles += unwatched
+        if (confirm_s := self.files.confirm_s) is not None:
+            self._wake_in(confirm_s)
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
