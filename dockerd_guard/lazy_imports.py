@@ -19,6 +19,8 @@ DEFERRED = (
 )
 
 DISABLED = (
+    "better_exceptions",  # structlog.dev formats tracebacks with these if they are installed; the agent logs none
+    "rich",
     "_hashlib",  # OpenSSL's digests: hashlib has an MD5 of its own, which is all that is wanted of it
 )
 

@@ -18,7 +18,7 @@ def run(options: Namespace) -> int:
     """Run the agent on this host until SIGTERM; returns the exit code."""
     gc.enable()
     try:
-        return loop.run(options.policy or POLICY_FILE)
+        return loop.run(options.policy or POLICY_FILE, options.log_format)
     except Exception:
         traceback.print_exc()
         # systemd does not start the agent again after exit code 2, and does after this one (sysexits.h).
