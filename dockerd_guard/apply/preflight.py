@@ -59,23 +59,24 @@ class Preflight(NamedTuple):
             return
         import ssl
 
-        from dockerd_guard.observe.certificates import certificates
+        from dockerd_guard.observe.certificates import check_pair_files, validity
 
         tls = self.plan.after.daemon.tls
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(tls.cert or "", tls.key or "")
-        except (OSError, ssl.SSLError) as error:
+            check_pair_files(tls.cert or "", tls.key or "")
+        except ValueError as error:
+            yield f"{tls.cert} and {tls.key} cannot be used: {error}"
+        except OSError as error:
             yield f"{tls.cert} and {tls.key} cannot be used: {error.strerror or error}"
         if self.policy.tcp_tls is Tls.MUTUAL:
             try:
-                context.load_verify_locations(tls.ca or "")
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(tls.ca or "")
             except (OSError, ssl.SSLError) as error:
                 yield f"{tls.ca} cannot be used: {error.strerror or error}"
         for path in (tls.cert, tls.ca if self.policy.tcp_tls is Tls.MUTUAL else None):
             # dockerd would come up with these, and no client would talk to it. What cannot be read is told above.
             with contextlib.suppress(OSError, ValueError), open(path or "", "rb") as file:
-                if wrong := certificates(file.read(MAX_PEM_BYTES))[0].out_of_date(datetime.now(UTC)):
+                if wrong := validity(file.read(MAX_PEM_BYTES)).problem(datetime.now(UTC)):
                     yield f"{path} {wrong}"
 
     def refused_arguments(self) -> Iterator[str]:

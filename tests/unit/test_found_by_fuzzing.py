@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import validity
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.environment import MAX_MATCHES, resolve_environment
@@ -88,5 +88,5 @@ def test_a_file_of_variables_named_again_counts_where_it_is_named_last(tmp_path:
 def test_a_pem_block_ends_with_the_next_boundary() -> None:
     """As in Go's encoding/pem; looking for its own end, past all others, took quadratic time."""
     good = make_pair().certificate
-    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good)) == 1
-    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good)) == 1
+    assert validity(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good) == validity(good)
+    assert validity(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good) == validity(good)
