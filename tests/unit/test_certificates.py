@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import ssl
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -93,7 +94,7 @@ def test_out_of_date(since: int, days: int, problem: str) -> None:
     (data("rsa-pkcs8.key"), "no PEM"),
     (b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", "PEM is damaged"),
     (EMPTY_CERTIFICATE, "DER is damaged"),
-    (pem.block("CERTIFICATE", b"\x30\x84\xff\xff\xff\xff"), "DER is damaged"),
+    (pem.block("CERTIFICATE", ssl.PEM_cert_to_DER_cert(data("rsa.crt").decode())[:-1]), "DER is damaged"),
 ])
 def test_a_damaged_certificate(text: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
