@@ -50,5 +50,7 @@ def defer(*names: str) -> None:
 def disable(*names: str) -> None:
     """Make the import of these modules fail, for which those who import them are prepared."""
     for name in names:
+        if isinstance(sys.modules.get(name), _LazyModule):
+            del sys.modules[name]
         # None stands for what cannot be imported (Python's reference, 5.3.1, The module cache).
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]

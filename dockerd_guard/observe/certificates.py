@@ -13,6 +13,7 @@ import base64
 import binascii
 import os
 import re
+import sys
 from datetime import UTC, datetime
 from typing import NamedTuple, NoReturn
 
@@ -40,6 +41,9 @@ class Validity(NamedTuple):
 class Mismatch(ValueError):
     """The private key does not belong to the certificate."""
 
+    def __str__(self) -> str:
+        return "the key does not belong to the certificate"
+
 
 def validity(pem: bytes) -> Validity:
     """Return the dates of the first certificate of a PEM file. Raises ValueError if there is none, or a damaged one."""
@@ -59,18 +63,30 @@ def validity(pem: bytes) -> Validity:
 def check_pair(certificate: bytes, key: bytes) -> None:
     """Check that dockerd can use a certificate and a private key, both PEM.
 
-    Raises Mismatch, ValueError if one of them cannot be used, and OSError if /proc is not mounted.
+    Raises Mismatch, ValueError if one of them cannot be used, and OSError if that cannot be checked, as without /proc.
+    Where the import of ssl is disabled, a child process uses OpenSSL: the agent would keep its 7 MB.
     """
     # ssl loads a pair from paths only, and a private key must not get into a file that others can open.
     with (os.fdopen(os.memfd_create("certificate"), "wb", buffering=0) as certificate_file,
           os.fdopen(os.memfd_create("key"), "wb", buffering=0) as key_file):
         certificate_file.write(certificate)
         key_file.write(key)
-        check_pair_files(f"/proc/self/fd/{certificate_file.fileno()}", f"/proc/self/fd/{key_file.fileno()}")
+        fds = certificate_file.fileno(), key_file.fileno()
+        paths = [f"/proc/self/fd/{fd}" for fd in fds]
+        try:
+            _check_files(*paths)
+        except ImportError:
+            import subprocess
+
+            done = subprocess.run([sys.executable, "-I", __file__, *paths], pass_fds=fds, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+            if done.returncode != 0:
+                raise OSError(f"{sys.executable} failed with status {done.returncode}") from None
+            if problem := done.stdout:
+                raise (Mismatch if problem == str(Mismatch()) else ValueError)(problem) from None
 
 
-def check_pair_files(certificate: str, key: str) -> None:
-    """Check that dockerd can use these two files, as `check_pair`. Raises OSError for a file that cannot be read."""
+def _check_files(certificate: str, key: str) -> None:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -81,7 +97,7 @@ def check_pair_files(certificate: str, key: str) -> None:
         context.load_cert_chain(certificate, key, _refuse_encrypted)
     except ssl.SSLError as error:
         if error.reason in _MISMATCHES:
-            raise Mismatch("the private key does not belong to the certificate") from None
+            raise Mismatch from None
         if error.reason is None:  # OpenSSL found no PEM block that it can read
             raise ValueError("there is no PEM private key in it, or it is damaged") from None
         raise ValueError(error.reason.replace("_", " ").lower()) from None
@@ -131,3 +147,11 @@ def _time(der: bytes, at: int) -> tuple[datetime, int]:
         return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC), end
     except ValueError:
         raise ValueError("its dates are damaged") from None
+
+
+if __name__ == "__main__":
+    # The child process of check_pair: prints the problem.
+    try:
+        _check_files(*sys.argv[1:])
+    except ValueError as error:
+        print(error, end="")

@@ -26,6 +26,13 @@ def data(name: str) -> bytes:
     return (TLS / name).read_bytes()
 
 
+@pytest.fixture(params=["in this process", "in a child process"])
+def process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenSSL checks the pair: the agent disables the import of ssl."""
+    if request.param == "in a child process":
+        monkeypatch.setitem(sys.modules, "ssl", None)
+
+
 @pytest.mark.parametrize(("certificate", "key"), [
     ("rsa.crt", "rsa-pkcs1.key"),
     ("rsa.crt", "rsa-pkcs8.key"),
@@ -34,7 +41,7 @@ def data(name: str) -> bytes:
     ("ec.crt", "ec-pkcs8.key"),
     ("ed25519.crt", "ed25519.key"),
 ])
-def test_a_pair_that_dockerd_can_use(certificate: str, key: str) -> None:
+def test_a_pair_that_dockerd_can_use(certificate: str, key: str, process: None) -> None:
     check_pair(data(certificate), data(key))
     check_pair(data(certificate) + data("rsa.crt"), data(key))
 
@@ -46,7 +53,7 @@ def test_a_pair_that_dockerd_can_use(certificate: str, key: str) -> None:
     ("ec.crt", "rsa-pkcs8.key"),
     ("ed25519.crt", "ec-pkcs8.key"),
 ])
-def test_a_key_of_another_certificate(certificate: str, key: str) -> None:
+def test_a_key_of_another_certificate(certificate: str, key: str, process: None) -> None:
     with pytest.raises(Mismatch):
         check_pair(data(certificate), data(key))
 
@@ -60,10 +67,17 @@ def test_a_key_of_another_certificate(certificate: str, key: str) -> None:
     ("rsa.crt", data("rsa.crt"), "no PEM private key"),
     ("rsa.crt", data("rsa-pkcs8.key")[:200] + b"!!", "damaged"),
 ])
-def test_a_key_that_dockerd_cannot_use(certificate: str, key: bytes, why: str) -> None:
+def test_a_key_that_dockerd_cannot_use(certificate: str, key: bytes, why: str, process: None) -> None:
     with pytest.raises(ValueError, match=why) as raised:
         check_pair(data(certificate), key)
     assert not isinstance(raised.value, Mismatch)
+
+
+def test_a_child_process_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ssl", None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="/bin/false failed with status 1"):
+        check_pair(data("rsa.crt"), data("rsa-pkcs8.key"))
 
 
 @pytest.mark.parametrize("days", [1, 365, 365 * 100])
