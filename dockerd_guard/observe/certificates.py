@@ -25,6 +25,10 @@ _MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIG
 """ssl.SSLError.reason for a key that does not belong to the certificate. The last one: a key of another type."""
 
 
+_answers: dict[int, str] = {}
+"""The answer of the child process for the last pair, by its hash: each pass of the agent checks the pair repeatedly."""
+
+
 class Validity(NamedTuple):
     """The period in which a certificate is valid (aware)."""
 
@@ -76,14 +80,22 @@ def check_pair(certificate: bytes, key: bytes) -> None:
         try:
             _check_files(*paths)
         except ImportError:
-            import subprocess
-
-            done = subprocess.run([sys.executable, "-I", __file__, *paths], pass_fds=fds, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-            if done.returncode != 0:
-                raise OSError(f"{sys.executable} failed with status {done.returncode}") from None
-            if problem := done.stdout:
+            pair = hash((certificate, key))
+            if pair not in _answers:
+                _answers.clear()
+                _answers[pair] = _ask_child(paths, fds)
+            if problem := _answers[pair]:
                 raise (Mismatch if problem == str(Mismatch()) else ValueError)(problem) from None
+
+
+def _ask_child(paths: list[str], fds: tuple[int, int]) -> str:
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-I", __file__, *paths], pass_fds=fds, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{sys.executable} failed with status {done.returncode}")
+    return done.stdout
 
 
 def _check_files(certificate: str, key: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.observe import certificates
 from dockerd_guard.observe.certificates import Mismatch, check_pair, validity
 from tests.unit import pem
 
@@ -29,6 +30,7 @@ def data(name: str) -> bytes:
 @pytest.fixture(params=["in this process", "in a child process"])
 def process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where OpenSSL checks the pair: the agent disables the import of ssl."""
+    certificates._answers.clear()
     if request.param == "in a child process":
         monkeypatch.setitem(sys.modules, "ssl", None)
 
@@ -73,8 +75,26 @@ def test_a_key_that_dockerd_cannot_use(certificate: str, key: bytes, why: str, p
     assert not isinstance(raised.value, Mismatch)
 
 
+def test_a_child_process_checks_each_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ssl", None)
+    certificates._answers.clear()
+    asked: list[list[str]] = []
+    ask = certificates._ask_child
+
+    def count_and_ask(paths: list[str], fds: tuple[int, int]) -> str:
+        asked.append(paths)
+        return ask(paths, fds)
+
+    monkeypatch.setattr(certificates, "_ask_child", count_and_ask)
+    for key, count in (("rsa-pkcs8.key", 1), ("rsa-pkcs8.key", 1), ("ec-sec1.key", 2), ("ec-sec1.key", 2)):
+        with pytest.raises(Mismatch) if key == "ec-sec1.key" else contextlib.nullcontext():
+            check_pair(data("rsa.crt"), data(key))
+        assert len(asked) == count
+
+
 def test_a_child_process_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ssl", None)
+    certificates._answers.clear()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(OSError, match="/bin/false failed with status 1"):
         check_pair(data("rsa.crt"), data("rsa-pkcs8.key"))
