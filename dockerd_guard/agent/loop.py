@@ -655,7 +655,7 @@ def _where(error: Exception) -> str:
     return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
 
 
-def run(policy_file: str) -> int:
+def run(policy_file: str, log_format: str) -> int:
     """Run the agent on this host; the exit code."""
     if os.geteuid() != 0:
         import sys
@@ -663,4 +663,4 @@ def run(policy_file: str) -> int:
         print("dockerd-guard: the agent must be root: it looks into dockerd and writes under /etc",
               file=sys.stderr)
         return 2
-    return Agent(policy_file, Journal()).run()
+    return Agent(policy_file, Journal(log_format)).run()

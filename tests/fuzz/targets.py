@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dockerd_guard.dockerd import config, gojson, hosts
@@ -22,7 +23,7 @@ from dockerd_guard.dockerd.flags import parse, without_flags
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import canonical, scope_of
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import check_pair, validity
 from dockerd_guard.observe.configured import dockerd_syntax, observe_configured
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import plan_for
@@ -255,9 +256,11 @@ def policy(data: bytes) -> None:
 
 def pem(data: bytes) -> None:
     """Certificates and keys: an answer or ValueError."""
-    for read in (certificates.certificates, certificates.public_key_of):
+    with contextlib.suppress(ValueError):
+        validity(data)
+    for certificate in (_pems()[0], data):
         with contextlib.suppress(ValueError):
-            read(data)
+            check_pair(certificate, data)
 
 
 def command_line(data: bytes) -> None:
@@ -411,10 +414,8 @@ def _at(files: Mapping[str, bytes], place: str) -> bytes:
 
 @cache
 def _pems() -> tuple[bytes, ...]:
-    from tests.support.pem import make_pair
-
-    pairs = (make_pair(), make_pair(kind="ec"))
-    return tuple(part for pair in pairs for part in pair)
+    directory = Path(__file__).parent.parent / "data" / "tls"
+    return tuple(path.read_bytes() for kind in ("*.crt", "*.key") for path in sorted(directory.glob(kind)))
 
 
 TARGETS: Mapping[str, Target] = {target.name: target for target in (

@@ -1,4 +1,4 @@
-"""Certificates and keys for tests, made as DER by hand: well formed, signed by nobody, protecting nothing."""
+"""Certificates and RSA keys for tests, encoded here: OpenSSL reads them, their signatures and keys are worthless."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import base64
 import itertools
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+
+_RSA = bytes.fromhex("2a864886f70d010101")
+_RSA_SHA256 = bytes.fromhex("2a864886f70d01010b")
+"""Object identifiers (RFC 8017, appendix A)."""
 
 _SERIAL = itertools.count(1)
 
@@ -17,26 +21,18 @@ class Pair(NamedTuple):
     key: bytes
 
 
-def make_pair(days: int = 365, *, since: int = -1, kind: str = "rsa") -> Pair:
+def make_pair(days: int = 365, *, since: int = -1) -> Pair:
     """A pair that is valid from `since` to `days` from now; no two are alike."""
     number = next(_SERIAL)
     now = datetime.now(UTC)
     modulus = (1 << 2047) + 2 * number + 1
-    point = b"\x04" + number.to_bytes(64, "big")
-    if kind == "rsa":
-        bits = sequence(integer(modulus), integer(65537))
-        key = sequence(integer(0), integer(modulus), integer(65537), *[integer(number)] * 6)
-        label = "RSA PRIVATE KEY"
-    else:
-        bits = point
-        key = sequence(integer(1), tlv(0x04, bytes(32)), tlv(0xA1, tlv(0x03, b"\0" + point)))
-        label = "EC PRIVATE KEY"
-    algorithm = sequence(tlv(0x06, b"\x2a\x03"), tlv(0x05, b""))
+    public = sequence(_algorithm(_RSA), tlv(0x03, b"\0" + sequence(integer(modulus), integer(65537))))
+    key = sequence(integer(0), integer(modulus), integer(65537), *[integer(number)] * 6)
     name = sequence()
     validity = sequence(_time(now + timedelta(days=since)), _time(now + timedelta(days=days)))
-    public = sequence(algorithm, tlv(0x03, b"\0" + bits))
-    body = sequence(tlv(0xA0, integer(2)), integer(number), algorithm, name, validity, name, public)
-    return Pair(_pem("CERTIFICATE", sequence(body, algorithm, tlv(0x03, b"\0"))), _pem(label, key))
+    body = sequence(tlv(0xA0, integer(2)), integer(number), _algorithm(_RSA_SHA256), name, validity, name, public)
+    certificate = sequence(body, _algorithm(_RSA_SHA256), tlv(0x03, b"\0"))
+    return Pair(block("CERTIFICATE", certificate), block("RSA PRIVATE KEY", key))
 
 
 def tlv(tag: int, value: bytes) -> bytes:
@@ -56,12 +52,17 @@ def integer(value: int) -> bytes:
     return tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
+def _algorithm(identifier: bytes) -> bytes:
+    return sequence(tlv(0x06, identifier), tlv(0x05, b""))
+
+
 def _time(moment: datetime) -> bytes:
     if moment.year < 2050:
         return tlv(0x17, f"{moment:%y%m%d%H%M%S}Z".encode())
     return tlv(0x18, f"{moment:%Y%m%d%H%M%S}Z".encode())
 
 
-def _pem(label: str, der: bytes) -> bytes:
+def block(label: str, der: bytes) -> bytes:
+    """A PEM block."""
     text = base64.encodebytes(der).decode()
     return f"-----BEGIN {label}-----\n{text}-----END {label}-----\n".encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import validity
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.environment import MAX_MATCHES, resolve_environment
@@ -88,5 +88,5 @@ def test_repeated_environment_file_applies_at_its_last_position(tmp_path: Path) 
 def test_pem_block_ends_at_next_boundary() -> None:
     """As in Go's encoding/pem. Searching for the matching END line took quadratic time."""
     good = make_pair().certificate
-    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good)) == 1
-    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good)) == 1
+    assert validity(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good) == validity(good)
+    assert validity(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good) == validity(good)
