@@ -192,7 +192,7 @@ def test_a_host_name_is_declared_by_the_address_it_has_now(host: Host) -> None:
     host.start("-H tcp://docker.example.org:2375")
     text = adopt(listening(host.see(), "tcp://10.0.0.5:2375"))[1]
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["tcp://10.0.0.5:2375"]
-    assert "'docker.example.org' is no IP address" in text
+    assert "'docker.example.org' is not an IP address" in text
 
 
 def test_no_docker(tmp_path: Path) -> None:

@@ -15,28 +15,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
-from dockerd_guard.policy.model import Correct, Mode, PolicyError, TlsFiles, Watch
+from dockerd_guard.policy.keys import KEYS
+from dockerd_guard.policy.model import PolicyError
 from dockerd_guard.policy.reader import parse_policy
-from dockerd_guard.policy.values import parse_duration
+from dockerd_guard.policy.schema import schema
 from tests.unit import test_policy
 from tests.unit.test_policy import FULL, HEAD
 
 TOP = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads((TOP / "packaging/policy.schema.json").read_text())
+SCHEMA = json.loads(json.dumps(schema()))
 VALIDATOR = Draft7Validator(SCHEMA)
 
 BEYOND = (
-    # Between values.
-    "is already declared in line", "dockerd has one TLS setting", "already takes this port",
-    "dockerd speaks TLS on TCP only", "which is empty",
-    # Between the characters of one.
-    "is no IPv6 address", "write the IPv4 address itself", "at most 107 bytes", "it has no name",
-    "ports go from 1 to 65535", "it must be from", "the period must be at least", "a window that ends when it starts",
-    "knows no time zone", "is out of range", "year 0 is out of range",
-    # Of YAML's words: for YAML 1.2 these are text, or quoting makes no difference.
+    # Of two values.
+    "is already declared in line", "dockerd has a single TLS setting", "already binds this port",
+    "tls applies to TCP only", "which is empty",
+    # Of the characters of one value.
+    "is not an IPv6 address", "use the IPv4 address", "at most 107 bytes", "the name of the socket is missing",
+    "ports are 1 to 65535", "must be from", "the period must be at least", "the window ends when it starts",
+    "no time zone", "no such day in the calendar",
+    # Of YAML 1.1: in YAML 1.2 these words are text, or quotes make no difference.
     "found the boolean", "expected true or false; found '",
 )
-"""What the grammar says of mistakes that a schema of this kind cannot see."""
+"""Errors of the reader that a JSON Schema cannot express."""
 
 
 class Core(yaml.SafeLoader):
@@ -226,15 +227,25 @@ def test_every_key_is_described() -> None:
     assert [path for path, value in properties(SCHEMA) if not value["description"].endswith(".")] == []
 
 
-def test_the_defaults_are_the_grammars() -> None:
+def test_the_defaults_of_the_schema_are_those_of_the_reader() -> None:
+    """A policy that has every default written out is the policy that has none of them."""
     shown = {path: value["default"] for path, value in properties(SCHEMA) if "default" in value}
-    correct, watch, tls = Correct(), Watch(), TlsFiles()
-    unit = parse_policy(HEAD.encode()).socket_unit
-    assert shown.pop("sockets[].tls") == parse_policy(b"version: 1\nsockets: [tcp://10.0.0.5]").sockets[0].tls
-    assert parse_duration(shown.pop("watch.settle")) == watch.settle_s
-    assert parse_duration(shown.pop("watch.resync")) == watch.resync_s
-    assert shown == {
-        "mode": Mode.OBSERVE, "socket_unit.listen": [listen.value for listen in unit.listen], "tls.ca": tls.ca,
-        "tls.cert": tls.cert, "tls.key": tls.key, "correct.restart": correct.restart, "correct.budget": "3/1h",
-        "correct.foreign_files": correct.foreign_files, "correct.contain": correct.contain, "waive": []}
-    assert parse_policy((HEAD + "correct: {budget: 3/1h}").encode()).correct == correct
+    shown.pop("sockets[].tls")  # only for TCP
+    sections: dict[str, dict[str, Any]] = {}
+    for path, value in shown.items():
+        section, _, key = path.rpartition(".")
+        sections.setdefault(section, {})[key] = value
+    lines = (f"{name}: {json.dumps(value)}\n" for name, value in (sections.pop("") | sections).items())
+    written = parse_policy((HEAD + "".join(lines)).encode())
+    omitted = parse_policy(HEAD.encode())
+    assert (written.mode, written.correct, written.watch, written.waive, written.tls[:3]) == (
+        omitted.mode, omitted.correct, omitted.watch, omitted.waive, omitted.tls[:3])
+    assert [each[:2] for each in written.socket_unit.listen] == [each[:2] for each in omitted.socket_unit.listen]
+
+
+def test_the_defaults_and_examples_of_the_table_are_values() -> None:
+    for key in KEYS:
+        if key.example:
+            section, _, word = key.name.rpartition(".")
+            text = f"{section}: {{{word}: '{key.example}'}}" if section else f"{word}: {key.example}"
+            parse_policy(f"version: 1\n{'' if word == 'sockets' else 'sockets: [fd://]'}\n{text}".encode())
