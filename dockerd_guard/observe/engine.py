@@ -1,23 +1,22 @@
-"""What the running engine says of itself through its API: `/_ping` and `/info`.
+"""The state of a running engine, by GET requests to the Engine API: `/_ping`, `/info`, `/containers/json`.
 
-Only GET, only what the corrections need, and never longer than a few seconds: an engine that
-hangs is an answer too (None).
+A request takes a few seconds at most.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Tls, split_host_port
+from dockerd_guard.model.json_values import JsonError, as_bool, as_int, as_list, as_object, as_str, get, loads
 
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
 class Engine(NamedTuple):
-    """`/info` of the Engine API (docs: GET /info), the part that decides about a restart."""
+    """The part of GET /info (Docker Engine API) that decides whether dockerd may be restarted."""
 
     version: str
     live_restore: bool
@@ -26,7 +25,7 @@ class Engine(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """How a place answered: the API itself, or TLS that wants a client certificate; and if not, why."""
+    """Whether the API answers at an address, and the TLS that was found there. `reason` is why it does not answer."""
 
     answers: bool
     tls: Tls
@@ -34,37 +33,36 @@ class Ping(NamedTuple):
 
 
 def ask(address: str) -> Engine | None:
-    """Ask the engine behind a socket without TLS for its state; None when it does not answer."""
+    """The state of the engine at an address without TLS; None without a valid answer."""
     try:
         answer = _get(address, "/info")
         if answer.status != 200:
             return None
-        info = json.loads(answer.body)
-        swarm = info.get("Swarm") or {}
+        info = as_object(loads(answer.body, MAX_ANSWER_BYTES))
         return Engine(
-            version=str(info.get("ServerVersion", "")),
-            live_restore=info.get("LiveRestoreEnabled") is True,
-            containers_running=int(info.get("ContainersRunning") or 0),
-            in_swarm=swarm.get("LocalNodeState", "inactive") not in ("inactive", ""),
+            version=get(info, "ServerVersion", as_str, ""),
+            live_restore=get(info, "LiveRestoreEnabled", as_bool, default=False),
+            containers_running=get(info, "ContainersRunning", as_int, 0),
+            in_swarm=get(get(info, "Swarm", as_object, {}), "LocalNodeState", as_str, "inactive") not in (
+                "inactive", ""),
         )
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, JsonError):
         return None
 
 
 def container_names(address: str) -> tuple[str, ...]:
-    """Names of the running containers, sorted; empty when the engine does not answer."""
+    """Names of the running containers, sorted; empty without a valid answer."""
     try:
-        rows = json.loads(_get(address, "/containers/json").body)
-        return tuple(sorted(str(row["Names"][0]).lstrip("/") for row in rows))
-    except (OSError, ValueError, LookupError, TypeError):
+        rows = as_list(as_object)(loads(_get(address, "/containers/json").body, MAX_ANSWER_BYTES))
+        return tuple(sorted(name.lstrip("/") for row in rows for name in get(row, "Names", as_list(as_str))[:1]))
+    except (OSError, JsonError):
         return ()
 
 
 def ping(address: str, tls: Tls) -> Ping:
-    """Try a declared place: does the API answer, and with the TLS that is declared?
+    """Request `/_ping` from a declared address, with TLS if `tls` is not Tls.NONE.
 
-    Without a client certificate of our own, TLS that refuses us for want of one is the proof of
-    `mutual`.
+    No client certificate is sent: a server that refuses the connection for that reason has mutual TLS.
     """
     try:
         if address.startswith("tcp://") and tls is not Tls.NONE:
@@ -81,7 +79,7 @@ def _ping_tls(address: str) -> Ping:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Who the server is does not matter here: it is asked whether it demands a certificate of us.
+    # The identity of the server does not matter: the question is whether it requires a client certificate.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -98,14 +96,14 @@ def _ping_tls(address: str) -> Ping:
 
 
 class _Answer(NamedTuple):
-    """Of HTTP: the status code, and the first MAX_ANSWER_BYTES of the body."""
+    """An HTTP response: the status code, and the first MAX_ANSWER_BYTES of the body."""
 
     status: int
     body: bytes
 
 
 def _get(address: str, path: str) -> _Answer:
-    """Ask over the socket of an address in dockerd's syntax. Raises OSError, also for what is no HTTP."""
+    """The response to GET from an address in dockerd's syntax. Raises OSError, also for a response that is not HTTP."""
     from http.client import HTTPConnection, HTTPException
 
     connection = HTTPConnection("docker")
