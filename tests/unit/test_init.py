@@ -20,10 +20,10 @@ from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from tests.differential.generate import generate
+from tests.unit.policy_schema import schema_errors
 from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
 from tests.unit.test_corpus import CASES
 from tests.unit.test_rules import Host
-from tests.unit.test_schema import refusals
 
 SEED = 20261123
 GENERATED = 60
@@ -224,7 +224,7 @@ def holds(root: Path) -> None:
         seen = observe_files(rootfs, None)
         found, text = adopt(seen)
         assert told(seen, text) == [], text
-        assert refusals(text) == [], text
+        assert schema_errors(text) == [], text
         policy = parse_policy(text.encode())
         layer = seen.configured.layer
         if layer.starts and found.declared and not found.refused and seen.configured.service.unit.name == \

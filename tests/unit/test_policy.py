@@ -29,43 +29,24 @@ from dockerd_guard.policy.model import (
 from dockerd_guard.policy.nodes import MAX_PROBLEMS
 from dockerd_guard.policy.reader import load_policy, parse_policy
 from dockerd_guard.policy.values import parse_address, parse_duration, parse_listen_stream, parse_window
-
-FULL = """\
-version: 1
-mode: enforce
-sockets:
-  - fd://
-  - address: tcp://127.0.0.1:2376
-    tls: mutual
-socket_unit:
-  listen: [/run/docker.sock]
-tls:
-  ca: /etc/docker/ca.pem
-  cert: /etc/docker/server-cert.pem
-  key: /etc/docker/server-key.pem
-correct:
-  restart: live-restore
-  window: Sat,Sun 02:00-05:00 Europe/Berlin
-  budget: 3/1h
-  foreign_files: true
-  contain: true
-watch:
-  settle: 100ms
-  resync: 5min
-waive:
-  - rule: DG103
-    address: tcp://127.0.0.1:2375
-    reason: CI runner, loopback only
-    until: 2027-03-31
-"""
-HEAD = "version: 1\nsockets: [fd://]\n"
+from tests.unit.policy_cases import (
+    ADDRESSES,
+    DURATIONS,
+    ERRORS,
+    FD_SOCKETS,
+    FULL,
+    HEAD,
+    INVALID_ADDRESSES,
+    INVALID_WINDOWS,
+    LISTEN_STREAMS,
+)
 
 
 def policy(text: str) -> Policy:
     return parse_policy(text.encode(), "p.yaml")
 
 
-def mistakes(text: str | bytes) -> list[str]:
+def errors(text: str | bytes) -> list[str]:
     with pytest.raises(PolicyError) as caught:
         parse_policy(text if isinstance(text, bytes) else text.encode(), "p.yaml")
     return [str(problem) for problem in caught.value.problems]
@@ -97,84 +78,25 @@ def test_defaults() -> None:
     assert read.tcp_tls is None
 
 
-@pytest.mark.parametrize(("text", "declared"), [
-    ("sockets: [fd://]", ["unix:///run/docker.sock none 2:11"]),
-    ("sockets: [tcp://10.0.0.5]", ["tcp://10.0.0.5:2375 mutual 2:11"]),
-    ("sockets: [{address: tcp://10.0.0.5, tls: none}]", ["tcp://10.0.0.5:2375 none 2:21"]),
-    ("sockets: [fd://]\nsocket_unit: {listen: [/run/docker.sock, 2376]}",
-     ["unix:///run/docker.sock none 3:24", "tcp://[::]:2376 mutual 3:42"]),
-    ("sockets: [{address: fd://, tls: server}]\nsocket_unit: {listen: ['[::1]:2376']}",
-     ["tcp://[::1]:2376 server 3:24"]),
-    ("sockets: [unix://]\nsocket_unit: {listen: [2375]}", ["unix:///var/run/docker.sock none 2:11"]),
-])
-def test_what_fd_stands_for(text: str, declared: list[str]) -> None:
+@pytest.mark.parametrize(("text", "declared"), FD_SOCKETS)
+def test_expansion_of_fd(text: str, declared: list[str]) -> None:
     found = declared_bindings(policy(f"version: 1\n{text}\n"))
     assert [f"{one.address} {one.tls} {one.location.line}:{one.location.column}" for one in found] == declared
 
 
-@pytest.mark.parametrize(("text", "normal"), [
-    ("fd://", "fd://"),
-    ("fd://*", "fd://"),
-    ("unix://", "unix:///var/run/docker.sock"),
-    ("unix:///run//x/../docker.sock", "unix:///run/docker.sock"),
-    ("unix://@docker", "unix://@docker"),
-    ("tcp://", "tcp://localhost:2375"),
-    ("tcp://:2376", "tcp://localhost:2376"),
-    ("tcp://localhost", "tcp://localhost:2375"),
-    ("tcp://0.0.0.0", "tcp://0.0.0.0:2375"),
-    ("tcp://10.1.2.3:4243", "tcp://10.1.2.3:4243"),
-    ("tcp://[::1]", "tcp://[::1]:2375"),
-    ("tcp://[2001:DB8::0:1]:2376", "tcp://[2001:db8::1]:2376"),
-])
+@pytest.mark.parametrize(("text", "normal"), ADDRESSES)
 def test_addresses(text: str, normal: str) -> None:
     assert parse_address(text) == normal
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    ("0.0.0.0:2375", "missing scheme; dockerd would use tcp://0.0.0.0:2375"),
-    ("/run/docker.sock", "missing scheme; did you mean 'unix:///run/docker.sock'?"),
-    ("@docker", "missing scheme; did you mean 'unix://@docker'?"),
-    ("TCP://1.2.3.4:1", "unsupported scheme 'TCP'"),
-    ("http://1.2.3.4", "unsupported scheme 'http'"),
-    ("fd://3", "fd://NUMBER"),
-    ("unix://run/docker.sock", "the path must begin with /; did you mean 'unix:///run/docker.sock'?"),
-    ("unix:///run/docker sock", "must not contain blanks"),
-    ("unix:///" + "x" * 107, "at most 107 bytes"),
-    ("unix://@", "the name of the socket is missing"),
-    ("tcp://1.2.3.4:0", "ports are 1 to 65535"),
-    ("tcp://1.2.3.4:65536", "ports are 1 to 65535"),
-    ("tcp://1.2.3.4:02375", "ports are 1 to 65535"),
-    ("tcp://1.2.3.4:٢", "ports are 1 to 65535"),
-    ("tcp://1.2.3.4:2375/", "without '/'"),
-    ("tcp://user@1.2.3.4:2375", "without '@'"),
-    ("tcp://::1:2375", "[ADDRESS]:PORT"),
-    ("tcp://[::1%eth0]:2375", "zone"),
-    ("tcp://[::ffff:0.0.0.0]:2375", "use the IPv4 address 0.0.0.0"),
-    ("tcp://docker.example.org:2376", "is not an IP address"),
-    ("tcp://127.1:2375", "is not an IP address"),
-])
-def test_addresses_refused(text: str, why: str) -> None:
+@pytest.mark.parametrize(("text", "why"), INVALID_ADDRESSES)
+def test_invalid_addresses(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_address(text)
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "address"), [
-    ("/run/docker.sock", "unix:///run/docker.sock"),
-    ("/var/run/docker.sock", "unix:///run/docker.sock"),
-    ("@docker", "unix://@docker"),
-    ("2375", "tcp://[::]:2375"),
-    ("127.0.0.1:2375", "tcp://127.0.0.1:2375"),
-    ("[::1]:2375", "tcp://[::1]:2375"),
-    ("tcp://127.0.0.1:2375", None),
-    ("localhost:2375", None),
-    ("127.0.0.1", None),
-    ("*:2375", None),
-    ("02375", None),
-    ("%t/docker.sock", None),
-    ("/run/%n.sock", None),
-    ("run/docker.sock", None),
-])
+@pytest.mark.parametrize(("text", "address"), LISTEN_STREAMS)
 def test_listen_stream(text: str, address: str | None) -> None:
     if address is not None:
         assert parse_listen_stream(text) == address
@@ -183,87 +105,10 @@ def test_listen_stream(text: str, address: str | None) -> None:
         parse_listen_stream(text)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", ["1:1: empty file; expected a mapping that begins with 'version: 1'"]),
-    ("- fd://", ["1:1: expected the policy to be a mapping with the keys version, mode, sockets, socket_unit, tls, "
-                 "correct, watch, waive; found a list"]),
-    ("sockets: [fd://]", ["1:1: missing key 'version' in the policy"]),
-    ("version: 1\nhosts: [fd://]",
-     ["1:1: missing key 'sockets' in the policy", "2:1: unknown key 'hosts' in the policy; did you mean 'sockets'?"]),
-    (HEAD + "watch: {q: 1}", ["3:9: unknown key 'q' in watch; valid keys: settle, resync"]),
-    (HEAD + "tls: {TLSCACert: /ca.pem}", ["3:7: unknown key 'TLSCACert' in tls; did you mean 'ca'?"]),
-    ("version: 1\nsockets: [/run/docker.sock]",
-     ["2:11: expected an address: fd://, unix:///PATH or tcp://IP:PORT; found '/run/docker.sock': missing scheme; did "
-      "you mean 'unix:///run/docker.sock'?"]),
-    ("version: 1\nsockets: [{address: tcp://10.0.0.5, tls: verify}]",
-     ["2:42: expected one of mutual, server, none; found 'verify'; did you mean 'mutual'?"]),
-    ("version: 1\nsockets: [{address: tcp://10.0.0.5, tls: serve}]",
-     ["2:42: expected one of mutual, server, none; found 'serve'"]),
-    (HEAD + "correct: {restart: alway}", ["3:20: expected one of live-restore, always, never; found 'alway'"]),
-    (HEAD + "socket_unit: {listen: ['unix:///run/docker.sock']}",
-     ["2:11: fd:// stands for socket_unit.listen, which is empty",
-      "3:24: expected a ListenStream= address: /PATH, @NAME, PORT, IPv4:PORT or [IPv6]:PORT; found "
-      "'unix:///run/docker.sock': ListenStream= addresses have no scheme; did you mean '/run/docker.sock'?"]),
-    ("version: '1'\nsockets: [fd://]",
-     ["1:10: expected 1, the only version of this format; found '1'"]),
-    (HEAD + "sokets: []",
-     ["3:1: unknown key 'sokets' in the policy; did you mean 'sockets'?"]),
-    (HEAD + "mode: enforce\nmode: observe",
-     ["4:1: duplicate key 'mode', first used in line 3"]),
-    (HEAD + "mode: enforced",
-     ["3:7: expected one of observe, enforce; found 'enforced'; did you mean 'enforce'?"]),
-    (HEAD + "mode: [enforce]", ["3:7: expected one of observe, enforce; found a list"]),
-    (HEAD + "mode:", ["3:6: expected one of observe, enforce; found nothing"]),
-    (HEAD + "watch: {settle: 5, resync: 100ms}",
-     ["3:17: expected a duration such as 100ms, 5min or 1h; found the number 5: missing unit, such as ms, s, min or h",
-      "3:28: expected a duration such as 100ms, 5min or 1h; found '100ms': must be from 1s to 1d"]),
-    (HEAD + "correct: {budget: 0/1h}",
-     ["3:19: expected a budget such as 3/1h (three restarts an hour); found '0/1h': the count must be at least 1; use "
-      "'restart: never' to forbid restarts"]),
-    (HEAD + "correct:\n  contain: maybe", ["4:12: expected true or false; found 'maybe'"]),
-    (HEAD + "tls: {key: key.pem}",
-     ["3:12: expected an absolute path; found 'key.pem': must begin with /"]),
-    (HEAD + "waive:\n  - rule: DG1\n    until: soon",
-     ["4:5: missing key 'reason' in an item of waive",
-      "4:11: expected a rule code such as DG103; found 'DG1'",
-      "5:12: expected a date such as 2027-03-31; found 'soon': dates are written YYYY-MM-DD"]),
-    ("version: 1\nsockets: fd://", ["2:10: expected sockets to be a list; found 'fd://'"]),
-    ("version: 1\nsockets: []",
-     ["2:10: expected at least one address: with an empty list dockerd uses its default"]),
-    ("version: 1\nsockets: [fd://, unix:///var/run/docker.sock]",
-     ["2:18: unix:///var/run/docker.sock is already declared in line 2"]),
-    ("version: 1\nsockets: [fd://]\nsocket_unit: {listen: []}",
-     ["2:11: fd:// stands for socket_unit.listen, which is empty"]),
-    ("version: 1\nsockets: [tcp://0.0.0.0:2376, 'tcp://[::1]:2376']",
-     ["2:31: tcp://0.0.0.0:2376 in line 2 already binds this port on every address"]),
-    ("version: 1\nsockets:\n- tcp://10.0.0.1:2376\n- {address: tcp://127.0.0.1:2375, tls: none}",
-     ["4:13: tls is none here and mutual for tcp://10.0.0.1:2376 in line 3: dockerd has a single TLS setting for all "
-      "TCP sockets"]),
-    ("version: 1\nsockets:\n- {address: fd://, tls: none}\n- tcp://10.0.0.1:2376\n"
-     "socket_unit: {listen: [2375]}",
-     ["4:3: tls is mutual here and none for tcp://[::]:2375 in line 5: dockerd has a single TLS setting for all "
-      "TCP sockets"]),
-    ("version: 1\nsockets: [{address: unix://, tls: mutual}]",
-     ["2:35: tls applies to TCP only, and access to a UNIX socket is controlled by its file mode; remove tls"]),
-    ("version: 1\nsockets: [{address: fd://, tls: mutual}]",
-     ["2:33: tls applies to TCP only, and socket_unit.listen has no TCP address; remove tls"]),
-    (b"version: 1\n# \xff", ["2:3: not UTF-8: byte 0xff"]),
-    (HEAD + "mode: \0", ["3:7: control character '\\x00' is not allowed in YAML"]),
-    (HEAD + "---\nversion: 1", ["3:1: second YAML document; a policy is a single document"]),
-    (HEAD + "tls:\n\tkey: /x",
-     ["4:1: not YAML: found character that cannot start any token; this line contains a tab, YAML indents with "
-      "spaces"]),
-    ("a: &a [x]\nb: *a",
-     ["1:4: anchors and aliases (&name, *name) are not allowed in a policy; write the value itself"]),
-    ("a: !!python/object:os.system x",
-     ["1:4: tags (!name) are not allowed in a policy; write the plain value"]),
-    ("[" * 50_000, ["1:7: nested more than 6 levels deep"]),
-    ("- " * 50_000, ["1:13: nested more than 6 levels deep"]),
-    ("a: " + "[{b: " * 20_000, ["1:15: nested more than 6 levels deep"]),
-    ("#" * 300_000, ["1:1: larger than 256 KiB"]),
-], ids=lambda value: repr(value[:40]) if isinstance(value, str | bytes) else "")
-def test_mistakes(text: str | bytes, said: list[str]) -> None:
-    assert [line.removeprefix("p.yaml:") for line in mistakes(text)] == said
+@pytest.mark.parametrize(("text", "messages"), ERRORS,
+                         ids=lambda value: repr(value[:40]) if isinstance(value, str | bytes) else "")
+def test_errors(text: str | bytes, messages: list[str]) -> None:
+    assert [line.removeprefix("p.yaml:") for line in errors(text)] == messages
 
 
 @pytest.mark.parametrize("word", ["servr", "serve", "server!", "nonne", "non", "no-tls", "tls", "verify", "mutuall",
@@ -271,16 +116,16 @@ def test_mistakes(text: str | bytes, said: list[str]) -> None:
 def test_no_hint_is_a_less_safe_value(word: str) -> None:
     for text in (f"version: 1\nsockets: [{{address: tcp://10.0.0.5, tls: {word}}}]",
                  f"{HEAD}correct: {{restart: {word}}}"):
-        message, = mistakes(text)
+        message, = errors(text)
         assert message.partition("did you mean ")[2] in ("", "'mutual'?", "'live-restore'?", "'never'?")
 
 
-def test_all_mistakes_are_reported_up_to_a_limit() -> None:
-    assert len(mistakes("version: 2\nmode: x\nwatch: 1\nsockets: [1, 2, 3]")) == 6
-    assert len(mistakes("version: 1\nsockets: [" + "x," * 50_000 + "]")) == MAX_PROBLEMS
+def test_all_errors_are_reported_up_to_a_limit() -> None:
+    assert len(errors("version: 2\nmode: x\nwatch: 1\nsockets: [1, 2, 3]")) == 6
+    assert len(errors("version: 1\nsockets: [" + "x," * 50_000 + "]")) == MAX_PROBLEMS
 
 
-def test_damage_is_never_more_than_an_error() -> None:
+def test_a_damaged_policy_raises_policy_error_alone() -> None:
     dice = random.Random(1)
     pieces = [b"\0", b"\xff", b"\t", b"&a ", b"*a", b"!x ", b"- ", b"{", b"]", b"'", b": ", b"|\n", b"---\n", b"%"]
     for _ in range(1000):
@@ -293,16 +138,12 @@ def test_damage_is_never_more_than_an_error() -> None:
 
 
 def test_the_example_is_a_policy() -> None:
-    """What the package installs: it observes, and declares what a stock host has."""
+    """It observes, and declares the sockets of a stock host."""
     read = load_policy(str(Path(__file__).parents[2] / "config.example.yaml"), require_root_owned=False)
     assert read.mode is Mode.OBSERVE
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("100ms", 0.1), ("5min", 300), ("1h", 3600), ("1h 30min", 5400), ("1h30m", 5400), ("1.5s", 1.5),
-    ("2 d", 172800), ("5", None), ("", None), ("ms", None), ("5 parsecs", None), ("-5s", None),
-    ("5s x", None),
-])
+@pytest.mark.parametrize(("text", "seconds"), DURATIONS)
 def test_durations(text: str, seconds: float | None) -> None:
     if seconds is not None:
         assert parse_duration(text) == pytest.approx(seconds)
@@ -311,18 +152,8 @@ def test_durations(text: str, seconds: float | None) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    ("Sat", "HH:MM-HH:MM"),
-    ("Sat 2:00-5:00 UTC", "HH:MM-HH:MM"),
-    ("Sa 02:00-05:00 UTC", "unknown day"),
-    ("02:00-05:00", "time zone"),
-    ("02:00-25:00 UTC", "invalid time of day"),
-    ("02:60-05:00 UTC", "invalid time of day"),
-    ("02:00-02:00 UTC", "ends when it starts"),
-    ("02:00-05:00 Europe/Berln", "no time zone 'Europe/Berln' on this host"),
-    ("02:00-05:00 ../../etc/passwd", "no time zone"),
-])
-def test_windows_refused(text: str, why: str) -> None:
+@pytest.mark.parametrize(("text", "why"), INVALID_WINDOWS)
+def test_invalid_windows(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_window(text)
     assert why in str(caught.value)
@@ -365,8 +196,7 @@ def test_windows(window: str, zone: str, moment: str, is_open: bool, opens: str)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several owners")
 class TestOwnership:
-    """What the agent asks of the policy's file. tmp_path lies below a directory open to all, so the
-    file is put where only root writes."""
+    """With `require_root_owned`. tmp_path is below a directory that everyone can write, so the file is elsewhere."""
 
     @pytest.fixture
     def home(self) -> Iterator[Path]:
@@ -381,7 +211,7 @@ class TestOwnership:
             load_policy(str(path), require_root_owned=True)
         return str(caught.value)
 
-    def test_roots_own_is_taken(self, home: Path) -> None:
+    def test_a_file_of_root(self, home: Path) -> None:
         assert load_policy(str(home / "config.yaml"), require_root_owned=True).mode is Mode.OBSERVE
 
     @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
