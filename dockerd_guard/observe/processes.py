@@ -323,4 +323,3 @@ def _words(content: bytes) -> tuple[str, ...]:
     if not content:
         return ()
     return tuple(word.decode("utf-8", "surrogateescape") for word in content.removesuffix(b"\0").split(b"\0"))
-

@@ -164,10 +164,11 @@ def _parse(text: str, problems: Problems) -> Node:
             elif isinstance(event, yaml.CollectionEndEvent):
                 builder.close()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        if mark is not None and "nesting depth" in str(error) and mark.index > 0:
-            # PyYAML 6.0.4 limits the depth itself, and reads far ahead: MAX_DEPTH is exceeded before that place.
-            return _parse(text[:mark.index - 1], problems)
+        # The libyaml of PyYAML 6.0.4 rejects more than 1000 open brackets while it looks ahead on a line for a key,
+        # before it returns the events of the outer ones: read again with commas in place of the rest of that line.
+        if "nesting depth" in (getattr(error, "problem", None) or ""):
+            index: int = error.problem_mark.index  # type: ignore[attr-defined]
+            _parse(text[:index] + "," * len(text[index:].partition("\n")[0]) + "\n", problems)
         _not_yaml(error, text, problems)
     if builder.root is None:
         problems.fatal(Location(problems.file), "empty file; expected a mapping that begins with 'version: 1'")

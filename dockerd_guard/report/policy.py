@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dockerd_guard.model.address import Tls, Via, split_host_port
 from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.report.text import clean
-from dockerd_guard.rules._common import reach
+from dockerd_guard.rules._common import scope_text
 from dockerd_guard.rules.registry import TITLES
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def summary(found: Adoption, path: str, saved: str | None) -> Iterator[str]:
         yield clean(f"What was there is kept as {saved}.")
     yield clean(f"Wrote {path}: {len(found.declared) or 1} declared, mode: observe.")
     for entry in found.dangers:
-        yield clean(f"DANGER: {entry.binding.address} gives root {reach(entry.binding)}; a safer line is beside it.")
+        scope = scope_text(entry.binding)
+        yield clean(f"DANGER: {entry.binding.address} gives root {scope}; a safer line is beside it.")
     if found.findings:
         codes = ", ".join(sorted({finding.code for finding in found.findings}))
         yield f"`dockerd-guard lint` says more of {codes}; `dockerd-guard explain CODE` what to do."
@@ -140,8 +141,8 @@ def _danger(entry: AdoptedSocket) -> Iterator[str]:
     if not binding.is_tcp or binding.tls is Tls.MUTUAL:
         return
     shown = "without TLS" if binding.tls is Tls.NONE else "with TLS that asks no client for a certificate"
-    yield from _comment(f"DANGER: {binding.address} gives the Docker API, and with it root, {reach(binding)}, {shown}. "
-                        f"Safer: take it away{' (from listen, below)' if entry.by_fd else ''}, since "
+    yield from _comment(f"DANGER: {binding.address} gives the Docker API, and with it root, {scope_text(binding)}, "
+                        f"{shown}. Safer: take it away{' (from listen, below)' if entry.by_fd else ''}, since "
                         "`docker -H ssh://USER@HOST` needs no port; or ask clients for a certificate:", "  # ")
     host, port = split_host_port(binding.address)
     if entry.by_fd:

@@ -385,4 +385,3 @@ _REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
 }
 """Settings of both sections whose errors refuse the unit, found by giving every key of 252, 257 and
 262 odd values; and what refuses it together with others (verify_contexts)."""
-

@@ -178,8 +178,14 @@ ERRORS: tuple[tuple[str | bytes, list[str]], ...] = (
     ("a: !!python/object:os.system x",
      ["1:4: tags (!name) are not allowed in a policy; write the plain value"]),
     ("[" * 50_000, ["1:7: nested more than 6 levels deep"]),
+    ("{" * 50_000, ["1:7: nested more than 6 levels deep"]),
     ("- " * 50_000, ["1:13: nested more than 6 levels deep"]),
     ("a: " + "[{b: " * 20_000, ["1:15: nested more than 6 levels deep"]),
+    ("a: [x,\n" + "[" * 5_000 + "\n]", ["2:5: nested more than 6 levels deep"]),
+    ("a: &a " + "[" * 5_000,
+     ["1:4: anchors and aliases (&name, *name) are not allowed in a policy; write the value itself"]),
+    ("a:\n" + "[" * 1_500, ["2:1026: not YAML: could not find expected ':'"]),
+    ("a:\n" + "[" * 1_010 + "\n", ["3:1: not YAML: could not find expected ':'"]),
     ("#" * 300_000, ["1:1: larger than 256 KiB"]),
 )
 """Policies, and their errors after the name of the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import random
 import shutil
 import tempfile
@@ -40,6 +41,8 @@ from tests.unit.policy_cases import (
     INVALID_WINDOWS,
     LISTEN_STREAMS,
 )
+
+pytestmark = pytest.mark.libraries
 
 
 def policy(text: str) -> Policy:
@@ -196,11 +199,12 @@ def test_windows(window: str, zone: str, moment: str, is_open: bool, opens: str)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several owners")
 class TestOwnership:
-    """With `require_root_owned`. tmp_path is below a directory that everyone can write, so the file is elsewhere."""
+    """With `require_root_owned`. tmp_path, and perhaps $HOME, are below a directory that
+    everyone can write, so the file is in root's home directory of passwd(5)."""
 
     @pytest.fixture
     def home(self) -> Iterator[Path]:
-        where = Path(tempfile.mkdtemp(dir=Path.home()))
+        where = Path(tempfile.mkdtemp(dir=pwd.getpwuid(0).pw_dir))
         where.chmod(0o755)
         (where / "config.yaml").write_text(HEAD)
         yield where

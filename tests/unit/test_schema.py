@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,14 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import PolicyError
 from dockerd_guard.policy.reader import parse_policy
+from tests.schema import SCHEMA, Core, properties, schema_errors
 from tests.unit import policy_cases
 from tests.unit.policy_cases import ERRORS, FULL, HEAD
-from tests.unit.policy_schema import SCHEMA, Core, schema_errors
+
+pytestmark = pytest.mark.libraries
 
 TOP = Path(__file__).resolve().parents[2]
+
 BEYOND = (
     # Of two values.
     "is already declared in line", "dockerd has a single TLS setting", "already binds this port",
@@ -180,14 +182,6 @@ def test_the_generated_policies_are_of_all_kinds() -> None:
 
 
 # -- descriptions and defaults -----------------------------------------------------------------------
-
-
-def properties(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, value in schema.get("properties", {}).items():
-        yield f"{path}{name}", value
-        yield from properties(value, f"{path}{name}.")
-        for item in (value.get("items", {}), *value.get("items", {}).get("anyOf", ())):
-            yield from properties(item, f"{path}{name}[].")
 
 
 def test_every_key_is_described() -> None:

@@ -1,9 +1,10 @@
-"""The JSON Schema of the policy, applied to YAML as an editor does it."""
+"""The JSON Schema of the policy: applied to YAML as an editor does it, and walked key by key."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -31,3 +32,12 @@ for tag, pattern, first in (
 def schema_errors(text: str) -> list[str]:
     """The errors of a policy that the schema finds."""
     return [error.message for error in VALIDATOR.iter_errors(yaml.load(text, Core))]
+
+
+def properties(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the path and the description of each key, such as `sockets[].tls`."""
+    for name, value in schema.get("properties", {}).items():
+        yield f"{path}{name}", value
+        yield from properties(value, f"{path}{name}.")
+        for item in (value.get("items", {}), *value.get("items", {}).get("anyOf", ())):
+            yield from properties(item, f"{path}{name}[].")
