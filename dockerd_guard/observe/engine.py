@@ -1,6 +1,6 @@
-"""The state of a running engine, by GET requests to the Engine API: `/_ping`, `/info`, `/containers/json`.
+"""Client for the Engine API: `/_ping`, `/info` and `/containers/json`.
 
-A request takes a few seconds at most.
+Uses only GET requests, with a timeout of TIMEOUT_S.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
 class Engine(NamedTuple):
-    """The part of GET /info (Docker Engine API) that decides whether dockerd may be restarted."""
+    """The fields of GET /info that decide about a restart."""
 
     version: str
     live_restore: bool
@@ -25,7 +25,8 @@ class Engine(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Whether the API answers at an address, and the TLS that was found there. `reason` is why it does not answer."""
+    """Result of a probe. `answers`: the API or TLS with the declared authentication was found; otherwise `reason`
+    is why not."""
 
     answers: bool
     tls: Tls
@@ -33,7 +34,7 @@ class Ping(NamedTuple):
 
 
 def ask(address: str) -> Engine | None:
-    """The state of the engine at an address without TLS; None without a valid answer."""
+    """Return the state of the engine at an address without TLS; None without a valid answer."""
     try:
         answer = _get(address, "/info")
         if answer.status != 200:
@@ -51,7 +52,7 @@ def ask(address: str) -> Engine | None:
 
 
 def container_names(address: str) -> tuple[str, ...]:
-    """Names of the running containers, sorted; empty without a valid answer."""
+    """Return the names of the running containers, sorted; empty without a valid answer."""
     try:
         rows = as_list(as_object)(loads(_get(address, "/containers/json").body, MAX_ANSWER_BYTES))
         return tuple(sorted(name.lstrip("/") for row in rows for name in get(row, "Names", as_list(as_str))[:1]))
@@ -60,9 +61,9 @@ def container_names(address: str) -> tuple[str, ...]:
 
 
 def ping(address: str, tls: Tls) -> Ping:
-    """Request `/_ping` from a declared address, with TLS if `tls` is not Tls.NONE.
+    """Probe a declared address: whether the API answers, and with which TLS.
 
-    No client certificate is sent: a server that refuses the connection for that reason has mutual TLS.
+    We have no client certificate. A TLS alert that requires one shows `mutual`.
     """
     try:
         if address.startswith("tcp://") and tls is not Tls.NONE:
@@ -71,7 +72,7 @@ def ping(address: str, tls: Tls) -> Ping:
     except OSError as error:
         return Ping(False, Tls.NONE, str(error) or type(error).__name__)
     if status == 400 and address.startswith("tcp://"):
-        return Ping(False, Tls.SERVER, "it speaks TLS")
+        return Ping(False, Tls.SERVER, "the server expects TLS")
     return Ping(status == 200, Tls.NONE, "" if status == 200 else f"HTTP status {status}")
 
 
@@ -79,7 +80,7 @@ def _ping_tls(address: str) -> Ping:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # The identity of the server does not matter: the question is whether it requires a client certificate.
+    # The server's identity is irrelevant: this checks whether it requires a client certificate.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -96,14 +97,14 @@ def _ping_tls(address: str) -> Ping:
 
 
 class _Answer(NamedTuple):
-    """An HTTP response: the status code, and the first MAX_ANSWER_BYTES of the body."""
+    """An HTTP response: the status code and the first MAX_ANSWER_BYTES of the body."""
 
     status: int
     body: bytes
 
 
 def _get(address: str, path: str) -> _Answer:
-    """The response to GET from an address in dockerd's syntax. Raises OSError, also for a response that is not HTTP."""
+    """Send a GET request to an address in dockerd's syntax. Raises OSError, also if the reply is not HTTP."""
     from http.client import HTTPConnection, HTTPException
 
     connection = HTTPConnection("docker")
@@ -131,6 +132,6 @@ def _connect(address: str) -> socket.socket:
             raise
         return connection
     host, port = split_host_port(address)
-    # A wildcard is reached through loopback.
+    # Connect to a wildcard address through loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
