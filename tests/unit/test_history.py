@@ -131,6 +131,10 @@ def row(**fields: Any) -> bytes:
     (row(DOCKERD_GUARD_EVENT="drift", MESSAGE="open", _SYSTEMD_INVOCATION_ID="a", DOCKERD_GUARD_LINE="7",
          DOCKERD_GUARD_EPISODE=["DG101 a", "DG102 b"], DOCKERD_GUARD_EXPOSED="yes"),
      Record(NOON, "drift", "open", "a", line=7, episodes=("DG101 a", "DG102 b"), exposed=True)),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE="7" * 5000, MESSAGE=[[["x"]], {}, 1e300]),
+     Record(NOON, "drift")),
+    (b'{"__REALTIME_TIMESTAMP": "1", "DOCKERD_GUARD_EVENT": "drift", "MESSAGE": ' + b"[" * 100_000, None),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE=1e999), None),
     # journalctl gives the bytes of what is not printable, and null for what is too long.
     (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_FILE=[47, 1, 255], MESSAGE=None, DOCKERD_GUARD_LINE="x"),
      Record(NOON, "drift", file="/\x01\ufffd")),

@@ -22,7 +22,7 @@ from tests.differential.generate import generate
 from tests.support import corpus, golden, shared
 from tests.support.command_line import Call
 from tests.support.hosts import Host
-from tests.support.schema import refusals
+from tests.support.schema import schema_errors
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -166,7 +166,7 @@ def test_a_host_name_is_declared_by_the_address_it_has_now(host: Host) -> None:
     host.start("-H tcp://docker.example.org:2375")
     text = adopt(listening(host.see(), "tcp://10.0.0.5:2375"))[1]
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["tcp://10.0.0.5:2375"]
-    assert "'docker.example.org' is no IP address" in text
+    assert "'docker.example.org' is not an IP address" in text
 
 
 def test_no_docker(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def holds(root: Path) -> None:
         seen = observe_files(rootfs, None)
         found, text = adopt(seen)
         assert told(seen, text) == [], text
-        assert refusals(text) == [], text
+        assert schema_errors(text) == [], text
         policy = parse_policy(text.encode())
         layer = seen.configured.layer
         if layer.starts and found.declared and not found.refused and seen.configured.service.unit.name == \
