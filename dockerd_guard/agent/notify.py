@@ -1,4 +1,4 @@
-"""What the service manager is told (sd_notify(3)): readiness, the STATUS= line, the watchdog."""
+"""Notifications to the service manager (sd_notify(3)): readiness, the STATUS= line, the watchdog."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dockerd_guard.report.journal import shown
 
 
 class Notify:
-    """Speaks to the service manager where there is one; else does nothing."""
+    """Sends notifications if NOTIFY_SOCKET is set."""
 
     def __init__(self) -> None:
         self._socket = os.environ.get("NOTIFY_SOCKET")
@@ -20,7 +20,7 @@ class Notify:
         self._status = ""
 
     def ready(self, status: str) -> None:
-        """The agent is up (again)."""
+        """The agent is ready, after its start or a reload."""
         self._status = status
         self._send("READY=1", f"STATUS={status}")
 
@@ -35,11 +35,11 @@ class Notify:
             self._send(f"STATUS={status}")
 
     def stopping(self) -> None:
-        """The agent is on its way out."""
+        """The agent is stopping."""
         self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """Feed the watchdog (systemd.service(5), WatchdogSec=)."""
+        """Reset the service watchdog (systemd.service(5), WatchdogSec=)."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
 
@@ -47,5 +47,5 @@ class Notify:
         if self._socket:
             from pystemd import daemon
 
-            # The address of a socket may be no UTF-8, which pystemd does not take.
+            # A socket address may be invalid UTF-8, which pystemd does not accept.
             daemon.notify(False, *map(shown, states))

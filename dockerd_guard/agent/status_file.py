@@ -1,7 +1,7 @@
-"""What the agent makes known of where it stands: to everybody by a file in /run, and to the agent after it.
+"""The status files of the agent: a public one in /run, and a copy in the state directory.
 
-The file in /run is gone with a reboot, stays when the agent stops, and holds nothing that may not be
-read by all. The same lies in the state directory: since when a drift lasts must outlive a reboot.
+The file in /run is lost on reboot, stays when the agent stops, and is readable by everyone. The copy in
+the state directory keeps the start times of drifts over a reboot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OWN_FILE = "status.json"
 
 
 def published(path: str = PUBLIC_FILE) -> AgentStatus | None:
-    """The agent's last word, if it left any that can be read. Raises PermissionError."""
+    """The last published status; None if there is none or it is invalid. Raises PermissionError."""
     try:
         with open(path, "rb") as file:
             return AgentStatus.from_json(file.read())
@@ -28,7 +28,7 @@ def published(path: str = PUBLIC_FILE) -> AgentStatus | None:
 
 
 def publish(agent_status: AgentStatus, before: AgentStatus | None, directory: str) -> None:
-    """Make it known; on the disk only what is new. What cannot be written is left unsaid."""
+    """Write the public file, and the copy if it has changed. Write errors are ignored."""
     text = agent_status.to_json().encode()
     with contextlib.suppress(OSError):
         files.write(PUBLIC_FILE, text)
