@@ -1,9 +1,9 @@
-"""The network, by a process of its own, so that the agent has none in its sandbox (docs/sandbox.md).
+"""The client of the network helper: the sandboxed agent has no network access (docs/sandbox.md).
 
-dockerd-guard-network.socket starts one process for one connection (Accept=yes), which ends with it. The
-agent asks, a line a request, a JSON object a line; the process answers each with one line, and tells
-in between when our table is changed, once it was asked to follow it. It is what `LocalNetwork` can do, and no
-more: it takes addresses, never nftables' language, and believes nothing that it was not told in this form.
+dockerd-guard-network.socket starts one helper process for each connection (Accept=yes), which ends with the
+connection. Requests and answers are JSON objects, one a line. After a `follow` request the helper also sends a
+line when our nftables table changes. The helper offers the operations of `LocalNetwork`; requests contain
+addresses, never nftables commands, and are validated.
 """
 
 from __future__ import annotations
@@ -20,17 +20,11 @@ from dockerd_guard.observe.engine import Engine, Ping
 from dockerd_guard.observe.network import HelperUnavailable, Unsupported
 
 ANSWER_TIMEOUT_S = 20.0
-"""How long an answer may take: a process starts for the first one, and Docker is waited for (engine.TIMEOUT_S)."""
-
-
-# --- the process of its own -------------------------------------------------------------------
-
-
-# --- the agent's end --------------------------------------------------------------------------
+"""Timeout of a request, including the start of the helper and engine.TIMEOUT_S."""
 
 
 class NethelperClient:
-    """Network, by that process; UNIX sockets are this one's own matter. Raises NoNetwork."""
+    """Network through the helper; UNIX sockets are accessed directly. Raises HelperUnavailable."""
 
     def __init__(self, path: str = SOCKET_PATH) -> None:
         self._path = path
@@ -59,7 +53,7 @@ class NethelperClient:
                 return None
             case [str(version), bool(live_restore), int(running), bool(in_swarm)]:
                 return Engine(version, live_restore, running, in_swarm)
-        raise HelperUnavailable("it answers something else")
+        raise HelperUnavailable("unexpected answer")
 
     def ping(self, address: str, tls: Tls) -> Ping:
         if not address.startswith("tcp://"):
@@ -67,15 +61,15 @@ class NethelperClient:
         match self._request(Request(Verb.PING, address, tls)):
             case [bool(answers), str(found), str(reason)] if found in tuple(Tls):
                 return Ping(answers, Tls(found), reason)
-        raise HelperUnavailable("it answers something else")
+        raise HelperUnavailable("unexpected answer")
 
     def unbindable(self, address: str) -> str:
         return _text(self._request(Request(Verb.UNBINDABLE, address)))
 
     def follow(self, *, is_there: bool) -> bool:
-        """Be told of changes of the table while it is there, so that nothing is kept running on any other host.
+        """Monitor the table while it exists, so that the helper runs only then.
 
-        Returns whether it was not followed until now, so that another look is due. Raises Unsupported.
+        Returns whether monitoring has just begun, so that another look is due. Raises Unsupported.
         """
         if not is_there:
             self._follows = False
@@ -86,11 +80,11 @@ class NethelperClient:
         return True
 
     def fileno(self) -> int | None:
-        """What to wait on; None while the table is not followed."""
+        """The descriptor of the connection; None while the table is not monitored."""
         return self._wire.connection.fileno() if self._wire is not None and self._follows else None
 
     def changes(self) -> bool:
-        """Take in what came: whether the table may have been changed, also since nobody follows it any more."""
+        """Read pending messages. Returns whether the table may have changed, or its monitoring has ended."""
         if self._wire is not None and self._follows:
             self._wire.connection.setblocking(False)
             try:
@@ -106,21 +100,21 @@ class NethelperClient:
         return is_changed
 
     def rest(self) -> None:
-        """Keep nothing running that is not needed until the next pass, which may wait for it again."""
+        """Disconnect until the next pass unless the table is monitored; allow a timeout again."""
         self._is_silent = False
         if not self._follows:
             self.close()
 
     def close(self) -> None:
-        """Hang up, which ends the process."""
+        """Close the connection, which ends the helper."""
         if self._wire is not None:
             self._wire.connection.close()
         self._wire, self._follows = None, False
 
     def _request(self, request: Request) -> object:
-        """The answer to a request, from a new process where the one before is gone. Raises Unsupported."""
+        """The answer to a request; reconnects if the helper has exited. Raises Unsupported."""
         if self._is_silent:
-            # One wait for it in a pass, or the service watchdog ends the agent before it has done what it can.
+            # One timeout per pass; more would trigger the service watchdog.
             raise HelperUnavailable("it does not answer")
         was_there = self._wire is not None
         try:
@@ -143,16 +137,16 @@ class NethelperClient:
         end = time.monotonic() + ANSWER_TIMEOUT_S
         while not (answers := self._take(self._wire.receive())):
             if time.monotonic() > end:
-                raise TimeoutError("it talks, and does not answer")
+                raise TimeoutError("it sends messages but no answer")
         match answers:
             case [{"unsupported": str(reason)}]:
                 raise Unsupported(reason)
             case [{"answer": answer}]:
                 return answer
-        raise ValueError("it answers something else")
+        raise ValueError("unexpected answer")
 
     def _take(self, lines: list[bytes]) -> list[object]:
-        """The answers among what came; a change is kept in mind."""
+        """The answers among these lines; records change notifications."""
         came = [json.loads(line) for line in lines]
         answers = [each for each in came if each != {"changed": True}]
         self._is_changed |= len(answers) < len(came)
@@ -161,5 +155,5 @@ class NethelperClient:
 
 def _text(answer: object) -> str:
     if not isinstance(answer, str):
-        raise HelperUnavailable("it answers something else")
+        raise HelperUnavailable("unexpected answer")
     return answer

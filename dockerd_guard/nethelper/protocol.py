@@ -1,4 +1,4 @@
-"""The protocol between agent and network helper: one JSON object a line."""
+"""The protocol between agent and network helper: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IP = re.compile(r"[0-9a-f:.]+", re.ASCII)
 
 
 class Verb(StrEnum):
-    """What may be asked for: what Network has, and `follow`."""
+    """The requests: the methods of Network, and `follow`."""
 
     CHECK = "check"
     SHOWN = "shown"
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 
 def request_of(line: bytes) -> Request:
-    """What a line asks for. Raises ValueError: nothing but what is expected here goes any further."""
+    """Parse and validate a request. Raises ValueError."""
     try:
         verb, address, tls, rejections = (json.loads(line)[name] for name in Request._fields)
         request = Request(Verb(verb), address, Tls(tls), tuple(Rejection(where, tuple(spared))
@@ -61,7 +61,7 @@ def request_of(line: bytes) -> Request:
             _demand(_is_place(IP_PLACE, rejection.address))
             _demand(all(IP.fullmatch(spared) and ip_of(spared) is not None for spared in rejection.spared))
     except (LookupError, RecursionError, TypeError, ValueError):
-        raise ValueError("no request of ours") from None
+        raise ValueError("invalid request") from None
     return request
 
 
@@ -87,11 +87,11 @@ class Wire:
         self.connection.sendall(json.dumps(fields).encode() + b"\n")
 
     def receive(self) -> list[bytes]:
-        """The lines that came since, which may be none yet. Raises EOFError at the end, ValueError without one."""
+        """The complete lines received, possibly none. Raises EOFError, and ValueError for a line that is too long."""
         came = self.connection.recv(READ_BYTES)
         if not came:
             raise EOFError("the connection was closed")
         *lines, self._began = (self._began + came).split(b"\n")
         if len(self._began) > MAX_LINE_BYTES:
-            raise ValueError("a line without an end")
+            raise ValueError("line too long")
         return lines
