@@ -135,7 +135,7 @@ class Agent:
             for problem in error.problems:
                 self.drift_tracker.write(policy_refused(
                     problem, Outcome.FAILED, "No valid policy; this host is not guarded",
-                    "fix the file; the agent starts when it is saved"))
+                    "Fix the file; the agent starts when it is saved"))
             self.notify.status(f"No valid policy; this host is not guarded: {error.problems[0]}")
             return 2
         with contextlib.ExitStack() as locks:
@@ -214,11 +214,11 @@ class Agent:
                 self._to(AgentState.SETTLING)
 
     def _events(self, timeout_s: float) -> bool:
-        """Wait for something; whether it asks for a pass."""
+        """Wait for events or the timeout. Returns whether a pass is due."""
         fds = [self.waker.fileno()]
         if (bus := self._bus_fd()) is not None:
             fds.append(bus)
-            # What came in while an answer was waited for lies in libsystemd already: no descriptor tells.
+            # Signals that arrived during a D-Bus call are queued in libsystemd; poll(2) does not report them.
             self._listen()
         fds += [fd for fd in (self.files.fileno(), self.network.fileno()) if fd is not None]
         ready = wait(fds, timeout_s)
@@ -462,8 +462,8 @@ class Agent:
         """Hold, and log once that another program undoes the corrections."""
         now = datetime.now(UTC)
         self._wake_in((contested.until - now).total_seconds())
-        self._hold(f"contested: something else {contested.verb} {contested.file}", contested.until,
-                   f"find the program that {contested.verb} it, then `dockerd-guard fix`")
+        self._hold(f"contested: another program {contested.verb} {contested.file}", contested.until,
+                   f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
         if not self._is_contested:
             self.drift_tracker.write(quarrel(contested, now, assessment, cause))
         self._is_contested = True
@@ -522,7 +522,7 @@ class Agent:
                 for problem in error.problems:
                     self.drift_tracker.write(policy_refused(
                         problem, Outcome.KEPT, "The last valid policy stays in force",
-                                         "fix the file and save it"))
+                                         "Fix the file and save it"))
             return False
         self._policy_problem = ""
         if policy == self.policy:

@@ -1,8 +1,8 @@
-"""Triggers of a pass: file events (watchdog), D-Bus signals of systemd, signals to the process, time.
+"""What makes the agent look: files (watchdog), signals of systemd and to the process, time.
 
-A trigger only means that something may have changed: the pass that follows reads everything again. A
-lost event therefore costs at most the time until the next resync. Any problem with a watch is handled by
-watching again and by a pass.
+A trigger says only that something may have changed, never what: the pass that follows reads
+everything anew. So a lost event costs at most the time to the next resync, and doubt is cheap:
+whatever looks wrong with the watching is answered by watching again and by a pass.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import struct
 from collections.abc import Iterable, Iterator
 
 UNWATCHED = ("/dev", "/proc", "/sys")
-"""A link to /dev/null is a mask; each line of output on a terminal is a change in /dev."""
+"""A link to /dev/null is a mask; each line on a terminal is a change in /dev."""
 
 PASSING_UNITS = (".scope", ".mount", ".slice", ".device", ".swap")
-"""Units created for each container and login, in directories that are watched for other units."""
+"""Units that come and go with each container and login, in directories that are listed for others."""
 
-# <sys/inotify.h>. Without IN_OPEN and IN_ACCESS: each look would trigger the next one.
+# <sys/inotify.h>. Opening and reading is no change: the look itself would ask for the next one.
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
 IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
 IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
@@ -39,7 +39,7 @@ INOTIFY_LIMITS = {
 
 
 class Waker:
-    """A pipe that ends a poll(2) when a signal arrives."""
+    """Lets a signal end a wait: a pipe, as poll(2) wants it."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -53,12 +53,12 @@ class Waker:
         return self._write
 
     def wake(self) -> None:
-        """End the wait."""
+        """End the wait; a full pipe has ended it already."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._write, b"\0")
 
     def drain(self) -> bytes:
-        """The bytes since the last call: NUL for each wake(), the signal number for each signal."""
+        """What came since: a NUL for each wake, a signal's number for each signal."""
         try:
             return os.read(self._read, 65536)
         except BlockingIOError:
@@ -68,11 +68,12 @@ class Waker:
 class Files:
     """Watches the paths that the last look consulted, and the directories that it listed.
 
-    Only the inotify calls of watchdog are used; the descriptor is polled with the others. watchdog's Observer
-    creates an inotify instance and up to three threads for each directory (the kernel allows a user 128
-    instances), stops when a handler raises (#648) and ignores the deletion of a directory. Its Inotify drops
-    queue overflows (#654), raises KeyError on the last event of a renamed directory, and leaks its descriptors
-    when the first watch is refused.
+    Of watchdog this takes the inotify calls alone; the descriptor is waited on with everything
+    else. Its Observer makes an inotify instance and up to three threads for each directory (the
+    kernel gives a user 128 instances), ends for good when a handler raises (#648) and goes on in
+    silence over a deleted directory. Its Inotify drops the word of a queue overflow (#654), raises
+    KeyError on the last event of a renamed directory, and leaks its descriptors where the first
+    watch is refused, which soon takes the last instance from everyone else.
     """
 
     def __init__(self) -> None:
@@ -82,15 +83,15 @@ class Files:
         self._listed: frozenset[str] = frozenset()
 
     def fileno(self) -> int | None:
-        """The inotify descriptor; None while nothing is watched."""
+        """What to wait on; None while nothing is watched."""
         return self._fd
 
     def watch(self, paths: Iterable[str], listed: Iterable[str]) -> tuple[bool, tuple[str, ...]]:
-        """Watch these paths from now on. Call it after each look; it restores lost watches.
+        """Watch for changes of these from now on; call it after each look, which heals what broke.
 
-        A path is watched through its directory, or the nearest existing one above. Returns whether a directory
-        is newly watched, so that another look is due (it may have changed meanwhile), and messages about what
-        cannot be watched or was missed.
+        A path is watched through its directory, or the nearest one that is there. Returns whether
+        some directory was not watched until now, so that another look is due (it may have changed
+        between the look and this), and what cannot be watched or was missed, in words.
         """
         is_new, missed = self.changes()
         self._paths, self._listed = frozenset(paths), frozenset(listed)
@@ -99,43 +100,43 @@ class Files:
         troubles = []
         for directory in sorted(directories):
             try:
-                # Adding a watched directory again is a no-op; one that was created again gets a new watch.
+                # The same directory again costs a system call; one that was made anew is another.
                 watch = self._add(directory)
             except OSError as error:
                 if os.path.isdir(directory):
-                    troubles.append(f"cannot watch {directory}: {error.strerror}")
+                    troubles.append(f"{directory} cannot be watched: {error.strerror}")
                 continue
             if directory not in self._watched.get(watch, ()):
                 is_new = True
-                # Read pending events first, which forget the old watch: a reload creates the generators' directories again.
+                # An event that came meanwhile forgets the old one: a reload makes generators' directories anew.
                 missed = self.changes()[1] or missed
                 missed = missed or self._replaced(directory)
                 self._watched.setdefault(watch, set()).add(directory)
         return is_new, (*_summed_up(troubles), *([missed] if missed else ()))
 
     def _replaced(self, directory: str) -> str:
-        """Forget a directory that was replaced without an event. Returns a message, or ""."""
+        """Forget a directory that another one has taken the place of without an event, in words; or nothing."""
         for watch, names in list(self._watched.items()):
             if directory in names:
                 self._forget(watch)
-                return f"{directory} was replaced without an event (by a mount), so changes were missed"
+                return f"{directory} has become another directory in silence (a mount), so changes were missed"
         return ""
 
     def changes(self) -> tuple[bool, str]:
-        """Read pending events. Returns whether a look is due, and a message about missed events, or ""."""
+        """Take in what came: whether it asks for a look, and what was missed, in words, or nothing."""
         relevant = False
         missed = ""
         for watch, mask, name in self._read():
             if mask & IN_Q_OVERFLOW:
-                relevant, missed = True, "the inotify queue overflowed, so changes may have been missed"
+                relevant, missed = True, "inotify's queue overflowed, so changes may have been missed"
                 continue
             directories = tuple(self._watched.get(watch, ()))
             relevant = relevant or any(self._is_relevant(path, name) for path in directories)
             if mask & (IN_IGNORED | IN_MOVE_SELF):
-                # The directory is gone or renamed; whatever appears at its path is another one.
+                # It is gone, or has another name now: what comes to stand there is another directory.
                 self._forget(watch)
             if mask & IN_ISDIR and mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO):
-                # IN_DELETE_SELF arrives only when the last open descriptor is closed.
+                # The directory itself tells that it is gone only when the last one has closed it.
                 gone = [self._forget_below(f"{path.rstrip('/')}/{name}") for path in directories]
                 relevant = relevant or any(gone)
         return relevant, missed
@@ -148,7 +149,7 @@ class Files:
         self._watched.clear()
 
     def _add(self, directory: str) -> int:
-        """Watch a directory. Returns the watch descriptor, the same one for the same directory."""
+        """Watch a directory; the number of the watch, which is the same for the same directory."""
         from watchdog.observers.inotify_c import inotify_add_watch, inotify_init
 
         if self._fd is None:
@@ -161,11 +162,11 @@ class Files:
         from watchdog.observers.inotify_c import inotify_rm_watch
 
         self._watched.pop(watch, None)
-        # Fails if the kernel has removed the watch already.
+        # Fails where the kernel has forgotten it already.
         inotify_rm_watch(self._fd, watch)
 
     def _forget_below(self, path: str) -> bool:
-        """Forget a directory and those below it. Returns whether any was watched."""
+        """Forget a directory and those in it; whether any was watched."""
         below = [watch for watch, names in self._watched.items()
                  if any(name == path or name.startswith(f"{path}/") for name in names)]
         for watch in below:
@@ -173,7 +174,7 @@ class Files:
         return bool(below)
 
     def _read(self) -> Iterator[tuple[int, int, str]]:
-        """Pending events (inotify(7)): watch descriptor, mask, name."""
+        """What the kernel tells (inotify(7)): the watch, what happened, and to which name in it."""
         while self._fd is not None:
             try:
                 events = os.read(self._fd, READ_BYTES)
@@ -199,7 +200,7 @@ def _checked(result: int) -> int:
 
 
 def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
-    """Wait until a descriptor is readable. Returns the readable ones."""
+    """Wait until one of the descriptors is readable; returns those that are."""
     poll = select.poll()
     for fd in files:
         poll.register(fd, select.POLLIN)
@@ -207,7 +208,7 @@ def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
 
 
 def _nearest(path: str) -> str:
-    """The nearest existing directory above a path."""
+    """The nearest directory above a path that is there."""
     while path != "/":
         path = os.path.dirname(path)
         if os.path.isdir(path):
@@ -216,7 +217,7 @@ def _nearest(path: str) -> str:
 
 
 def _summed_up(troubles: list[str]) -> tuple[str, ...]:
-    """Only the first message: an inotify limit affects all directories at once."""
+    """One cause, one sentence: inotify's limits strike all directories at once."""
     if len(troubles) < 2:
         return tuple(troubles)
     return (f"{troubles[0]} (and others)",)

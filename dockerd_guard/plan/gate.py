@@ -36,7 +36,7 @@ class Hold(NamedTuple):
 
 RESTART = "`systemctl restart docker.service`"
 
-BY_HAND = f"wait, or run {RESTART}"
+BY_HAND = f"Wait, or run {RESTART}"
 
 
 class Situation(NamedTuple):
@@ -61,13 +61,13 @@ def may_restart(correct: Correct, situation: Situation) -> Hold | None:  # noqa:
     if not situation.docker_is_active:
         return None
     if correct.restart is Restart.NEVER:
-        return Hold("the policy has `restart: never`", next_step=f"run {RESTART} at a suitable time")
+        return Hold("the policy has `restart: never`", next_step=f"Run {RESTART} at a suitable time")
     if correct.restart is Restart.LIVE_RESTORE and (stops := what_stops(situation)):
         return Hold(stops, next_step=_way_out(situation))
     if situation.pending_changes:
         return Hold(f"a restart would apply other pending changes: "
                     f"{', '.join(situation.pending_changes)}",
-                    next_step=f"revert them, or run {RESTART} at a suitable time")
+                    next_step=f"Revert them, or run {RESTART} at a suitable time")
     if correct.window is not None and not correct.window.contains(situation.now):
         return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now),
                     BY_HAND)
@@ -111,11 +111,11 @@ def _way_out(situation: Situation) -> str:
     engine = situation.engine
     if engine is None and not situation.dependents:
         return HelperUnavailable.next_step if situation.unasked else (
-            "check `systemctl status docker.service`")
+            "Check `systemctl status docker.service`")
     if engine is None or situation.dependents:
-        return f"run {RESTART} when they may stop"
+        return f"Run {RESTART} when they may stop"
     if engine.in_swarm:
-        return f"drain this node, then run {RESTART}"
+        return f"Drain this node, then run {RESTART}"
     return ('Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
             f"or run {RESTART} when they may stop")
 
@@ -130,4 +130,4 @@ def cost(writes: bool, restarts: bool, situation: Situation) -> Cost:
 def obstructed(plan: Plan, policy: Policy) -> Hold:
     """The hold for a plan with obstacles."""
     allow = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
-    return Hold("; ".join(plan.obstacles), next_step=f"fix this manually{allow}")
+    return Hold("; ".join(plan.obstacles), next_step=f"Fix this manually{allow}")

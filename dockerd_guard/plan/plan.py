@@ -28,8 +28,8 @@ SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
 
 HEADER_BEGIN = b"# Written by dockerd-guard "
 HEADER = """\
-# Written by dockerd-guard so that Docker listens where {policy} says.
-# Not to be edited: change that policy, or `dockerd-guard diff` will want it back.
+# Written by dockerd-guard so that Docker listens as declared in {policy}.
+# Do not edit: change the policy instead. `dockerd-guard fix` restores this file.
 """
 
 NEVER = "/nonexistent/dockerd-guard"

@@ -113,7 +113,7 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert (entry["DOCKERD_GUARD_SOCKET"], entry["DOCKERD_GUARD_RULE"], entry["DOCKERD_GUARD_LAYER"]) == \
         (opened.address, "DG101", "listening")
     assert "by the nftables table inet dockerd_guard; containers, published ports" in entry["MESSAGE"]
-    wait_for(lambda: f"cut off meanwhile: {opened.address}" in machine.run("systemctl status dockerd-guard").out,
+    wait_for(lambda: f"blocked at the network: {opened.address}" in machine.run("systemctl status dockerd-guard").out,
              "STATUS= line")
     assert f"cuts off from the network {opened.address}" in machine.run("dockerd-guard diff", check=False).out
 
