@@ -13,8 +13,8 @@ from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Ob
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.report.agent_status import Drift
-from dockerd_guard.report.correction import made_by_hand
-from dockerd_guard.report.drift import begun, over
+from dockerd_guard.report.correction import manual_fix_entry
+from dockerd_guard.report.drift import drift_entry, resolved_entry
 from dockerd_guard.report.journal import Cause, Event, Journal, JournalEntry, Outcome
 from dockerd_guard.rules.judge import drifts
 
@@ -69,7 +69,8 @@ class DriftTracker:
             known = self.drifts.get(fact)
             if known is None or (_told(known) != _told(finding) and not is_contested):
                 exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
-                self.write(begun(finding, cause, policy.mode, exposed=exposed, is_docker_up=seen.running is not None))
+                self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
+                                       is_docker_up=seen.running is not None))
         for fact, finding in self.drifts.items():
             if fact in now:
                 continue
@@ -78,7 +79,7 @@ class DriftTracker:
                 # cannot be observed now, which is reported too.
                 now[fact] = finding
             else:
-                self.write(over(finding, cause, "not by the agent"))
+                self.write(resolved_entry(finding, cause, "not by the agent"))
         self.drifts = now
         if not seen.troubles:
             self._tell_what_ended_unseen(cause)
@@ -104,7 +105,7 @@ class DriftTracker:
         """Log the end of drifts that the previous agent process reported and that no longer exist."""
         for fact, drift in self._earlier.items():
             if fact not in self.drifts:
-                self.write(over(drift.finding, cause, "before this agent started"))
+                self.write(resolved_entry(drift.finding, cause, "before this agent started"))
         self._earlier = {}
 
     def forget_fixed(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:
@@ -121,7 +122,7 @@ class DriftTracker:
         self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in ended}
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact not in ended}
         if ended:
-            self.write(made_by_hand(done, tuple(fact for fact in known if fact in ended)))
+            self.write(manual_fix_entry(done, tuple(fact for fact in known if fact in ended)))
         return bool(ended)
 
     def report_blindness(self, troubles: list[str]) -> None:

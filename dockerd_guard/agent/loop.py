@@ -42,10 +42,15 @@ from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.policy.model import Mode, Policy, PolicyError
 from dockerd_guard.policy.reader import load_policy
-from dockerd_guard.report.agent_status import AgentStatus, Counters, HeldCorrection, last_of
+from dockerd_guard.report.agent_status import AgentStatus, Counters, HeldCorrection, last_correction
 from dockerd_guard.report.containment import entries as containment_entries
-from dockerd_guard.report.correction import contested as quarrel
-from dockerd_guard.report.correction import held_in_words, made, policy_refused, policy_taken
+from dockerd_guard.report.correction import (
+    contested_entry,
+    correction_entry,
+    hold_text,
+    policy_entry,
+    policy_error_entry,
+)
 from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Cause, Event, Journal, JournalEntry, Outcome
 from dockerd_guard.report.metrics import Snapshot
@@ -133,7 +138,7 @@ class Agent:
             self.policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             for problem in error.problems:
-                self.drift_tracker.write(policy_refused(
+                self.drift_tracker.write(policy_error_entry(
                     problem, Outcome.FAILED, "No valid policy; this host is not guarded",
                     "Fix the file; the agent starts when it is saved"))
             self.notify.status(f"No valid policy; this host is not guarded: {error.problems[0]}")
@@ -142,7 +147,7 @@ class Agent:
             if self._is_the_only_one(locks):
                 self.notify.status("Running the first check of this host")
                 self._remember()
-                self.drift_tracker.write(policy_taken(self.policy))
+                self.drift_tracker.write(policy_entry(self.policy))
                 self._pass(Cause.DRIFT)
                 while (cause := self._wait()) is not None:
                     self._pass(cause)
@@ -406,7 +411,7 @@ class Agent:
             if self._held and not is_unproven:
                 self.drift_tracker.write(JournalEntry(
                     Event.CORRECTED, f"Docker listens as declared again, but not through the agent. "
-                    f"The correction was {held_in_words(self._held.reason, self._held.until)}.",
+                    f"The correction was {hold_text(self._held.reason, self._held.until)}.",
                     outcome=Outcome.KEPT, cause=cause))
             self._held = self._held if is_unproven else None
             self._failed, self._error = None, ""
@@ -465,7 +470,7 @@ class Agent:
         self._hold(f"contested: another program {contested.verb} {contested.file}", contested.until,
                    f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
         if not self._is_contested:
-            self.drift_tracker.write(quarrel(contested, now, assessment, cause))
+            self.drift_tracker.write(contested_entry(contested, now, assessment, cause))
         self._is_contested = True
 
     def _wake_in(self, seconds: float) -> None:
@@ -520,7 +525,7 @@ class Agent:
             if str(error) != self._policy_problem:
                 self._policy_problem = str(error)
                 for problem in error.problems:
-                    self.drift_tracker.write(policy_refused(
+                    self.drift_tracker.write(policy_error_entry(
                         problem, Outcome.KEPT, "The last valid policy stays in force",
                                          "Fix the file and save it"))
             return False
@@ -531,7 +536,7 @@ class Agent:
         self._policy_since = datetime.now(UTC)
         self._failed, self._error = None, ""
         self.undone_corrections.forget()
-        self.drift_tracker.write(policy_taken(policy, Cause.POLICY_CHANGE))
+        self.drift_tracker.write(policy_entry(policy, Cause.POLICY_CHANGE))
         return True
 
     # --- reporting ------------------------------------------------------------------------
@@ -554,7 +559,7 @@ class Agent:
                 self._wake_in(RETRY_HELD_S)
             if held == held_before:
                 return
-        self.drift_tracker.write(made(outcome, assessment, cause, mended))
+        self.drift_tracker.write(correction_entry(outcome, assessment, cause, mended))
 
     def _hold(self, reason: str, until: datetime | None, next_step: str) -> HeldCorrection:
         """Remember what a correction waits for, and since when for the same reason."""
@@ -580,7 +585,7 @@ class Agent:
             now, os.getpid(), str(self.state), str(policy.mode), policy.file, self._policy_since, self._policy_problem,
             self.drift_tracker.lasting(now), tuple(sorted(self.drift_tracker.blind)), self._held,
             self.containment.addresses,
-            last_of(self.drift_tracker.written, now) or (before and before.last), self._counts(before))
+            last_correction(self.drift_tracker.written, now) or (before and before.last), self._counts(before))
         self.drift_tracker.written.clear()
         publish(self._agent_status, before, self.state_files.directory)
         self._publish_metrics(self._agent_status)
@@ -591,7 +596,7 @@ class Agent:
         seconds, self._exposure.seconds = self._exposure.seconds, 0.0
         counts = before.counts if before is not None else Counters()
         known = before.since() if before is not None else ()
-        return counts.and_of(self.drift_tracker.written, known)._replace(exposed_s=counts.exposed_s + seconds)
+        return counts.with_entries(self.drift_tracker.written, known)._replace(exposed_s=counts.exposed_s + seconds)
 
     def _publish_metrics(self, now: AgentStatus) -> None:
         """Write the metrics for node_exporter. Until the first look, those of the previous agent process stay."""
@@ -623,7 +628,7 @@ class Agent:
         policy = self._known_policy
         parts = [f"Degraded visibility: {min(self.drift_tracker.blind)}"] if self.drift_tracker.blind else []
         if self._held is not None:
-            parts.append(held_in_words(self._held.reason, self._held.until))
+            parts.append(hold_text(self._held.reason, self._held.until))
         elif self.drift_tracker.drifts:
             first, *others = sorted(
                 self.drift_tracker.drifts.values(), key=lambda finding: (finding.socket is None, finding.order))

@@ -29,8 +29,8 @@ from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observ
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report import json_output
-from dockerd_guard.report.agent_status import CORRECTIONS, AgentStatus, Last
-from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_sure, lines, to_json
+from dockerd_guard.report.agent_status import RESULT_EVENTS, AgentStatus, LastCorrection
+from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_complete, lines, to_json
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
@@ -148,13 +148,13 @@ def _contained(agent_status: AgentStatus | None) -> tuple[str, ...]:
     return agent_status.contained if agent_status is not None else ()
 
 
-def _last(agent_status: AgentStatus | None) -> Last | None:
+def _last(agent_status: AgentStatus | None) -> LastCorrection | None:
     if agent_status is not None and agent_status.last is not None:
         return agent_status.last
     try:
         for record in read_journal("--reverse", f"--lines={LAST_ENTRIES}"):
-            if record.event in CORRECTIONS and record.outcome is not None:
-                return Last(record.at, record.event, record.outcome, record.message)
+            if record.event in RESULT_EVENTS and record.outcome is not None:
+                return LastCorrection(record.at, record.event, record.outcome, record.message)
     except Unread:
         pass
     return None
@@ -170,4 +170,4 @@ def run(options: Namespace) -> int:
         print(json_output.dump(to_json(found)))
     else:
         print_lines(lines(found, **terminal()))
-    return FOUND if found.wrong else OK if is_sure(found) else UNANSWERED
+    return FOUND if found.wrong else OK if is_complete(found) else UNANSWERED

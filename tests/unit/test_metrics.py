@@ -96,7 +96,7 @@ def drift(code: str, layer: str, fact: str) -> JournalEntry:
 def test_what_entries_count_for(entries: list[JournalEntry], known: tuple[str, ...], drifts: dict[str, int],
                                 corrections: dict[str, int]) -> None:
     before = Counters({"DG101 configured": 2}, {"held": 1}, 1.5)
-    assert before.and_of(entries, known) == Counters(drifts, corrections, 1.5)
+    assert before.with_entries(entries, known) == Counters(drifts, corrections, 1.5)
 
 
 @pytest.mark.parametrize(("looks", "seconds"), [
