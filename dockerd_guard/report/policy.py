@@ -172,7 +172,7 @@ def _socket_unit(found: Adoption) -> Iterator[str]:
 
 
 def _tls(found: Adoption) -> Iterator[str]:
-    yield from ("", "# TLS files for dockerd, used if a socket above has TLS.")
+    yield from ("", "# Files given to dockerd if a socket above has TLS.")
     if found.tls:
         yield "tls:"
         yield from (f"  {key}: {_scalar(path)}" for key, path in found.tls)
