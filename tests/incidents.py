@@ -72,8 +72,8 @@ INCIDENTS = (
              f"systemctl reload docker; mkdir -p $(dirname {OVERRIDE}); "
              f"printf '{ENFORCE}' > {POLICY}; systemctl reload dockerd-guard",
              "systemd-run --unit=cm /usr/local/bin/cm",
-             "contested", "again and again: 3 corrections since",
-             "stop it or have it agree with the policy; then `dockerd-guard fix`",
+             "contested", ": 3 corrections since",
+             "stop it or align it with the policy; then run `dockerd-guard fix`",
              f"systemctl stop cm; rm -f {OVERRIDE} {OVERRIDE}.new; dockerd-guard fix; {RESTART}"),
     Incident("TLS declared, certificates forgotten",
              "echo '{\"live-restore\": true}' > /etc/docker/daemon.json; systemctl reload docker",

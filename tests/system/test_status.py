@@ -92,7 +92,7 @@ def test_held_then_without_an_agent_then_mended(machine: Machine) -> None:
     down = status(machine)
     assert (down["exit"], down["agent"]["alive"], down["held"]) == (1, False, None)
     assert down["contained"] == held["contained"]
-    assert down["wrong"][0] == "no agent runs"
+    assert down["wrong"][0] == "no agent is running"
 
     # A policy that cannot be taken.
     machine.write(POLICY, "version: 1\nmode: enforce\nsockets: [fd://]\nmood: good\n")
