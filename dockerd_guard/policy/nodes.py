@@ -162,6 +162,11 @@ class NodeReader:
                 elif isinstance(event, yaml.CollectionEndEvent):
                     build.close()
         except yaml.YAMLError as error:
+            # The libyaml of PyYAML 6.0.4 refuses more than 1000 open brackets while it looks ahead on a line for a key,
+            # before it gives the events of the outer ones: that line is read again with commas for the rest of it.
+            if "nesting depth" in (getattr(error, "problem", None) or ""):
+                index: int = error.problem_mark.index  # type: ignore[attr-defined]
+                self.document(text[:index] + "," * len(text[index:].partition("\n")[0]) + "\n")
             self._not_yaml(error, text)
         if build.root is None:
             self.fatal(Location(self.file), "is empty; expected a mapping that begins with 'version: 1'")

@@ -24,8 +24,10 @@ _CONSEQUENCE = "dockerd will not start with TLS"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """What is wrong with the files that dockerd is told to use for TLS. A key we may not read is not
-    held against it."""
+    """Yield a finding for each problem with the TLS files that dockerd is configured to use.
+
+    A file that this process has no permission to read is not a finding.
+    """
     tls = seen.configured.daemon.tls
     if tls.mode is Tls.NONE or not any(binding.is_tcp for binding in seen.configured.layer.bindings):
         return
@@ -34,7 +36,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     for role, path in roles.items():
         if not path:
             if role != "tlscacert":
-                yield _finding(seen, role, f"TLS is on and no {role} is given: {_CONSEQUENCE}")
+                yield _finding(seen, role, f"TLS is on, but {role} is not set: {_CONSEQUENCE}")
             continue
         try:
             contents[role] = seen.rootfs.read(posixpath.join("/", path))
@@ -43,10 +45,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         except Unreadable as error:
             if path not in seen.rootfs.denied:
                 yield _finding(seen, role, f"{role} {error}: {_CONSEQUENCE}")
-    yield from _inside(seen, roles, contents)
+    yield from _check_contents(seen, roles, contents)
 
 
-def _inside(seen: Observation, roles: dict[str, str | None], contents: dict[str, bytes]) -> Iterator[Finding]:
+def _check_contents(
+    seen: Observation, roles: dict[str, str | None], contents: dict[str, bytes]
+) -> Iterator[Finding]:
     now = datetime.now(UTC)
     leaf: Certificate | None = None
     for role in ("tlscacert", "tlscert"):
@@ -55,41 +59,41 @@ def _inside(seen: Observation, roles: dict[str, str | None], contents: dict[str,
         try:
             chain = certificates(contents[role])
         except ValueError as error:
-            yield _finding(seen, role, f"{role} {roles[role]} cannot be used, {error}: {_CONSEQUENCE}")
+            yield _finding(seen, role, f"{role} {roles[role]} cannot be used ({error}): {_CONSEQUENCE}")
             continue
         leaf = chain[0] if role == "tlscert" else leaf
-        yield from _dates(seen, role, f"{role} {roles[role]}", chain[0], now)
+        yield from _check_dates(seen, role, f"{role} {roles[role]}", chain[0], now)
     if "tlskey" in contents:
         try:
             key = public_key_of(contents["tlskey"])
         except ValueError as error:
             yield _finding(
-                seen, "tlskey", f"tlskey {roles['tlskey']} cannot be used, {error}: {_CONSEQUENCE}"
+                seen, "tlskey", f"tlskey {roles['tlskey']} cannot be used ({error}): {_CONSEQUENCE}"
             )
             return
         if leaf is not None and key is not None and key != leaf.public_key:
             yield _finding(
                 seen,
                 "tlskey",
-                f"tlskey {roles['tlskey']} does not belong to tlscert {roles['tlscert']}: {_CONSEQUENCE}",
+                f"tlskey {roles['tlskey']} does not match tlscert {roles['tlscert']}: {_CONSEQUENCE}",
             )
 
 
-def _dates(
-    seen: Observation, role: str, what: str, certificate: Certificate, now: datetime
+def _check_dates(
+    seen: Observation, role: str, name: str, certificate: Certificate, now: datetime
 ) -> Iterator[Finding]:
-    if wrong := certificate.out_of_date(now):
-        yield _finding(seen, role, f"{what} {wrong}: clients refuse it")
+    if reason := certificate.out_of_date(now):
+        yield _finding(seen, role, f"{name} {reason}: clients reject it")
     elif certificate.not_after < now + EXPIRES_SOON:
-        yield _finding(seen, role, f"{what} expires on {certificate.not_after:%Y-%m-%d}", "warning")
+        yield _finding(seen, role, f"{name} expires on {certificate.not_after:%Y-%m-%d}", "warning")
 
 
 def _finding(seen: Observation, role: str, message: str, severity: Severity = "error") -> Finding:
-    return Finding(CODE, severity, message, CONFIGURED, _where_given(seen, role))
+    return Finding(CODE, severity, message, CONFIGURED, _location(seen, role))
 
 
-def _where_given(seen: Observation, role: str) -> Location | None:
-    """Where this file is named, else where TLS is turned on."""
+def _location(seen: Observation, role: str) -> Location | None:
+    """Return the location of the option that names this file, else of the option that turns TLS on."""
     daemon = seen.configured.daemon
     flags = {flag.name: flag for flag in daemon.flags}
     keys = {key.name: key.location for key in daemon.keys}

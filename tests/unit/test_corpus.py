@@ -1,7 +1,7 @@
-"""Real published configurations: `sockets` says what each of them does.
+"""`sockets` on real published configurations.
 
-They lie beside the checkout (../shared/corpus) and are not copied here: where they are absent the test
-says so. Cases marked `ambiguous` are not scored.
+The configurations are in ../shared/corpus, beside the checkout. Where it is absent the tests are skipped. Cases
+marked `ambiguous` are skipped as well.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from dockerd_guard.systemd.sockets import parse_address
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 CASES = sorted(CORPUS.glob("*/case.json"))
 
-NEAREST_FIRST = (Scope.LOOPBACK, Scope.ADDRESS, Scope.WILDCARD)
-WORDS = {Scope.LOOPBACK: "loopback", Scope.ADDRESS: "specific", Scope.WILDCARD: "all"}
+NARROWEST_FIRST = (Scope.LOOPBACK, Scope.ADDRESS, Scope.WILDCARD)
+SCOPE_NAMES = {Scope.LOOPBACK: "loopback", Scope.ADDRESS: "specific", Scope.WILDCARD: "all"}
 TLS = {"none": "none", "tls": "server", "tlsverify": "mutual"}
 
 
-def test_the_corpus_is_there() -> None:
+def test_corpus_is_complete() -> None:
     if not CASES:
         pytest.skip(f"no corpus of configurations beside this checkout ({CORPUS})")
     assert len(CASES) > 50
@@ -38,41 +38,41 @@ def test_the_corpus_is_there() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
 def test_case(case: Path) -> None:
-    told = json.loads(case.read_text())
-    if "ambiguous" in told:
-        pytest.skip(f"ambiguous: {told['ambiguous']}")
-    expected = told["expected"]
+    facts = json.loads(case.read_text())
+    if "ambiguous" in facts:
+        pytest.skip(f"ambiguous: {facts['ambiguous']}")
+    expected = facts["expected"]
     layer = sockets(case.parent)
     tcp = [binding for binding in layer["bindings"] if binding["address"].startswith("tcp://")]
-    widest = max((binding["scope"] for binding in tcp), key=NEAREST_FIRST.index, default=None)
-    said = {
+    widest = max((binding["scope"] for binding in tcp), key=NARROWEST_FIRST.index, default=None)
+    actual = {
         "starts": layer["starts"],
-        "hosts": sorted(map(meant, layer["hosts"])),
-        "tcp_scope": WORDS[Scope(widest)] if widest else "none",
+        "hosts": sorted(map(normalised, layer["hosts"])),
+        "tcp_scope": SCOPE_NAMES[Scope(widest)] if widest else "none",
         "unauthenticated_tcp": any(binding["tls"] != "mutual" for binding in tcp),
         "socket_listen": listens(case.parent),
     }
-    right = {
+    wanted = {
         "starts": expected["starts"],
-        "hosts": sorted(map(meant, expected["bindings"])),
+        "hosts": sorted(map(normalised, expected["bindings"])),
         "tcp_scope": expected["tcp_scope"],
         "unauthenticated_tcp": expected["unauthenticated_tcp"],
         "socket_listen": sorted(canonical(dockerd_syntax(parse_address(text) or text))
                                 for text in expected["socket_listen"]),
     }
     if tcp:
-        said["tls"] = {binding["tls"] for binding in tcp}
-        right["tls"] = {TLS[expected["tls"]]}
+        actual["tls"] = {binding["tls"] for binding in tcp}
+        wanted["tls"] = {TLS[expected["tls"]]}
     if "refused_by" in expected:
-        said["refused_by"], right["refused_by"] = layer["refused_by"], expected["refused_by"]
+        actual["refused_by"], wanted["refused_by"] = layer["refused_by"], expected["refused_by"]
     if expected.get("default_binding"):
-        said["via"] = {binding["via"] for binding in layer["bindings"]}
-        right["via"] = {Via.DEFAULT}
-    assert said == right, expected["notes"]
+        actual["via"] = {binding["via"] for binding in layer["bindings"]}
+        wanted["via"] = {Via.DEFAULT}
+    assert actual == wanted, expected["notes"]
 
 
 def sockets(root: Path) -> dict[str, Any]:
-    """The configured layer as the command line tells it."""
+    """Return the configured layer, as `sockets --format json` prints it."""
     out = io.StringIO()
     with redirect_stdout(out):
         assert cli.main(["sockets", "--root", str(root), "--format", "json"]) == 0
@@ -81,15 +81,15 @@ def sockets(root: Path) -> dict[str, Any]:
 
 
 def listens(root: Path) -> list[str]:
-    """What systemd would listen on for the service, whether dockerd asks for it or not."""
+    """Return the addresses that the socket units pass to the service, whether dockerd uses fd:// or not."""
     with Rootfs(str(root)) as rootfs:
         sockets = observe_configured(rootfs).sockets
         addresses = [listen.address for socket in sockets for listen in socket.listen]
         return sorted(canonical(dockerd_syntax(address)) for address in addresses)
 
 
-def meant(host: str) -> str:
-    """One spelling for a host as written and as dockerd normalises it."""
+def normalised(host: str) -> str:
+    """Return a host as dockerd normalises it; unchanged if dockerd refuses it."""
     try:
         return parse_host(host, NEWEST)
     except InvalidHost:

@@ -19,6 +19,7 @@ from dockerd_guard.policy.model import POLICY_FILE, Mode
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
+from dockerd_guard.rules.registry import TITLES
 from tests.differential.generate import generate
 from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
 from tests.unit.test_corpus import CASES
@@ -92,7 +93,7 @@ def test_current_sockets_are_declared(host: Host, arguments: str, declared: list
 def test_dangerous_sockets_are_marked_with_a_safer_alternative(host: Host) -> None:
     host.start("-H fd:// -H tcp://0.0.0.0:2375")
     _, text = adopt(host.see())
-    assert "#   DG103 TCP without client authentication, /etc/systemd/system/docker.service.d/override.conf:3" in text
+    assert f"#   DG103 {TITLES['DG103']},\n#     /etc/systemd/system/docker.service.d/override.conf:3" in text
     assert lines(text, "sockets") == [
         DOCKER_SOCKET,
         "  # DANGER: tcp://0.0.0.0:2375 gives the Docker API, and with it root, on every address of this",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,9 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.policy.model import Mode
 from dockerd_guard.report import drift
 from dockerd_guard.report.events import WIDTH, catalog, page, pages
-from dockerd_guard.report.journal import MESSAGE_IDS, Cause, Event, JournalEntry, Outcome
+from dockerd_guard.report.journal import IDENTIFIER, MESSAGE_IDS, Cause, Event, Journal, JournalEntry, Outcome
+
+pytestmark = pytest.mark.libraries
 
 FIELDS = ["MESSAGE_ID", "DOCKERD_GUARD_EVENT", "DOCKERD_GUARD_CAUSE", "DOCKERD_GUARD_RULE", "DOCKERD_GUARD_LAYER",
           "DOCKERD_GUARD_SOCKET", "DOCKERD_GUARD_OUTCOME", "DOCKERD_GUARD_EXPOSED", "DOCKERD_GUARD_EPISODE",
@@ -83,3 +87,19 @@ def test_the_catalog_is_made_of_the_pages() -> None:
         assert max(map(len, body.splitlines())) <= WIDTH
         # journald takes a word between at signs for a field.
         assert "@" not in entry
+
+
+def test_an_entry_reaches_journald_through_structlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, str]] = []
+
+    def sendv(*pairs: str, **fields: str) -> None:
+        sent.append({**dict(pair.split("=", 1) for pair in pairs), **fields})
+
+    monkeypatch.setitem(sys.modules, "pystemd", SimpleNamespace(journal=SimpleNamespace(sendv=sendv)))
+    journal = Journal()
+    journal.write(JournalEntry(Event.POLICY, "a {brace} and 100 %"))
+    journal.say("a line", "warning")
+    assert [entry["MESSAGE"] for entry in sent] == ["a {brace} and 100 %", "a line"]
+    assert [entry.get("DOCKERD_GUARD_EVENT") for entry in sent] == ["policy", None]
+    assert sent[1]["PRIORITY"] == "4"
+    assert {entry["SYSLOG_IDENTIFIER"] for entry in sent} == {IDENTIFIER}

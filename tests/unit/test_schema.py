@@ -18,8 +18,11 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from dockerd_guard.policy.model import Correct, Mode, PolicyError, TlsFiles, Watch
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.policy.values import parse_duration
+from tests.schema import properties
 from tests.unit import test_policy
 from tests.unit.test_policy import FULL, HEAD
+
+pytestmark = pytest.mark.libraries
 
 TOP = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((TOP / "packaging/policy.schema.json").read_text())
@@ -212,14 +215,6 @@ def test_the_generated_policies_are_of_all_kinds() -> None:
 
 
 # -- what it says beside that -----------------------------------------------------------------------
-
-
-def properties(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, value in schema.get("properties", {}).items():
-        yield f"{path}{name}", value
-        yield from properties(value, f"{path}{name}.")
-        for item in (value.get("items", {}), *value.get("items", {}).get("anyOf", ())):
-            yield from properties(item, f"{path}{name}[].")
 
 
 def test_every_key_is_described() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from dockerd_guard.agent.triggers import Files, wait
 
+pytestmark = pytest.mark.libraries
+
 CONF = "docker.service.d/override.conf"
 MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
