@@ -149,7 +149,7 @@ def test_a_restart_puts_nothing_else_in_force(machine: Machine, waiting: Waiting
     for verb in ("diff", "status"):
         told = machine.run(f"dockerd-guard {verb}", check=False).out
         assert waiting.words in told
-        assert "take that back" in told
+        assert "Revert them" in told
     assert machine.main_pid() == dockerd
 
 
