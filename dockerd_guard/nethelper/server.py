@@ -20,7 +20,7 @@ ROOT = 0
 
 
 def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
-    """Answer whoever is at the other end until he hangs up, if he is trusted; the exit code."""
+    """Answer requests of a trusted peer (SO_PEERCRED) until it disconnects. Returns the exit code."""
     _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid != trusted_uid:
         return 1
@@ -69,6 +69,6 @@ def _answer(here: LocalNetwork, verb: Verb, address: str, tls: Tls, rejections: 
 
 
 def main() -> int:
-    """The service: its standard input is the connection (StandardInput=socket)."""
+    """Entry point of the service; standard input is the connection (StandardInput=socket)."""
     with socket.socket(fileno=sys.stdin.fileno()) as connection:
         return serve(connection)

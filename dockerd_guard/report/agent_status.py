@@ -26,12 +26,12 @@ from dockerd_guard.model.json_values import (
 from dockerd_guard.model.location import Location
 from dockerd_guard.report.journal import Event, JournalEntry
 
-OF_CORRECTIONS = (Event.CORRECTED, Event.HELD, Event.FAILED, Event.ROLLED_BACK, Event.CONTESTED)
+COUNTED_EVENTS = (Event.CORRECTED, Event.HELD, Event.FAILED, Event.ROLLED_BACK, Event.CONTESTED)
 
 
 class Counters(NamedTuple):
-    """Number of drifts by rule and layer (`DG101 configured`), of corrections by outcome, and the seconds that the API
-    was open to the network against the policy."""
+    """Counts of new drifts by rule and layer (`DG101 configured`) and of corrections by outcome, and the seconds in
+    which the API was open to the network against the policy."""
 
     drifts: Mapping[str, int] = MappingProxyType({})
     corrections: Mapping[str, int] = MappingProxyType({})
@@ -44,30 +44,31 @@ class Counters(NamedTuple):
         return cls(get(data, "drifts", as_map(as_int), {}), get(data, "corrections", as_map(as_int), {}),
                    get(data, "exposed_s", as_float, 0.0))
 
-    def and_of(self, entries: Iterable[JournalEntry], known: Collection[str]) -> Self:
-        """These counters and the new entries. A drift that is already `known` (Finding.fact) is not counted again."""
+    def with_entries(self, entries: Iterable[JournalEntry], known: Collection[str]) -> Self:
+        """The counts plus these entries. A drift whose fact is `known`, as after a restart, is not counted again."""
         drifts, corrections = Counter(self.drifts), Counter(self.corrections)
         for entry in entries:
             if entry.event is Event.DRIFT and not set(entry.episodes) & set(known):
                 drifts[f"{entry.rule} {entry.layer}"] += 1
-            if entry.event in OF_CORRECTIONS and entry.outcome is not None:
+            if entry.event in COUNTED_EVENTS and entry.outcome is not None:
                 corrections[str(entry.outcome)] += 1
         return self._replace(drifts=dict(drifts), corrections=dict(corrections))
 
 
-CORRECTIONS = (Event.CORRECTED, Event.FAILED, Event.ROLLED_BACK)
-"""Events of entries with the result of a correction, or of a drift that ended without one."""
+RESULT_EVENTS = (Event.CORRECTED, Event.FAILED, Event.ROLLED_BACK)
+"""Events that are the result of a correction, or the end of a drift without one."""
 
 
 class Drift(NamedTuple):
-    """A drift and its begin."""
+    """An open drift and its start time."""
 
     since: datetime
     finding: Finding
 
 
 class HeldCorrection(NamedTuple):
-    """A correction that is held. `until` None: until something changes. `next_step` is what an administrator can do."""
+    """A held correction: reason, since when, until when (None: until something changes), and the next step for
+    the administrator."""
 
     reason: str
     since: datetime
@@ -75,7 +76,7 @@ class HeldCorrection(NamedTuple):
     next_step: str = ""
 
 
-class Last(NamedTuple):
+class LastCorrection(NamedTuple):
     """The last correction, or the last drift that ended without one."""
 
     at: datetime
@@ -102,15 +103,15 @@ class AgentStatus(NamedTuple):
     blind: tuple[str, ...] = ()
     held: HeldCorrection | None = None
     contained: tuple[str, ...] = ()
-    last: Last | None = None
+    last: LastCorrection | None = None
     counts: Counters = Counters()
 
     def since(self) -> dict[str, datetime]:
-        """The begin of each drift by Finding.fact."""
+        """The start time of each open drift, by fact."""
         return {drift.finding.fact: drift.since for drift in self.drifts}
 
     def to_json(self) -> str:
-        """The text of the status file."""
+        """The content of the status file."""
         return json.dumps(self._asdict() | {
             "drifts": [{"since": drift.since, **drift.finding._asdict()} for drift in self.drifts],
             "held": self.held and self.held._asdict(), "last": self.last and self.last._asdict(),
@@ -150,12 +151,15 @@ def _held(value: object) -> HeldCorrection:
                           get(data, "until", as_datetime, None), get(data, "next_step", as_str))
 
 
-def _last(value: object) -> Last:
+def _last(value: object) -> LastCorrection:
     data = as_object(value)
-    return Last(get(data, "at", as_datetime), *(get(data, name, as_str) for name in ("event", "outcome", "message")))
+    return LastCorrection(
+        get(data, "at", as_datetime), *(get(data, name, as_str) for name in ("event", "outcome", "message")))
 
 
-def last_of(entries: Iterable[JournalEntry], at: datetime) -> Last | None:
-    """The last of these entries that has the result of a correction."""
-    results = [entry for entry in entries if entry.event in CORRECTIONS and entry.outcome is not None]
-    return Last(at, str(results[-1].event), str(results[-1].outcome), results[-1].message) if results else None
+def last_correction(entries: Iterable[JournalEntry], at: datetime) -> LastCorrection | None:
+    """The last result of a correction among these entries."""
+    results = [entry for entry in entries if entry.event in RESULT_EVENTS and entry.outcome is not None]
+    if not results:
+        return None
+    return LastCorrection(at, str(results[-1].event), str(results[-1].outcome), results[-1].message)

@@ -111,7 +111,7 @@ def is_said(machine: Machine, what: str, path: str) -> bool:
                       f"DOCKERD_GUARD_FILE=/usr{path}")
         return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "loose")
     assert what == "refused", what
-    return newest(machine, "DOCKERD_GUARD_EVENT=policy").get("MESSAGE", "").startswith("The last good policy stays")
+    return newest(machine, "DOCKERD_GUARD_EVENT=policy").get("MESSAGE", "").startswith("The last valid policy stays")
 
 
 def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, str], ...]) -> list[str]:
@@ -179,7 +179,7 @@ def each_is_seen_of_the_policy(machine: Machine, mutations: Iterable[str]) -> No
 def blind(machine: Machine, words: str, *, over: bool = False) -> list[str]:
     """What was said on blindness, or (over) on its end, with these words."""
     return [entry["MESSAGE"] for entry in entries(machine, "blind")
-            if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Seen again") == over]
+            if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Visibility restored") == over]
 
 
 def is_open(machine: Machine) -> bool:

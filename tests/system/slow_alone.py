@@ -13,7 +13,7 @@ from tests.support.correction import ENFORCE, OUR_SERVICE_DROPIN, OVERRIDE, POLI
 def test_a_second_agent_waits_and_takes_over_when_the_first_has_ended(machine: Machine) -> None:
     first = machine.main_pid("dockerd-guard.service")
     second = machine.popen(["dockerd-guard", "run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for(lambda: said(machine, f"another agent, PID {first}, guards this host already"), "word of the second")
+    wait_for(lambda: said(machine, f"another agent, PID {first}, is running on this host"), "word of the second")
     machine.write(OVERRIDE, OPEN)
     wait_for(lambda: entries(machine, "drift"), "drift, told by the first")
     assert {int(entry["_PID"]) for entry in entries(machine, "drift")} == {first}
@@ -39,7 +39,7 @@ def test_who_comes_second_waits_for_whoever_is_at_work(machine: Machine) -> None
     began = time.monotonic()
     assert machine.run("dockerd-guard fix").status == 0
     assert time.monotonic() - began > 3
-    assert said(machine, "Waiting: another dockerd-guard is correcting this host just now")
+    assert said(machine, "Waiting: another dockerd-guard is correcting this host")
     assert other.wait() == 0
     wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
     wait_for(lambda: machine.exists(OUR_SERVICE_DROPIN), "our drop-in, by whichever of them")

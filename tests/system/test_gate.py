@@ -145,11 +145,11 @@ def test_a_restart_puts_nothing_else_in_force(machine: Machine, waiting: Waiting
         return
     held = wait_for(lambda: [told for told in entries(machine, "held") if waiting.words in told["MESSAGE"]],
                     "held correction")
-    assert "Next: take that back, or `systemctl restart docker.service` by hand, when it suits." in held[-1]["MESSAGE"]
+    assert "Next: Revert them, or run `systemctl restart docker.service` at a suitable time." in held[-1]["MESSAGE"]
     for verb in ("diff", "status"):
         told = machine.run(f"dockerd-guard {verb}", check=False).out
         assert waiting.words in told
-        assert "take that back" in told
+        assert "Revert them" in told
     assert machine.main_pid() == dockerd
 
 
@@ -163,7 +163,7 @@ def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(mac
                  "sh", DROPIN_DIRECTORY, posixpath.basename(OVERRIDE)])
     enforce(machine)
     undone = wait_for(lambda: entries(machine, "rolled-back"), "roll-back")
-    assert "systemd loaded something else: fd://, tcp://0.0.0.0:2375" in undone[0]["MESSAGE"]
+    assert "systemd has loaded a different configuration: fd://, tcp://0.0.0.0:2375" in undone[0]["MESSAGE"]
     assert machine.main_pid() == dockerd
     assert machine.run([*inside, "ls", DROPIN_DIRECTORY]).out == "override.conf\n"
 
@@ -194,7 +194,7 @@ def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None
 
 
 @pytest.mark.parametrize(("correct", "words", "until"), [
-    ("restart: never", "the policy says `restart: never`", ""),
+    ("restart: never", "the policy has `restart: never`", ""),
     ("window: Mon 03:00-03:01 Pacific/Kiritimati", "outside the window Mon 03:00-03:01 Pacific/Kiritimati",
      "03:00 +14"),
 ], ids=["never", "window"])

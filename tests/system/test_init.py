@@ -74,7 +74,7 @@ def test_a_host_is_adopted(machine: Machine, history: History) -> None:
     wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == state, f"{state} dockerd")
 
     refused = machine.run("dockerd-guard init", check=False)
-    assert (refused.status, f"{POLICY} is there already" in refused.err) == (2, True)
+    assert (refused.status, f"{POLICY} exists" in refused.err) == (2, True)
     installed = machine.read(POLICY)
     said = machine.run("dockerd-guard init --force").out
     text = machine.read(POLICY)

@@ -205,7 +205,7 @@ def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> N
     assert machine.main_pid() == pid
     status = machine.properties("dockerd-guard.service", "NRestarts", "StatusText")
     assert (status["NRestarts"], "DG107" in status["StatusText"]) == ("0", True), status
-    assert "mistake" not in machine.run("journalctl --unit=dockerd-guard --boot").out
+    assert "internal error" not in machine.run("journalctl --unit=dockerd-guard --boot").out
 
 
 def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:

@@ -84,14 +84,15 @@ def test_held_then_without_an_agent_then_mended(machine: Machine) -> None:
     assert plain.isascii()
     assert max(map(len, plain.replace("\r", "").split("\n"))) <= 40
     line = machine.properties("dockerd-guard.service", "StatusText")["StatusText"]
-    assert line.startswith("held: live-restore is off: 1 running container would be stopped; cut off meanwhile: tcp://")
+    assert line.startswith("held: live-restore is off: 1 running container would be stopped; "
+                           "blocked at the network: tcp://")
 
     # The agent is down; what it cut off stays so, and is told.
     machine.run("systemctl stop dockerd-guard")
     down = status(machine)
     assert (down["exit"], down["agent"]["alive"], down["held"]) == (1, False, None)
     assert down["contained"] == held["contained"]
-    assert down["wrong"][0] == "no agent runs"
+    assert down["wrong"][0] == "no agent is running"
 
     # A policy that cannot be taken.
     machine.write(POLICY, "version: 1\nmode: enforce\nsockets: [fd://]\nmood: good\n")

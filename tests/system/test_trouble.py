@@ -32,7 +32,7 @@ def test_a_bad_policy_is_told_with_its_place_and_the_last_good_one_stays(machine
         machine.run("systemctl reload dockerd-guard")
         # On a busy host the agent may read it half written before, and say so.
         wait_for(lambda n=before, p=place: any(  # type: ignore[misc]
-            p in message and message.startswith("The last good policy stays in force: ")
+            p in message and message.startswith("The last valid policy stays in force: ")
             for message in policy_messages(machine)[n:]), f"word on {name}")
     machine.write(POLICY, OBSERVE, mode=0o666)
     wait_for(lambda: any("writable" in message for message in policy_messages(machine)), "word on the mode")
@@ -84,7 +84,7 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
                  f"word of the agent on {name}")
         machine.run(f"rm -rf {path}")
     assert machine.main_pid("dockerd-guard.service") == agent
-    assert "mistake" not in machine.run("journalctl -u dockerd-guard").out
+    assert "internal error" not in machine.run("journalctl -u dockerd-guard").out
 
 
 @pytest.mark.parametrize(("fifo", "command"), [
@@ -135,12 +135,12 @@ def test_d_bus_that_goes_away_is_told_and_picked_up_when_it_comes(machine: Machi
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl stop dbus.socket dbus.service")
     machine.run("touch /etc/docker/daemon.json; rm /etc/docker/daemon.json")
-    wait_for(lambda: any("systemd cannot be asked" in entry["MESSAGE"] for entry in entries(machine, "blind")),
+    wait_for(lambda: any("cannot query systemd" in entry["MESSAGE"] for entry in entries(machine, "blind")),
              "word on D-Bus")
     machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
     wait_for(lambda: entries(machine, "drift"), "drift seen without D-Bus")
     machine.run("systemctl start dbus.socket dbus.service")
-    wait_for(lambda: any(entry["MESSAGE"].startswith("Seen again") for entry in entries(machine, "blind")),
+    wait_for(lambda: any(entry["MESSAGE"].startswith("Visibility restored") for entry in entries(machine, "blind")),
              "word on D-Bus's return")
     wait_for(lambda: repaired(machine), "correction once systemd can be asked")
     assert machine.main_pid("dockerd-guard.service") == agent
