@@ -1,7 +1,6 @@
-"""What the running engine says of itself through its API: `/_ping` and `/info`.
+"""Client for the Engine API: `/_ping`, `/info` and `/containers/json`.
 
-Only GET, only what the corrections need, and never longer than a few seconds: an engine that
-hangs is an answer too (None).
+Uses only GET requests, with a timeout of TIMEOUT_S.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
 class Engine(NamedTuple):
-    """`/info` of the Engine API (docs: GET /info), the part that decides about a restart."""
+    """The fields of GET /info that decide about a restart."""
 
     version: str
     live_restore: bool
@@ -26,7 +25,8 @@ class Engine(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """How a place answered: the API itself, or TLS that wants a client certificate; and if not, why."""
+    """Result of a probe. `answers`: the API or TLS with the declared authentication was found; otherwise `reason`
+    is why not."""
 
     answers: bool
     tls: Tls
@@ -34,7 +34,7 @@ class Ping(NamedTuple):
 
 
 def ask(address: str) -> Engine | None:
-    """Ask the engine behind a socket without TLS for its state; None when it does not answer."""
+    """Return the state of the engine at an address without TLS; None if it does not answer."""
     try:
         answer = _get(address, "/info")
         if answer.status != 200:
@@ -52,7 +52,7 @@ def ask(address: str) -> Engine | None:
 
 
 def container_names(address: str) -> tuple[str, ...]:
-    """Names of the running containers, sorted; empty when the engine does not answer."""
+    """Return the names of the running containers, sorted; empty if the engine does not answer."""
     try:
         rows = json.loads(_get(address, "/containers/json").body)
         return tuple(sorted(str(row["Names"][0]).lstrip("/") for row in rows))
@@ -61,10 +61,9 @@ def container_names(address: str) -> tuple[str, ...]:
 
 
 def ping(address: str, tls: Tls) -> Ping:
-    """Try a declared place: does the API answer, and with the TLS that is declared?
+    """Probe a declared address: whether the API answers, and with which TLS.
 
-    Without a client certificate of our own, TLS that refuses us for want of one is the proof of
-    `mutual`.
+    We have no client certificate. A TLS alert that requires one shows `mutual`.
     """
     try:
         if address.startswith("tcp://") and tls is not Tls.NONE:
@@ -73,7 +72,7 @@ def ping(address: str, tls: Tls) -> Ping:
     except OSError as error:
         return Ping(False, Tls.NONE, str(error) or type(error).__name__)
     if status == 400 and address.startswith("tcp://"):
-        return Ping(False, Tls.SERVER, "it speaks TLS")
+        return Ping(False, Tls.SERVER, "the server expects TLS")
     return Ping(status == 200, Tls.NONE, "" if status == 200 else f"HTTP status {status}")
 
 
@@ -81,7 +80,7 @@ def _ping_tls(address: str) -> Ping:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Who the server is does not matter here: it is asked whether it demands a certificate of us.
+    # The server's identity is irrelevant: this checks whether it requires a client certificate.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -98,14 +97,14 @@ def _ping_tls(address: str) -> Ping:
 
 
 class _Answer(NamedTuple):
-    """Of HTTP: the status code, and the first MAX_ANSWER_BYTES of the body."""
+    """An HTTP response: the status code and the first MAX_ANSWER_BYTES of the body."""
 
     status: int
     body: bytes
 
 
 def _get(address: str, path: str) -> _Answer:
-    """Ask over the socket of an address in dockerd's syntax. Raises OSError, also for what is no HTTP."""
+    """Send a GET request to an address in dockerd's syntax. Raises OSError, also if the reply is not HTTP."""
     from http.client import HTTPConnection, HTTPException
 
     connection = HTTPConnection("docker")
@@ -133,6 +132,6 @@ def _connect(address: str) -> socket.socket:
             raise
         return connection
     host, port = split_host_port(address)
-    # A wildcard is reached through loopback.
+    # Connect to a wildcard address through loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)

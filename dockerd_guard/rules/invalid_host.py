@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, parse_host, why_not_listenable
+from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, listen_error, parse_host
 from dockerd_guard.model.address import Via
 from dockerd_guard.model.finding import Finding, Fix
 from dockerd_guard.observe.observation import CONFIGURED, Observation
@@ -27,8 +27,8 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
             continue
         try:
             address = parse_host(value, version)
-            why = why_not_listenable(address, version)
-            if why is None and daemon.reason and daemon.reason == why_not_listenable(address, version, True):
+            why = listen_error(address, version)
+            if why is None and daemon.reason and daemon.reason == listen_error(address, version, True):
                 why = daemon.reason
         except InvalidHost as error:
             why = str(error)

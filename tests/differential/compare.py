@@ -97,8 +97,9 @@ def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
         layout.write(Path(directory))
         with Rootfs(directory) as rootfs:
             seen = observe_configured(rootfs)
-            told = {"LISTEN_FDS", "LISTEN_PID"} <= seen.environment.untold | seen.environment.variables.keys()
-            return seen, tuple(address for address, _ in passed_by(seen.sockets)) if told else ()
+            names = seen.environment.unknown_variables | seen.environment.variables.keys()
+            passes = {"LISTEN_FDS", "LISTEN_PID"} <= names
+            return seen, tuple(address for address, _ in passed_by(seen.sockets)) if passes else ()
 
 
 def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch] | None:
@@ -109,7 +110,7 @@ def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch
         seen, passed = read(layout, facts)
     except Exception as error:
         return [Mismatch("crash", f"{type(error).__name__}: {error}", None)]
-    if any(unit.doubt for unit in (seen.service.unit, *(socket_.unit for socket_ in seen.sockets))):
+    if any(unit.ambiguity for unit in (seen.service.unit, *(socket_.unit for socket_ in seen.sockets))):
         return None
     found = list(_systemd(seen, passed, real["systemd"]))
     if not found and "daemon" in real:

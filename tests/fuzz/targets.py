@@ -296,7 +296,7 @@ def address(data: bytes) -> None:
             found = hosts.parse_host(value, version)
         except hosts.InvalidHost:
             continue
-        hosts.why_not_listenable(found, version)
+        hosts.listen_error(found, version)
         scope_of(found)
         assert canonical(canonical(found)) == canonical(found)
         # Of `[[a]]`, which Go before 1.24.8 takes, one pair of brackets goes each time.

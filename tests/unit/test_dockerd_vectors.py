@@ -1,6 +1,6 @@
-"""moby's own test vectors and what real releases made of argv, environment and daemon.json.
+"""moby's own test vectors, and results of real releases for argv, environment and daemon.json.
 
-The vectors lie beside the checkout, in ../shared/vectors/dockerd.json.
+The vectors are beside the checkout, in ../shared/vectors/dockerd.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def nothing(path: str) -> bytes:
 
 
 def without_detail(message: str) -> str:
-    """Go's reasons for ParseAddr(...) are many; that it fails is what counts."""
+    """Remove Go's reason for a failed ParseAddr(...)."""
     return re.sub(r"(ParseAddr\(.*?\)): .*", r"\1", message)
 
 
@@ -60,7 +60,7 @@ def test_host_parsing(vector: Vector) -> None:
         validate(value, version)
         found = {"out": parse_host(trim(value), version)}
         if version >= Version(29):
-            # Only these rows went through all of dockerd, which validates once more what it has normalised.
+            # Only these rows were recorded from dockerd itself, which validates the normalised address again.
             validate(found["out"], version)
     except InvalidHost as error:
         found = {"err": without_detail(str(error))}
@@ -75,7 +75,7 @@ def test_host_parsing(vector: Vector) -> None:
     pytest.param(row, id=row["label"]) for row in rows
 ]) + parameters("tls_matrix", lambda rows: [pytest.param(row, id=f"tls: {row['label']}") for row in rows]))
 def test_cli_and_config(vector: Vector) -> None:
-    """`server_tls` ERR means that the certificates were not there, which does not count as refusing here."""
+    """`server_tls` ERR means that the certificates did not exist, which is not an error here."""
     content = vector["daemon_json"]
     text = b"" if content is None else content.encode() if isinstance(content, str) else json.dumps(content).encode()
     daemon = resolve_daemon(("dockerd", "--config-file=/cfg", *vector["argv"]), {"HOME": "$HOME", **vector["env"]},
@@ -85,7 +85,7 @@ def test_cli_and_config(vector: Vector) -> None:
         # An error, or a flag that prints and exits.
         assert not daemon.starts
         return
-    # The vectors stop short of listening.
+    # The vectors do not include listening.
     if not daemon.starts:
         assert daemon.reason is not None
         assert daemon.reason.startswith(("failed to load listeners: ", "failed to start ", "configuration OK"))

@@ -278,17 +278,17 @@ UNKNOWN: tuple[tuple[str, dict[str, bytes | str | None], str], ...] = (
       DROP_IN: b"[Service]\nEnvironment=A=b\n"}, "from boot to boot"),
     ("the first of several commands may be a dockerd, in a script that is not parsed",
      {DROP_IN: b"[Service]\nType=oneshot\nExecStart=\nExecStart=/bin/sh -c 'if true; then exec dockerd; fi'\n"
-               b"ExecStart=/usr/bin/dockerd -H tcp://127.0.0.1:2375\n"}, "cannot be told"),
+               b"ExecStart=/usr/bin/dockerd -H tcp://127.0.0.1:2375\n"}, "cannot determine"),
     ("the number of passed descriptors, where two socket units have the same address",
      {SOCKET_DROP_IN: b"[Socket]\nListenStream=2376\n",
       SECOND: b"[Socket]\nListenStream=127.0.0.1:2376\nService=docker.service\n",
-      **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")}, "cannot be told"),
+      **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")}, "cannot determine"),
     ("the number of passed descriptors, where one is a vsock that the host may not have",
      {SOCKET_DROP_IN: b"[Socket]\nListenStream=vsock:2:1\n", **starting("-H tcp://127.0.0.1:${LISTEN_FDS}")},
-     "cannot be told"),
+     "cannot determine"),
     ("a shell expands a variable that no file sets",
      {DROP_IN: b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec dockerd -H unix://$$HOME/docker.sock'\n"},
-     "cannot be told"),
+     "cannot determine"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Our reading of unit files against the tables of systemd_cases, for each release."""
+"""Loading of unit files compared with the tables of systemd_cases, for each release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_TEXT = "not text"
 
 
 def put(root: Path, files: Mapping[str, Content], stem: str) -> None:
-    """Write files, UNIT replaced in names and content."""
+    """Write files, with UNIT replaced in names and content."""
     for name, content in files.items():
         path = root / name.lstrip("/").replace("UNIT", stem)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def put(root: Path, files: Mapping[str, Content], stem: str) -> None:
 
 
 def named(facts: object, stem: str) -> object:
-    """The same with UNIT replaced in all texts."""
+    """Return the facts with UNIT replaced in all strings."""
     if isinstance(facts, str):
         return facts.replace("UNIT", stem)
     if isinstance(facts, list):
@@ -40,7 +40,7 @@ def named(facts: object, stem: str) -> object:
 
 
 def reading(rootfs: Rootfs, unit: str, version: int) -> Facts:
-    """What we have of a unit."""
+    """Return our result for a unit."""
     if unit.endswith(".socket"):
         socket = load_socket(rootfs, unit, version)
         found: Facts = {"listen": [[listen.kind, listen.address] for listen in socket.listen]}
@@ -59,7 +59,7 @@ def reading(rootfs: Rootfs, unit: str, version: int) -> Facts:
 
 @pytest.mark.parametrize("version", [252, 257, 262])
 @pytest.mark.parametrize("case", tuple(cases()), ids=lambda case: case.name)
-def test_case(case: Case, version: int, tmp_path: Path) -> None:
+def test_unit_loads_as_in_systemd(case: Case, version: int, tmp_path: Path) -> None:
     put(tmp_path, {"/etc/passwd": "", **case.files}, "unit")
     expected = named({"state": "loaded"} | at(case.facts, version), "unit")
     assert isinstance(expected, dict)

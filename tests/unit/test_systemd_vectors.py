@@ -1,6 +1,6 @@
-"""systemd's own test vectors, and what systemd 252 itself made of file trees.
+"""systemd's own test vectors, and results recorded from systemd 252 for directories of unit files.
 
-The vectors lie beside the checkout, in ../shared/vectors/systemd.json.
+The vectors are beside the checkout, in ../shared/vectors/systemd.json.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def test_words(name: str) -> None:
     tried = 0
     for vector in json.loads(VECTORS.read_text())["topics"][name]["vectors"]:
         if any(step["separators"] or set(step["flags"]).difference(used) for step in vector["steps"]):
-            continue  # options that no unit setting read here is read with
+            continue  # flags that no supported setting uses
         text, position = vector["input"], 0
         for step in vector["steps"]:
             rules = Rules(*(flag in step["flags"] for flag in used))
@@ -136,7 +136,7 @@ def test_expansion(vector: Vector, tmp_path: Path) -> None:
 @pytest.mark.parametrize("vector", topic("socket_address_parse"))
 def test_socket_address(vector: Vector) -> None:
     if vector["ret"] == "-ENODEV":
-        pytest.skip("which interfaces there are is not in the files")
+        pytest.skip("depends on the network interfaces of the host")
     assert parse_address(vector["in"]) == vector["prints"]
 
 
@@ -153,7 +153,7 @@ ORACLES = ("oracle_dropins_aliases_masks", "oracle_syntax_exec_env", "oracle_mor
 
 
 @pytest.mark.parametrize("vector", [vector for name in ORACLES for vector in topic(name)])
-def test_trees(vector: Vector, tmp_path: Path) -> None:
+def test_recorded_directories(vector: Vector, tmp_path: Path) -> None:
     write(tmp_path, vector["files"], vector["symlinks"])
     rootfs = Rootfs(str(tmp_path))
     is_socket = vector["unit"].endswith(".socket")
@@ -168,7 +168,7 @@ def test_trees(vector: Vector, tmp_path: Path) -> None:
     assert set(loaded.unit.names) - {vector["unit"]} == set(expected.get("names", []))
     if is_socket:
         assert [f"Listen{listen.kind}: {listen.address}" for listen in loaded.listen] == [
-            # It was recorded from a user manager, with its own %t.
+            # Recorded from a user manager, whose %t differs.
             line.replace("/ROOT/run", "/run") for line in expected["listen"]
         ]
         return
