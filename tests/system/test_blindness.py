@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_blindness import (
+from tests.support.blindness import (
     CLOSED,
     DETECTED_S,
     DROPIN_DIRECTORY,
@@ -17,7 +17,7 @@ from tests.system.slow_blindness import (
     each_is_seen_of_the_policy,
     is_open,
 )
-from tests.system.test_correction import OVERRIDE, POLICY, entries
+from tests.support.correction import OVERRIDE, POLICY, entries
 
 MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.machines.machine import Machine, wait_for
-from tests.system import crash_points
-from tests.system.test_correction import DOCKERD, LIVE_RESTORE, POLICY, SOCKET_OVERRIDE
+from tests.support import crash_points
+from tests.support.correction import DOCKERD, LIVE_RESTORE, POLICY, SOCKET_OVERRIDE
 
 AGENT = "dockerd-guard.service"
 STATE = "/var/lib/dockerd-guard"
