@@ -284,7 +284,7 @@ def cpu_s(work: Callable[[], object]) -> float:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_host_takes_linear_time(case: Case, tmp_path: Path) -> None:
+def test_time_for_a_host_is_linear(case: Case, tmp_path: Path) -> None:
     def measure(size: int) -> float:
         root = tmp_path / str(size)
         if not root.exists():
@@ -331,6 +331,6 @@ READERS: dict[str, Callable[[bytes], object]] = {
     ("a key taken out", b"{", b'"hosts":1,"a":2,'),
     ("a key taken out", b"{", b'"hosts":1,'),
 ])
-def test_a_reader_takes_linear_time(reader: str, head: bytes, piece: bytes) -> None:
+def test_time_of_a_reader_is_linear(reader: str, head: bytes, piece: bytes) -> None:
     read = READERS[reader]
     check_growth(lambda size: cpu_s(lambda: refused(read, head + piece * (size // len(piece)))), 2 * LINE)

@@ -25,12 +25,12 @@ from tests.support.blindness import (
 from tests.support.correction import OVERRIDE, POLICY
 
 
-def test_every_mutation_of_every_file_is_seen_by_its_event(machine: Machine) -> None:
+def test_every_mutation_of_a_file_is_detected_by_its_event(machine: Machine) -> None:
     each_is_seen(machine, [(name, mutation) for name, target in TARGETS.items() for mutation in MUTATIONS
                            if mutation not in target.not_for])
 
 
-def test_every_mutation_of_the_policy_is_seen_by_its_event(machine: Machine) -> None:
+def test_every_mutation_of_the_policy_is_detected_by_its_event(machine: Machine) -> None:
     each_is_seen_of_the_policy(machine, POLICY_MUTATIONS)
 
 
@@ -39,7 +39,7 @@ def test_every_mutation_of_the_policy_is_seen_by_its_event(machine: Machine) -> 
 
 @pytest.mark.parametrize(("call", "limit"), [("inotify_add_watch:ENOSPC", "max_user_watches"),
                                              ("inotify_init1:EMFILE inotify_init:EMFILE", "max_user_instances")])
-def test_without_watches_the_resync_sees_and_the_blindness_is_said_once(
+def test_without_watches_resync_detects_drift_and_visibility_is_reported_once(
         machine: Machine, call: str, limit: str) -> None:
     """The limits are those of all machines here, so systemd has the calls refused as the kernel would."""
     machine.write(POLICY, RESYNC)

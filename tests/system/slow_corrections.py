@@ -34,7 +34,7 @@ def calm(machine: Machine) -> bool:
                        check=False).status == 0
 
 
-def test_no_correction_restarts_a_container(machine: Machine) -> None:
+def test_corrections_restart_no_container(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     # So many in a few minutes are a war to the agent, and it would stop: tests/system/slow_war.py.
     machine.run(f"sed -i 's/^UPDATES = .*/UPDATES = 1000/; s/^ROUNDS = .*/ROUNDS = 1000/' {CONTEST}")

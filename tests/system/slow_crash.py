@@ -21,7 +21,7 @@ FIRST = int(os.environ.get("CRASH_FROM", "1"))
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["killed", "cut"])
-def test_every_step_of_a_correction_may_be_the_last(machine: Machine, cut: bool) -> None:
+def test_correction_recovers_from_a_crash_at_every_step(machine: Machine, cut: bool) -> None:
     prepare(machine)
     known, steps = ends(machine)
     assert len(steps) > 80, steps

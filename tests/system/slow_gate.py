@@ -12,12 +12,12 @@ from tests.support.gate import FAILURES, Failure, fail
 
 
 @pytest.mark.parametrize("failure", [each for each in FAILURES if each.slow], ids=lambda failure: failure.name)
-def test_a_corrected_dockerd_that_fails_is_rolled_back_in_time_and_not_tried_again(
+def test_failed_dockerd_is_rolled_back_in_time_and_not_retried(
         machine: Machine, failure: Failure) -> None:
     fail(machine, failure)
 
 
-def test_in_a_swarm_tasks_hold_the_restart(machine: Machine) -> None:
+def test_swarm_tasks_hold_the_restart(machine: Machine) -> None:
     machine.import_busybox()
     machine.run(f"docker swarm init --advertise-addr {ADDRESS}")
     machine.run("docker service create --quiet --detach --name shop --network host busybox /bin/sleep 100000")

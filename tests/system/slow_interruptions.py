@@ -19,11 +19,11 @@ def debian() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("interruption", [each for each in INTERRUPTIONS if each.slow], ids=lambda each: each.name)
-def test_trouble_in_the_middle_of_a_correction(machine: Machine, interruption: Interruption) -> None:
+def test_interrupted_correction_leaves_a_consistent_host(machine: Machine, interruption: Interruption) -> None:
     interrupt(machine, interruption)
 
 
-def test_a_stop_that_takes_longer_than_is_waited_for_does_not_leave_docker_dead(machine: Machine) -> None:
+def test_docker_starts_again_after_a_stop_that_times_out(machine: Machine) -> None:
     machine.run(f"sed -i 's/^JOB_TIMEOUT_S = .*/JOB_TIMEOUT_S = 3.0/' {MANAGER}")
     prepare(machine)
     container = machine.container_pid()

@@ -27,7 +27,7 @@ def _shown(times: Sequence[float]) -> str:
     return f"median {median(times):.3f} s, {min(times):.3f} to {max(times):.3f} s, n = {len(times)}"
 
 
-def test_the_api_is_closed_soon(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_until_the_api_is_closed(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     times = measure(machine)
     with capsys.disabled():
         print(f"\n{machine.release}: from the write to the first packet refused outside")

@@ -23,7 +23,7 @@ dpkg-deb -Znone --build . /root/new.deb
 """
 
 
-def test_an_upgrade_of_docker_comes_through(machine: Machine) -> None:
+def test_docker_upgrade_takes_effect_and_keeps_the_port_closed(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     container = machine.start_container()

@@ -17,7 +17,7 @@ def debian() -> tuple[str, ...]:
     return ("autopkgtest", "dpkg-dev")
 
 
-def test_a_correction(bare_machine: Machine, package: Path) -> None:
+def test_package_test_passes(bare_machine: Machine, package: Path) -> None:
     machine = bare_machine
     machine.copy_in(package, f"/tmp/{package.name}")
     for name in ("control", "correction"):

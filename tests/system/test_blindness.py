@@ -36,15 +36,15 @@ SOME = (
 )
 
 
-def test_each_kind_of_mutation_is_seen_by_its_event(machine: Machine) -> None:
+def test_each_kind_of_mutation_is_detected_by_its_event(machine: Machine) -> None:
     each_is_seen(machine, SOME)
 
 
-def test_a_policy_that_is_replaced_or_taken_away_is_seen_by_its_event(machine: Machine) -> None:
+def test_replaced_or_deleted_policy_is_detected_by_its_event(machine: Machine) -> None:
     each_is_seen_of_the_policy(machine, ("overwrite by rename", "delete"))
 
 
-def test_an_agent_that_was_stopped_while_the_queue_overflowed_sees_all_and_says_so(machine: Machine) -> None:
+def test_queue_overflow_of_a_stopped_agent_is_reported_and_loses_nothing(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl kill --signal=STOP dockerd-guard")
     machine.run(["python3", "-c", f"""
@@ -61,7 +61,7 @@ for number in range({MAX_QUEUED_EVENTS} + 1000):
     assert machine.main_pid("dockerd-guard.service") == agent
 
 
-def test_a_mount_over_the_directory_is_seen_at_the_next_resync(machine: Machine) -> None:
+def test_mount_over_a_directory_is_detected_by_resync(machine: Machine) -> None:
     machine.run(f"mkdir -p {DROPIN_DIRECTORY} /root/other")
     machine.write("/root/other/override.conf", OPEN)
     machine.write(POLICY, RESYNC)

@@ -46,7 +46,7 @@ def rendered(machine: Machine, page: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m|.\x08", "", done.out)
 
 
-def test_the_man_pages_are_complete(machine: Machine) -> None:
+def test_man_pages_are_complete(machine: Machine) -> None:
     command = rendered(machine, "dockerd-guard")
     verbs = next(action.choices for action in parser()._actions if isinstance(action.choices, dict))
     for name, verb in verbs.items():

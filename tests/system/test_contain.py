@@ -52,7 +52,7 @@ WAYS = (
 
 
 @pytest.mark.parametrize("opened", WAYS, ids=lambda opened: opened.name)
-def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, opened: Opened) -> None:
+def test_held_exposure_is_blocked_until_corrected(machine: Machine, opened: Opened) -> None:
     open_up(machine, opened.files)
     dockerd, container = machine.main_pid(), machine.container_pid("shop")
     client = subprocess.Popen(machine.outside_command("python3", "-c", ASK_TWICE), text=True, bufsize=1,
@@ -93,7 +93,7 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert len(entries(machine, "contained")) == len(released)
 
 
-def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> None:
+def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
@@ -125,7 +125,7 @@ def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> 
     assert "the policy does not ask for that any more" in released[0]["MESSAGE"]
 
 
-def test_a_reboot_leaves_no_gap(machine: Machine) -> None:
+def test_containment_survives_a_reboot_without_gap(machine: Machine) -> None:
     # A second socket unit, which a policy without foreign_files leaves alone: open again after each boot.
     machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://", "tcp://0.0.0.0:2375"], "tls": false}\n')
     open_up(machine, {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD}\n"})
@@ -143,7 +143,7 @@ def test_a_reboot_leaves_no_gap(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("verb", ["remove", "purge"])
-def test_the_package_takes_it_along_when_it_goes(machine: Machine, verb: str) -> None:
+def test_package_removal_ends_containment(machine: Machine, verb: str) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
@@ -154,7 +154,7 @@ def test_the_package_takes_it_along_when_it_goes(machine: Machine, verb: str) ->
     assert not machine.exists("/var/lib/dockerd-guard/contained.json")
 
 
-def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machine: Machine) -> None:
+def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: Machine) -> None:
     modules = "/usr/lib/python3/dist-packages"
     machine.run(f"mv {modules}/nftables /root/")
     machine.run("systemctl restart dockerd-guard")
@@ -189,7 +189,7 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
     assert machine.container_pid("shop") == container
 
 
-def test_a_port_that_no_way_can_cut_off_is_said_to_be_open(machine: Machine) -> None:
+def test_port_that_cannot_be_blocked_is_reported_as_open(machine: Machine) -> None:
     machine.run("mv /usr/lib/python3/dist-packages/nftables /root/")
     open_up(machine, WAYS[1].files)
     enforce(machine, NEVER)

@@ -28,7 +28,7 @@ from tests.support.correction import (
 
 
 @pytest.mark.parametrize("exposure", EXPOSURES, ids=lambda exposure: exposure.name)
-def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Machine, exposure: Exposure) -> None:
+def test_exposure_is_detected_and_closed_without_stopping_containers(machine: Machine, exposure: Exposure) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     container = machine.start_container()
@@ -69,7 +69,7 @@ def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Mac
     assert machine.container_pid() == container
 
 
-def test_what_was_not_the_drift_stays_in_the_command_line(machine: Machine) -> None:
+def test_correction_keeps_other_arguments(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write(OVERRIDE, "[Service]\nExecStart=\n"
                   f"ExecStart={DOCKERD} -H tcp://0.0.0.0:2375 --label 'host=%H' --tls=false $DOCKER_OPTS "
@@ -102,7 +102,7 @@ WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
 
 
 @pytest.mark.parametrize("before", WEAKER)
-def test_a_socket_declared_with_mutual_tls_asks_for_a_certificate(machine: Machine, before: str) -> None:
+def test_mutual_tls_requires_a_client_certificate(machine: Machine, before: str) -> None:
     make_certificates(machine)
     files, scheme = WEAKER[before]
     anybody = f"curl --silent --insecure --max-time 5 {scheme}://{ADDRESS}:2376/_ping"
@@ -131,7 +131,7 @@ def test_a_socket_declared_with_mutual_tls_asks_for_a_certificate(machine: Machi
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
-def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) -> None:
+def test_restart_is_held_while_containers_would_stop(machine: Machine) -> None:
     container = machine.start_container()
     machine.run("systemctl stop dockerd-guard")
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
@@ -179,7 +179,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("foreign", FOREIGN, ids=lambda foreign: foreign.name)
-def test_a_foreign_file_gives_way_reversibly_where_no_drop_in_can_win(machine: Machine, foreign: Foreign) -> None:
+def test_foreign_file_that_overrides_our_dropin_is_saved_and_changed(machine: Machine, foreign: Foreign) -> None:
     machine.write(foreign.path, foreign.text, mode=0o640)
     if "daemon.json" in foreign.name:
         machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}\n")
@@ -212,7 +212,7 @@ def test_a_foreign_file_gives_way_reversibly_where_no_drop_in_can_win(machine: M
     ('["fd://"]', '{"hosts": ["fd://"], "live-restore": true}\n'),
     ('["fd://", "tcp://0.0.0.0:2375"]', '{"live-restore": true}\n'),
 ], ids=["the policy's stay and the flag goes", "others go and the flag stays"])
-def test_hosts_in_daemon_json_and_by_the_flag_conflict_no_more(machine: Machine, hosts: str, after: str) -> None:
+def test_hosts_conflict_is_resolved(machine: Machine, hosts: str, after: str) -> None:
     machine.write("/etc/docker/daemon.json", f'{{"hosts": {hosts}, "live-restore": true}}\n')
     failed = machine.run("systemctl restart docker", check=False)
     assert failed.status != 0

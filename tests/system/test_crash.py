@@ -15,7 +15,7 @@ CUT_AT = ("unlink /etc/systemd/system/docker.service.d/zzz.conf",)
 """A drop-in and its copies there together: by these files dockerd starts at the boot that follows."""
 
 
-def test_a_correction_that_was_killed_is_finished_or_undone(machine: Machine) -> None:
+def test_killed_correction_is_finished_or_undone(machine: Machine) -> None:
     prepare(machine)
     known, steps = ends(machine)
     begun = next(number for number, step in enumerate(steps) if step.endswith(f" {STATE}/intent.json"))
@@ -28,7 +28,7 @@ def test_a_correction_that_was_killed_is_finished_or_undone(machine: Machine) ->
     assert wrong == {step: [] for step in KILLED_AT}
 
 
-def test_a_correction_that_lost_its_power_is_finished_or_undone(machine: Machine) -> None:
+def test_correction_is_finished_or_undone_after_a_power_cut(machine: Machine) -> None:
     prepare(machine)
     known, _ = ends(machine)
     wrong = {step: try_point(machine, known, step, cut=True) for step in CUT_AT}

@@ -86,7 +86,7 @@ def sockets(addresses: list[str]) -> tuple[list[int], list[str]]:
     return sorted(tcp), sorted(address.removeprefix("unix://") for address in addresses if address.startswith("unix"))
 
 
-def test_dockerd_does_what_we_say(bare_machine: Machine) -> None:
+def test_predicted_start_matches_dockerd(bare_machine: Machine) -> None:
     # dockerd starts a containerd of its own only where the system has none.
     bare_machine.run("systemctl stop docker.socket docker.service containerd.service; rm -rf /run/containerd")
     version = Version.parse(bare_machine.run(["dpkg-query", "--show", "--showformat=${Version}", "docker.io"]).out)

@@ -63,7 +63,7 @@ OBSTACLES = (
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda obstacle: obstacle.name)
-def test_what_would_fail_is_found_before_anything_is_changed(machine: Machine, obstacle: Obstacle) -> None:
+def test_preflight_finds_failures_before_changes(machine: Machine, obstacle: Obstacle) -> None:
     if obstacle.name != "no certificates":
         make_certificates(machine)
     if obstacle.line:
@@ -76,7 +76,7 @@ def test_what_would_fail_is_found_before_anything_is_changed(machine: Machine, o
     assert machine.main_pid() == dockerd
 
 
-def test_what_only_dockerd_can_tell_is_found_before_it_is_restarted(machine: Machine) -> None:
+def test_option_that_only_dockerd_validates_is_found_before_the_restart(machine: Machine) -> None:
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 "
                   "--userns-remap=nobodyhere\n")
     machine.run("systemctl daemon-reload")
@@ -124,7 +124,7 @@ WAITING = (
 
 
 @pytest.mark.parametrize("waiting", WAITING, ids=lambda waiting: waiting.name)
-def test_a_restart_puts_nothing_else_in_force(machine: Machine, waiting: Waiting) -> None:
+def test_restart_applies_no_other_change(machine: Machine, waiting: Waiting) -> None:
     for path, text in waiting.files.items():
         machine.write(path, text, mode=0o755 if path == WRAPPER else 0o644)
     hosts = "" if "hosts" in waiting.files.get(DAEMON_JSON, "") else " -H fd:// -H tcp://0.0.0.0:2375 --tls=false"
@@ -153,7 +153,7 @@ def test_a_restart_puts_nothing_else_in_force(machine: Machine, waiting: Waiting
     assert machine.main_pid() == dockerd
 
 
-def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(machine: Machine) -> None:
+def test_correction_is_rolled_back_if_systemd_loads_something_else(machine: Machine) -> None:
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
@@ -169,12 +169,12 @@ def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(mac
 
 
 @pytest.mark.parametrize("failure", [each for each in FAILURES if not each.slow], ids=lambda failure: failure.name)
-def test_a_corrected_dockerd_that_fails_is_rolled_back_in_time_and_not_tried_again(
+def test_failed_dockerd_is_rolled_back_in_time_and_not_retried(
         machine: Machine, failure: Failure) -> None:
     fail(machine, failure)
 
 
-def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None:
+def test_budget_persists_across_agent_restarts(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     policy = f"{ENFORCE}correct:\n  budget: 1/1h\n"
@@ -198,7 +198,7 @@ def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None
     ("window: Mon 03:00-03:01 Pacific/Kiritimati", "outside the window Mon 03:00-03:01 Pacific/Kiritimati",
      "03:00 +14"),
 ], ids=["never", "window"])
-def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str, until: str) -> None:
+def test_policy_restricts_restarts(machine: Machine, correct: str, words: str, until: str) -> None:
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
@@ -220,7 +220,7 @@ def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str
     assert (shown["until"] is None) == (not until)
 
 
-def test_diff_tells_beforehand_what_fix_then_costs(machine: Machine) -> None:
+def test_diff_predicts_the_cost_of_fix(machine: Machine) -> None:
     """In the order of the steps: what is done first, the cost, and which containers would stop."""
     machine.write(POLICY, f"{OBSERVE}correct: {{restart: always, budget: 100/1h}}\n")
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
@@ -246,7 +246,7 @@ def test_diff_tells_beforehand_what_fix_then_costs(machine: Machine) -> None:
         assert (machine.container_pid() == container) == (cost != "containers"), line
 
 
-def test_a_unit_that_would_fall_with_docker_holds_the_restart(machine: Machine) -> None:
+def test_unit_that_would_stop_with_docker_holds_the_restart(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write("/etc/systemd/system/shop.service",
                   "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\nExecStart=/bin/sleep infinity\n")

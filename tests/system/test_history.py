@@ -50,7 +50,7 @@ def told(machine: Machine, *options: str) -> dict[str, Any]:
     return answer
 
 
-def test_an_exposure_is_one_episode_across_a_restart_of_the_agent(lived: Machine) -> None:
+def test_exposure_is_one_episode_across_agent_restarts(lived: Machine) -> None:
     (episode,) = (each for each in told(lived)["episodes"] if each["rule"] == "DG101")
     assert (episode["fact"], episode["outcome"], episode["cause"]) == ("DG101 tcp://*:2375", "repaired", "drift")
     assert (episode["file"], episode["line"]) == (OVERRIDE, 3)
@@ -86,7 +86,7 @@ def test_an_exposure_is_one_episode_across_a_restart_of_the_agent(lived: Machine
     assert "is open now" in lived.run("journalctl --unit=docker.service --output=cat").out
 
 
-def test_what_fix_has_ended_is_repaired_and_told_once(machine: Machine) -> None:
+def test_drift_ended_by_fix_is_reported_once_as_repaired(machine: Machine) -> None:
     machine.write(OVERRIDE, OPEN.replace("\\n", "\n"))
     machine.run("systemctl daemon-reload; systemctl restart docker")
     wait_for(lambda: entries(machine, "DOCKERD_GUARD_EXPOSED=yes"), "exposure in the journal")
@@ -101,7 +101,7 @@ def test_what_fix_has_ended_is_repaired_and_told_once(machine: Machine) -> None:
     assert not machine.exists("/var/lib/dockerd-guard/by-hand.json")
 
 
-def test_who_may_not_read_the_journal_is_told_so(machine: Machine) -> None:
+def test_missing_permission_for_the_journal_is_reported(machine: Machine) -> None:
     machine.run("useradd joe; useradd --groups systemd-journal ann")
 
     def history(user: str) -> tuple[int, str]:

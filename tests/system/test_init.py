@@ -65,7 +65,7 @@ HISTORIES = (
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.name)
-def test_a_host_is_adopted(machine: Machine, history: History) -> None:
+def test_init_adopts_the_current_state(machine: Machine, history: History) -> None:
     for path, text in history.files.items():
         machine.write(path, text)
     machine.run(["sh", "-c", history.line])
@@ -98,6 +98,6 @@ def test_a_host_is_adopted(machine: Machine, history: History) -> None:
     wait_for(lambda: machine.is_active(AGENT), "agent that goes on")
 
 
-def test_what_is_made_of_the_code_is_installed(machine: Machine) -> None:
+def test_generated_files_are_installed(machine: Machine) -> None:
     assert [path for path in MADE if not machine.exists(path)] == []
     assert machine.run(f"bash -c '. {MADE[2]}; complete -p dockerd-guard'").out

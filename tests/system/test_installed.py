@@ -20,7 +20,7 @@ def debian() -> tuple[str, ...]:
     return ("python3-pytest",)
 
 
-def test_the_installed_command_line(machine: Machine) -> None:
+def test_unit_tests_of_the_command_line_pass_when_installed(machine: Machine) -> None:
     # conftest.py is for what Debian's own pytest has not got, and this file's tests do not use.
     files = subprocess.run(["tar", "--create", "--exclude=__pycache__", "--exclude=conftest.py", "tests",
                             "pyproject.toml"], cwd=TOP, capture_output=True, check=True).stdout

@@ -14,5 +14,5 @@ from tests.support.interruptions import INTERRUPTIONS, Interruption, interrupt
 
 @pytest.mark.parametrize("interruption", [each for each in INTERRUPTIONS if not each.slow],
                          ids=lambda each: each.name)
-def test_trouble_in_the_middle_of_a_correction(machine: Machine, interruption: Interruption) -> None:
+def test_interrupted_correction_leaves_a_consistent_host(machine: Machine, interruption: Interruption) -> None:
     interrupt(machine, interruption)

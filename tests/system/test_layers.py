@@ -57,7 +57,7 @@ def restart(machine: Machine, *units: str) -> None:
     wait_for(lambda: machine.socket_answers("/run/docker.sock"), "the API on its UNIX socket")
 
 
-def test_a_change_goes_from_layer_to_layer(machine: Machine) -> None:
+def test_change_passes_through_the_layers(machine: Machine) -> None:
     assert addresses(machine) == dict.fromkeys(LAYERS, (SOCK,))
     via, scope, file, text = place(machine, "listening", SOCK)
     assert (via, scope, text) == ("socket-unit", "unix", "ListenStream=/run/docker.sock")
@@ -84,7 +84,7 @@ def test_a_change_goes_from_layer_to_layer(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("only", ["both", "ipv6-only"])
-def test_both_families(machine: Machine, only: str) -> None:
+def test_port_is_reported_for_the_right_address_families(machine: Machine, only: str) -> None:
     """A port of docker.socket is systemd's, one of -H is dockerd's own; each is there for IPv4, too, or not."""
     machine.write(SOCKET_DROP_IN, f"[Socket]\nListenStream=2375\nBindIPv6Only={only}\n")
     started_with(machine, "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2376 --tls=false")
@@ -111,7 +111,7 @@ SECOND = ("/usr/sbin/dockerd -H unix:///run/second.sock -H tcp://0.0.0.0:2399 --
     (f"(exec -a any setsid {SECOND} >/run/second.log 2>&1 &)", None),
     (f"systemd-run --quiet --unit=second {SECOND}", "second.service"),
 ])
-def test_another_dockerd(machine: Machine, by: str, unit: str | None) -> None:
+def test_second_dockerd_is_reported_with_its_api_sockets(machine: Machine, by: str, unit: str | None) -> None:
     """Started by hand or by a unit of its own: told with the sockets that are its API, and no others."""
     machine.run(["bash", "-c", by])
     wait_for(lambda: machine.socket_answers("/run/second.sock"), "the second dockerd")
@@ -129,7 +129,7 @@ def test_another_dockerd(machine: Machine, by: str, unit: str | None) -> None:
 
 
 @pytest.mark.parametrize("network", ["host", "own"])
-def test_a_dockerd_in_a_container(machine: Machine, network: str) -> None:
+def test_dockerd_in_a_container_is_reported_only_in_the_host_network(machine: Machine, network: str) -> None:
     """Its own business, unless it listens where this host does."""
     own = "--net" if network == "own" else ""
     machine.run(f"systemd-run --quiet --unit=inner unshare {own} --fork --pid --mount-proc --kill-child sh -c "
@@ -177,7 +177,7 @@ time.sleep(3600)
 """
 
 
-def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> None:
+def test_unprivileged_users_cannot_blind_or_mislead(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
     machine.run("systemctl restart docker")
     machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\n")
@@ -208,7 +208,7 @@ def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> N
     assert "mistake" not in machine.run("journalctl --unit=dockerd-guard --boot").out
 
 
-def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
+def test_layers_agree_for_wrapped_dockerds(machine: Machine) -> None:
     """Files, systemd and the process say the same of a dockerd with another argv[0], in a shell, or below one."""
     lines = ["ExecStart=@/usr/sbin/dockerd any -H fd:// --label=a=b",
              "ExecStart=/bin/sh -c 'A=\"-H fd://\"; exec dockerd $$A --label=a=b'",
@@ -234,7 +234,7 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
     assert "no sockets found via socket activation" in machine.run("journalctl --unit=docker.service --boot").out
 
 
-def test_a_socket_file_that_dockerd_took_away(machine: Machine) -> None:
+def test_socket_file_removed_by_dockerd_is_reported_and_fixed(machine: Machine) -> None:
     """Of docker.socket only the listening is left then: a dockerd with fd:// is ready, and nobody finds it."""
     machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [fd://]\ncorrect: {restart: always}\n")
     started_with(machine, "ExecStart=/usr/sbin/dockerd -H unix://")

@@ -51,7 +51,7 @@ def wait_until(machine: Machine, **wanted: float) -> dict[str, float]:
     return seen
 
 
-def test_what_is_served_follows_the_host_and_outlives_the_agent(machine: Machine) -> None:
+def test_metrics_follow_the_host_and_persist_without_the_agent(machine: Machine) -> None:
     healthy = wait_until(machine, up=1, exposed_addresses=0)
     assert (healthy["policy_ok"], healthy["enforcing"], healthy["blind_spots"]) == (1, 0, 0)
     assert healthy["resync_interval_seconds"] == 300
@@ -92,7 +92,7 @@ def test_what_is_served_follows_the_host_and_outlives_the_agent(machine: Machine
     assert not machine.exists(FILE)
 
 
-def test_node_exporter_may_come_and_go_while_the_agent_runs(machine: Machine) -> None:
+def test_node_exporter_can_be_installed_while_the_agent_runs(machine: Machine) -> None:
     wait_until(machine, up=1)
     machine.run("dpkg --purge prometheus-node-exporter")
     machine.run("systemctl reload dockerd-guard")
@@ -103,7 +103,7 @@ def test_node_exporter_may_come_and_go_while_the_agent_runs(machine: Machine) ->
     wait_until(machine, enforcing=1)
 
 
-def test_alerts_and_dashboard_are_as_promtool_wants_them(machine: Machine) -> None:
+def test_promtool_accepts_alerts_and_dashboard(machine: Machine) -> None:
     machine.run("mkdir /root/rules")
     machine.run(f"cp {SHIPPED}/alerts.yaml /root/rules")
     machine.copy_in(ALERTS_TEST, "/root/rules/alerts_test.yaml")

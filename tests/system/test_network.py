@@ -43,7 +43,7 @@ def sent(machine: Machine, text: str, user: str = "root") -> str:
     return machine.run(["setpriv", "--reuid", user, "--clear-groups", "python3", "-c", SEND], input=text).out.strip()
 
 
-def test_killed_while_something_is_cut_off_it_comes_back_and_nothing_opens(machine: Machine) -> None:
+def test_killed_helper_restarts_and_containment_stays(machine: Machine) -> None:
     assert processes(machine) == []
     open_up(machine)
     enforce(machine, NEVER)
@@ -69,7 +69,7 @@ def test_killed_while_something_is_cut_off_it_comes_back_and_nothing_opens(machi
     assert machine.main_pid(AGENT) == agent
 
 
-def test_without_it_systemd_cuts_off_and_the_unit_is_named(machine: Machine) -> None:
+def test_without_helper_systemd_blocks_and_the_unit_is_reported(machine: Machine) -> None:
     machine.run(f"systemctl mask --now {UNIT}")
     open_up(machine)
     enforce(machine, NEVER)
@@ -84,7 +84,7 @@ def test_without_it_systemd_cuts_off_and_the_unit_is_named(machine: Machine) -> 
     assert not machine.api_answers()
 
 
-def test_a_table_in_force_stays_when_it_is_masked(machine: Machine) -> None:
+def test_table_stays_when_the_helper_is_masked(machine: Machine) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
@@ -98,7 +98,7 @@ def test_a_table_in_force_stays_when_it_is_masked(machine: Machine) -> None:
     assert not is_open(machine)
 
 
-def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Machine) -> None:
+def test_correction_that_needs_the_helper_is_held_without_changes(machine: Machine) -> None:
     machine.run(f"systemctl mask --now {UNIT}")
     dockerd = machine.main_pid()
     enforce(machine, LOOPBACK)
@@ -114,7 +114,7 @@ def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Mac
     wait_for(lambda: processes(machine) == [], "end of the process")
 
 
-def test_lost_before_the_proof_nothing_is_undone_and_the_proof_is_made_up_for(machine: Machine) -> None:
+def test_verification_is_repeated_after_the_helper_was_lost(machine: Machine) -> None:
     machine.write(OVERRIDE, "[Service]\nExecStartPre=/bin/sleep 5\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
     # Not by `systemctl reload`, which comes back when all is over.
@@ -136,7 +136,7 @@ def test_lost_before_the_proof_nothing_is_undone_and_the_proof_is_made_up_for(ma
     assert not [entry for entry in entries(machine, "corrected") if "the correction was" in entry["MESSAGE"]]
 
 
-def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> None:
+def test_fix_needs_neither_helper_nor_agent(machine: Machine) -> None:
     machine.run(f"systemctl stop dockerd-guard; systemctl mask {UNIT}")
     assert not machine.is_active(UNIT)
     machine.write(POLICY, LOOPBACK)
@@ -144,7 +144,7 @@ def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> N
     assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
 
 
-def test_whoever_is_not_root_or_talks_nonsense_gets_no_answer(machine: Machine) -> None:
+def test_helper_rejects_other_users_and_invalid_requests(machine: Machine) -> None:
     agent = machine.main_pid(AGENT)
     assert sent(machine, CHECK) == repr(b'{"answer": null}\n')
     assert sent(machine, CHECK, "nobody") == "PermissionError"

@@ -34,7 +34,7 @@ def enforce(machine: Machine) -> None:
     machine.run("systemctl reload-or-restart dockerd-guard")
 
 
-def test_in_order_for_root_and_for_others(machine: Machine) -> None:
+def test_status_of_a_compliant_host_for_root_and_others(machine: Machine) -> None:
     machine.run("useradd joe")
     well = awaited(machine, lambda now: now["exit"] == 0, "host in order")
     assert well["agent"] | {"pid": 0, "looked": ""} == {
@@ -59,7 +59,7 @@ def test_in_order_for_root_and_for_others(machine: Machine) -> None:
     assert any("D-Bus" in text for text in blind["unseen"])
 
 
-def test_held_then_without_an_agent_then_mended(machine: Machine) -> None:
+def test_status_of_a_held_correction_a_stopped_agent_and_a_fixed_host(machine: Machine) -> None:
     machine.run("useradd joe")
     expose(machine)
     machine.start_container()

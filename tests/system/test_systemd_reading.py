@@ -13,7 +13,7 @@ from tests.unit.systemd_cases import Case, Content, Directory, Facts, Link, at, 
 from tests.unit.test_systemd_reading import NOT_TEXT, named
 
 VERSIONS = {"bookworm": 252, "trixie": 257, "sid": 262}
-def test_systemd_says_what_the_tables_say(bare_machine: Machine) -> None:
+def test_systemd_matches_the_tables(bare_machine: Machine) -> None:
     version = VERSIONS[bare_machine.release]
     units = {f"case{number:03}": case for number, case in enumerate(cases())}
     subprocess.run(bare_machine.command("tar", "-x", "-C", "/"), input=_archive(units), check=True)

@@ -72,7 +72,7 @@ def what_undoes(machine: Machine) -> object:
     return json.loads(machine.read(INTENT))["changes"]
 
 
-def test_a_policy_changed_by_hand_is_kept(upgradable: Machine, package: Path) -> None:
+def test_upgrade_keeps_an_edited_policy(upgradable: Machine, package: Path) -> None:
     machine = upgradable
     policy = machine.read(POLICY).replace("mode: observe", "mode: enforce  # ours")
     machine.write(POLICY, policy)
@@ -84,7 +84,7 @@ def test_a_policy_changed_by_hand_is_kept(upgradable: Machine, package: Path) ->
     assert machine.main_pid() == dockerd
 
 
-def test_what_is_held_and_cut_off_stays_so(upgradable: Machine, package: Path) -> None:
+def test_upgrade_keeps_held_corrections_and_containment(upgradable: Machine, package: Path) -> None:
     machine = upgradable
     open_up(machine)
     enforce(machine)
@@ -108,7 +108,7 @@ def test_what_is_held_and_cut_off_stays_so(upgradable: Machine, package: Path) -
     assert not machine.api_answers()
 
 
-def test_what_is_half_done_comes_to_its_end(upgradable: Machine, package: Path) -> None:
+def test_upgrade_completes_a_correction_in_progress(upgradable: Machine, package: Path) -> None:
     """The agent waits for dockerd, which it has just restarted, when it is replaced."""
     machine = upgradable
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)

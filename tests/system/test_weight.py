@@ -34,7 +34,7 @@ def passes(machine: Machine) -> None:
                 f"while [ $(systemctl show --value --property=ActiveState {AGENT}) = reloading ]; do :; done; done")
 
 
-def test_it_stays_small(machine: Machine) -> None:
+def test_memory_stays_below_its_limits(machine: Machine) -> None:
     assert unused(machine) == []
     assert resident_kib(machine) <= HIGHEST_KIB
     passes(machine)

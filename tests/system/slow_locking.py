@@ -10,7 +10,7 @@ from tests.support.alone import OPEN, said
 from tests.support.correction import ENFORCE, OUR_SERVICE_DROPIN, OVERRIDE, POLICY, enforce, entries, repaired
 
 
-def test_a_second_agent_waits_and_takes_over_when_the_first_has_ended(machine: Machine) -> None:
+def test_second_agent_waits_and_takes_over(machine: Machine) -> None:
     first = machine.main_pid("dockerd-guard.service")
     second = machine.popen(["dockerd-guard", "run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for(lambda: said(machine, f"another agent, PID {first}, guards this host already"), "word of the second")
@@ -31,7 +31,7 @@ def test_a_second_agent_waits_and_takes_over_when_the_first_has_ended(machine: M
     assert machine.main_pid("dockerd-guard.service") == third
 
 
-def test_who_comes_second_waits_for_whoever_is_at_work(machine: Machine) -> None:
+def test_second_correction_waits_for_the_lock(machine: Machine) -> None:
     enforce(machine)
     other = machine.popen(["flock", "/var/lib/dockerd-guard", "sleep", "6"])
     wait_for(lambda: machine.run("flock --nonblock /var/lib/dockerd-guard true", check=False).status == 1, "lock")

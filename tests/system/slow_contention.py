@@ -16,11 +16,11 @@ WAR_S = float(os.environ.get("WAR_S", "20"))
 
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.name)
-def test_a_program_that_writes_five_times_a_second_is_named_and_left_alone(machine: Machine, writer: Writer) -> None:
+def test_conflicting_program_is_reported_and_corrections_stop(machine: Machine, writer: Writer) -> None:
     fight(machine, writer, WAR_S)
 
 
-def test_it_is_tried_again_when_the_other_program_has_kept_still(machine: Machine) -> None:
+def test_correction_is_retried_after_the_other_program_stops(machine: Machine) -> None:
     machine.run(f"sed -i 's/^MIN_QUIET = .*/MIN_QUIET = timedelta(seconds=8)/' {CONTEST}")
     machine.run("systemctl restart dockerd-guard")
     machine.write(OVERRIDE, OPEN.replace("\\n", "\n") + "\n")
@@ -41,7 +41,7 @@ def test_it_is_tried_again_when_the_other_program_has_kept_still(machine: Machin
     assert "contested" not in machine.run("systemctl status dockerd-guard").out
 
 
-def test_a_configuration_manager_that_comes_by_every_hour_costs_ever_fewer_restarts(machine: Machine) -> None:
+def test_restarts_against_a_periodic_configuration_manager_back_off(machine: Machine) -> None:
     """Its hour takes three seconds here, and the ten minutes of quiet one."""
     machine.run(f"sed -i 's/^MIN_QUIET = .*/MIN_QUIET = timedelta(seconds=1)/' {CONTEST}")
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)

@@ -10,11 +10,11 @@ from tests.support.war import LATER, WRITERS, all_entries, fight, reloads, start
 SHORT_WAR_S = 10.0
 
 
-def test_a_program_that_overrules_us_five_times_a_second_is_named_and_left_alone(machine: Machine) -> None:
+def test_overriding_program_is_reported_and_corrections_stop(machine: Machine) -> None:
     fight(machine, next(writer for writer in WRITERS if writer.named == LATER), SHORT_WAR_S)
 
 
-def test_the_agents_own_writes_set_nothing_off(machine: Machine) -> None:
+def test_own_writes_trigger_no_correction(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reset-failed docker")

@@ -24,7 +24,7 @@ def policy_messages(machine: Machine) -> list[str]:
     return [entry["MESSAGE"] for entry in entries(machine, "policy")]
 
 
-def test_a_bad_policy_is_told_with_its_place_and_the_last_good_one_stays(machine: Machine) -> None:
+def test_invalid_policy_is_reported_with_location_and_last_valid_one_stays(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     for name, (text, place) in BAD_POLICIES.items():
         before = len(policy_messages(machine))
@@ -43,7 +43,7 @@ def test_a_bad_policy_is_told_with_its_place_and_the_last_good_one_stays(machine
 
 
 @pytest.mark.parametrize("text", ["version: 1\nsockets: [fd://]\nmoed: x\n", None], ids=["bad", "missing"])
-def test_the_agent_will_not_start_without_a_good_policy_and_starts_when_there_is_one(
+def test_agent_starts_only_with_a_valid_policy(
         machine: Machine, text: str | None) -> None:
     machine.run("systemctl stop dockerd-guard")
     machine.remove(POLICY)
@@ -68,7 +68,7 @@ BAD_FILES = {
 }
 
 
-def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -> None:
+def test_unreadable_dropin_is_reported_without_a_hang(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     machine.run(f"mkdir -p {DROPIN_DIRECTORY}")
     for number, (name, command) in enumerate(BAD_FILES.items()):
@@ -94,7 +94,7 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
     ("/etc/systemd/system.conf.d/a.conf", "mkfifo /root/fifo; ln -s /root/fifo {path}"),
     ("/etc/systemd/system.conf", "rm -f {path}; mkfifo {path}"),
 ], ids=["docker.service", "another unit", "without an end", "the manager's drop-in", "the manager itself"])
-def test_systemd_is_never_made_to_read_a_fifo(machine: Machine, fifo: str, command: str) -> None:
+def test_reload_is_held_while_systemd_would_read_a_fifo(machine: Machine, fifo: str, command: str) -> None:
     # PID 1 opens it as any file, and waits for a writer for ever (seen in 252, 257 and 262).
     machine.run(f"mkdir -p {Path(fifo).parent} {DROPIN_DIRECTORY}; {command.format(path=fifo)}")
     machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
@@ -109,7 +109,7 @@ def test_systemd_is_never_made_to_read_a_fifo(machine: Machine, fifo: str, comma
     assert machine.properties("docker.service", "NeedDaemonReload") == {"NeedDaemonReload": "no"}
 
 
-def test_docker_that_is_stopped_or_not_there_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
+def test_stopped_or_missing_docker_is_reported_and_detected_when_it_starts(machine: Machine) -> None:
     machine.write(POLICY, ENFORCE)
     machine.run("systemctl stop docker.socket docker.service")
     shown = machine.run("dockerd-guard sockets", check=False)
@@ -130,7 +130,7 @@ def test_docker_that_is_stopped_or_not_there_is_told_and_picked_up_when_it_comes
     assert machine.socket_answers()
 
 
-def test_d_bus_that_goes_away_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
+def test_lost_dbus_is_reported_and_used_again_when_it_returns(machine: Machine) -> None:
     machine.write(POLICY, ENFORCE)
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl stop dbus.socket dbus.service")

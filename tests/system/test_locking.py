@@ -10,14 +10,14 @@ from tests.support.correction import ENFORCE, LIVE_RESTORE, OVERRIDE, POLICY, en
 from tests.support.war import reloads, starts
 
 
-def test_an_agent_that_waits_ends_when_told_to(machine: Machine) -> None:
+def test_waiting_agent_ends_on_sigterm(machine: Machine) -> None:
     second = machine.popen("echo $$ > /root/pid; exec dockerd-guard run")
     wait_for(lambda: said(machine, "Waiting: another agent"), "word of the second")
     machine.run("kill $(cat /root/pid)")
     assert second.wait(timeout=20) == 0
 
 
-def test_fix_by_hand_and_the_agent_make_one_correction_between_them(machine: Machine) -> None:
+def test_manual_fix_and_agent_correct_once(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reset-failed docker")
