@@ -1,4 +1,4 @@
-"""What keeps a correction back and what undoes one: the cases that take long (test_gate.py has the others)."""
+"""Held and rolled-back corrections: the cases that take long. test_gate.py has the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_swarm_tasks_hold_the_restart(machine: Machine) -> None:
     machine.run("systemctl daemon-reload; systemctl restart docker")
     wait_for(lambda: machine.run("docker ps --quiet", check=False).out, "task of the service")
     dockerd = machine.main_pid()
-    # 2377 and 7946, where the nodes of a swarm meet, are no API.
+    # 2377 and 7946, the ports of a swarm, are not the API.
     drift = machine.run("dockerd-guard lint", check=False).out
     assert "2375" in drift
     assert not {"2377", "7946"} & set(re.findall(r"\d+", drift))

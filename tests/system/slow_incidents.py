@@ -1,4 +1,4 @@
-"""Each of the ten incidents, on each release: the journal's words lead to the step that puts things right."""
+"""All ten incidents on each release: the journal entry names the step that resolves it."""
 
 from __future__ import annotations
 

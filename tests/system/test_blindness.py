@@ -1,5 +1,5 @@
-"""Each mutation of some file, each file by some mutation, and blindness that is over at once: all the others are in
-slow_blindness.py."""
+"""Each kind of mutation on some file, each file with some mutation, and degraded visibility that ends at once.
+slow_blindness.py has all others."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.support.blindness import (
     OPEN,
     RESYNC,
     blind,
-    each_is_seen,
-    each_is_seen_of_the_policy,
+    check_mutations,
+    check_policy_mutations,
     is_open,
 )
 from tests.support.correction import OVERRIDE, POLICY, entries
 
 MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
-# The vendor's unit first: each leaves its file behind, and an override is stronger.
+# The vendor's unit comes first: each mutation leaves its file behind, and an override has precedence.
 SOME = (
     ("the vendor's unit", "delete"),
     ("override", "first directory"),
@@ -37,11 +37,11 @@ SOME = (
 
 
 def test_each_kind_of_mutation_is_detected_by_its_event(machine: Machine) -> None:
-    each_is_seen(machine, SOME)
+    check_mutations(machine, SOME)
 
 
 def test_replaced_or_deleted_policy_is_detected_by_its_event(machine: Machine) -> None:
-    each_is_seen_of_the_policy(machine, ("overwrite by rename", "delete"))
+    check_policy_mutations(machine, ("overwrite by rename", "delete"))
 
 
 def test_queue_overflow_of_a_stopped_agent_is_reported_and_loses_nothing(machine: Machine) -> None:
@@ -56,8 +56,8 @@ for number in range({MAX_QUEUED_EVENTS} + 1000):
     machine.run("systemctl kill --signal=CONT dockerd-guard")
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
     for words in ("queue overflowed", "was stopped"):
-        wait_for(lambda w=words: blind(machine, w), f"word that it {words}")  # type: ignore[misc]
-        wait_for(lambda w=words: blind(machine, w, over=True), "word on its end")  # type: ignore[misc]
+        wait_for(lambda w=words: blind(machine, w), f"entry that contains {words!r}")  # type: ignore[misc]
+        wait_for(lambda w=words: blind(machine, w, over=True), "entry about its end")  # type: ignore[misc]
     assert machine.main_pid("dockerd-guard.service") == agent
 
 
@@ -66,11 +66,11 @@ def test_mount_over_a_directory_is_detected_by_resync(machine: Machine) -> None:
     machine.write("/root/other/override.conf", OPEN)
     machine.write(POLICY, RESYNC)
     wait_for(lambda: len(entries(machine, "policy")) == 2, "policy in force")
-    # It comes back when a pass is over, in which the directory began to be watched.
+    # It returns after a pass, in which the directory began to be watched.
     machine.run("systemctl reload dockerd-guard")
     machine.run(f"mount --bind /root/other {DROPIN_DIRECTORY}")
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
-    wait_for(lambda: blind(machine, "in silence"), "word on the mount")
-    wait_for(lambda: blind(machine, "in silence", over=True), "word that it is watched now")
+    wait_for(lambda: blind(machine, "in silence"), "entry about the mount")
+    wait_for(lambda: blind(machine, "in silence", over=True), "entry about the end of it")
     machine.write("/root/other/override.conf", CLOSED)
     wait_for(lambda: not is_open(machine), "end of the drift")

@@ -1,17 +1,16 @@
-"""One short war, and the agent's own writes: the long wars are in slow_war.py."""
+"""One short conflict with another program, and the agent's own writes. slow_contention.py has the long conflicts."""
 
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
-from tests.support.alone import OPEN
-from tests.support.correction import LIVE_RESTORE, OVERRIDE, enforce, repaired, rests
-from tests.support.war import LATER, WRITERS, all_entries, fight, reloads, starts
+from tests.support.contention import LATER, WRITERS, all_entries, check_conflict, reloads, starts
+from tests.support.correction import LIVE_RESTORE, OPEN, OVERRIDE, enforce, repaired, rests
 
-SHORT_WAR_S = 10.0
+SHORT_CONFLICT_S = 10.0
 
 
 def test_overriding_program_is_reported_and_corrections_stop(machine: Machine) -> None:
-    fight(machine, next(writer for writer in WRITERS if writer.named == LATER), SHORT_WAR_S)
+    check_conflict(machine, next(writer for writer in WRITERS if writer.named == LATER), SHORT_CONFLICT_S)
 
 
 def test_own_writes_trigger_no_correction(machine: Machine) -> None:
@@ -22,8 +21,8 @@ def test_own_writes_trigger_no_correction(machine: Machine) -> None:
     enforce(machine)
     wait_for(lambda: repaired(machine), "correction")
     wait_for(lambda: rests(machine), "agent at rest")
-    said = all_entries(machine)
+    logged = all_entries(machine)
     assert rests(machine, 4), "it works again"
-    assert all_entries(machine) == said
+    assert all_entries(machine) == logged
     assert (starts(machine), reloads(machine)) == (before[0] + 1, before[1] + 1)
     assert len(repaired(machine)) == 1

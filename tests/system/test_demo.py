@@ -1,4 +1,4 @@
-"""What `make demo` tells is so on every release."""
+"""`make demo` works on every release."""
 
 from __future__ import annotations
 

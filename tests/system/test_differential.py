@@ -1,4 +1,5 @@
-"""Our reading against the real ones: generated trees, the same on every run; `make differential` tries new ones."""
+"""dockerd-guard's reading compared with the real systemd and dockerd: the same generated trees on every run. `make
+differential` tries new ones."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def test_reading_matches_systemd_and_dockerd(bare_machine: Machine) -> None:
 
 
 def test_regressions_match_systemd_and_dockerd(bare_machine: Machine) -> None:
-    """Each regression row (tests/unit/test_regressions.py) is what the real ones do, not what we once thought."""
+    """Each regression row (tests/unit/test_regressions.py) is what the real programs do."""
     rows = [(case.name, case.files) for case in CASES] + \
         [(name, files) for name, files, _ in UNKNOWN]
     wrong, _ = judge_twice(Bench(bare_machine), ((number, layout(files)) for number, (_, files) in enumerate(rows)))

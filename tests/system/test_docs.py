@@ -1,4 +1,4 @@
-"""What the pages print is what the program prints, on a machine."""
+"""The pages contain the current output of the program on a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some of the ten incidents on every day; slow_incidents.py has them all."""
+"""Some of the ten incidents. slow_incidents.py has all of them."""
 
 from __future__ import annotations
 

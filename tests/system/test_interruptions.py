@@ -1,7 +1,7 @@
-"""Trouble in the middle of a correction: disks, D-Bus, systemd and dockerd that fail just then.
+"""Interruptions of a correction: disks, D-Bus, systemd and dockerd fail during a step.
 
-The agent is held at a step, the trouble comes, and on it goes. While it lasts the host is as before or as declared,
-never between; when it is over the host is as declared, and no container has noticed.
+The agent is held at a step, the failure is caused, and the agent continues. Meanwhile the host is as before or as
+declared, never in between. When the failure ends, the host becomes as declared, and no container was restarted.
 """
 
 from __future__ import annotations

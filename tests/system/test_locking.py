@@ -1,18 +1,17 @@
-"""`fix` by hand beside the agent, and a second agent: the ones that take longer are in slow_alone.py."""
+"""A manual `fix` beside the agent, and a second agent. slow_locking.py has the cases that take longer."""
 
 from __future__ import annotations
 
 import subprocess
 
 from tests.machines.machine import Machine, wait_for
-from tests.support.alone import OPEN, said
-from tests.support.correction import ENFORCE, LIVE_RESTORE, OVERRIDE, POLICY, entries, rests
-from tests.support.war import reloads, starts
+from tests.support.contention import reloads, starts
+from tests.support.correction import ENFORCE, LIVE_RESTORE, OPEN, OVERRIDE, POLICY, entries, messages, rests
 
 
 def test_waiting_agent_ends_on_sigterm(machine: Machine) -> None:
     second = machine.popen("echo $$ > /root/pid; exec dockerd-guard run")
-    wait_for(lambda: said(machine, "Waiting: another agent"), "word of the second")
+    wait_for(lambda: messages(machine, "Waiting: another agent"), "message of the second agent")
     machine.run("kill $(cat /root/pid)")
     assert second.wait(timeout=20) == 0
 

@@ -1,4 +1,4 @@
-"""The machines themselves: what every other system test stands on."""
+"""The machines on which all other system tests run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.machines import box
 from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, CommandFailed, Machine, wait_for
 
 EXPECTED = {"bookworm": (252, "20.10."), "trixie": (257, "26.1."), "sid": (258, "")}
-"""systemd at least, dockerd's version begins with."""
+"""The minimum version of systemd, and the beginning of dockerd's version."""
 
 
 def test_machine_runs_the_requested_release(bare_machine: Machine) -> None:
@@ -32,7 +32,7 @@ def test_container_survives_a_docker_restart_only_with_live_restore(bare_machine
     assert bare_machine.container_pid() == 0
 
     bare_machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
-    # Without reset-failed the third start in 60 s is the last (StartLimitBurst= of docker.service).
+    # Without reset-failed, the third start within 60 s fails (StartLimitBurst= of docker.service).
     bare_machine.run("systemctl reset-failed docker; systemctl restart docker && docker start bystander")
     before = bare_machine.started_container_pid()
     dockerd = bare_machine.main_pid()
@@ -45,7 +45,7 @@ def test_container_survives_a_docker_restart_only_with_live_restore(bare_machine
 def test_outside_is_another_host(bare_machine: Machine) -> None:
     assert bare_machine.socket_answers()
     assert not bare_machine.api_answers()
-    # A listener on every address: reached from outside, on loopback: not.
+    # A listener on every address is reachable from outside, one on loopback is not.
     for address, reached in (("0.0.0.0", True), (ADDRESS, True), ("127.0.0.1", False)):
         bare_machine.run("systemd-run --quiet --collect --unit=door "
                          f"socat TCP-LISTEN:2375,bind={address},reuseaddr,fork UNIX-CONNECT:/run/docker.sock")
@@ -97,7 +97,7 @@ def test_commands_and_their_errors(bare_machine: Machine) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_machine_ends_with_its_owner(end: signal.Signals) -> None:
-    # Whoever is started in the background by a shell has SIGINT ignored.
+    # A shell starts background processes with SIGINT ignored.
     script = ("import signal\nimport time\nfrom tests.machines.machine import Machine\n"
               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
               "with Machine.boot('bookworm') as machine:\n"

@@ -1,4 +1,4 @@
-"""The package: what installing, removing and purging it does to a host, and does not."""
+"""The package: the effects of install, remove and purge on a host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED, TIMED_OUT = 7, 28
 
 MOVING = (r"/(proc|sys|dev|run|tmp|var/(log|cache|tmp)|"
           r"var/lib/(dpkg|apt|docker|containerd|systemd/timers))(/|$)")
-"""Where a host changes by itself, and where dpkg keeps its books."""
+"""Paths that change without the package, and dpkg's databases."""
 
 NETWORK = "dockerd-guard-network@.service"
 HIGHEST_SCORE = 2.0
@@ -42,7 +42,7 @@ SANDBOX = (Path(__file__).resolve().parents[2] / "docs/sandbox.md").read_text()
 
 
 def section(unit: str) -> str:
-    """What docs/sandbox.md says of a unit."""
+    """Return the section of docs/sandbox.md about a unit."""
     return next(text for text in SANDBOX.split("\n## ") if text.startswith(f"{unit}\n"))
 
 
@@ -128,8 +128,8 @@ def test_invalid_policy_stops_the_agent_until_it_changes(machine: Machine) -> No
     assert any(f"{POLICY}:2:1" in entry["MESSAGE"] for entry in machine.journal(f"--unit={AGENT}", "--boot"))
     wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy")
 
-    machine.write(POLICY, "version: 2\n")  # still no good
-    wait_for(lambda: machine.journal(f"--unit={AGENT}", "--grep=version"), "word on the next policy")
+    machine.write(POLICY, "version: 2\n")  # still invalid
+    wait_for(lambda: machine.journal(f"--unit={AGENT}", "--grep=version"), "entry about the next policy")
     wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy again")
 
     machine.write(POLICY, good)
@@ -151,15 +151,15 @@ def test_sandbox_matches_its_documentation(machine: Machine, unit: str) -> None:
     assert {row["name"]: row["exposure"] for row in rows if row["exposure"] not in (None, "0.0")} == {
         name.replace("\\|", "|"): score
         for name, score in re.findall(r"^\| `(\S+)` \| ([0-9.]+) \|", page, re.MULTILINE)}
-    said = machine.run(["systemd-analyze", "security", "--no-pager", instance]).out
-    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    output = machine.run(["systemd-analyze", "security", "--no-pager", instance]).out
+    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", output)
     assert overall is not None
     assert f"security {instance}` says {overall[1]}:" in page
     assert float(overall[1]) <= HIGHEST_SCORE
 
 
 def test_systemd_analyze_verify_reports_nothing(machine: Machine) -> None:
-    # No man on the machine to find the pages by.
+    # The machine has no man(1).
     units = f"{AGENT} {NETWORK.replace('@', '@x')} dockerd-guard-network.socket dockerd-guard-policy.path"
     assert machine.run(f"systemd-analyze verify --man=no {units}").err == ""
 
@@ -180,7 +180,8 @@ def test_capabilities_match_the_documentation(machine: Machine) -> None:
 
 
 def test_helper_connects_only_to_this_host(machine: Machine) -> None:
-    """RestrictNetworkInterfaces= as the unit has it, for curl: refused here where nobody listens, and no way out."""
+    """curl with RestrictNetworkInterfaces= of the unit: this host refuses the connection, and other hosts cannot be
+    reached."""
     only = machine.properties(NETWORK.replace("@", "@x"), "RestrictNetworkInterfaces")["RestrictNetworkInterfaces"]
     asked = ["systemd-run", "--quiet", "--wait", "--property", f"RestrictNetworkInterfaces={only}",
              "curl", "--silent", "--max-time", "2"]

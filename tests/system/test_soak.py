@@ -1,4 +1,4 @@
-"""Half a minute of the long run; `make soak HOURS=8` is the long one."""
+"""Half a minute of the soak test. `make soak HOURS=8` runs longer."""
 
 from __future__ import annotations
 

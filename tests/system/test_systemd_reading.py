@@ -1,4 +1,4 @@
-"""The tables that our reading of unit files is held against, held against the real systemd."""
+"""The tables of expected unit properties, checked against the real systemd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_systemd_matches_the_tables(bare_machine: Machine) -> None:
         expected = named({"state": "loaded"} | at(case.facts, version), stem)
         assert isinstance(expected, dict)
         if expected["state"] == NOT_TEXT:
-            assert found["argv"] is None, case.name  # D-Bus takes no text that is none
+            assert found["argv"] is None, case.name  # D-Bus cannot send invalid UTF-8
         elif differing := {key: (found[key], expected[key]) for key in expected if found[key] != expected[key]}:
             wrong.append(f"{case.name}: {differing}")
     assert not wrong, "\n".join(wrong)
@@ -55,7 +55,7 @@ def _add(archive: tarfile.TarFile, path: str, content: Content, stem: str) -> No
 
 
 def _shown(machine: Machine, units: list[str]) -> list[Facts]:
-    """The facts as the units' D-Bus properties have them; None for those that cannot be sent."""
+    """Return the facts from the units' D-Bus properties; None for values that D-Bus cannot send."""
     script = []
     for unit in units:
         path = "/org/freedesktop/systemd1/unit/" + "".join(
@@ -77,7 +77,7 @@ def _facts(values: dict[str, Any]) -> Facts:
     return {
         "state": values["LoadState"],
         "dropins": values["DropInPaths"],
-        # Up to 254 the search path can have the other name of /usr/lib, too, and has it first.
+        # Up to 254 the search path may contain /lib before /usr/lib.
         "fragment": "/usr" + fragment if fragment.startswith("/lib") else fragment,
         "names": sorted(values["Names"]),
         "argv": commands and [command[1] for command in commands],
