@@ -138,6 +138,13 @@ def _fix_options(parser: ArgumentParser) -> None:
     _format_option(parser)
 
 
+def _run_options(parser: ArgumentParser) -> None:
+    _own_policy_option(parser)
+    parser.add_argument("--log-format", choices=("auto", "journald", "console", "json"), default="auto",
+                        help="log to journald, as lines on standard error, or as JSON lines on standard output "
+                             "(default: auto: journald, and console too on a terminal)")
+
+
 def _format_option(parser: ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text", help="how to tell it (default: text)")
 
@@ -186,7 +193,7 @@ VERBS: tuple[Verb, ...] = (
          "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "
          "allows now: writes, reloads, restarts, looks whether every declared socket answers and no other "
          "listens, and puts everything back if not."),
-    Verb("run", "the agent: look again whenever something changes, for ever", _own_policy_option,
+    Verb("run", "the agent: look again whenever something changes, for ever", _run_options,
          "The agent, as dockerd-guard.service runs it. Stops at SIGTERM, reads its policy again at SIGHUP."),
     Verb("status", "how this host stands, and the agent on it", _format_option,
          "One screen: the agent, its policy, each declared socket in all layers, what is wrong, held or cut off, and "

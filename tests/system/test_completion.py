@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.cli import parser
-from tests.completion import BASH_SETUP, CASES, ZSH_SETUP, complete_on_a_terminal
 from tests.machines.machine import Machine
-from tests.schema import properties
+from tests.support.completion import BASH_SETUP, CASES, ZSH_SETUP, complete_on_a_terminal
+from tests.support.schema import properties
 
 TOP = Path(__file__).resolve().parents[2]
 SHARE = "/usr/share"

@@ -1,5 +1,7 @@
-"""dockerd-guard's reading compared with the real systemd and dockerd: the same generated trees on every run. `make
-differential` tries new ones."""
+"""dockerd-guard's reading compared with the real systemd and dockerd: the same generated trees on every run.
+
+`make differential` tries new ones.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from tests.differential.bench import Bench
 from tests.differential.compare import read, skeleton
 from tests.differential.generate import generate
 from tests.machines.machine import Machine
-from tests.unit.test_regressions import CASES, UNKNOWN, layout
+from tests.support.regression_cases import CASES, UNKNOWN, layout
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 COUNT = int(os.environ.get("DIFFERENTIAL_COUNT", "300"))
@@ -34,7 +36,7 @@ def test_reading_matches_systemd_and_dockerd(bare_machine: Machine) -> None:
 
 
 def test_regressions_match_systemd_and_dockerd(bare_machine: Machine) -> None:
-    """Each regression row (tests/unit/test_regressions.py) is what the real programs do."""
+    """Each regression row (tests/support/regression_cases.py) is what the real programs do."""
     rows = [(case.name, case.files) for case in CASES] + \
         [(name, files) for name, files, _ in UNKNOWN]
     wrong, _ = judge_twice(Bench(bare_machine), ((number, layout(files)) for number, (_, files) in enumerate(rows)))

@@ -13,6 +13,7 @@ from dockerd_guard.commands.history import history, record_of
 from dockerd_guard.report import history as report
 from dockerd_guard.report import timeline
 from dockerd_guard.report.history import Episode, Record, Span, merged
+from tests.support import golden
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -148,23 +149,6 @@ STORY = [
     ended(3600, "kept", EDITED), drift(4000),
 ]
 
-LINES = """\
-2026-11-23 12:00:10  DG304                     /etc/a.conf:3  drift  ended by others after 59 min 50 s
-2026-11-23 12:00:20  DG101 tcp://0.0.0.0:2375  /etc/a.conf:3  drift  repaired after 1 min, open to the network 2.0 s, \
-cut off 58 s
-2026-11-23 13:06:40  DG101 tcp://0.0.0.0:2375  /etc/a.conf:3  drift  lasts for 16 min 40 s
-Since 2026-11-23 12:00:00: 3 episodes, 1 ended by 1 correction, 1 otherwise, 1 lasts, open to the network for 2.0 s \
-in all.
-"""
-
-NARROW = """\
-2026-11-23 12:00:20
-  DG101 tcp://0.0.0.0:2375
-  /etc/a.conf:3
-  drift, repaired after 1 min, open to
-  the network 2.0 s, cut off 58 s
-"""
-
 
 def lines(records: list[Record], columns: int | None = None, *, colour: bool = False) -> str:
     found = history(records, at(5000))
@@ -172,12 +156,13 @@ def lines(records: list[Record], columns: int | None = None, *, colour: bool = F
 
 
 def test_history_as_lines() -> None:
-    assert lines(STORY) == lines(STORY, 160) == LINES
+    golden.check(lines(STORY), "report/history.txt")
+    assert lines(STORY) == lines(STORY, 160)
     assert lines([]) == "No drift since 2026-11-23 13:23:20.\n"
 
 
 def test_a_narrow_terminal_gets_short_lines() -> None:
-    assert NARROW in lines(STORY, 40)
+    golden.check(lines(STORY, 40), "report/history-narrow.txt")
     assert max(map(len, lines(STORY, 40).splitlines())) <= 40
 
 
@@ -192,17 +177,7 @@ def test_nothing_of_a_hosts_files_reaches_the_terminal_unclean() -> None:
 
 
 def test_history_as_json() -> None:
-    told = report.to_json(history(STORY, at(5000)))
-    assert list(told) == ["schema", "since", "now", "exposed_s", "corrections", "blind", "policies", "episodes"]
-    assert (told["schema"], told["exposed_s"], told["corrections"]) == (1, 2.0, ["2026-11-23T12:01:20+00:00"])
-    assert told["episodes"][1] == {
-        "fact": OPEN, "rule": "DG101", "socket": "tcp://0.0.0.0:2375", "layer": "configured", "file": "/etc/a.conf",
-        "line": 3, "cause": "drift", "message": "open", "begun": "2026-11-23T12:00:20+00:00",
-        "ended": "2026-11-23T12:01:20+00:00", "begin_seen": True, "end_seen": True, "outcome": "repaired",
-        "why": "as declared", "exposed_s": 2.0,
-        "exposed": [{"begun": "2026-11-23T12:00:20+00:00", "ended": "2026-11-23T12:00:22+00:00"}],
-        "contained": [{"begun": "2026-11-23T12:00:22+00:00", "ended": "2026-11-23T12:01:20+00:00"}],
-    }
+    golden.check_json(report.to_json(history(STORY, at(5000))), "report/history.json")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [

@@ -3,12 +3,6 @@ but for what no schema can say."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -18,15 +12,21 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from dockerd_guard.policy.model import Correct, Mode, PolicyError, TlsFiles, Watch
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.policy.values import parse_duration
-from tests.schema import properties
-from tests.unit import test_policy
-from tests.unit.test_policy import FULL, HEAD
+from tests.support.policy_cases import (
+    ADDRESSES,
+    ADDRESSES_REFUSED,
+    DURATIONS,
+    FULL,
+    HEAD,
+    LISTEN_STREAM,
+    MISTAKES,
+    WHAT_FD_STANDS_FOR,
+    WINDOWS_REFUSED,
+    Rows,
+)
+from tests.support.schema import SCHEMA, TOP, Core, properties, refusals
 
 pytestmark = pytest.mark.libraries
-
-TOP = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads((TOP / "packaging/policy.schema.json").read_text())
-VALIDATOR = Draft7Validator(SCHEMA)
 
 BEYOND = (
     # Between values.
@@ -42,29 +42,12 @@ BEYOND = (
 """What the grammar says of mistakes that a schema of this kind cannot see."""
 
 
-class Core(yaml.SafeLoader):
-    """YAML 1.2's core schema, as the editors' language server reads it."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- as the class above declares it
-
-
-for tag, pattern, first in (
-        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"), ("int", r"[-+]?[0-9]+", "-+0123456789"),
-        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""])):
-    Core.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), list(first))
-
-
 def mistakes(text: str) -> list[str]:
     try:
         parse_policy(text.encode())
     except PolicyError as error:
         return [problem.message for problem in error.problems]
     return []
-
-
-def refusals(text: str) -> list[str]:
-    return [error.message for error in VALIDATOR.iter_errors(yaml.load(text, Core))]
 
 
 def agree(text: str) -> None:
@@ -79,20 +62,13 @@ def test_the_schema_is_one() -> None:
     Draft7Validator.check_schema(SCHEMA)
 
 
-def table(name: str, *columns: int) -> Iterator[tuple[Any, ...]]:
-    """The cases of a test in test_policy.py."""
-    mark, = (mark for mark in getattr(test_policy, name).pytestmark if mark.name == "parametrize")
-    for row in mark.args[1]:
-        yield tuple(row[column] for column in columns)
-
-
 def test_the_whole_grammar() -> None:
     agree(FULL)
     agree((TOP / "config.example.yaml").read_text())
     assert mistakes(FULL) == refusals(FULL) == []
 
 
-@pytest.mark.parametrize("text", [text for text, in table("test_mistakes", 0) if isinstance(text, str)],
+@pytest.mark.parametrize("text", [row[0] for row in MISTAKES if isinstance(row[0], str)],
                          ids=lambda text: repr(text[:40]))
 def test_the_mistakes_of_the_grammars_own_table(text: str) -> None:
     try:
@@ -104,27 +80,23 @@ def test_the_mistakes_of_the_grammars_own_table(text: str) -> None:
     agree(text)
 
 
-@pytest.mark.parametrize("name", ["test_addresses", "test_addresses_refused", "test_listen_stream", "test_durations",
-                                  "test_windows_refused", "test_what_fd_stands_for"])
-def test_the_values_of_the_grammars_own_tables(name: str) -> None:
-    wrapped = {
-        "test_addresses": "version: 1\nsockets: ['{}']\n", "test_addresses_refused": "version: 1\nsockets: ['{}']\n",
-        "test_listen_stream": HEAD + "socket_unit: {{listen: ['{}']}}\n",
-        "test_durations": HEAD + "watch: {{resync: '{}'}}\n",
-        "test_windows_refused": HEAD + "correct: {{window: '{}'}}\n",
-        "test_what_fd_stands_for": "version: 1\n{}\n",
-    }[name]
-    for text, in table(name, 0):
-        agree(wrapped.format(text))
+@pytest.mark.parametrize(("form", "rows"), [
+    ("version: 1\nsockets: ['{}']\n", ADDRESSES), ("version: 1\nsockets: ['{}']\n", ADDRESSES_REFUSED),
+    (HEAD + "socket_unit: {{listen: ['{}']}}\n", LISTEN_STREAM), (HEAD + "watch: {{resync: '{}'}}\n", DURATIONS),
+    (HEAD + "correct: {{window: '{}'}}\n", WINDOWS_REFUSED), ("version: 1\n{}\n", WHAT_FD_STANDS_FOR),
+])
+def test_the_values_of_the_grammars_own_tables(form: str, rows: Rows) -> None:
+    for text, *_ in rows:
+        agree(form.format(text))
 
 
 # -- policies nobody wrote --------------------------------------------------------------------------
 
 
-ADDRESSES = ("fd://", "fd://*", "fd://3", "unix://", "unix:///run/docker.sock", "unix://@docker", "unix://run/x",
-             "tcp://", "tcp://:2376", "tcp://0.0.0.0:2375", "tcp://10.0.0.5", "tcp://10.0.0.5:", "tcp://[::1]:2376",
-             "tcp://[::1]", "tcp://::1:2376", "tcp://10.0.0.256:1", "tcp://10.0.0.5:0", "tcp://10.0.0.5:99999",
-             "tcp://docker.example.org:2376", "tcp://10.0.0.5:2376/", "http://10.0.0.5", "0.0.0.0:2375")
+TRIED_ADDRESSES = ("fd://", "fd://*", "fd://3", "unix://", "unix:///run/docker.sock", "unix://@docker", "unix://run/x",
+                   "tcp://", "tcp://:2376", "tcp://0.0.0.0:2375", "tcp://10.0.0.5", "tcp://10.0.0.5:", "tcp://[::1]:2376",
+                   "tcp://[::1]", "tcp://::1:2376", "tcp://10.0.0.256:1", "tcp://10.0.0.5:0", "tcp://10.0.0.5:99999",
+                   "tcp://docker.example.org:2376", "tcp://10.0.0.5:2376/", "http://10.0.0.5", "0.0.0.0:2375")
 SCALARS = ("true", "yes", "'yes'", "on", "tRuE", "null", "~", "''", "5", "1.5", "-1", "0", "word", "fd://", "mutual",
            "none", "/etc/docker/ca.pem", "ca.pem", "2375", "127.0.0.1:2375", "'[::1]:2375'", "'@docker'", "70000",
            "100ms", "5min", "1h 30min", "1.5 s", "5 parsecs", "3/1h", "0/1h", "3/0s", "/1h",
@@ -133,7 +105,7 @@ SCALARS = ("true", "yes", "'yes'", "on", "tRuE", "null", "~", "''", "5", "1.5", 
            "observe", "enforce", "[]", "{}", "[x]", "{x: 1}")
 
 scalars = st.sampled_from(SCALARS)
-addresses = st.sampled_from([f"'{address}'" for address in ADDRESSES])
+addresses = st.sampled_from([f"'{address}'" for address in TRIED_ADDRESSES])
 
 
 def often(usual: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -173,7 +145,7 @@ LEAVES = (
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_value_in_every_place(leaf: str) -> None:
-    for value in (*SCALARS, *(f"'{address}'" for address in ADDRESSES)):
+    for value in (*SCALARS, *(f"'{address}'" for address in TRIED_ADDRESSES)):
         agree(leaf.format(value))
 
 
