@@ -1,4 +1,4 @@
-"""What holds for all tests: only a test with a written reason may be run again when it fails."""
+"""Checks for all tests: only a test with a written reason may be run again after a failure."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("flaky"):
             if not str(mark.kwargs.get("reason", "")).strip():
-                raise pytest.UsageError(f"{item.nodeid}: give the reason: @pytest.mark.flaky(reruns=1, reason=\"...\")")
+                raise pytest.UsageError(f"{item.nodeid}: reason missing: @pytest.mark.flaky(reruns=1, reason=\"...\")")

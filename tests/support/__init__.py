@@ -1,1 +1,1 @@
-"""What several test modules share. No test module imports another (tests/unit/test_imports.py)."""
+"""What several test modules share. Test modules do not import each other."""

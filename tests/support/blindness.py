@@ -1,4 +1,4 @@
-"""Files that the agent watches, and every way to change them."""
+"""Files that the agent watches, and mutations of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
 ADDRESS = "tcp://0.0.0.0:2375"
 
 DETECTED_S = 20.0
-"""Much more than it takes where all machines run at once, much less than the resync of five minutes."""
+"""More than detection takes while all machines run at once, and less than the resync interval of five minutes."""
 
 OBSERVE = "version: 1\nsockets: [fd://]\n"
 RESYNC = "version: 1\nsockets: [fd://]\nwatch: {resync: 2s}\n"
@@ -25,7 +25,7 @@ CLOSED = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// $DOCKER_OPTS\n"
 
 
 class Target(NamedTuple):
-    """A file; its content where the API stays closed and where it is open; which mutations have no meaning."""
+    """A file, its content while the API is closed and while it is open, and the mutations that do not apply to it."""
 
     path: str
     closed: str
@@ -44,8 +44,8 @@ TARGETS = {
                                ("first directory",)),
 }
 
-# {path}: the file; {dir}: its directory; {open}, {closed}: directories with a file of its name.
-# After each line, what the agent must have said: that the API is open or closed, of a loose mode, or nothing new.
+# {path}: the file; {dir}: its directory; {open}, {closed}: directories with a file of the same name. The second value
+# is the expected report of the agent: the API is open or closed, the mode is loose or tight, or nothing new.
 MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "first directory": (
         ("mkdir {dir}; sleep 0.25; cp {open}/* {path}", "open"),
@@ -82,7 +82,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("rm -r {dir}; mv {dir}.away {dir}; cp {closed}/* {path}", "closed")),
 }
 
-# The policy itself: a good one that declares the open address, and one that does not.
+# The policy file: one that declares the open address, and one that does not.
 POLICY_MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "content": MUTATIONS["content"],
     "touch": MUTATIONS["touch"],
@@ -100,8 +100,8 @@ def newest(machine: Machine, *matches: str) -> dict[str, str]:
     return next(iter(machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", *matches, "--lines=1")), {})
 
 
-def is_said(machine: Machine, what: str, path: str) -> bool:
-    """Whether the newest word of the agent on it is this."""
+def is_reported(machine: Machine, what: str, path: str) -> bool:
+    """Whether the agent's latest entry about this has the expected event."""
     if what in ("open", "closed"):
         word = newest(machine, "DOCKERD_GUARD_RULE=DG101", f"DOCKERD_GUARD_SOCKET={ADDRESS}")
         return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "open")
@@ -115,7 +115,8 @@ def is_said(machine: Machine, what: str, path: str) -> bool:
 
 
 def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, str], ...]) -> list[str]:
-    """Do these things to a file that is closed; what was not noticed, in words. It is closed again afterwards."""
+    """Apply the steps of a mutation to a closed file. Return one line for each step that was not detected. The file is
+    closed again afterwards."""
     directory, base = posixpath.split(target.path)
     places = {"path": target.path, "dir": directory, "open": "/root/open", "closed": "/root/closed"}
     machine.run("rm -rf /root/open /root/closed")
@@ -125,28 +126,28 @@ def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, 
     if not name.endswith(": first directory"):
         machine.run(put_back)
     missed = []
-    for line, said in steps:
-        if said == "quiet":
+    for line, expected in steps:
+        if expected == "quiet":
             machine.run("systemctl daemon-reload; sleep 1.5")
         cursor = newest(machine).get("__CURSOR", "")
         machine.run(["bash", "-euc", line.format(**places)])
-        if said == "quiet":
+        if expected == "quiet":
             time.sleep(1.5)
             new = machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", f"--after-cursor={cursor}")
             missed += [f"{name}, {line}: not quiet but {entry['MESSAGE']}" for entry in new]
             continue
         try:
-            wait_for(lambda s=said: is_said(machine, s, target.path),  # type: ignore[misc]
-                     f"word that it is {said}", timeout=DETECTED_S)
+            wait_for(lambda s=expected: is_reported(machine, s, target.path),  # type: ignore[misc]
+                     f"report of {expected}", timeout=DETECTED_S)
         except TimeoutError as error:
             missed.append(f"{name}, {line}: {error}")
     machine.run(put_back)
-    wait_for(lambda: is_said(machine, "closed", target.path), "word that all is closed again")
+    wait_for(lambda: is_reported(machine, "closed", target.path), "entry about the closed API")
     return missed
 
 
-def each_is_seen(machine: Machine, cases: Iterable[tuple[str, str]]) -> None:
-    """Try mutations (name) of targets (name); none may be missed, and nothing be blindness."""
+def check_mutations(machine: Machine, cases: Iterable[tuple[str, str]]) -> None:
+    """Apply mutations to targets, both by name. Assert that each is detected and that visibility is never degraded."""
     unit = machine.read(UNIT)
     missed: list[str] = []
     tried = 0
@@ -161,8 +162,8 @@ def each_is_seen(machine: Machine, cases: Iterable[tuple[str, str]]) -> None:
     assert entries(machine, "blind") == []
 
 
-def each_is_seen_of_the_policy(machine: Machine, mutations: Iterable[str]) -> None:
-    """The same for the policy's own file."""
+def check_policy_mutations(machine: Machine, mutations: Iterable[str]) -> None:
+    """Apply mutations to the policy file, and assert that each is detected."""
     machine.write(OVERRIDE, OPEN)
     declares = f"version: 1\nsockets:\n  - fd://\n  - {{address: '{ADDRESS}', tls: none}}\n"
     machine.write(POLICY, declares)
@@ -177,10 +178,10 @@ def each_is_seen_of_the_policy(machine: Machine, mutations: Iterable[str]) -> No
 
 
 def blind(machine: Machine, words: str, *, over: bool = False) -> list[str]:
-    """What was said on blindness, or (over) on its end, with these words."""
+    """Return the messages about degraded visibility, or with `over` about its end, that contain `words`."""
     return [entry["MESSAGE"] for entry in entries(machine, "blind")
             if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Visibility restored") == over]
 
 
 def is_open(machine: Machine) -> bool:
-    return is_said(machine, "open", "")
+    return is_reported(machine, "open", "")

@@ -1,4 +1,4 @@
-"""What completion offers, and an interactive shell on a terminal to try it in."""
+"""The expected completions, and an interactive shell on a terminal to try them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dockerd_guard.cli import VERBS
 from dockerd_guard.rules.registry import TITLES
 
 TIMEOUT_SECONDS = 30
-"""Shells start slowly where many tests run; nothing waits longer than it takes."""
+"""Shells start slowly while many tests run."""
 
 CASES = (
     ("dockerd-guard ", {verb.name for verb in VERBS}),
@@ -29,7 +29,7 @@ CASES = (
     ("dockerd-guard lint --root here/", {"here/directory/"}),
     ("dockerd-guard init --output here/", {"here/directory/", "here/file.yaml"}),
 )
-"""Command lines, and every word that completes the last of each; the working directory has `here`."""
+"""Command lines, and all words that complete the last word of each. The working directory contains `here`."""
 
 BASH_SETUP = ("bind 'set bell-style none'; bind 'set show-all-if-ambiguous on'; bind 'set enable-bracketed-paste off'; "
               "bind 'set completion-query-items 0'; bind 'set page-completions off'; . {script}")
@@ -45,11 +45,11 @@ class Terminal:
         if self.pid == 0:
             os.execvp(command[0], command)
         termios.tcsetwinsize(self.fd, (200, 200))
-        # Two words, so that the echo of the command is not taken for its answer.
+        # Split, so that the echo of the command does not match.
         self.ask(f"{setup}; echo rea''dy\n", lambda shown: "ready" in shown)
 
     def ask(self, keys: str, enough: Callable[[str], bool]) -> str:
-        """Type keys, and return what the terminal shows as soon as that is enough."""
+        """Type keys. Return the terminal's output as soon as `enough` is true."""
         os.write(self.fd, keys.encode())
         shown = ""
         end = time.monotonic() + TIMEOUT_SECONDS
@@ -65,16 +65,16 @@ class Terminal:
 
 
 def offers(words: set[str], shown: str) -> bool:
-    """Whether the terminal shows all these words, or (where there is one) has put it into the line."""
+    """Whether the terminal shows all these words, or has completed the line if there is only one."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", shown)
     if len(words) == 1:
         return text.rstrip().removesuffix("=").endswith(tuple(words))  # zsh writes --option=
-    # In a list, a path is shown by its last part.
+    # Lists show only the last part of a path.
     return all(re.search(rf"(?<![\w/.-]){re.escape(Path(word).name)}\b", text) for word in words)
 
 
 def complete_on_a_terminal(command: list[str], setup: str) -> None:
-    """Type each of CASES and a tab into the shell that the command starts."""
+    """Type each line of CASES and a tab into the shell that the command starts."""
     terminal = Terminal(command, setup)
     try:
         for line, words in CASES:

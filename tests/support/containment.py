@@ -1,4 +1,4 @@
-"""An open port, and the table that blocks it."""
+"""An open port, and the nftables table that blocks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSYBOX_HTTPD = "echo open for business > /index.html; busybox httpd -p 80 -h /;
 
 
 def open_up(machine: Machine, files: Mapping[str, str] = OPEN) -> None:
-    """Let the API be open, with live-restore off, and a container running whose port 80 is published as 8080."""
+    """Open the API with live-restore off, and run a container whose port 80 is published as 8080."""
     for path, text in files.items():
         machine.write(path, text)
     machine.run("systemctl stop docker.socket docker.service; systemctl daemon-reload; "
@@ -32,9 +32,9 @@ def open_up(machine: Machine, files: Mapping[str, str] = OPEN) -> None:
 
 
 def is_open(machine: Machine) -> bool:
-    """Whether the API answers from outside; where not, it must be refused at once, not dropped."""
+    """Whether the API answers from outside. Asserts that a blocked port refuses at once and does not drop packets."""
     asked = machine.outside(["curl", "--silent", "--max-time", "5", f"http://{ADDRESS}:2375/_ping"], check=False)
-    # 56: reset in the middle, when the very moment was met.
+    # 56: connection reset, if the port was blocked during the request.
     assert asked.status in (0, 7, 56), asked
     return asked.status == 0
 

@@ -1,4 +1,4 @@
-"""Exposures of a machine, and the wait for their correction."""
+"""Exposures of a machine, and helpers that wait for their correction."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ UNIT = "/lib/systemd/system/docker.service"
 DOCKERD = "/usr/sbin/dockerd"
 LIVE_RESTORE = '{"live-restore": true}\n'
 
+OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
+"""A drop-in that opens the API to everyone."""
+
 ENFORCE = "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
 OBSERVE = "version: 1\nmode: observe\nsockets:\n  - fd://\n"
 
 
 class Exposure(NamedTuple):
-    """What somebody does to the host: files to write, a shell line, and what the agent then writes.
+    """A change of the host: files to write, a shell line, and the files that the agent then writes.
 
-    `blamed`: the file that the drift entry has to name.
+    `blamed` is the file that the drift entry names.
     """
 
     name: str
@@ -33,7 +36,7 @@ class Exposure(NamedTuple):
     written: tuple[str, ...]
 
 
-# --tls=false spares the 15 s that dockerd waits before it opens TCP to everyone without TLS.
+# --tls=false avoids the 15 s that dockerd waits before it opens TCP without TLS.
 EXPOSURES = (
     Exposure("the guide: -H in the vendor's unit", {},
              f"sed -i 's|^ExecStart=.*|& -H=tcp://0.0.0.0:2375 --tls=false|' {UNIT}", UNIT, (OUR_SERVICE_DROPIN,)),
@@ -72,35 +75,41 @@ EXPOSURES = (
 
 
 def enforce(machine: Machine, policy: str = ENFORCE) -> None:
-    """Turn the policy on as an operator does."""
+    """Write a policy and reload the agent."""
     machine.write(POLICY, policy)
     machine.run("systemctl reload dockerd-guard")
 
 
 def entries(machine: Machine, event: str) -> list[dict[str, str]]:
-    """The agent's entries of one kind."""
+    """Return the agent's entries of one event."""
     return machine.journal(f"DOCKERD_GUARD_EVENT={event}")
 
 
+def messages(machine: Machine, words: str) -> list[str]:
+    """Return the agent's messages that contain these words."""
+    return [entry["MESSAGE"] for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot")
+            if words in entry["MESSAGE"]]
+
+
 def repaired(machine: Machine) -> list[dict[str, str]]:
-    """The entries on corrections made by the agent."""
+    """Return the entries about corrections made by the agent."""
     return [entry for entry in entries(machine, "corrected") if entry["DOCKERD_GUARD_OUTCOME"] == "repaired"]
 
 
 def settled(machine: Machine) -> None:
-    """Wait until nothing is left to do."""
+    """Wait until `diff` reports no difference."""
     wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
 
 
 def rests(machine: Machine, seconds: float = 1) -> bool:
-    """Whether the agent has done nothing for so long but feed its watchdog: a pass takes more than 20 ms."""
+    """Whether the agent used less than 10 ms of CPU time for so many seconds. A pass takes more than 20 ms."""
     line = "systemctl show --value --property=CPUUsageNSec dockerd-guard"
     before, after = map(int, machine.run(f"{line}; sleep {seconds}; {line}").out.split())
     return after - before < 10_000_000
 
 
 def make_certificates(machine: Machine) -> None:
-    """A CA, a server's certificate for the machine's address, and a client's."""
+    """Make a CA, a server certificate for the machine's address, and a client certificate."""
     machine.run(f"""
         mkdir -p /etc/docker/client; cd /etc/docker
         openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -days 30 -subj /CN=ca

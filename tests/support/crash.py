@@ -1,9 +1,9 @@
-"""A correction that takes everything, cut short at any of its steps, and how the host stands then.
+"""A correction with all kinds of steps, interrupted at any of them, and the state of the host afterwards.
 
-The drift is of every kind: a port in a drop-in that sorts after ours, another in docker.socket, a
-third in a socket unit of somebody's own, and a key in daemon.json that no flag overrules. So the correction
-writes three drop-ins of ours, edits and saves daemon.json, sets the foreign drop-in aside, stops the foreign
-socket unit, and restarts docker.socket and docker.service.
+The drift consists of a port in a drop-in that sorts after ours, another in docker.socket, a third in an additional
+socket unit, and a key in daemon.json that no flag overrides. The correction writes three drop-ins of ours, edits and
+saves daemon.json, moves the foreign drop-in aside, stops the additional socket unit, and restarts docker.socket and
+docker.service.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ print(json.dumps({
 """
 
 
-class Standing(NamedTuple):
-    """How a host stands: files by path (directories too), what systemd has loaded, where dockerd
-    listens, which units are active, temporary files, and whether there is an intent."""
+class HostState(NamedTuple):
+    """The state of a host: files and directories by path, what systemd has loaded, addresses where dockerd listens,
+    states of the units, temporary files, and whether there is an intent."""
 
     files: Mapping[str, str]
     loaded: tuple[str, ...]
@@ -94,7 +94,7 @@ class Standing(NamedTuple):
 
 
 def prepare(machine: Machine) -> None:
-    """Have the agent stop where it is told, and stay down then; and a container that must not notice."""
+    """Install the crash points, disable the agent's restart, and start a container."""
     assert crash_points.__file__ is not None
     machine.run(f"systemctl stop {AGENT}")
     machine.copy_in(Path(crash_points.__file__), f"{MODULES}/crash_points.py")
@@ -106,22 +106,22 @@ def prepare(machine: Machine) -> None:
 
 
 def open_up(machine: Machine) -> None:
-    """Take every trace of a correction away, and let the API be open; the agent does not run."""
+    """Stop the agent, remove all traces of corrections, and open the API."""
     machine.run(RESET, check=False)
     for path, text in DRIFT.items():
         machine.write(path, text)
     machine.run(OPEN_UP)
 
 
-def standing(machine: Machine) -> Standing:
-    """How it stands."""
+def host_state(machine: Machine) -> HostState:
+    """Return the state of the host."""
     seen = json.loads(machine.run(["python3", "-c", LOOK]).out)
-    return Standing(seen["files"], tuple(seen["loaded"]), tuple(seen["listening"]), tuple(seen["active"]),
+    return HostState(seen["files"], tuple(seen["loaded"]), tuple(seen["listening"]), tuple(seen["active"]),
                     tuple(seen["left"]), seen["intent"])
 
 
 def start_agent(machine: Machine, policy: str, order: str = "") -> None:
-    """Start the agent by a policy, with an order to stop at a step."""
+    """Start the agent with a policy, and with an order to stop at a step."""
     machine.write(POLICY, policy)
     if order:
         machine.write(crash_points.ORDER_FILE, f"{order}\n")
@@ -131,41 +131,41 @@ def start_agent(machine: Machine, policy: str, order: str = "") -> None:
 
 
 def settled(machine: Machine) -> None:
-    """Wait until the host complies and the agent has nothing more to do."""
+    """Wait until the host complies and the agent is idle."""
     wait_for(lambda: machine.run(SETTLED, check=False).status == 0, "agent at rest on a host that complies")
 
 
 def steps(machine: Machine) -> tuple[str, ...]:
-    """The steps of one undisturbed correction of the drift; the host complies then."""
+    """Return the steps of one complete correction of the drift. The host complies afterwards."""
     open_up(machine)
     start_agent(machine, ENFORCE, "kill 0")
     settled(machine)
     machine.run(f"systemctl stop {AGENT}; journalctl --sync")
-    said = [entry["MESSAGE"] for entry in machine.journal(
+    messages = [entry["MESSAGE"] for entry in machine.journal(
         "--unit", AGENT, f"_SYSTEMD_INVOCATION_ID={machine.properties(AGENT, 'InvocationID')['InvocationID']}")]
-    return tuple(message.partition(": ")[2] for message in said if message.startswith("step "))
+    return tuple(message.partition(": ")[2] for message in messages if message.startswith("step "))
 
 
-class Ends(NamedTuple):
-    """The two ways in which a host may stand."""
+class States(NamedTuple):
+    """The two consistent states of a host."""
 
-    before: Standing
-    after: Standing
+    before: HostState
+    after: HostState
 
 
-def ends(machine: Machine) -> tuple[Ends, tuple[str, ...]]:
-    """How the host stands with the drift and without, and the steps between."""
+def record_states(machine: Machine) -> tuple[States, tuple[str, ...]]:
+    """Return the states of the host before and after the correction, and the steps in between."""
     open_up(machine)
-    before = standing(machine)
+    before = host_state(machine)
     taken = steps(machine)
-    return Ends(before, standing(machine)), taken
+    return States(before, host_state(machine)), taken
 
 
-def between(now: Standing, known: Ends) -> list[str]:
-    """What is neither as before nor as after, though the agent has not yet corrected anew.
+def between(now: HostState, known: States) -> list[str]:
+    """Return one line for each part of the state that is neither as before nor as after the correction.
 
-    Files and what systemd has of them are of one kind. Dockerd may have yet to be restarted by new files,
-    but never runs by new ones where the old are back.
+    The files and what systemd has loaded must match. dockerd may still run with the old configuration if the new files
+    are in place, but not with the new configuration if the old files are in place.
     """
     is_new = now.files == known.after.files
     wanted, others = (known.after, (known.before,)) if is_new else (known.before, ())
@@ -185,20 +185,21 @@ def between(now: Standing, known: Ends) -> list[str]:
 
 
 def hold_at(machine: Machine, step: str) -> None:
-    """Let the agent correct until it is about to take this step, and there it stays."""
+    """Start a correction and hold the agent before this step."""
     start_agent(machine, ENFORCE, f"hold {step}")
-    # The last step that it told of is the one that it is held at.
+    # The last reported step is the one at which the agent is held.
     line = f"journalctl --unit={AGENT} --output=cat --boot | grep '^step ' | tail -n 1"
     wait_for(lambda: _is_step(machine.run(line, check=False).out, step), f"step {step}")
 
 
-def _is_step(told: str, step: str) -> bool:
-    number, _, what = told.removeprefix("step ").strip().partition(": ")
+def _is_step(message: str, step: str) -> bool:
+    number, _, what = message.removeprefix("step ").strip().partition(": ")
     return number == step or what.startswith(step)
 
 
-def try_point(machine: Machine, known: Ends, step: str, *, cut: bool) -> list[str]:
-    """Stop at this step, by SIGKILL or by a power cut, and come back; what is wrong then, in words."""
+def try_point(machine: Machine, known: States, step: str, *, cut: bool) -> list[str]:
+    """Interrupt the correction at this step by SIGKILL or a power cut, and start again. Return one line for each
+    deviation."""
     open_up(machine)
     container = 0 if cut else machine.container_pid()
     if cut:
@@ -212,16 +213,16 @@ def try_point(machine: Machine, known: Ends, step: str, *, cut: bool) -> list[st
         wait_for(lambda: machine.properties(AGENT, "ActiveState")["ActiveState"] == "failed", f"step {step}")
         machine.run(f"systemctl reset-failed {AGENT}")
         start_agent(machine, OBSERVE)
-    # The agent leaves a start that is under way to itself, and a busy host takes seconds over it.
+    # The agent does not interrupt a pending start, which takes seconds on a busy host.
     wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] not in (
         "activating", "deactivating"), "dockerd that has started or failed")
-    wrong = between(standing(machine), known)
+    wrong = between(host_state(machine), known)
     if not machine.socket_answers():
         wrong.append("dockerd does not answer")
     machine.write(POLICY, ENFORCE)
     machine.run(f"systemctl reload {AGENT}")
     settled(machine)
-    now = standing(machine)
+    now = host_state(machine)
     if now != known.after:
         wrong += [f"settled: {name}: {value}" for name, value in now._asdict().items()
                   if value != known.after._asdict()[name]]

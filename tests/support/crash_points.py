@@ -1,8 +1,8 @@
-"""Put into a machine, stops the agent at one of its steps: killed, or held still until told to go on.
+"""Crash points: installed in a machine, this kills or holds the agent at one of its steps.
 
-A step is a system call that changes the disk, a call that has systemd change something, its answer,
-the wait for a job, or a look whether dockerd answers. What kills is the test's: the shipped code knows
-nothing of it. A .pth file loads this into every Python of the machine; only the agent minds.
+A step is a system call that changes the disk, a D-Bus call that changes units, its answer, the wait for a job, or a
+request to dockerd. The shipped code contains none of this. A .pth file loads this module into every Python of the
+machine; it acts only in the agent.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 ORDER_FILE = "/root/crash-at"
-"""`kill STEP` or `hold STEP`, by its number or the beginning of its words; `kill 0` only tells the steps.
-Not there: nothing of all this. Taken away: who was held goes on."""
+"""Contains `kill STEP` or `hold STEP`, with the number of a step or the beginning of its text; `kill 0` only reports
+steps. Without this file, nothing is patched. When the file is removed, a held agent continues."""
 
 ACTING = (b"Reload", b"StartUnit", b"StopUnit", b"RestartUnit", b"ResetFailedUnit")
 
 
 class Steps:
-    """Counts the steps of this process and ends it at one of them."""
+    """Counts the steps of this process, and ends or holds the process at one of them."""
 
     def __init__(self, end: str, last: str) -> None:
         self.end = end
@@ -31,7 +31,7 @@ class Steps:
         self.awaits_job = False
 
     def take(self, what: str) -> None:
-        """Begin a step: everything before it has happened, it has not."""
+        """Begin a step. Everything before it has happened; the step itself has not."""
         self.count += 1
         os.write(2, f"<7>step {self.count}: {what}\n".encode())
         if self.last not in {str(self.count), what[:len(self.last)]}:
@@ -44,7 +44,7 @@ class Steps:
 
 
 def install(steps: Steps) -> None:
-    """Make a step of each."""
+    """Patch the functions that are steps."""
     def place(path: Any, fd: int | None = None) -> str:
         if isinstance(path, int):
             return os.readlink(f"/proc/self/fd/{path}")
@@ -115,7 +115,7 @@ def _on_waits(steps: Steps) -> None:
 
     class Socket(socket.socket):
         def sendall(self, data: Any, *rest: Any) -> None:
-            # Itself on a UNIX socket; over TCP by the process that has the network.
+            # The agent itself on a UNIX socket; the network helper over TCP.
             if b"/_ping" in bytes(data) or b'"verb": "ping"' in bytes(data):
                 steps.take("ask dockerd")
             super().sendall(data, *rest)
@@ -124,7 +124,7 @@ def _on_waits(steps: Steps) -> None:
 
 
 def begin() -> None:
-    """Obey, in the agent, where there is an order."""
+    """Read the order, if this process is the agent and there is one."""
     if sys.orig_argv[-1:] != ["run"]:
         return
     try:

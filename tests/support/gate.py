@@ -1,4 +1,4 @@
-"""Corrections that fail after the restart."""
+"""dockerds that fail after the restart of a correction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.correction import (
 
 
 class Failure(NamedTuple):
-    """What the corrected dockerd does instead of its work, and the words of the entry on it.
+    """What the restarted dockerd does instead of its work, and text of the entry about it.
 
-    A script goes for dockerd: told to listen on fd:// alone it is the real one, else this. `slow` ones
-    run from `make slow-test` only.
+    A script replaces dockerd: with fd:// alone it runs the real one, else `line`. `slow` failures run only in `make
+    slow-test`.
     """
 
     name: str
@@ -52,9 +52,9 @@ FAILURES = (
 
 
 def fail(machine: Machine, failure: Failure) -> None:
-    """Let it fail, and look whether Docker runs as before."""
+    """Let the restart fail, and check that Docker runs as before."""
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    # What --validate would have found, preflight finds: this comes out only when it runs.
+    # preflight finds what --validate reports: the script fails only when dockerd really runs.
     script = f'#!/bin/sh\ncase "$*" in *--validate*) ;; *2376*) {failure.line};; esac\nexec {DOCKERD} "$@"\n'
     machine.write("/usr/local/sbin/dockerd", script, mode=0o755)
     machine.write(OVERRIDE, "[Service]\nNotifyAccess=all\nExecStart=\nExecStart=/usr/local/sbin/dockerd -H fd://\n")

@@ -1,4 +1,4 @@
-"""Interruptions of a correction."""
+"""Interruptions of a correction: failing disks, D-Bus, systemd and dockerd."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from typing import NamedTuple
 
 from tests.machines.machine import Machine, wait_for
 from tests.support.correction import entries
-from tests.support.crash import STATE, open_up, prepare, settled, standing
-from tests.support.crash import hold_at as hold
+from tests.support.crash import STATE, hold_at, host_state, open_up, prepare, settled
 from tests.support.crash_points import ORDER_FILE
 
 
 class Interruption(NamedTuple):
-    """A step, what happens then, what ends it, and how the host is meanwhile: `before`, `after`, or `down` where
-    systemd cannot be asked to start dockerd again. `slow` ones run from `make slow-test` only."""
+    """An interruption: the step, the shell line that causes it, the one that ends it, and the state of the host
+    meanwhile (`before`, `after`, `written`, or `down` if systemd cannot be asked to start dockerd). `slow` ones run
+    only in `make slow-test`."""
 
     name: str
     step: str
     line: str
-    mend: str
+    undo: str
     meanwhile: str
     slow: bool = True
 
 
-def on_a_disk(directory: str, trouble: str) -> str:
-    """Put the directory on a small disk of its own, and this happens to it."""
+def on_a_disk(directory: str, failure: str) -> str:
+    """Return a shell line that mounts a small file system over the directory, with its content, and then runs
+    `failure`."""
     return (f"cp -a {directory} /root/away; mount -t tmpfs -o size=32k tmpfs {directory}; "
-            f"cp -a /root/away/. {directory}; {trouble}")
+            f"cp -a /root/away/. {directory}; {failure}")
 
 
 def full(directory: str) -> str:
@@ -38,7 +39,7 @@ def read_only(directory: str) -> str:
 
 
 def slow_stop(seconds: float) -> str:
-    """Let docker.service take its time when it is stopped next."""
+    """Return a shell script that makes the next stop of docker.service slow."""
     return f"""
         mkdir -p /run/systemd/system/docker.service.d
         printf '[Service]\\nExecStop=/bin/sleep 1000\\nTimeoutStopSec={seconds}s\\n' \\
@@ -75,26 +76,26 @@ def interrupt(machine: Machine, interruption: Interruption) -> None:
     prepare(machine)
     container = machine.container_pid()
     open_up(machine)
-    before = standing(machine)
-    hold(machine, interruption.step)
+    before = host_state(machine)
+    hold_at(machine, interruption.step)
     machine.run(interruption.line)
     machine.remove(ORDER_FILE)
     if interruption.meanwhile == "before":
-        wait_for(lambda: entries(machine, "failed") + entries(machine, "rolled-back"), "word on the failure")
-        now = standing(machine)
+        wait_for(lambda: entries(machine, "failed") + entries(machine, "rolled-back"), "entry about the failure")
+        now = host_state(machine)
         files = {path: text for path, text in now.files.items() if not path.endswith("/filler")}
         assert (files, *now[1:4], now.left) == (before.files, *before[1:4], ())
         assert machine.socket_answers()
         assert len(entries(machine, "failed") + entries(machine, "rolled-back")) == 1
     elif interruption.meanwhile in ("written", "down"):
         wait_for(lambda: any("cannot query systemd" in entry["MESSAGE"] for entry in entries(machine, "blind")),
-                 "word on D-Bus")
-    if interruption.mend:
-        # The agent may be trying just now.
-        wait_for(lambda: machine.run(interruption.mend, check=False).status == 0, "end of the trouble")
-    # Nothing may tell that there is room again: the next resync finds it.
+                 "entry about D-Bus")
+    if interruption.undo:
+        # The agent may be using it: retry.
+        wait_for(lambda: machine.run(interruption.undo, check=False).status == 0, "end of the failure")
+    # No event reports free space: the next resync retries.
     settled(machine)
-    now = standing(machine)
+    now = host_state(machine)
     assert (now.listening, now.left) == (("/run/docker.sock", "127.0.0.1:2376"), ())
     assert machine.socket_answers()
     assert machine.container_pid() == container

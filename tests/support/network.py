@@ -6,5 +6,5 @@ from tests.machines.machine import Machine
 
 
 def processes(machine: Machine) -> list[str]:
-    """The processes that have the network."""
+    """Return the PIDs of the processes that have access to the network."""
     return machine.run(["pgrep", "-f", "/docker-api-network$"], check=False).out.split()

@@ -1,4 +1,4 @@
-"""Measure how long the API stays open after the write that has to close it."""
+"""Measure how long the API stays open after the write that closes it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ POLICY_TEXT = "version: 1\nmode: {mode}\nsockets: [fd://]\ncorrect: {{budget: 10
 OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
 CLOSED = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd://\n"
 
-# Connects again and again; says when it first got in, and when it was first refused after that. All processes
-# here, on whichever side, read one CLOCK_MONOTONIC.
+# Connects repeatedly. Prints when the first connection succeeds, and when the first one after that is refused. All
+# processes on this host share one CLOCK_MONOTONIC.
 PROBE = f"""
 import socket, time
 is_in = False
@@ -43,7 +43,7 @@ while True:
     time.sleep(0.002)
 """
 
-# Writes a file in place, says when that was done, then runs a shell line.
+# Writes a file in place, prints the time, then runs a shell line.
 WRITE = """
 import subprocess, sys, time
 path, text, line = sys.argv[1:]
@@ -55,7 +55,7 @@ subprocess.run(line, shell=True, check=True)
 
 
 class Way(NamedTuple):
-    """A way to close the API: its name, what is written where, and the shell line after that."""
+    """A way to close the API: its name, the file and its new text, and a shell line that runs afterwards."""
 
     name: str
     path: str
@@ -71,9 +71,9 @@ WAYS = (
 
 
 def measure(machine: Machine, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Seconds from the write to the first refusal, of each round, by the name of the way.
+    """Return the seconds from the write to the first refusal for each round, by the name of the way.
 
-    The machine has the package in it and is just booted.
+    The machine has the package installed and was just booted.
     """
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
@@ -87,14 +87,14 @@ def measure(machine: Machine, rounds: int = ROUNDS) -> dict[str, list[float]]:
 
 
 def _open(machine: Machine) -> None:
-    """Have the API open under a policy that only watches, and the agent at rest."""
+    """Open the API under a policy with `mode: observe`, and wait until the agent is idle."""
     machine.write(POLICY, POLICY_TEXT.format(mode="observe", contain="true"))
-    wait_for(lambda: _status(machine).startswith("observe"), "policy that only watches")
+    wait_for(lambda: _status(machine).startswith("observe"), "policy with mode: observe")
     machine.remove(OUR_SERVICE_DROPIN)
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker")
-    wait_for(machine.api_answers, "API open to everyone")
-    wait_for(lambda: "DG101" in _status(machine), "agent that has seen it")
+    wait_for(machine.api_answers, "open API")
+    wait_for(lambda: "DG101" in _status(machine), "drift in the status line")
     wait_for(lambda: rests(machine), "agent at rest")
 
 

@@ -1,4 +1,4 @@
-"""The expected values of tests/data/dockerd and tests/data/corpus are what the real programs answer."""
+"""The expected values in tests/data/dockerd and tests/data/corpus match the real dockerd."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.support import corpus, dockerd_machine
 from tests.support.vectors import documents, expected
 
 
-def test_dockerd(bare_machine: Machine) -> None:
+def test_vectors_match_dockerd(bare_machine: Machine) -> None:
     wrong = differing(dockerd_answers(Bench(bare_machine)), documents("dockerd"), bare_machine.release)
     assert not wrong, "\n".join(wrong)
 
 
-def test_corpus(bare_machine: Machine) -> None:
+def test_corpus_matches_the_real_programs(bare_machine: Machine) -> None:
     outcomes = dockerd_machine.corpus_answers(Bench(bare_machine))
     wrong = [f"{root.parent.name}: {outcome}" for root, outcome in zip(corpus.roots(), outcomes, strict=True)
              if outcome != expected(corpus.expectation(root), bare_machine.release)]

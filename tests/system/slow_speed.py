@@ -1,7 +1,7 @@
-"""How long the API stays open: from the write after which it must not, to the first packet refused outside.
+"""How long the API stays open: from the write that closes it to the first packet refused outside.
 
-Three ways to close it, in turns on one machine: the agent with and without containment, and the hand of an
-operator who has the right file ready: `systemctl daemon-reload && systemctl restart docker`.
+Three ways to close it, in turn on one machine: the agent with and without containment, and an operator who has the
+right file ready and runs `systemctl daemon-reload && systemctl restart docker`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.speed import measure
 
 
 def report(times: dict[str, list[float]]) -> str:
-    """One line for each way: median, least and most, in seconds."""
+    """Return one line for each way: median, minimum and maximum in seconds."""
     return "\n".join(f"{name:28}{_shown(each)}" for name, each in times.items())
 
 
@@ -27,7 +27,7 @@ def _shown(times: Sequence[float]) -> str:
     return f"median {median(times):.3f} s, {min(times):.3f} to {max(times):.3f} s, n = {len(times)}"
 
 
-def test_the_api_is_closed_soon(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_until_the_api_is_closed(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     times = measure(machine)
     with capsys.disabled():
         print(f"\n{machine.release}: from the write to the first packet refused outside")

@@ -1,5 +1,5 @@
-"""Each mutation of some file, each file by some mutation, and blindness that is over at once: all the others are in
-slow_blindness.py."""
+"""Each kind of mutation on some file, each file with some mutation, and degraded visibility that ends at once.
+slow_blindness.py has all others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.blindness import (
     OPEN,
     RESYNC,
     blind,
-    each_is_seen,
-    each_is_seen_of_the_policy,
+    check_mutations,
+    check_policy_mutations,
     is_open,
 )
 from tests.support.correction import OVERRIDE, POLICY, entries
@@ -22,7 +22,7 @@ from tests.support.correction import OVERRIDE, POLICY, entries
 MISSED = "no file event arrived"
 MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
-# The vendor's unit first: each leaves its file behind, and an override is stronger.
+# The vendor's unit comes first: each mutation leaves its file behind, and an override has precedence.
 SOME = (
     ("the vendor's unit", "delete"),
     ("override", "first directory"),
@@ -37,15 +37,15 @@ SOME = (
 )
 
 
-def test_each_kind_of_mutation_is_seen_by_its_event(machine: Machine) -> None:
-    each_is_seen(machine, SOME)
+def test_each_kind_of_mutation_is_detected_by_its_event(machine: Machine) -> None:
+    check_mutations(machine, SOME)
 
 
-def test_a_policy_that_is_replaced_or_taken_away_is_seen_by_its_event(machine: Machine) -> None:
-    each_is_seen_of_the_policy(machine, ("overwrite by rename", "delete"))
+def test_replaced_or_deleted_policy_is_detected_by_its_event(machine: Machine) -> None:
+    check_policy_mutations(machine, ("overwrite by rename", "delete"))
 
 
-def test_a_change_whose_event_is_lost_in_a_full_queue_is_reported_as_missed(machine: Machine) -> None:
+def test_change_whose_event_is_lost_in_a_full_queue_is_reported_as_missed(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl kill --signal=STOP dockerd-guard")
     machine.run(["python3", "-c", f"""
@@ -64,16 +64,16 @@ for number in range({MAX_QUEUED_EVENTS} + 1000):
     assert machine.main_pid("dockerd-guard.service") == agent
 
 
-def test_a_mount_over_the_directory_is_seen_at_the_next_resync(machine: Machine) -> None:
+def test_mount_over_a_directory_is_detected_by_resync(machine: Machine) -> None:
     machine.run(f"mkdir -p {DROPIN_DIRECTORY} /root/other")
     machine.write("/root/other/override.conf", OPEN)
     machine.write(POLICY, RESYNC)
     wait_for(lambda: len(entries(machine, "policy")) == 2, "policy in force")
-    # It comes back when a pass is over, in which the directory began to be watched.
+    # It returns after a pass, in which the directory began to be watched.
     machine.run("systemctl reload dockerd-guard")
     machine.run(f"mount --bind /root/other {DROPIN_DIRECTORY}")
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
     wait_for(lambda: blind(machine, MISSED), "report of the mount")
-    wait_for(lambda: blind(machine, MISSED, over=True), "end of the blindness")
+    wait_for(lambda: blind(machine, MISSED, over=True), "entry about the end of it")
     machine.write("/root/other/override.conf", CLOSED)
     wait_for(lambda: not is_open(machine), "end of the drift")

@@ -1,4 +1,4 @@
-"""Completion and man pages as installed: by completing in each shell, and by man(1)."""
+"""Completion and man pages as installed, tested in each shell and with man(1)."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def test_every_shell_completes(machine: Machine) -> None:
                            BASH_SETUP.format(script=f"{SHARE}/bash-completion/completions/dockerd-guard"))
     complete_on_a_terminal(shell("zsh", "-f", "-i"), ZSH_SETUP.format(directory=f"{SHARE}/zsh/vendor-completions"))
     for line, words in CASES:
-        # fish loads a vendor's completions by itself.
+        # fish loads vendor completions automatically.
         done = machine.run(f"cd /tmp/home; HOME=/tmp/home fish -c {shlex.quote(f'complete -C {line!r}')}")
         assert {offered.partition("\t")[0] for offered in done.out.splitlines()} == words, line
 
 
 def rendered(machine: Machine, page: str) -> str:
-    """Return a page as man(1) renders it, without formatting; groff has no warning about it."""
+    """Return a page as man(1) renders it, without formatting. Asserts that groff reports no warning."""
     done = machine.run(["env", "MANWIDTH=1000", "LC_ALL=C.UTF-8", "man", "--warnings", page])
     assert done.err == ""
     return re.sub(r"\x1b\[[0-9;]*m|.\x08", "", done.out)
 
 
-def test_the_man_pages_are_complete(machine: Machine) -> None:
+def test_man_pages_are_complete(machine: Machine) -> None:
     command = rendered(machine, "dockerd-guard")
     verbs = next(action.choices for action in parser()._actions if isinstance(action.choices, dict))
     for name, verb in verbs.items():
@@ -61,6 +61,6 @@ def test_the_man_pages_are_complete(machine: Machine) -> None:
     on_one_line = " ".join(policy.split())
     for key in KEYS:
         assert f"{key.word}: {text_of(key)}" in on_one_line, key.name
-    # Backslashes, quotes and lines that begin with a dot are not lost in roff.
+    # Backslashes, quotes and lines that begin with a dot are kept by roff.
     for line in (TOP / "config.example.yaml").read_text().splitlines():
         assert line in policy

@@ -1,4 +1,4 @@
-"""What is open and cannot be corrected yet is cut off from the network: that, and nothing else."""
+"""Containment: an open port that cannot be corrected yet is blocked, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.correction import (
 
 FALLBACK_FILES = "/run/systemd/system.control/docker.service.d"
 
-# One connection, asked twice: the second time after a line on standard input.
+# One connection with two requests, the second after a line on standard input.
 ASK_TWICE = f"""
 import http.client, sys
 connection = http.client.HTTPConnection("{ADDRESS}", 2375, timeout=5)
@@ -37,7 +37,7 @@ for _ in range(2):
 
 
 class Opened(NamedTuple):
-    """How the API came to be open, and the address as the kernel has it."""
+    """How the API was opened, and the address in the kernel."""
 
     name: str
     files: Mapping[str, str]
@@ -52,7 +52,7 @@ WAYS = (
 
 
 @pytest.mark.parametrize("opened", WAYS, ids=lambda opened: opened.name)
-def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, opened: Opened) -> None:
+def test_held_exposure_is_blocked_until_corrected(machine: Machine, opened: Opened) -> None:
     open_up(machine, opened.files)
     dockerd, container = machine.main_pid(), machine.container_pid("shop")
     client = subprocess.Popen(machine.outside_command("python3", "-c", ASK_TWICE), text=True, bufsize=1,
@@ -63,7 +63,7 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     enforce(machine)
     contained(machine)
     assert not machine.api_answers(address=ADDRESS_IPV6)
-    # Who was connected already is cut off too.
+    # Established connections are blocked too.
     assert "ConnectionResetError" in client.communicate("again\n", timeout=30)[1]
     assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"
     assert machine.run(f"curl --silent http://{ADDRESS}:2375/_ping").out == "OK"
@@ -82,7 +82,7 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
-    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    wait_for(lambda: repaired(machine), "correction")
     released = wait_for(lambda: entries(machine, "released"), "release")
     assert opened.address in {entry["DOCKERD_GUARD_SOCKET"] for entry in released}
     assert not is_open(machine)
@@ -93,16 +93,16 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert len(entries(machine, "contained")) == len(released)
 
 
-def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> None:
+def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
-    told = len(wait_for(lambda: entries(machine, "contained"), "entry"))
+    count = len(wait_for(lambda: entries(machine, "contained"), "entry"))
 
     for number, line in enumerate(("nft flush ruleset", "nft flush chain inet dockerd_guard input",
                                    "systemctl restart nftables")):
         machine.run(line)
-        again = wait_for(lambda n=number: entries(machine, "contained")[told + n:], "entry")  # type: ignore[misc]
+        again = wait_for(lambda n=number: entries(machine, "contained")[count + n:], "entry")  # type: ignore[misc]
         assert "again: another program had removed or changed the nftables table" in again[0]["MESSAGE"]
         assert not is_open(machine)
 
@@ -110,7 +110,7 @@ def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> 
     assert not is_open(machine)
     machine.run("systemctl start dockerd-guard; systemctl kill --signal=KILL dockerd-guard")
     assert not is_open(machine)
-    wait_for(lambda: machine.is_active("dockerd-guard"), "agent that is back")
+    wait_for(lambda: machine.is_active("dockerd-guard"), "running agent")
     assert not is_open(machine)
     assert not entries(machine, "released")
 
@@ -125,8 +125,8 @@ def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> 
     assert "the policy no longer requests it" in released[0]["MESSAGE"]
 
 
-def test_a_reboot_leaves_no_gap(machine: Machine) -> None:
-    # A second socket unit, which a policy without foreign_files leaves alone: open again after each boot.
+def test_containment_survives_a_reboot_without_gap(machine: Machine) -> None:
+    # A second socket unit, which a policy with `foreign_files: false` does not change, is open again after each boot.
     machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://", "tcp://0.0.0.0:2375"], "tls": false}\n')
     open_up(machine, {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD}\n"})
     enforce(machine, f"{ENFORCE}correct:\n  foreign_files: false\n")
@@ -143,7 +143,7 @@ def test_a_reboot_leaves_no_gap(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("verb", ["remove", "purge"])
-def test_the_package_takes_it_along_when_it_goes(machine: Machine, verb: str) -> None:
+def test_package_removal_ends_containment(machine: Machine, verb: str) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
@@ -154,14 +154,14 @@ def test_the_package_takes_it_along_when_it_goes(machine: Machine, verb: str) ->
     assert not machine.exists("/var/lib/dockerd-guard/contained.json")
 
 
-def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machine: Machine) -> None:
+def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: Machine) -> None:
     modules = "/usr/lib/python3/dist-packages"
     machine.run(f"mv {modules}/nftables /root/")
     machine.run("systemctl restart dockerd-guard")
     open_up(machine)
     dockerd, container = machine.main_pid(), machine.container_pid("shop")
     enforce(machine)
-    # The filter drops: nobody is refused, nobody gets through.
+    # The filter drops packets and does not refuse them.
     wait_for(lambda: not machine.api_answers(), "end of the exposure", timeout=30)
     assert not machine.api_answers(address=ADDRESS_IPV6)
     assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"
@@ -181,7 +181,7 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
-    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    wait_for(lambda: repaired(machine), "correction")
     wait_for(lambda: entries(machine, "released"), "release")
     assert not machine.exists(FALLBACK_FILES)
     assert machine.properties("docker.service", "IPAddressDeny", "IPAddressAllow") == \
@@ -189,7 +189,7 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
     assert machine.container_pid("shop") == container
 
 
-def test_a_port_that_no_way_can_cut_off_is_said_to_be_open(machine: Machine) -> None:
+def test_port_that_cannot_be_blocked_is_reported_as_open(machine: Machine) -> None:
     machine.run("mv /usr/lib/python3/dist-packages/nftables /root/")
     open_up(machine, WAYS[1].files)
     enforce(machine, NEVER)

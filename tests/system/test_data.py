@@ -1,4 +1,4 @@
-"""The expected values of tests/data are what the real programs answer; `python3 -m tests.data.renew` writes them."""
+"""The expected values in tests/data match the real systemd. `python3 -m tests.data.renew` renews them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from tests.machines.machine import Machine
 from tests.support.vectors import documents
 
 
-def test_systemd(bare_machine: Machine) -> None:
+def test_vectors_match_systemd(bare_machine: Machine) -> None:
     wrong = differing(systemd_answers(bare_machine), documents("systemd"), bare_machine.release)
     assert not wrong, "\n".join(wrong)

@@ -13,7 +13,7 @@ SHOWING = [path for path in docs.PAGES if any(step.kind == "show" for step in do
 
 
 @pytest.mark.parametrize("path", SHOWING, ids=lambda path: path.name)
-def test_a_page_prints_what_the_program_prints(path: Path, package: Path) -> None:
+def test_page_contains_the_current_output(path: Path, package: Path) -> None:
     with Machine.boot(docs.RELEASE, package=package) as machine:
         wait_for(lambda: machine.is_active("dockerd-guard.service"), "agent")
         assert docs.normal(docs.play(machine, path)) == docs.normal(path.read_text()), "`make docs` updates the pages"

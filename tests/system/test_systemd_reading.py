@@ -1,4 +1,4 @@
-"""The tables that our reading of unit files is held against, held against the real systemd."""
+"""The tables of expected unit properties, checked against the real systemd."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.unit_files import named
 from tests.support.vectors import SYSTEMD
 
 
-def test_systemd_reads_what_the_tables_say(bare_machine: Machine) -> None:
+def test_systemd_matches_the_tables(bare_machine: Machine) -> None:
     version = SYSTEMD[bare_machine.release]
     units = {f"case{number:03}": case for number, case in enumerate(cases())}
     put(bare_machine, ((stem, case.files) for stem, case in units.items()))
@@ -19,7 +19,7 @@ def test_systemd_reads_what_the_tables_say(bare_machine: Machine) -> None:
     for (stem, case), facts in zip(units.items(), found, strict=True):
         expected = named({"state": "loaded"} | at(case.facts, version), stem)
         if expected["state"] == NOT_TEXT:
-            assert facts["argv"] is None, case.name  # D-Bus sends no text that is not UTF-8
+            assert facts["argv"] is None, case.name  # D-Bus cannot send invalid UTF-8
         elif differing := {key: (facts[key], expected[key]) for key in expected if facts[key] != expected[key]}:
             wrong.append(f"{case.name}: {differing}")
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""Bad input and trouble, on a machine: one clear message each, never a hang, and on it goes."""
+"""Invalid input and failures of other services: one clear message each, no hang, and the agent continues."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def policy_messages(machine: Machine) -> list[str]:
     return [entry["MESSAGE"] for entry in entries(machine, "policy")]
 
 
-def test_a_bad_policy_is_told_with_its_place_and_the_last_good_one_stays(machine: Machine) -> None:
+def test_invalid_policy_is_reported_with_location_and_last_valid_one_stays(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     for name, (text, place) in BAD_POLICIES.items():
         before = len(policy_messages(machine))
         machine.write(POLICY, text)
         machine.run("systemctl reload dockerd-guard")
-        # On a busy host the agent may read it half written before, and say so.
+        # On a busy host the agent may read a partly written file first, and report that.
         wait_for(lambda n=before, p=place: any(  # type: ignore[misc]
             p in message and message.startswith("The last valid policy stays in force: ")
-            for message in policy_messages(machine)[n:]), f"word on {name}")
+            for message in policy_messages(machine)[n:]), f"entry about {name}")
     machine.write(POLICY, OBSERVE, mode=0o666)
-    wait_for(lambda: any("writable" in message for message in policy_messages(machine)), "word on the mode")
+    wait_for(lambda: any("writable" in message for message in policy_messages(machine)), "entry about the mode")
     assert machine.main_pid("dockerd-guard.service") == agent
     machine.remove(POLICY)
     machine.write(POLICY, ENFORCE)
@@ -43,7 +43,7 @@ def test_a_bad_policy_is_told_with_its_place_and_the_last_good_one_stays(machine
 
 
 @pytest.mark.parametrize("text", ["version: 1\nsockets: [fd://]\nmoed: x\n", None], ids=["bad", "missing"])
-def test_the_agent_will_not_start_without_a_good_policy_and_starts_when_there_is_one(
+def test_agent_starts_only_with_a_valid_policy(
         machine: Machine, text: str | None) -> None:
     machine.run("systemctl stop dockerd-guard")
     machine.remove(POLICY)
@@ -54,7 +54,7 @@ def test_the_agent_will_not_start_without_a_good_policy_and_starts_when_there_is
     assert machine.properties("dockerd-guard.service", "ExecMainStatus")["ExecMainStatus"] == "2"
     assert POLICY in policy_messages(machine)[-1]
     machine.write(POLICY, OBSERVE)
-    wait_for(lambda: machine.is_active("dockerd-guard.service"), "agent that noticed the mended policy")
+    wait_for(lambda: machine.is_active("dockerd-guard.service"), "agent with the valid policy")
 
 
 BAD_FILES = {
@@ -68,7 +68,7 @@ BAD_FILES = {
 }
 
 
-def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -> None:
+def test_unreadable_dropin_is_reported_without_a_hang(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     machine.run(f"mkdir -p {DROPIN_DIRECTORY}")
     for number, (name, command) in enumerate(BAD_FILES.items()):
@@ -81,7 +81,7 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
         assert machine.run("timeout 20 dockerd-guard sockets --format json", check=False).status in (0, 2), name
         wait_for(lambda p=path: any(p in entry["MESSAGE"] or p == entry.get("DOCKERD_GUARD_FILE")  # type: ignore[misc]
                                     for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard")),
-                 f"word of the agent on {name}")
+                 f"entry about {name}")
         machine.run(f"rm -rf {path}")
     assert machine.main_pid("dockerd-guard.service") == agent
     assert "internal error" not in machine.run("journalctl -u dockerd-guard").out
@@ -94,13 +94,13 @@ def test_a_drop_in_that_is_no_text_is_named_and_hangs_nobody(machine: Machine) -
     ("/etc/systemd/system.conf.d/a.conf", "mkfifo /root/fifo; ln -s /root/fifo {path}"),
     ("/etc/systemd/system.conf", "rm -f {path}; mkfifo {path}"),
 ], ids=["docker.service", "another unit", "without an end", "the manager's drop-in", "the manager itself"])
-def test_systemd_is_never_made_to_read_a_fifo(machine: Machine, fifo: str, command: str) -> None:
-    # PID 1 opens it as any file, and waits for a writer for ever (seen in 252, 257 and 262).
+def test_reload_is_held_while_systemd_would_read_a_fifo(machine: Machine, fifo: str, command: str) -> None:
+    # PID 1 opens it like any file, and waits for a writer forever (seen in 252, 257 and 262).
     machine.run(f"mkdir -p {Path(fifo).parent} {DROPIN_DIRECTORY}; {command.format(path=fifo)}")
     machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
     machine.write(POLICY, ENFORCE)
     wait_for(lambda: any(fifo in entry["MESSAGE"] for entry in entries(machine, "held") + entries(machine, "failed")),
-             "word of what is in the way")
+             "entry about the FIFO")
     done = machine.run("timeout 60 dockerd-guard fix", check=False)
     assert (done.status, fifo in done.out + done.err) == (1, True), done
     machine.run("timeout 20 systemctl show --property=Version")
@@ -109,12 +109,12 @@ def test_systemd_is_never_made_to_read_a_fifo(machine: Machine, fifo: str, comma
     assert machine.properties("docker.service", "NeedDaemonReload") == {"NeedDaemonReload": "no"}
 
 
-def test_docker_that_is_stopped_or_not_there_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
+def test_stopped_or_missing_docker_is_reported_and_detected_when_it_starts(machine: Machine) -> None:
     machine.write(POLICY, ENFORCE)
     machine.run("systemctl stop docker.socket docker.service")
     shown = machine.run("dockerd-guard sockets", check=False)
     assert "dockerd is not running" in shown.out + shown.err
-    # Without its unit, systemd-sysv-generator makes one of the init script.
+    # Without the unit, systemd-sysv-generator creates one from the init script.
     machine.run("mkdir /root/away; mv /lib/systemd/system/docker.* /etc/init.d/docker /root/away/; "
                 "systemctl daemon-reload")
     gone = machine.run("dockerd-guard lint", check=False)
@@ -130,18 +130,18 @@ def test_docker_that_is_stopped_or_not_there_is_told_and_picked_up_when_it_comes
     assert machine.socket_answers()
 
 
-def test_d_bus_that_goes_away_is_told_and_picked_up_when_it_comes(machine: Machine) -> None:
+def test_lost_dbus_is_reported_and_used_again_when_it_returns(machine: Machine) -> None:
     machine.write(POLICY, ENFORCE)
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl stop dbus.socket dbus.service")
     machine.run("touch /etc/docker/daemon.json; rm /etc/docker/daemon.json")
     wait_for(lambda: any("cannot query systemd" in entry["MESSAGE"] for entry in entries(machine, "blind")),
-             "word on D-Bus")
+             "entry about D-Bus")
     machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
     wait_for(lambda: entries(machine, "drift"), "drift seen without D-Bus")
     machine.run("systemctl start dbus.socket dbus.service")
     wait_for(lambda: any(entry["MESSAGE"].startswith("Visibility restored") for entry in entries(machine, "blind")),
-             "word on D-Bus's return")
+             "entry about the return of D-Bus")
     wait_for(lambda: repaired(machine), "correction once systemd can be asked")
     assert machine.main_pid("dockerd-guard.service") == agent
     machine.run("systemctl restart docker")

@@ -1,23 +1,22 @@
-"""`fix` by hand beside the agent, and a second agent: the ones that take longer are in slow_alone.py."""
+"""A manual `fix` beside the agent, and a second agent. slow_locking.py has the cases that take longer."""
 
 from __future__ import annotations
 
 import subprocess
 
 from tests.machines.machine import Machine, wait_for
-from tests.support.alone import OPEN, said
-from tests.support.correction import ENFORCE, LIVE_RESTORE, OVERRIDE, POLICY, entries, rests
-from tests.support.war import reloads, starts
+from tests.support.contention import reloads, starts
+from tests.support.correction import ENFORCE, LIVE_RESTORE, OPEN, OVERRIDE, POLICY, entries, messages, rests
 
 
-def test_an_agent_that_waits_ends_when_told_to(machine: Machine) -> None:
+def test_waiting_agent_ends_on_sigterm(machine: Machine) -> None:
     second = machine.popen("echo $$ > /root/pid; exec dockerd-guard run")
-    wait_for(lambda: said(machine, "Waiting: another agent"), "word of the second")
+    wait_for(lambda: messages(machine, "Waiting: another agent"), "message of the second agent")
     machine.run("kill $(cat /root/pid)")
     assert second.wait(timeout=20) == 0
 
 
-def test_fix_by_hand_and_the_agent_make_one_correction_between_them(machine: Machine) -> None:
+def test_manual_fix_and_agent_correct_once(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reset-failed docker")
