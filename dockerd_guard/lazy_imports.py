@@ -19,6 +19,8 @@ DEFERRED = (
 )
 
 DISABLED = (
+    "better_exceptions",  # structlog.dev formats tracebacks with these if they are installed; the agent logs none
+    "rich",
     "_hashlib",  # OpenSSL's digests; only MD5 is used, which hashlib implements itself
 )
 
@@ -48,5 +50,7 @@ def defer(*names: str) -> None:
 def disable(*names: str) -> None:
     """Make the import of these modules raise ImportError. Their importers must handle that."""
     for name in names:
+        if isinstance(sys.modules.get(name), _LazyModule):
+            del sys.modules[name]
         # None in sys.modules raises ModuleNotFoundError (Python reference, 5.3.1, The module cache).
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]

@@ -229,9 +229,7 @@ class Agent:
         ready = wait(fds, timeout_s)
         came = self.network.fileno() in ready and self.network.changes()
         if self.files.fileno() in ready:
-            changed, missed = self.files.changes()
-            came |= changed
-            self._missed += [missed] if missed else []
+            came |= self.files.changes()
         if self.waker.fileno() in ready:
             for number in self.waker.drain():
                 if number in (signal.SIGTERM, signal.SIGINT):
@@ -336,6 +334,8 @@ class Agent:
             rootfs.stat(path)
         is_new, unwatched = self.files.watch({*rootfs.consulted, self.policy_file}, rootfs.listed)
         troubles += unwatched
+        if (confirm_s := self.files.confirm_s) is not None:
+            self._wake_in(confirm_s)
         if is_new:
             self._triggered_at = time.monotonic()
             self.waker.wake()
@@ -660,7 +660,7 @@ def _where(error: Exception) -> str:
     return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
 
 
-def run(policy_file: str) -> int:
+def run(policy_file: str, log_format: str) -> int:
     """Run the agent on this host; the exit code."""
     if os.geteuid() != 0:
         import sys
@@ -668,4 +668,4 @@ def run(policy_file: str) -> int:
         print("dockerd-guard: the agent needs root: it reads /proc of dockerd and writes to /etc",
               file=sys.stderr)
         return 2
-    return Agent(policy_file, Journal()).run()
+    return Agent(policy_file, Journal(log_format)).run()

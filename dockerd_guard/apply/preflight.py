@@ -5,7 +5,6 @@ Each check yields messages with a location. None of them changes anything.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -57,26 +56,29 @@ class Preflight(NamedTuple):
         """TLS files that are missing, unreadable, out of date, or that do not match."""
         if self.policy.tcp_tls in (None, Tls.NONE):
             return
-        import ssl
-
-        from dockerd_guard.observe.certificates import certificates
+        from dockerd_guard.observe.certificates import check_pair, validity
 
         tls = self.plan.after.daemon.tls
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(tls.cert or "", tls.key or "")
-        except (OSError, ssl.SSLError) as error:
-            yield f"{tls.cert} and {tls.key} cannot be used: {error.strerror or error}"
-        if self.policy.tcp_tls is Tls.MUTUAL:
+        paths = {"cert": tls.cert, "key": tls.key, **({"ca": tls.ca} if self.policy.tcp_tls is Tls.MUTUAL else {})}
+        usable: dict[str, bytes] = {}
+        for role, path in paths.items():
             try:
-                context.load_verify_locations(tls.ca or "")
-            except (OSError, ssl.SSLError) as error:
-                yield f"{tls.ca} cannot be used: {error.strerror or error}"
-        for path in (tls.cert, tls.ca if self.policy.tcp_tls is Tls.MUTUAL else None):
-            # dockerd would start with these, but clients would reject them. Unreadable files are reported above.
-            with contextlib.suppress(OSError, ValueError), open(path or "", "rb") as file:
-                if wrong := certificates(file.read(MAX_PEM_BYTES))[0].out_of_date(datetime.now(UTC)):
-                    yield f"{path} {wrong}"
+                with open(path or "", "rb") as file:
+                    content = file.read(MAX_PEM_BYTES)
+                # dockerd would start with a certificate that is out of date, and every client would refuse it.
+                if role != "key" and (problem := validity(content).problem(datetime.now(UTC))):
+                    yield f"{path} {problem}"
+            except OSError as error:
+                yield f"{path} cannot be used: {error.strerror}"
+            except ValueError as error:
+                yield f"{path} cannot be used: {error}"
+            else:
+                usable[role] = content
+        if "cert" in usable and "key" in usable:
+            try:
+                check_pair(usable["cert"], usable["key"])
+            except (OSError, ValueError) as error:
+                yield f"{tls.cert} and {tls.key} cannot be used: {error}"
 
     def refused_arguments(self) -> Iterator[str]:
         """The error of `dockerd --validate` for the new arguments, if this dockerd has that flag."""

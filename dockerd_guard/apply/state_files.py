@@ -13,11 +13,27 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dockerd_guard.apply import files
+from dockerd_guard.model.json_values import (
+    MAX_BYTES,
+    JsonError,
+    JsonObject,
+    as_bool,
+    as_bytes,
+    as_datetime,
+    as_int,
+    as_list,
+    as_object,
+    as_optional,
+    as_row,
+    as_str,
+    get,
+    loads,
+)
 from dockerd_guard.plan.assessment import Records
 from dockerd_guard.plan.backoff import Correction
 from dockerd_guard.plan.pending_changes import StartRecord
@@ -31,6 +47,8 @@ KEPT_RESTARTS = KEPT_WORDS = 100
 WAIT_S = 0.1
 
 AGENT_LOCK = "agent.lock"
+
+T = TypeVar("T")
 
 
 class Busy(Exception):
@@ -90,27 +108,18 @@ class StateFiles:
         })
 
     def intent(self) -> Intent | None:
-        """The intent of an unfinished correction; None if there is none."""
-        data = self._read("intent.json")
-        try:
-            return Intent(
-                tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]),
-                             Access(*map(int, row["access"]))) for row in data["changes"]),
-                datetime.fromisoformat(data["begun"]), tuple(map(str, data["stops"])), bool(data["held"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        """The intent of a correction that did not come to its end, if any."""
+        return self._read("intent.json", lambda data: Intent(
+            get(data, "changes", as_list(_change)), get(data, "begun", as_datetime),
+            get(data, "stops", as_list(as_str)), get(data, "held", as_bool)), None)
 
     def finish(self) -> None:
         """Remove the intent: the correction is finished or undone."""
         files.remove(f"{self.directory}/intent.json")
 
     def restarts(self) -> tuple[datetime, ...]:
-        """Times of our restarts of dockerd, oldest first."""
-        data = self._read("restarts.json")
-        try:
-            return tuple(sorted(datetime.fromisoformat(text) for text in data["restarts"]))
-        except (KeyError, TypeError, ValueError):
-            return ()
+        """When dockerd was restarted by a correction, oldest first."""
+        return self._read("restarts.json", lambda data: tuple(sorted(get(data, "restarts", as_list(as_datetime)))), ())
 
     def count_restart(self, moment: datetime) -> None:
         """Store a restart. Raises OSError."""
@@ -125,32 +134,22 @@ class StateFiles:
             files.remove(f"{self.directory}/contained.json")
 
     def contained(self) -> Contained:
-        """What was blocked last, possibly before a reboot."""
-        data = self._read("contained.json")
-        try:
-            return Contained(tuple(map(str, data["ways"])), tuple(map(str, data["addresses"])))
-        except (KeyError, TypeError):
-            return Contained()
+        """What was cut off last; before a reboot, perhaps."""
+        return self._read("contained.json", lambda data: Contained(
+            get(data, "ways", as_list(as_str)), get(data, "addresses", as_list(as_str))), Contained())
 
     def rounds(self) -> tuple[Correction, ...]:
-        """Recent corrections, oldest first."""
-        data = self._read("rounds.json")
-        try:
-            return tuple(Correction(datetime.fromisoformat(at), bool(is_update)) for at, is_update in data["rounds"])
-        except (KeyError, TypeError, ValueError):
-            return ()
+        """The corrections made lately, oldest first."""
+        return self._read("rounds.json", lambda data: get(data, "rounds", as_list(_round)), ())
 
     def keep_rounds(self, rounds: Sequence[Correction]) -> None:
         """Store these. Raises OSError."""
         self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
 
     def started(self) -> StartRecord | None:
-        """daemon.json at the last start of dockerd for which it was recorded; None if there is none."""
-        data = self._read("started.json")
-        try:
-            return StartRecord(str(data["invocation"]), _decoded(data["daemon.json"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        """What daemon.json said when a dockerd was started, the last one of which that is known."""
+        return self._read("started.json", lambda data: StartRecord(
+            get(data, "invocation", as_str), get(data, "daemon.json", as_optional(as_bytes))), None)
 
     def records(self) -> Records:
         """The records that an assessment needs."""
@@ -168,12 +167,9 @@ class StateFiles:
         self._write("by-hand.json", {"steps": steps, "mended": mended})
 
     def pending_manual_fix(self) -> ManualFix | None:
-        """What `fix` has done since clear_manual_fix(); None for nothing."""
-        data = self._read("by-hand.json")
-        try:
-            return ManualFix(tuple(map(str, data["steps"])), tuple(map(str, data["mended"])))
-        except (KeyError, TypeError):
-            return None
+        """What was done by hand since take_word()."""
+        return self._read("by-hand.json", lambda data: ManualFix(
+            get(data, "steps", as_list(as_str)), get(data, "mended", as_list(as_str))), None)
 
     def clear_manual_fix(self) -> None:
         """Remove what was queued. Raises OSError."""
@@ -182,13 +178,13 @@ class StateFiles:
     def _write(self, name: str, data: dict[str, object]) -> None:
         files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, convert: Callable[[JsonObject], T], default: T) -> T:
+        """The content of a file; the default if there is no valid one."""
         try:
             with open(f"{self.directory}/{name}", "rb") as file:
-                data = json.load(file)
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
+                return convert(as_object(loads(file.read(MAX_BYTES + 1))))
+        except (OSError, JsonError):
+            return default
 
 
 @contextlib.contextmanager
@@ -239,5 +235,13 @@ def _coded(content: bytes | None) -> str | None:
     return None if content is None else base64.b64encode(content).decode()
 
 
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
+def _change(value: object) -> Change:
+    data = as_object(value)
+    access = get(data, "access", as_row(len(Access._fields)))
+    return Change(get(data, "path", as_str), get(data, "before", as_optional(as_bytes)),
+                  get(data, "after", as_optional(as_bytes)), Access(*map(as_int, access)))
+
+
+def _round(value: object) -> Correction:
+    at, is_update = as_row(2)(value)
+    return Correction(as_datetime(at), as_bool(is_update))

@@ -7,12 +7,12 @@ the size of the journal does not matter.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import (
     OK,
@@ -22,6 +22,7 @@ from dockerd_guard.commands._common import (
     write_output,
 )
 from dockerd_guard.model.address import canonical
+from dockerd_guard.model.json_values import JsonError, as_object, as_str, get, loads
 from dockerd_guard.report import json_output
 from dockerd_guard.report.history import Episode, History, Record, Span, lines, to_json
 
@@ -221,11 +222,11 @@ def _has_journal() -> bool:
 
 
 def record_of(row: bytes) -> Record | None:
-    """A line of `journalctl -o json`; None if it is invalid or not an entry of the agent."""
+    """A line of `journalctl --output=json` as a record; None if it is not an entry of the agent."""
     try:
-        data = json.loads(row)
-        at = datetime.fromtimestamp(int(data["__REALTIME_TIMESTAMP"]) / 1e6, UTC)
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        data = as_object(loads(row))
+        at = get(data, "__REALTIME_TIMESTAMP", _as_realtime)
+    except JsonError:
         return None
     event, cause, rule, layer, socket, file, line, outcome, episodes, exposed = (
         _values(data.get(f"DOCKERD_GUARD_{name}")) for name in FIELDS)
@@ -234,8 +235,9 @@ def record_of(row: bytes) -> Record | None:
     return Record(
         at, event[0], _first(_values(data.get("MESSAGE"))) or "",
         _first(_values(data.get("_SYSTEMD_INVOCATION_ID"))) or "", _first(cause), _first(rule), _first(layer),
-        _first(socket), _first(file), int(line[0]) if line and line[0].isdecimal() else None, _first(outcome),
-        # Entries from before DOCKERD_GUARD_EPISODE=.
+        _first(socket), _first(file), int(line[0]) if line and re.fullmatch("[0-9]{1,9}", line[0]) else None,
+        _first(outcome),
+        # Entries of before there were episodes.
         episodes or ((f"{rule[0]} {_first(socket) or _first(file) or ''}".rstrip(),) if rule else ()),
         exposed == ("yes",))
 
@@ -244,15 +246,28 @@ def _first(values: tuple[str, ...]) -> str | None:
     return values[0] if values else None
 
 
-def _values(value: Any) -> tuple[str, ...]:
-    """The values of a field: a string, bytes if not printable, or a list of these; null if too long."""
+def _as_realtime(value: object) -> datetime:
+    """Microseconds since 1970, as a string of digits."""
+    try:
+        return datetime.fromtimestamp(int(as_str(value)[:20]) / 1e6, UTC)
+    except (OSError, OverflowError, ValueError):
+        raise JsonError("must be microseconds since 1970") from None
+
+
+def _values(value: object) -> tuple[str, ...]:
+    """The values of a field: text, bytes that are not printable, or a list of these; none if the value is too long."""
+    if (text := _text(value)) is not None:
+        return (text,)
+    return tuple(text for item in value if (text := _text(item)) is not None) if isinstance(value, list) else ()
+
+
+def _text(value: object) -> str | None:
+    """One value of a field: a string, or a list of bytes."""
     if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list):
-        if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
-            return (bytes(value).decode("utf-8", "replace"),)
-        return tuple(text for item in value for text in _values(item))
-    return ()
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
+        return bytes(value).decode("utf-8", "replace")
+    return None
 
 
 def parse_time(text: str) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe.certificates import Certificate, certificates, public_key_of
+from dockerd_guard.observe.certificates import Mismatch, check_pair, validity
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Unreadable
@@ -52,40 +53,31 @@ def _check_contents(
     seen: Observation, roles: dict[str, str | None], contents: dict[str, bytes]
 ) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    leaf: Certificate | None = None
+    dated: list[str] = []
     for role in ("tlscacert", "tlscert"):
         if role not in contents:
             continue
         try:
-            chain = certificates(contents[role])
+            dates = validity(contents[role])
         except ValueError as error:
             yield _finding(seen, role, f"{role} {roles[role]} cannot be used ({error}): {_CONSEQUENCE}")
             continue
-        leaf = chain[0] if role == "tlscert" else leaf
-        yield from _check_dates(seen, role, f"{role} {roles[role]}", chain[0], now)
-    if "tlskey" in contents:
-        try:
-            key = public_key_of(contents["tlskey"])
-        except ValueError as error:
-            yield _finding(
-                seen, "tlskey", f"tlskey {roles['tlskey']} cannot be used ({error}): {_CONSEQUENCE}"
-            )
-            return
-        if leaf is not None and key is not None and key != leaf.public_key:
-            yield _finding(
-                seen,
-                "tlskey",
-                f"tlskey {roles['tlskey']} does not match tlscert {roles['tlscert']}: {_CONSEQUENCE}",
-            )
-
-
-def _check_dates(
-    seen: Observation, role: str, name: str, certificate: Certificate, now: datetime
-) -> Iterator[Finding]:
-    if reason := certificate.out_of_date(now):
-        yield _finding(seen, role, f"{name} {reason}: clients reject it")
-    elif certificate.not_after < now + EXPIRES_SOON:
-        yield _finding(seen, role, f"{name} expires on {certificate.not_after:%Y-%m-%d}", "warning")
+        dated.append(role)
+        if problem := dates.problem(now):
+            yield _finding(seen, role, f"{role} {roles[role]} {problem}: clients reject it")
+        elif dates.not_after < now + EXPIRES_SOON:
+            yield _finding(seen, role, f"{role} {roles[role]} expires on {dates.not_after:%Y-%m-%d}", "warning")
+    # OpenSSL checks a key only beside its certificate.
+    if "tlskey" in contents and "tlscert" in dated:
+        key = f"tlskey {roles['tlskey']}"
+        # OSError: OpenSSL cannot open the files, as in a chroot without /proc.
+        with contextlib.suppress(OSError):
+            try:
+                check_pair(contents["tlscert"], contents["tlskey"])
+            except Mismatch:
+                yield _finding(seen, "tlskey", f"{key} does not match tlscert {roles['tlscert']}: {_CONSEQUENCE}")
+            except ValueError as error:
+                yield _finding(seen, "tlskey", f"{key} cannot be used ({error}): {_CONSEQUENCE}")
 
 
 def _finding(seen: Observation, role: str, message: str, severity: Severity = "error") -> Finding:

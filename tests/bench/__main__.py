@@ -19,7 +19,7 @@ from tests.bench import inside
 from tests.bench.table import Row, text
 from tests.machines import host, image
 from tests.machines.machine import Machine
-from tests.system import slow_speed
+from tests.support import speed
 
 PEERS = ("monit", "ansible-core", "puppet-agent", "aide", "lynis")
 """Debian's packages. systemdlint is PyPI's: `make bench` puts it beside us."""
@@ -83,8 +83,8 @@ def main() -> int:
 def _refused(release: str, package: Path, rounds: int) -> dict[str, Any]:
     """The row that is measured from outside, on a machine of its own."""
     with Machine.boot(release, package=package) as machine:
-        times = slow_speed.measure(machine, rounds)
-    by_hand = slow_speed.WAYS[-1].name
+        times = speed.measure(machine, rounds)
+    by_hand = speed.WAYS[-1].name
     return {"name": "refused", "says": "From the write that closes an open API to the first packet refused outside.",
             "unit": "ms", "samples": {name: [1000 * each for each in times[name]]
                                       for name in (by_hand, *(name for name in times if name != by_hand))}}

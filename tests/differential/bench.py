@@ -36,7 +36,7 @@ class Bench:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        machine.copy_in(_recorder(), "/root/recorder")
+        machine.copy_in(recorder(), "/root/recorder")
         machine.copy_in(HERE / "judge.py", "/root/judge.py")
         machine.run(["chmod", "755", "/root/recorder"])
         files = {}
@@ -85,7 +85,7 @@ class Bench:
                 raise RuntimeError(f"the judge ended without a word on {sorted(missing)[:10]}")
 
 
-def _recorder() -> Path:
+def recorder() -> Path:
     """What stands in dockerd's place, compiled once for each version of it and kept in the cache."""
     source = HERE / "recorder.c"
     version = hashlib.sha256(source.read_bytes()).hexdigest()[:12]

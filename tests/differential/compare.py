@@ -146,7 +146,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
             yield Mismatch("argv", ours, theirs)
         yield from _environment(seen, record)
     ours = [_passed(address) for address in passed]
-    theirs = [each for line in record["sockets"] if (each := _received(line)) is not None]
+    theirs = [each for line in record["sockets"] if (each := received(line)) is not None]
     if len(real["sockets"]) > 1:
         # The order of units is that of a hash table with a random key (service_collect_fds).
         ours, theirs = sorted(ours), sorted(theirs)
@@ -213,7 +213,7 @@ def _passed(address: str) -> str:
     return re.sub("^vsock://(-1)?:", f"vsock://{VMADDR_CID_ANY}:", address)
 
 
-def _received(line: str) -> str | None:
+def received(line: str) -> str | None:
     """A socket as the recorder saw it; None for one that is no listening stream."""
     _, family_, kind, listening, _, address_ = line.split()
     family = int(family_)
@@ -239,7 +239,7 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
         return
     if not seen.daemon.certain:
         return
-    said = _said(real["log"])
+    said = last_words(real["log"])
     created = [f"{proto}://{address}" for proto, address in real["created"]]
     if real["outcome"] == "timeout" and re.fullmatch(r"docker(-current|-latest)?",
                                                      layer.argv[0].rpartition("/")[2]):
@@ -264,9 +264,9 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
     if created and list(layer.hosts) != created:
         yield Mismatch("hosts", layer.hosts, created)
     # The kernel lists no vsock in /proc/net.
-    ours = {_ours(binding.address, binding.via) for binding in layer.bindings
+    ours = {our_key(binding.address, binding.via) for binding in layer.bindings
             if not binding.address.startswith("vsock:")}
-    theirs = {_theirs(each, seen.daemon.metrics_addr) for each in real["listening"]} - {None}
+    theirs = {their_key(each, seen.daemon.metrics_addr) for each in real["listening"]} - {None}
     if not _same_places(ours, theirs) and not _undecided(seen, systemd):
         yield Mismatch("listening", sorted(ours), sorted(map(str, theirs)))
     yield from _tls(seen, real)
@@ -290,12 +290,12 @@ def _tls(seen: Configured, real: dict[str, Any]) -> Iterator[Mismatch]:
     metrics = seen.daemon.metrics_addr.rpartition(":")[2]
     for binding in seen.layer.bindings:
         if binding.is_tcp:
-            key = _ours(binding.address, Via.FLAG)
+            key = our_key(binding.address, Via.FLAG)
             if key in theirs and theirs[key] != str(binding.tls) and not key.endswith(f" {metrics}"):
                 yield Mismatch(f"TLS of {binding.address}", str(binding.tls), theirs[key])
 
 
-def _said(log: str) -> str:
+def last_words(log: str) -> str:
     """dockerd's last word: what is no log line, or else the last error of the log."""
     log = re.sub(r"Usage:\s+dockerd.*", "", log, flags=re.S) if "Usage:" in log else log
     plain = [line for line in log.splitlines() if line and not line.startswith("time=")]
@@ -304,7 +304,7 @@ def _said(log: str) -> str:
     return "\n".join(log.splitlines()[-2:])[-700:]
 
 
-def _ours(address: str, via: Via) -> str:
+def our_key(address: str, via: Via) -> str:
     if address.startswith("unix://"):
         path = address.removeprefix("unix://")
         if path.startswith("/"):
@@ -327,7 +327,7 @@ def _ours(address: str, via: Via) -> str:
     return f"tcp {host} {int(port) if port.isdecimal() else port}"
 
 
-def _theirs(each: list[Any], metrics: str) -> str | None:
+def their_key(each: list[Any], metrics: str) -> str | None:
     kind, address, *rest = each
     if kind == "unix":
         if address.startswith(("/var/run/docker/", "/run/docker/", "/tmp/docker/")) and rest == ["own"]:

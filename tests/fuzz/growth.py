@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.dockerd.config import without_key
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import check_pair, validity
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import plan_for
@@ -28,6 +28,7 @@ from dockerd_guard.report import text
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from tests.differential.layout import Layout
+from tests.support.pem import make_pair
 
 FLOOR_S = 0.2
 """Below that nothing is judged: no size in use can then grow to a wait."""
@@ -299,9 +300,10 @@ def refused(read: Callable[[bytes], object], data: bytes) -> None:
         read(data)
 
 
+CERTIFICATE = make_pair().certificate
 BEGIN = b"-----BEGIN CERTIFICATE-----\n"
 READERS: dict[str, Callable[[bytes], object]] = {
-    "certificates": certificates.certificates, "keys": certificates.public_key_of, "policy": parse_policy,
+    "certificates": validity, "keys": lambda data: check_pair(CERTIFICATE, data), "policy": parse_policy,
     "a key taken out": lambda data: without_key(data + b'"a":1}', "hosts"),
 }
 

@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dockerd_guard.dockerd import config, gojson, hosts
@@ -22,7 +23,7 @@ from dockerd_guard.dockerd.flags import parse, without_flags
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import canonical, scope_of
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import check_pair, validity
 from dockerd_guard.observe.configured import dockerd_syntax, observe_configured
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import plan_for
@@ -255,9 +256,11 @@ def policy(data: bytes) -> None:
 
 def pem(data: bytes) -> None:
     """Certificates and keys: an answer or ValueError."""
-    for read in (certificates.certificates, certificates.public_key_of):
+    with contextlib.suppress(ValueError):
+        validity(data)
+    for certificate in (_pems()[0], data):
         with contextlib.suppress(ValueError):
-            read(data)
+            check_pair(certificate, data)
 
 
 def command_line(data: bytes) -> None:
@@ -396,11 +399,9 @@ def _whole_hosts() -> tuple[bytes, ...]:
     stock = SEPARATOR.join((
         seeds.SERVICE, seeds.SOCKET, seeds.DAEMON_JSON, b"[Service]\nEnvironmentFile=-/etc/default/docker\n",
         seeds.ENVIRONMENT, b"[Socket]\nListenStream=2375\n", b"[Socket]\nListenStream=1\nService=docker.service\n"))
-    cases: dict[str, dict[str, bytes]] = {}
-    for case in sorted(seeds.CASES.glob("case-*")):
-        cases[case.name] = {f"/{path.relative_to(case)}": path.read_bytes()
-                            for path in case.rglob("*") if path.is_file() and not path.is_symlink()}
-    return (stock, *(SEPARATOR.join(_at(files, place) for place in PLACES) for files in cases.values()))
+    cases = [{f"/{path.relative_to(root)}": path.read_bytes()
+              for path in root.rglob("*") if path.is_file() and not path.is_symlink()} for root in seeds.roots()]
+    return (stock, *(SEPARATOR.join(_at(files, place) for place in PLACES) for files in cases))
 
 
 def _at(files: Mapping[str, bytes], place: str) -> bytes:
@@ -413,10 +414,8 @@ def _at(files: Mapping[str, bytes], place: str) -> bytes:
 
 @cache
 def _pems() -> tuple[bytes, ...]:
-    from tests.unit.pem import make_pair
-
-    pairs = (make_pair(), make_pair(kind="ec"))
-    return tuple(part for pair in pairs for part in pair)
+    directory = Path(__file__).parent.parent / "data" / "tls"
+    return tuple(path.read_bytes() for kind in ("*.crt", "*.key") for path in sorted(directory.glob(kind)))
 
 
 TARGETS: Mapping[str, Target] = {target.name: target for target in (

@@ -6,8 +6,8 @@ import subprocess
 import time
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_alone import OPEN, said
-from tests.system.test_correction import ENFORCE, OUR_SERVICE_DROPIN, OVERRIDE, POLICY, enforce, entries, repaired
+from tests.support.alone import OPEN, said
+from tests.support.correction import ENFORCE, OUR_SERVICE_DROPIN, OVERRIDE, POLICY, enforce, entries, repaired
 
 
 def test_a_second_agent_waits_and_takes_over_when_the_first_has_ended(machine: Machine) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from tests.machines import host
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_blindness import CLOSED, DETECTED_S, OPEN, is_open
-from tests.system.test_correction import (
+from tests.support.blindness import CLOSED, DETECTED_S, OPEN, is_open
+from tests.support.correction import (
     ENFORCE,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_war import CONTEST, starts
-from tests.system.test_correction import EXPOSURES, LIVE_RESTORE, OUR_SERVICE_DROPIN, POLICY, UNIT, repaired
+from tests.support.correction import EXPOSURES, LIVE_RESTORE, OUR_SERVICE_DROPIN, POLICY, UNIT, repaired
+from tests.support.war import CONTEST, starts
 
 CORRECTIONS = int(os.environ.get("CORRECTIONS", "36"))
 """On each release."""

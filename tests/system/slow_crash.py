@@ -11,7 +11,7 @@ import os
 import pytest
 
 from tests.machines.machine import Machine
-from tests.system.crash import ends, prepare, try_point
+from tests.support.crash import ends, prepare, try_point
 
 EVERY = int(os.environ.get("CRASH_EVERY", "1"))
 """Try each, or only every so many."""

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.system.test_correction import DOCKERD, OVERRIDE, enforce, entries, repaired
-from tests.system.test_gate import FAILURES, Failure, fail
+from tests.support.correction import DOCKERD, OVERRIDE, enforce, entries, repaired
+from tests.support.gate import FAILURES, Failure, fail
 
 
 @pytest.mark.parametrize("failure", [each for each in FAILURES if each.slow], ids=lambda failure: failure.name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.crash import hold_at, open_up, prepare, settled, standing
-from tests.system.crash_points import ORDER_FILE
-from tests.system.test_correction import entries
-from tests.system.test_interruptions import INTERRUPTIONS, Interruption, interrupt, slow_stop
+from tests.support.correction import entries
+from tests.support.crash import hold_at, open_up, prepare, settled, standing
+from tests.support.crash_points import ORDER_FILE
+from tests.support.interruptions import INTERRUPTIONS, Interruption, interrupt, slow_stop
 
 MANAGER = "/usr/lib/python3/dist-packages/dockerd_guard/systemd/manager.py"
 

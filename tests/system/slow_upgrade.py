@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import LIVE_RESTORE, OUR_SERVICE_DROPIN, UNIT, enforce, repaired, settled
+from tests.support.correction import LIVE_RESTORE, OUR_SERVICE_DROPIN, UNIT, enforce, repaired, settled
 
 # The package as it is installed, but of a higher version and with another argument in its unit.
 REPACK = r"""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tests.machines import host, image
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import (
+from tests.support.correction import (
     DOCKERD,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,

@@ -5,16 +5,9 @@ from __future__ import annotations
 import subprocess
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_war import reloads, starts
-from tests.system.test_correction import DOCKERD, ENFORCE, LIVE_RESTORE, OVERRIDE, POLICY, entries, rests
-
-OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
-
-
-def said(machine: Machine, words: str) -> list[str]:
-    """The agent's lines with these words in them."""
-    return [entry["MESSAGE"] for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot")
-            if words in entry["MESSAGE"]]
+from tests.support.alone import OPEN, said
+from tests.support.correction import ENFORCE, LIVE_RESTORE, OVERRIDE, POLICY, entries, rests
+from tests.support.war import reloads, starts
 
 
 def test_an_agent_that_waits_ends_when_told_to(machine: Machine) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_blindness import (
+from tests.support.blindness import (
     CLOSED,
     DETECTED_S,
     DROPIN_DIRECTORY,
@@ -17,8 +17,9 @@ from tests.system.slow_blindness import (
     each_is_seen_of_the_policy,
     is_open,
 )
-from tests.system.test_correction import OVERRIDE, POLICY, entries
+from tests.support.correction import OVERRIDE, POLICY, entries
 
+MISSED = "no file event arrived"
 MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 # The vendor's unit first: each leaves its file behind, and an override is stronger.
@@ -44,20 +45,22 @@ def test_a_policy_that_is_replaced_or_taken_away_is_seen_by_its_event(machine: M
     each_is_seen_of_the_policy(machine, ("overwrite by rename", "delete"))
 
 
-def test_an_agent_that_was_stopped_while_the_queue_overflowed_sees_all_and_says_so(machine: Machine) -> None:
+def test_a_change_whose_event_is_lost_in_a_full_queue_is_reported_as_missed(machine: Machine) -> None:
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl kill --signal=STOP dockerd-guard")
     machine.run(["python3", "-c", f"""
 import os
 for number in range({MAX_QUEUED_EVENTS} + 1000):
-    os.close(os.open("/etc/docker/x%d" % (number % 2), os.O_CREAT | os.O_WRONLY))
+    os.close(os.open("/etc/systemd/x%d" % (number % 2), os.O_CREAT | os.O_WRONLY))
 """])
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl kill --signal=CONT dockerd-guard")
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
-    for words in ("queue overflowed", "was stopped"):
-        wait_for(lambda w=words: blind(machine, w), f"word that it {words}")  # type: ignore[misc]
-        wait_for(lambda w=words: blind(machine, w, over=True), "word on its end")  # type: ignore[misc]
+    for words in (MISSED, "was stopped"):
+        wait_for(lambda w=words: blind(machine, w), f"report: {words}")  # type: ignore[misc]
+        wait_for(lambda w=words: blind(machine, w, over=True), f"end of: {words}")  # type: ignore[misc]
+    machine.write(OVERRIDE, CLOSED)
+    wait_for(lambda: not is_open(machine), "end of the drift by its event")
     assert machine.main_pid("dockerd-guard.service") == agent
 
 
@@ -70,7 +73,7 @@ def test_a_mount_over_the_directory_is_seen_at_the_next_resync(machine: Machine)
     machine.run("systemctl reload dockerd-guard")
     machine.run(f"mount --bind /root/other {DROPIN_DIRECTORY}")
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
-    wait_for(lambda: blind(machine, "in silence"), "word on the mount")
-    wait_for(lambda: blind(machine, "in silence", over=True), "word that it is watched now")
+    wait_for(lambda: blind(machine, MISSED), "report of the mount")
+    wait_for(lambda: blind(machine, MISSED, over=True), "end of the blindness")
     machine.write("/root/other/override.conf", CLOSED)
     wait_for(lambda: not is_open(machine), "end of the drift")

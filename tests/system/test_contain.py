@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.machines.machine import ADDRESS, ADDRESS_IPV6, Machine, wait_for
-from tests.system.test_correction import (
+from tests.support.containment import NEVER, OPEN, contained, is_open, open_up, shop_answers, table
+from tests.support.correction import (
     DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
@@ -22,10 +23,7 @@ from tests.system.test_correction import (
     repaired,
 )
 
-NEVER = f"{ENFORCE}correct:\n  restart: never\n"
-OPEN = {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"}
 FALLBACK_FILES = "/run/systemd/system.control/docker.service.d"
-BUSYBOX_HTTPD = "echo open for business > /index.html; busybox httpd -p 80 -h /; while :; do sleep 1000; done"
 
 # One connection, asked twice: the second time after a line on standard input.
 ASK_TWICE = f"""
@@ -51,41 +49,6 @@ WAYS = (
     Opened("by docker.socket", {SOCKET_OVERRIDE: "[Socket]\nListenStream=0.0.0.0:2375\nListenStream=[fd77::2]:2375\n"},
            "tcp://0.0.0.0:2375"),
 )
-
-
-def open_up(machine: Machine, files: Mapping[str, str] = OPEN) -> None:
-    """Let the API be open, with live-restore off, and a container running whose port 80 is published as 8080."""
-    for path, text in files.items():
-        machine.write(path, text)
-    machine.run("systemctl stop docker.socket docker.service; systemctl daemon-reload; "
-                "systemctl start docker.socket docker.service")
-    machine.import_busybox()
-    machine.run(["docker", "run", "--detach", "--init", "--name=shop", "--publish=8080:80", "busybox",
-                 "/bin/sh", "-c", BUSYBOX_HTTPD, "shop"])
-    wait_for(lambda: shop_answers(machine), "published port that answers")
-    assert is_open(machine)
-    assert machine.api_answers(address=ADDRESS_IPV6)
-
-
-def is_open(machine: Machine) -> bool:
-    """Whether the API answers from outside; where not, it must be refused at once, not dropped."""
-    asked = machine.outside(["curl", "--silent", "--max-time", "5", f"http://{ADDRESS}:2375/_ping"], check=False)
-    # 56: reset in the middle, when the very moment was met.
-    assert asked.status in (0, 7, 56), asked
-    return asked.status == 0
-
-
-def shop_answers(machine: Machine) -> bool:
-    asked = machine.outside(["curl", "--silent", "--max-time", "5", f"http://{ADDRESS}:8080/index.html"], check=False)
-    return asked.out == "open for business\n"
-
-
-def table(machine: Machine) -> str:
-    return machine.run("nft list table inet dockerd_guard", check=False).out
-
-
-def contained(machine: Machine) -> None:
-    wait_for(lambda: not is_open(machine), "end of the exposure", timeout=30)
 
 
 @pytest.mark.parametrize("opened", WAYS, ids=lambda opened: opened.name)

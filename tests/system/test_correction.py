@@ -9,97 +9,22 @@ from typing import NamedTuple
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-
-POLICY = "/etc/dockerd-guard/config.yaml"
-OUR_SERVICE_DROPIN = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
-OUR_SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/zz-dockerd-guard.conf"
-OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
-SOCKET_OVERRIDE = "/etc/systemd/system/docker.socket.d/override.conf"
-UNIT = "/lib/systemd/system/docker.service"
-DOCKERD = "/usr/sbin/dockerd"
-LIVE_RESTORE = '{"live-restore": true}\n'
-
-ENFORCE = "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
-OBSERVE = "version: 1\nmode: observe\nsockets:\n  - fd://\n"
-
-
-class Exposure(NamedTuple):
-    """What somebody does to the host: files to write, a shell line, and what the agent then writes.
-
-    `blamed`: the file that the drift entry has to name.
-    """
-
-    name: str
-    files: Mapping[str, str]
-    line: str
-    blamed: str
-    written: tuple[str, ...]
-
-
-# --tls=false spares the 15 s that dockerd waits before it opens TCP to everyone without TLS.
-EXPOSURES = (
-    Exposure("the guide: -H in the vendor's unit", {},
-             f"sed -i 's|^ExecStart=.*|& -H=tcp://0.0.0.0:2375 --tls=false|' {UNIT}", UNIT, (OUR_SERVICE_DROPIN,)),
-    Exposure("a drop-in that resets ExecStart=",
-             {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"},
-             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("a shorthand behind another, continued on the next line",
-             {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -DHtcp://0.0.0.0:2375 \\\n"
-                        "  --tls=false --host=fd://\n"},
-             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("DOCKER_OPTS in the environment file",
-             {"/etc/default/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false --label a=b"\n'},
-             "", "/etc/default/docker", (OUR_SERVICE_DROPIN,)),
-    Exposure("DOCKER_OPTS by Environment=",
-             {OVERRIDE: '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375 --tls=false"\n'},
-             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("a port in docker.socket",
-             {SOCKET_OVERRIDE: "[Socket]\nListenStream=0.0.0.0:2375\n"},
-             "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
-             "systemctl start docker.socket docker.service",
-             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN,)),
-    Exposure("a socket unit of somebody's own",
-             {"/etc/systemd/system/docker-tcp.socket":
-              "[Socket]\nListenStream=2375\nService=docker.service\n[Install]\nWantedBy=sockets.target\n"},
-             "systemctl daemon-reload; systemctl stop docker.socket docker.service; "
-             "systemctl enable --now docker-tcp.socket; systemctl start docker.socket docker.service",
-             "/etc/systemd/system/docker-tcp.socket",
-             ("/etc/systemd/system/docker-tcp.socket.d/zz-dockerd-guard.conf",)),
-    Exposure("a port in docker.socket, another by -H",
-             {SOCKET_OVERRIDE: "[Socket]\nListenStream=2375\n",
-              OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:4243 --tls=false\n"},
-             "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
-             "systemctl start docker.socket docker.service",
-             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN, OUR_SERVICE_DROPIN)),
+from tests.support.correction import (
+    DOCKERD,
+    ENFORCE,
+    EXPOSURES,
+    LIVE_RESTORE,
+    OUR_SERVICE_DROPIN,
+    OVERRIDE,
+    POLICY,
+    UNIT,
+    Exposure,
+    enforce,
+    entries,
+    make_certificates,
+    repaired,
+    settled,
 )
-
-
-def enforce(machine: Machine, policy: str = ENFORCE) -> None:
-    """Turn the policy on as an operator does."""
-    machine.write(POLICY, policy)
-    machine.run("systemctl reload dockerd-guard")
-
-
-def entries(machine: Machine, event: str) -> list[dict[str, str]]:
-    """The agent's entries of one kind."""
-    return machine.journal(f"DOCKERD_GUARD_EVENT={event}")
-
-
-def repaired(machine: Machine) -> list[dict[str, str]]:
-    """The entries on corrections made by the agent."""
-    return [entry for entry in entries(machine, "corrected") if entry["DOCKERD_GUARD_OUTCOME"] == "repaired"]
-
-
-def settled(machine: Machine) -> None:
-    """Wait until nothing is left to do."""
-    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
-
-
-def rests(machine: Machine, seconds: float = 1) -> bool:
-    """Whether the agent has done nothing for so long but feed its watchdog: a pass takes more than 20 ms."""
-    line = "systemctl show --value --property=CPUUsageNSec dockerd-guard"
-    before, after = map(int, machine.run(f"{line}; sleep {seconds}; {line}").out.split())
-    return after - before < 10_000_000
 
 
 @pytest.mark.parametrize("exposure", EXPOSURES, ids=lambda exposure: exposure.name)
@@ -301,20 +226,3 @@ def test_hosts_in_daemon_json_and_by_the_flag_conflict_no_more(machine: Machine,
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
-def make_certificates(machine: Machine) -> None:
-    """A CA, a server's certificate for the machine's address, and a client's."""
-    machine.run(f"""
-        mkdir -p /etc/docker/client; cd /etc/docker
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -days 30 -subj /CN=ca
-        for name in server client; do
-          openssl req -newkey rsa:2048 -nodes -keyout $name-key.pem -out $name.csr -subj /CN=$name
-        done
-        printf 'subjectAltName=IP:{ADDRESS}\\nextendedKeyUsage=serverAuth' > server.ext
-        printf 'extendedKeyUsage=clientAuth' > client.ext
-        for name in server client; do
-          openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 30 \\
-            -extfile $name.ext -out $name-cert.pem
-        done
-        mv client-cert.pem client/cert.pem; mv client-key.pem client/key.pem
-        chmod 600 *-key.pem
-    """)

@@ -6,7 +6,7 @@ All steps: slow_crash.py.
 from __future__ import annotations
 
 from tests.machines.machine import Machine
-from tests.system.crash import STATE, ends, prepare, try_point
+from tests.support.crash import STATE, ends, prepare, try_point
 
 KILLED_AT = ("create /etc/docker/", "call StartUnit", "ask dockerd")
 """Some files written; docker.service stopped; nothing left but to look."""

@@ -17,7 +17,7 @@ from tests.differential.bench import Bench
 from tests.differential.compare import read, skeleton
 from tests.differential.generate import generate
 from tests.machines.machine import Machine
-from tests.unit.test_regressions import CASES, UNKNOWN, layout
+from tests.support.regression_cases import CASES, UNKNOWN, layout
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 COUNT = int(os.environ.get("DIFFERENTIAL_COUNT", "300"))
@@ -33,7 +33,7 @@ def test_we_say_what_systemd_and_dockerd_do(bare_machine: Machine) -> None:
 
 
 def test_what_was_mended_is_what_they_do(bare_machine: Machine) -> None:
-    """Each regression row (tests/unit/test_regressions.py) is what the real ones do, not what we once thought."""
+    """Each regression row (tests/support/regression_cases.py) is what the real ones do, not what we once thought."""
     rows = [(case.name, case.files) for case in CASES] + \
         [(name, files) for name, files, _ in UNKNOWN]
     wrong, _ = judge_twice(Bench(bare_machine), ((number, layout(files)) for number, (_, files) in enumerate(rows)))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import posixpath
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.system.slow_war import reloads, starts
-from tests.system.test_alone import OPEN
-from tests.system.test_correction import (
+from tests.support.alone import OPEN
+from tests.support.correction import (
     DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
@@ -26,6 +24,8 @@ from tests.system.test_correction import (
     make_certificates,
     repaired,
 )
+from tests.support.gate import FAILURES, LOOPBACK_TOO, Failure, fail
+from tests.support.war import reloads, starts
 
 DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
 
@@ -168,74 +168,10 @@ def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(mac
     assert machine.run([*inside, "ls", DROPIN_DIRECTORY]).out == "override.conf\n"
 
 
-class Failure(NamedTuple):
-    """What the corrected dockerd does instead of its work, and the words of the entry on it.
-
-    A script goes for dockerd: told to listen on fd:// alone it is the real one, else this. `slow` ones
-    run from `make slow-test` only.
-    """
-
-    name: str
-    line: str
-    words: str
-    slow: bool = False
-
-
-LOOPBACK_TOO = """
-version: 1
-mode: enforce
-sockets: [fd://, {address: "tcp://127.0.0.1:2376", tls: none}]
-"""
-
-LISTENER = """exec python3 -c '
-import socket, time
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind((\"127.0.0.1\", 2376))
-held.listen()
-time.sleep(10000)'"""
-
-FAILURES = (
-    Failure("does not start", "exit 1", "RestartUnit of docker.service: job failed"),
-    Failure("starts and does not listen", "systemd-notify --ready; exec sleep 10000", "dockerd listens on",
-            slow=True),
-    Failure("listens and does not answer", f"systemd-notify --ready; {LISTENER}", "does not answer: timed out"),
-)
-
-
 @pytest.mark.parametrize("failure", [each for each in FAILURES if not each.slow], ids=lambda failure: failure.name)
 def test_a_corrected_dockerd_that_fails_is_rolled_back_in_time_and_not_tried_again(
         machine: Machine, failure: Failure) -> None:
     fail(machine, failure)
-
-
-def fail(machine: Machine, failure: Failure) -> None:
-    """Let it fail, and look whether Docker runs as before."""
-    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    # What --validate would have found, preflight finds: this comes out only when it runs.
-    script = f'#!/bin/sh\ncase "$*" in *--validate*) ;; *2376*) {failure.line};; esac\nexec {DOCKERD} "$@"\n'
-    machine.write("/usr/local/sbin/dockerd", script, mode=0o755)
-    machine.write(OVERRIDE, "[Service]\nNotifyAccess=all\nExecStart=\nExecStart=/usr/local/sbin/dockerd -H fd://\n")
-    machine.run("systemctl daemon-reload; systemctl restart docker")
-    container = machine.start_container()
-    began = time.monotonic()
-    machine.run("systemctl reset-failed docker; systemctl restart docker")
-    restart_s = time.monotonic() - began
-    enforce(machine, LOOPBACK_TOO)
-    undone = wait_for(lambda: entries(machine, "rolled-back"), "roll-back", timeout=120)
-    began_us, ended_us = (int(entry["__REALTIME_TIMESTAMP"]) for entry in (entries(machine, "policy")[-1], undone[0]))
-    took_s = (ended_us - began_us) / 1e6
-    print(f"{machine.release}: {failure.name}: undone after {took_s:.1f} s; one restart takes {restart_s:.1f} s")
-    assert took_s < 30 + 4 * restart_s
-    assert failure.words in undone[0]["MESSAGE"]
-    assert not machine.exists(OUR_SERVICE_DROPIN)
-    assert machine.socket_answers()
-    assert machine.container_pid() == container
-    dockerd = machine.main_pid()
-    machine.run("systemctl kill -s HUP dockerd-guard; systemctl daemon-reload")
-    wait_for(lambda: "mode enforce" in machine.run("systemctl status dockerd-guard").out, "pass")
-    assert len(entries(machine, "rolled-back")) == 1
-    assert machine.main_pid() == dockerd
 
 
 def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.demo import CERTIFICATES
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import DOCKERD, OVERRIDE, POLICY, SOCKET_OVERRIDE, UNIT
+from tests.support.correction import DOCKERD, OVERRIDE, POLICY, SOCKET_OVERRIDE, UNIT
 
 AGENT = "dockerd-guard.service"
 MADE = ("/usr/share/man/man8/dockerd-guard.8.gz", "/usr/share/man/man5/dockerd-guard.yaml.5.gz",

@@ -26,8 +26,8 @@ def test_the_installed_command_line(machine: Machine) -> None:
                             "pyproject.toml"], cwd=TOP, capture_output=True, check=True).stdout
     machine.run(["mkdir", "/tmp/here"])
     subprocess.run(machine.command("tar", "--extract", "--directory=/tmp/here"), input=files, check=True)
-    done = machine.run("cd /tmp/here && python3 -B -m pytest -q -p no:cacheprovider tests/unit/test_cli.py",
-                       check=False, timeout=600)
+    done = machine.run("cd /tmp/here && python3 -B -m pytest -q -p no:cacheprovider "
+                       "tests/unit/test_cli.py tests/unit/test_output.py", check=False, timeout=600)
     passed = re.search(r"(\d+) passed", done.out)
     assert done.status == 0, done.out
     assert passed is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce
+from tests.support.correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce
 
 TOP = Path(__file__).resolve().parents[2]
 ALERTS_TEST = Path(__file__).with_name("alerts_test.yaml")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_contain import NEVER, contained, is_open, open_up, shop_answers, table
-from tests.system.test_correction import (
+from tests.support.containment import NEVER, contained, is_open, open_up, shop_answers, table
+from tests.support.correction import (
     ENFORCE,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
@@ -14,6 +14,7 @@ from tests.system.test_correction import (
     entries,
     repaired,
 )
+from tests.support.network import processes
 
 AGENT = "dockerd-guard.service"
 UNIT = "dockerd-guard-network.socket"
@@ -35,11 +36,6 @@ except OSError as error:
 """
 CHECK = '{"verb": "check", "address": "", "tls": "none", "rejections": []}\n'
 GARBAGE = ("garbage\n", "[" * 60_000 + "\n", "\0" * 100, '{"verb": "check"}\n', CHECK.replace("check", "run"))
-
-
-def processes(machine: Machine) -> list[str]:
-    """The processes that have the network."""
-    return machine.run(["pgrep", "-f", "/docker-api-network$"], check=False).out.split()
 
 
 def sent(machine: Machine, text: str, user: str = "root") -> str:

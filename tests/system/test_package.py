@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, Machine, wait_for
-from tests.system.test_network import processes
+from tests.support.network import processes
 
 AGENT = "dockerd-guard.service"
 POLICY = "/etc/dockerd-guard/config.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import ENFORCE, OBSERVE, OVERRIDE, POLICY, entries, repaired
+from tests.support.correction import ENFORCE, OBSERVE, OVERRIDE, POLICY, entries, repaired
 
 DROPIN_DIRECTORY = "/etc/systemd/system/docker.service.d"
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
 from tests.older import older as repack
-from tests.system.test_contain import contained, open_up, table
-from tests.system.test_correction import (
+from tests.support.containment import contained, open_up, table
+from tests.support.correction import (
     DOCKERD,
     ENFORCE,
     LIVE_RESTORE,

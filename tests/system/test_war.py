@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_war import LATER, WRITERS, all_entries, fight, reloads, starts
-from tests.system.test_alone import OPEN
-from tests.system.test_correction import LIVE_RESTORE, OVERRIDE, enforce, repaired, rests
+from tests.support.alone import OPEN
+from tests.support.correction import LIVE_RESTORE, OVERRIDE, enforce, repaired, rests
+from tests.support.war import LATER, WRITERS, all_entries, fight, reloads, starts
 
 SHORT_WAR_S = 10.0
 

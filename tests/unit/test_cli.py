@@ -6,79 +6,27 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dockerd_guard import cli
 from dockerd_guard.rules.registry import TITLES
-from tests.unit.test_rules import OVERRIDE, SERVICE, Host
+from tests.support.command_line import IS_INSTALLED, PROGRAM, REPOSITORY, Call, run
+from tests.support.hosts import OVERRIDE, SERVICE, Host
 
-REPOSITORY = Path(__file__).parents[2]
-IS_INSTALLED = not (REPOSITORY / "dockerd_guard").exists()
-"""Without the source next to them, these tests run the installed package (tests/system/test_installed.py)."""
+pytest_plugins = ["tests.support.fixtures"]
 
-PROGRAM = ["/usr/bin/dockerd-guard"] if IS_INSTALLED else [sys.executable, "-m", "dockerd_guard"]
 OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    before = os.umask(0o022)
-    (tmp_path / "host").mkdir()
-    yield Host(tmp_path / "host")
-    os.umask(before)
-
-
-class Said:
-    """The result of a command line."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    def call(*words: object) -> Said:
-        if IS_INSTALLED:
-            done = run(*words)
-            return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
-        code = cli.main([str(word) for word in words])
-        return Said(code, *capsys.readouterr())
-
-    return call
-
-
-Call = Callable[..., Said]
 
 
 # -- contracts ------------------------------------------------------------------------------------
 
 
-def test_sockets_as_json(host: Host, call: Call) -> None:
-    host.start(OPEN)
-    assert call("sockets", "--root", host.root, "--format", "json", "--docker-version", "20.10.24").json == {
-        "schema": 1, "dockerd_version": "20.10.24",
-        "layers": {
-            "configured": {
-                "starts": True, "refused_by": None, "reason": None,
-                "argv": ["/usr/bin/dockerd", "-H", "fd://", "-H", "tcp://0.0.0.0:2375"],
-                "hosts": ["fd://", "tcp://0.0.0.0:2375"],
-                "bindings": [
-                    {"address": "unix:///run/docker.sock", "scope": "unix", "tls": "none",
-                     "via": "socket-unit",
-                     "file": "/usr/lib/systemd/system/docker.socket", "line": 2, "column": 1},
-                    {"address": "tcp://0.0.0.0:2375", "scope": "wildcard", "tls": "none", "via": "flag",
-                     "file": OVERRIDE, "line": 3, "column": 40},
-                ]},
-            "loaded": None, "running": None, "listening": None},
-    }
+def test_a_given_dockerd_version(host: Host, call: Call) -> None:
+    said = call("sockets", "--root", host.root, "--format", "json", "--docker-version", "20.10.24")
+    assert said.json["dockerd_version"] == "20.10.24"
 
 
 def test_sockets_that_do_not_start(host: Host, call: Call) -> None:
@@ -87,49 +35,6 @@ def test_sockets_that_do_not_start(host: Host, call: Call) -> None:
     assert (layer["starts"], layer["refused_by"], layer["hosts"]) == (
         False, "dockerd", ["fd://", "tcp://10.0.0.5:2375"])
     assert "both as a flag and in the configuration file" in layer["reason"]
-
-
-def test_lint_as_json(host: Host, call: Call) -> None:
-    host.start(OPEN)
-    host.put("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [fd://]\n")
-    said = call("lint", "--root", host.root, "--format", "json")
-    assert said.code == 1
-    first = said.json["findings"][0]
-    assert "tcp://0.0.0.0:2375" in first.pop("message")
-    assert said.json["schema"] == 1
-    assert first == {"code": "DG101", "severity": "error", "layer": "configured", "file": OVERRIDE,
-                     "line": 3, "column": 40, "end_column": 58, "fix": "safe"}
-
-
-def test_sockets_as_a_table(host: Host, call: Call) -> None:
-    host.start(f"{OPEN} --tlsverify --tlscert=/c --tlskey=/k --tlscacert=/ca")
-    lines = call("sockets", "--root", host.root).out.split("\n")
-    assert lines[0].startswith("configured (docker.service, systemd ")
-    assert lines[1:] == [
-        "  unix:///run/docker.sock  unix      -           socket-unit  "
-        "/usr/lib/systemd/system/docker.socket:2",
-        f"  tcp://0.0.0.0:2375       wildcard  tls mutual  flag         {OVERRIDE}:3",
-        "",
-    ]
-
-
-def test_lint_as_text(host: Host, call: Call) -> None:
-    host.start(OPEN)
-    said = call("lint", "--root", host.root)
-    lines = said.out.split("\n")
-    assert lines[0].startswith(f"{OVERRIDE}:3:40: error: tcp://0.0.0.0:2375 (-H) exposes the Docker API")
-    assert lines[0].endswith("[DG103]")
-    assert lines[1:] == [
-        " 3 | ExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375",
-        "   | " + " " * 39 + "^~~~~~~~~~~~~~~~~~",
-        "1 error", ""]
-    assert said.err == ("dockerd-guard: no policy at /etc/dockerd-guard/config.yaml: only rules that need "
-                        "no policy apply\n")
-
-
-def test_nothing_wrong(host: Host, call: Call) -> None:
-    said = call("lint", "--root", host.root)
-    assert (said.code, said.out) == (0, "nothing wrong\n")
 
 
 # -- several roots --------------------------------------------------------------------------------
@@ -276,13 +181,8 @@ def test_an_unreadable_file_exits_with_2(host: Host, call: Call) -> None:
     assert f"dockerd-guard: {OVERRIDE}: cannot be read: Permission denied" in said.err
 
 
-def run(*words: object, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([*PROGRAM, *map(str, words)], cwd=REPOSITORY,
-                          timeout=60, capture_output=True, check=False, **settings)
-
-
-def test_a_closed_pipe(host: Host) -> None:
-    """Like `| head -1`: no traceback on standard error."""
+def test_a_reader_that_leaves(host: Host) -> None:
+    """As `| head -1`: no traceback, nothing on standard error."""
     roots = [word for _ in range(50) for word in ("--root", str(host.root))]
     pipe_out, pipe_in = os.pipe()
     os.close(pipe_out)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.completion import BASH_SETUP, CASES, complete_on_a_terminal
+from tests.support.completion import BASH_SETUP, CASES, complete_on_a_terminal
 
 TOP = Path(__file__).resolve().parents[2]
 

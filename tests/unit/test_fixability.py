@@ -13,7 +13,7 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
-from tests.unit.test_pages import STOCK
+from tests.support.hosts import STOCK
 
 OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import validity
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.environment import MAX_MATCHES, resolve_environment
 from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import MAX_ARGUMENT_BYTES
 from dockerd_guard.systemd.units import load_service
-from tests.unit.pem import make_pair
+from tests.support.pem import make_pair
 
 SERVICE = "/usr/lib/systemd/system/docker.service"
 EXEC = b"ExecStart=/usr/bin/dockerd -H unix:// "
@@ -88,5 +88,5 @@ def test_repeated_environment_file_applies_at_its_last_position(tmp_path: Path) 
 def test_pem_block_ends_at_next_boundary() -> None:
     """As in Go's encoding/pem. Searching for the matching END line took quadratic time."""
     good = make_pair().certificate
-    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good)) == 1
-    assert len(certificates.certificates(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good)) == 1
+    assert validity(b"-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n" + good) == validity(good)
+    assert validity(b"-----BEGIN CERTIFICATE-----\n-----END X-----\n" + good) == validity(good)

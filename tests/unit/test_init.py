@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,18 @@ from dockerd_guard.policy.model import POLICY_FILE, Mode
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
-from dockerd_guard.rules.registry import TITLES
 from tests.differential.generate import generate
-from tests.unit.test_cli import Call, call  # noqa: F401 -- a fixture
-from tests.unit.test_corpus import CASES
-from tests.unit.test_rules import Host
-from tests.unit.test_schema import refusals
+from tests.support import corpus, golden, shared
+from tests.support.command_line import Call
+from tests.support.hosts import Host
+from tests.support.schema import schema_errors
+
+pytest_plugins = ["tests.support.fixtures"]
 
 SEED = 20261123
 GENERATED = 60
 TLS = "--tlsverify --tlscacert=/pki/ca --tlscert=/pki/cert --tlskey=/pki/key"
 PORT = "[Socket]\nListenStream=2375\n"
-DOCKER_SOCKET = f"{'  - fd://':<46}  # ListenStream=, /usr/lib/systemd/system/docker.socket:2"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    before = os.umask(0o022)
-    (tmp_path / "host").mkdir()
-    yield Host(tmp_path / "host")
-    os.umask(before)
 
 
 def lines(text: str, section: str) -> list[str]:
@@ -93,16 +84,7 @@ def test_current_sockets_are_declared(host: Host, arguments: str, declared: list
 def test_dangerous_sockets_are_marked_with_a_safer_alternative(host: Host) -> None:
     host.start("-H fd:// -H tcp://0.0.0.0:2375")
     _, text = adopt(host.see())
-    assert f"#   DG103 {TITLES['DG103']},\n#     /etc/systemd/system/docker.service.d/override.conf:3" in text
-    assert lines(text, "sockets") == [
-        DOCKER_SOCKET,
-        "  # DANGER: tcp://0.0.0.0:2375 gives the Docker API, and with it root, on every address of this",
-        "  # host, without TLS. Safer: remove it, because `docker -H ssh://USER@HOST` needs no port; or",
-        "  # require client certificates:",
-        "  # - address: tcp://0.0.0.0:2376",
-        "  #   tls: mutual",
-        "  - address: tcp://0.0.0.0:2375                 # -H, /etc/systemd/system/docker.service.d/override.conf:3",
-        "    tls: none"]
+    golden.check(text, "init/open-port.yaml")
 
 
 def test_the_safer_alternatives_are_a_valid_policy(host: Host) -> None:
@@ -127,16 +109,7 @@ def test_tls_files_are_those_dockerd_is_given(host: Host) -> None:
 def test_a_port_that_comes_in_through_fd(host: Host) -> None:
     host.put("/etc/systemd/system/docker.socket.d/port.conf", PORT)
     text = adopt(host.see())[1]
-    assert lines(text, "socket_unit") == [
-        "  listen:",
-        "    - /run/docker.sock                          # ListenStream=, /usr/lib/systemd/system/docker.socket:2",
-        "    - '[::]:2375'                               # ListenStream=, "
-        "/etc/systemd/system/docker.socket.d/port.conf:2"]
-    assert lines(text, "sockets")[-5:] == [
-        "  # port; or require client certificates:", "  # - address: fd://", "  #   tls: mutual",
-        "  - address: fd://                              # ListenStream=, "
-        "/etc/systemd/system/docker.socket.d/port.conf:2",
-        "    tls: none"]
+    golden.check(text, "init/socket-unit-port.yaml")
     assert codes(host.see(), text) == ["DG103"]
 
 
@@ -193,7 +166,7 @@ def test_a_host_name_is_declared_by_its_current_address(host: Host) -> None:
     host.start("-H tcp://docker.example.org:2375")
     text = adopt(listening(host.see(), "tcp://10.0.0.5:2375"))[1]
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["tcp://10.0.0.5:2375"]
-    assert "'docker.example.org' is no IP address" in text
+    assert "'docker.example.org' is not an IP address" in text
 
 
 def test_no_docker(tmp_path: Path) -> None:
@@ -206,9 +179,9 @@ def test_no_docker(tmp_path: Path) -> None:
 # -- properties ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
-def test_a_published_configuration_gives_a_complete_policy(case: Path) -> None:
-    holds(case.parent)
+@pytest.mark.parametrize("root", [*corpus.roots(), *shared.corpus()], ids=lambda root: "/".join(root.parts[-2:]))
+def test_a_published_configuration_gives_a_policy_that_says_all(root: Path) -> None:
+    holds(root)
 
 
 def test_any_configuration_gives_a_complete_policy() -> None:
@@ -224,8 +197,8 @@ def holds(root: Path) -> None:
     with Rootfs(str(root)) as rootfs:
         seen = observe_files(rootfs, None)
         found, text = adopt(seen)
-        assert missing(seen, text) == [], text
-        assert refusals(text) == [], text
+        assert told(seen, text) == [], text
+        assert schema_errors(text) == [], text
         policy = parse_policy(text.encode())
         layer = seen.configured.layer
         if layer.starts and found.declared and not found.refused and seen.configured.service.unit.name == \
@@ -236,14 +209,14 @@ def holds(root: Path) -> None:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def test_standard_output_contains_only_the_policy(host: Host, call: Call) -> None:  # noqa: F811
+def test_standard_output_is_the_policy_alone(host: Host, call: Call) -> None:
     said = call("init", "--root", host.root)
     assert (said.code, said.err) == (0, "")
     parse_policy(said.out.encode())
     assert not (host.root / POLICY_FILE[1:]).exists()
 
 
-def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Call) -> None:
     target = tmp_path / "new/config.yaml"
     os.umask(0o077)
     said = call("init", "--root", host.root, "--output", target)
@@ -268,7 +241,7 @@ def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Cal
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), os.mkfifo])
-def test_only_regular_files_are_replaced(host: Host, tmp_path: Path, call: Call, make: object) -> None:  # noqa: F811
+def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call: Call, make: object) -> None:
     target = tmp_path / "config.yaml"
     make(target)  # type: ignore[operator]
     before = target.lstat()
@@ -278,13 +251,13 @@ def test_only_regular_files_are_replaced(host: Host, tmp_path: Path, call: Call,
         assert target.lstat() == before
 
 
-def test_a_write_error_is_reported(host: Host, tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").write_text("")
     said = call("init", "--root", host.root, "--output", tmp_path / "file/config.yaml")
     assert said.code == 2
     assert "Not a directory" in said.err and "Traceback" not in said.err
 
 
-def test_a_root_that_is_not_there(tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_a_root_that_is_not_there(tmp_path: Path, call: Call) -> None:
     said = call("init", "--root", tmp_path / "gone")
     assert (said.code, said.out, said.err) == (2, "", f"dockerd-guard: {tmp_path}/gone: No such file or directory\n")

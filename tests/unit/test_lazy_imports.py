@@ -34,3 +34,11 @@ def test_missing_module_has_no_attributes() -> None:
                "print(inspect.getmodule(compile('', 'nowhere', 'exec')))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "None\n"
+
+
+@pytest.mark.parametrize("before", ["", "defer('wave'); ", "defer('wave'); import wave; "])
+def test_a_disabled_module_cannot_be_imported(before: str) -> None:
+    program = (f"from dockerd_guard.lazy_imports import defer, disable; {before}disable('wave')\n"
+               "try:\n    import wave\nexcept ImportError:\n    print('refused')")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"

@@ -14,25 +14,8 @@ from dockerd_guard.commands._common import observe_files, policy_for
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from dockerd_guard.rules.registry import RULES, TITLES, Rule, page, page_file
-from tests.unit import pem
-
-STOCK = {
-    "/usr/lib/systemd/system/docker.service": """\
-[Unit]
-Requires=docker.socket
-[Service]
-Type=notify
-ExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock
-ExecReload=/bin/kill -s HUP $MAINPID
-""",
-    "/usr/lib/systemd/system/docker.socket": """\
-[Socket]
-ListenStream=/run/docker.sock
-SocketMode=0660
-SocketUser=root
-SocketGroup=docker
-""",
-}
+from tests.support import pem
+from tests.support.hosts import STOCK, put
 
 LIVE = {"DG207", "DG307", "DG308", "DG309", "DG402"}
 """Rules about live layers. Their tests are in test_rules.py."""
@@ -64,13 +47,6 @@ def host(root: Path, examples: str) -> Path:
         content = b"" if not text.strip() else generated.get(text, text.encode())
         put(root, path, content, int(example["mode"] or "644", 8))
     return root
-
-
-def put(root: Path, path: str, content: bytes, mode: int) -> None:
-    target = root / path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    target.write_bytes(content)
-    target.chmod(mode)
 
 
 def codes(root: Path) -> Iterator[str]:

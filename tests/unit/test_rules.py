@@ -14,7 +14,6 @@ import pytest
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.model.address import Binding, Tls, Via, scope_of
 from dockerd_guard.model.finding import Finding
-from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -33,33 +32,12 @@ from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules import unavailable_address
 from dockerd_guard.rules.judge import judge
-from tests.unit import pem
-from tests.unit.test_pages import STOCK, put
+from tests.support import pem
+from tests.support.hosts import OVERRIDE, SERVICE, Host
 
-OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
-SERVICE = "/usr/lib/systemd/system/docker.service"
 SOCKET = "/usr/lib/systemd/system/docker.socket"
 FD = "unix:///run/docker.sock"
 TLS = "--tlsverify --tlscacert=/ca --tlscert=/cert --tlskey=/key"
-
-
-class Host:
-    """A stock host in a directory. Tests add files to it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for path, text in STOCK.items():
-            self.put(path, text)
-
-    def put(self, path: str, text: str | bytes, mode: int = 0o644) -> None:
-        put(self.root, path, text.encode() if isinstance(text, str) else text, mode)
-
-    def start(self, arguments: str) -> None:
-        self.put(OVERRIDE, f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {arguments}\n")
-
-    def see(self) -> Observation:
-        rootfs = Rootfs(str(self.root))
-        return Observation(rootfs, observe_configured(rootfs))
 
 
 @pytest.fixture

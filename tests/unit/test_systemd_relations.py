@@ -16,8 +16,8 @@ from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import sockets_for
 from dockerd_guard.systemd.units import detect_version, load_service
 from dockerd_guard.systemd.words import quote_word
-from tests.unit.systemd_cases import HIGH, LOW, MIDDLE, Content, Link
-from tests.unit.test_systemd_reading import put
+from tests.support.systemd_cases import HIGH, LOW, MIDDLE
+from tests.support.unit_files import Content, Link, put
 
 SERVICE = {LOW + "d.service": "[Service]\nExecStart=/bin/x\n"}
 SOCKET = "[Socket]\nListenStream=/run/s\n"

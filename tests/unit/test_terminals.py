@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.cli import VERBS
-from tests.unit.test_rules import Host
+from tests.support.hosts import Host
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120

@@ -15,7 +15,7 @@ from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.plan.assessment import assess
 from dockerd_guard.plan.backoff import UPDATES, Contested, Correction
 from dockerd_guard.policy.reader import parse_policy
-from tests.unit.test_rules import Host
+from tests.support.hosts import Host
 
 DIRECTORY = "/etc/systemd/system/docker.service.d"
 OURS, OPEN = f"{DIRECTORY}/zz-dockerd-guard.conf", f"{DIRECTORY}/open.conf"

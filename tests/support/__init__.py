@@ -1,0 +1,1 @@
+"""What several test modules share. No test module imports another (tests/unit/test_imports.py)."""
