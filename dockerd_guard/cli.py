@@ -180,26 +180,25 @@ VERBS: tuple[Verb, ...] = (
     Verb("lint", "report problems with file and line", _lint_options,
          "Reports problems with the sockets of the Docker API. Without a policy, only rules that need no policy "
          "apply."),
-    Verb("diff", "what would be changed, and what that costs", _diff_options,
-         "The changes that would make this host comply with its policy, as a unified diff; and what they "
-         "cost: nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is "
-         "something to change."),
-    Verb("fix", "change it, once", _fix_options,
-         "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "
-         "allows now: writes, reloads, restarts, looks whether every declared socket answers and no other "
-         "listens, and puts everything back if not."),
+    Verb("diff", "show the changes that would fix this host, and their cost", _diff_options,
+         "Shows the changes that would make this host comply with its policy as a unified diff, and their cost: "
+         "nothing, a reload, a restart, or a stop of containers. Changes nothing. Exit code 1 if there are "
+         "changes."),
+    Verb("fix", "apply these changes once", _fix_options,
+         "Makes this host comply with its policy as shown by `diff`, as far as the `correct` section of the "
+         "policy allows now: writes files, reloads, restarts, verifies that every declared socket answers and no "
+         "other listens, and rolls back on failure."),
     Verb("run", "the agent: look again whenever something changes, for ever", _run_options,
          "The agent, as dockerd-guard.service runs it. Stops at SIGTERM, reads its policy again at SIGHUP."),
-    Verb("status", "how this host stands, and the agent on it", _format_option,
-         "One screen: the agent, its policy, each declared socket in all layers, what is wrong, held or cut off, and "
-         "the last correction. Without root it says what it could not see. Exit code 1: something is not in order."),
-    Verb("history", "what became of this host: each drift, its outcome, how long it was exposed",
-         _history_options,
-         "What the agent's entries in the journal come to: one line for each drift, with the file and line, the cause, "
-         "the outcome, and how long the Docker API was open to the network."),
-    Verb("explain", "what a finding or an event means, and what to do", _explain_options,
-         "The page of a rule: what it says, why, a bad and a good example, how to mend it. Or that of an event of the "
-         "journal: cause, consequence, next step."),
+    Verb("status", "show the state of this host and of its agent", _format_option,
+         "Shows the agent, its policy, each socket in all layers, problems, held corrections, blocked ports, and the "
+         "last correction. Without root it lists what it cannot read. Exit code 1 if there are problems."),
+    Verb("history", "list past drifts with their outcome and exposure time", _history_options,
+         "Lists drifts from the agent's journal entries: one line for each, with file and line, cause, outcome, and "
+         "how long the Docker API was open to the network."),
+    Verb("explain", "explain a rule or a journal event", _explain_options,
+         "Prints the page of a rule: reason, bad and good example, fix. Or that of a journal event: cause, "
+         "consequence, next step."),
 )
 
 

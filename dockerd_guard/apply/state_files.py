@@ -108,7 +108,7 @@ class StateFiles:
         })
 
     def intent(self) -> Intent | None:
-        """The intent of a correction that did not come to its end, if any."""
+        """The intent of an unfinished correction; None if there is none."""
         return self._read("intent.json", lambda data: Intent(
             get(data, "changes", as_list(_change)), get(data, "begun", as_datetime),
             get(data, "stops", as_list(as_str)), get(data, "held", as_bool)), None)
@@ -118,7 +118,7 @@ class StateFiles:
         files.remove(f"{self.directory}/intent.json")
 
     def restarts(self) -> tuple[datetime, ...]:
-        """When dockerd was restarted by a correction, oldest first."""
+        """Times of our restarts of dockerd, oldest first."""
         return self._read("restarts.json", lambda data: tuple(sorted(get(data, "restarts", as_list(as_datetime)))), ())
 
     def count_restart(self, moment: datetime) -> None:
@@ -134,12 +134,12 @@ class StateFiles:
             files.remove(f"{self.directory}/contained.json")
 
     def contained(self) -> Contained:
-        """What was cut off last; before a reboot, perhaps."""
+        """What was blocked last, possibly before a reboot."""
         return self._read("contained.json", lambda data: Contained(
             get(data, "ways", as_list(as_str)), get(data, "addresses", as_list(as_str))), Contained())
 
     def rounds(self) -> tuple[Correction, ...]:
-        """The corrections made lately, oldest first."""
+        """Recent corrections, oldest first."""
         return self._read("rounds.json", lambda data: get(data, "rounds", as_list(_round)), ())
 
     def keep_rounds(self, rounds: Sequence[Correction]) -> None:
@@ -147,7 +147,7 @@ class StateFiles:
         self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
 
     def started(self) -> StartRecord | None:
-        """What daemon.json said when a dockerd was started, the last one of which that is known."""
+        """daemon.json at the last start of dockerd for which it was recorded; None if there is none."""
         return self._read("started.json", lambda data: StartRecord(
             get(data, "invocation", as_str), get(data, "daemon.json", as_optional(as_bytes))), None)
 
@@ -167,7 +167,7 @@ class StateFiles:
         self._write("by-hand.json", {"steps": steps, "mended": mended})
 
     def pending_manual_fix(self) -> ManualFix | None:
-        """What was done by hand since take_word()."""
+        """What `fix` has done since clear_manual_fix(); None for nothing."""
         return self._read("by-hand.json", lambda data: ManualFix(
             get(data, "steps", as_list(as_str)), get(data, "mended", as_list(as_str))), None)
 

@@ -237,7 +237,7 @@ def record_of(row: bytes) -> Record | None:
         _first(_values(data.get("_SYSTEMD_INVOCATION_ID"))) or "", _first(cause), _first(rule), _first(layer),
         _first(socket), _first(file), int(line[0]) if line and re.fullmatch("[0-9]{1,9}", line[0]) else None,
         _first(outcome),
-        # Entries of before there were episodes.
+        # Entries from before DOCKERD_GUARD_EPISODE=.
         episodes or ((f"{rule[0]} {_first(socket) or _first(file) or ''}".rstrip(),) if rule else ()),
         exposed == ("yes",))
 

@@ -44,7 +44,7 @@ class Counters(NamedTuple):
         return cls(get(data, "drifts", as_map(as_int), {}), get(data, "corrections", as_map(as_int), {}),
                    get(data, "exposed_s", as_float, 0.0))
 
-    def and_of(self, entries: Iterable[JournalEntry], known: Collection[str]) -> Self:
+    def with_entries(self, entries: Iterable[JournalEntry], known: Collection[str]) -> Self:
         """These counters and the new entries. A drift that is already `known` (Finding.fact) is not counted again."""
         drifts, corrections = Counter(self.drifts), Counter(self.corrections)
         for entry in entries:
@@ -55,7 +55,7 @@ class Counters(NamedTuple):
         return self._replace(drifts=dict(drifts), corrections=dict(corrections))
 
 
-CORRECTIONS = (Event.CORRECTED, Event.FAILED, Event.ROLLED_BACK)
+RESULT_EVENTS = (Event.CORRECTED, Event.FAILED, Event.ROLLED_BACK)
 """Events of entries with the result of a correction, or of a drift that ended without one."""
 
 
@@ -75,7 +75,7 @@ class HeldCorrection(NamedTuple):
     next_step: str = ""
 
 
-class Last(NamedTuple):
+class LastCorrection(NamedTuple):
     """The last correction, or the last drift that ended without one."""
 
     at: datetime
@@ -150,12 +150,15 @@ def _held(value: object) -> HeldCorrection:
                           get(data, "until", as_datetime, None), get(data, "next_step", as_str))
 
 
-def _last(value: object) -> Last:
+def _last(value: object) -> LastCorrection:
     data = as_object(value)
-    return Last(get(data, "at", as_datetime), *(get(data, name, as_str) for name in ("event", "outcome", "message")))
+    return LastCorrection(get(data, "at", as_datetime),
+                          *(get(data, name, as_str) for name in ("event", "outcome", "message")))
 
 
-def last_of(entries: Iterable[JournalEntry], at: datetime) -> Last | None:
-    """The last of these entries that has the result of a correction."""
-    results = [entry for entry in entries if entry.event in CORRECTIONS and entry.outcome is not None]
-    return Last(at, str(results[-1].event), str(results[-1].outcome), results[-1].message) if results else None
+def last_correction(entries: Iterable[JournalEntry], at: datetime) -> LastCorrection | None:
+    """The last result of a correction among these entries."""
+    results = [entry for entry in entries if entry.event in RESULT_EVENTS and entry.outcome is not None]
+    if not results:
+        return None
+    return LastCorrection(at, str(results[-1].event), str(results[-1].outcome), results[-1].message)

@@ -197,7 +197,7 @@ def holds(root: Path) -> None:
     with Rootfs(str(root)) as rootfs:
         seen = observe_files(rootfs, None)
         found, text = adopt(seen)
-        assert told(seen, text) == [], text
+        assert missing(seen, text) == [], text
         assert schema_errors(text) == [], text
         policy = parse_policy(text.encode())
         layer = seen.configured.layer

@@ -125,7 +125,7 @@ def test_each_state_has_its_line(changes: dict[str, Any], line: str) -> None:
 
 def test_status_as_json() -> None:
     golden.check_json(report.to_json(BAD), "report/status-bad.json")
-    nobody = report.to_json(GOOD._replace(unit=None, is_alive=False, agent_status=None, policy=None, rows=(
+    unknown = report.to_json(GOOD._replace(unit=None, is_alive=False, agent_status=None, policy=None, rows=(
         LOCAL._replace(cells=(None, Cell(by_systemd=True), Cell(), Cell(Tls.NONE))),)))
     assert unknown["agent"] == {"alive": None, "unit": None, "pid": None, "state": None, "looked": None, "blind": []}
     assert unknown["policy"] == {"file": None, "mode": None, "since": None, "problem": None}
