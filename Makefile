@@ -1,4 +1,4 @@
-# Everything works from a fresh clone on a Debian 12 machine as root: what is missing is installed, and said.
+# Every target works in a fresh clone on Debian 12 as root. Missing packages are installed, and reported.
 
 SHELL = /bin/bash
 .SHELLFLAGS = -euo pipefail -c
@@ -7,91 +7,96 @@ SHELL = /bin/bash
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dockerd-guard
 VENV := $(CACHE)/venv
+OLDEST := $(CACHE)/venv-oldest
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dockerd_guard/__init__.py)
 DEB := dist/dockerd-guard_$(VERSION)_all.deb
 RELEASE ?= bookworm
 SYSTEMDLINT := $(CACHE)/systemdlint
 JOBS ?= 3
+DOCUMENTS := README.md NEWS.md CONTRIBUTING.md docs
 
-PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard README.md docs) dockerd_guard packaging
+PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) dockerd_guard packaging
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv clean clean-cache
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv \
+  venv-oldest lock clean clean-cache
 
-help: ## say what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## live through an exposure and its correction on a throwaway machine
+demo: ## show an exposure and its correction on a temporary machine
 	@$(MACHINES) prepare
 	@$(MAKE) --silent deb
 	@python3 -m tests.demo $(DEB)
 
-test: check ## everything: check, then the system tests on all three Debian releases
+test: check ## all checks, then the system tests on Debian 12, 13 and sid
 	@$(MACHINES) build
 	@$(MAKE) --silent lintian
-	# A race fails one run in hundreds. It must not hide, and it must not stop everybody: tried once more, told in full.
-	$(VENV)/bin/python -m pytest tests/system --numprocesses=$(JOBS) --durations=10 --reruns=1
+	$(VENV)/bin/python -m pytest tests/system --numprocesses=$(JOBS) --durations=10
 
-check: lint unit ## lint, types and unit tests: minutes, no machines
+check: lint unit ## lint, types and unit tests, without machines (minutes)
 	@echo "all checks passed"
 
-lint: venv ## ruff and mypy
+lint: venv ## ruff, mypy, the structure of the package, and the hooks of .pre-commit-config.yaml
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy dockerd_guard tests packaging/*.py
+	$(VENV)/bin/python -m tests.structure
+	@if [ -e .git ]; then SKIP=ruff,mypy .ci/venv pre-commit run --all-files; else echo "No git here: no hooks are run."; fi
 
-unit: venv ## unit tests only
-	@if [ $$(id -u) = 0 ] && command -v apt-get > /dev/null; then $(MACHINES) prepare-packages zsh fish man-db; fi
+unit: venv venv-oldest ## unit tests, with the newest and with the oldest supported libraries
 	$(VENV)/bin/python -m pytest tests/unit -q --cov=dockerd_guard --cov-report=
-	# What talks to systemd and dockerd is covered by the system tests, which are not counted here.
+	# Code that calls systemd and dockerd is covered by the system tests, which are not measured here.
 	$(VENV)/bin/coverage report --skip-covered --sort=cover
+	$(OLDEST)/bin/python -m pytest tests/unit -q -m libraries
 
-fuzz: venv ## fuzz every reader, guided by coverage: SECONDS=600 for each, TARGETS="unit host" (else all)
-	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet 'atheris>=3'
+fuzz: venv ## coverage-guided fuzzing of every reader: SECONDS=600 for each, TARGETS="unit host" (default: all)
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || \
+	  $(VENV)/bin/python -m pip install --quiet --require-hashes --requirement tests/requirements-fuzz.lock
 	$(VENV)/bin/python -m tests.fuzz run --seconds $(or $(SECONDS),600) $(TARGETS)
 
-system-test: venv deb ## one system test: TEST=tests/system/test_x.py::test_y[bookworm], KEEP=1 leaves its machine running
+system-test: venv deb ## run system tests: TEST=tests/system/test_x.py::test_y[bookworm]; KEEP=1 leaves the machine running
 	$(VENV)/bin/python -m pytest '$(or $(TEST),tests/system)' $(if $(KEEP),--keep)
 
-differential: venv ## judge generated trees by real systemd and dockerd: N=5000 for each release, SEED=1 (else a new one)
+differential: venv ## compare with the real systemd and dockerd: N=5000 trees for each release, SEED=1 (default: random)
 	@$(MACHINES) build
 	$(VENV)/bin/python -m tests.differential run --count $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
-slow-test: venv deb ## what takes too long for each day: wars over files, every mutation, growth with size (TEST=tests/system/slow_war.py)
+slow-test: venv deb ## tests that take too long for every day: TEST=tests/system/slow_crash.py (default: all)
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
 
-docs: venv deb ## print into README.md and docs/ what the program prints on a machine
+docs: venv deb ## renew the program's output in README.md and docs/, from a machine
 	@$(MACHINES) prepare
 	$(VENV)/bin/python -m tests.docs $(DEB)
 
-bench: venv deb ## how fast, how light, beside its peers: RELEASE=bookworm, QUICK=1, ROWS="cold event", AGAINST=FILE (an hour, on a quiet host)
+bench: venv deb ## time and memory, beside other programs: RELEASE=bookworm, QUICK=1, ROWS="cold event", AGAINST=FILE (an hour)
 	@[ -d $(SYSTEMDLINT) ] || $(VENV)/bin/python -m pip install --quiet --target $(SYSTEMDLINT) systemdlint==1.4.0
 	$(VENV)/bin/python -m tests.bench $(DEB) $(ROWS) --release $(RELEASE) --systemdlint $(SYSTEMDLINT) \
 	  $(if $(QUICK),--quick) $(if $(AGAINST),--against $(AGAINST))
 
-soak: venv deb ## random drift for HOURS=1 while agent and dockerd are restarted: RELEASE=bookworm, SEED=1 (else a new one)
+soak: venv deb ## random drift and restarts for HOURS=1: RELEASE=bookworm, SEED=1 (default: random)
 	$(VENV)/bin/python -m tests.system.soak $(DEB) --release $(RELEASE) --hours $(or $(HOURS),1) \
 	  $(if $(SEED),--seed $(SEED)) --curve dist/soak-$(RELEASE).csv
 
-machine: ## a shell in a throwaway machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
+machine: ## open a shell in a temporary machine with the current .deb: RELEASE=trixie; or in a kept one: NAME=kept-trixie
 	@$(if $(NAME),,$(MAKE) --silent deb)
 	@$(MACHINES) shell $(or $(NAME),$(RELEASE) --package $(DEB))
 
-deb: $(DEB) ## dist/dockerd-guard_VERSION_all.deb
+deb: $(DEB) ## build dist/dockerd-guard_VERSION_all.deb
 
 $(DEB): $(SOURCES)
 	@$(MACHINES) prepare-packages build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 	@packaging/build $(DEB) $(PACKAGED)
 
-lintian: deb ## what Debian has to say about the package: nothing, not even hints
+lintian: deb ## check the package with lintian; any output is a failure
 	@$(MACHINES) prepare-packages lintian
-	# Its own --fail-on counts what is overridden too.
-	@said=$$(lintian --allow-root --display-info --pedantic $(DEB) 2>&1) && test -z "$$said" || { echo "$$said"; exit 1; }
+	# --fail-on also counts overridden tags.
+	@output=$$(lintian --allow-root --display-info --pedantic $(DEB) 2>&1) && test -z "$$output" || { echo "$$output"; exit 1; }
 
-piuparts: deb ## install, upgrade, remove and purge on each release, watched by piuparts for what stays behind (a minute each)
+piuparts: deb ## install, upgrade, remove and purge on each release, and check for leftovers (a minute each)
 	@$(MACHINES) prepare-packages piuparts dpkg-dev
 	@python3 -m tests.older $(DEB) build/older
-	# debconf leaves its tmp.ci behind at any installation.
+	# Every installation leaves debconf's tmp.ci behind.
 	for release in bookworm trixie sid; do \
 	  root=$$(python3 -c "from tests.machines.image import base; print(base('$$release'))"); \
 	  piuparts --distribution=$$release --existing-chroot=$$root --ignore-regex='/var/cache/debconf/tmp.ci/?' \
@@ -101,19 +106,35 @@ piuparts: deb ## install, upgrade, remove and purge on each release, watched by 
 	  echo "$$release: $$(tail --lines=2 build/piuparts-$$release.log | head --lines=1)"; \
 	done
 
-venv:
-	@if ! cmp --quiet tests/requirements.txt $(VENV)/requirements.txt; then \
+# $(call install,VENV,LOCK): a virtual environment with the packages of a lock file, renewed when that file changes.
+define install
+	@if ! cmp --quiet $(2) $(1)/$(notdir $(2)); then \
 	  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'; \
 	  python3 -c 'import ensurepip' 2>/dev/null || $(MACHINES) prepare-packages python3-venv; \
-	  echo "Installing what lint and tests need into $(VENV)."; \
-	  python3 -m venv --clear $(VENV); \
-	  $(VENV)/bin/python -m pip install --quiet --requirement tests/requirements.txt; \
-	  cp tests/requirements.txt $(VENV)/requirements.txt; \
+	  echo "Installing $(2) into $(1)."; \
+	  python3 -m venv --clear $(1); \
+	  $(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2); \
+	  cp $(2) $(1); \
 	fi
+endef
 
-clean: ## remove what was built in the tree
+venv:
+	$(call install,$(VENV),tests/requirements.lock)
+
+# Other packages come from the first environment: a path in a .pth file is searched after the file's directory.
+venv-oldest: venv
+	$(call install,$(OLDEST),tests/requirements-oldest.lock)
+	@cd $(OLDEST)/lib/python3.*/site-packages && echo $(VENV)/lib/python3.*/site-packages > newest.pth
+
+lock: venv ## renew tests/*.lock: the newest versions of the packages in tests/*.in, with hashes
+	for each in $(basename $(wildcard tests/requirements*.in)); do \
+	  $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+	    --no-emit-index-url --custom-compile-command 'make lock' --output-file $$each.lock $$each.in; \
+	done
+
+clean: ## remove build/ and dist/
 	rm -rf build dist
 
-clean-cache: ## remove built machines and the tools' venv
+clean-cache: ## remove the built machines and the virtual environments
 	@for name in $$($(MACHINES) list); do $(MACHINES) stop $$name; done
 	rm -rf $(CACHE)

@@ -1,7 +1,7 @@
-"""What libraries import and is hardly ever used: loaded when something in it is wanted, or not at all.
+"""Defer or disable modules that libraries import and this program rarely or never uses.
 
-It is a third of the memory of a process that writes a line a day, and of a cold start.
-importlib.util.LazyLoader is of no help: the import statement itself looks into the module, which loads it.
+This saves a third of the memory of the agent and of the start-up time of the command line.
+importlib.util.LazyLoader does not help: the import statement reads attributes of the module, which loads it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from types import ModuleType
 from typing import Any
 
 DEFERRED = (
-    "asyncio",  # structlog's coroutines; brings OpenSSL
-    "lxml.etree",  # pystemd's introspection
-    "shutil",  # argparse's width of the help, watchdog's search for the C library; brings four compressors
-    "ssl",  # http.client's HTTPS
+    "asyncio",  # imported by structlog for its coroutines; imports OpenSSL
+    "lxml.etree",  # imported by pystemd for introspection
+    "shutil",  # imported by argparse for the terminal width, by watchdog to find libc; imports four compressors
+    "ssl",  # imported by http.client for HTTPS
 )
 
 DISABLED = (
-    "_hashlib",  # OpenSSL's digests: hashlib has an MD5 of its own, which is all that is wanted of it
+    "better_exceptions",  # structlog.dev formats tracebacks with these if they are installed; the agent logs none
+    "rich",
+    "_hashlib",  # OpenSSL's digests; only MD5 is used, which hashlib implements itself
 )
 
 
 class _LazyModule(ModuleType):
-    """Stands for a module until the first look into it."""
+    """Placeholder for a module until its first attribute access."""
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
@@ -32,21 +34,23 @@ class _LazyModule(ModuleType):
         try:
             return getattr(import_module(self.__name__), name)
         except ImportError as error:
-            # Not installed: who walks through sys.modules (inspect.getmodule) wants no more than hasattr to say so.
+            # Not installed. Code that walks sys.modules (inspect.getmodule) expects hasattr to return False.
             raise AttributeError(str(error)) from error
 
 
 def defer(*names: str) -> None:
-    """Let the import of these modules wait until they are used, where it has not happened yet.
+    """Import these modules on first use. Modules that are already imported are not affected.
 
-    A module of a package is found by `from package import module`, not by `package.module`.
+    For a submodule `from package import module` works; `package.module` does not.
     """
     for name in names:
         sys.modules.setdefault(name, _LazyModule(name))
 
 
 def disable(*names: str) -> None:
-    """Make the import of these modules fail, for which those who import them are prepared."""
+    """Make the import of these modules raise ImportError. Their importers must handle that."""
     for name in names:
-        # None stands for what cannot be imported (Python's reference, 5.3.1, The module cache).
+        if isinstance(sys.modules.get(name), _LazyModule):
+            del sys.modules[name]
+        # None in sys.modules raises ModuleNotFoundError (Python reference, 5.3.1, The module cache).
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]

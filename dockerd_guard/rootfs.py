@@ -1,14 +1,12 @@
-"""A host's files below any root directory: the only way in for everything that reads.
+"""Read-only access to the files below a root directory. All modules read a host's files through this one.
 
-Links are followed as if the root were `/`, as in a chroot: an absolute target starts at the root
-again and `..` stops there, so nothing outside is ever read. Each directory is opened from its
-parent's descriptor without following links, so a directory swapped for a link meanwhile cannot
-lead out either.
+Symbolic links are resolved as in a chroot: an absolute target starts at the root directory and `..` does not
+leave it. Each directory is opened relative to its parent's descriptor with O_NOFOLLOW, so replacing a directory
+by a symbolic link during the walk does not lead outside either.
 
-One Tree is one look at the host: what was seen once is not asked again, so all stages of a pass
-judge the same files. `changes` are laid over it, to see what a plan would make of the host.
-`consulted` names every path that mattered and `listed` every directory whose names did, which is
-what an agent has to watch.
+A Rootfs is a snapshot: each path is read at most once, so all stages of a pass use the same content. `changes`
+are applied on top, to evaluate a plan before it is carried out. `consulted` contains every path that was looked
+up and `listed` every directory that was listed: these are the paths the agent has to watch.
 """
 
 from __future__ import annotations
@@ -23,26 +21,26 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-"""No configuration file is larger; a larger one is an error, not a long wait."""
+"""A larger file is an error. No configuration file comes near this size."""
 
 READ_BYTES = 64 * 1024
-"""At least so much is asked for at once."""
+"""Minimum size of one read(2)."""
 
-NULL = "/dev/null"
-"""Links to it are how files are taken out of play; it reads as empty."""
+DEV_NULL = "/dev/null"
+"""systemd masks a file by a symbolic link to it. It reads as empty."""
 
-MAX_PATH_BYTES = 4095
-"""PATH_MAX less the final NUL: no system call takes more."""
+PATH_MAX_BYTES = 4096
+"""PATH_MAX (linux/limits.h), the final NUL included: the longest valid path has one byte less."""
 
 MAX_OPEN_DIRECTORIES = 128
-"""Kept open at a time; a process may have 1024 files by default, and a tree more directories."""
+"""Directory descriptors kept open at a time. The default limit of a process is 1024 open files."""
 
 MAX_LINKS = 40
-"""As in the kernel (MAXSYMLINKS)."""
+"""Symbolic links followed in one lookup, as in the kernel (MAXSYMLINKS)."""
 
 
 class Unreadable(Exception):
-    """A file that is there and cannot be read as one: its path, and why."""
+    """A file exists and cannot be read. `reason` continues a sentence that begins with the path."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -51,7 +49,7 @@ class Unreadable(Exception):
 
 
 class FileStatus(NamedTuple):
-    """What stands at a path: the path inside the root without any links, and what stat(2) says."""
+    """The stat(2) fields of a file. `path` is inside the root directory, symbolic links resolved."""
 
     path: str
     mode: int
@@ -79,8 +77,8 @@ class FileStatus(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """In words, for messages."""
-        words = (
+        """The file type as a noun, for messages."""
+        types = (
             (stat.S_ISREG, "regular file"),
             (stat.S_ISDIR, "directory"),
             (stat.S_ISLNK, "symbolic link"),
@@ -89,7 +87,7 @@ class FileStatus(NamedTuple):
             (stat.S_ISCHR, "character device"),
             (stat.S_ISBLK, "block device"),
         )
-        return next((word for test, word in words if test(self.mode)), "unknown file type")
+        return next((name for test, name in types if test(self.mode)), "unknown file type")
 
 
 class Link(NamedTuple):
@@ -105,20 +103,21 @@ NO_CHANGES: Mapping[str, Content | None] = MappingProxyType({})
 
 
 class Rootfs:
-    """One look at the files below `root`, with `changes` (path without links: content, or None
-    for a file taken away) laid over them.
+    """A snapshot of the files below `root`, with `changes` applied on top.
 
-    >>> with Tree("/srv/images/host1") as tree:
-    ...     tree.read("/etc/docker/daemon.json")
+    `changes` maps a path without symbolic links to its content, or to None for a removed file.
+
+    >>> with Rootfs("/srv/images/host1") as rootfs:
+    ...     rootfs.read("/etc/docker/daemon.json")
     """
 
     def __init__(self, root: str = "/", changes: Mapping[str, Content | None] = NO_CHANGES) -> None:
-        """Open the root; raises OSError when there is no such directory."""
+        """Open the root directory. Raises OSError if it does not exist."""
         self.root = root
         self.changes = dict(changes)
         self.consulted: set[str] = set()
         self.denied: dict[str, str] = {}
-        """What the kernel would not let us read, and why: an answer without it may be wrong."""
+        """Paths that could not be read, with the reason. Results may be incomplete without them."""
         self.listed: set[str] = set()
         self._directories: dict[str, int] = {
             "": os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
@@ -126,7 +125,7 @@ class Rootfs:
         self._entries: dict[str, FileStatus | None] = {}
         self._targets: dict[str, str] = {}
         self._resolved: tuple[dict[str, str | None], dict[str, str | None]] = ({}, {})
-        """By path, with links at the very end left alone and followed."""
+        """Results of resolve() by path: [0] without, [1] with following a link in the last component."""
         self._contents: dict[str, bytes] = {}
         self._overlay = _by_directory(self.changes)
 
@@ -137,7 +136,7 @@ class Rootfs:
         self.close()
 
     def close(self) -> None:
-        """Give the directories back; values already handed out stay good."""
+        """Close all descriptors. Values that were returned stay valid."""
         while self._directories:
             _, fd = self._directories.popitem()
             os.close(fd)
@@ -147,94 +146,94 @@ class Rootfs:
             self.close()
 
     def changed(self, changes: Mapping[str, Content | None]) -> Rootfs:
-        """Take a new look at the same root with these changes laid over."""
+        """Return a new snapshot of the same root directory with further changes applied."""
         return Rootfs(self.root, {**self.changes, **changes})
 
     def resolve(self, path: str, *, follow: bool = True) -> str | None:
-        """Give the path without links, or None where it leads nowhere (also a loop of links).
+        """Return the path with symbolic links resolved; None if it cannot be resolved or links form a loop.
 
-        With `follow=False` a link at the very end stays. What it leads to may not exist when
-        only the last part is missing: `/etc/new.conf` resolves as long as `/etc` does.
+        With `follow=False` a link in the last component is kept. The last component need not
+        exist: `/etc/new.conf` resolves if `/etc` does.
         """
         known = self._resolved[follow]
         if path not in known:
             known[path] = self._walk(path, follow=follow)
         return known[path]
 
-    def _walk(self, path: str, *, follow: bool) -> str | None:  # noqa: PLR0911 -- one walk, many ends
-        if "\0" in path or len(path) > MAX_PATH_BYTES:
+    def _walk(self, path: str, *, follow: bool) -> str | None:  # noqa: PLR0911 -- one loop with several exits
+        if "\0" in path or len(path) >= PATH_MAX_BYTES:
             return None
         todo = path.split("/")[::-1]
-        here = ""
+        current = ""
         links = 0
         while todo:
             name = todo.pop()
             if name in ("", "."):
                 continue
             if name == "..":
-                here = here.rpartition("/")[0]
+                current = current.rpartition("/")[0]
                 continue
-            if not here and name == "dev" and todo == ["null"]:
-                return NULL  # is there on every host, and in few images of one
-            here_name = f"{here}/{name}"
+            if not current and name == "dev" and todo == ["null"]:
+                return DEV_NULL  # exists on every host, but rarely in an image
+            child = f"{current}/{name}"
             if not todo and not follow:
-                return here_name
-            entry = self._lstat(here_name)
+                return child
+            entry = self._lstat(child)
             if entry is None:
-                return None if any(part not in ("", ".") for part in todo) else here_name
+                return None if any(part not in ("", ".") for part in todo) else child
             if entry.is_link:
                 links += 1
                 if links > MAX_LINKS:
                     return None
-                target = self._readlink(here_name)
+                target = self._readlink(child)
                 todo += target.split("/")[::-1]
                 if target.startswith("/"):
-                    here = ""
+                    current = ""
                 continue
             if todo and not entry.is_directory and any(part not in ("", ".") for part in todo):
                 return None
-            here = here_name
-        return here or "/"
+            current = child
+        return current or "/"
 
     def stat(self, path: str, *, follow: bool = True) -> FileStatus | None:
-        """What stands at the path, or None for nothing (also a dangling link when following)."""
-        where = self.resolve(path, follow=follow)
-        return None if where is None else self._lstat("" if where == "/" else where)
+        """Return the status of a path; None if it does not exist or is a dangling link that is followed."""
+        resolved = self.resolve(path, follow=follow)
+        return None if resolved is None else self._lstat("" if resolved == "/" else resolved)
 
     def readlink(self, path: str) -> str | None:
-        """The text of the link at the path, or None where there is no link."""
-        where = self.resolve(path, follow=False)
-        if where is None:
+        """Return the target of a symbolic link as written; None if the path is not a link."""
+        resolved = self.resolve(path, follow=False)
+        if resolved is None:
             return None
-        entry = self._lstat(where)
-        return self._readlink(where) if entry is not None and entry.is_link else None
+        entry = self._lstat(resolved)
+        return self._readlink(resolved) if entry is not None and entry.is_link else None
 
     def names(self, path: str) -> tuple[str, ...]:
-        """The names in a directory, sorted by byte; none where there is no such directory.
+        """Return the names in a directory, sorted bytewise; empty if the directory does not exist.
 
-        Raises Unreadable for a directory we may not list.
+        Raises Unreadable if the directory cannot be listed.
         """
-        where = self.resolve(path)
-        if where is None:
+        resolved = self.resolve(path)
+        if resolved is None:
             return ()
-        self.listed.add(where)
-        where = "" if where == "/" else where
-        entry = self._lstat(where)
+        self.listed.add(resolved)
+        resolved = "" if resolved == "/" else resolved
+        entry = self._lstat(resolved)
         if entry is None or not entry.is_directory:
             return ()
         found: set[str] = set()
-        fd = self._directory(where)
+        fd = self._directory(resolved)
         if fd is not None:
             try:
-                # O_PATH descriptors cannot be listed; "." of one is that very directory.
+                # O_PATH descriptors cannot be listed. "." relative to one is the same directory.
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             except OSError as error:
-                raise self._refused(where or "/", error) from None
+                raise self._unreadable(resolved or "/", error) from None
             try:
                 found.update(os.listdir(listing))
             finally:
                 os.close(listing)
-        for name, kind in self._overlay.get(where, {}).items():
+        for name, kind in self._overlay.get(resolved, {}).items():
             if kind is None:
                 found.discard(name)
             else:
@@ -242,30 +241,30 @@ class Rootfs:
         return tuple(sorted(found, key=os.fsencode))
 
     def kinds(self, path: str) -> dict[str, str]:
-        """The names in a directory and what they are: `f` a regular file, `d` a directory, `l` a
-        link, `?` anything else. As names(), but by one listing and without a look at each.
+        """Return the names in a directory with their types: `f` regular file, `d` directory, `l` symbolic link,
+        `?` anything else. Takes one getdents(2) and no stat(2). Raises Unreadable as names() does.
         """
-        where = self.resolve(path)
-        if where is None:
+        resolved = self.resolve(path)
+        if resolved is None:
             return {}
-        self.listed.add(where)
-        where = "" if where == "/" else where
-        if (entry := self._lstat(where)) is None or not entry.is_directory:
+        self.listed.add(resolved)
+        resolved = "" if resolved == "/" else resolved
+        if (entry := self._lstat(resolved)) is None or not entry.is_directory:
             return {}
         found: dict[str, str] = {}
-        fd = self._directory(where)
+        fd = self._directory(resolved)
         if fd is not None:
             try:
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             except OSError as error:
-                raise self._refused(where or "/", error) from None
+                raise self._unreadable(resolved or "/", error) from None
             try:
                 with os.scandir(listing) as entries:
                     for entry_ in entries:
                         found[entry_.name] = _kind(entry_)
             finally:
                 os.close(listing)
-        for name, kind in self._overlay.get(where, {}).items():
+        for name, kind in self._overlay.get(resolved, {}).items():
             if kind is None:
                 found.pop(name, None)
             else:
@@ -273,39 +272,39 @@ class Rootfs:
         return found
 
     def read(self, path: str) -> bytes:
-        """The content of a regular file.
+        """Return the content of a regular file. Never blocks on a FIFO.
 
-        Raises FileNotFoundError for nothing there, Unreadable for anything that is no regular
-        file, is larger than MAX_FILE_BYTES or may not be read. Never blocks on a FIFO.
+        Raises FileNotFoundError if the file does not exist, and Unreadable if it is not a regular file, is
+        larger than MAX_FILE_BYTES or cannot be read.
         """
-        where = self.resolve(path)
-        if where == NULL:
+        resolved = self.resolve(path)
+        if resolved == DEV_NULL:
             return b""
-        if where is None or (entry := self._lstat("" if where == "/" else where)) is None:
+        if resolved is None or (entry := self._lstat("" if resolved == "/" else resolved)) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if where in self._contents:
-            return self._contents[where]
-        planned = self.changes.get(where)
-        content = planned if isinstance(planned, bytes) else self._read(path, where, entry)
-        self._contents[where] = content
+        if resolved in self._contents:
+            return self._contents[resolved]
+        planned = self.changes.get(resolved)
+        content = planned if isinstance(planned, bytes) else self._read(path, resolved, entry)
+        self._contents[resolved] = content
         return content
 
-    def _read(self, path: str, where: str, entry: FileStatus) -> bytes:
+    def _read(self, path: str, resolved: str, entry: FileStatus) -> bytes:
         if not entry.is_file:
             raise Unreadable(path, f"is a {entry.kind}, not a regular file")
-        parent, _, name = where.rpartition("/")
+        parent, _, name = resolved.rpartition("/")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, dir_fd=self._present(parent))
+            fd = os.open(name, flags, dir_fd=self._existing_directory(parent))
         except OSError as error:
-            raise self._refused(path, error) from None
+            raise self._unreadable(path, error) from None
         with open(fd, "rb", buffering=0) as file:
-            # It may have been replaced since it was looked at.
+            # The file may have been replaced since stat(2).
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Unreadable(path, "is not a regular file")
             chunks: list[bytes] = []
             length = 0
-            # Files of /proc have no size, and no memory for a read of many megabytes.
+            # Files in /proc report size 0, and cannot serve a read of many megabytes.
             size = min(max(entry.size + 1, READ_BYTES), MAX_FILE_BYTES + 1)
             try:
                 while chunk := file.read(size):
@@ -314,34 +313,34 @@ class Rootfs:
                     if length > MAX_FILE_BYTES:
                         raise Unreadable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
             except OSError as error:
-                raise self._refused(path, error) from None
+                raise self._unreadable(path, error) from None
             return b"".join(chunks)
 
-    def _refused(self, path: str, error: OSError) -> Unreadable:
-        reason = _words(error)
+    def _unreadable(self, path: str, error: OSError) -> Unreadable:
+        reason = _read_error(error)
         self.denied[path] = reason
         return Unreadable(path, reason)
 
-    def _present(self, where: str) -> int:
-        """A descriptor of a directory that was there a moment ago; raises OSError where it no longer is.
+    def _existing_directory(self, resolved: str) -> int:
+        """Return a descriptor of a directory that existed before. Raises OSError if it is gone.
 
-        None for one would mean our working directory to the system calls.
+        Never returns None: `dir_fd=None` would be the working directory.
         """
-        fd = self._directory(where)
+        fd = self._directory(resolved)
         if fd is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), resolved)
         return fd
 
-    def _directory(self, where: str) -> int | None:
-        """A descriptor of the directory at a path without links; None where it is only planned.
+    def _directory(self, resolved: str) -> int | None:
+        """Return a descriptor of a directory, given without symbolic links; None if only `changes` create it.
 
-        It is good until the next one is asked for.
+        The descriptor is valid until the next call.
         """
         missing: list[str] = []
-        while where and where not in self._directories:
-            missing.append(where)
-            where = where.rpartition("/")[0]
-        fd = self._directories[where]
+        while resolved and resolved not in self._directories:
+            missing.append(resolved)
+            resolved = resolved.rpartition("/")[0]
+        fd = self._directories[resolved]
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         for below in reversed(missing):
             try:
@@ -349,35 +348,35 @@ class Rootfs:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError as error:
-                raise self._refused(below, error) from None
+                raise self._unreadable(below, error) from None
             self._directories[below] = fd
             if len(self._directories) > MAX_OPEN_DIRECTORIES:
-                # The oldest but the root, which comes first.
+                # Close the oldest one. The first is the root directory and stays open.
                 os.close(self._directories.pop(next(islice(self._directories, 1, None))))
         return fd
 
-    def _lstat(self, where: str) -> FileStatus | None:
-        if where in self._entries:
-            return self._entries[where]
-        self.consulted.add(where or "/")
+    def _lstat(self, resolved: str) -> FileStatus | None:
+        if resolved in self._entries:
+            return self._entries[resolved]
+        self.consulted.add(resolved or "/")
         entry: FileStatus | None = None
-        if where in self.changes:
-            content = self.changes[where]
+        if resolved in self.changes:
+            content = self.changes[resolved]
             if isinstance(content, Link):
-                entry = FileStatus(where, stat.S_IFLNK | 0o777, 0, 0, len(content.target), 0)
+                entry = FileStatus(resolved, stat.S_IFLNK | 0o777, 0, 0, len(content.target), 0)
             elif content is not None:
-                entry = FileStatus(where, stat.S_IFREG | 0o644, 0, 0, len(content), 0)
+                entry = FileStatus(resolved, stat.S_IFREG | 0o644, 0, 0, len(content), 0)
         else:
-            entry = self._lstat_on_disk(where)
-            if entry is None and any(self._overlay.get(where, {}).values()):
-                entry = FileStatus(where, stat.S_IFDIR | 0o755, 0, 0, 0, 0)
-        self._entries[where] = entry
+            entry = self._lstat_on_disk(resolved)
+            if entry is None and any(self._overlay.get(resolved, {}).values()):
+                entry = FileStatus(resolved, stat.S_IFDIR | 0o755, 0, 0, 0, 0)
+        self._entries[resolved] = entry
         return entry
 
-    def _lstat_on_disk(self, where: str) -> FileStatus | None:
-        parent, _, name = where.rpartition("/")
+    def _lstat_on_disk(self, resolved: str) -> FileStatus | None:
+        parent, _, name = resolved.rpartition("/")
         try:
-            if not where:
+            if not resolved:
                 status = os.fstat(self._directories[""])
             else:
                 above = self._directory(parent)
@@ -389,20 +388,21 @@ class Rootfs:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return None
-            raise self._refused(where, error) from None
-        return FileStatus(where or "/", status.st_mode, status.st_uid, status.st_gid, status.st_size,
-                     status.st_mtime_ns, status.st_ctime_ns)
+            raise self._unreadable(resolved, error) from None
+        return FileStatus(
+            resolved or "/", status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns,
+            status.st_ctime_ns)
 
-    def _readlink(self, where: str) -> str:
-        if isinstance(planned := self.changes.get(where), Link):
+    def _readlink(self, resolved: str) -> str:
+        if isinstance(planned := self.changes.get(resolved), Link):
             return planned.target
-        if where not in self._targets:
-            parent, _, name = where.rpartition("/")
+        if resolved not in self._targets:
+            parent, _, name = resolved.rpartition("/")
             try:
-                self._targets[where] = os.readlink(name, dir_fd=self._present(parent))
+                self._targets[resolved] = os.readlink(name, dir_fd=self._existing_directory(parent))
             except OSError as error:
-                raise self._refused(where, error) from None
-        return self._targets[where]
+                raise self._unreadable(resolved, error) from None
+        return self._targets[resolved]
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -413,12 +413,12 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return "f" if entry.is_file(follow_symlinks=False) else "?"
 
 
-def _words(error: OSError) -> str:
+def _read_error(error: OSError) -> str:
     return f"cannot be read: {os.strerror(error.errno or errno.EIO)}"
 
 
 def _by_directory(changes: Mapping[str, Content | None]) -> dict[str, dict[str, str | None]]:
-    """What changes make of each directory's names: `f` a file, `d` a directory, None for one taken away."""
+    """Return the entries that `changes` add to each directory: `f` file, `d` directory, None for a removed file."""
     found: dict[str, dict[str, str | None]] = {}
     for path, content in changes.items():
         parent, _, name = path.rpartition("/")
@@ -431,7 +431,7 @@ def _by_directory(changes: Mapping[str, Content | None]) -> dict[str, dict[str, 
 
 
 class Access(NamedTuple):
-    """Whom a file belongs to, and its permission bits."""
+    """Owner, group and permission bits of a file."""
 
     uid: int = 0
     gid: int = 0

@@ -1,7 +1,7 @@
-"""The main job, lived through once on a real machine: `make demo`.
+"""`make demo`: an exposure and its correction on a real machine.
 
-Every claim is tried from outside of what it is about (another network namespace, the kernel, the
-journal) before it is printed as seen. The exit code is 0 only when all of them were.
+Each statement is checked independently of the agent (from another network namespace, in the kernel, in the journal)
+before it is printed. The exit code is 0 only if all checks passed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.machines.machine import ADDRESS, CommandFailed, Machine, wait_for
 RELEASE = "bookworm"
 
 PATIENCE_SECONDS = 120
-"""dockerd itself pauses 16 s when it binds TCP without TLS; slow machines take their time too."""
+"""dockerd itself waits 16 s before it opens TCP without TLS, and slow machines take longer."""
 
 POLICY = "/etc/dockerd-guard/config.yaml"
 DROP_IN = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
@@ -47,7 +47,7 @@ issue client "extendedKeyUsage=clientAuth"
 
 
 class NotSeen(Exception):
-    """Something the demo claims did not happen."""
+    """A check of the demo failed."""
 
 
 def main(package: Path) -> int:
@@ -78,7 +78,7 @@ def main(package: Path) -> int:
 
 
 class Story:
-    """The steps, in order; each raises when what it tells does not happen."""
+    """The steps of the demo, in order. Each raises if one of its checks fails."""
 
     def __init__(self, machine: Machine, package: Path) -> None:
         self.machine = machine
@@ -230,7 +230,7 @@ class Story:
     # Helpers
 
     def do(self, command: str, *, lines: int = 40) -> None:
-        """Run a command in the machine and show it with what it says."""
+        """Run a command in the machine and print it with its output."""
         done = self.machine.run(command)
         out = (done.out + done.err).splitlines()
         show("#", command, "\n".join(out[:lines]))
@@ -243,7 +243,7 @@ class Story:
         return self.machine.journal("--unit=dockerd-guard", f"DOCKERD_GUARD_EVENT={event}")
 
     def corrected(self, times: int) -> None:
-        """Wait until the agent has said so often that it corrected something."""
+        """Wait until the journal has that many corrections."""
         wait_for(lambda: len([entry for entry in self.entries("corrected")
                               if entry.get("DOCKERD_GUARD_OUTCOME") == "repaired"]) >= times,
                  f"{times}. correction in the journal", timeout=PATIENCE_SECONDS)
@@ -268,7 +268,7 @@ def quote(text: str) -> None:
 
 
 def seen(truth: bool, claim: str) -> None:
-    """Print a claim that holds; raise NotSeen for one that does not."""
+    """Print a statement if it is true, else raise NotSeen."""
     if not truth:
         raise NotSeen(claim)
     print(f" ✓ {claim}", flush=True)
@@ -276,7 +276,7 @@ def seen(truth: bool, claim: str) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Show that something takes its time, and how long it took."""
+    """Print the elapsed time while the block runs."""
     began = time.monotonic()
     done = threading.Event()
 

@@ -1,7 +1,7 @@
-"""Ten incidents: what a colleague did to a host, what the journal says of it, and the step its words lead to.
+"""Ten incidents: what somebody did to a host, the journal entry about it, and the step that the entry names.
 
-`python3 -m tests.incidents bookworm DEB [NAME...]` plays them and prints the words. Each runs on a machine of its
-own. The step is taken from the words of the agent's entries, or from the page that these name; then all must be well.
+`python3 -m tests.incidents bookworm DEB [NAME...]` runs them and prints the entries, each on a machine of its own. The
+entry, or the page that it refers to, names the step. After the step the host must comply.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ RESTART = "systemctl daemon-reload; systemctl restart docker"
 
 
 class Incident(NamedTuple):
-    """`before` is the host's past, `did` what the colleague did. `event`: the entry that has to come, with `words`.
+    """`before` prepares the host, `did` is what somebody did. `event` and `words` identify the expected entry.
 
-    `step` is what the words say to do next, as they say it; `steps` the shell lines that this comes to.
+    `step` is the next step in the words of the entry, `steps` are the shell lines for it.
     """
 
     name: str
@@ -72,8 +72,8 @@ INCIDENTS = (
              f"systemctl reload docker; mkdir -p $(dirname {OVERRIDE}); "
              f"printf '{ENFORCE}' > {POLICY}; systemctl reload dockerd-guard",
              "systemd-run --unit=cm /usr/local/bin/cm",
-             "contested", "again and again: 3 corrections since",
-             "stop it or have it agree with the policy; then `dockerd-guard fix`",
+             "contested", ": 3 corrections since",
+             "stop it or align it with the policy; then run `dockerd-guard fix`",
              f"systemctl stop cm; rm -f {OVERRIDE} {OVERRIDE}.new; dockerd-guard fix; {RESTART}"),
     Incident("TLS declared, certificates forgotten",
              "echo '{\"live-restore\": true}' > /etc/docker/daemon.json; systemctl reload docker",
@@ -97,7 +97,7 @@ INCIDENTS = (
 
 
 class Played(NamedTuple):
-    """The agent's entries from the moment the colleague was at work until the step was taken, and `status` after."""
+    """The agent's entries from `did` to the step, the expected entry, and the output of `status` afterwards."""
 
     words: tuple[str, ...]
     awaited: str
@@ -105,7 +105,7 @@ class Played(NamedTuple):
 
 
 def play(machine: Machine, incident: Incident) -> Played:
-    """Live through one incident. Raises TimeoutError where an entry, or the end, does not come."""
+    """Run one incident. Raises TimeoutError if the entry is missing or the host does not comply at the end."""
     if "docker run" in incident.before:
         machine.import_busybox()
     if incident.before:
@@ -127,7 +127,7 @@ def play(machine: Machine, incident: Incident) -> Played:
 
 
 def leads_to_its_step(machine: Machine, incident: Incident, words: str) -> bool:
-    """Whether the words name the step; or the page that they name does."""
+    """Whether the entry, or the page that it refers to, names the step."""
     page = words.partition("`dockerd-guard explain ")[2].partition("`")[0]
     named = machine.run(["dockerd-guard", "explain", page]).out if page else ""
     return incident.step in words or incident.step in " ".join(named.split())
@@ -139,7 +139,7 @@ def _entries(machine: Machine) -> list[dict[str, str]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Play and print."""
+    """Run incidents and print them."""
     release, package, *names = arguments
     for number, incident in enumerate(INCIDENTS, 1):
         if names and not any(name in incident.name for name in names):

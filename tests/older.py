@@ -1,6 +1,6 @@
-"""`python3 -m tests.older DEB DIRECTORY`: the package under a lower version, as a repository to upgrade from.
+"""`python3 -m tests.older DEB DIRECTORY`: an apt repository with the package under a lower version, to upgrade from.
 
-What differs between the two is the version alone: an upgrade meets whatever the package does at one.
+Only the version differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def older(package: Path, directory: Path) -> Path:
-    """Repack it in the directory; the new file's path."""
+    """Repack the package in the directory, and return the path of the new file."""
     deb = directory / "dockerd-guard_older_all.deb"
     with tempfile.TemporaryDirectory() as rootfs:
         subprocess.run(["dpkg-deb", "--raw-extract", package, rootfs], check=True)
@@ -24,7 +24,7 @@ def older(package: Path, directory: Path) -> Path:
 
 
 def repository(package: Path, directory: Path) -> None:
-    """Make the directory what apt takes as `deb [trusted=yes] file://DIRECTORY ./`."""
+    """Create an apt repository in the directory, for `deb [trusted=yes] file://DIRECTORY ./`."""
     directory.mkdir(parents=True, exist_ok=True)
     older(package, directory)
     with (directory / "Packages").open("wb") as index:

@@ -1,6 +1,4 @@
-"""A terminal's text as a picture: SVG, with nothing in it but text, to be shown in a README.
-
-`make docs` makes docs/demo.svg out of what `make demo` prints.
+"""A terminal's text as SVG, which contains only text. `make docs` creates docs/demo.svg from the output of `make demo`.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ _KINDS = (
 
 
 def terminal(lines: Iterable[str], title: str) -> str:
-    """The lines as a terminal shows them, each coloured by how `make demo` begins it."""
+    """Return the lines as an SVG terminal. The beginning of a line, as `make demo` prints it, selects its colour."""
     shown = [piece for line in lines for piece in _wrapped(line.rstrip())]
     width = round(COLUMNS * CHARACTER_PX + 2 * MARGIN_PX)
     height = BAR_PX + len(shown) * LINE_PX + MARGIN_PX
@@ -54,7 +52,7 @@ def _texts(shown: list[str]) -> Iterator[str]:
 
 
 def _wrapped(line: str) -> Iterator[str]:
-    """A long line goes on below, as far in as it began."""
+    """Yield the parts of a long line, with the same indentation."""
     indent = len(line) - len(line.lstrip())
     while len(line) > COLUMNS:
         cut = line.rfind(" ", indent + 1, COLUMNS + 1)

@@ -128,7 +128,7 @@ class Controller:
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
             self.containment.block_at_once(containment(seen, policy, self.memory))
-        self.exposed = len(exposures(seen, policy))
+        self._count_exposed(seen)
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
         problems += watch(rootfs, policy)
@@ -147,9 +147,9 @@ class Controller:
             done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
             self.memory = done.memory
             seen = done.seen or observe()
-            self.exposed = len(exposures(seen, policy))
             self._record(done, seen, before, cause)
             self._contain(seen, manager, problems)
+            self._count_exposed(seen)
         self.decision = done.assessment.decision
 
     def _record(self, done: Pass, seen: Observation, before: Memory, cause: Cause) -> None:
@@ -187,18 +187,27 @@ class Controller:
         fixed = self._tracker.forget_fixed(judge(seen, self.policy)) if result.steps else ()
         yield correction_entry(result, done.assessment, cause, fixed)
 
+    def _count_exposed(self, seen: Observation) -> None:
+        """Count what is open and not blocked; keeps the last count where not everything was observed."""
+        if not seen.troubles:
+            blocked = self.containment.addresses
+            self.exposed = sum(exposure.address not in blocked for exposure in exposures(seen, self.policy, blocked))
+
     # --- containment ----------------------------------------------------------------------
 
     def _contain(self, seen: Observation, manager: Manager, problems: list[str]) -> None:
         """Block what is open against the policy, and nothing else; log what is new."""
         policy = self.policy
+        asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
+        if asked_for and seen.listening is None:
+            # What cannot be seen is not released.
+            return
         try:
             result = self.containment.keep(containment(seen, policy, self.memory), manager)
         except (OSError, Unsupported) as error:
             problems.append(f"cannot change what is blocked at the network: {error}")
             self._wake_in(RETRY_S)
             return
-        asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
         for entry in containment_entries(result, by_policy=not asked_for):
             self._tracker.write(entry)
 

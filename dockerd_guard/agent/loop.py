@@ -155,9 +155,7 @@ class Agent:
             # A rule set that was flushed comes back at once, whatever else waits (I8).
             self._controller.containment.restore()
         if self._files.fileno() in ready:
-            changed, missed = self._files.changes()
-            came |= changed
-            self._problems += [missed] if missed else []
+            came |= self._files.changes()
         if self._waker.fileno() in ready:
             for number in self._waker.drain():
                 came |= self._signal(number)
@@ -248,7 +246,7 @@ class Agent:
             if self._network.follow(is_there=controller.containment.is_by_nftables):
                 self._waker.wake()
         except Unsupported as error:
-            self._problems.append(f"cannot follow changes of nftables' rules: {error}")
+            self._problems.append(f"cannot monitor the nftables rules: {error}")
 
     def _watch(self, rootfs: Rootfs, policy: Policy) -> tuple[str, ...]:
         """Watch before acting, and look again afterwards, so that no change between two observations is lost."""
@@ -257,6 +255,8 @@ class Agent:
             # A correction may wait for these files, and no file of the host names them yet.
             rootfs.stat(path)
         is_new, unwatched = self._files.watch({*rootfs.consulted, self._policy_file}, rootfs.listed)
+        if (confirm_s := self._files.confirm_s) is not None:
+            self._wake_in(confirm_s)
         if is_new:
             self._triggered_at = time.monotonic()
             self._waker.wake()
@@ -275,12 +275,12 @@ class Agent:
             controller.decision.verdict is Verdict.BACK_OFF, controller.exposed, self._observed_at, self._triggered_at)
 
 
-def run(policy_file: str) -> int:
+def run(policy_file: str, log_format: str) -> int:
     """Run the agent on this host. Returns the exit code: 2 without root or without a valid policy."""
     if os.geteuid() != 0:
         print("dockerd-guard: the agent needs root: it reads /proc of dockerd and writes to /etc", file=sys.stderr)
         return 2
-    journal = Journal()
+    journal = Journal(log_format)
     tracker = DriftTracker(journal)
     try:
         policy = load_policy(policy_file, require_root_owned=True)

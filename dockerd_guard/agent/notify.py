@@ -1,51 +1,57 @@
-"""Notifications to the service manager (sd_notify(3)): readiness, the STATUS= line, the watchdog."""
+"""Notifications to the service manager (sd_notify(3)), by pystemd: readiness, the status line, the watchdog."""
 
 from __future__ import annotations
 
-import os
 import time
 
-from dockerd_guard.report.journal import shown
+from dockerd_guard.report.journal import printable
 
 
 class Notify:
-    """Sends notifications if NOTIFY_SOCKET is set."""
+    """Sends notifications. Does nothing without a service manager (no $NOTIFY_SOCKET)."""
 
     def __init__(self) -> None:
-        self._socket = os.environ.get("NOTIFY_SOCKET")
-        usec = os.environ.get("WATCHDOG_USEC", "")
-        pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
-        on = usec.isdecimal() and pid == str(os.getpid())
-        self.watchdog_s = int(usec) / 1e6 / 2 if on else None
+        self.watchdog_s = _watchdog_s()
+        """How often to call `alive`, in seconds; None without a watchdog."""
         self._status = ""
 
     def ready(self, status: str) -> None:
-        """The agent is ready, after its start or a reload."""
+        """Send READY=1: the start, or the reload, is complete."""
         self._status = status
-        self._send("READY=1", f"STATUS={status}")
+        _send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A new policy is being read (sd_notify(3), RELOADING=1)."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Send RELOADING=1. The reload ends with `ready`."""
+        _send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def status(self, status: str) -> None:
-        """The line that `systemctl status` shows."""
+        """Send STATUS=, the line that `systemctl status` shows, if it changed."""
         if status != self._status:
             self._status = status
-            self._send(f"STATUS={status}")
+            _send(f"STATUS={status}")
 
     def stopping(self) -> None:
-        """The agent is stopping."""
-        self._send("STOPPING=1")
+        """Send STOPPING=1."""
+        _send("STOPPING=1")
 
     def alive(self) -> None:
-        """Reset the service watchdog (systemd.service(5), WatchdogSec=)."""
+        """Send WATCHDOG=1 if the service has a watchdog (systemd.service(5), WatchdogSec=)."""
         if self.watchdog_s is not None:
-            self._send("WATCHDOG=1")
+            _send("WATCHDOG=1")
 
-    def _send(self, *states: str) -> None:
-        if self._socket:
-            from pystemd import daemon
 
-            # A socket address may be invalid UTF-8, which pystemd does not accept.
-            daemon.notify(False, *map(shown, states))
+def _watchdog_s() -> float | None:
+    """Return half of WatchdogSec=, as sd_watchdog_enabled(3) recommends; None without a watchdog for this process."""
+    from pystemd import daemon
+
+    try:
+        return daemon.watchdog_enabled(False) / 1e6 / 2 or None
+    except daemon.PystemdDaemonError:  # $WATCHDOG_USEC is not a number above 0
+        return None
+
+
+def _send(*states: str) -> None:
+    from pystemd import daemon
+
+    # A status may contain an address that is not UTF-8. pystemd raises UnicodeEncodeError for it.
+    daemon.notify(False, *map(printable, states))

@@ -1,36 +1,52 @@
-"""What makes the agent look: files (watchdog), signals of systemd and to the process, time.
+"""What starts a pass of the agent: file events (watchdog), signals of systemd and to the process, time.
 
 A trigger says only that something may have changed, never what: the pass that follows reads
-everything anew. So a lost event costs at most the time to the next resync, and doubt is cheap:
-whatever looks wrong with the watching is answered by watching again and by a pass.
+everything again. So a lost event costs at most the time to the next resync.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import select
-import struct
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-UNWATCHED = ("/dev", "/proc", "/sys")
-"""A link to /dev/null is a mask; each line on a terminal is a change in /dev."""
+from watchdog import events
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
+from watchdog.version import VERSION_MAJOR
+
+from dockerd_guard.agent.watched import (
+    STABLE,
+    Identity,
+    Unannounced,
+    directories,
+    identities,
+    identity,
+    is_below,
+    is_directory,
+    watchable,
+)
 
 PASSING_UNITS = (".scope", ".mount", ".slice", ".device", ".swap")
 """Units that come and go with each container and login, in directories that are listed for others."""
 
-# <sys/inotify.h>. Opening and reading is no change: the look itself would ask for the next one.
-IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
-IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
-IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
-IN_Q_OVERFLOW, IN_IGNORED, IN_ISDIR = 0x4000, 0x8000, 0x40000000
-IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
-MASK = (IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
-        | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW)
-EVENT = struct.Struct("iIII")
-READ_BYTES = 64 * 1024
+READS = ("opened", "closed_no_write")
+"""Events of watchdog 2.3 and later which change nothing: the look itself causes them."""
+
+MOVES = ("created", "deleted", "moved")
+"""Of a directory, these leave watches below it that are missing or lead elsewhere."""
+
+CHANGES = [value for value in vars(events).values()
+           if isinstance(value, type) and issubclass(value, events.FileSystemEvent)
+           and getattr(value, "event_type", "") not in (*READS, "")]
+
+# From 4.0 on the kernel can be asked to leave the reads out; 2.2.1 never asks for them.
+WITHOUT_READS: dict[str, Any] = {"event_filter": CHANGES} if VERSION_MAJOR >= 4 else {}
 
 INOTIFY_LIMITS = {
     errno.ENOSPC: "the limit fs.inotify.max_user_watches is reached",
@@ -39,7 +55,7 @@ INOTIFY_LIMITS = {
 
 
 class Waker:
-    """Lets a signal end a wait: a pipe, as poll(2) wants it."""
+    """Lets a signal or a thread end a wait: a pipe, as poll(2) wants it."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -64,139 +80,178 @@ class Waker:
         except BlockingIOError:
             return b""
 
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self._read)
+        os.close(self._write)
+
+
+class _Handler(events.FileSystemEventHandler):
+    """Called by watchdog's thread for each event: notes what is relevant, and wakes the loop.
+
+    It never raises, which would end that thread (watchdog #648).
+    """
+
+    def __init__(self, waker: Waker) -> None:
+        self._waker = waker
+        self.paths: frozenset[str] = frozenset()
+        self.listed: frozenset[str] = frozenset()
+        self.seen: dict[str, Identity] = {}
+        """What the last look found of both."""
+        self.announced: set[str] = set()
+        """Those of both which events have named since the last look."""
+        self.moved: set[str] = set()
+        """Directories that events have shown to be made, removed or renamed since."""
+        self.failure = ""
+        """An exception in this handler or in one of watchdog's threads, in words."""
+
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
+        """Take in one event; of the base class."""
+        try:
+            if event.event_type in READS:
+                return
+            relevant = [self._note(path, event) for path in (event.src_path, getattr(event, "dest_path", "")) if path]
+            if any(relevant):
+                self._waker.wake()
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException | None) -> None:
+        """Note that events may have been lost, and wake the loop."""
+        self.failure = f"watching files failed ({error!r}), so changes may have been missed"
+        self._waker.wake()
+
+    def _note(self, path: str | bytes, event: events.FileSystemEvent) -> bool:
+        """Note an event on this path; whether it asks for a look."""
+        path = os.fsdecode(path)
+        is_watched = path in self.paths or path in self.listed
+        if is_watched:
+            self.announced.add(path)
+        if event.is_directory and event.event_type == "modified":
+            # watchdog sends this for the parent of whatever changes, and (before 7) for a chmod as well.
+            return is_watched and identity(path) != self.seen.get(path, ())[:5]
+        if event.is_directory and event.event_type in MOVES:
+            self.moved.add(path)
+        return is_watched or (os.path.dirname(path) in self.listed and not path.endswith(PASSING_UNITS))
+
 
 class Files:
     """Watches the paths that the last look consulted, and the directories that it listed.
 
-    Of watchdog this takes the inotify calls alone; the descriptor is waited on with everything
-    else. Its Observer makes an inotify instance and up to three threads for each directory (the
-    kernel gives a user 128 instances), ends for good when a handler raises (#648) and goes on in
-    silence over a deleted directory. Its Inotify drops the word of a queue overflow (#654), raises
-    KeyError on the last event of a renamed directory, and leaks its descriptors where the first
-    watch is refused, which soon takes the last instance from everyone else.
+    watchdog's threads wake the loop through a pipe. Whatever they lose (watched.py) the next look finds,
+    and `watch` reports.
     """
 
-    def __init__(self) -> None:
-        self._fd: int | None = None
-        self._watched: dict[int, set[str]] = {}
-        self._paths: frozenset[str] = frozenset()
-        self._listed: frozenset[str] = frozenset()
+    def __init__(self, stable: Iterable[str] = STABLE) -> None:
+        self._stable = tuple(stable)
+        self._waker = Waker()
+        self._handler = _Handler(self._waker)
+        self._observer: BaseObserver | None = None
+        self._watches: dict[str, ObservedWatch] = {}
+        self._unannounced = Unannounced()
+        threading.excepthook = self._thread_failed
 
-    def fileno(self) -> int | None:
-        """What to wait on; None while nothing is watched."""
-        return self._fd
+    def fileno(self) -> int:
+        """What to wait on."""
+        return self._waker.fileno()
+
+    @property
+    def confirm_s(self) -> float | None:
+        """In how many seconds another look shows whether an event was lost or only late; None without doubt."""
+        due_at = self._unannounced.due_at
+        return None if due_at is None else max(0.0, due_at - time.monotonic())
 
     def watch(self, paths: Iterable[str], listed: Iterable[str]) -> tuple[bool, tuple[str, ...]]:
-        """Watch for changes of these from now on; call it after each look, which heals what broke.
+        """Watch for changes of these from now on; call it after each look, which repairs broken watches.
 
-        A path is watched through its directory, or the nearest one that is there. Returns whether
-        some directory was not watched until now, so that another look is due (it may have changed
-        between the look and this), and what cannot be watched or was missed, in words.
+        A path is watched through its directory, or the nearest one that exists. Returns whether another look
+        is due (a watch is new, and something may have changed before it), and what cannot be watched or was
+        missed, in words.
         """
-        is_new, missed = self.changes()
-        self._paths, self._listed = frozenset(paths), frozenset(listed)
-        directories = {_nearest(path) for path in self._paths} | {path for path in self._listed if os.path.isdir(path)}
-        directories = {path for path in directories if not path.startswith(UNWATCHED)}
-        troubles = []
-        for directory in sorted(directories):
-            try:
-                # The same directory again costs a system call; one that was made anew is another.
-                watch = self._add(directory)
-            except OSError as error:
-                if os.path.isdir(directory):
-                    troubles.append(f"{directory} cannot be watched: {error.strerror}")
-                continue
-            if directory not in self._watched.get(watch, ()):
-                is_new = True
-                # An event that came meanwhile forgets the old one: a reload makes generators' directories anew.
-                missed = self.changes()[1] or missed
-                missed = missed or self._replaced(directory)
-                self._watched.setdefault(watch, set()).add(directory)
-        return is_new, (*_summed_up(troubles), *([missed] if missed else ()))
+        handler = self._handler
+        handler.paths, handler.listed = watchable(paths), watchable(listed)
+        # In this order: an event that comes meanwhile counts for the next look, which finds nothing new.
+        announced, moved = _emptied(handler.announced), _emptied(handler.moved)
+        before, handler.seen = handler.seen, identities(handler.paths, handler.listed)
+        missed = self._unannounced.compare(before, handler.seen, announced, moved, time.monotonic())
+        failure, handler.failure = handler.failure, ""
+        if failure or (self._observer is not None and not self._observer.is_alive()):
+            self._stop()
+        is_new, refused = self._arm(moved.union(missed))
+        if is_new:
+            self._unannounced.clear()
+            handler.seen = identities(handler.paths, handler.listed)
+        troubles = [*refused[:1], *([failure] if failure else ())]
+        if len(refused) > 1:
+            troubles[0] += " (and others)"
+        if missed and not troubles:
+            more = f" (and {len(missed) - 1} more)" if len(missed) > 1 else ""
+            troubles.append(f"missed change: {missed[0]} changed but no file event arrived{more}")
+        return is_new or bool(missed), tuple(troubles)
 
-    def _replaced(self, directory: str) -> str:
-        """Forget a directory that another one has taken the place of without an event, in words; or nothing."""
-        for watch, names in list(self._watched.items()):
-            if directory in names:
-                self._forget(watch)
-                return f"{directory} has become another directory in silence (a mount), so changes were missed"
-        return ""
-
-    def changes(self) -> tuple[bool, str]:
-        """Take in what came: whether it asks for a look, and what was missed, in words, or nothing."""
-        relevant = False
-        missed = ""
-        for watch, mask, name in self._read():
-            if mask & IN_Q_OVERFLOW:
-                relevant, missed = True, "inotify's queue overflowed, so changes may have been missed"
-                continue
-            directories = tuple(self._watched.get(watch, ()))
-            relevant = relevant or any(self._is_relevant(path, name) for path in directories)
-            if mask & (IN_IGNORED | IN_MOVE_SELF):
-                # It is gone, or has another name now: what comes to stand there is another directory.
-                self._forget(watch)
-            if mask & IN_ISDIR and mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO):
-                # The directory itself tells that it is gone only when the last one has closed it.
-                gone = [self._forget_below(f"{path.rstrip('/')}/{name}") for path in directories]
-                relevant = relevant or any(gone)
-        return relevant, missed
+    def changes(self) -> bool:
+        """Take in what came; whether it asks for a look."""
+        return bool(self._waker.drain())
 
     def close(self) -> None:
         """Stop watching."""
-        if self._fd is not None:
-            os.close(self._fd)
-        self._fd = None
-        self._watched.clear()
+        self._stop()
+        threading.excepthook = threading.__excepthook__
+        self._waker.close()
 
-    def _add(self, directory: str) -> int:
-        """Watch a directory; the number of the watch, which is the same for the same directory."""
-        from watchdog.observers.inotify_c import inotify_add_watch, inotify_init
+    def _stop(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+        self._observer = None
+        self._watches.clear()
 
-        if self._fd is None:
-            self._fd = _checked(inotify_init())
-            os.set_inheritable(self._fd, False)
-            os.set_blocking(self._fd, False)
-        return _checked(inotify_add_watch(self._fd, os.fsencode(directory), MASK))
+    def _arm(self, doubtful: set[str]) -> tuple[bool, list[str]]:
+        """Have the wanted directories watched, those at, below and above the doubtful paths anew.
 
-    def _forget(self, watch: int) -> None:
-        from watchdog.observers.inotify_c import inotify_rm_watch
-
-        self._watched.pop(watch, None)
-        # Fails where the kernel has forgotten it already.
-        inotify_rm_watch(self._fd, watch)
-
-    def _forget_below(self, path: str) -> bool:
-        """Forget a directory and those in it; whether any was watched."""
-        below = [watch for watch, names in self._watched.items()
-                 if any(name == path or name.startswith(f"{path}/") for name in names)]
-        for watch in below:
-            self._forget(watch)
-        return bool(below)
-
-    def _read(self) -> Iterator[tuple[int, int, str]]:
-        """What the kernel tells (inotify(7)): the watch, what happened, and to which name in it."""
-        while self._fd is not None:
+        Returns whether a watch is new, and what the kernel refuses, in words.
+        """
+        wanted = directories(self._handler.paths, self._handler.listed, self._stable)
+        if self._observer is not None:
+            ended = {emitter.watch for emitter in self._observer.emitters if not emitter.is_alive()}
+            for directory, watch in list(self._watches.items()):
+                if directory not in wanted or watch in ended or any(
+                        is_below(directory, path) or (watch.is_recursive and is_below(path, directory))
+                        for path in doubtful):
+                    # schedule() alone would take the emitter that ended for one that works.
+                    self._observer.unschedule(self._watches.pop(directory))
+        refused = []
+        new = wanted - self._watches.keys()
+        for directory in sorted(new):
             try:
-                events = os.read(self._fd, READ_BYTES)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(events):
-                watch, mask, _, length = EVENT.unpack_from(events, at)
-                at += EVENT.size + length
-                yield watch, mask, os.fsdecode(events[at - length:at].rstrip(b"\0"))
+                self._watches[directory] = self._schedule(directory)
+            except (OSError, RuntimeError) as error:
+                if is_directory(directory):
+                    number = getattr(error, "errno", None) or 0
+                    reason = INOTIFY_LIMITS.get(number) or (os.strerror(number) if number else str(error))
+                    refused.append(f"{directory} cannot be watched: {reason}")
+        return not new.isdisjoint(self._watches), refused
 
-    def _is_relevant(self, directory: str, name: str) -> bool:
-        path = f"{directory.rstrip('/')}/{name}" if name else directory
-        return path in self._paths or path in self._listed or (
-            directory in self._listed and not path.endswith(PASSING_UNITS))
+    def _schedule(self, directory: str) -> ObservedWatch:
+        """Start to watch a directory; raises OSError where the kernel refuses."""
+        if self._observer is None:
+            observer = Observer()
+            observer.start()
+            self._observer = observer
+        before = set(_watchers())
+        try:
+            return self._observer.schedule(
+                self._handler, directory, recursive=directory in self._stable, **WITHOUT_READS)
+        except OSError:
+            # watchdog leaves its descriptors open, and the kernel gives a user 128 instances.
+            for fd in set(_watchers()) - before:
+                os.close(fd)
+            raise
 
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, INOTIFY_LIMITS.get(number) or os.strerror(number))
-    return result
+    def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        """Note that one of watchdog's threads ended by an exception; of threading.excepthook."""
+        if getattr(failed.thread, "should_keep_running", bool)():
+            self._handler.fail(failed.exc_value)
 
 
 def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
@@ -207,17 +262,14 @@ def wait(files: Iterable[int], timeout_s: float | None) -> set[int]:
     return {fd for fd, _ in poll.poll(None if timeout_s is None else max(0, timeout_s) * 1000)}
 
 
-def _nearest(path: str) -> str:
-    """The nearest directory above a path that is there."""
-    while path != "/":
-        path = os.path.dirname(path)
-        if os.path.isdir(path):
-            break
-    return path
+def _emptied(paths: set[str]) -> set[str]:
+    """Take everything out of a set to which other threads add."""
+    return {paths.pop() for _ in range(len(paths))}
 
 
-def _summed_up(troubles: list[str]) -> tuple[str, ...]:
-    """One cause, one sentence: inotify's limits strike all directories at once."""
-    if len(troubles) < 2:
-        return tuple(troubles)
-    return (f"{troubles[0]} (and others)",)
+def _watchers() -> Iterator[int]:
+    """The descriptors of this process that watchdog uses."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith(("anon_inode:inotify", "pipe:")):
+                yield int(name)

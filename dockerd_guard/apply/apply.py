@@ -39,7 +39,7 @@ def preflight(seen: Observation, decision: Decision, plan: Plan, policy: Policy,
         problems = checks.problems(starts_dockerd=decision.actions.starts_dockerd)
     except HelperUnavailable as error:
         return unverifiable(error)
-    return Hold("; ".join(problems), next_step="fix this; the agent retries automatically") if problems else None
+    return Hold("; ".join(problems), next_step="Fix this; the agent retries automatically") if problems else None
 
 
 def execute(seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> Result:
@@ -123,7 +123,7 @@ class _Execution:
         left = required_actions(self.seen, self.plan._replace(changes=()), self.policy)
         hold = self.hold
         if hold is None and left.starts_dockerd:
-            hold = Hold("docker.service was started meanwhile")
+            hold = Hold("docker.service was started during the correction")
         return Result(hold is None, tuple(self.steps), hold, kept=self.actions.changes, seen=self.seen)
 
     def _start(self) -> None:

@@ -66,7 +66,7 @@ def unanswered(policy: Policy, network: Network) -> Iterable[str]:
 
 def unverifiable(error: HelperUnavailable) -> Hold:
     """The hold where the network helper is missing, which alone can check TCP sockets."""
-    return Hold(f"{error}; cannot check whether Docker answers over TCP", next_step=HelperUnavailable.next_step)
+    return Hold(f"{error}; cannot verify that Docker answers over TCP", next_step=HelperUnavailable.next_step)
 
 
 def changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy, root: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dockerd_guard.agent.reconcile import assess, by_hand
 from dockerd_guard.apply.context import HostClock
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.commands._common import FOUND, OK, Look, each, needed, root_name
+from dockerd_guard.commands._common import FOUND, OK, Look, each, require_policy, root_name
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.engine import container_names
@@ -29,7 +29,7 @@ def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
     is_live = look.seen.loaded is not None
     memory = StateFiles().load() if is_live else Memory()
     now = HostClock().now() if is_live else Instant(datetime.now(UTC))
-    return assess(look.seen, findings, needed(look.policy), memory._replace(intent=None), now, HostKernel(), by_hand)[0]
+    return assess(look.seen, findings, require_policy(look.policy), memory._replace(intent=None), now, HostKernel(), by_hand)[0]
 
 
 def _containers(seen: Observation) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _containers(seen: Observation) -> tuple[str, ...]:
 def run(options: Namespace) -> int:
     """Print the changes for each root; returns the exit code."""
     def show(look: Look) -> int:
-        found = assessed(look, judge(look.seen, needed(look.policy)))
+        found = assessed(look, judge(look.seen, require_policy(look.policy)))
         containers = _containers(found.seen) if found.decision.cost is Cost.CONTAINERS else ()
         if options.format == "json":
             print(json_output.dump(plan.diff_json(found, containers), root=root_name(options, look)))

@@ -39,7 +39,7 @@ MAX_FIXES = 20
 def run(options: Namespace) -> int:
     """Correct the host as far as the policy allows now, print the outcome; returns the exit code."""
     if os.geteuid() != 0:
-        raise Unanswerable("fix writes below /etc and restarts services: run it as root")
+        raise Unanswerable("fix writes to /etc and restarts services: run it as root")
     state = StateFiles()
     try:
         policy = load_policy(options.policy or POLICY_FILE, require_root_owned=True)

@@ -1,1 +1,1 @@
-"""How dockerd reads its options, release by release: flags, hosts, daemon.json, TLS. Knows nothing of systemd."""
+"""Parsing of dockerd's options by release: flags, hosts, daemon.json, TLS. Independent of systemd."""

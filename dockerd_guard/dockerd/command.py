@@ -1,7 +1,7 @@
-"""Which words of a command line are dockerd's own, and whether it is dockerd that runs at all.
+"""Finds dockerd and its arguments in a command line.
 
-Programs that run another one (env, nice, `sh -c`) are seen through as far as their text tells. Where
-it does not, the answer is `certain=False`: the running daemon has to be asked.
+Programs that execute another one (env, nice, `sh -c`) are evaluated as far as their arguments allow. If they
+do not, the result has `certain=False`, and only the running daemon shows what was executed.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dockerd_guard.dockerd.version import Version
 from dockerd_guard.rootfs import Unreadable
 
 DAEMON_COMMAND_UNTIL = Version(17, 12)
-"""`docker daemon` is gone from here on (docker/cli docs/deprecated.md)."""
+"""This version removed `docker daemon` (docker/cli docs/deprecated.md)."""
 
 DAEMON_FLAG_UNTIL = Version(1, 13)
-"""`docker -d` likewise."""
+"""This version removed `docker -d`."""
 
 ROOTLESS_QUOTES_SINCE = Version(23, 0, 4)
-"""Before, dockerd-rootless.sh ended in `exec dockerd $@`: its arguments were split at blanks (moby#45325)."""
+"""Before this version dockerd-rootless.sh ended in `exec dockerd $@`, which splits arguments at blanks (moby#45325)."""
 
 
 class Program(NamedTuple):
-    """What is started.
+    """The program that a command line executes.
 
-    `words` are dockerd's own, its name not among them; `environ` what it is started with. `reason`
-    says why no dockerd comes of it. `certain` is false where the text does not tell.
+    `words` are dockerd's arguments without argv[0], `environ` is its environment. `reason` is why dockerd is not
+    started. `certain` is false if the text is not sufficient to determine this.
     """
 
     words: tuple[FlagWord, ...] = ()
@@ -39,15 +39,17 @@ class Program(NamedTuple):
 
 
 class _Wrapper(NamedTuple):
-    """How a program that runs another takes its own words: letters of options with a value, operands.
+    """Syntax of a program that executes another one.
 
-    One that `forks` stays, and what it runs has another process ID than systemd passes sockets to.
+    `with_value` are the letters of its options that take a value, `operands` the number of operands before the
+    command. A program that `forks` executes the command with another process ID than the one that
+    systemd passes sockets to.
     """
 
     with_value: str = ""
     long_with_value: frozenset[str] = frozenset()
     operands: int = 0
-    other_world: bool = False
+    changes_namespaces: bool = False
     forks: bool = False
 
 
@@ -58,7 +60,7 @@ _WRAPPERS = {
     "nice": _Wrapper("n", frozenset(("adjustment",))),
     "ionice": _Wrapper("cn", frozenset(("class", "classdata"))),
     "nohup": _Wrapper(),
-    "setsid": _Wrapper(forks=True),  # where it leads its process group, as what systemd starts does
+    "setsid": _Wrapper(forks=True),  # setsid(1) forks if it is a process group leader, as a service's main process is
     "stdbuf": _Wrapper("ioe", frozenset(("input", "output", "error"))),
     "chrt": _Wrapper("TPD", frozenset(("sched-runtime", "sched-period", "sched-deadline")), 1),
     "taskset": _Wrapper("", frozenset(), 1),
@@ -67,7 +69,7 @@ _WRAPPERS = {
     "sudo": _Wrapper("ugpCcrtTRDh", frozenset(("user", "group", "chdir", "role", "type", "host")), forks=True),
     "catchsegv": _Wrapper(forks=True),
     "numactl": _Wrapper("iNCmpP", frozenset(("interleave", "membind", "cpunodebind", "physcpubind"))),
-    # These change what an address means: another network, other files.
+    # These change the meaning of an address: another network namespace or root directory.
     "chroot": _Wrapper("", frozenset(("groups", "userspec")), 1, True),
     "nsenter": _Wrapper("tSGW", frozenset(("target", "setuid", "setgid")), 0, True),
     "unshare": _Wrapper("RwSG", frozenset(("root", "wd", "setuid", "setgid")), 0, True),
@@ -75,19 +77,19 @@ _WRAPPERS = {
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _MAX_LAYERS = 8
 _MAX_SCRIPT_BYTES = 64 * 1024
-"""A script that long does more than start dockerd."""
+"""Longer scripts are not evaluated."""
 
 
 def is_dockerd(path: str) -> bool:
-    """Whether a program of that name is a dockerd."""
+    """Whether a path has the name of a dockerd executable."""
     return re.fullmatch(_DAEMON, path.rpartition("/")[2]) is not None
 
 
 def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Version | None,
                read: Callable[[str], bytes] | None = None) -> Program:
-    """Look at argv, argv[0] included. `version` is None where it is not known.
+    """Return the program that argv, argv[0] included, executes. `version` is None if unknown.
 
-    With `read` a program of another name is looked into, in case it is a script that runs dockerd.
+    `read` returns the content of a file. With it a program that is a shell script is evaluated, too.
     """
     words = tuple(FlagWord(text, index) for index, text in enumerate(argv))
     certain = True
@@ -102,25 +104,25 @@ def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Versi
         if re.fullmatch(_CLIENT, name):
             return _client(words, environ, version, certain)
         if name == "env":
-            words, environ, sure = _env(words, environ)
+            words, environ, is_certain = _env(words, environ)
         elif name in _SHELLS:
-            from dockerd_guard.dockerd.shell import shell_command  # few units need it
-            words, environ, sure = shell_command(words, environ)
+            from dockerd_guard.dockerd.shell import shell_command  # rarely needed
+            words, environ, is_certain = shell_command(words, environ)
         elif name in _WRAPPERS:
-            words, sure = _unwrap(words, _WRAPPERS[name])
+            words, is_certain = _unwrap(words, _WRAPPERS[name])
             if _WRAPPERS[name].forks:
                 environ = {key: value for key, value in environ.items() if key != "LISTEN_FDS"}
         else:
-            path, words, environ, sure = words[0].text, *_script(words, environ, read)
+            path, words, environ, is_certain = words[0].text, *_script(words, environ, read)
             if not words:
-                return Program((), environ, False, f"what {path} runs cannot be told from the files")
-        certain = certain and sure
-    return Program((), environ, False, "what is run cannot be told from the files")
+                return Program((), environ, False, f"cannot determine from the files what {path} runs")
+        certain = certain and is_certain
+    return Program((), environ, False, "cannot determine from the files which program runs")
 
 
 def _script(words: tuple[FlagWord, ...], environ: Mapping[str, str],
             read: Callable[[str], bytes] | None) -> tuple[tuple[FlagWord, ...], Mapping[str, str], bool]:
-    """What a shell script of its own file runs; nothing for any other program."""
+    """Return the command that a shell script executes; an empty one for any other program."""
     try:
         content = read(words[0].text) if read is not None and words[0].text.startswith("/") else b""
     except (FileNotFoundError, Unreadable):
@@ -129,16 +131,16 @@ def _script(words: tuple[FlagWord, ...], environ: Mapping[str, str],
     if interpreter is None or interpreter[1].decode() not in _SHELLS or len(content) > _MAX_SCRIPT_BYTES:
         return (), environ, False
     from dockerd_guard.dockerd.shell import script_command
-    # Its words stand in no argument: they count as where the script is named.
+    # Its words are in no argument. Their location is that of the script's name.
     script = FlagWord(content.decode("utf-8", "surrogateescape"), words[0].argument)
-    command, changed, sure = script_command(script, words, environ, "always")
-    return tuple(word if word in words else word._replace(offset=0) for word in command), changed, sure
+    command, changed, is_certain = script_command(script, words, environ, "always")
+    return tuple(word if word in words else word._replace(offset=0) for word in command), changed, is_certain
 
 
 def _rootless(
     words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Version | None, certain: bool
 ) -> Program:
-    """contrib/dockerd-rootless.sh: ends in `exec dockerd "$@"` inside RootlessKit."""
+    """contrib/dockerd-rootless.sh, which ends in `exec dockerd "$@"` inside RootlessKit."""
     reason = None
     if words and words[0].text in ("check", "install", "uninstall"):
         reason = f"Did you mean 'dockerd-rootless-setuptool.sh {words[0].text}' ?"
@@ -155,40 +157,40 @@ def _rootless(
                       for word in words for found in re.finditer(r"[^ \t\n]+", word.text))
     if not is_dockerd(environ.get("DOCKERD") or "dockerd"):
         certain = False
-    # Set by rootlesskit for what it runs; only whether it is there matters.
+    # rootlesskit sets this for its child. Only its presence matters.
     inside = {**environ, "ROOTLESSKIT_STATE_DIR": environ.get("XDG_RUNTIME_DIR", "")}
     return Program(words, inside, certain, reason, True)
 
 
 def _client(words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Version | None,
             certain: bool) -> Program:
-    """`docker daemon` and `docker -d`, with options on either side."""
-    front = parse(tuple(word._replace(text="--daemon") if word.text == "-d" else word for word in words[1:]),
+    """`docker daemon` and `docker -d`, with options before and after."""
+    options = parse(tuple(word._replace(text="--daemon") if word.text == "-d" else word for word in words[1:]),
                   None, stop=True)
-    # `-d` and `--daemon` are no flags of dockerd's: what stands before is read up to there.
+    # `-d` and `--daemon` are not flags of dockerd. Find them before the first positional argument.
     for place, word in enumerate(words[1:], 1):
         if word.text in ("-d", "--daemon", "--daemon=true"):
             return Program(words[1:place] + words[place + 1:], environ, certain,
-                           _gone("unknown shorthand flag: 'd' in -d", version, DAEMON_FLAG_UNTIL))
-        if front.positionals and word == front.positionals[0]:
+                           _removed_error("unknown shorthand flag: 'd' in -d", version, DAEMON_FLAG_UNTIL))
+        if options.positionals and word == options.positionals[0]:
             break
-    if front.positionals and front.positionals[0].text == "daemon":
-        place = words.index(front.positionals[0])
+    if options.positionals and options.positionals[0].text == "daemon":
+        place = words.index(options.positionals[0])
         return Program(words[1:place] + words[place + 1:], environ, certain,
-                       _gone("docker: 'daemon' is not a docker command.", version, DAEMON_COMMAND_UNTIL))
+                       _removed_error("docker: 'daemon' is not a docker command.", version, DAEMON_COMMAND_UNTIL))
     return Program(words[1:], environ, certain,
-                   "the docker client without a sub-command prints its help and exits: no daemon"
-                   if not front.positionals else
-                   f"this is the docker client, running `docker {front.positionals[0].text}`: no daemon")
+                   "this is the docker client without a subcommand: it starts no daemon"
+                   if not options.positionals else
+                   f"this is the docker client, running `docker {options.positionals[0].text}`: it starts no daemon")
 
 
-def _gone(message: str, version: Version | None, until: Version) -> str | None:
+def _removed_error(message: str, version: Version | None, until: Version) -> str | None:
     return message if version is not None and version >= until else None
 
 
 def _env(words: tuple[FlagWord, ...],
          environ: Mapping[str, str]) -> tuple[tuple[FlagWord, ...], Mapping[str, str], bool]:
-    """env(1)."""
+    """Evaluate env(1). Returns the command, its environment, and whether this is certain."""
     changed = dict(environ)
     at = 1
     while at < len(words):
@@ -206,7 +208,7 @@ def _env(words: tuple[FlagWord, ...],
             at += 1
             break
         elif text.startswith("-") and text not in ("-v", "--debug"):
-            # -S splits its word by rules of its own.
+            # -S splits its argument by its own rules.
             return (), changed, False
         elif "=" not in text:
             break
@@ -233,4 +235,4 @@ def _unwrap(words: tuple[FlagWord, ...], wrapper: _Wrapper) -> tuple[tuple[FlagW
             at += not equals and name in wrapper.long_with_value
         elif text[-1] in wrapper.with_value:
             at += 1
-    return words[at + wrapper.operands:], not wrapper.other_world
+    return words[at + wrapper.operands:], not wrapper.changes_namespaces

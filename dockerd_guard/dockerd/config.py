@@ -1,4 +1,4 @@
-"""daemon.json as dockerd reads it: moby's daemon/config/config.go, by version."""
+"""Parser for daemon.json. Implements moby's daemon/config/config.go, by version."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ FLAT = frozenset((
     "cluster-store-opts", "default-network-opts", "log-opts", "runtimes", "default-ulimits", "features",
     "builder",
 ))
-"""Keys whose objects are values; any other object is opened, one level deep, and its keys checked instead."""
+"""Keys whose values are objects (flatOptions). Of any other object dockerd checks the inner keys, one level deep."""
 
 UNCHECKED = frozenset(("features", "builder", "deprecated-key-path"))
-"""Keys that need no flag of their name (skipValidateOptions)."""
+"""Keys without a flag of the same name (skipValidateOptions)."""
 
 _BOTH = "the following directives are specified both as a flag and in the configuration file"
 
 
 class Key(NamedTuple):
-    """A key of the file's outermost object: where it and its value stand, and what has become of it.
+    """A key of the file with the locations of key and value.
 
-    `inside` is the outer key for one inside an object that dockerd opens. `effective` is false for a
-    key dockerd accepts and then makes nothing of: a flag's name (`host`), a nested one.
+    `inside` is the outer key of a nested one. `effective` is false for a key that dockerd accepts and
+    ignores: the name of a flag (`host`), or a nested key.
     """
 
     name: str
@@ -43,18 +43,18 @@ class Key(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A string in the file, and where its characters stand."""
+    """A string in the file, and the location of its characters without the quotes."""
 
     text: str
     location: Location
 
 
 class File(NamedTuple):
-    """What dockerd takes from the file.
+    """The content of daemon.json as dockerd decodes it.
 
-    `error` is why dockerd refuses it as a whole, `mismatch` why a value of it, `unreadable` why nothing
-    can be said of it. `flat` has every key dockerd checks for conflicts, `values` those that it
-    decodes, the last of each.
+    `error` is why dockerd refuses the file, `mismatch` why it refuses a value, `unreadable` why the file
+    could not be read by us. `flat` are the keys that dockerd checks for conflicts, `values` those that it
+    decodes; of duplicates the last one.
     """
 
     path: str
@@ -67,30 +67,30 @@ class File(NamedTuple):
     values: dict[str, Key] = {}  # noqa: RUF012
     hosts: tuple[Text, ...] = ()
     error_at: Location | None = None
-    """Where it stops being JSON."""
+    """Location of a JSON syntax error."""
 
     def boolean(self, name: str) -> bool | None:
-        """A bool of the file, or None."""
+        """Return a boolean value, or None."""
         value = self.values[name].value.value if name in self.values else None
         return value if isinstance(value, bool) else None
 
     def text(self, name: str) -> str:
-        """A string of the file, empty where there is none."""
+        """Return a string value, empty by default."""
         return self.values[name].value.text if name in self.values else ""
 
     def texts(self, name: str) -> list[str]:
-        """A list of strings of the file, empty where there is none."""
+        """Return a list of strings, empty by default."""
         return [node.text for node in self.values[name].value.items()] if name in self.values else []
 
     def number(self, name: str) -> int | None:
-        """A whole number of the file, or None."""
+        """Return an integer value, or None."""
         value = self.values[name].value if name in self.values else None
         return int(value.value) if value is not None and value.kind == "number" and isinstance(
             value.value, str) else None
 
 
 def load(path: str, read: Callable[[str], bytes], version: Version | None) -> File:
-    """Read the file; never raises."""
+    """Read and parse the file. Never raises."""
     try:
         content = read(path)
     except FileNotFoundError:
@@ -103,10 +103,10 @@ def load(path: str, read: Callable[[str], bytes], version: Version | None) -> Fi
 
 
 def parse(path: str, content: bytes, version: Version | None) -> File:  # noqa: PLR0911
-    """Read the content of the file; never raises."""
-    text, wrong = _decode(content, version)
-    if wrong is not None:
-        return File(path, error=wrong)
+    """Parse the content of the file. Never raises."""
+    text, message = _decode(content, version)
+    if message is not None:
+        return File(path, error=message)
     begin = 0
     if version is None or version >= Version(23):
         text = text.rstrip(BLANKS)
@@ -117,7 +117,7 @@ def parse(path: str, content: bytes, version: Version | None) -> File:  # noqa: 
         return File(path, error="EOF")
     lines = Lines(text)
     try:
-        # Until 20.10 a json.Decoder reads one value and leaves what follows.
+        # Until 20.10 dockerd uses a json.Decoder, which ignores text after the first value.
         root = scan(text[begin:] if begin else text)
         if version is None or version >= Version(23):
             after(text[begin:] if begin else text, root)
@@ -132,16 +132,16 @@ def parse(path: str, content: bytes, version: Version | None) -> File:  # noqa: 
     if root.kind != "object":
         return File(path, error=f"json: cannot unmarshal {root.kind} into Go value of type "
                                 "map[string]interface {}")
-    return _file(path, root, _Place(path, lines, begin), version)
+    return _file(path, root, _Locator(path, lines, begin), version)
 
 
-class _Place(NamedTuple):
+class _Locator(NamedTuple):
     path: str
     lines: Lines
     begin: int
 
     def of(self, node: Node) -> Location:
-        """A node's span, that on its first line at least; a string's is that of its characters."""
+        """Return the location of a node, truncated at the end of its first line; of a string without its quotes."""
         inner = 1 if node.kind == "string" else 0
         line, column = self.lines.place(self.begin + node.start + inner)
         end = column + node.end - node.start - 2 * inner
@@ -150,7 +150,7 @@ class _Place(NamedTuple):
 
 def _decode(content: bytes, version: Version | None) -> tuple[str, str | None]:
     if version is not None and version < Version(23):
-        # encoding/json puts U+FFFD for what is no UTF-8.
+        # encoding/json replaces invalid UTF-8 by U+FFFD.
         return content.decode("utf-8", "surrogateescape"), None
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content[2:].decode("utf-16-le" if content[:1] == b"\xff" else "utf-16-be", "replace"), None
@@ -160,7 +160,7 @@ def _decode(content: bytes, version: Version | None) -> tuple[str, str | None]:
         return "", f"failed to decode configuration JSON at offset {error.start}: encoding: invalid UTF-8"
 
 
-def _file(path: str, root: Node, place: _Place, version: Version | None) -> File:
+def _file(path: str, root: Node, place: _Locator, version: Version | None) -> File:
     options = options_of(version)
     folded: dict[str, str] = {}
     keys: list[Key] = []
@@ -168,26 +168,26 @@ def _file(path: str, root: Node, place: _Place, version: Version | None) -> File
     values: dict[str, Key] = {}
     last: dict[str, Key] = {}
     hosts: list[Text] = []
-    wrong: str | None = None
+    message: str | None = None
     for name_node, value in root.members():
         name = name_node.text
         field = name
         if name not in options.fields:
-            # encoding/json finds a field without regard to case.
+            # encoding/json matches field names case-insensitively.
             folded = folded or {field.casefold(): field for field in options.fields}
             field = folded.get(name.casefold(), "")
         key = Key(name, place.of(name_node), value, place.of(value), None, bool(field))
         keys.append(key)
         last[name] = key
         if field:
-            wrong = wrong or _mismatch(field, options.fields[field], value, version or NEWEST)
-            # null leaves what a duplicate before it has set, but for lists, maps and pointers.
+            message = message or _mismatch(field, options.fields[field], value, version or NEWEST)
+            # null keeps the value of an earlier duplicate, except for lists, maps and pointers.
             if value.kind != "null" or field in ("tls", "tlsverify"):
                 values[field] = key
             if field == "hosts":
                 hosts = _hosts(hosts, value, place)
-        if (too_large := _too_large(value)) is not None:
-            return File(path, error=too_large)
+        if (overflow := _float_overflow(value)) is not None:
+            return File(path, error=overflow)
     for key in last.values():
         if key.value.kind == "object" and key.name not in FLAT:
             for name_node, value in key.value.members():
@@ -197,11 +197,11 @@ def _file(path: str, root: Node, place: _Place, version: Version | None) -> File
                 flat[inner.name] = inner
         else:
             flat[key.name] = key
-    return File(path, mismatch=wrong, keys=tuple(keys), flat=flat, values=values, hosts=tuple(hosts))
+    return File(path, mismatch=message, keys=tuple(keys), flat=flat, values=values, hosts=tuple(hosts))
 
 
-def _hosts(before: list[Text], value: Node, place: _Place) -> list[Text]:
-    """Decode a list over what a duplicate of the key has left: null keeps the element that is there."""
+def _hosts(before: list[Text], value: Node, place: _Locator) -> list[Text]:
+    """Decode `hosts` into the list of an earlier duplicate: null keeps the element at its index."""
     found: list[Text] = []
     for index, node in enumerate(value.items()):
         if node.kind == "null" and index < len(before):
@@ -212,7 +212,7 @@ def _hosts(before: list[Text], value: Node, place: _Place) -> list[Text]:
 
 
 def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> str | None:
-    """findConfigurationConflicts: why keys and flags do not go together, in its words, or None."""
+    """findConfigurationConflicts(): dockerd's error for unknown keys or conflicts with flags, or None."""
     options = options_of(version)
     unchecked = UNCHECKED
     if version is None or version >= Version(28):
@@ -228,12 +228,12 @@ def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> st
     for name in sorted(values):
         option = options.by_name[name]
         if name == "tls" and "tlsverify" in values:
-            # setDefaultOptions has changed the flag's value by then.
+            # setDefaultOptions() has set the flag to true by then.
             values[name] = ["true"]
         for key in (option.key,) if option.key else (name, option.short):
             if key in file.flat and key != "runtimes":
-                shown = _shown(option.kind, values[name])
-                both.append(f"{key}: (from flag: {shown}, from file: {_go(file.flat[key].value)})")
+                shown = _format_flag(option.kind, values[name])
+                both.append(f"{key}: (from flag: {shown}, from file: {_format_value(file.flat[key].value)})")
                 break
     if both:
         return f"{_BOTH}: {', '.join(both)}"
@@ -246,9 +246,9 @@ def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> st
 
 
 def without_key(text: bytes, key: str) -> bytes:
-    """The file without a key of its outermost object (every time it is there), else byte for byte as it was.
+    """Return the text without a key of the outermost object, duplicates included. All other bytes are unchanged.
 
-    Raises ValueError where the text is no JSON object.
+    Raises ValueError if the text is not a JSON object.
     """
     begin, encoding = (3, "utf-8") if text.startswith(b"\xef\xbb\xbf") else (
         (2, "utf-16-le") if text.startswith(b"\xff\xfe") else
@@ -273,7 +273,7 @@ def without_key(text: bytes, key: str) -> bytes:
         if kept and kept[-1] > place:
             start, end = name.start, members[place + 1][0].start
         else:
-            # Nothing stays after it: the comma before it goes too.
+            # No member is kept after it: remove the comma before it.
             start, end = (members[kept[-1]][1].end if kept else root.start + 1), value.end
         pieces.append(content[at:max(at, start)])
         at = max(at, end)
@@ -291,42 +291,42 @@ _KINDS = {
     "nri": ("object", "opts.NRIOpts"), "int": ("number", "int"), "uint32": ("number", "uint32"),
     "ips": ("array", "[]net.IP"), "addrs": ("array", "[]netip.Addr"),
 }
-_INSIDE = {
+_ELEMENT_KINDS = {
     "map of string": ("string", "string"), "map of bool": ("bool", "bool"),
     "map of map": ("object", "map[string]string"), "map of ulimit": ("object", "units.Ulimit"),
     "map of runtime": ("object", "types.Runtime"), "proxies": ("string", "string"),
     "strings": ("string", "string"),
 }
 _PROXIES = frozenset(("http-proxy", "https-proxy", "no-proxy"))
-_WHOLE = r"-?[0-9]+"
+_INTEGER = r"-?[0-9]+"
 
 
 def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | None:  # noqa: PLR0911
-    """Why encoding/json does not decode the value into the field, or None."""
+    """Return the error of encoding/json for decoding the value into the field, or None."""
     if kind == "bytes":
-        # MemBytes.UnmarshalJSON sees the text as written, null too.
-        good = value.kind == "string" and value.text and size(value.text, version) is None
-        return None if good else f"invalid size: {value.text or value.value}"
+        # MemBytes.UnmarshalJSON gets the raw text, even null.
+        is_valid = value.kind == "string" and value.text and size(value.text, version) is None
+        return None if is_valid else f"invalid size: {value.text or value.value}"
     if value.kind == "null":
         return None
     if kind in ("ip", "addr"):
-        return _not_ip(field, value, is_ip if kind == "ip" else is_addr)
+        return _ip_error(field, value, is_ip if kind == "ip" else is_addr)
     if kind == "pools":
-        return _not_pools(field, value, version)
+        return _pools_error(field, value, version)
     wanted, name = _KINDS[kind]
     if value.kind != wanted:
-        return _cannot(value, field, name)
+        return _unmarshal_error(value, field, name)
     if wanted == "number":
-        return _not_whole(field, value, name)
+        return _integer_error(field, value, name)
     if kind in ("ips", "addrs"):
-        return next((wrong for node in value.items() if node.kind != "null"
-                     if (wrong := _not_ip(field, node, is_ip if kind == "ips" else is_addr))), None)
+        return next((message for node in value.items() if node.kind != "null"
+                     if (message := _ip_error(field, node, is_ip if kind == "ips" else is_addr))), None)
     for node in (value,) if kind == "builder" else _inner(kind, value):
-        if kind in _INSIDE and node.kind not in (_INSIDE[kind][0], "null"):
-            return _cannot(node, field, _INSIDE[kind][1])
-        wrong_inside = _inner_mismatch(kind, field, node)
-        if wrong_inside:
-            return wrong_inside
+        if kind in _ELEMENT_KINDS and node.kind not in (_ELEMENT_KINDS[kind][0], "null"):
+            return _unmarshal_error(node, field, _ELEMENT_KINDS[kind][1])
+        inner_message = _inner_mismatch(kind, field, node)
+        if inner_message:
+            return inner_message
     return None
 
 
@@ -339,10 +339,10 @@ def _inner(kind: str, value: Node) -> Iterator[Node]:
 
 def _inner_mismatch(kind: str, field: str, node: Node) -> str | None:
     if kind == "builder":
-        return next((_cannot(deep, "builder.gc", "config.BuilderGCConfig") for name, deep in node.members()
+        return next((_unmarshal_error(deep, "builder.gc", "config.BuilderGCConfig") for name, deep in node.members()
                      if name.text.casefold() == "gc" and deep.kind not in ("object", "null")), None)
     if kind == "map of map":
-        return next((_cannot(deep, field, "string") for _, deep in node.members()
+        return next((_unmarshal_error(deep, field, "string") for _, deep in node.members()
                      if deep.kind not in ("string", "null")), None)
     wanted = {"map of ulimit": {"name": "string", "hard": "number", "soft": "number"},
               "map of runtime": {"path": "string", "runtimeargs": "array", "runtimetype": "string",
@@ -352,54 +352,55 @@ def _inner_mismatch(kind: str, field: str, node: Node) -> str | None:
         if kind_wanted is None or deep.kind == "null":
             continue
         if deep.kind != kind_wanted:
-            return _cannot(deep, f"{field}.{name.text}", kind_wanted)
-        if deep.kind == "number" and _not_whole(field, deep, "int64"):
-            return _not_whole(field, deep, "int64")
+            return _unmarshal_error(deep, f"{field}.{name.text}", kind_wanted)
+        if deep.kind == "number" and _integer_error(field, deep, "int64"):
+            return _integer_error(field, deep, "int64")
         if deep.kind == "array" and any(item.kind not in ("string", "null") for item in deep.items()):
-            return _cannot(deep, f"{field}.{name.text}", "string")
+            return _unmarshal_error(deep, f"{field}.{name.text}", "string")
     return None
 
 
-def _not_pools(field: str, value: Node, version: Version) -> str | None:
+def _pools_error(field: str, value: Node, version: Version) -> str | None:
     if value.kind != "array":
-        return _cannot(value, field, "[]*ipamutils.NetworkToSplit")
+        return _unmarshal_error(value, field, "[]*ipamutils.NetworkToSplit")
     for pool in value.items():
         if pool.kind == "null":
             continue
         if pool.kind != "object":
-            return _cannot(pool, field, "ipamutils.NetworkToSplit")
+            return _unmarshal_error(pool, field, "ipamutils.NetworkToSplit")
         for name, node in pool.members():
             if name.text.casefold() == "size" and node.kind != "null" and (
-                    node.kind != "number" or _not_whole(field, node, "int")):
-                return _cannot(node, f"{field}.size", "int")
+                    node.kind != "number" or _integer_error(field, node, "int")):
+                return _unmarshal_error(node, f"{field}.size", "int")
             if name.text.casefold() == "base" and node.kind != "null":
                 if node.kind != "string":
-                    return _cannot(node, f"{field}.base", "string")
+                    return _unmarshal_error(node, f"{field}.base", "string")
                 if version >= Version(28) and node.text and not is_prefix(node.text):
                     return f'netip.ParsePrefix("{node.text}"): no prefix'
     return None
 
 
-def _not_ip(field: str, value: Node, good: Callable[[str], bool]) -> str | None:
+def _ip_error(field: str, value: Node, is_valid: Callable[[str], bool]) -> str | None:
     if value.kind != "string":
-        return _cannot(value, field, "*net.IP")
-    return None if not value.text or good(value.text) else f"invalid IP address: {value.text}"
+        return _unmarshal_error(value, field, "*net.IP")
+    return None if not value.text or is_valid(value.text) else f"invalid IP address: {value.text}"
 
 
-def _not_whole(field: str, value: Node, name: str) -> str | None:
+def _integer_error(field: str, value: Node, name: str) -> str | None:
     written = str(value.value)
     low, high = (0, 2**32) if name == "uint32" else (-2**63, 2**63)
-    if re.fullmatch(_WHOLE, written) and len(written) < 25 and low <= int(written) < high:
+    if re.fullmatch(_INTEGER, written) and len(written) < 25 and low <= int(written) < high:
         return None
     return f"json: cannot unmarshal number {written} into Go struct field Config.{field} of type {name}"
 
 
-def _cannot(value: Node, field: str, name: str) -> str:
+def _unmarshal_error(value: Node, field: str, name: str) -> str:
     return f"json: cannot unmarshal {value.kind} into Go struct field Config.{field} of type {name}"
 
 
-def _too_large(value: Node) -> str | None:
-    """A number no float64 holds stops even where nothing is made of it (map[string]interface{})."""
+def _float_overflow(value: Node) -> str | None:
+    """Return the error for a number that overflows float64, which fails even in ignored keys
+    (map[string]interface{}), or None."""
     todo = [value]
     while todo:
         node = todo.pop()
@@ -410,8 +411,8 @@ def _too_large(value: Node) -> str | None:
     return None
 
 
-def _shown(kind: str, values: list[str]) -> str:
-    """What the flag's Value.String() gives."""
+def _format_flag(kind: str, values: list[str]) -> str:
+    """Return Value.String() of a flag."""
     if kind == "bool":
         return "true" if values[-1] in TRUE else "false"
     if kind in ("host", "list", "index", "mirror", "label", "dns", "dns-search", "resource", "addr"):
@@ -422,14 +423,14 @@ def _shown(kind: str, values: list[str]) -> str:
     return values[-1]
 
 
-def _go(value: Node, depth: int = 100) -> str:
-    """Go's %v of the decoded value; what nobody would read for its depth is left out."""
+def _format_value(value: Node, depth: int = 100) -> str:
+    """Format a decoded value as Go's %v, truncated at a nesting depth of 100."""
     if not depth:
         return "..."
     if value.kind == "array":
-        return f"[{' '.join(_go(item, depth - 1) for item in value.items())}]"
+        return f"[{' '.join(_format_value(item, depth - 1) for item in value.items())}]"
     if value.kind == "object":
-        pairs = {name.text: _go(node, depth - 1) for name, node in value.members()}
+        pairs = {name.text: _format_value(node, depth - 1) for name, node in value.members()}
         return "map[" + " ".join(f"{name}:{pairs[name]}" for name in sorted(pairs)) + "]"
     if value.kind == "bool":
         return "true" if value.value else "false"

@@ -1,4 +1,4 @@
-"""Where a dockerd started with these arguments listens, or why it refuses to start."""
+"""The hosts that a dockerd with given arguments listens on, or why it does not start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
-from dockerd_guard.dockerd.version import NEWEST, OLD, Version
+from dockerd_guard.dockerd.version import NEWEST, OLDEST_TESTED, Version
 from dockerd_guard.model.address import Tls, Via
 from dockerd_guard.model.location import Location
 
@@ -23,12 +23,12 @@ DEFAULT_DATA_ROOT = "/var/lib/docker"
 
 
 class Daemon(NamedTuple):
-    """What dockerd makes of its arguments, environment and daemon.json.
+    """The configuration of dockerd, resolved from its arguments, environment and daemon.json.
 
-    Where `starts` is false, `hosts` is everything written, as written, and `reason` is what dockerd
-    prints. `certain` is false where a wrapper hides the real command line; where it hides all of it,
-    `hosts` is empty and `reason` says that nobody can tell. `config_error` is why the file alone is
-    refused or cannot be read. `flags` point into argv, `keys` into the file.
+    If `starts` is false, `hosts` are all hosts as written, and `reason` is dockerd's error message. `certain` is
+    false if a wrapper hides the command line. If it hides all of it, `hosts` is empty and `reason` is why
+    it cannot be determined. `config_error` is why daemon.json alone is refused or cannot be read. `flags`
+    refer to argv, `keys` to the file.
     """
 
     starts: bool
@@ -55,16 +55,16 @@ def resolve_daemon(
     version: Version | None = None,
     config_file: str = DEFAULT_CONFIG_FILE,
 ) -> Daemon:
-    """Tell what dockerd, started as `argv` (argv[0] included) with `environ`, does; never raises.
+    """Resolve the configuration of dockerd with `argv`, argv[0] included, and `environ`. Never raises.
 
-    `read` gives a file's content; it raises FileNotFoundError or tree.Unreadable (Tree.read fits).
-    A `version` of None is one nobody knows: hosts and TLS are read as the newest release does, flags and
-    keys that any release knew are let pass, `docker daemon` and `docker -d` among them, and settings are
-    refused only where releases old and new agree.
+    `read` returns the content of a file and raises FileNotFoundError or rootfs.Unreadable, as Rootfs.read does.
+    If `version` is None (unknown), hosts and TLS are read as in the newest release, flags and keys of all
+    releases are accepted, `docker daemon` and `docker -d` included, and settings are refused only if
+    both OLDEST_TESTED and NEWEST refuse them.
     """
     program = program_of(argv, environ, version, read)
     if not program.certain and not program.words and program.reason is not None:
-        return _unknown(program, config_file)
+        return _unknown_daemon(program, config_file)
     environ = program.environ
     release = version or NEWEST
     line = parse(program.words, version)
@@ -79,7 +79,7 @@ def resolve_daemon(
                for flag in line.flags if flag.name == "host"]
     written += [HostEntry(string.text, string.text, Via.DAEMON_JSON, location=string.location)
                 for string in file.hosts]
-    reason = program.reason or _refused(line, file, path, explicit, version)
+    reason = program.reason or _configuration_error(line, file, path, explicit, version)
     listening: list[HostEntry] = []
     if reason is None:
         try:
@@ -87,11 +87,12 @@ def resolve_daemon(
         except InvalidHost as error:
             reason = str(error)
     if reason is None:
-        opinions = (settings,) if version else (settings, settings._replace(version=OLD))
-        reasons = [one.refusal() or startup.refusal(one, listening, read, rootless) for one in opinions]
+        candidates = (settings,) if version else (settings, settings._replace(version=OLDEST_TESTED))
+        reasons = [candidate.refusal() or startup.refusal(candidate, listening, read, rootless)
+                   for candidate in candidates]
         reason = reasons[0] if all(reasons) else None
-    if reason is None and _only_validates(settings):
-        reason = "configuration OK: dockerd --validate exits once it has checked its configuration"
+    if reason is None and _is_validate_only(settings):
+        reason = "configuration OK: dockerd --validate exits after checking the configuration"
     return Daemon(
         starts=reason is None,
         certain=program.certain and file.unreadable is None,
@@ -111,13 +112,13 @@ def resolve_daemon(
     )
 
 
-def _unknown(program: Program, config_file: str) -> Daemon:
+def _unknown_daemon(program: Program, config_file: str) -> Daemon:
     return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "",
                   DEFAULT_EXEC_ROOT, DEFAULT_DATA_ROOT, (), (), program)
 
 
 def _config_file(path: str, rootless: bool, environ: Mapping[str, str]) -> str:
-    """With RootlessKit the default is the user's (pkg/homedir.GetConfigHome)."""
+    """Return the path of daemon.json. Under RootlessKit the default is in the user's home (homedir.GetConfigHome)."""
     if not rootless or path != DEFAULT_CONFIG_FILE:
         return path
     home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
@@ -130,9 +131,9 @@ def _default(tls: TlsSetting, rootless: bool, environ: Mapping[str, str]) -> str
     return f"unix://{environ.get('XDG_RUNTIME_DIR', '')}/docker.sock" if rootless else hosts.UNIX_DEFAULT
 
 
-def _refused(line: CommandLine, file: File, path: str, explicit: bool,
+def _configuration_error(line: CommandLine, file: File, path: str, explicit: bool,
              version: Version | None) -> str | None:
-    """What ends it before the hosts are looked at, in the order dockerd meets it."""
+    """Return the first error before dockerd parses hosts, in dockerd's order, or None."""
     if line.error is not None:
         return line.error
     for flag in line.flags:
@@ -140,24 +141,24 @@ def _refused(line: CommandLine, file: File, path: str, explicit: bool,
             return f"dockerd --{flag.name} prints and exits"
     if line.positionals:
         return '"dockerd" accepts no argument(s).'
-    wrong = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
-    # The keys are judged before their values are decoded.
-    wrong = wrong or config.conflict(file, line.flags, version) or file.mismatch
-    return f"unable to configure the Docker daemon with file {path}: {wrong}" if wrong else None
+    message = f"open {path}: no such file or directory" if file.missing and explicit and path else file.error
+    # dockerd checks the keys before it decodes their values.
+    message = message or config.conflict(file, line.flags, version) or file.mismatch
+    return f"unable to configure the Docker daemon with file {path}: {message}" if message else None
 
 
-def _only_validates(settings: Settings) -> bool:
-    """`--validate`; every bool flag is a key of daemon.json as well, this one too."""
+def _is_validate_only(settings: Settings) -> bool:
+    """Whether `--validate` is set. Like every bool flag it is also a key of daemon.json."""
     return settings.version >= Version(23) and settings.boolean("validate")
 
 
 def _normalise(written: list[HostEntry], version: Version, default: str) -> list[HostEntry]:
-    """opts.ParseHost for each, once each (and sorted since 23.0); raises InvalidHost."""
+    """opts.ParseHost() for each host, without duplicates, sorted since 23.0. Raises InvalidHost."""
     settled: dict[str, HostEntry] = {}
     for entry in written:
         value = trim(entry.raw)
         if not value:
-            # An empty one stands for the default until 29.2 (moby 8afb45b42f), and for nothing since.
+            # An empty host means the default before 29.2 (moby 8afb45b42f), and is ignored since.
             if version < Version(29, 2):
                 settled.setdefault(default, entry._replace(address=default))
             continue
@@ -170,6 +171,6 @@ def _normalise(written: list[HostEntry], version: Version, default: str) -> list
     if version < Version(23):
         return list(settled.values())
     for address in settled:
-        # Validated again once normalised: a zone in an IPv6 address does not survive it.
+        # dockerd validates the normalised address again, which refuses a zone in an IPv6 address.
         hosts.validate(address, version)
     return sorted(settled.values(), key=lambda entry: entry.address.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""dockerd's command line: spf13/pflag's grammar over the flags a release knows."""
+"""Parser for dockerd's command line: the grammar of spf13/pflag with the flags of each release."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.options import Option, Options, options_of
 from dockerd_guard.dockerd.values import CHECKS, TRUE
-from dockerd_guard.dockerd.version import NEWEST, OLD, Version
+from dockerd_guard.dockerd.version import NEWEST, OLDEST_TESTED, Version
 
 
 class FlagWord(NamedTuple):
-    """A word of the command line, and where it stands: the index in argv and where it begins there.
+    """A word of the command line with the index of its argument in argv and its offset there.
 
-    A word out of `sh -c "dockerd ..."` stands inside another; one that is made by the shell (out of
-    quotes or a variable) does not stand there as it is, and its `offset` is that of the whole.
+    A word of `sh -c "dockerd ..."` is a part of an argument. If the shell creates it from quotes or
+    a variable, it does not occur there literally, and its offset is that of the whole argument.
     """
 
     text: str
@@ -24,12 +24,11 @@ class FlagWord(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """A flag as given.
+    """A flag on the command line.
 
-    `argument` is the index in argv of the word that names it and `offset` where its own letters begin
-    there: 0 for `--host`, the letter's place for `-DHx`. `words` is 2 where it took the next word as
-    its value. `value_argument` and `value_offset` say where the value stands; a flag without one
-    (`--debug`) has None.
+    `argument` is the index in argv of the word with its name, and `offset` the offset of the flag there: 0 for
+    `--host`, the position of the letter for `-DHx`. `words` is 2 if the next word is the value.
+    `value_argument` and `value_offset` locate the value; a flag without one (`--debug`) has None.
     """
 
     name: str
@@ -42,20 +41,20 @@ class Flag(NamedTuple):
 
     @property
     def is_true(self) -> bool:
-        """Whether a bool flag is set to true."""
+        """Whether a bool flag is true."""
         return self.value in TRUE
 
 
 class CommandLine(NamedTuple):
-    """What pflag makes of the words: the flags up to an error, what is left over, and the error."""
+    """The parsed command line: flags, positional arguments, and pflag's first error."""
 
     flags: tuple[Flag, ...] = ()
     positionals: tuple[FlagWord, ...] = ()
     error: str | None = None
 
 
-class _Found(list[Flag]):
-    """The flags so far, and the runtimes that they name."""
+class _FlagList(list[Flag]):
+    """The parsed flags, and the names of runtimes in them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,18 +62,18 @@ class _Found(list[Flag]):
 
 
 def parse(words: tuple[FlagWord, ...], version: Version | None, stop: bool = False) -> CommandLine:
-    """Read the words after the program's name; with `stop`, only up to the first positional.
+    """Parse the words after argv[0]; with `stop` only up to the first positional argument.
 
-    pflag: FlagSet.parseArgs, interspersed. The first error ends it in dockerd; what is written behind it
-    is read on here, as if the word that is wrong were not there, and a value that is refused is kept.
+    Implements FlagSet.parseArgs of pflag, interspersed. dockerd stops at the first error. Here parsing continues
+    after it, without the invalid word, so that all flags are returned. Invalid values are kept.
     """
     known = options_of(version)
-    flags = _Found()
+    flags = _FlagList()
     positionals: list[FlagWord] = []
     error: str | None = None
     at = 0
     while at < len(words):
-        wrong: str | None = None
+        message: str | None = None
         text = words[at].text
         if len(text) < 2 or text[0] != "-":
             if stop:
@@ -85,19 +84,19 @@ def parse(words: tuple[FlagWord, ...], version: Version | None, stop: bool = Fal
             positionals += words[at + 1:]
             break
         elif text[1] == "-":
-            at, wrong = _long(words, at, known, flags, version)
+            at, message = _long(words, at, known, flags, version)
         else:
-            at, wrong = _short(words, at, known, flags, version)
-        error = error or wrong
+            at, message = _short(words, at, known, flags, version)
+        error = error or message
     return CommandLine(tuple(flags), tuple(positionals), error)
 
 
 def last(flags: Iterable[Flag]) -> dict[str, Flag]:
-    """The flag that counts for each name: the last one."""
+    """Return the effective flag for each name, which is the last one."""
     return {flag.name: flag for flag in flags}
 
 
-def _long(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
+def _long(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagList,
           version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
     name, equals, value = text[2:].partition("=")
@@ -118,10 +117,10 @@ def _long(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
     return at + flag.words, _set(option, flag, flags, version)
 
 
-def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
+def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagList,
            version: Version | None) -> tuple[int, str | None]:
     text, argument, offset = words[at]
-    # pflag leaves `go test`'s own flags alone, and all that stands in such a word.
+    # pflag ignores words that begin with `-test.`, the flags of `go test`.
     if text.startswith("-test."):
         return at + 1, None
     place = 1
@@ -129,19 +128,19 @@ def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
         letter = text[place]
         option = known.by_letter.get(letter)
         if option is None:
-            return at + 1, f"unknown shorthand flag: {_letter(letter)} in -{text[place:]}"
-        here = offset + place
+            return at + 1, f"unknown shorthand flag: {_quote_letter(letter)} in -{text[place:]}"
+        flag_offset = offset + place
         if place + 2 < len(text) and text[place + 1] == "=":
-            flag = Flag(option.name, text[place + 2:], argument, 1, here, argument, here + 2)
+            flag = Flag(option.name, text[place + 2:], argument, 1, flag_offset, argument, flag_offset + 2)
         elif option.kind == "bool":
-            flag = Flag(option.name, "true", argument, 1, here)
+            flag = Flag(option.name, "true", argument, 1, flag_offset)
         elif place + 1 < len(text):
-            flag = Flag(option.name, text[place + 1:], argument, 1, here, argument, here + 1)
+            flag = Flag(option.name, text[place + 1:], argument, 1, flag_offset, argument, flag_offset + 1)
         elif at + 1 < len(words):
             following = words[at + 1]
-            flag = Flag(option.name, following.text, argument, 2, here, following.argument, following.offset)
+            flag = Flag(option.name, following.text, argument, 2, flag_offset, following.argument, following.offset)
         else:
-            return at + 1, f"flag needs an argument: {_letter(letter)} in -{text[place:]}"
+            return at + 1, f"flag needs an argument: {_quote_letter(letter)} in -{text[place:]}"
         error = _set(option, flag, flags, version)
         if error is not None or flag.value_argument is not None:
             return at + flag.words, error
@@ -149,26 +148,26 @@ def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _Found,
     return at + 1, None
 
 
-def _letter(letter: str) -> str:
-    # pflag reads bytes: of a letter outside ASCII it sees the first byte.
+def _quote_letter(letter: str) -> str:
+    # pflag works on bytes: of a non-ASCII letter it shows the first byte.
     return f"'{chr(letter.encode('utf-8', 'surrogateescape')[0])}'"
 
 
-def _set(option: Option, flag: Flag, flags: _Found, version: Version | None) -> str | None:
+def _set(option: Option, flag: Flag, flags: _FlagList, version: Version | None) -> str | None:
     check = CHECKS.get(option.kind)
-    wrong = check(flag.value, version or NEWEST) if check is not None else None
-    if version is None and check is not None and option.kind != "host" and not check(flag.value, OLD):
-        wrong = None
-    if wrong is None and option.kind == "runtime":
-        wrong = _second_runtime(flag, flags)
+    message = check(flag.value, version or NEWEST) if check is not None else None
+    if version is None and check is not None and option.kind != "host" and not check(flag.value, OLDEST_TESTED):
+        message = None
+    if message is None and option.kind == "runtime":
+        message = _duplicate_runtime_error(flag, flags)
     flags.append(flag)
-    if wrong is None or wrong.startswith("panic: "):
-        return wrong
+    if message is None or message.startswith("panic: "):
+        return message
     shown = f"-{option.short}, --{option.name}" if option.short else f"--{option.name}"
-    return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {wrong}"
+    return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {message}"
 
 
-def _second_runtime(flag: Flag, flags: _Found) -> str | None:
+def _duplicate_runtime_error(flag: Flag, flags: _FlagList) -> str | None:
     name = trim(flag.value.partition("=")[0]).lower()
     if name in flags.runtimes:
         return f"runtime '{name}' was already defined"
@@ -177,32 +176,32 @@ def _second_runtime(flag: Flag, flags: _Found) -> str | None:
 
 
 def without_flags(argv: tuple[str, ...], flags: Iterable[Flag], names: frozenset[str]) -> tuple[str, ...]:
-    """argv with every flag of these names taken out, what they swallowed included.
+    """Return argv without the flags of these names and their values.
 
-    Of combined shorthands the rest stays: `-DHx` without host is `-D`. `flags` are those parsed out
-    of this very argv (Daemon.flags); flags that stand inside a word of `sh -c` are left where they are.
+    Other letters of combined shorthands are kept: `-DHx` without host is `-D`. `flags` are those
+    parsed from this argv (Daemon.flags). Flags within an argument of `sh -c` are kept.
     """
-    gone: set[int] = set()
-    cut: dict[int, set[int]] = {}
-    ends: dict[int, int] = {}
+    removed_words: set[int] = set()
+    removed_letters: dict[int, set[int]] = {}
+    truncated_at: dict[int, int] = {}
     for flag in flags:
         if flag.name not in names or argv[flag.argument][:1] != "-":
             continue
         word = argv[flag.argument]
         if flag.words == 2 and flag.value_argument is not None:
-            gone.add(flag.value_argument)
+            removed_words.add(flag.value_argument)
         if word.startswith("--"):
-            gone.add(flag.argument)
+            removed_words.add(flag.argument)
         elif flag.value_argument is None:
-            cut.setdefault(flag.argument, set()).add(flag.offset)
+            removed_letters.setdefault(flag.argument, set()).add(flag.offset)
         else:
-            ends[flag.argument] = flag.offset
+            truncated_at[flag.argument] = flag.offset
     left: list[str] = []
     for index, word in enumerate(argv):
-        if index in gone:
+        if index in removed_words:
             continue
-        kept = "".join(letter for place, letter in enumerate(word[:ends.get(index, len(word))])
-                       if place not in cut.get(index, ()))
+        kept = "".join(letter for place, letter in enumerate(word[:truncated_at.get(index, len(word))])
+                       if place not in removed_letters.get(index, ()))
         if kept == "-" and word != "-":
             continue
         left.append(kept)
@@ -210,8 +209,8 @@ def without_flags(argv: tuple[str, ...], flags: Iterable[Flag], names: frozenset
 
 
 def is_set(given: Mapping[str, Flag], name: str) -> bool | None:
-    """A bool flag's value, or None where it was not given."""
+    """Return the value of a bool flag, or None if it is not given."""
     return given[name].is_true if name in given else None
 
 UNKNOWN = "?"
-"""Stands in an environment for a value that no file tells."""
+"""Placeholder in an environment for a value that is not in any file."""

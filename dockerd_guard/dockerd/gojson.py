@@ -1,7 +1,7 @@
-"""JSON as Go's encoding/json reads it, with the place of every value.
+"""JSON parser compatible with Go's encoding/json, with the offsets of all values.
 
-The standard library's json gives no positions and takes what Go refuses (NaN, control characters in
-strings, trailing text by other rules). Errors are in Go's words. Linear time, no recursion.
+Python's json module returns no offsets and accepts what Go refuses (NaN, control characters in strings, other
+rules for trailing text). Errors have Go's messages. Linear time, no recursion.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class Node(NamedTuple):
-    """A value and the span of characters it takes, quotes included.
+    """A value and its span of characters, quotes included.
 
     `value` is a str for "string" (unescaped) and for "number" (as written), a bool for "bool", None
     for "null", a tuple of Nodes for "array" and a tuple of pairs (key, value) for "object".
@@ -39,7 +39,7 @@ class Node(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The characters of a string, `` for anything else."""
+        """The value of a string, "" for anything else."""
         return self.value if self.kind == "string" and isinstance(self.value, str) else ""
 
     def members(self) -> Iterator[tuple[Node, Node]]:
@@ -55,7 +55,7 @@ class Node(NamedTuple):
 
 
 class InvalidJson(Exception):
-    """The text is no JSON: what Go says of it, and at which character."""
+    """The text is not valid JSON: Go's message and the offset of the error."""
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
@@ -63,26 +63,25 @@ class InvalidJson(Exception):
 
 
 class Lines:
-    """Turns offsets in a text into lines and columns, both counted from 1."""
+    """Converts offsets in a text into lines and columns, both counted from 1."""
 
     def __init__(self, text: str) -> None:
         self._starts = [0, *(found.end() for found in re.finditer("\n", text)), len(text) + 1]
 
     def place(self, offset: int) -> tuple[int, int]:
-        """The line and the column of a character."""
+        """Return line and column of an offset."""
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
 
     def end(self, line: int) -> int:
-        """The column after the last character of a line."""
+        """Return the column after the last character of a line."""
         return self._starts[line] - self._starts[line - 1]
 
 
 def scan(text: str) -> Node:
-    """Read the first value in the text; what comes after its end is the caller's to judge.
+    """Parse the first value in the text and ignore what follows. Raises InvalidJson.
 
-    A text whose bytes were no UTF-8 comes decoded with "surrogateescape"; such bytes are U+FFFD in
-    the strings, as in Go.
+    Invalid UTF-8 has to be decoded with "surrogateescape"; in strings it becomes U+FFFD, as in Go.
     """
     open_objects: list[tuple[int, list[Node], Node | None]] = []
     at = _skip(text, 0)
@@ -101,7 +100,7 @@ def scan(text: str) -> Node:
         else:
             node = _scalar(text, at, letter)
             at = node.end
-        # A value is complete: close everything that ends here.
+        # A value is complete: close all arrays and objects that end here.
         while True:
             if node is not None:
                 if not open_objects:
@@ -125,7 +124,7 @@ def scan(text: str) -> Node:
 
 
 def after(text: str, node: Node) -> None:
-    """Raise InvalidJson where anything but blanks follows the value (json.Unmarshal)."""
+    """Raise InvalidJson if anything but blanks follows the value (json.Unmarshal)."""
     at = _skip(text, node.end)
     if at < len(text):
         raise _unexpected(text, at, "after top-level value")
@@ -210,7 +209,7 @@ def _pair(found: re.Match[str]) -> str:
 def _unexpected(text: str, at: int, where: str) -> InvalidJson:
     if at >= len(text):
         return InvalidJson("unexpected end of JSON input", at)
-    # Go names the one byte it stopped at.
+    # Go's message has the byte at which it stopped.
     letter = chr(text[at].encode("utf-8", "surrogateescape")[0])
     shown = letter if letter.isprintable() else f"\\x{ord(letter):02x}"
     return InvalidJson(f"invalid character '{_SHOWN.get(letter, shown)}' {where}", at)

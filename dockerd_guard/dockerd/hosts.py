@@ -1,4 +1,4 @@
-"""One `-H` value or `hosts` entry as dockerd reads it: moby's opts/hosts.go and Go's net/url, by version."""
+"""Parser for a `-H` value or `hosts` entry. Implements moby's opts/hosts.go and Go's net/url, by version."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ UNIX_DEFAULT = "unix:///var/run/docker.sock"
 TLS_DEFAULT = "tcp://localhost:2376"
 NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: make sure the service was "
               "started by systemd")
+"""dockerd's error for fd:// without passed sockets (moby daemon/listeners/listeners_linux.go)."""
 _STRICT_BRACKETS = Version(28, 5, 1)
-"""From here on releases are built with a Go that takes nothing but IPv6 in brackets (1.24.8, 1.25.2:
+"""Since this version releases are built with a Go that accepts only IPv6 addresses in brackets (1.24.8, 1.25.2:
 CVE-2025-47912)."""
 _UNIX_PATH_BYTES = 107
-"""What fits sun_path with the NUL after it (unix(7))."""
+"""Maximum length of sun_path without the final NUL (unix(7))."""
 _SIMPLE = {"unix": "/var/run/docker.sock", "npipe": "//./pipe/docker_engine"}
-_HOST_LETTERS = r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*"
-"""What net/url leaves alone in a host (shouldEscape with encodeHost)."""
+_HOST_CHARACTERS = r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*"
+"""Characters that net/url does not escape in a host (shouldEscape with encodeHost)."""
 _PORT = r"(:[0-9]*)?"
 _USER_INFO = r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*"
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _RESOLVABLE = rf"{_LABEL}(\.{_LABEL})*\.?"
-"""Roughly net's isDomainName; what does not look like it is never even asked for."""
+"""Approximately isDomainName in Go's net package. Other names are not looked up."""
 
 
 class HostEntry(NamedTuple):
-    """One address dockerd was told to listen on.
+    """One address that dockerd is configured to listen on.
 
-    `raw` is as written, `address` as this version normalises it (as written where dockerd refuses).
-    `argument` is the index in argv of the word the value stands in, `offset` where it begins there;
-    `location` is the string in daemon.json. A default has neither.
+    `raw` is as written, `address` as normalised by this version (as written if dockerd refuses it). `argument`
+    is the index in argv of the word with the value, and `offset` the offset of the value there. `location`
+    is that of the string in daemon.json. A default has neither.
     """
 
     raw: str
@@ -47,18 +48,18 @@ class HostEntry(NamedTuple):
 
 
 class InvalidHost(Exception):
-    """dockerd refuses the value; the text is dockerd's own."""
+    """dockerd refuses the value. The message is dockerd's."""
 
 
 def validate(value: str, version: Version) -> None:
-    """opts.ValidateHost, at flag time and for every host from daemon.json; raises InvalidHost."""
+    """opts.ValidateHost, applied to flags and to every host of daemon.json. Raises InvalidHost."""
     trimmed = trim(value)
     if trimmed:
         parse_host(trimmed, version)
 
 
 def parse_host(value: str, version: Version) -> str:
-    """opts.parseDaemonHost: the normalised address; raises InvalidHost."""
+    """opts.parseDaemonHost: return the normalised address. Raises InvalidHost."""
     proto, separator, rest = value.partition("://")
     if not separator and proto:
         proto, rest = "tcp", proto
@@ -101,7 +102,7 @@ def _tcp(value: str, version: Version) -> str:
 
 
 def _old_tcp(rest: str) -> str:
-    """opts.ParseTCPAddr until 20.10, which keeps a path and reads IPv6 without brackets."""
+    """opts.ParseTCPAddr until 20.10, which keeps a path and accepts IPv6 without brackets."""
     if rest in ("", "tcp://"):
         return "tcp://localhost:2375"
     address = rest.removeprefix("tcp://")
@@ -117,12 +118,12 @@ def _old_tcp(rest: str) -> str:
 
 
 def _join(host: str, port: str) -> str:
-    """net.JoinHostPort: what has a colon is taken for IPv6."""
+    """net.JoinHostPort: a host with a colon is IPv6."""
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
 def _split_host_port(text: str) -> tuple[str, str] | None:
-    """net.SplitHostPort, or None where it fails."""
+    """net.SplitHostPort; None if it fails."""
     colon = text.rfind(":")
     if colon < 0:
         return None
@@ -142,7 +143,7 @@ def _split_host_port(text: str) -> tuple[str, str] | None:
 
 
 def _parse_url(url: str, strict: bool) -> tuple[str, str]:
-    """url.Parse of a `tcp://` address: the authority without user, unescaped, and the path."""
+    """url.Parse for a `tcp://` address: return the authority without user, unescaped, and the path."""
     main, _, fragment = url.partition("#")
     try:
         if any(letter < " " or letter == "\x7f" for letter in main):
@@ -161,9 +162,9 @@ def _parse_url(url: str, strict: bool) -> tuple[str, str]:
 
 
 def parse_authority(authority: str, strict: bool) -> str:
-    """net/url's parseAuthority: the host and port, unescaped; raises InvalidHost.
+    """net/url's parseAuthority: return host and port, unescaped. Raises InvalidHost.
 
-    `strict` is Go since 1.24.8 and 1.25.2: brackets hold an IPv6 address or are an error.
+    `strict`: brackets must contain an IPv6 address, as in Go since 1.24.8 and 1.25.2.
     """
     user, at, host = authority.rpartition("@")
     found = _parse_bracketed(host, strict) if host.startswith("[") or (strict and "[" in host) else None
@@ -205,9 +206,9 @@ def _parse_bracketed(host: str, strict: bool) -> str:
 
 
 def _unescape(text: str, mode: str) -> str:
-    """net/url's unescape; a byte that is no UTF-8 comes as a lone surrogate."""
+    """net/url's unescape. Bytes that are not UTF-8 are surrogates."""
     if "%" not in text:
-        _letters(text, mode)
+        _check_characters(text, mode)
         return text
     done: list[bytes] = []
     parts = text.split("%")
@@ -216,27 +217,27 @@ def _unescape(text: str, mode: str) -> str:
         if place:
             code = part[:2]
             if not re.fullmatch("[0-9a-fA-F]{2}", code):
-                raise InvalidHost(f"invalid URL escape {quote(_three('%' + '%'.join(parts[place:])))}")
+                raise InvalidHost(f"invalid URL escape {quote(_first_three_bytes('%' + '%'.join(parts[place:])))}")
             byte = int(code, 16)
-            # Only what is not ASCII may be escaped in a host, and % itself in a zone.
+            # A host may have escapes of % and of non-ASCII bytes, a zone those of %, space and characters of a host.
             if (mode == "host" and byte < 0x80 and code != "25") or (
                     mode == "zone" and code != "25" and byte != 0x20
-                    and (byte >= 0x80 or not re.fullmatch(_HOST_LETTERS, chr(byte)))):
+                    and (byte >= 0x80 or not re.fullmatch(_HOST_CHARACTERS, chr(byte)))):
                 raise InvalidHost(f"invalid URL escape {quote('%' + code)}")
             done.append(bytes((byte,)))
             rest = part[2:]
-        _letters(rest, mode)
+        _check_characters(rest, mode)
         done.append(rest.encode("utf-8", "surrogateescape"))
     return b"".join(done).decode("utf-8", "surrogateescape")
 
 
-def _three(text: str) -> str:
+def _first_three_bytes(text: str) -> str:
     return text.encode("utf-8", "surrogateescape")[:3].decode("utf-8", "surrogateescape")
 
 
-def _letters(text: str, mode: str) -> None:
+def _check_characters(text: str, mode: str) -> None:
     if mode in ("host", "zone"):
-        end = re.match(_HOST_LETTERS, text).end()  # type: ignore[union-attr]
+        end = re.match(_HOST_CHARACTERS, text).end()  # type: ignore[union-attr]
         if end < len(text):
             raise InvalidHost(f"invalid character {quote(text[end])} in host name")
 
@@ -253,39 +254,39 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
-def why_not_listenable(address: str, version: Version, numbers_are_names: bool = False) -> str | None:
-    """What makes listening on a normalised address certainly fail, in dockerd's words, or None.
+def listen_error(address: str, version: Version, go_resolver: bool = False) -> str | None:
+    """Return dockerd's error if it can never listen on a normalised address, or None.
 
-    Only what the text alone decides: a host name may resolve, a port may be free, an address may be
-    on this host. `numbers_are_names` says that dockerd resolves names by Go's own resolver, to which
-    `0`, `127.1` and `2375` are no names; the C library takes them for addresses.
+    Only errors that follow from the text are found: a host name may resolve, a port may be free, an address may
+    belong to this host. `go_resolver`: dockerd uses Go's resolver, for which `0`, `127.1` and `2375` are not
+    addresses; for the C library they are.
     moby: daemon/listeners, cmd/dockerd (loadListeners, allocateDaemonPort).
     """
     proto, _, rest = address.partition("://")
-    why: str | None = None
+    error: str | None = None
     if proto == "npipe":
-        why = 'invalid protocol format: "npipe"'
+        error = 'invalid protocol format: "npipe"'
     elif proto == "fd" and rest not in ("", "*"):
         if not re.fullmatch("[+-]?[0-9]+", rest):
-            why = f"failed to parse systemd fd address: should be a number: {rest}"
+            error = f"failed to parse systemd fd address: should be a number: {rest}"
     elif proto == "tcp":
-        why = why_not_tcp(rest, version, numbers_are_names)
+        error = tcp_listen_error(rest, version, go_resolver)
     elif proto == "unix":
         if rest.startswith("@"):
-            # It is given an owner after it is bound, as if it were a file (go-connections, NewUnixSocket).
-            why = f"can't create unix socket {rest}: chown {rest}: no such file or directory"
+            # dockerd calls chown(2) on the name after binding, as for a file (go-connections, NewUnixSocket).
+            error = f"can't create unix socket {rest}: chown {rest}: no such file or directory"
         elif "\0" in rest:
-            why = f"can't create unix socket {rest}: invalid argument"
+            error = f"can't create unix socket {rest}: invalid argument"
         elif len(rest.encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
-            why = f"can't create unix socket {rest}: listen unix {rest}: bind: invalid argument"
-    return why and f"failed to load listeners: {why}"
+            error = f"can't create unix socket {rest}: listen unix {rest}: bind: invalid argument"
+    return error and f"failed to load listeners: {error}"
 
 
-def why_not_tcp(rest: str, version: Version, numbers_are_names: bool = False) -> str | None:
-    """The same for HOST:PORT."""
+def tcp_listen_error(rest: str, version: Version, go_resolver: bool = False) -> str | None:
+    """Return the error for listening on HOST:PORT, or None."""
     host, _, port = rest.rpartition(":")
     if not port.isascii() or not port.isdigit():
-        # A path, kept until 20.10, counts as part of the port; the host may have one too.
+        # A path, which is kept until 20.10, becomes part of the port.
         return f"listen tcp: lookup tcp/{port}: unknown port"
     if int(port[:30]) > 65535:
         return f"listen tcp: address {port}: invalid port"
@@ -296,19 +297,19 @@ def why_not_tcp(rest: str, version: Version, numbers_are_names: bool = False) ->
         except ValueError:
             return _no_such_host(bare, version)
         return None
-    if numbers_are_names and not _is_ipv4(bare) and bare.replace(".", "").isdigit():
+    if go_resolver and not _is_ipv4(bare) and bare.replace(".", "").isdigit():
         return _no_such_host(bare, version)
     return None if re.fullmatch(_RESOLVABLE, bare) or "%" in bare else _no_such_host(bare, version)
 
 
 def needs_resolver(address: str) -> bool:
-    """Whether it depends on the resolver what the address is: `tcp://0:2375`, `tcp://127.1:2375`."""
+    """Whether the meaning of an address depends on the resolver: `tcp://0:2375`, `tcp://127.1:2375`."""
     host = address.removeprefix("tcp://").rpartition(":")[0]
     return address.startswith("tcp://") and host.replace(".", "").isdigit() and not _is_ipv4(host)
 
 
-def resolves_by_go(nsswitch: bytes) -> bool:
-    """Whether Go's own resolver is used with this nsswitch.conf (net/conf.go): files and dns alone."""
+def uses_go_resolver(nsswitch: bytes) -> bool:
+    """Whether Go uses its own resolver with this nsswitch.conf: `hosts` has only files and dns (net/conf.go)."""
     for line in nsswitch.decode("utf-8", "replace").splitlines():
         name, colon, sources = line.partition("#")[0].partition(":")
         if colon and name.strip() == "hosts":

@@ -1,8 +1,8 @@
-"""Which flags each dockerd knows, and which keys of daemon.json it decodes into what.
+"""The flags of each dockerd release, and the types of its daemon.json keys.
 
-From cmd/dockerd/{options,docker,config,config_unix}.go and daemon/config/{config,config_linux}.go of
-the releases, hidden and deprecated flags included; held against `dockerd --help` of 20.10, 26.1 and
-28.5. `since` is the first release with it and `until` the first without.
+From cmd/dockerd/{options,docker,config,config_unix}.go and daemon/config/{config,config_linux}.go of the
+releases, hidden and deprecated flags included; compared with `dockerd --help` of 20.10, 26.1 and 28.5.
+`since` is the first release with the option, `until` the first without it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dockerd_guard.dockerd.version import Version
 
 
 class Option(NamedTuple):
-    """A flag. `key` is its name in daemon.json where that is another one (moby: opts.NamedOption)."""
+    """A flag. `key` is its name in daemon.json if that differs (moby: opts.NamedOption)."""
 
     name: str
     kind: str
@@ -25,7 +25,7 @@ class Option(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What one release knows: flags by name and by letter, NamedOption names, fields of daemon.json."""
+    """The options of one release: flags by name and by letter, NamedOption names, fields of daemon.json."""
 
     by_name: dict[str, Option]
     by_letter: dict[str, Option]
@@ -34,7 +34,7 @@ class Options(NamedTuple):
 
 
 _OPTIONS = (
-    # Before dockerd was a program of its own (`docker -d`, `docker daemon`).
+    # From before dockerd was a separate program (`docker -d`, `docker daemon`).
     Option("exec-driver", "string", "e", until=(1, 13)),
     Option("api-enable-cors", "bool", until=(1, 13)),
     Option("disable-legacy-registry", "bool", until=(19, 3)),
@@ -199,7 +199,7 @@ _FIELDS = (
 
 @lru_cache(maxsize=8)
 def options_of(version: Version | None) -> Options:
-    """What a release knows; for an unknown one (None) all that any release knew, newest kind first."""
+    """Return the options of a release; for an unknown one (None) those of all releases with their newest types."""
     by_name: dict[str, Option] = {}
     fields: dict[str, str] = {}
     for option in _OPTIONS:

@@ -1,4 +1,4 @@
-"""Flags and daemon.json merged, and what dockerd refuses in them as a whole before it does anything.
+"""Merged settings from flags and daemon.json, and dockerd's validation of them.
 
 moby: daemon/config (Validate), cmd/dockerd (loadDaemonCliConfig).
 """
@@ -19,23 +19,23 @@ _LEVELS = frozenset(("panic", "fatal", "error", "warn", "info", "debug", "trace"
 
 
 class Settings(NamedTuple):
-    """Flags and file merged as mergo.Merge does: the file's value unless it is empty, else the flag's."""
+    """Flags and file, merged as by mergo.Merge: the value of the file unless it is empty, else that of the flag."""
 
     flags: tuple[Flag, ...]
     file: File
     version: Version
 
     def text(self, name: str, default: str = "") -> str:
-        """A string option."""
+        """Return a string option."""
         return self.file.text(name) or next(
             (flag.value for flag in reversed(self.flags) if flag.name == name), default)
 
     def texts(self, flag_name: str, key: str) -> list[str]:
-        """A list option."""
+        """Return a list option."""
         return self.file.texts(key) or [flag.value for flag in self.flags if flag.name == flag_name]
 
     def pairs(self, flag_name: str, key: str) -> dict[str, str]:
-        """A map option: `max-size=10m` of the flags under what the file has."""
+        """Return a map option (`--log-opt max-size=10m`). Entries of the file override those of flags."""
         found = {name: value for name, _, value in (
             flag.value.partition("=") for flag in self.flags if flag.name == flag_name)}
         if key in self.file.values:
@@ -43,12 +43,12 @@ class Settings(NamedTuple):
         return found
 
     def number(self, name: str, default: int = 0) -> int:
-        """A whole number."""
+        """Return an integer option."""
         given = [flag.value for flag in self.flags if flag.name == name]
-        return self.file.number(name) or (values.whole(given[-1]) or 0 if given else default)
+        return self.file.number(name) or (values.parse_int(given[-1]) or 0 if given else default)
 
     def boolean(self, name: str, default: bool = False) -> bool:
-        """A bool option. Of the file even a nested key counts: it sets the flag itself (moby#20289)."""
+        """Return a bool option. A nested key in the file also counts, since it sets the flag itself (moby#20289)."""
         key = self.file.flat.get(name)
         if self.file.boolean(name):
             return True
@@ -57,14 +57,14 @@ class Settings(NamedTuple):
         return next((flag.is_true for flag in reversed(self.flags) if flag.name == name), default)
 
     def refusal(self) -> str | None:
-        """Why loadDaemonCliConfig does not take these settings, in its own words, or None."""
-        wrong = _validate(self)
+        """Return the error of loadDaemonCliConfig() for these settings, or None."""
+        message = _validate(self)
         found: dict[str, str] = {}
-        for label in () if wrong else self.texts("label", "labels"):
+        for label in () if message else self.texts("label", "labels"):
             name, _, value = label.partition("=")
             if found.setdefault(name, value) != value:
                 return f"conflict labels for {name}={value} and {name}={found[name]}"
-        return wrong
+        return message
 
 
 def _parse_bool(value: Node) -> bool:
@@ -88,17 +88,17 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
                                    ("", values.label, "label", "labels")):
         if not kind or version < Version(25):
             for value in settings.texts(flag, key):
-                wrong = check(value, version)
-                if wrong:
-                    return wrong
-    wrong = _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips"))
-    if wrong:
-        return wrong
+                message = check(value, version)
+                if message:
+                    return message
+    message = _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips"))
+    if message:
+        return message
     for name, low in (("mtu", 0), ("max-concurrent-downloads", 0), ("max-concurrent-uploads", 0),
                       ("max-download-attempts", 0 if version >= Version(23) else 1)):
         if name == "mtu" and version < Version(23):
             continue
-        # Until 20.10 the file is judged before the flags' default fills in for 0.
+        # Until 20.10 the file is validated before the flag's default replaces 0.
         number = settings.file.number(name) if version < Version(23) else None
         number = settings.number(name, 1) if number is None else number
         if number < low:
@@ -106,18 +106,18 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
     port = settings.number("network-diagnostic-port")
     if version >= Version(28) and not 0 <= port <= 65535:
         return f"invalid network-diagnostic-port ({port}): value must be between 0 and 65535"
-    wrong = _resources(settings.texts("node-generic-resource", "node-generic-resources"))
-    if wrong:
-        return wrong
+    message = _resources(settings.texts("node-generic-resource", "node-generic-resources"))
+    if message:
+        return message
     if version >= Version(28):
         if settings.text("api-cors-header"):
             return ('DEPRECATED: The "api-cors-header" config parameter and the dockerd "--api-cors-header" '
                     "option have been removed; use a reverse proxy if you need CORS headers")
-        wrong = next((wrong for mirror in settings.texts("registry-mirror", "registry-mirrors")
-                      if (wrong := values.mirror(mirror, version))), None)
-        wrong = wrong or _exec_options(settings.texts("exec-opt", "exec-opts"))
-        if wrong:
-            return wrong
+        message = next((message for mirror in settings.texts("registry-mirror", "registry-mirrors")
+                        if (message := values.mirror(mirror, version))), None)
+        message = message or _exec_options(settings.texts("exec-opt", "exec-opts"))
+        if message:
+            return message
     return _platform(settings)
 
 

@@ -1,7 +1,7 @@
-"""What ends dockerd later while it starts, as far as text decides it.
+"""Errors that stop dockerd after its configuration was validated; `dockerd --validate` does not report them.
 
-All this comes after the configuration was found good, and `dockerd --validate` does not see it. Seen
-on 20.10.24, 26.1.5 and 28.5.2. What depends on the kernel, on other files or on plugins is left out.
+Observed on 20.10.24, 26.1.5 and 28.5.2. Errors that depend on the kernel, on other files or on plugins are not
+included.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dockerd_guard.rootfs import Unreadable
 STORAGE_DRIVERS = frozenset((
     "overlay2", "overlay", "fuse-overlayfs", "btrfs", "zfs", "vfs", "aufs", "devicemapper", "windowsfilter",
 ))
-"""All there ever were; a system may lack any of them."""
+"""The storage drivers of all releases. A host may lack any of them."""
 
 LOG_OPTIONS = {
     "json-file": frozenset(("max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag")),
     "local": frozenset(("max-file", "max-size", "compress")),
 }
-"""What the file drivers take, besides what all take."""
+"""Options of the file drivers, in addition to those of all drivers."""
 
 _ANY_DRIVER = frozenset((
     "mode", "max-buffer-size", "cache-disabled", "cache-max-file", "cache-max-size", "cache-compress",
@@ -37,7 +37,7 @@ _BRACKETED = r"\[[a-fA-F0-9:]+\](:[0-9]+)?"
 
 def refusal(settings: Settings, listening: Sequence[HostEntry], read: Callable[[str], bytes],
             rootless: bool) -> str | None:
-    """The first thing that ends it, in dockerd's words, or None."""
+    """Return dockerd's first error, or None."""
     return next(_refusals(settings, listening, read, rootless), None)
 
 
@@ -47,26 +47,26 @@ def _refusals(settings: Settings, listening: Sequence[HostEntry], read: Callable
         yield "rootless mode needs to be enabled for running with RootlessKit"
     yield from _listeners(settings, listening, read)
     for check in (_registries, _verify, _runtimes, _logs, _storage, _network):
-        for wrong in check(settings):
-            yield f"failed to start daemon: {wrong}"
+        for message in check(settings):
+            yield f"failed to start daemon: {message}"
     yield from _metrics(settings)
 
 
 def _listeners(settings: Settings, listening: Sequence[HostEntry], read: Callable[[str], bytes]) -> Iterator[str]:
-    """loadListeners."""
-    by_go = any(hosts.needs_resolver(entry.address) for entry in listening) and (
-        hosts.resolves_by_go(_content(read, "/etc/nsswitch.conf")))
+    """loadListeners()."""
+    go_resolver = any(hosts.needs_resolver(entry.address) for entry in listening) and (
+        hosts.uses_go_resolver(_content(read, "/etc/nsswitch.conf")))
     group = settings.text("group", "docker")
     passed = 0
     for entry in listening:
-        wrong = hosts.why_not_listenable(entry.address, settings.version, by_go)
-        if wrong:
-            yield wrong
+        message = hosts.listen_error(entry.address, settings.version, go_resolver)
+        if message:
+            yield message
         if entry.address.startswith("unix://") and group not in ("", "docker") and not _is_group(group, read):
             yield f"failed to load listeners: group {group} not found"
         passed += entry.address.startswith("fd://")
         if passed > 1:
-            # LISTEN_FDS is unset once it has been read (go-systemd activation).
+            # go-systemd's activation package unsets LISTEN_FDS after reading it.
             yield hosts.NO_SOCKETS
 
 
@@ -78,18 +78,18 @@ def _content(read: Callable[[str], bytes], path: str) -> bytes:
 
 
 def _is_group(name: str, read: Callable[[str], bytes]) -> bool:
-    """Whether /etc/group has it; a number needs no entry, and where there is no such file nobody knows."""
+    """Whether a group is in /etc/group. True for a number, and if /etc/group does not exist."""
     groups = _content(read, "/etc/group")
     return not groups or re.fullmatch("[+-]?[0-9]+", name) is not None or (
         f"\n{name}:".encode("utf-8", "surrogateescape") in b"\n" + groups)
 
 
 def _registries(settings: Settings) -> Iterator[str]:
-    """registry.NewService."""
+    """registry.NewService()."""
     for mirror in settings.texts("registry-mirror", "registry-mirrors"):
-        wrong = values.mirror(mirror, settings.version)
-        if wrong:
-            yield wrong
+        message = values.mirror(mirror, settings.version)
+        if message:
+            yield message
     for registry in settings.texts("insecure-registry", "insecure-registries"):
         if registry.startswith("-") or registry.endswith("-"):
             yield f"invalid index name ({registry}). Cannot begin or end with a hyphen"
@@ -108,7 +108,7 @@ def _registries(settings: Settings) -> Iterator[str]:
 
 
 def _verify(settings: Settings) -> Iterator[str]:
-    """verifyDaemonSettings."""
+    """verifyDaemonSettings()."""
     version = settings.version
     if version >= Version(20, 10) and settings.text("containerd-namespace", "moby") == settings.text(
             "containerd-plugins-namespace", "plugins.moby"):
@@ -132,7 +132,7 @@ def _verify(settings: Settings) -> Iterator[str]:
 
 
 def _runtimes(settings: Settings) -> Iterator[str]:
-    """The default runtime has to be one that is configured: daemon/runtime_unix.go."""
+    """The default runtime must be configured (daemon/runtime_unix.go)."""
     configured = {trim(flag.value.partition("=")[0]).lower()
                   for flag in settings.flags if flag.name == "add-runtime"}
     if "runtimes" in settings.file.values:
@@ -147,12 +147,12 @@ def _runtimes(settings: Settings) -> Iterator[str]:
 def _is_shim(name: str, version: Version) -> bool:
     if version < Version(23):
         return name == "io.containerd.runtime.v1.linux"
-    # isPermissibleC8dRuntimeName: as containerd names its shims, but no path.
+    # isPermissibleC8dRuntimeName(): the name of a containerd shim, not a path.
     return "/" not in name and "." in name and not name.startswith(".")
 
 
 def _logs(settings: Settings) -> Iterator[str]:
-    """logger.ValidateLogOpts; a driver is looked for only when there are options."""
+    """logger.ValidateLogOpts(). The driver is checked only if there are options."""
     driver = settings.text("log-driver", "json-file")
     options = settings.pairs("log-opt", "log-opts")
     if not options or driver == "none":
@@ -168,7 +168,7 @@ def _logs(settings: Settings) -> Iterator[str]:
 
 
 def _storage(settings: Settings) -> Iterator[str]:
-    """graphdriver.New. A snapshotter of containerd, the default since 29, may have any name."""
+    """graphdriver.New(). A containerd snapshotter, the default since 29, may have any name."""
     driver = settings.text("storage-driver")
     features = settings.file.values.get("features")
     snapshotter = settings.version >= Version(29) or any(
@@ -179,7 +179,7 @@ def _storage(settings: Settings) -> Iterator[str]:
 
 
 def _network(settings: Settings) -> Iterator[str]:
-    """The default bridge network's addresses have to be such."""
+    """The addresses of the default bridge network must be valid prefixes."""
     if settings.text("bridge") == "none":
         return
     for name in ("bip", "fixed-cidr"):
@@ -189,21 +189,21 @@ def _network(settings: Settings) -> Iterator[str]:
 
 
 def _metrics(settings: Settings) -> Iterator[str]:
-    """startMetricsServer."""
+    """startMetricsServer()."""
     address = settings.text("metrics-addr")
     if not address:
         return
     host, colon, port = address.rpartition(":")
-    wrong: str | None = None
+    message: str | None = None
     if not colon or address.endswith("]"):
-        wrong = f"address {address}: missing port in address"
+        message = f"address {address}: missing port in address"
     elif ":" in host and not (host.startswith("[") and host.endswith("]")):
-        wrong = f"address {address}: too many colons in address"
+        message = f"address {address}: too many colons in address"
     elif not re.fullmatch("[+-]?[0-9]+", port):
-        wrong = f"strconv.Atoi: parsing {quote(port)}: invalid syntax"
+        message = f"strconv.Atoi: parsing {quote(port)}: invalid syntax"
     elif not host:
-        wrong = "failed to lookup  address in host specification"
+        message = "failed to lookup  address in host specification"
     else:
-        wrong = hosts.why_not_tcp(address, Version(23))
-    if wrong:
-        yield f"failed to start metrics server: {wrong}"
+        message = hosts.tcp_listen_error(address, Version(23))
+    if message:
+        yield f"failed to start metrics server: {message}"

@@ -1,4 +1,4 @@
-"""Whether dockerd asks TCP clients for TLS, and for a certificate: flags, environment, daemon.json.
+"""dockerd's TLS settings for TCP, from flags, environment and daemon.json.
 
 moby: cmd/dockerd/options.go (setDefaultOptions), daemon.go (loadDaemonCliConfig, newAPIServerTLSConfig);
 docker/go-connections tlsconfig.Server.
@@ -17,26 +17,26 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.location import Location
 
 CERTIFICATES = (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem"))
-"""The options for the files, and their names in DOCKER_CERT_PATH, DOCKER_CONFIG or ~/.docker."""
+"""The options for the files, and the default file names in DOCKER_CERT_PATH, DOCKER_CONFIG or ~/.docker."""
 
 
 class Note(StrEnum):
-    """What looks like TLS, or like better TLS, and is not."""
+    """Settings that provide less security than they appear to."""
 
-    CERTIFICATES_ALONE = "certificates are given, but neither tls nor tlsverify: TCP stays plain"
-    ENVIRONMENT_IGNORED = "DOCKER_TLS_VERIFY does not turn TLS on for dockerd since 20.10"
-    NO_CA = "no CA is given: any client certificate that a CA of the system has signed is let in"
-    VERIFY_OFF = "tlsverify=false turns TLS on, without asking clients for a certificate"
+    CERTIFICATES_ALONE = "certificates are given without tls or tlsverify: TCP has no TLS"
+    ENVIRONMENT_IGNORED = "DOCKER_TLS_VERIFY does not enable TLS in dockerd since 20.10"
+    NO_CA = "no CA is given: client certificates of any CA in the system's trust store are accepted"
+    VERIFY_OFF = "tlsverify=false enables TLS without client certificates"
 
 
 class TlsSetting(NamedTuple):
-    """What holds for every TCP socket of the daemon, those through fd:// included.
+    """The TLS settings of all TCP sockets of the daemon, those through fd:// included.
 
-    `origin` is the option that decided (`--tlsverify`, `daemon.json tls`, `DOCKER_TLS_VERIFY`), empty
-    for the default. `ca`, `cert` and `key` are the effective paths, None where TLS is off or nothing
-    is given; dockerd forgets a default `cert` or `key` whose file is not there. `arguments` are the
-    indexes in argv of the deciding flags, `location` the deciding value in daemon.json. `default_host`
-    says that without any host dockerd listens on tcp://localhost:2376.
+    `origin` is the option that decides (`--tlsverify`, `daemon.json tls`, `DOCKER_TLS_VERIFY`), empty
+    for the default. `ca`, `cert` and `key` are the effective paths, None if TLS is off or none is given;
+    dockerd ignores a default `cert` or `key` whose file does not exist. `arguments` are the indexes in argv of
+    the deciding flags, `location` is that of the deciding value in daemon.json. `default_host`: without any
+    host dockerd listens on tcp://localhost:2376.
     """
 
     mode: Tls
@@ -52,21 +52,21 @@ class TlsSetting(NamedTuple):
 
 def resolve_tls(given: Mapping[str, Flag], file: File, environ: Mapping[str, str],
                 version: Version) -> TlsSetting:
-    """Settle what the flags (the last of each name), the environment and the file make together."""
+    """Resolve the TLS settings from the flags (the last of each name), the environment and the file."""
     from_environ = bool(environ.get("DOCKER_TLS_VERIFY"))
     old = version < Version(20, 10)
     flag_tls, flag_verify = is_set(given, "tls"), is_set(given, "tlsverify")
-    # --tlsverify, even =false, means TLS; the environment is its default value.
+    # --tlsverify enables TLS, even with =false. The environment variable is its default value.
     wants = bool(flag_tls) or flag_verify is not None or from_environ
-    # Since 20.10 only a flag that was given counts; --tls=false shares its variable with the environment.
+    # Since 20.10 only flags that are given count. --tls=false shares its variable with the environment.
     tls: bool | None = wants if old or flag_tls is not None or flag_verify is not None else None
     verify = flag_verify if flag_verify is not None else from_environ if old else None
-    # mergo.Merge: what the flags have fills in where the file has nothing or false.
+    # mergo.Merge: the value of the flag is used if the file has none or false.
     if file.boolean("tls") is not None:
         tls = file.boolean("tls") or bool(tls)
     if file.boolean("tlsverify") is not None:
         verify = file.boolean("tlsverify") or bool(verify)
-    # Since 23.0 hosts are normalised before a tlsverify in the file has turned TLS on.
+    # Since 23.0 hosts are normalised before tlsverify in the file enables TLS.
     default_host = bool(tls)
     if "tlsverify" in file.flat:
         tls = True
@@ -75,8 +75,8 @@ def resolve_tls(given: Mapping[str, Flag], file: File, environ: Mapping[str, str
     if verify is None:
         verify = bool(tls) and not old
     paths = _paths(given, file, environ, wants)
-    counts = from_environ and (old or flag_tls is not None)
-    origin, arguments, location = _origin(given, file, counts, bool(tls))
+    environ_applies = from_environ and (old or flag_tls is not None)
+    origin, arguments, location = _origin(given, file, environ_applies, bool(tls))
     notes: list[Note] = []
     if not tls:
         if any(name in given or file.text(name) for name, _ in CERTIFICATES):
@@ -94,7 +94,7 @@ def resolve_tls(given: Mapping[str, Flag], file: File, environ: Mapping[str, str
 
 
 def _paths(given: Mapping[str, Flag], file: File, environ: Mapping[str, str], wants: bool) -> list[str]:
-    """The files: daemon.json's, else the flags', whose defaults count only where flags ask for TLS."""
+    """Return the TLS files: from daemon.json, else from flags. Their defaults apply only if flags enable TLS."""
     directory = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or (
         f"{environ.get('HOME') or '/root'}/.docker")
     found: list[str] = []

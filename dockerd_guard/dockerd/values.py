@@ -1,7 +1,7 @@
-"""The values dockerd's flags take: what each kind refuses, in the words of the Go code that refuses it.
+"""Validation of flag values, with dockerd's error messages.
 
 Sources: spf13/pflag (bool.go, int.go, ip.go, ip_slice.go), moby opts/*.go and registry/config.go,
-docker/go-units (size.go, ulimit.go). Each check gives the cause of the refusal or None.
+docker/go-units (size.go, ulimit.go). Each check returns the error message or None.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FLOAT = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _OLD_SIZE = r"([0-9]+(\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?"
 _DOMAIN = (r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
                      r"(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*")
-_GOOD_SCHEME = "([a-z][a-z0-9+.-]*)?"
+_SCHEME = "([a-z][a-z0-9+.-]*)?"
 _IPV4 = r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}"
 _ULIMITS = frozenset((
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
@@ -33,7 +33,7 @@ _RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
 
 
 def is_ip(text: str) -> bool:
-    """Whether net.ParseIP takes it: no zone, no leading zeros (Go 1.17)."""
+    """Whether net.ParseIP accepts the text: no zone, no leading zeros (Go 1.17)."""
     if ":" not in text:
         return re.fullmatch(_IPV4, text) is not None and all(int(part) < 256 for part in text.split("."))
     if "%" in text or text.startswith("["):
@@ -46,7 +46,7 @@ def is_ip(text: str) -> bool:
 
 
 def is_addr(text: str) -> bool:
-    """Whether netip.ParseAddr takes it: as net.ParseIP, an IPv6 address may have a zone."""
+    """Whether netip.ParseAddr accepts the text: as net.ParseIP, but an IPv6 address may have a zone."""
     address, percent, zone = text.partition("%")
     return is_ip(address) and (not percent or (":" in address and zone != ""))
 
@@ -60,12 +60,12 @@ def _bool(value: str, _: Version) -> str | None:
 def _int(value: str, _: Version) -> str | None:
     if re.fullmatch(_INT, value) is None:
         return f"strconv.ParseInt: parsing {quote(value)}: invalid syntax"
-    return None if whole(value) is not None else (
+    return None if parse_int(value) is not None else (
         f"strconv.ParseInt: parsing {quote(value)}: value out of range")
 
 
-def whole(value: str) -> int | None:
-    """The number of an int flag (base by its prefix), or None where it is none or no int64."""
+def parse_int(value: str) -> int | None:
+    """Return the value of an int flag (the prefix selects the base); None if it is not an int64."""
     digits = value.replace("_", "")
     if re.fullmatch(_INT, value) is None or len(digits) > 70:
         return None
@@ -88,8 +88,8 @@ def mirror(value: str, version: Version) -> str | None:
         return (f"invalid mirror: no scheme specified for {quote(value)}: must use either 'https://' or "
                 "'http://'")
     scheme = scheme.lower() if separator else value.partition(":")[0].lower() if ":" in value else ""
-    if not re.fullmatch(_GOOD_SCHEME, scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
-            separator and not _good_url(rest)):
+    if not re.fullmatch(_SCHEME, scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
+            separator and not _is_valid_url(rest)):
         return f"invalid mirror: {quote(value)} is not a valid URI"
     if scheme not in ("http", "https"):
         return f"invalid mirror: unsupported scheme {quote(scheme)} in {quote(value)}"
@@ -102,7 +102,7 @@ def mirror(value: str, version: Version) -> str | None:
     return None
 
 
-def _good_url(rest: str) -> bool:
+def _is_valid_url(rest: str) -> bool:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     try:
         hosts.parse_authority(authority, strict=False)
@@ -147,7 +147,7 @@ def dns_search(value: str, _: Version) -> str | None:
 
 
 def _ip(value: str, version: Version) -> str | None:
-    # opts.IPOpt until 20.10, pflag's own since; that takes an empty one since 1.0.6 (Debian's 26.1 has it).
+    # opts.IPOpt until 20.10, then pflag's type, which accepts "" since 1.0.6 (in Debian's 26.1).
     if version < Version(23):
         return None if is_ip(value) else f"{value} is not an ip address"
     if is_ip(trim(value)) or (not value and version >= Version(26)):
@@ -214,20 +214,20 @@ def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
 
 
 def size(value: str, version: Version) -> str | None:
-    """units.RAMInBytes. Upstream has go-units 0.5 since 23.0, Debian 0.4 until 26.1: `1e3` tells them apart."""
-    wrong = f"invalid size: '{value}'"
+    """units.RAMInBytes. Upstream uses go-units 0.5 since 23.0, Debian 0.4 until 26.1; they differ in `1e3`."""
+    message = f"invalid size: '{value}'"
     if version < Version(28):
         found = re.fullmatch(_OLD_SIZE, value)
-        return None if found is not None and re.fullmatch(_FLOAT, found[1]) else wrong
+        return None if found is not None and re.fullmatch(_FLOAT, found[1]) else message
     place = max((value.rfind(letter) for letter in "0123456789. "), default=-1)
     if place < 0:
-        return wrong
+        return message
     number, suffix = (value[:place], value[place + 1:]) if value[place] == " " else (
         value[:place + 1], value[place + 1:])
     if re.fullmatch(_FLOAT, number) is None:
         return f"strconv.ParseFloat: parsing {quote(number)}: invalid syntax"
     if number.startswith("-") and float(number) < 0:
-        return wrong
+        return message
     suffix = suffix.lower()
     return None if suffix in ("", "b") or re.fullmatch(r"[kmgtp](b|ib)?", suffix) else (
         f"invalid suffix: '{suffix}'")
@@ -252,14 +252,14 @@ def _pools(value: str, version: Version) -> str | None:
 
 
 def is_prefix(text: str) -> bool:
-    """Whether netip.ParsePrefix takes it."""
+    """Whether netip.ParsePrefix accepts the text."""
     address, slash, bits = text.rpartition("/")
     return bool(slash) and is_ip(address) and re.fullmatch("0|[1-9][0-9]{0,2}", bits) is not None and (
         int(bits) <= (128 if ":" in address else 32))
 
 
 def _quoted(value: str, _: Version) -> str | None:
-    # opts.QuotedString (until 20.10) looks at the first and the last letter of what may have none.
+    # opts.QuotedString (until 20.10) indexes the first and the last byte without checking the length.
     if not value:
         return "panic: runtime error: index out of range [0] with length 0"
     return "panic: runtime error: slice bounds out of range [1:0]" if value in ("'", '"') else None
@@ -271,4 +271,4 @@ CHECKS: dict[str, Callable[[str, Version], str | None]] = {
     "feature": _feature, "mapmap": _mapmap, "runtime": _runtime, "ulimit": _ulimit, "bytes": size,
     "pools": _pools, "quoted": _quoted,
 }
-"""By the kind of the Option; the kinds that are not here take anything."""
+"""Checks by Option.kind. Kinds that are not listed accept any value."""

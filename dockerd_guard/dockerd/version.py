@@ -1,4 +1,4 @@
-"""Docker Engine versions, as `dockerd --version` and the distributions' packages write them."""
+"""Docker Engine versions, in the formats of `dockerd --version` and of distribution packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NUMBERS = r"(?:[0-9]+:)?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?"
 
 
 class Version(NamedTuple):
-    """A release of the engine; compares in release order."""
+    """A release of the engine. Compares in release order."""
 
     major: int
     minor: int = 0
@@ -21,7 +21,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        """Read `20.10.24+dfsg1`, `5:28.5.2-1~debian.12~bookworm`, `28.5.2-ce`; raises ValueError."""
+        """Parse `20.10.24+dfsg1`, `5:28.5.2-1~debian.12~bookworm`, `28.5.2-ce`. Raises ValueError."""
         found = re.match(_NUMBERS, text.strip().removeprefix("docker-").removeprefix("v"))
         if found is None:
             raise ValueError(f"not a Docker Engine version: {text!r}")
@@ -30,7 +30,7 @@ class Version(NamedTuple):
 
 
 NEWEST = Version(29, 7, 2)
-"""The newest release whose reading of its options is known here."""
+"""The newest release that is implemented here."""
 
-OLD = Version(20, 10, 24)
-"""The release asked for a second opinion where nobody knows which one it is."""
+OLDEST_TESTED = Version(20, 10, 24)
+"""The oldest release that was tested. If the release is unknown, settings are refused only if it refuses them, too."""

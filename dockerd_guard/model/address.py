@@ -1,4 +1,4 @@
-"""The vocabulary: where the Docker API accepts connections. No I/O."""
+"""Addresses on which the Docker API accepts connections. No I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dockerd_guard.model.location import Location
 
 
 class Scope(StrEnum):
-    """How far a binding reaches, nearest first."""
+    """From where a binding can be reached, in increasing order."""
 
     UNIX = "unix"
     LOOPBACK = "loopback"
@@ -20,7 +20,7 @@ class Scope(StrEnum):
 
 
 class Tls(StrEnum):
-    """What a client must show: nothing, nothing but the wish for TLS, or a certificate."""
+    """TLS of a binding: none, server authentication only, or mutual with client certificates."""
 
     NONE = "none"
     SERVER = "server"
@@ -28,7 +28,7 @@ class Tls(StrEnum):
 
 
 class Via(StrEnum):
-    """How a binding came to be."""
+    """Where a binding comes from."""
 
     FLAG = "flag"
     DAEMON_JSON = "daemon.json"
@@ -37,11 +37,11 @@ class Via(StrEnum):
 
 
 class Binding(NamedTuple):
-    """One place where the API accepts connections, after everything is resolved.
+    """One address on which the API accepts connections, fully resolved.
 
     `address` is in dockerd's own syntax: `unix:///run/docker.sock`, `unix://@abstract`,
-    `tcp://127.0.0.1:2375`, `tcp://[::]:2375`, `vsock://2:2375`. It never is `fd://`.
-    `source` is None where nothing was written (a default without any file).
+    `tcp://127.0.0.1:2375`, `tcp://[::]:2375`, `vsock://2:2375`. It is never `fd://`.
+    `source` is None for a default, which is written in no file.
     """
 
     address: str
@@ -52,27 +52,27 @@ class Binding(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        """Whether it is reached through TCP/IP."""
+        """Whether this is a TCP address."""
         return self.address.startswith("tcp://")
 
     @property
     def key(self) -> str:
-        """What two spellings of one place have in common."""
+        """The canonical address: equal for two spellings of the same address."""
         return canonical(self.address)
 
 
 def split_host_port(address: str) -> tuple[str, str]:
-    """Split what follows `tcp://` into host and port; an IPv6 host comes without its brackets."""
+    """Return host and port of a TCP address, with or without `tcp://`; an IPv6 host without brackets."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     return host.strip("[]"), port
 
 
 def scope_of(address: str) -> Scope:
-    """Tell how far an address in dockerd's syntax reaches.
+    """Return the scope of an address in dockerd's syntax.
 
-    A host name is an `address`: what it resolves to is not in the text (net.LookupIP in
-    moby's daemon/listeners). Only `localhost`, which Go and glibc both keep on loopback, and the
-    numeric forms are sure. `0` and its like are left to the resolver, which makes them 0.0.0.0.
+    A host name has the scope `address`, since what it resolves to is unknown (net.LookupIP in moby's
+    daemon/listeners). `localhost` is loopback for Go and for glibc. `0`, `0.0` and so on are
+    passed to the resolver, which returns 0.0.0.0.
     """
     if not address.startswith("tcp://"):
         return Scope.ADDRESS if address.startswith("vsock:") else Scope.UNIX
@@ -95,16 +95,16 @@ def scope_of(address: str) -> Scope:
 
 
 def _is_localhost(host: str) -> bool:
-    """In any case (resolvers compare names so), and as a full name with a dot behind it."""
+    """Whether a name is `localhost`: case-insensitive, optionally fully qualified with a final dot."""
     return host.lower() in ("localhost", "localhost.")
 
 
 def canonical(address: str) -> str:
-    """One spelling for one place, to compare addresses by (not to give to dockerd).
+    """Return the canonical spelling of an address, for comparison only, not for dockerd.
 
-    `/var/run` is `/run` (systemd's tmpfiles.d/legacy.conf, Debian since 7); `localhost` is
-    127.0.0.1 (Go's net.Listen prefers IPv4); a wildcard of either family is `*`, since Go listens on
-    both families for either of them (favoriteAddrFamily in its net/ipsock_posix.go).
+    `/var/run` becomes `/run` (systemd's tmpfiles.d/legacy.conf, Debian since 7), `localhost` becomes
+    127.0.0.1 (Go's net.Listen prefers IPv4), and a wildcard of either family becomes `*`, since Go listens
+    on both families (favoriteAddrFamily in net/ipsock_posix.go).
     """
     if address.startswith("unix:///"):
         path = "/" + "/".join(part for part in address[7:].split("/") if part not in ("", "."))
@@ -125,7 +125,7 @@ def canonical(address: str) -> str:
 
 
 def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that packets to a host carry: no zone, and IPv4 as such; None for a name."""
+    """Return the IP address of a host without its zone, IPv4-mapped ones as IPv4; None for a host name."""
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

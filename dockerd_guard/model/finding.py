@@ -1,4 +1,4 @@
-"""What a rule says about a host."""
+"""Findings: what a rule reports about a host."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from dockerd_guard.model.location import Location
 Severity = Literal["error", "warning", "info"]
 
 Fix = Literal["safe", "disruptive", "unsafe"]
-"""How `fix` would mend it. `safe`: by a drop-in of ours, containers keep running. `disruptive`: the
-same, but containers stop, because dockerd restarts without live-restore. `unsafe`: only by changing a
-file that is not ours (moved to NAME.dockerd-guard-saved, never deleted)."""
+"""How `fix` corrects a finding. `safe`: by our own drop-in, containers keep running. `disruptive`: the same,
+but containers stop, since dockerd restarts without live-restore. `unsafe`: by changing a file that is not
+ours (moved to NAME.dockerd-guard-saved, never deleted)."""
 
 
 class Finding(NamedTuple):
-    """One thing wrong, where it was written, and how `fix` would mend it (None: it would not).
+    """One problem, its location, and how `fix` corrects it (None: it does not).
 
-    `message` is one sentence: what, where, what it means; nothing of a file's content but addresses,
-    names of options and paths. `layer` is the first one that shows it. `socket` is the address it is
-    about, for waivers.
+    `message` is one sentence. Of a file's content it contains only addresses, option names and paths.
+    `layer` is the first layer that has the problem. `socket` is the affected address, for waivers.
     """
 
     code: str
@@ -33,15 +32,15 @@ class Finding(NamedTuple):
 
     @property
     def fact(self) -> str:
-        """What makes two findings the same fact, from one look to the next, in one line: the rule and the
-        place it is about (`DG101 tcp://*:2375`), or else the layer and the file."""
+        """Identity of a finding across observations: the rule and the address (`DG101 tcp://*:2375`), or
+        the rule, the layer and the file if there is no address."""
         if self.socket is not None:
             return f"{self.code} {canonical(self.socket)}"
         return f"{self.code} {self.layer} {self.location.file if self.location else ''}".rstrip()
 
     @property
     def order(self) -> tuple[str, int, int, str, str]:
-        """Files by name, places from top to bottom; what stands in no file comes first."""
+        """Sort key: by file, line and column; findings without a location first."""
         if self.location is None:
             return "", 0, 0, self.code, self.message
         return self.location.file, self.location.line, self.location.column, self.code, self.message

@@ -1,4 +1,4 @@
-"""Where a value was written: the place every binding and every finding points to."""
+"""Source locations of values, bindings and findings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Location(NamedTuple):
     """A span of one line of one file.
 
-    `file` is the path as seen from inside the root. Lines and columns count from 1, columns in
+    `file` is the path inside the root directory. Lines and columns count from 1, columns in
     characters; `end_column` is the first column after the span, on the same line.
     """
 

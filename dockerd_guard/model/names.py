@@ -1,4 +1,4 @@
-"""Names of units and of our own files, which several rooms use. No I/O."""
+"""Names of units and of our own files. No I/O."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SERVICE = "docker.service"
 SOCKET = "docker.socket"
 
 SAVED_SUFFIX = ".dockerd-guard-saved"
-"""systemd and dockerd read no file of such a name; what was there is never deleted."""
+"""Suffix of a saved file. Neither systemd nor dockerd reads such a file."""
 
 BEFORE_OURS = "zy-"
-"""Put before the name of a drop-in that came after ours."""
+"""Prefix for the new name of a drop-in that sorted after ours."""
 
 DROPIN_NAME = "zz-dockerd-guard.conf"
-"""Drop-ins apply in the order of their names alone, whatever their directory (systemd.unit(5))."""
+"""Our drop-in. systemd applies drop-ins sorted by file name, regardless of the directory (systemd.unit(5))."""

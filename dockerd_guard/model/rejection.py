@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Rejection(NamedTuple):
-    """A TCP address to reject, as the kernel has it; `spared` are IP addresses on which its port stays open."""
+    """A TCP address to block, as shown by the kernel. `spared` are IP addresses on which its port stays open."""
 
     address: str
     spared: tuple[str, ...] = ()

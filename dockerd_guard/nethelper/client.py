@@ -1,30 +1,32 @@
-"""The client of the network helper: the sandboxed agent has no network access (docs/sandbox.md).
+"""The agent's end of the connection to the network helper (docs/sandbox.md).
 
-dockerd-guard-network.socket starts one helper process for each connection (Accept=yes), which ends with the
-connection. Requests and answers are JSON objects, one a line. After a `follow` request the helper also sends a
-line when our nftables table changes. The helper offers the operations of `LocalNetwork`; requests contain
-addresses, never nftables commands, and are validated.
+The agent's sandbox has no network. dockerd-guard-network.socket starts one helper process per connection (Accept=yes),
+which exits when the connection is closed. The protocol is in `nethelper/protocol.py`.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from dockerd_guard.model.address import Tls
+from dockerd_guard.model.json_values import JsonError, JsonObject, as_object, as_str, get, loads
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.nethelper.protocol import SOCKET_PATH, Request, Verb, Wire
+from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, SOCKET_PATH, Request, Verb, Wire, ping_of
 from dockerd_guard.observe import engine
 from dockerd_guard.observe.engine import Ping
 from dockerd_guard.observe.network import HelperUnavailable, Unsupported
 
+T = TypeVar("T")
+
 ANSWER_TIMEOUT_S = 20.0
-"""Timeout of a request, including the start of the helper and engine.TIMEOUT_S."""
+"""Includes the start of the process, and engine.TIMEOUT_S."""
 
 
 class NethelperClient:
-    """Network through the helper; UNIX sockets are accessed directly. Raises HelperUnavailable."""
+    """Network by the helper process. UNIX sockets are used by this process. Every method raises HelperUnavailable."""
 
     def __init__(self, path: str = SOCKET_PATH) -> None:
         self._path = path
@@ -34,54 +36,51 @@ class NethelperClient:
         self._is_silent = False
 
     def check(self) -> None:
-        self._request(Request(Verb.CHECK))
+        self._request(Request(Verb.CHECK), _as_nothing)
 
     def shown(self) -> str:
-        return _text(self._request(Request(Verb.SHOWN)))
+        return self._request(Request(Verb.SHOWN), as_str)
 
     def reject(self, wanted: tuple[Rejection, ...]) -> str:
-        return _text(self._request(Request(Verb.REJECT, rejections=wanted)))
+        return self._request(Request(Verb.REJECT, rejections=wanted), as_str)
 
     def release(self) -> None:
-        self._request(Request(Verb.RELEASE))
+        self._request(Request(Verb.RELEASE), _as_nothing)
 
     def ping(self, address: str, tls: Tls) -> Ping:
         if not address.startswith("tcp://"):
             return engine.ping(address, tls)
-        match self._request(Request(Verb.PING, address, tls)):
-            case [bool(answers), str(found), str(reason)] if found in tuple(Tls):
-                return Ping(answers, Tls(found), reason)
-        raise HelperUnavailable("unexpected answer")
+        return self._request(Request(Verb.PING, address, tls), ping_of)
 
     def unbindable(self, address: str) -> str:
-        return _text(self._request(Request(Verb.UNBINDABLE, address)))
+        return self._request(Request(Verb.UNBINDABLE, address), as_str)
 
     def follow(self, *, is_there: bool) -> bool:
-        """Monitor the table while it exists, so that the helper runs only then.
+        """Receive changes of the nftables table if it exists (`is_there`); otherwise the helper need not keep running.
 
-        Returns whether monitoring has just begun, so that another look is due. Raises Unsupported.
+        Returns True if changes were not received until now: the table must be read again. Raises Unsupported.
         """
         if not is_there:
             self._follows = False
         if not is_there or self._follows:
             return False
-        self._request(Request(Verb.FOLLOW))
+        self._request(Request(Verb.FOLLOW), _as_nothing)
         self._follows = True
         return True
 
     def fileno(self) -> int | None:
-        """The descriptor of the connection; None while the table is not monitored."""
+        """The file descriptor to poll; None if changes are not received."""
         return self._wire.connection.fileno() if self._wire is not None and self._follows else None
 
     def changes(self) -> bool:
-        """Read pending messages. Returns whether the table may have changed, or its monitoring has ended."""
+        """Whether the table may have changed since the last call. True also if the connection was lost."""
         if self._wire is not None and self._follows:
             self._wire.connection.setblocking(False)
             try:
                 self._take(self._wire.receive())
             except BlockingIOError:
                 pass
-            except (EOFError, OSError, RecursionError, ValueError):
+            except (EOFError, OSError, JsonError):
                 self._is_changed = True
                 self.close()
         if self._wire is not None:
@@ -90,34 +89,34 @@ class NethelperClient:
         return is_changed
 
     def rest(self) -> None:
-        """Disconnect until the next pass unless the table is monitored; allow a timeout again."""
+        """End a pass: close the connection unless changes are received, and allow a timeout in the next pass."""
         self._is_silent = False
         if not self._follows:
             self.close()
 
     def close(self) -> None:
-        """Close the connection, which ends the helper."""
+        """Close the connection, which ends the helper process."""
         if self._wire is not None:
             self._wire.connection.close()
         self._wire, self._follows = None, False
 
-    def _request(self, request: Request) -> object:
-        """The answer to a request; reconnects if the helper has exited. Raises Unsupported."""
+    def _request(self, request: Request, convert: Callable[[object], T]) -> T:
+        """The answer to a request, from a new process if the previous one is gone. Raises Unsupported."""
         if self._is_silent:
-            # One timeout per pass; more would trigger the service watchdog.
+            # One timeout per pass: with more, the service watchdog would end the agent before the pass is over.
             raise HelperUnavailable("it does not answer")
-        was_there = self._wire is not None
+        was_connected = self._wire is not None
         try:
-            return self._asked(request)
-        except (EOFError, OSError, RecursionError, ValueError) as error:
+            return self._answer(request, convert)
+        except (EOFError, OSError, JsonError) as error:
             self.close()
             self._is_silent = isinstance(error, TimeoutError)
-            if not was_there or isinstance(error, TimeoutError):
+            if not was_connected or isinstance(error, TimeoutError):
                 raise HelperUnavailable(getattr(error, "strerror", None) or str(error)) from None
         self._is_changed = True
-        return self._request(request)
+        return self._request(request, convert)
 
-    def _asked(self, request: Request) -> object:
+    def _answer(self, request: Request, convert: Callable[[object], T]) -> T:
         if self._wire is None:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(ANSWER_TIMEOUT_S)
@@ -127,23 +126,21 @@ class NethelperClient:
         end = time.monotonic() + ANSWER_TIMEOUT_S
         while not (answers := self._take(self._wire.receive())):
             if time.monotonic() > end:
-                raise TimeoutError("it sends messages but no answer")
-        match answers:
-            case [{"unsupported": str(reason)}]:
-                raise Unsupported(reason)
-            case [{"answer": answer}]:
-                return answer
-        raise ValueError("unexpected answer")
+                raise TimeoutError("no answer to the request")
+        if len(answers) > 1:
+            raise JsonError("must be one answer")
+        reason = get(answers[0], "unsupported", as_str, None)
+        if reason is not None:
+            raise Unsupported(reason)
+        return get(answers[0], "answer", convert)
 
-    def _take(self, lines: list[bytes]) -> list[object]:
-        """The answers among these lines; records change notifications."""
-        came = [json.loads(line) for line in lines]
-        answers = [each for each in came if each != {"changed": True}]
-        self._is_changed |= len(answers) < len(came)
+    def _take(self, lines: list[bytes]) -> list[JsonObject]:
+        """The answers in these lines. Notes whether there was a message of a change."""
+        received = [as_object(loads(line, MAX_LINE_BYTES)) for line in lines]
+        answers = [each for each in received if each != {"changed": True}]
+        self._is_changed |= len(answers) < len(received)
         return answers
 
 
-def _text(answer: object) -> str:
-    if not isinstance(answer, str):
-        raise HelperUnavailable("unexpected answer")
-    return answer
+def _as_nothing(_: object) -> None:
+    """The answer to a request without a result."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from dockerd_guard.containment.nftables import NftablesMonitor
 from dockerd_guard.model.address import Tls
+from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.nethelper.protocol import Verb, Wire, request_of
@@ -41,8 +42,8 @@ def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
                     wire.send(unsupported=str(error))
     except EOFError:
         return 0
-    except (OSError, ValueError):
-        # The peer disconnected within a line, or sent an invalid request.
+    except (OSError, JsonError):
+        # The connection was lost, or the peer is not our agent.
         return 1
 
 

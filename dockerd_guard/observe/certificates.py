@@ -1,171 +1,169 @@
-"""As much of certificates and private keys as it takes to see whether they fit and are in date.
+"""TLS certificates and private keys: the dates of a certificate, and whether dockerd can use a pair.
 
-X.509 (RFC 5280), PKCS#1 (RFC 8017), PKCS#8 (RFC 5958) and EC keys (RFC 5915) in PEM (RFC 7468), by
-their DER alone: no signature is checked, nothing is decrypted. Pure, from bytes, so that it works below any
-root; Python's ssl reads from paths only.
+OpenSSL checks the pair, through `ssl`. It does not give the dates of a server certificate: SSLContext.get_ca_certs()
+lists CA certificates only. So the dates are read here, from the DER (RFC 5280, 4.1). Signatures are not checked.
+
+dockerd loads the pair with Go's tls.LoadX509KeyPair (docker/go-connections, tlsconfig/config.go, Server). It accepts
+RSA, ECDSA and Ed25519 keys in PKCS#1, SEC 1 or PKCS#8, and refuses an encrypted key.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
-from collections.abc import Iterator
+import sys
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 _BOUNDARY = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]+)-----")
 
-_INTEGER, _BIT_STRING, _OCTET_STRING, _SEQUENCE = 0x02, 0x03, 0x04, 0x30
-_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
-_CONTEXT_0, _CONTEXT_1 = 0xA0, 0xA1
+_SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
+
+_MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""ssl.SSLError.reason for a key that does not belong to the certificate. The last one: a key of another type."""
 
 
-class Certificate(NamedTuple):
-    """Its dates (aware), and what identifies its public key: an RSA modulus or the key's own bits."""
+_answers: dict[int, str] = {}
+"""The answer of the child process for the last pair, by its hash: each pass of the agent checks the pair repeatedly."""
+
+
+class Validity(NamedTuple):
+    """The period in which a certificate is valid (aware)."""
 
     not_before: datetime
     not_after: datetime
-    public_key: bytes
 
-    def out_of_date(self, now: datetime) -> str:
-        """In words, why it is not valid at this moment; empty where it is."""
+    def problem(self, now: datetime) -> str:
+        """Return why the certificate is not valid at `now`; empty if it is."""
         if self.not_after < now:
             return f"expired on {self.not_after:%Y-%m-%d}"
         return f"is not valid before {self.not_before:%Y-%m-%d}" if self.not_before > now else ""
 
 
-def certificates(pem: bytes) -> tuple[Certificate, ...]:
-    """All certificates of a PEM file. Raises ValueError for none, or one that cannot be read."""
-    found = tuple(_certificate(der) for label, der in _blocks(pem) if label == b"CERTIFICATE")
-    if not found:
-        raise ValueError("there is no PEM certificate in it")
-    return found
+class Mismatch(ValueError):
+    """The private key does not belong to the certificate."""
+
+    def __str__(self) -> str:
+        return "the key does not belong to the certificate"
 
 
-def public_key_of(pem: bytes) -> bytes | None:
-    """What identifies the public half of a private key, as in Certificate.public_key; None where that
-    would take arithmetic (Ed25519, EC keys without it). Raises ValueError for no key, or an encrypted one."""
-    for label, der in _blocks(pem):
-        if label == b"RSA PRIVATE KEY":
-            return _rsa_private(der)
-        if label == b"EC PRIVATE KEY":
-            return _ec_private(der)
-        if label == b"PRIVATE KEY":
-            return _pkcs8(der)
-        if label == b"ENCRYPTED PRIVATE KEY":
-            raise ValueError("the key is encrypted, and dockerd cannot ask for a passphrase")
-    raise ValueError("there is no PEM private key in it")
+def validity(pem: bytes) -> Validity:
+    """Return the dates of the first certificate of a PEM file. Raises ValueError if there is none, or a damaged one."""
+    der = _first_certificate(pem)
+    _, at, _ = _element(der, 0, _SEQUENCE)  # Certificate
+    _, at, _ = _element(der, at, _SEQUENCE)  # tbsCertificate
+    tag, _, end = _element(der, at)
+    at = end if tag == _VERSION else at
+    for _ in range(3):  # serialNumber, signature, issuer
+        _, _, at = _element(der, at)
+    _, at, _ = _element(der, at, _SEQUENCE)  # validity
+    not_before, at = _time(der, at)
+    not_after, _ = _time(der, at)
+    return Validity(not_before, not_after)
 
 
-def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:
+def check_pair(certificate: bytes, key: bytes) -> None:
+    """Check that dockerd can use a certificate and a private key, both PEM.
+
+    Raises Mismatch, ValueError if one of them cannot be used, and OSError if that cannot be checked, as without /proc.
+    Where the import of ssl is disabled, a child process uses OpenSSL: the agent would keep its 7 MB.
+    """
+    # ssl loads a pair from paths only, and a private key must not get into a file that others can open.
+    with (os.fdopen(os.memfd_create("certificate"), "wb", buffering=0) as certificate_file,
+          os.fdopen(os.memfd_create("key"), "wb", buffering=0) as key_file):
+        certificate_file.write(certificate)
+        key_file.write(key)
+        fds = certificate_file.fileno(), key_file.fileno()
+        paths = [f"/proc/self/fd/{fd}" for fd in fds]
+        try:
+            _check_files(*paths)
+        except ImportError:
+            pair = hash((certificate, key))
+            if pair not in _answers:
+                _answers.clear()
+                _answers[pair] = _ask_child(paths, fds)
+            if problem := _answers[pair]:
+                raise (Mismatch if problem == str(Mismatch()) else ValueError)(problem) from None
+
+
+def _ask_child(paths: list[str], fds: tuple[int, int]) -> str:
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-I", __file__, *paths], pass_fds=fds, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{sys.executable} failed with status {done.returncode}")
+    return done.stdout
+
+
+def _check_files(certificate: str, key: str) -> None:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Debian's level 2 refuses RSA keys below 2048 bits, which Go accepts (SSL_CTX_set_security_level(3)).
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    try:
+        # Without a callback OpenSSL asks for the passphrase on the terminal, and waits.
+        context.load_cert_chain(certificate, key, _refuse_encrypted)
+    except ssl.SSLError as error:
+        if error.reason in _MISMATCHES:
+            raise Mismatch from None
+        if error.reason is None:  # OpenSSL found no PEM block that it can read
+            raise ValueError("there is no PEM private key in it, or it is damaged") from None
+        raise ValueError(error.reason.replace("_", " ").lower()) from None
+
+
+def _refuse_encrypted() -> NoReturn:
+    raise ValueError("the key is encrypted, and dockerd cannot ask for a passphrase")
+
+
+def _first_certificate(pem: bytes) -> bytes:
+    """Return the DER of the first certificate. A block ends at the next boundary, as in Go's encoding/pem."""
     begin: re.Match[bytes] | None = None
     for boundary in _BOUNDARY.finditer(pem):
         if boundary[1] == b"BEGIN":
             begin = boundary
-            continue
-        begun, begin = begin, None
-        if begun is None or begun[2] != boundary[2]:
-            continue  # no block, as in Go's encoding/pem
-        body = pem[begun.end():boundary.start()]
-        if b"Proc-Type: 4,ENCRYPTED" in body:
-            raise ValueError("the key is encrypted, and dockerd cannot ask for a passphrase")
-        try:
-            yield boundary[2], base64.b64decode(b"".join(body.split()), validate=True)
-        except binascii.Error:
-            raise ValueError("its PEM is damaged") from None
+        elif begin is not None and begin[2] == boundary[2] == b"CERTIFICATE":
+            try:
+                return base64.b64decode(b"".join(pem[begin.end():boundary.start()].split()), validate=True)
+            except binascii.Error:
+                raise ValueError("its PEM is damaged") from None
+        else:
+            begin = None
+    raise ValueError("there is no PEM certificate in it")
 
 
-class _Der:
-    """Reads one constructed value, element by element. Raises ValueError where it does not hold."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def peek(self) -> int | None:
-        return self._data[self._at] if self._at < len(self._data) else None
-
-    def next(self, *tags: int) -> tuple[int, bytes]:
-        data, at = self._data, self._at
-        if at + 2 > len(data) or (tags and data[at] not in tags):
-            raise ValueError("its DER is damaged")
-        tag, length, start = data[at], data[at + 1], at + 2
-        if length & 0x80:
-            size = length & 0x7F
-            if not 1 <= size <= 4:
-                raise ValueError("its DER is damaged")
-            length = int.from_bytes(data[start:start + size], "big")
-            start += size
-        if start + length > len(data):
-            raise ValueError("its DER is damaged")
-        self._at = start + length
-        return tag, data[start:start + length]
-
-    def value(self, *tags: int) -> bytes:
-        return self.next(*tags)[1]
-
-    def inside(self, *tags: int) -> _Der:
-        return _Der(self.value(*tags))
+def _element(der: bytes, at: int, *tags: int) -> tuple[int, int, int]:
+    """Return tag, start and end of the value of the DER element at `at`. Raises ValueError for damage."""
+    header = der[at:at + 2]
+    if len(header) < 2 or (tags and header[0] not in tags):
+        raise ValueError("its DER is damaged")
+    length, start = header[1], at + 2
+    if length & 0x80:
+        size = length & 0x7F
+        length, start = int.from_bytes(der[start:start + size], "big"), start + size
+    if start + length > len(der):
+        raise ValueError("its DER is damaged")
+    return header[0], start, start + length
 
 
-def _certificate(der: bytes) -> Certificate:
-    tbs = _Der(der).inside(_SEQUENCE).inside(_SEQUENCE)
-    if tbs.peek() == _CONTEXT_0:
-        tbs.next()  # version
-    for _ in range(3):
-        tbs.next()  # serialNumber, signature, issuer
-    validity = tbs.inside(_SEQUENCE)
-    not_before, not_after = (_time(*validity.next(_UTC_TIME, _GENERALIZED_TIME)) for _ in range(2))
-    tbs.next()  # subject
-    key_info = tbs.inside(_SEQUENCE)
-    key_info.next(_SEQUENCE)  # algorithm
-    bits = key_info.value(_BIT_STRING)[1:]
-    return Certificate(not_before, not_after, _modulus(bits) or bits)
-
-
-def _modulus(bits: bytes) -> bytes | None:
-    """The modulus of an RSAPublicKey; None for a key of another kind."""
-    if bits[:1] != bytes([_SEQUENCE]):
-        return None
-    return _Der(bits).inside(_SEQUENCE).value(_INTEGER)
-
-
-def _time(tag: int, value: bytes) -> datetime:
-    """UTCTime or GeneralizedTime, which end in Z (RFC 5280, 4.1.2.5); 50 to 99 are of the last century."""
-    text = value.decode("ascii", "replace")
-    if tag == _UTC_TIME:
+def _time(der: bytes, at: int) -> tuple[datetime, int]:
+    """Return the UTCTime or GeneralizedTime at `at`, and where it ends (RFC 5280, 4.1.2.5)."""
+    tag, start, end = _element(der, at, _UTC_TIME, _GENERALIZED_TIME)
+    text = der[start:end].decode("ascii", "replace")
+    if tag == _UTC_TIME:  # years 1950 to 2049
         text = ("19" if text[:2] >= "50" else "20") + text
     try:
-        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC), end
     except ValueError:
         raise ValueError("its dates are damaged") from None
 
 
-def _rsa_private(der: bytes) -> bytes:
-    key = _Der(der).inside(_SEQUENCE)
-    key.next(_INTEGER)  # version
-    return key.value(_INTEGER)
-
-
-def _ec_private(der: bytes) -> bytes | None:
-    key = _Der(der).inside(_SEQUENCE)
-    key.next(_INTEGER)  # version
-    key.next(_OCTET_STRING)  # the private half
-    while key.peek() is not None:
-        tag, value = key.next()
-        if tag == _CONTEXT_1:
-            return _Der(value).value(_BIT_STRING)[1:]
-    return None
-
-
-def _pkcs8(der: bytes) -> bytes | None:
-    key = _Der(der).inside(_SEQUENCE)
-    key.next(_INTEGER)  # version
-    key.next(_SEQUENCE)  # algorithm
-    inner = key.value(_OCTET_STRING)
-    if inner[:1] != bytes([_SEQUENCE]):
-        return None
-    fields = _Der(inner).inside(_SEQUENCE)
-    fields.next(_INTEGER)
-    return _ec_private(inner) if fields.peek() == _OCTET_STRING else _rsa_private(inner)
+if __name__ == "__main__":
+    # The child process of check_pair: prints the problem.
+    try:
+        _check_files(*sys.argv[1:])
+    except ValueError as error:
+        print(error, end="")

@@ -1,4 +1,4 @@
-"""The configured layer: what the files on disk say, where systemd's reading and dockerd's meet."""
+"""The configured layer, resolved from the files on disk as systemd and dockerd read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dockerd_guard.dockerd.command import program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.flags import UNKNOWN
-from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
+from dockerd_guard.dockerd.hosts import NO_SOCKETS, InvalidHost, parse_host
 from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import Binding, Tls, Via, scope_of
@@ -33,25 +33,24 @@ if TYPE_CHECKING:
     from dockerd_guard.systemd.units import Service
 
 
-NO_SOCKETS = ("failed to load listeners: no sockets found via socket activation: "
-              "make sure the service was started by systemd")
-"""What dockerd says when fd:// finds nothing passed (moby daemon/listeners/listeners_linux.go)."""
-
 ACCEPTING = ("Stream", "SequentialPacket")
-"""Kinds of sockets that connections come in by (Go's net.FileListener takes both)."""
+"""Socket types that accept connections (Go's net.FileListener supports both)."""
 
-_LISTENERS_APART = Version(24)
-"""From here on one listener that breaks does not end the others."""
+_INDEPENDENT_LISTENERS = Version(24)
+"""Since this version dockerd continues to serve other listeners if one fails."""
 
 FIRST_PASSED_FD = 3
-"""SD_LISTEN_FDS_START (sd_listen_fds(3)): fd://3 is the first socket passed."""
+"""SD_LISTEN_FDS_START (sd_listen_fds(3)): fd://3 is the first passed socket."""
 
 
 def observe_configured(
     rootfs: Rootfs, *, dockerd: Version | None = None, systemd: int | None = None, unit: str | None = None,
     manager_environment: Mapping[str, str] | None = None,
 ) -> Configured:
-    """Read the configured layer of a tree, for these versions, or those found in it, or the newest."""
+    """Resolve the configured layer below a root directory.
+
+    The versions default to those installed there, then to the newest implemented ones.
+    """
     systemd = systemd or detect_version(rootfs) or NEWEST_SYSTEMD
     dockerd = dockerd or dockerd_version(rootfs)
     service = load_service(rootfs, unit or daemon_unit(rootfs, systemd), systemd)
@@ -61,7 +60,7 @@ def observe_configured(
     environment = resolve_environment(service, rootfs, systemd, inherited, descriptor_count(sockets))
     arguments, daemon = daemon_of(service, environment, rootfs, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets, dockerd)
-    if layer.refused_by != "systemd" and (reason := _unmet(rootfs, service, sockets, systemd)):
+    if layer.refused_by != "systemd" and (reason := _dependency_error(rootfs, service, sockets, systemd)):
         layer = layer._replace(starts=False, refused_by="systemd", reason=reason)
     if service.unit.load_state == "bad-setting":
         layer = layer._replace(hosts=tuple(_all_hosts(service, environment, rootfs, dockerd)))
@@ -70,8 +69,8 @@ def observe_configured(
 
 
 def _may_start(rootfs: Rootfs, socket: Socket) -> bool:
-    """Whether its ConditionPathExists= hold (systemd.unit(5)): a start that does not meet them is left out,
-    and nothing is passed. Other conditions ask for what no file tells."""
+    """Whether ConditionPathExists= of a socket unit is met (systemd.unit(5)). If not, the unit is not started and
+    passes no sockets. Other conditions depend on more than files and are not evaluated."""
     paths: list[str] = []
     for setting in socket.unit.settings:
         if setting.section == "Unit" and setting.key.startswith("Condition"):
@@ -84,7 +83,7 @@ def _may_start(rootfs: Rootfs, socket: Socket) -> bool:
 
 
 def daemon_unit(rootfs: Rootfs, systemd: int) -> str:
-    """The service that runs dockerd: docker.service, or else one with another name that is there."""
+    """Return the name of the service that runs dockerd: docker.service, or else one whose name contains `docker`."""
     files = unit_files(rootfs, systemd)
     if files.fragment(SERVICE).path is None:
         for name in files.with_suffix(".service"):
@@ -98,53 +97,53 @@ def daemon_unit(rootfs: Rootfs, systemd: int) -> str:
 def daemon_of(
     service: Service, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
-    """What execve(2) gets for the main command, and what dockerd makes of it."""
+    """Return the arguments of execve(2) for the main command, and dockerd's configuration."""
     command = main_command(service)
     if command is None:
         return (), resolve_daemon((), {}, rootfs.read, version)
-    arguments, daemon = _started(command, environment, rootfs, version)
-    if _may_not_come_to(service, command):
+    arguments, daemon = _resolve_command(command, environment, rootfs, version)
+    if _may_follow_dockerd(service, command):
         daemon = daemon._replace(certain=False, program=daemon.program._replace(certain=False))
     return arguments, daemon
 
 
-def _started(
+def _resolve_command(
     command: Command, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
     arguments = expand(command, environment)
-    # What is run is the file: with `@` argv[0] is any word, and sh is some shell.
+    # Use the path of the executable: with `@` argv[0] is arbitrary, and sh is a link to some shell.
     path = command.shell if "|" in command.prefixes else command.path
     shell = rootfs.resolve(path) if path.endswith("/sh") else None
     words = (shell or path, *(argument.text for argument in arguments[1:]))
-    # However many descriptors there are, dockerd looks for them only where it is told so: `env -i` takes that away.
-    passed = dict.fromkeys(environment.untold.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
+    # dockerd uses passed descriptors only if these variables are set, which `env -i` removes.
+    passed = dict.fromkeys(environment.unknown_variables.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
     return arguments, resolve_daemon(words, {**passed, **values(environment)}, rootfs.read, version)
 
 
 def _runs_dockerd(service: Service, command: Command) -> bool:
-    """By the unit alone: what its environment files say may change the arguments, hardly the program."""
+    """Whether a command starts dockerd, by the unit alone: environment files rarely change the program."""
     arguments = expand(command, {assigned.name: assigned.variable for assigned in service.environment})
     program = program_of((command.path, *(argument.text for argument in arguments[1:])), {}, None)
     return program.certain and program.reason is None
 
 
 def main_command(service: Service) -> Command | None:
-    """The ExecStart= that counts: of several (Type=oneshot) the first that is a dockerd, which does not
-    end, so that those behind it are never run."""
+    """Return the command that starts dockerd. Of several (Type=oneshot) it is the first one that does, since
+    dockerd does not exit and later ones are not executed."""
     for command in service.exec_start[:-1] if service.type == "oneshot" else ():
         if _runs_dockerd(service, command):
             return command
     return service.exec_start[-1] if service.exec_start else None
 
 
-def _may_not_come_to(service: Service, main: Command) -> bool:
-    """Whether an ExecStart= before this one may be a dockerd, too: a script that names it and cannot be read."""
+def _may_follow_dockerd(service: Service, main: Command) -> bool:
+    """Whether an earlier ExecStart= mentions dockerd and may start it, too, such as an unsupported script."""
     before = service.exec_start[:service.exec_start.index(main)] if service.type == "oneshot" else ()
     return any("dockerd" in word.text for command in before for word in command.argv)
 
 
 def values(environment: Environment) -> Mapping[str, str]:
-    """The environment as a process sees it."""
+    """Return the environment of the process."""
     return {name: variable.value for name, variable in environment.variables.items()}
 
 
@@ -152,7 +151,7 @@ def layer_of(  # noqa: PLR0913, PLR0917
     name: str, service: Service, environment: Environment, arguments: tuple[Argument, ...], daemon: Daemon,
     sockets: tuple[Socket, ...], version: Version | None,
 ) -> Layer:
-    """Put both readings together to one layer."""
+    """Combine the results for systemd and dockerd into a layer."""
     bindings = tuple(bindings_of(daemon, arguments, sockets, service))
     refused_by, reason = None, None
     command = main_command(service)
@@ -164,23 +163,24 @@ def layer_of(  # noqa: PLR0913, PLR0917
         refused_by, reason = "systemd", f"Failed to execute {command.path}: Argument list too long"
     elif not daemon.starts:
         refused_by, reason = "dockerd", daemon.reason
-    elif wrong := _wrong_descriptor(daemon, (*_descriptors(sockets), *_opened(service)), version):
-        refused_by, reason = "dockerd", wrong
+    elif error := _descriptor_error(daemon, (*_descriptors(sockets), *_open_file_descriptors(service)), version):
+        refused_by, reason = "dockerd", error
     elif taken := dockerd_collision((host.address for host in daemon.hosts), sockets):
         refused_by, reason = "dockerd", f"failed to load listeners: {taken}: bind: address already in use"
     elif not daemon.certain:
-        reason = daemon.reason or "what the wrapper runs cannot be told from the files"
-    elif command is not None and (index := _untold_host(arguments, daemon)) is not None:
-        reason = f"what {command.argv[index].text} stands for cannot be told from the files"
-    elif doubt := next((unit.doubt for unit in (service.unit, *(each.unit for each in sockets)) if unit.doubt), None):
-        reason = doubt
+        reason = daemon.reason or "cannot determine from the files what the wrapper runs"
+    elif command is not None and (index := _unknown_host(arguments, daemon)) is not None:
+        reason = f"cannot determine from the files what {command.argv[index].text} expands to"
+    else:
+        units = (service.unit, *(socket.unit for socket in sockets))
+        reason = next((unit.ambiguity for unit in units if unit.ambiguity), None)
     return Layer(name, refused_by is None, refused_by, reason,
                  tuple(argument.text for argument in arguments),
                  tuple(host.address for host in daemon.hosts), bindings)
 
 
-def _untold_host(arguments: tuple[Argument, ...], daemon: Daemon) -> int | None:
-    """The first word of the command that gives a host, or may, and whose value no file tells."""
+def _unknown_host(arguments: tuple[Argument, ...], daemon: Daemon) -> int | None:
+    """Return the index of the first word of the command that is or may be a host and whose value is unknown."""
     hosts = {host.argument for host in daemon.hosts}
     return next((argument.word for index, argument in enumerate(arguments)
                  if not argument.certain and (index in hosts or not argument.text)), None)
@@ -189,24 +189,24 @@ def _untold_host(arguments: tuple[Argument, ...], daemon: Daemon) -> int | None:
 def bindings_of(
     daemon: Daemon, arguments: tuple[Argument, ...], sockets: tuple[Socket, ...], service: Service
 ) -> Iterator[Binding]:
-    """Where each host stands for a place, or for the places that systemd passes on."""
+    """Yield the binding of each host. `fd://` yields one for each socket that systemd passes."""
     command = main_command(service)
     whole = command.location if command is not None else None
     passed = tuple(_descriptors(sockets))
-    told: set[str] = set()
+    seen: set[str] = set()
     for host in daemon.hosts:
         if host.via is Via.FLAG and host.argument is not None and host.argument < len(arguments):
-            source = _narrowed(arguments[host.argument], host.offset, len(host.raw))
+            source = _narrow(arguments[host.argument], host.offset, len(host.raw))
         else:
             source = host.location if host.via is Via.DAEMON_JSON else whole
         if not host.address.startswith("fd://"):
-            address = host.address if daemon.starts else _meant(host.address)
+            address = host.address if daemon.starts else _intended_address(host.address)
             if address is not None:
                 yield Binding(address, scope_of(address), _tls(address, daemon), host.via, source)
             continue
-        # Where dockerd refuses something the same one may be written any number of times.
-        given = () if host.address in told else _given(passed, host.address.removeprefix("fd://"))
-        told.add(host.address)
+        # If dockerd refuses its configuration, a host may be given repeatedly.
+        given = () if host.address in seen else _select_descriptors(passed, host.address.removeprefix("fd://"))
+        seen.add(host.address)
         for item in given:
             if item.kind not in ACCEPTING:
                 continue
@@ -215,15 +215,15 @@ def bindings_of(
 
 
 def passed_by(sockets: Iterable[Socket]) -> Iterator[tuple[str, Location | None]]:
-    """The places these socket units pass on, in dockerd's syntax, in the order of their descriptors."""
+    """Yield the addresses that these socket units pass, in dockerd's syntax and in the order of descriptors."""
     for item in _descriptors(sockets):
         if item.kind in ACCEPTING:
             yield dockerd_syntax(item.address), item.location
 
 
 def descriptor_count(sockets: tuple[Socket, ...]) -> int | None:
-    """How many descriptors these units pass; None where one of them may fail to bind what it listens at: of two units
-    that want one address one does, and vsock and link-local addresses are there or not."""
+    """Return the number of descriptors that these units pass. None if one of them may fail to bind its addresses:
+    two units collide, or the address is vsock or link-local, which may not exist on the host."""
     passed = tuple(_descriptors(sockets))
     if units_collide(sockets) or not all(
             item.certain and not item.address.startswith(("vsock", "[fe80:")) for item in passed):
@@ -231,41 +231,41 @@ def descriptor_count(sockets: tuple[Socket, ...]) -> int | None:
     return len(passed)
 
 
-def _opened(service: Service) -> Iterator[Listen]:
-    """What OpenFile= passes after the sockets: a descriptor that dockerd can do nothing with."""
+def _open_file_descriptors(service: Service) -> Iterator[Listen]:
+    """Yield the descriptor of OpenFile=, which follows the sockets and which dockerd cannot use."""
     if "LISTEN_FDS" in service.set_at_start:
         yield Listen("File", "OpenFile=", Location(service.unit.fragment or ""))
 
 
 def _descriptors(sockets: Iterable[Socket]) -> Iterator[Listen]:
-    """All that is passed, from descriptor 3 on: also what dockerd can do nothing with."""
+    """Yield all passed sockets in the order of descriptors from 3, including those that dockerd cannot use."""
     for socket in sockets:
         if socket.unit.load_state == "loaded" and not socket.accept and socket_collision(socket) is None:
             yield from socket.listen
 
 
 def dockerd_syntax(listen_stream: str) -> str:
-    """An address of the D-Bus property Listen in dockerd's syntax.
+    """Convert an address of the D-Bus property Listen to dockerd's syntax.
 
     >>> dockerd_syntax("/run/docker.sock"), dockerd_syntax("[::]:2375")
     ('unix:///run/docker.sock', 'tcp://[::]:2375')
     """
     if listen_stream.startswith(("/", "@")):
-        return f"unix://{_unescaped(listen_stream)}"
+        return f"unix://{_unescape(listen_stream)}"
     if listen_stream.startswith("vsock:"):
         return f"vsock://{listen_stream.removeprefix('vsock:')}"
     address, percent, interface = listen_stream.partition("%")
     if percent and address.startswith("[fe80:"):
         return f"tcp://{address.replace(']', f'%{interface}]')}"
-    # The interface only means something to link-local addresses: all others are taken on each (ipv6(7)).
+    # The interface is significant for link-local addresses only; others are bound on all (ipv6(7)).
     return f"tcp://{address}"
 
 
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, '"': 34, "'": 39}
 
 
-def _unescaped(path: str) -> str:
-    """Undo what systemd shows a socket's path with (sockaddr_pretty: cescape)."""
+def _unescape(path: str) -> str:
+    """Undo cescape(), which sockaddr_pretty() applies to the path of a socket."""
     if "\\" not in path:
         return path
     data = re.sub(rb"\\([0-7]{3}|.)", lambda found: bytes([
@@ -278,9 +278,9 @@ def _tls(address: str, daemon: Daemon) -> Tls:
     return daemon.tls.mode if address.startswith("tcp://") else Tls.NONE
 
 
-def _unmet(rootfs: Rootfs, service: Service, sockets: tuple[Socket, ...], systemd: int) -> str | None:
-    """Why systemd does not start a service whose Requires= names a socket unit that it cannot start, or
-    any unit that is masked. Others that are missing may only be missing from an image: they do not count."""
+def _dependency_error(rootfs: Rootfs, service: Service, sockets: tuple[Socket, ...], systemd: int) -> str | None:
+    """Return why systemd does not start a service because of its Requires=, or None: a socket unit cannot be
+    started, or a unit is masked. Other missing units are ignored: an image may lack them."""
     states: dict[str, str] = {name: socket.unit.load_state for socket in sockets for name in socket.unit.names}
     known = {name: socket for socket in sockets for name in socket.unit.names}
     files = unit_files(rootfs, systemd)
@@ -292,15 +292,15 @@ def _unmet(rootfs: Rootfs, service: Service, sockets: tuple[Socket, ...], system
             elif name.endswith(".socket"):
                 known[name] = load_socket(rootfs, name, systemd)
                 states[name] = known[name].unit.load_state
-        if (said := _UNMET.get(states.get(name, "loaded"))) is not None:
-            return f"Failed to start {service.unit.name}: Unit {name} {said}."
-        if name in known and (reason := _unstartable(known[name], service, rootfs, systemd)):
+        if (error := _LOAD_ERRORS.get(states.get(name, "loaded"))) is not None:
+            return f"Failed to start {service.unit.name}: Unit {name} {error}."
+        if name in known and (reason := _socket_start_error(known[name], service, rootfs, systemd)):
             return f"A dependency job for {service.unit.name} failed: {reason}"
     return None
 
 
-def _unstartable(socket: Socket, service: Service, rootfs: Rootfs, systemd: int) -> str | None:
-    """Why a socket unit that loads does not start (socket_start and socket_open_fds in socket.c)."""
+def _socket_start_error(socket: Socket, service: Service, rootfs: Rootfs, systemd: int) -> str | None:
+    """Return why a loaded socket unit does not start, or None (socket_start(), socket_open_fds() in socket.c)."""
     if (address := socket_collision(socket)) is not None:
         return f"{socket.unit.name}: Failed to create listening socket ({address}): Address already in use"
     if socket.service is None or socket.service in (service.unit.name, *service.unit.names):
@@ -310,14 +310,14 @@ def _unstartable(socket: Socket, service: Service, rootfs: Rootfs, systemd: int)
     return f"{socket.unit.name}: Socket service {socket.service} not loaded, refusing."
 
 
-_UNMET = {"masked": "is masked", "not-found": "not found", "bad-setting": "has a bad unit file setting",
+_LOAD_ERRORS = {"masked": "is masked", "not-found": "not found", "bad-setting": "has a bad unit file setting",
           "error": "failed to load properly"}
 
 
-def _wrong_descriptor(  # noqa: PLR0911 -- one a refusal of listenFD
+def _descriptor_error(  # noqa: PLR0911 -- one per error of listenFD
     daemon: Daemon, passed: tuple[Listen, ...], version: Version | None
 ) -> str | None:
-    """Why dockerd refuses what fd:// says of the sockets it is passed (moby listeners_linux.go, listenFD)."""
+    """Return dockerd's error for its fd:// hosts and the passed sockets, or None (listenFD in listeners_linux.go)."""
     asked = [host.address.removeprefix("fd://") for host in daemon.hosts if host.address.startswith("fd://")]
     if not asked:
         return None
@@ -335,43 +335,44 @@ def _wrong_descriptor(  # noqa: PLR0911 -- one a refusal of listenFD
             return f"panic: runtime error: index out of range [{int(number) - FIRST_PASSED_FD}]"
         if not _is_listener(passed[int(number) - FIRST_PASSED_FD]):
             return f"failed to load listeners: failed to listen on systemd activated file: fd {int(number)}"
-    # The first look takes LISTEN_FDS out of the environment (go-systemd activation.Files).
-    return NO_SOCKETS if len(asked) > 1 else _breaks_down(daemon, tuple(_given(passed, asked[0])), version)
+    # go-systemd's activation.Files() unsets LISTEN_FDS, so a second fd:// finds no sockets.
+    return NO_SOCKETS if len(asked) > 1 else _serve_error(daemon, tuple(_select_descriptors(passed, asked[0])), version)
 
 
 def _is_listener(item: Listen) -> bool:
-    """Whether Go makes a listener of it (net.FileListener); also of a UNIX datagram socket, which accepts nothing."""
+    """Whether net.FileListener() accepts the socket. This includes UNIX datagram sockets, on which accept(2) fails."""
     return (item.kind in ACCEPTING and not item.address.startswith("vsock:")) or (
         item.kind == "Datagram" and item.address.startswith(("/", "@")))
 
 
-def _breaks_down(daemon: Daemon, given: tuple[Listen, ...], version: Version | None) -> str | None:
-    """How dockerd ends as soon as it serves on what fd:// stands for; seen on 20.10, 26.1 and 28.5."""
+def _serve_error(daemon: Daemon, given: tuple[Listen, ...], version: Version | None) -> str | None:
+    """Return the error with which dockerd exits when it serves the passed sockets, or None. Observed on 20.10,
+    26.1 and 28.5."""
     if not all(map(_is_listener, given)):
         return "panic: runtime error: invalid memory address or nil pointer dereference"
     dead = next((item.address for item in given if item.kind not in ACCEPTING), None)
     others = len(daemon.hosts) > 1 or any(item.kind in ACCEPTING for item in given)
-    if dead is None or (others and (version is None or version >= _LISTENERS_APART)):
+    if dead is None or (others and (version is None or version >= _INDEPENDENT_LISTENERS)):
         return None
     return f"shutting down due to ServeAPI error: accept unixgram {dead}: accept4: operation not supported"
 
 
-def _given(passed: tuple[Listen, ...], number: str) -> tuple[Listen, ...]:
-    """`fd://` and `fd://*` take all that was passed, `fd://N` the one with that descriptor."""
+def _select_descriptors(passed: tuple[Listen, ...], number: str) -> tuple[Listen, ...]:
+    """Return the sockets of `fd://` and `fd://*` (all) or `fd://N` (the one with that descriptor)."""
     index = int(number) - FIRST_PASSED_FD if re.fullmatch(r"\+?[0-9]{1,18}", number, re.ASCII) else None
     return passed if index is None else passed[index : index + 1] if index >= 0 else ()
 
 
-def _narrowed(argument: Argument, offset: int, length: int) -> Location | None:
-    """The place of the value alone, as in `-H=VALUE`, where the text stands as written."""
+def _narrow(argument: Argument, offset: int, length: int) -> Location | None:
+    """Return the location of the value alone, as in `-H=VALUE`, if the argument is verbatim."""
     place = argument.location
     if place is None or place.end_column - place.column != len(argument.text):
         return place
     return place._replace(column=place.column + offset, end_column=place.column + offset + length)
 
 
-def _meant(host: str) -> str | None:
-    """Where a host would listen that stands as written, because dockerd refuses something; None for nowhere."""
+def _intended_address(host: str) -> str | None:
+    """Return the address of a host as written, for a dockerd that refuses its configuration; None if invalid."""
     text = host if "://" in host else f"tcp://{host.removeprefix('tcp:').lstrip('/')}"
     try:
         return parse_host(text, NEWEST_DOCKERD)
@@ -382,7 +383,7 @@ def _meant(host: str) -> str | None:
 def _all_hosts(
     service: Service, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> Iterator[str]:
-    """What all ExecStart= say, each host once: where systemd refuses them, everything written is told."""
+    """Yield the hosts of all ExecStart= without duplicates, for a unit that systemd refuses."""
     found = (host.address for command in service.written
-             for host in _started(command, environment, rootfs, version)[1].hosts)
+             for host in _resolve_command(command, environment, rootfs, version)[1].hosts)
     return iter(dict.fromkeys(found))

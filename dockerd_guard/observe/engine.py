@@ -1,14 +1,12 @@
-"""What the running engine says of itself through its API: `/_ping` and `/info`.
+"""Client for the Engine API: `/_ping`, `/info` and `/containers/json`.
 
-Only GET, only what the corrections need, and never longer than a few seconds: an engine that
-hangs is an answer too (None).
+Uses only GET requests, with a timeout of TIMEOUT_S.
 """
 
 from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import socket
 import struct
@@ -17,6 +15,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Tls, split_host_port
+from dockerd_guard.model.json_values import JsonError, as_bool, as_int, as_list, as_object, as_str, get, loads
 
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -24,7 +23,7 @@ READ_BYTES = 64 * 1024
 
 
 class Engine(NamedTuple):
-    """`/info` of the Engine API (docs: GET /info), the part that decides about a restart."""
+    """The fields of GET /info that decide about a restart."""
 
     version: str
     live_restore: bool
@@ -33,7 +32,8 @@ class Engine(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """How a place answered: the API itself, or TLS that wants a client certificate; and if not, why."""
+    """Result of a probe. `answers`: the API or TLS with the declared authentication was found; otherwise `reason`
+    is why not."""
 
     answers: bool
     tls: Tls
@@ -41,41 +41,40 @@ class Ping(NamedTuple):
 
 
 def ask(address: str, pids: Collection[int]) -> Engine | None:
-    """Ask the engine behind a UNIX socket for its state; None if it does not answer or its answer is malformed.
+    """Return the state of the engine behind a UNIX socket; None without a valid answer.
 
-    Believed only if the process that listens is one of `pids` (SO_PEERCRED: who called listen(2)), so that no other
-    engine on the same path answers for this one.
+    Valid only if one of the processes `pids` listens there (SO_PEERCRED: the process that called listen(2)), so that
+    no other engine on the same path answers for this one.
     """
     try:
         answer = _get(address, "/info", pids)
         if answer.status != 200:
             return None
-        info = json.loads(answer.body)
-        swarm = info.get("Swarm") or {}
+        info = as_object(loads(answer.body, MAX_ANSWER_BYTES))
         return Engine(
-            version=str(info.get("ServerVersion", "")),
-            live_restore=info.get("LiveRestoreEnabled") is True,
-            containers_running=int(info.get("ContainersRunning") or 0),
-            in_swarm=swarm.get("LocalNodeState", "inactive") not in ("inactive", ""),
+            version=get(info, "ServerVersion", as_str, ""),
+            live_restore=get(info, "LiveRestoreEnabled", as_bool, default=False),
+            containers_running=get(info, "ContainersRunning", as_int, 0),
+            in_swarm=get(get(info, "Swarm", as_object, {}), "LocalNodeState", as_str, "inactive") not in (
+                "inactive", ""),
         )
-    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+    except (OSError, JsonError):
         return None
 
 
 def container_names(address: str) -> tuple[str, ...]:
-    """Names of the running containers, sorted; empty when the engine does not answer."""
+    """Return the names of the running containers, sorted; empty without a valid answer."""
     try:
-        rows = json.loads(_get(address, "/containers/json").body)
-        return tuple(sorted(str(row["Names"][0]).lstrip("/") for row in rows))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        rows = as_list(as_object)(loads(_get(address, "/containers/json").body, MAX_ANSWER_BYTES))
+        return tuple(sorted(name.lstrip("/") for row in rows for name in get(row, "Names", as_list(as_str))[:1]))
+    except (OSError, JsonError):
         return ()
 
 
 def ping(address: str, tls: Tls) -> Ping:
-    """Try a declared place: does the API answer, and with the TLS that is declared?
+    """Probe a declared address: whether the API answers, and with which TLS.
 
-    Without a client certificate of our own, TLS that refuses us for want of one is the proof of
-    `mutual`.
+    We have no client certificate. A TLS alert that requires one shows `mutual`.
     """
     try:
         if address.startswith("tcp://") and tls is not Tls.NONE:
@@ -84,7 +83,7 @@ def ping(address: str, tls: Tls) -> Ping:
     except OSError as error:
         return Ping(False, Tls.NONE, str(error) or type(error).__name__)
     if status == 400 and address.startswith("tcp://"):
-        return Ping(False, Tls.SERVER, "it speaks TLS")
+        return Ping(False, Tls.SERVER, "the server expects TLS")
     return Ping(status == 200, Tls.NONE, "" if status == 200 else f"HTTP status {status}")
 
 
@@ -92,7 +91,7 @@ def _ping_tls(address: str) -> Ping:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Who the server is does not matter here: it is asked whether it demands a certificate of us.
+    # The server's identity is irrelevant: this checks whether it requires a client certificate.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -109,7 +108,7 @@ def _ping_tls(address: str) -> Ping:
 
 
 class _Answer(NamedTuple):
-    """Of HTTP: the status code, and the first MAX_ANSWER_BYTES of the body."""
+    """An HTTP response: the status code and the first MAX_ANSWER_BYTES of the body."""
 
     status: int
     body: bytes
@@ -179,6 +178,6 @@ def _connect(address: str) -> socket.socket:
             raise
         return connection
     host, port = split_host_port(address)
-    # A wildcard is reached through loopback.
+    # Connect to a wildcard address through loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)

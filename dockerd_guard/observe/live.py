@@ -1,7 +1,7 @@
-"""The live layers of this host: loaded by systemd, started with, listened on.
+"""The live layers of this host: loaded, running, listening.
 
-Each is brought into the same shape as the configured layer, so that one comparison serves all.
-What cannot be asked (no D-Bus, not allowed to look into a process) is said, never guessed.
+Each has the same type as the configured layer, so that all are compared in the same way. Missing information (no
+D-Bus, no permission to read a process) is reported, never guessed.
 """
 
 from __future__ import annotations
@@ -51,19 +51,20 @@ if TYPE_CHECKING:
 NOWHERE = Location("(systemd)", 0, 0, 0)
 
 PRIVATE_SOCKETS = ("metrics.sock", "libnetwork/", "swarm/")
-"""UNIX sockets below --exec-root that are dockerd's own business: no API (moby daemon/metrics_unix.go,
+"""Internal UNIX sockets of dockerd below --exec-root, which do not serve the API (moby daemon/metrics_unix.go,
 libnetwork/sandbox_externalkey_unix.go, daemon/cluster)."""
 
 SWARM_PORTS = (2377, 7946)
-"""Cluster management and gossip of swarm mode (docs: Open protocols and ports): no Engine API."""
+"""Ports of swarm mode for cluster management and gossip, which do not serve the API (docs: Open protocols and
+ports)."""
 
 
 def observe_host(
     rootfs: Rootfs, manager: Manager | None, kernel: HostKernel, *, dockerd: Version | None = None
 ) -> Observation:
-    """Look at all four layers of this host. Without a manager, `loaded` stays unknown.
+    """Observe all four layers of this host. Without a manager, `loaded` is None.
 
-    Raises Unavailable when the connection to systemd breaks while it is asked.
+    Raises Unavailable if the connection to systemd is lost.
     """
     troubles: list[Trouble] = []
     systemd = manager.version() if manager is not None else None
@@ -72,7 +73,7 @@ def observe_host(
     loaded = None
     others: tuple[Other, ...] = ()
     if manager is None:
-        troubles.append(Trouble(NOWHERE, "systemd cannot be asked over D-Bus: the loaded layer is not known"))
+        troubles.append(Trouble(NOWHERE, "cannot query systemd over D-Bus: the loaded layer is unknown"))
     else:
         loaded = observe_loaded(rootfs, manager, configured)
     try:
@@ -82,7 +83,7 @@ def observe_host(
         running, others = observe_running(rootfs, configured, loaded, sockets, kernel)
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
-        troubles.append(Trouble(NOWHERE, f"the sockets of dockerd cannot be seen: {error.strerror}: "
+        troubles.append(Trouble(NOWHERE, f"cannot read the sockets of dockerd: {error.strerror}: "
                                          f"{error.filename}; run as root"))
         running, listening = None, None
     return Observation(rootfs, configured, loaded, running, listening, others, tuple(troubles))
@@ -93,7 +94,7 @@ def _assignments(texts: Iterable[str]) -> dict[str, str]:
 
 
 def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> Loaded:
-    """What PID 1 has in memory for docker.service and its sockets."""
+    """Return the loaded layer: docker.service and its socket units in the memory of PID 1."""
     state = manager.unit(SERVICE)
     states: dict[str, str] = {}
     sockets = []
@@ -123,7 +124,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
     return Loaded(
         layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
         service=service, sockets=tuple(sockets), arguments=arguments, daemon=daemon,
-        # Between two attempts to start what cannot start systemd calls it activating.
+        # systemd reports `activating` between two attempts to restart a service that fails.
         active_state="failed" if state.text("SubState").startswith("auto-restart") else state.text("ActiveState"),
         main_pid=state.number("MainPID"),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
@@ -134,7 +135,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
 def observe_running(
     rootfs: Rootfs, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets, kernel: HostKernel
 ) -> tuple[Running | None, tuple[Other, ...]]:
-    """What the dockerd of docker.service was started with, None when none runs; and every other dockerd."""
+    """Return the running layer of docker.service, None if its dockerd does not run; and all other dockerds."""
     main = loaded.main_pid if loaded is not None else 0
     daemons = kernel.daemons(main)
     ours = daemons.get(main) or next(
@@ -147,14 +148,14 @@ def observe_running(
                               configured.known_dockerd)
 
     def read_other(process: Process) -> Daemon:
-        # Its argv may name any file, and there may be many such processes.
-        daemon = read(process, _nothing)
-        # Of rootless ones nothing else is known (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
+        # Do not read files: its argv may refer to any file, and there may be many such processes.
+        daemon = read(process, _no_file)
+        # The default of a rootless dockerd (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
         return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
 
     others = tuple(Other(process, tuple(_api_sockets(process, read_other(process), sockets.of_other(process.pid))))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
-    # What a container has among its own files is its own business, as is a dockerd without anything else.
+    # Of a dockerd in a container only TCP sockets count: its UNIX sockets are files of the container.
     others = tuple(
         Other(process, tuple(binding for binding in bindings if binding.is_tcp)) if process.in_container else
         Other(process, bindings) for process, bindings in others
@@ -171,12 +172,12 @@ def observe_running(
     return Running(layer, ours, daemon), others
 
 
-def _nothing(path: str) -> bytes:
+def _no_file(path: str) -> bytes:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def observe_listening(running: Running | None, loaded: Loaded | None, sockets: processes.Sockets) -> Listening:
-    """The sockets the kernel holds for docker.service, and those PID 1 holds for its socket units."""
+    """Return the listening layer: the sockets of docker.service, and those PID 1 holds for its socket units."""
     units = loaded.sockets if loaded is not None else ()
     declared = {canonical(dockerd_syntax(item.address)): item for socket in units for item in socket.listen}
     held = tuple(sorted({sock.address for sock in sockets.reachable(1) if canonical(sock.address) in declared}))
@@ -199,17 +200,17 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
 def _running_bindings(
     rootfs: Rootfs, process: Process, daemon: Daemon, sockets: processes.Sockets
 ) -> tuple[tuple[Binding, ...], str | None]:
-    """Where this process was told to listen.
+    """Return the bindings that this process was started with, and why they are incomplete, or None.
 
-    Sockets that systemd passed on are those it holds together with PID 1. A daemon.json that was
-    changed since says nothing of this process: then its sockets are all there is to go by.
+    Passed sockets are those it shares with PID 1. If daemon.json was changed after the start, or dockerd should have
+    refused its command line, the bindings are its listening sockets.
     """
     entry = rootfs.stat(daemon.config_file)
     if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
-        why = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
-            daemon.keys) else f"it runs, whatever its command line reads like here ({daemon.reason})")
+        cause = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
+            daemon.keys) else f"dockerd runs although its command line was considered invalid ({daemon.reason})")
         found = _api_sockets(process, daemon, sockets.reachable(process.pid), sockets.inodes(1))
-        return tuple(found), f"{why}: these are the sockets it has"
+        return tuple(found), f"{cause}; its listening sockets are shown"
     bindings: list[Binding] = []
     for host in daemon.hosts:
         if host.address.startswith("fd://"):
@@ -225,13 +226,13 @@ def _running_bindings(
 def _api_sockets(
     process: Process, daemon: Daemon, held: Iterable[processes.SocketOwner], passed: Collection[int] = ()
 ) -> Iterator[Binding]:
-    """The listening sockets of a dockerd that are (as far as can be told) its API.
+    """Yield the listening sockets of a dockerd that serve its API, as far as can be determined.
 
     `passed` are the inode numbers of the sockets that systemd holds too.
     """
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
-    # A socket that was passed on and one of its own may have one path: dockerd puts its own in place of the other.
+    # A passed socket and one of dockerd's own may have the same path. dockerd's own replaces the other.
     for address, sock in {canonical(sock.address): sock for sock in held}.items():
         if address == metrics or address.startswith(private):
             continue
@@ -250,7 +251,7 @@ def _tls(address: str, daemon: Daemon) -> Tls:
 
 
 def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding]:
-    """The line that made a binding, where the files say the same now."""
+    """Yield the bindings with their locations in the files, if the files still have them."""
     sources = {canonical(binding.address): binding.source for binding in like.bindings}
     for binding in bindings:
         found = sources.get(canonical(binding.address))
@@ -258,7 +259,7 @@ def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding
 
 
 def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
-    """Active units that a stop of this one stops too (systemd.unit(5): Requires=, BindsTo=, PartOf=)."""
+    """Yield the active units that stop with this one (systemd.unit(5): Requires=, BindsTo=, PartOf=)."""
     for name in sorted({*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")}):
         if name.endswith((".socket", ".target")):
             continue
@@ -270,7 +271,7 @@ def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
 
 
 def _may_start(rootfs: Rootfs, state: UnitState) -> bool:
-    """Whether its ConditionPathExists= hold; rows are (type, trigger, negate, parameter, result)."""
+    """Whether ConditionPathExists= is met. Rows of Conditions are (type, trigger, negate, parameter, result)."""
     return all((rootfs.stat(str(row[3])) is None) == row[2] for row in state.tuples("Conditions")
                if row[0] == "ConditionPathExists" and not row[1])
 
@@ -284,10 +285,10 @@ def _loaded_unit(state: UnitState) -> Unit:
 
 
 def _loaded_command(row: tuple[object, ...], like: Service) -> Command:
-    """A row of ExecStartEx: path, argv, flags, and what became of the last start."""
+    """Convert a row of ExecStartEx: path, argv, flags, and the result of the last start."""
     path = str(row[0])
     argv, flags = (tuple(map(str, texts)) for texts in row[1:3])  # type: ignore[call-overload]
-    # With `|` the path is a stand-in for the user's shell, and argv[0] tells a login shell by its dash
+    # With `|` the path is a placeholder for the user's shell, and argv[0] of a login shell begins with a dash
     # (systemd.service(5)).
     shell = next((command.shell for command in like.exec_start if "|" in command.prefixes), SHELL)
     prefixes = "" if "via-shell" not in flags else "|@" if argv[:1] == ("-sh",) else "|"
@@ -306,10 +307,10 @@ def _loaded_socket(state: UnitState) -> Socket:
 
 @contextlib.contextmanager
 def observer(manager: Manager, kernel: HostKernel, root: str = "/") -> Iterator[Callable[[], Observation]]:
-    """A fresh look at this host at each call, which ends the one before."""
+    """Return a function that observes this host. Each call closes the Rootfs of the previous observation."""
     with contextlib.ExitStack() as latest:
-        def look() -> Observation:
+        def observe() -> Observation:
             latest.close()
             return observe_host(latest.enter_context(Rootfs(root)), manager, kernel)
 
-        yield look
+        yield observe

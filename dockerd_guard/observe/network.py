@@ -1,4 +1,4 @@
-"""What is asked over the network, and the errors of it."""
+"""Interface for network access, and its exceptions."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from dockerd_guard.observe.engine import Ping
 
 
 class Unsupported(Exception):
-    """This host has not got what a way takes."""
+    """This host lacks a feature that the operation needs."""
+
 
 SOCKET_UNIT = "dockerd-guard-network.socket"
 
 
 class HelperUnavailable(Unsupported):
-    """Whoever uses the network for the agent is not to be had."""
+    """The helper service with network access cannot be reached."""
 
-    next_step = f"`systemctl restart {SOCKET_UNIT}`, after `systemctl unmask` where it is masked"
+    next_step = f"run `systemctl restart {SOCKET_UNIT}` (if it is masked, `systemctl unmask` it first)"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{SOCKET_UNIT} does not answer ({reason})")
 
 
 class Network(Protocol):
-    """What is asked of the network. Each raises NoNetwork."""
+    """Operations that need network access. Each raises HelperUnavailable if the helper cannot be reached."""
 
     def check(self) -> None:
-        """Make sure that it can be asked at all."""
+        """Check that the helper can be reached."""
 
     def shown(self) -> str:
-        """Our table as nft(8) shows it, "" where there is none. Raises Unsupported, as the next two do."""
+        """Return our table as printed by nft(8), "" if there is none. Raises Unsupported, as do the next two."""
 
     def reject(self, wanted: tuple[Rejection, ...]) -> str:
-        """Put the table in that rejects these, and nothing else; how it is shown then."""
+        """Install our table with exactly these rejections. Returns it as printed by nft(8)."""
 
     def release(self) -> None:
-        """Take the table away."""
+        """Remove our table."""
 
     def ping(self, address: str, tls: Tls) -> Ping:
-        """As engine.ping."""
+        """As engine.ping()."""
 
     def unbindable(self, address: str) -> str:
-        """Why nobody could listen at a TCP address now, in words; "" where one can, as far as may be tried."""
+        """Return why a TCP address cannot be bound now; "" if it can, or if that cannot be tested."""

@@ -1,4 +1,4 @@
-"""What was seen of a host: the four layers, and what each was made from."""
+"""The observation of a host: its four layers, and the data each was resolved from."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LOADED = "loaded"
 RUNNING = "running"
 LISTENING = "listening"
 LAYERS = (CONFIGURED, LOADED, RUNNING, LISTENING)
-"""Their order is the way of a change: written, loaded, started with, listening."""
+"""In the order in which a change of a file takes effect."""
 
 
 class Layer(NamedTuple):
     """One view of where the Docker API listens.
 
-    `starts`: would systemd load it and dockerd accept it; else `refused_by` is `systemd` or
-    `dockerd` and `reason` says it in their words. `argv` is what execve(2) gets. `hosts` are as
-    this dockerd normalises them; where it does not start, everything that is written.
-    `reason` may also say what could not be told (a wrapper that text cannot see through).
+    `starts`: systemd loads the unit and dockerd accepts its configuration. Otherwise `refused_by` is `systemd` or
+    `dockerd`, and `reason` is its message. `argv` are the arguments of execve(2). `hosts` are normalised as
+    by this dockerd; if it does not start, they are all hosts as written. `reason` may also be why something
+    cannot be determined.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Layer(NamedTuple):
 
 
 class Configured(NamedTuple):
-    """The configured layer and what it was read from.
+    """The configured layer and the data it was resolved from.
 
-    Where nothing tells which dockerd this is, `dockerd_version` is the newest known, and what any
-    release takes is let pass (`known_dockerd` is None then).
+    If the version of dockerd is unknown, `dockerd_version` is the newest one, `known_dockerd` is None, and
+    options of any release are accepted.
     """
 
     layer: Layer
@@ -66,12 +66,12 @@ class Configured(NamedTuple):
 
     @property
     def known_dockerd(self) -> Version | None:
-        """The version to read other arguments by."""
+        """The dockerd version, None if unknown."""
         return self.dockerd_version if self.is_dockerd_known else None
 
 
 class Loaded(NamedTuple):
-    """The loaded layer: what PID 1 has in memory, and the state of the units."""
+    """The loaded layer: the units in the memory of PID 1, and their states."""
 
     layer: Layer
     service: Service
@@ -83,14 +83,16 @@ class Loaded(NamedTuple):
     need_daemon_reload: bool
     socket_states: Mapping[str, str]
     dependents: tuple[str, ...]
-    """Units that stop when docker.service stops (RequiredBy=, BoundBy=, ConsistsOf=), and run now."""
+    """Active units that stop with docker.service (RequiredBy=, BoundBy=, ConsistsOf=)."""
 
 
 class Process(NamedTuple):
-    """One dockerd process. `started_ns` is its start by the wall clock, `unit` its systemd unit or "",
-    `executable` the file it runs, whatever argv[0] says; "" where we may not look. One that is `in_container` has a
-    PID namespace of its own, and most likely other files. `argv` and `environ` are empty where `uid` is not root's, and
-    it is not the main process of docker.service."""
+    """One dockerd process.
+
+    `started_ns` is its start in wall clock time, `unit` its systemd unit or "", `executable` the path of its
+    executable, "" if unreadable. A process that is `in_container` has its own PID namespace and probably its own root
+    directory. `argv` and `environ` are empty if `uid` is not 0 and it is not the main process of docker.service.
+    """
 
     pid: int
     argv: tuple[str, ...]
@@ -104,14 +106,14 @@ class Process(NamedTuple):
 
     @property
     def program(self) -> str:
-        """What it goes by: its file where that is a dockerd, which runs as one under any name."""
+        """The executable if its name is dockerd's, else argv[0]."""
         if is_dockerd(self.executable):
             return self.executable
         return self.argv[0] if self.argv else ""
 
 
 class Running(NamedTuple):
-    """The running layer: what the dockerd process of docker.service was started with."""
+    """The running layer: the configuration with which the dockerd process of docker.service was started."""
 
     layer: Layer
     process: Process
@@ -119,27 +121,27 @@ class Running(NamedTuple):
 
 
 class Other(NamedTuple):
-    """A dockerd of this host that docker.service did not start, and the sockets it listens on."""
+    """A dockerd that was not started by docker.service, and its listening sockets."""
 
     process: Process
     bindings: tuple[Binding, ...]
 
 
 class Listening(NamedTuple):
-    """The listening layer: the sockets the kernel holds for it.
+    """The listening layer: the sockets in the kernel.
 
-    `held_by_systemd` are the addresses that PID 1 holds for a socket unit; while docker.service
-    is down, a connection to one of them starts it.
+    `held_by_systemd` are the addresses that PID 1 listens on for a socket unit. While docker.service is
+    inactive, a connection to one of them starts it.
     """
 
     layer: Layer
     held_by_systemd: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
-    """Those of them where dockerd has put a socket of its own (`-H unix://`): nothing reaches systemd's any more."""
+    """Those of them that dockerd has replaced by its own socket (`-H unix://`); systemd's is no longer reachable."""
 
 
 class Trouble(NamedTuple):
-    """A question that could not be answered: what it was about, and why not."""
+    """A part of the observation that failed: its location and the reason."""
 
     location: Location
     text: str
@@ -160,7 +162,7 @@ class EngineAnswer(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """One look at a host. The live layers are None where there is nothing to ask (`--root`)."""
+    """One observation of a host. The live layers are None if there is no live host (`--root`)."""
 
     rootfs: Rootfs
     configured: Configured
@@ -176,6 +178,6 @@ class Observation(NamedTuple):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers that are there, in the order of LAYERS."""
+        """The available layers, in the order of LAYERS."""
         parts = (self.configured, self.loaded, self.running, self.listening)
         return tuple(part.layer for part in parts if part is not None)

@@ -1,7 +1,7 @@
-"""What the kernel tells by proc(5): processes, and who holds which listening socket.
+"""Processes and their listening sockets, from proc(5).
 
-Socket diagnosis by netlink (ss -l) would say the same; /proc needs no binary format of ours, and
-reads the sockets of another network namespace through /proc/PID/net.
+Unlike sock_diag(7), which ss(8) uses, /proc needs no binary format, and /proc/PID/net has the sockets of another
+network namespace.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from dockerd_guard.model.address import canonical
 from dockerd_guard.observe.observation import Process
 
 MAX_PROC_BYTES = 4 * 1024 * 1024
-"""A command line or environment larger than this is cut; the kernel allows 2 MiB by default."""
+"""A longer command line or environment is truncated. The kernel allows 2 MiB by default."""
 
 MAX_OTHER_BYTES = 4 * 1024
-"""The same for all but the main process of docker.service: anybody may start one with a dockerd's name."""
+"""The same for processes other than the main process of docker.service: any user can start one named dockerd."""
 
-MAX_DAEMONS, MAX_LOOKED_AT = 64, 512
+MAX_DAEMONS, MAX_CANDIDATES = 64, 512
+"""Maximum number of such processes: those that are returned, and those with a matching name that are read."""
+
 MAX_DESCRIPTORS, MAX_OTHER_DESCRIPTORS = 1024, 8192
-"""So many of such a process are looked at, and of all of them together."""
+"""Maximum number of descriptors that are read of one such process, and of all of them."""
 
 TCP_LISTEN, TCP_SYN_RECV = "0A", "03"
-"""st of a listening socket in /proc/net/tcp (include/net/tcp_states.h), and of a connection that just comes in, which
-stands among them before Linux 4.4."""
+"""States in /proc/net/tcp (include/net/tcp_states.h): a listening socket, and an incoming connection, which is listed
+among them before Linux 4.4."""
 
 UNIX_ACCEPTS_CONNECTIONS = 1 << 16
-"""Flags of a listening socket in /proc/net/unix (__SO_ACCEPTCON, include/linux/net.h)."""
+"""Flag of a listening socket in /proc/net/unix (__SO_ACCEPTCON, include/linux/net.h)."""
 
 UNIX_STREAM = b"0001"
 
@@ -47,70 +49,68 @@ UNIX_ROW = re.compile(rb"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8
 READ_BYTES = 64 * 1024
 
 SHORT_READ_BYTES = 2048
-"""The kernel fills a page with whole lines, of at most some 200 bytes, as long as there are any (seq_read_iter() in
-fs/seq_file.c): a read that brings less than half of the smallest page was the last. To be told so by an empty read, it
-would walk all its connections once more."""
+"""A shorter read is the last one. The kernel fills a page with whole lines of at most about 200 bytes (seq_read_iter()
+in fs/seq_file.c). Reading until EOF instead would make it walk all connections once more."""
 
 DAEMON_NAMES = "docker"
-"""What comm of every daemon begins with, the old `docker -d` too: the others need no closer look."""
+"""Prefix of comm of every daemon, including the old `docker -d`. Other processes are ignored."""
 
 
 class SocketOwner(NamedTuple):
-    """A listening stream socket: its address in dockerd's syntax, and the kernel's inode number.
+    """A listening stream socket: its address in dockerd's syntax, and its inode number.
 
-    `doubtful`: the table has the inode on another line, too.
+    `is_ambiguous`: the table has the same inode in another line.
     """
 
     address: str
     inode: int
-    doubtful: bool = False
+    is_ambiguous: bool = False
 
 
 class Sockets:
-    """The listening sockets of this host at one moment; each table of the kernel is read once.
+    """A snapshot of the listening sockets of this host. Each table of the kernel is read once: for /proc/net/tcp it
+    walks its hash table of all connections, which takes some milliseconds on a large host.
 
-    The kernel walks its whole hash of connections for /proc/net/tcp: some milliseconds each time on a large host.
-
-    The name of a UNIX socket may have line breaks in it, and /proc/net/unix shows them as they are: whoever may bind
-    one can add lines to it, which say that another process listens somewhere. So of lines that share an inode
-    those alone are believed that have a name to be expected (see expect()), and an inode must be a UNIX socket's.
+    The name of a UNIX socket can contain line breaks, which /proc/net/unix does not escape. Any user can thereby add
+    lines that assign a forged address to another process. Therefore, of lines with the same inode only those
+    with an expected name are accepted (see expect()), and the inode must be that of a UNIX socket.
     """
 
     def __init__(self) -> None:
         self._of_namespace: dict[str, tuple[SocketOwner, ...]] = {}
         self._held_by: dict[int, dict[int, str]] = {}
-        self._room = MAX_OTHER_DESCRIPTORS
+        self._remaining_descriptors = MAX_OTHER_DESCRIPTORS
         self._expected: set[str] = set()
 
     def expect(self, addresses: Iterable[str]) -> None:
-        """Take in what a command line or a unit names."""
+        """Add addresses from a command line or a unit."""
         self._expected.update(map(canonical, addresses))
 
     def of(self, pid: int) -> tuple[SocketOwner, ...]:
-        """Those a process holds. Raises PermissionError where we may not look (CAP_SYS_PTRACE)."""
+        """Return the listening sockets of a process. Raises PermissionError without CAP_SYS_PTRACE."""
         held = self._held(pid)
         return tuple(sock for sock in self._listening(pid) if sock.inode in held and (
-            sock.address.startswith("tcp://") or self._is_believed(sock, held[sock.inode])))
+            sock.address.startswith("tcp://") or self._is_trusted(sock, held[sock.inode])))
 
     def of_other(self, pid: int) -> tuple[SocketOwner, ...]:
-        """Those that a process of anybody's holds, among the first of its descriptors; none where we may not look."""
+        """Return the listening sockets among the first descriptors of any process; empty without permission."""
         try:
             if pid not in self._held_by:
-                self._held_by[pid], looked_at = _sockets_held_by(pid, min(self._room, MAX_DESCRIPTORS))
-                self._room -= looked_at
+                self._held_by[pid], count = _sockets_held_by(pid, min(self._remaining_descriptors, MAX_DESCRIPTORS))
+                self._remaining_descriptors -= count
             return self.of(pid)
         except PermissionError:
             return ()
 
-    def _is_believed(self, sock: SocketOwner, path: str) -> bool:
-        return (not sock.doubtful or canonical(sock.address) in self._expected) and _is_unix(path)
+    def _is_trusted(self, sock: SocketOwner, path: str) -> bool:
+        return (not sock.is_ambiguous or canonical(sock.address) in self._expected) and _is_unix(path)
 
     def reachable(self, pid: int) -> tuple[SocketOwner, ...]:
-        """Those of them that a client can connect to: of UNIX sockets those whose file is still there."""
-        return tuple(sock for sock in self.of(pid) if _has_its_file(pid, sock.address))
+        """Return the listening sockets that a client can connect to: of UNIX sockets those whose file exists."""
+        return tuple(sock for sock in self.of(pid) if _is_path_present(pid, sock.address))
 
     def inodes(self, pid: int) -> Set[int]:
-        """The inode numbers of all sockets a process holds, listening or not."""
+        """Return the inode numbers of all sockets of a process, listening or not."""
         return self._held(pid).keys()
 
     def _held(self, pid: int) -> Mapping[int, str]:
@@ -129,9 +129,9 @@ class Sockets:
         return self._of_namespace[namespace]
 
 
-def _has_its_file(pid: int, address: str) -> bool:
-    """Whether the file of a UNIX socket is there, as the process sees it: who removes it, as dockerd does with
-    its own when it ends, leaves a socket that listens for ever and that nobody can find."""
+def _is_path_present(pid: int, address: str) -> bool:
+    """Whether the file of a UNIX socket exists in the root directory of the process. If it was removed, as dockerd
+    does with its own when it exits, the socket still listens, but no client can connect."""
     path = address.removeprefix("unix://")
     if path == address or path.startswith("@"):
         return True
@@ -145,13 +145,13 @@ def _has_its_file(pid: int, address: str) -> bool:
 
 
 def _is_unix(path: str) -> bool:
-    """Whether a descriptor is a UNIX socket (sockfs_xattr_get() in net/socket.c); where nobody can tell, it may be."""
+    """Whether a descriptor is a UNIX socket (sockfs_xattr_get() in net/socket.c); True if unknown."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return True
     try:
-        # It may be something else by now, such as a file of FUSE, which need not answer.
+        # It may have been replaced by another file, such as one on FUSE, which can block.
         same = f"/proc/self/fd/{fd}"
         return (not os.readlink(same).startswith("socket:[")
                 or os.getxattr(same, "system.sockprotoname").startswith(b"UNIX"))
@@ -161,58 +161,57 @@ def _is_unix(path: str) -> bool:
         os.close(fd)
 
 
-def _sockets_held_by(pid: int, most: int | None = None) -> tuple[dict[int, str], int]:
-    """The inode numbers of all sockets a process has open, and the path to a descriptor of each; among how many
-    descriptors, of which `most` are looked at.
+def _sockets_held_by(pid: int, limit: int | None = None) -> tuple[dict[int, str], int]:
+    """Return the sockets of a process (inode number to the path of a descriptor), and the number of descriptors read.
 
-    Raises PermissionError where we may not look (CAP_SYS_PTRACE). Empty when it is gone.
+    Reads at most `limit` descriptors. Raises PermissionError without CAP_SYS_PTRACE. Empty if the process is gone.
     """
     held: dict[int, str] = {}
-    looked_at = 0
+    count = 0
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in islice(entries, most):
-                looked_at += 1
+            for entry in islice(entries, limit):
+                count += 1
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     target = os.readlink(entry.path)
                     if target.startswith("socket:["):
                         held[int(target[8:-1])] = entry.path
     except (FileNotFoundError, ProcessLookupError):
-        return {}, looked_at
-    return held, looked_at
+        return {}, count
+    return held, count
 
 
-def read_process(pid: int, *, uid: int = 0, most: int = MAX_PROC_BYTES) -> Process | None:
-    """One process, or None when it is gone or we may not look; `most`: so many bytes of its arguments are read, and
-    of its environment.
+def read_process(pid: int, *, uid: int = 0, max_bytes: int = MAX_PROC_BYTES) -> Process | None:
+    """Return a process, or None if it is gone or unreadable. Arguments and environment are truncated to `max_bytes`.
 
-    What lies in the memory of another user's process is not read: he can let whoever reads it wait for ever
-    (FUSE, userfaultfd(2)).
+    The memory of another user's process is not read: that user can block the reader (FUSE, userfaultfd(2)).
     """
     try:
         status = _read(pid, "stat")
-        argv = _words(_read(pid, "cmdline", most)) if not uid else ()
+        argv = _split_nul(_read(pid, "cmdline", max_bytes)) if not uid else ()
         environ = dict(
-            word.split("=", 1) for word in _words(_read(pid, "environ", most)) if "=" in word
+            word.split("=", 1) for word in _split_nul(_read(pid, "environ", max_bytes)) if "=" in word
         ) if not uid else {}
         cgroup = _read(pid, "cgroup").decode(errors="replace")
     except OSError:
         return None
-    # Fields 4 and 22 are the parent and the clock ticks since boot; the name in field 2 may hold blanks and
-    # parentheses.
+    # Fields 4 and 22 are the parent and the start in clock ticks since boot. The name in field 2 can contain blanks
+    # and parentheses.
     fields = status.rpartition(b")")[2].split()
     return Process(pid, argv, environ, _boot_time_ns() + int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
                    _unit(cgroup), _executable(pid), int(fields[1]), uid=uid)
 
 
 def daemons(main: int = 0) -> dict[int, Process]:
-    """Every dockerd of this host by its pid: not those inside containers, which have a PID namespace of their
-    own (docker-in-docker), unless they have this host's network; not threads, and not what a dockerd is about to
-    start, which is a second process of its own name until execve(2). Beside the `main` one of docker.service
-    MAX_DAEMONS at most, those of root first."""
+    """Return the dockerd processes of this host by PID: the `main` one of docker.service and at most MAX_DAEMONS
+    others, those of root first.
+
+    Not included are threads, dockerd inside containers (docker-in-docker; they have another PID namespace) unless
+    they use the network of the host, and children of a dockerd that have not called execve(2) yet.
+    """
     found: dict[int, Process] = {}
-    for _, pid, inner, uid in islice(sorted(_named_like_one(main)), MAX_LOOKED_AT):
-        process = (read_process(pid) if pid == main else read_process(pid, uid=uid, most=MAX_OTHER_BYTES))
+    for _, pid, inner, uid in islice(sorted(_candidates(main)), MAX_CANDIDATES):
+        process = (read_process(pid) if pid == main else read_process(pid, uid=uid, max_bytes=MAX_OTHER_BYTES))
         if process is not None and is_daemon(process):
             found[pid] = process._replace(in_container=inner)
         if len(found) > MAX_DAEMONS:
@@ -220,9 +219,9 @@ def daemons(main: int = 0) -> dict[int, Process]:
     return {pid: process for pid, process in found.items() if process.parent not in found}
 
 
-def _named_like_one(main: int) -> Iterator[tuple[int, int, bool, int]]:
-    """The rank, pid, in a container, and the user of every process with the name of a daemon. It is root's only where
-    all its user IDs are: anybody may start a setuid program under any name."""
+def _candidates(main: int) -> Iterator[tuple[int, int, bool, int]]:
+    """Yield rank, PID, whether in a container, and user ID of all processes with the name of a daemon. The user ID is 0
+    only if all of them are: any user can start a setuid program under any name."""
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
@@ -242,7 +241,7 @@ def _named_like_one(main: int) -> Iterator[tuple[int, int, bool, int]]:
 
 
 def is_daemon(process: Process) -> bool:
-    """Tell the daemon from the client, which was one binary until Docker 1.12."""
+    """Whether the process is a daemon and not the client. Until Docker 1.12 both were one executable."""
     if is_dockerd(process.program):
         return True
     program = program_of(process.argv, {}, None)
@@ -262,7 +261,7 @@ def _executable(pid: int) -> str:
 
 
 def _unit(cgroup: str) -> str:
-    """The unit of a process, from its cgroup (systemd(1): units are directories)."""
+    """Return the unit of a process from its cgroup path (systemd(1)), "" if there is none."""
     for line in cgroup.splitlines():
         for part in reversed(line.rpartition(":")[2].split("/")):
             if part.endswith((".service", ".scope")):
@@ -300,7 +299,7 @@ def _unix(pid: int) -> Iterator[SocketOwner]:
 
 
 def _table(pid: int, name: str) -> Iterator[bytes]:
-    """Each line but the heading."""
+    """Yield the lines of a table without the heading."""
     is_heading, rest = True, b""
     try:
         with open(f"/proc/{pid}/net/{name}", "rb", buffering=0) as table:
@@ -314,13 +313,12 @@ def _table(pid: int, name: str) -> Iterator[bytes]:
         return
 
 
-def _read(pid: int, name: str, most: int = MAX_PROC_BYTES) -> bytes:
+def _read(pid: int, name: str, max_bytes: int = MAX_PROC_BYTES) -> bytes:
     with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read(most)
+        return file.read(max_bytes)
 
 
-def _words(content: bytes) -> tuple[str, ...]:
+def _split_nul(content: bytes) -> tuple[str, ...]:
     if not content:
         return ()
     return tuple(word.decode("utf-8", "surrogateescape") for word in content.removesuffix(b"\0").split(b"\0"))
-

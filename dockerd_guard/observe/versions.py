@@ -1,4 +1,4 @@
-"""Which dockerd a root directory holds, from its package database: no program of it is run."""
+"""Detects the installed dockerd version from the package database, without executing dockerd."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dockerd_guard.dockerd.version import Version
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
 PACKAGES = ("docker-ce", "docker.io", "moby-engine", "docker-engine")
-"""Debian packages that bring dockerd; the first that is installed counts."""
+"""Debian packages that contain dockerd. The first installed one is used."""
 
 DPKG_STATUS = "/var/lib/dpkg/status"
 
 
 def dockerd_version(rootfs: Rootfs) -> Version | None:
-    """The version of the dockerd that dpkg installed, or None when dpkg knows of none.
+    """Return the version of the installed dockerd package, or None.
 
-    Reads dpkg's database (dpkg(1), FILES): stanzas of `Field: value` lines, apart by blank lines.
+    Reads dpkg's database (dpkg(1), FILES): stanzas of `Field: value` lines, separated by blank lines.
     """
     try:
         status = rootfs.read(DPKG_STATUS)
@@ -30,7 +30,7 @@ def dockerd_version(rootfs: Rootfs) -> Version | None:
         )
         if not fields.get(b"Status", b"").endswith(b" installed"):
             continue
-        # An epoch comes first, as in 5:28.5.2-1~debian.13~trixie.
+        # Remove the epoch, as in 5:28.5.2-1~debian.13~trixie.
         text = fields.get(b"Version", b"").decode("ascii", "replace").rpartition(":")[2]
         try:
             return Version.parse(text)

@@ -160,7 +160,7 @@ def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
         return obstructed(plan, policy)
     if plan.caused:
         return Hold(f"dockerd would not start: {'; '.join(finding.message for finding in plan.caused)}",
-                    next_step="fix this; the agent retries automatically")
+                    next_step="Fix this; the agent retries automatically")
     if not required.starts_dockerd:
         return None
     return may_restart(policy.correct, facts, memory.restarts, now)
@@ -186,12 +186,12 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
         left_s = failed.retry_s - now.seconds_since(failed.at)
         if failed.inputs == current and left_s > 0:
             hold = Hold(f"the last attempt failed: {failed.error}", now.wall + timedelta(seconds=left_s),
-                        "fix this; the agent retries automatically")
+                        "Fix this; the agent retries automatically")
             return _with_hold(base, hold)._replace(verdict=Verdict.HOLD, wake_s=left_s), _held(memory, now, hold)
         memory = memory._replace(attempt=None)
     if (contested := backoff.contested(now, seen.rootfs, required.changes, memory.corrected)) is not None:
-        hold = Hold(f"contested: something else {contested.verb} {contested.file}", contested.until,
-                    f"find the program that {contested.verb} it, then `dockerd-guard fix`")
+        hold = Hold(f"contested: another program {contested.verb} {contested.file}", contested.until,
+                    f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
         wake_s = (contested.until - now.wall).total_seconds()
         return (base._replace(verdict=Verdict.BACK_OFF, hold=hold, contested=contested, wake_s=max(wake_s, 1.0)),
                 _held(memory, now, hold))
@@ -246,7 +246,7 @@ def _wake_s(now: Instant, hold: Hold | None, facts: RestartFacts) -> float:
 def obstructed(plan: Plan, policy: Policy) -> Hold:
     """Return the hold of a plan that cannot make the host comply."""
     hint = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
-    return Hold("; ".join(plan.obstacles), next_step=f"change this manually{hint}")
+    return Hold("; ".join(plan.obstacles), next_step=f"Fix this manually{hint}")
 
 
 # --- inputs ---------------------------------------------------------------------------------------

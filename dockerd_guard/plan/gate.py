@@ -35,7 +35,7 @@ class Hold(NamedTuple):
 
 RESTART = "`systemctl restart docker.service`"
 
-BY_HAND = f"wait, or run {RESTART}"
+BY_HAND = f"Wait, or run {RESTART}"
 
 
 class RestartFacts(NamedTuple):
@@ -61,16 +61,15 @@ def may_restart(correct: Correct, facts: RestartFacts, restarts: Sequence[Instan
 
 def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Iterator[Hold]:
     if facts.is_active and correct.restart is Restart.NEVER:
-        yield Hold("the policy says `restart: never`", next_step=f"{RESTART} when convenient")
+        yield Hold("the policy has `restart: never`", next_step=f"Run {RESTART} at a suitable time")
     if facts.refusals:
         yield Hold(f"dockerd would not start: {'; '.join(facts.refusals)}",
-                   next_step="fix this; the agent retries automatically")
+                   next_step="Fix this; the agent retries automatically")
     if correct.restart is not Restart.ALWAYS and (stops := what_stops(facts)):
         yield Hold(stops, next_step=_next_step(facts))
     if facts.pending_changes:
-        yield Hold(f"a restart would also apply changes that dockerd has not been started with: "
-                   f"{', '.join(facts.pending_changes)}",
-                   next_step=f"revert these changes, or {RESTART} when convenient")
+        yield Hold(f"a restart would apply other pending changes: {', '.join(facts.pending_changes)}",
+                   next_step=f"Revert them, or run {RESTART} at a suitable time")
     if facts.is_active and correct.window is not None and not correct.window.contains(now.wall):
         yield Hold(f"outside the window {correct.window.text}", correct.window.next_opening(now.wall), BY_HAND)
     budget = correct.budget
@@ -112,7 +111,7 @@ def what_stops(facts: RestartFacts) -> str:  # noqa: PLR0911 -- one for each rea
     if engine is None or not running:
         return ""
     if engine.in_swarm:
-        return "this host is in a swarm, which live-restore does not cover: its tasks would be stopped"
+        return "this host is in a swarm, where live-restore has no effect: its tasks would be stopped"
     if not engine.live_restore:
         return f"live-restore is off: {_containers(running)} would be stopped"
     if not facts.next_live_restore:
@@ -130,13 +129,13 @@ def _containers(count: int) -> str:
 def _next_step(facts: RestartFacts) -> str:
     engine = facts.engine.engine if facts.engine is not None else None
     if facts.is_active and engine is None and not facts.dependents:
-        return "`systemctl status docker.service` shows why"
+        return "Check `systemctl status docker.service`"
     if facts.dependents or engine is None:
-        return f"{RESTART} when these may stop"
+        return f"Run {RESTART} when they may stop"
     if engine.in_swarm:
-        return f"drain this node, then {RESTART}"
-    return ('Add `"live-restore": true` to /etc/docker/daemon.json and `systemctl reload docker.service`; '
-            f"or {RESTART} when these may stop")
+        return f"Drain this node, then run {RESTART}"
+    return ('Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
+            f"or run {RESTART} when they may stop")
 
 
 def cost(writes: bool, starts_dockerd: bool, facts: RestartFacts) -> Cost:

@@ -1,4 +1,4 @@
-"""The status that the agent publishes, as values and as JSON."""
+"""The status of the agent as values and as JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self, get_args
 
-from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.finding import Finding, Fix, Severity
+from dockerd_guard.model.json_values import (
+    as_datetime,
+    as_float,
+    as_int,
+    as_list,
+    as_map,
+    as_object,
+    as_one_of,
+    as_row,
+    as_str,
+    get,
+    loads,
+)
 from dockerd_guard.model.location import Location
 from dockerd_guard.plan.memory import HeldCorrection
 from dockerd_guard.report.journal import Event, JournalEntry
@@ -26,11 +39,11 @@ class Counters(NamedTuple):
     exposed_s: float = 0.0
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Raises TypeError, ValueError, OverflowError or AttributeError for invalid data."""
-        drifts, corrections = ({str(key): int(count) for key, count in data.get(name, {}).items()}
-                               for name in ("drifts", "corrections"))
-        return cls(drifts, corrections, float(data.get("exposed_s", 0)))
+    def from_json(cls, value: object) -> Self:
+        """Raises JsonError."""
+        data = as_object(value)
+        return cls(get(data, "drifts", as_map(as_int), {}), get(data, "corrections", as_map(as_int), {}),
+                   get(data, "exposed_s", as_float, 0.0))
 
     def with_entries(self, entries: Iterable[JournalEntry], known: Collection[str]) -> Self:
         """The counts plus these entries. A drift whose fact is `known`, as after a restart, is not counted again."""
@@ -64,9 +77,10 @@ class LastCorrection(NamedTuple):
 
 
 class AgentStatus(NamedTuple):
-    """The status of the agent after a pass, at the time `at`. `policy_problem`: why a new policy is invalid.
+    """The status of the agent after its last pass, which ended `at`.
 
-    `state`: see AgentState in agent/loop.py. `contained`: the addresses blocked at the network.
+    `state` is a state of agent/loop.py. `policy_problem` is the error in a new policy that was not loaded. `blind` are
+    the reasons of degraded visibility. `contained` are the addresses that are blocked at the network.
     """
 
     at: datetime
@@ -98,19 +112,40 @@ class AgentStatus(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Raises ValueError, KeyError, TypeError, AttributeError or OverflowError for invalid data."""
-        data: dict[str, Any] = json.loads(text)
-        drifts = (Drift(_time(row.pop("since")), Finding(**{
-            **row, "location": Location(*row["location"]) if row["location"] else None})) for row in data["drifts"])
-        held, last = data["held"], data["last"]
-        return cls(**data | {
-            "at": _time(data["at"]), "policy_since": _time(data["policy_since"]),
-            "drifts": tuple(drifts), "blind": tuple(data["blind"]), "contained": tuple(data["contained"]),
-            "held": held and HeldCorrection(
-                held["reason"], _time(held["since"]), held["until"] and _time(held["until"]), held["next_step"]),
-            "last": last and LastCorrection(**last | {"at": _time(last["at"])}),
-            "counts": Counters.from_json(data.get("counts", {})),
-        })
+        """Raises JsonError."""
+        data = as_object(loads(text))
+        return cls(
+            at=get(data, "at", as_datetime), pid=get(data, "pid", as_int), state=get(data, "state", as_str),
+            mode=get(data, "mode", as_str), policy_file=get(data, "policy_file", as_str),
+            policy_since=get(data, "policy_since", as_datetime), policy_problem=get(data, "policy_problem", as_str),
+            drifts=get(data, "drifts", as_list(_drift)), blind=get(data, "blind", as_list(as_str)),
+            held=get(data, "held", _held, None), contained=get(data, "contained", as_list(as_str)),
+            last=get(data, "last", _last, None), counts=get(data, "counts", Counters.from_json, Counters()))
+
+
+def _drift(value: object) -> Drift:
+    data = as_object(value)
+    return Drift(get(data, "since", as_datetime), Finding(
+        get(data, "code", as_str), get(data, "severity", as_one_of(get_args(Severity))), get(data, "message", as_str),
+        get(data, "layer", as_str), get(data, "location", _location, None),
+        get(data, "fix", as_one_of(get_args(Fix)), None), get(data, "socket", as_str, None)))
+
+
+def _location(value: object) -> Location:
+    file, *span = as_row(4)(value)
+    return Location(as_str(file), *map(as_int, span))
+
+
+def _held(value: object) -> HeldCorrection:
+    data = as_object(value)
+    return HeldCorrection(get(data, "reason", as_str), get(data, "since", as_datetime),
+                          get(data, "until", as_datetime, None), get(data, "next_step", as_str))
+
+
+def _last(value: object) -> LastCorrection:
+    data = as_object(value)
+    return LastCorrection(
+        get(data, "at", as_datetime), *(get(data, name, as_str) for name in ("event", "outcome", "message")))
 
 
 def last_correction(entries: Iterable[JournalEntry], at: datetime) -> LastCorrection | None:
@@ -119,7 +154,3 @@ def last_correction(entries: Iterable[JournalEntry], at: datetime) -> LastCorrec
     if not results:
         return None
     return LastCorrection(at, str(results[-1].event), str(results[-1].outcome), results[-1].message)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -60,7 +60,7 @@ def manual_fix_entry(fix: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
 
 def resolved_entry(held: HeldCorrection, cause: Cause) -> JournalEntry:
     """The entry for a held correction that is not needed any more."""
-    return JournalEntry(Event.CORRECTED, "Docker listens as declared again, not by the agent; until then the "
+    return JournalEntry(Event.CORRECTED, "Docker listens as declared again, but not through the agent. The "
                         f"correction was {hold_text(held.reason, held.until)}.", outcome=Outcome.KEPT, cause=cause)
 
 

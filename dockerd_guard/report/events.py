@@ -1,4 +1,4 @@
-"""What each event of the journal means: its page for `explain`, and systemd's message catalog made of the pages.
+"""The page of each journal event (events.md), for `explain` and for systemd's message catalog.
 
 `python3 -m dockerd_guard.report.events` prints the catalog (journalctl(1), --catalog).
 """
@@ -18,20 +18,20 @@ _PAGE = re.compile(r"^# (?P<event>[a-z-]+): (?P<title>.*)\n(?P<text>(?:(?!# ).*\
 
 
 def pages() -> Mapping[Event, tuple[str, str]]:
-    """Title and text (Markdown) of each event."""
+    """Return title and text (Markdown) of each event."""
     with open(f"{os.path.dirname(__file__)}/events.md", encoding="utf-8") as file:
         return {Event(found["event"]): (found["title"], found["text"].strip("\n") + "\n")
                 for found in _PAGE.finditer(file.read())}
 
 
 def page(event: Event) -> str:
-    """One event's page, in Markdown."""
+    """Return the page of an event, in Markdown."""
     title, text = pages()[event]
     return f"# {event}: {title}\n\n{text}"
 
 
 def catalog() -> str:
-    """All pages as systemd's message catalog has them."""
+    """Return all pages in the format of systemd's message catalog (systemd.io/CATALOG)."""
     entries = []
     for event, (title, text) in pages().items():
         sections = re.sub(r"^## (.*)\n\n", r"\1: ", text, flags=re.MULTILINE).split("\n\n")

@@ -1,27 +1,37 @@
-"""The agent's voice: one structured entry per fact, in journald, through structlog.
+"""The journal entries of the agent, and the structlog pipeline that writes them.
 
-An entry goes to journald by its native protocol, so every field is a field (systemd.journal-fields(7)).
-OBJECT_SYSTEMD_UNIT= makes `journalctl -u docker` show it too, as root's word on another unit.
-Where standard error is a terminal, as in a first try by hand, a line goes there as well.
+An entry is a message, a level and fields. Processors clean the message and add the priority; a renderer per log
+format writes the entry:
 
-Never in an entry: file contents, environment values, keys.
+    journald   fields of the native protocol (systemd.journal-fields(7)), sent by sd_journal_sendv(3)
+    console    a line on standard error for a person
+    json       a JSON object a line on standard output (docs/journal.md)
+
+OBJECT_SYSTEMD_UNIT= makes `journalctl -u docker` show the entries too.
+
+An entry never contains file contents, environment values or keys.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockerd_guard.model.location import Location
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
 
 IDENTIFIER = "dockerd-guard"
 UNIT = "docker.service"
 
 
 class Event(StrEnum):
-    """The kinds of entries (DOCKERD_GUARD_EVENT)."""
+    """The kind of an entry (DOCKERD_GUARD_EVENT)."""
 
     DRIFT = "drift"
     CORRECTED = "corrected"
@@ -36,14 +46,14 @@ class Event(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why something differs (DOCKERD_GUARD_CAUSE): the host changed, or the policy did."""
+    """What changed (DOCKERD_GUARD_CAUSE): the host or the policy."""
 
     DRIFT = "drift"
     POLICY_CHANGE = "policy-change"
 
 
 class Outcome(StrEnum):
-    """What came of it (DOCKERD_GUARD_OUTCOME), in CFEngine's words."""
+    """The result of a correction (DOCKERD_GUARD_OUTCOME), in CFEngine's terms."""
 
     KEPT = "kept"
     REPAIRED = "repaired"
@@ -64,7 +74,7 @@ MESSAGE_IDS: Mapping[Event, str] = {
     Event.CONTESTED: "a6b1c913d15c483da8669e86bad89edc",
     Event.POLICY: "0e42ada70b5c47b5812b947bff541112",
 }
-"""One for each kind of entry; the catalog explains each (`journalctl -x`)."""
+"""MESSAGE_ID of each event; the message catalog has a text for each (`journalctl -x`)."""
 
 PRIORITIES: Mapping[str, int] = {"critical": 2, "error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 """syslog(3) levels."""
@@ -84,10 +94,10 @@ _LEVELS: Mapping[Event, str] = {
 
 
 class JournalEntry(NamedTuple):
-    """One fact for the journal: its kind, its text, and the fields that machines read.
+    """One entry: its event, its message, and the fields for programs.
 
-    `episodes` are the facts (`Finding.fact`) it is about: the drift that begins, those that a correction
-    ended, those that it is held for. `exposed`: the socket is open to the network, against the policy.
+    `episodes` are the facts (`Finding.fact`) that the entry is about: the drift that begins, the drifts that a
+    correction ended or that it is held for. `exposed`: the socket is open to the network, against the policy.
     """
 
     event: Event
@@ -104,8 +114,8 @@ class JournalEntry(NamedTuple):
 
     @property
     def fields(self) -> dict[str, str | tuple[str, ...]]:
-        """As journald takes them, which lets a field have several values; nothing for what is not known."""
-        known = {
+        """The journal fields of this entry, without MESSAGE and PRIORITY. A tuple is a field with several values."""
+        optional = {
             "DOCKERD_GUARD_CAUSE": self.cause,
             "DOCKERD_GUARD_RULE": self.rule,
             "DOCKERD_GUARD_LAYER": self.layer,
@@ -114,7 +124,7 @@ class JournalEntry(NamedTuple):
             "DOCKERD_GUARD_EXPOSED": "yes" if self.exposed else None,
         }
         fields: dict[str, str | tuple[str, ...]] = {
-            name: str(value) for name, value in known.items() if value is not None}
+            name: str(value) for name, value in optional.items() if value is not None}
         if self.episodes:
             fields["DOCKERD_GUARD_EPISODE"] = self.episodes
         if self.location is not None:
@@ -124,44 +134,126 @@ class JournalEntry(NamedTuple):
 
 
 class Journal:
-    """Where the agent's entries go."""
+    """Writes entries in one log format: `journald`, `console`, `json` or `auto`.
 
-    def __init__(self) -> None:
-        """Set structlog up; nothing is opened before the first entry."""
+    `auto` is `journald`, and `console` as well if standard error is a terminal.
+    """
+
+    def __init__(self, log_format: str = "auto") -> None:
+        """Set up structlog. The journal's socket is opened for the first entry. Raises KeyError for another format."""
         import logging
 
-        # structlog makes a record of logging's, which would ask asyncio for the name of its task.
+        # structlog creates a logging.LogRecord at import, which would import asyncio for the name of the task.
         logging.logAsyncioTasks = False  # type: ignore[attr-defined, unused-ignore]
         import structlog
 
-        self._log = structlog.wrap_logger(None, processors=[_to_journald])
+        formats = [log_format]
+        if log_format == "auto":
+            formats = ["journald", "console"] if sys.stderr.isatty() else ["journald"]
+        self._loggers: list[structlog.BoundLogger] = []
+        for name in formats:
+            logger, *renderers = _PIPELINES[name]()
+            self._loggers.append(structlog.wrap_logger(
+                logger, [_clean, _add_priority, *renderers], structlog.BoundLogger,
+            ).bind(SYSLOG_IDENTIFIER=IDENTIFIER, OBJECT_SYSTEMD_UNIT=UNIT))
 
     def write(self, entry: JournalEntry) -> None:
-        """Put one entry into the journal. Never raises: no journal must not stop the guard."""
-        self._log.msg(entry.message, PRIORITY=PRIORITIES[entry.level or _LEVELS[entry.event]], **entry.fields)
+        """Write one entry. Never raises: a broken journal, pipe or terminal must not stop the agent."""
+        self._log(entry.message, entry.level or _LEVELS[entry.event], entry.fields)
 
     def say(self, message: str, level: str = "info") -> None:
-        """Put a plain line into the journal: what the agent itself does."""
-        self._log.msg(message, PRIORITY=PRIORITIES[level])
+        """Write a message without an event, about the agent itself. Never raises."""
+        self._log(message, level, {})
+
+    def _log(self, message: str, level: str, fields: Mapping[str, str | tuple[str, ...]]) -> None:
+        for logger in self._loggers:
+            # ValueError: a closed file, or a terminal that cannot encode the message.
+            with contextlib.suppress(OSError, ValueError):
+                logger.msg(message, level=level, **fields)
 
 
-def _to_journald(_: object, __: str, event: MutableMapping[str, Any]) -> NoReturn:
+# -- processors (structlog.org, Processors) ---------------------------------------------------------
+
+_EventDict = MutableMapping[str, Any]
+
+
+def _clean(_: object, __: str, event: _EventDict) -> _EventDict:
+    """Make the message printable, and every field UTF-8: a file name may be neither."""
+    for name, value in event.items():
+        event[name] = tuple(map(_utf8, value)) if isinstance(value, tuple) else _utf8(str(value))
+    event["event"] = printable(event["event"])
+    return event
+
+
+def _add_priority(_: object, __: str, event: _EventDict) -> _EventDict:
+    """Add PRIORITY, the number of the level."""
+    event["PRIORITY"] = str(PRIORITIES[event["level"]])
+    return event
+
+
+def _journald_arguments(_: object, __: str, event: _EventDict) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the arguments for JournaldLogger.msg: one NAME=value for each value of each field."""
+    del event["level"]
+    event["MESSAGE"] = event.pop("event")
+    return tuple(f"{name}={value}" for name, values in event.items()
+                 for value in (values if isinstance(values, tuple) else (values,))), {}
+
+
+def _person_fields(_: object, __: str, event: _EventDict) -> _EventDict:
+    """Keep the time, the level and the message: the message has all that a person needs."""
+    return {name: event[name] for name in ("timestamp", "level", "event")}
+
+
+def _json_fields(_: object, __: str, event: _EventDict) -> _EventDict:
+    """Name the fields as in the journal, in lower case, after the time, the level and the message."""
+    first = {"timestamp": event.pop("timestamp"), "level": event.pop("level"), "message": event.pop("event")}
+    return first | {name.lower(): value for name, value in event.items()}
+
+
+def _encode(_: object, __: str, line: Any) -> bytes:
+    return str(line).encode()
+
+
+# -- pipelines: where the entries go, and the processors of that format ------------------------------
+
+
+class JournaldLogger:
+    """Sends entries to journald."""
+
+    def msg(self, *fields: str) -> None:
+        """Send one entry, a NAME=value each. Does nothing without journald (sd_journal_sendv(3))."""
+        from pystemd import journal
+
+        journal.sendv(*fields)
+
+
+def _journald() -> tuple[object, *tuple[Processor, ...]]:
+    return JournaldLogger(), _journald_arguments
+
+
+def _console() -> tuple[object, *tuple[Processor, ...]]:
     import structlog
-    from pystemd import journal
 
-    message = shown(str(event.pop("event")))
-    journal.sendv(
-        *(f"{name}={_utf8(value)}" for name, values in event.items() if isinstance(values, tuple) for value in values),
-        MESSAGE=message, SYSLOG_IDENTIFIER=IDENTIFIER, OBJECT_SYSTEMD_UNIT=UNIT,
-        **{name: _utf8(str(value)) for name, value in event.items() if not isinstance(value, tuple)},
-    )
-    if sys.stderr.isatty():
-        print(message, file=sys.stderr, flush=True)
-    raise structlog.DropEvent
+    from dockerd_guard.report.text import wants_colour
+
+    return (structlog.PrintLogger(sys.stderr), structlog.processors.TimeStamper("%H:%M:%S", utc=False), _person_fields,
+            structlog.dev.ConsoleRenderer(colors=wants_colour(sys.stderr)))
 
 
-def shown(message: str) -> str:
-    """journalctl hides a message with a control character in it, as from a file's name, as `[blob data]`."""
+def _json() -> tuple[object, *tuple[Processor, ...]]:
+    import structlog
+
+    # Without a buffer: a line that cannot be written is lost, and does not fail the flush at exit.
+    output = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
+    return (structlog.BytesLogger(output), structlog.processors.TimeStamper("iso", utc=True), _json_fields,
+            structlog.processors.JSONRenderer(), _encode)
+
+
+_PIPELINES = {"journald": _journald, "console": _console, "json": _json}
+
+
+def printable(message: str) -> str:
+    """Return the message without control characters, for which journalctl shows only `[blob data]`."""
     if message.isprintable():
         return message
     from dockerd_guard.report.text import clean
@@ -170,5 +262,5 @@ def shown(message: str) -> str:
 
 
 def _utf8(value: str) -> str:
-    """What is no UTF-8 in a file's name cannot be sent."""
+    """Return the value with U+FFFD for each byte that is not UTF-8 (a lone surrogate, os.fsdecode)."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dockerd_guard.model.address import Tls, Via, split_host_port
 from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.report.text import clean
-from dockerd_guard.rules._common import reach
+from dockerd_guard.rules._common import scope_text
 from dockerd_guard.rules.registry import TITLES
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def summary(found: Adoption, path: str, saved: str | None) -> Iterator[str]:
         yield clean(f"The previous file is kept as {saved}.")
     yield clean(f"Wrote {path}: {len(found.declared) or 1} declared, mode: observe.")
     for entry in found.dangers:
-        yield clean(f"DANGER: {entry.binding.address} gives root {reach(entry.binding)}; "
+        yield clean(f"DANGER: {entry.binding.address} gives root {scope_text(entry.binding)}; "
                     "the file contains a safer alternative.")
     if found.findings:
         codes = ", ".join(sorted({finding.code for finding in found.findings}))
@@ -140,8 +140,8 @@ def _danger(entry: AdoptedSocket) -> Iterator[str]:
     if not binding.is_tcp or binding.tls is Tls.MUTUAL:
         return
     shown = "without TLS" if binding.tls is Tls.NONE else "with TLS but without client certificates"
-    yield from _comment(f"DANGER: {binding.address} gives the Docker API, and with it root, {reach(binding)}, {shown}. "
-                        f"Safer: remove it{' (from listen, below)' if entry.by_fd else ''}, because "
+    yield from _comment(f"DANGER: {binding.address} gives the Docker API, and with it root, {scope_text(binding)}, "
+                        f"{shown}. Safer: remove it{' (from listen, below)' if entry.by_fd else ''}, because "
                         "`docker -H ssh://USER@HOST` needs no port; or require client certificates:", "  # ")
     host, port = split_host_port(binding.address)
     if entry.by_fd:
@@ -172,7 +172,7 @@ def _socket_unit(found: Adoption) -> Iterator[str]:
 
 
 def _tls(found: Adoption) -> Iterator[str]:
-    yield from ("", "# TLS files for dockerd, used if a socket above has TLS.")
+    yield from ("", "# Files given to dockerd if a socket above has TLS.")
     if found.tls:
         yield "tls:"
         yield from (f"  {key}: {_scalar(path)}" for key, path in found.tls)

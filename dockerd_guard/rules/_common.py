@@ -1,4 +1,4 @@
-"""What the rules about bindings have in common: each place once, however many layers have it."""
+"""Functions that several rules share: bindings merged over the layers, parts of messages, locations."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical
 from dockerd_guard.model.finding import Fix
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
-from dockerd_guard.policy.model import Declared, Policy, declared_bindings
+from dockerd_guard.policy.model import DeclaredSocket, Policy, declared_bindings
 
 STRENGTH = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
 """Weakest first."""
 
 
-class Place(NamedTuple):
-    """A binding as the first layer that has it shows it, and the names of all layers that have it.
+class MergedBinding(NamedTuple):
+    """One binding and the layers that have it.
 
-    `is_foreign` says that it comes from where no drop-in of docker.service or docker.socket can overrule it.
+    `binding` is taken from the first of these layers. `layers` holds their names, in the order of
+    `Observation.layers`. `is_foreign`: no drop-in of docker.service or docker.socket can override it, because it
+    comes from daemon.json or from another socket unit.
     """
 
     binding: Binding
@@ -25,48 +27,51 @@ class Place(NamedTuple):
     is_foreign: bool
 
 
-def places(seen: Observation) -> tuple[Place, ...]:
-    """Every place of all layers, each once per strength of TLS."""
-    found: dict[tuple[str, Tls], Place] = {}
+def merged_bindings(seen: Observation) -> tuple[MergedBinding, ...]:
+    """Return the bindings of all layers, one entry for each address and TLS mode."""
+    found: dict[tuple[str, Tls], MergedBinding] = {}
     foreign = {listen.location for socket in seen.configured.sockets if socket.unit.name != "docker.socket"
                for listen in socket.listen}
     for layer in seen.layers:
         for binding in layer.bindings:
             key = (binding.key, binding.tls)
-            known = found.setdefault(key, Place(binding, (), binding.via is Via.DAEMON_JSON or (
+            known = found.setdefault(key, MergedBinding(binding, (), binding.via is Via.DAEMON_JSON or (
                 binding.via is Via.SOCKET_UNIT and binding.source is not None and binding.source in foreign)))
             if layer.name not in known.layers:
                 found[key] = known._replace(layers=(*known.layers, layer.name))
     return tuple(found.values())
 
 
-def declared_places(policy: Policy) -> dict[str, Declared]:
-    """What the policy declares, by canonical address."""
+def declared_places(policy: Policy) -> dict[str, DeclaredSocket]:
+    """Return the sockets that the policy declares, by canonical address."""
     return {canonical(socket.address): socket for socket in declared_bindings(policy)}
 
 
-def state(seen: Observation, layers: tuple[str, ...]) -> str:
-    """How far something has come, as the end of a sentence; empty where only files are known."""
+def effect(seen: Observation, layers: tuple[str, ...]) -> str:
+    """Return whether a binding of these layers is in effect, as the end of a message.
+
+    Empty where only files were observed (`--root`).
+    """
     if seen.running is None and seen.listening is None:
         return ""
     if LISTENING in layers:
         return "; it is open now"
     if RUNNING in layers:
-        return "; the running dockerd was started so"
-    return "; not in force yet, but from the next restart of docker.service on"
+        return "; the running dockerd was started with it"
+    return "; takes effect at the next restart of docker.service"
 
 
-def fix_of_open(seen: Observation, policy: Policy | None, place: Place) -> Fix | None:
-    """How `fix` would close a place or strengthen its TLS."""
+def fix_for_binding(seen: Observation, policy: Policy | None, merged: MergedBinding) -> Fix | None:
+    """Return how `fix` would remove a binding or strengthen its TLS."""
     if policy is None:
         return None
-    if place.is_foreign:
+    if merged.is_foreign:
         return "unsafe" if policy.correct.foreign_files else None
-    return _restarting(seen, RUNNING in place.layers or LISTENING in place.layers)
+    return _restarting(seen, RUNNING in merged.layers or LISTENING in merged.layers)
 
 
-def fix_of_missing(seen: Observation, layers: tuple[str, ...]) -> Fix | None:
-    """How `fix` would open a declared place that these layers lack."""
+def fix_for_missing(seen: Observation, layers: tuple[str, ...]) -> Fix | None:
+    """Return how `fix` would add a declared socket that these layers lack."""
     if seen.configured.service.unit.load_state in ("not-found", "masked"):
         return None
     return _restarting(seen, RUNNING in layers or LISTENING in layers)
@@ -78,32 +83,32 @@ def _restarting(seen: Observation, restart: bool) -> Fix:
     return "disruptive"
 
 
-def how(place: Place) -> str:
-    """How a binding came to be, in words and brackets; nothing where only the kernel shows it."""
-    if place.layers[0] == LISTENING:
+def origin(merged: MergedBinding) -> str:
+    """Return the setting that a binding comes from, in parentheses; empty where only the kernel has the binding."""
+    if merged.layers[0] == LISTENING:
         return ""
-    words = {
-        Via.FLAG: "by -H",
-        Via.DAEMON_JSON: "by hosts in daemon.json",
-        Via.SOCKET_UNIT: "by ListenStream= of a socket unit",
-        Via.DEFAULT: "by dockerd's default",
+    settings = {
+        Via.FLAG: "-H",
+        Via.DAEMON_JSON: "hosts in daemon.json",
+        Via.SOCKET_UNIT: "ListenStream= of a socket unit",
+        Via.DEFAULT: "dockerd's default",
     }
-    return f" ({words[place.binding.via]})"
+    return f" ({settings[merged.binding.via]})"
 
 
-def reach(binding: Binding) -> str:
-    """From where a TCP binding can be reached, in words."""
-    words = {
+def scope_text(binding: Binding) -> str:
+    """Return who can reach a binding, as part of a message."""
+    texts = {
         Scope.WILDCARD: "on every address of this host",
         Scope.ADDRESS: "on a network address of this host",
         Scope.LOOPBACK: "to every process and user of this host",
         Scope.UNIX: "on a UNIX socket",
     }
-    return words[binding.scope]
+    return texts[binding.scope]
 
 
 def argument_location(seen: Observation, index: int | None) -> Location | None:
-    """Where an argument of dockerd stands in the files; the whole command where that is not known."""
+    """Return the location of an argument of dockerd; the location of the whole command if that is unknown."""
     arguments = seen.configured.arguments
     if index is not None and index < len(arguments) and arguments[index].location is not None:
         return arguments[index].location
@@ -111,7 +116,7 @@ def argument_location(seen: Observation, index: int | None) -> Location | None:
 
 
 def command_location(seen: Observation) -> Location | None:
-    """Where the command that starts dockerd stands, or else the unit."""
+    """Return the location of the command that starts dockerd; the unit file if there is none."""
     if seen.configured.service.exec_start:
         return seen.configured.service.exec_start[-1].location
     fragment = seen.configured.service.unit.fragment

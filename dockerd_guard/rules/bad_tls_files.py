@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe.certificates import Certificate, certificates, public_key_of
+from dockerd_guard.observe.certificates import Mismatch, check_pair, validity
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Unreadable
@@ -24,8 +25,10 @@ _CONSEQUENCE = "dockerd will not start with TLS"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """What is wrong with the files that dockerd is told to use for TLS. A key we may not read is not
-    held against it."""
+    """Yield a finding for each problem with the TLS files that dockerd is configured to use.
+
+    A file that this process has no permission to read is not a finding.
+    """
     tls = seen.configured.daemon.tls
     # dockerd loads them whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
     if tls.mode is Tls.NONE:
@@ -35,7 +38,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     for role, path in roles.items():
         if not path:
             if role != "tlscacert":
-                yield _finding(seen, role, f"TLS is on and no {role} is given: {_CONSEQUENCE}")
+                yield _finding(seen, role, f"TLS is on, but {role} is not set: {_CONSEQUENCE}")
             continue
         try:
             contents[role] = seen.rootfs.read(posixpath.join("/", path))
@@ -44,53 +47,46 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         except Unreadable as error:
             if path not in seen.rootfs.denied:
                 yield _finding(seen, role, f"{role} {error}: {_CONSEQUENCE}")
-    yield from _inside(seen, roles, contents)
+    yield from _check_contents(seen, roles, contents)
 
 
-def _inside(seen: Observation, roles: dict[str, str | None], contents: dict[str, bytes]) -> Iterator[Finding]:
+def _check_contents(
+    seen: Observation, roles: dict[str, str | None], contents: dict[str, bytes]
+) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    leaf: Certificate | None = None
+    dated: list[str] = []
     for role in ("tlscacert", "tlscert"):
         if role not in contents:
             continue
         try:
-            chain = certificates(contents[role])
+            dates = validity(contents[role])
         except ValueError as error:
-            yield _finding(seen, role, f"{role} {roles[role]} cannot be used, {error}: {_CONSEQUENCE}")
+            yield _finding(seen, role, f"{role} {roles[role]} cannot be used ({error}): {_CONSEQUENCE}")
             continue
-        leaf = chain[0] if role == "tlscert" else leaf
-        yield from _dates(seen, role, f"{role} {roles[role]}", chain[0], now)
-    if "tlskey" in contents:
-        try:
-            key = public_key_of(contents["tlskey"])
-        except ValueError as error:
-            yield _finding(
-                seen, "tlskey", f"tlskey {roles['tlskey']} cannot be used, {error}: {_CONSEQUENCE}"
-            )
-            return
-        if leaf is not None and key is not None and key != leaf.public_key:
-            yield _finding(
-                seen,
-                "tlskey",
-                f"tlskey {roles['tlskey']} does not belong to tlscert {roles['tlscert']}: {_CONSEQUENCE}",
-            )
-
-
-def _dates(
-    seen: Observation, role: str, what: str, certificate: Certificate, now: datetime
-) -> Iterator[Finding]:
-    if wrong := certificate.out_of_date(now):
-        yield _finding(seen, role, f"{what} {wrong}: clients refuse it")
-    elif certificate.not_after < now + EXPIRES_SOON:
-        yield _finding(seen, role, f"{what} expires on {certificate.not_after:%Y-%m-%d}", "warning")
+        dated.append(role)
+        if problem := dates.problem(now):
+            yield _finding(seen, role, f"{role} {roles[role]} {problem}: clients reject it")
+        elif dates.not_after < now + EXPIRES_SOON:
+            yield _finding(seen, role, f"{role} {roles[role]} expires on {dates.not_after:%Y-%m-%d}", "warning")
+    # OpenSSL checks a key only beside its certificate.
+    if "tlskey" in contents and "tlscert" in dated:
+        key = f"tlskey {roles['tlskey']}"
+        # OSError: OpenSSL cannot open the files, as in a chroot without /proc.
+        with contextlib.suppress(OSError):
+            try:
+                check_pair(contents["tlscert"], contents["tlskey"])
+            except Mismatch:
+                yield _finding(seen, "tlskey", f"{key} does not match tlscert {roles['tlscert']}: {_CONSEQUENCE}")
+            except ValueError as error:
+                yield _finding(seen, "tlskey", f"{key} cannot be used ({error}): {_CONSEQUENCE}")
 
 
 def _finding(seen: Observation, role: str, message: str, severity: Severity = "error") -> Finding:
-    return Finding(CODE, severity, message, CONFIGURED, _where_given(seen, role))
+    return Finding(CODE, severity, message, CONFIGURED, _location(seen, role))
 
 
-def _where_given(seen: Observation, role: str) -> Location | None:
-    """Where this file is named, else where TLS is turned on."""
+def _location(seen: Observation, role: str) -> Location | None:
+    """Return the location of the option that names this file, else of the option that turns TLS on."""
     daemon = seen.configured.daemon
     flags = {flag.name: flag for flag in daemon.flags}
     keys = {key.name: key.location for key in daemon.keys}

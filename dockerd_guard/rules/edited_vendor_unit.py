@@ -16,35 +16,35 @@ CODE = "DG304"
 TITLE = "a vendor unit edited in place: the next upgrade undoes it"
 
 PACKAGES = ("docker.io", "docker-ce", "docker-engine", "moby-engine")
-"""Debian packages that bring docker.service."""
+"""Debian packages that contain docker.service."""
 
 _DPKG = "/var/lib/dpkg/info"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each unit file that is not as its Debian package brought it (dpkg's md5sums)."""
+    """Yield one finding for each unit file that differs from its Debian package, by the md5sums of dpkg."""
     sums: dict[str, str] | None = None
     units = (seen.configured.service.unit, *(socket.unit for socket in seen.configured.sockets))
     for path in [unit.fragment for unit in units if unit.fragment]:
         if not path.startswith(("/usr/lib/", "/lib/")):
             continue
         if sums is None:
-            sums = _sums(seen.rootfs)
+            sums = _packaged_sums(seen.rootfs)
         packaged = sums.get(path.removeprefix("/usr").lstrip("/"))
         if packaged is not None and packaged != _md5(seen.rootfs, path):
             command = command_location(seen)
-            place = command if command is not None and command.file == path else Location(path)
+            location = command if command is not None and command.file == path else Location(path)
             yield Finding(
                 CODE,
                 "warning",
-                f"{path} is not as its package brought it: the next upgrade undoes the edit; a drop-in stays",
+                f"{path} differs from its package: the next upgrade reverts the change; move it to a drop-in",
                 CONFIGURED,
-                place,
+                location,
             )
 
 
-def _sums(rootfs: Rootfs) -> dict[str, str]:
-    """Sums by path without the leading `usr/`, which merged-usr systems leave out in places."""
+def _packaged_sums(rootfs: Rootfs) -> dict[str, str]:
+    """Return MD5 sums by path, without the leading `usr/`: packages list unit files with or without it."""
     found: dict[str, str] = {}
     for package in PACKAGES:
         try:

@@ -15,7 +15,7 @@ TITLE = "`fd://` with no socket unit to pass anything"
 
 
 def is_without_sockets(seen: Observation) -> bool:
-    """Whether dockerd asks for sockets that no unit would pass (moby: daemon/listeners)."""
+    """Return whether dockerd expects sockets from systemd and no socket unit passes any (moby: daemon/listeners)."""
     configured = seen.configured
     return (
         configured.service.unit.load_state == "loaded"
@@ -25,11 +25,11 @@ def is_without_sockets(seen: Observation) -> bool:
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding, at the fd://."""
+    """Yield one finding, located at the fd://."""
     if not is_without_sockets(seen):
         return
     host = next(host for host in seen.configured.daemon.hosts if host.address.startswith("fd://"))
-    refused = next(
+    not_loaded = next(
         (
             f"; {socket.unit.name} does not load: {socket.unit.reason}"
             for socket in seen.configured.sockets
@@ -41,8 +41,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     yield Finding(
         CODE,
         "error",
-        f"dockerd will not start: {host.address} takes the sockets that systemd passes, and no socket unit "
-        f"passes any{refused}",
+        f"dockerd will not start: {host.address} expects sockets from systemd, but no socket unit passes any"
+        f"{not_loaded}",
         CONFIGURED,
         host.location or argument_location(seen, host.argument),
         "safe" if has_other else None,

@@ -15,13 +15,13 @@ TITLE = "`hosts` both as a flag and in daemon.json: dockerd will not start"
 
 
 def is_conflict(seen: Observation) -> bool:
-    """Whether dockerd refuses for hosts given twice (moby: findConfigurationConflicts)."""
+    """Return whether dockerd refuses to start because hosts are set twice (moby: findConfigurationConflicts)."""
     reason = seen.configured.daemon.reason or ""
     return "both as a flag and in the configuration file" in reason and "hosts: (from flag:" in reason
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding, at the first -H."""
+    """Yield one finding, located at the first -H."""
     if not is_conflict(seen):
         return
     daemon = seen.configured.daemon
@@ -33,8 +33,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     yield Finding(
         CODE,
         "error",
-        f"dockerd will not start: its hosts are given by -H here and also by hosts in "
-        f"{key or daemon.config_file}, and it takes them from one place only",
+        f"dockerd will not start: hosts are set by -H here and by hosts in {key or daemon.config_file}; "
+        "dockerd accepts only one of them",
         CONFIGURED,
         argument_location(seen, flag.argument),
         fix,

@@ -1,4 +1,4 @@
-"""DG301: a drop-in that systemd ignores, masks or shadows."""
+"""DG301: a drop-in that systemd ignores, masks or shadows; a directory or file that is never read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.lookup import SEARCH_PATH
 
 CODE = "DG301"
-TITLE = "a drop-in that systemd ignores, masks or shadows"
+TITLE = (
+    "a drop-in that systemd ignores, masks or shadows; a directory or file that looks like one and is never read"
+)
 
-_PUT_ASIDE = (
+_DISABLED_SUFFIXES = (
     "~",
     ".bak",
     ".orig",
@@ -29,16 +31,16 @@ _PUT_ASIDE = (
     ".rpmsave",
     ".dockerd-guard-saved",
 )
-"""Names that say themselves that they are not meant to be read."""
+"""Suffixes of files that are disabled on purpose, or that a package manager or an editor has left."""
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each file beside docker.service or its sockets that has no effect."""
-    told: set[str] = set()
+    """Yield one finding for each file without effect in the drop-in directories of docker.service and its sockets."""
+    reported: set[str] = set()
     for unit in (seen.configured.service.unit, *(socket.unit for socket in seen.configured.sockets)):
         for problem in unit.problems:
-            if problem.effect == "file-ignored" and problem.location.file not in told:
-                told.add(problem.location.file)
+            if problem.effect == "file-ignored" and problem.location.file not in reported:
+                reported.add(problem.location.file)
                 yield Finding(
                     CODE,
                     "warning",
@@ -47,12 +49,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
                     problem.location,
                 )
         for path in _misnamed(seen.rootfs, unit):
-            if path not in told:
-                told.add(path)
+            if path not in reported:
+                reported.add(path)
                 yield Finding(
                     CODE,
                     "warning",
-                    "this file has no effect: systemd reads only drop-ins that are called *.conf",
+                    "this file has no effect: systemd reads only drop-ins named *.conf",
                     CONFIGURED,
                     Location(path),
                 )
@@ -66,7 +68,7 @@ def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[str]:
             continue
         for name in names:
             path = f"{directory}/{unit.name}.d/{name}"
-            if name.endswith((".conf", *_PUT_ASIDE)) or name.startswith("."):
+            if name.endswith((".conf", *_DISABLED_SUFFIXES)) or name.startswith("."):
                 continue
             try:
                 if b"[Service]" in (content := rootfs.read(path)) or b"[Socket]" in content:

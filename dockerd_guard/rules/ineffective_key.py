@@ -10,12 +10,15 @@ from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 
 CODE = "DG306"
-TITLE = "a daemon.json key that looks right and does nothing"
+TITLE = "a daemon.json key that looks right and does nothing (`host`, nested objects)"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each key that dockerd lets pass and makes nothing of (moby's
-    findConfigurationConflicts knows more names than its config has fields)."""
+    """Yield one finding for each key that dockerd accepts and ignores.
+
+    findConfigurationConflicts in moby's daemon/config/config.go accepts the names of all flags, not only of the
+    fields of its configuration.
+    """
     daemon = seen.configured.daemon
     outer = {key.inside for key in daemon.keys}
     for key in daemon.keys:
@@ -23,13 +26,13 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             continue
         if key.inside is not None:
             message = (
-                f"{key.name} inside {key.inside} has no effect: dockerd takes it from the outermost object "
-                f"of {daemon.config_file} only"
+                f"{key.name} in {key.inside} has no effect: dockerd reads it only at the top level of "
+                f"{daemon.config_file}"
             )
         else:
             option = options_of(None).by_name.get(key.name)
             if option is None:
-                continue  # dockerd does not let it pass: DG205
-            meant = f"; the key is {option.key}" if option.key else ""
-            message = f"{key.name} has no effect in {daemon.config_file}{meant}"
+                continue  # dockerd refuses it: DG205
+            hint = f"; use {option.key}" if option.key else ""
+            message = f"{key.name} has no effect in {daemon.config_file}{hint}"
         yield Finding(CODE, "warning", message, CONFIGURED, key.location)

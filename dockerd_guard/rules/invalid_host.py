@@ -1,11 +1,11 @@
-"""DG203: a host dockerd cannot parse, or parses as something else than it looks like."""
+"""DG203: a host dockerd cannot parse or resolve, or parses as something else than it looks like."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, parse_host, why_not_listenable
+from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, listen_error, parse_host
 from dockerd_guard.model.address import Via
 from dockerd_guard.model.finding import Finding, Fix
 from dockerd_guard.observe.observation import CONFIGURED, Observation
@@ -13,11 +13,11 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import argument_location
 
 CODE = "DG203"
-TITLE = "a host dockerd cannot parse, or parses as something else than it looks like"
+TITLE = "a host dockerd cannot parse or resolve, or parses as something else than it looks like"
 
 
 def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
-    """The hosts that this dockerd refuses, each with its words."""
+    """Yield the hosts that this dockerd refuses, each with the error of dockerd."""
     version = seen.configured.dockerd_version
     daemon = seen.configured.daemon
     yield from _refused_flag(seen, daemon.reason or "")
@@ -27,8 +27,8 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
             continue
         try:
             address = parse_host(value, version)
-            why = why_not_listenable(address, version)
-            if why is None and daemon.reason and daemon.reason == why_not_listenable(address, version, True):
+            why = listen_error(address, version)
+            if why is None and daemon.reason and daemon.reason == listen_error(address, version, True):
                 why = daemon.reason
         except InvalidHost as error:
             why = str(error)
@@ -37,7 +37,7 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
 
 
 def _refused_flag(seen: Observation, reason: str) -> Iterator[tuple[HostEntry, str]]:
-    """A -H that dockerd refuses already while it reads its flags; it takes none after it."""
+    """Yield the -H that dockerd refuses while it parses its flags. dockerd parses no flag after it."""
     refused = re.match(r'invalid argument "(.*)" for "-H, --host" flag: (.*)', reason, re.DOTALL)
     if refused is None:
         return
@@ -50,10 +50,10 @@ def _refused_flag(seen: Observation, reason: str) -> Iterator[tuple[HostEntry, s
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each host that is refused or surprises."""
+    """Yield one finding for each host that dockerd refuses or reads differently from what it looks like."""
     refused = {entry: f"dockerd will not start: {why}" for entry, why in refusals(seen)}
     for entry in dict.fromkeys((*refused, *seen.configured.daemon.hosts)):
-        message = refused.get(entry) or _surprise(entry)
+        message = refused.get(entry) or _misreading(entry)
         if message is None:
             continue
         fix: Fix | None = None
@@ -69,8 +69,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         )
 
 
-def _surprise(entry: HostEntry) -> str | None:
-    """What the value looks like and is not (moby's opts/hosts.go, parseDaemonHost)."""
+def _misreading(entry: HostEntry) -> str | None:
+    """Return how dockerd reads a host that looks like something else (moby: parseDaemonHost in opts/hosts.go)."""
     raw, address = entry.raw.strip(), entry.address
     if entry.via is Via.DEFAULT or not raw:
         return None
@@ -78,21 +78,21 @@ def _surprise(entry: HostEntry) -> str | None:
     if not slashes:
         return _without_scheme(raw, address)
     if scheme == "unix" and rest and not rest.startswith(("/", "@")):
-        return f"{raw} is relative to dockerd's working directory: a third slash is missing"
+        return f"{raw} is a path relative to the working directory of dockerd; an absolute path is unix:///{rest}"
     if scheme == "tcp" and re.fullmatch(r":[0-9]*", rest):
-        return f"{raw} does not listen on every address: without a host dockerd takes it as {address}"
+        return f"{raw} does not listen on every address: without a host, dockerd uses {address}"
     if scheme == "tcp" and (dropped := re.search(r"[@?#]", rest)):
-        return f"dockerd drops a part of {raw} (at {dropped[0]}) and listens on {address}"
+        return f"dockerd ignores a part of {raw} (delimited by {dropped[0]}) and listens on {address}"
     return None
 
 
 def _without_scheme(raw: str, address: str) -> str | None:
     if scheme := re.match(r"(fd|tcp|unix)(:|\Z)", raw):
-        return f"{raw} is no {scheme[1]}://: without the two slashes dockerd takes it as {address}"
+        return f"{raw} is not read as {scheme[1]}://: without the two slashes, dockerd uses {address}"
     if raw.isdecimal():
-        return f"{raw} is not a port here: dockerd takes it as the host of {address}"
+        return f"{raw} is not read as a port: dockerd uses it as the host of {address}"
     if raw.startswith("/"):
-        return f"{raw} is not a path here: without unix:// dockerd takes it as {address}"
+        return f"{raw} is not read as a path: without unix://, dockerd uses {address}"
     if raw.startswith(":"):
-        return f"{raw} does not listen on every address: without a host dockerd takes it as {address}"
+        return f"{raw} does not listen on every address: without a host, dockerd uses {address}"
     return None

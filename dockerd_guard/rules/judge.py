@@ -1,4 +1,4 @@
-"""The stage `judge`: an observation and a policy in, findings out."""
+"""Run the rules on an observation and a policy, and return findings."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from dockerd_guard.rules.registry import RULES, TITLES
 
 
 def judge(seen: Observation, policy: Policy | None, today: date | None = None) -> tuple[Finding, ...]:
-    """Run all rules, take away what the policy waives (as of `today`), and sort by file and line."""
+    """Return the findings of all rules, without those that the policy waives on `today`, sorted by file and line."""
     findings = [finding for rule in RULES for finding in rule.check(seen, policy)]
     if policy is not None and policy.waive:
         findings = list(unused_waiver.apply(findings, policy, TITLES, today or date.today()))
-    return tuple(sorted(map(_placed, findings), key=_order))
+    return tuple(sorted(map(_without_line_zero, findings), key=_order))
 
 
 def drifts(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """What of it is drift: nothing that is only a hint, and a place that the policy does not declare (DG101)
-    once, not again for each thing that is wrong with it."""
-    found = tuple(findings)
-    undeclared = {finding.socket for finding in found if finding.code == "DG101"}
-    for finding in found:
+    """Return the findings that are drift.
+
+    Findings of severity info are not. DG103 and DG104 are left out for an address that has DG101, so that an
+    undeclared address is one drift.
+    """
+    collected = tuple(findings)
+    undeclared = {finding.socket for finding in collected if finding.code == "DG101"}
+    for finding in collected:
         if finding.severity != "info" and not (
                 finding.code in ("DG103", "DG104") and finding.socket in undeclared):
             yield finding
 
 
-def _placed(finding: Finding) -> Finding:
-    """What systemd has in memory stands in no line: there, a location says so by line 0."""
+def _without_line_zero(finding: Finding) -> Finding:
+    """Remove a location with line 0: systemd has the setting in memory, and no line of a file is known."""
     if finding.location is not None and finding.location.line == 0:
         return finding._replace(location=None)
     return finding

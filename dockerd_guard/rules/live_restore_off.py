@@ -15,28 +15,27 @@ TITLE = "live-restore is off: a correction would stop containers"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding where a policy is enforced and the running dockerd would not leave containers alone."""
+    """Yield one finding if the policy is enforced and a restart of the running dockerd would stop containers."""
     if policy is None or policy.mode is not Mode.ENFORCE or policy.correct.restart is Restart.NEVER:
         return
     if seen.running is None or seen.running.daemon.live_restore:
         return
     daemon = seen.running.daemon
     consequence = (
-        "a correction would wait, as restart: live-restore asks"
+        "a correction that needs a restart waits (restart: live-restore)"
         if policy.correct.restart is Restart.LIVE_RESTORE
-        else "a correction would stop containers"
+        else "a correction that needs a restart stops all containers"
     )
     key = next((key.location for key in daemon.keys if key.name == "live-restore"), None)
     try:
-        is_there = seen.rootfs.stat(daemon.config_file) is not None
+        exists = seen.rootfs.stat(daemon.config_file) is not None
     except Unreadable:
-        is_there = True
+        exists = True
     yield Finding(
         CODE,
         "warning",
-        f"live-restore is off in the running dockerd, so that {consequence}; it can be "
-        f"turned on in {daemon.config_file} with `systemctl reload docker`, without "
-        "a restart",
+        f"live-restore is off in the running dockerd: {consequence}; set \"live-restore\": true in "
+        f"{daemon.config_file} and run `systemctl reload docker`, which does not restart dockerd",
         RUNNING,
-        key or (Location(daemon.config_file) if is_there else None),
+        key or (Location(daemon.config_file) if exists else None),
     )

@@ -13,15 +13,15 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import FileStatus, Unreadable
 
 CODE = "DG401"
-TITLE = "unit files, daemon.json, certificates or keys with loose owner or mode"
+TITLE = "unit files, daemon.json, certificates or keys with loose owner or mode (CIS Docker Benchmark 3.x)"
 
 _DOCKER_DIRECTORY = "/etc/docker"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each file that others than root can change, or a key that they can read.
+    """Yield one finding for each file that other users than root can write, and for a private key that they can read.
 
-    Below a root that is not root's own (one that a user has unpacked) that user stands for root.
+    If the root directory (`--root`) belongs to another user, files of that user count as files of root.
     """
     top = seen.rootfs.stat("/")
     if top is None:
@@ -34,8 +34,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             continue
         if entry is None or entry.is_character_device:
             continue
-        for severity, said in _loose(entry, top, path == key):
-            yield Finding(CODE, severity, f"{path} {said}", CONFIGURED, Location(path))
+        for severity, problem in _problems(entry, top, path == key):
+            yield Finding(CODE, severity, f"{path} {problem}", CONFIGURED, Location(path))
 
 
 def _paths(seen: Observation) -> Iterator[str]:
@@ -58,26 +58,26 @@ def _key(seen: Observation) -> str | None:
     return posixpath.join("/", tls.key) if tls.mode is not Tls.NONE and tls.key else None
 
 
-def _loose(entry: FileStatus, top: FileStatus, is_key: bool) -> Iterator[tuple[Severity, str]]:
+def _problems(entry: FileStatus, top: FileStatus, is_key: bool) -> Iterator[tuple[Severity, str]]:
     mode = entry.mode & 0o7777
     if entry.uid not in (0, top.uid):
-        yield "error", f"belongs to uid {entry.uid}, not to root: its owner decides where Docker listens"
+        yield "error", f"belongs to uid {entry.uid}, not to root: its owner controls where the Docker API listens"
     own_group = top.uid != 0 and entry.gid == top.gid
     if mode & 0o002:
         yield (
             "error",
-            f"is writable by every user (mode {mode:04o}): any of them decides where Docker listens",
+            f"is writable by every user (mode {mode:04o}): any user can change where the Docker API listens",
         )
     elif mode & 0o020 and not own_group:
-        meant = "0755" if entry.is_directory else "0644"
-        yield "warning", f"is writable by group {entry.gid} (mode {mode:04o}); {meant} or stricter is meant"
+        recommended = "0755" if entry.is_directory else "0644"
+        yield "warning", f"is writable by group {entry.gid} (mode {mode:04o}): use {recommended} or stricter"
     if is_key and mode & 0o004:
         yield (
             "error",
-            f"is the server's private key and readable by every user (mode {mode:04o}); 0400 is meant",
+            f"is the private key of the server and readable by every user (mode {mode:04o}): use 0400",
         )
     elif is_key and mode & 0o040 and not own_group:
         yield (
             "warning",
-            f"is the server's private key and readable by group {entry.gid} (mode {mode:04o}); 0400 is meant",
+            f"is the private key of the server and readable by group {entry.gid} (mode {mode:04o}): use 0400",
         )

@@ -12,21 +12,23 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Unreadable
-from dockerd_guard.rules._common import places
+from dockerd_guard.rules._common import merged_bindings
 from dockerd_guard.systemd.sockets import Socket
 
 CODE = "DG106"
 TITLE = "a socket file open to more than root and its group"
 
-_MEANS = "who can write to it is root on this host"
+_CONSEQUENCE = "write access to it is equivalent to root on this host"
 _CHMOD = re.compile(
     r"\bchmod\s+(?:-\S+\s+)*(?:[0-7]*[2367]|[augo]*[ao][augo]*[+=][rxXst]*w\S*|[+=][rxXst]*w\S*)\s"
 )
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each socket unit, command or socket file that lets others connect, which takes
-    write permission (unix(7))."""
+    """Yield one finding for each socket unit, command or socket file that lets other users connect.
+
+    connect(2) needs write permission on the socket file (unix(7)).
+    """
     used = {binding.source for binding in seen.configured.layer.bindings if binding.via is Via.SOCKET_UNIT}
     for socket in seen.configured.sockets:
         if any(listen.location in used and listen.address.startswith("/") for listen in socket.listen):
@@ -36,14 +38,14 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _unit(socket: Socket) -> Iterator[Finding]:
-    where = {setting.key: setting.location for setting in socket.unit.settings if setting.section == "Socket"}
-    mode = where.get("SocketMode")
+    locations = {setting.key: setting.location for setting in socket.unit.settings if setting.section == "Socket"}
+    mode = locations.get("SocketMode")
     if socket.socket_mode & stat.S_IWOTH:
-        said = f"SocketMode={socket.socket_mode:04o}" if mode else "no SocketMode=, whose default is 0666"
+        setting = f"SocketMode={socket.socket_mode:04o}" if mode else "no SocketMode= (the default is 0666)"
         yield Finding(
             CODE,
             "error",
-            f"{socket.unit.name} has {said}: every user may write to Docker's socket, and {_MEANS}",
+            f"{socket.unit.name} has {setting}: every user can write to the Docker socket; {_CONSEQUENCE}",
             CONFIGURED,
             mode or socket.listen[0].location,
         )
@@ -51,9 +53,9 @@ def _unit(socket: Socket) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "error",
-            f"{socket.unit.name} gives Docker's socket to user {socket.socket_user}, and {_MEANS}",
+            f"{socket.unit.name} makes user {socket.socket_user} the owner of the Docker socket; {_CONSEQUENCE}",
             CONFIGURED,
-            where.get("SocketUser"),
+            locations.get("SocketUser"),
         )
 
 
@@ -63,15 +65,15 @@ def _commands(seen: Observation) -> Iterator[Finding]:
             yield Finding(
                 CODE,
                 "error",
-                f"{setting.key}= opens Docker's socket to every user, and {_MEANS}",
+                f"{setting.key}= makes the Docker socket writable by every user; {_CONSEQUENCE}",
                 CONFIGURED,
                 setting.location,
             )
 
 
 def _files(seen: Observation) -> Iterator[Finding]:
-    for place in places(seen):
-        path = place.binding.address.removeprefix("unix://")
+    for merged in merged_bindings(seen):
+        path = merged.binding.address.removeprefix("unix://")
         if not path.startswith("/"):
             continue
         try:
@@ -81,13 +83,13 @@ def _files(seen: Observation) -> Iterator[Finding]:
         if entry is None or not stat.S_ISSOCK(entry.mode):
             continue
         if entry.mode & stat.S_IWOTH or entry.uid != 0:
-            who = f"belongs to uid {entry.uid}" if entry.uid else f"has mode {stat.S_IMODE(entry.mode):04o}"
+            status = f"belongs to uid {entry.uid}" if entry.uid else f"has mode {stat.S_IMODE(entry.mode):04o}"
             yield Finding(
                 CODE,
                 "error",
-                f"{path} {who}, and {_MEANS}",
-                place.layers[-1],
+                f"{path} {status}; {_CONSEQUENCE}",
+                merged.layers[-1],
                 Location(path),
                 None,
-                place.binding.address,
+                merged.binding.address,
             )

@@ -12,8 +12,8 @@ CODE = "DG204"
 TITLE = "more than one `ExecStart=`: a drop-in forgot the reset"
 
 
-def is_double(seen: Observation) -> bool:
-    """Whether systemd refuses the service for it (service_verify in systemd's src/core/service.c)."""
+def has_multiple_commands(seen: Observation) -> bool:
+    """Return whether systemd refuses the service for this (service_verify() in systemd's src/core/service.c)."""
     service = seen.configured.service
     return (
         len(service.exec_start) > 1 and service.type != "oneshot" and service.unit.load_state == "bad-setting"
@@ -21,15 +21,15 @@ def is_double(seen: Observation) -> bool:
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding, at the last ExecStart=."""
-    if not is_double(seen):
+    """Yield one finding, located at the last ExecStart=."""
+    if not has_multiple_commands(seen):
         return
     first, *_, last = (command.location for command in seen.configured.service.exec_start)
     yield Finding(
         CODE,
         "error",
-        f"systemd will not load docker.service: this ExecStart= comes on top of the one in {first}; an empty "
-        "ExecStart= must stand before it",
+        f"systemd will not load docker.service: this ExecStart= adds a second command to the one in {first}; "
+        "put an empty ExecStart= before it",
         CONFIGURED,
         last,
         "safe" if policy is not None else None,

@@ -1,4 +1,4 @@
-"""DG107: a side door."""
+"""DG107: another access path: a command, unit, process or second dockerd that forwards to or serves the API."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from dockerd_guard.systemd.syntax import Setting
 from dockerd_guard.systemd.units import Service, load_service
 
 CODE = "DG107"
-TITLE = "a side door: another command or unit forwards to the socket"
+TITLE = "another access path: a command, unit, process or second dockerd that forwards to or serves the API"
 
 _NAMED = re.compile(rb"docker\.sock|dockerd|docker\S*\s+(?:daemon|-d)")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each command of any unit that hands the API on, and for each further dockerd."""
-    ours = seen.configured.service
-    for setting in ours.unit.settings:
+    """Yield one finding for each command of a unit that forwards to the API, and one for each other dockerd."""
+    docker_service = seen.configured.service
+    for setting in docker_service.unit.settings:
         if _forwards(setting):
-            yield _forwarding(setting, ours.unit.name)
-    for name in _suspects(seen, {*ours.unit.names, ours.unit.name}):
+            yield _forwarding(setting, docker_service.unit.name)
+    for name in _candidates(seen, {*docker_service.unit.names, docker_service.unit.name}):
         service = load_service(seen.rootfs, name, seen.configured.systemd_version)
         for setting in service.unit.settings:
             if _forwards(setting):
                 yield _forwarding(setting, name)
-        yield from _second(seen, service)
+        yield from _second_dockerd(seen, service)
     for process, bindings in seen.others:
-        places = ", ".join(binding.address for binding in bindings)
-        by = f" of {process.unit}" if process.unit else ""
-        inside = ", in a container with this host's network" if process.in_container else ""
+        addresses = ", ".join(binding.address for binding in bindings) or "no address"
+        unit = f", {process.unit}" if process.unit else ""
+        container = ", in a container with host networking" if process.in_container else ""
         yield Finding(
             CODE,
             "error" if any(binding.is_tcp for binding in bindings) else "warning",
-            f"another dockerd{by} runs (pid {process.pid}{inside}) and listens on {places or 'nothing'}",
+            f"another dockerd is running (pid {process.pid}{unit}{container}) and listens on {addresses}",
             RUNNING,
             None,
             None,
@@ -49,8 +49,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         )
 
 
-def _second(seen: Observation, service: Service) -> Iterator[Finding]:
-    """Whether this service runs a dockerd as well, by all that is known of command lines."""
+def _second_dockerd(seen: Observation, service: Service) -> Iterator[Finding]:
+    """Yield a finding if the main command of this service is a dockerd."""
     command = main_command(service)
     if command is None:
         return
@@ -61,18 +61,18 @@ def _second(seen: Observation, service: Service) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "error" if tcp else "warning",
-            f"{service.unit.name} runs a dockerd of its own{' that listens on TCP' if tcp else ''}: what "
-            "holds for docker.service does not hold for it",
+            f"{service.unit.name} runs a second dockerd{' that listens on TCP' if tcp else ''}; the policy for "
+            "docker.service does not cover it",
             CONFIGURED,
             command.location,
         )
 
 
-def _suspects(seen: Observation, ours: set[str]) -> Iterator[str]:
-    """Service units whose files name the socket or a dockerd at all: only those are worth a parse."""
+def _candidates(seen: Observation, excluded: set[str]) -> Iterator[str]:
+    """Yield the service units whose files name the Docker socket or dockerd. Only these are parsed."""
     files = unit_files(seen.rootfs, seen.configured.systemd_version)
     for name in files.with_suffix(".service"):
-        if name in ours:
+        if name in excluded:
             continue
         fragment = files.fragment(name)
         if fragment.path is not None and not fragment.masked and any(
@@ -100,8 +100,8 @@ def _forwarding(setting: Setting, unit: str) -> Finding:
     return Finding(
         CODE,
         "error",
-        f"{setting.key}= of {unit} forwards to Docker's socket: who reaches it there is root, whatever "
-        "dockerd itself listens on",
+        f"{setting.key}= of {unit} forwards to the Docker socket: anyone who can reach it has root access, "
+        "wherever dockerd listens",
         CONFIGURED,
         setting.location,
     )

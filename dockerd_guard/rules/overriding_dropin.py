@@ -15,27 +15,27 @@ TITLE = "a drop-in that sorts after ours and wins"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each setting of ours that a later file gives again."""
-    yield from _after(seen.configured.service.unit, ("ExecStart",), policy)
+    """Yield one finding for each drop-in that overrides a setting of the drop-in of dockerd-guard."""
+    yield from _overrides(seen.configured.service.unit, ("ExecStart",), policy)
     for socket in seen.configured.sockets:
-        yield from _after(socket.unit, ("ListenStream", "ListenDatagram", "ListenSequentialPacket"), policy)
+        yield from _overrides(socket.unit, ("ListenStream", "ListenDatagram", "ListenSequentialPacket"), policy)
 
 
-def _after(unit: Unit, keys: tuple[str, ...], policy: Policy | None) -> Iterator[Finding]:
-    ours = next((place for place, path in enumerate(unit.dropins) if path.endswith(f"/{DROPIN_NAME}")), None)
-    if ours is None:
+def _overrides(unit: Unit, keys: tuple[str, ...], policy: Policy | None) -> Iterator[Finding]:
+    own = next((index for index, path in enumerate(unit.dropins) if path.endswith(f"/{DROPIN_NAME}")), None)
+    if own is None:
         return
-    later = frozenset(unit.dropins[ours + 1 :])
+    later = frozenset(unit.dropins[own + 1 :])
     fix: Fix | None = "unsafe" if policy is not None and policy.correct.foreign_files else None
-    told: set[str] = set()
+    reported: set[str] = set()
     for setting in unit.settings:
         file = setting.location.file
-        if file in later and setting.key in keys and file not in told:
-            told.add(file)
+        if file in later and setting.key in keys and file not in reported:
+            reported.add(file)
             yield Finding(
                 CODE,
                 "error",
-                f"{setting.key}= here overrules {unit.dropins[ours]}: its file name sorts after ours",
+                f"{setting.key}= here overrides {unit.dropins[own]}: the file name sorts after {DROPIN_NAME}",
                 CONFIGURED,
                 setting.location,
                 fix,

@@ -15,11 +15,11 @@ CODE = "DG308"
 TITLE = "dockerd was not restarted since"
 
 _NEVER_RELOADED = ("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
-"""Keys of daemon.json that SIGHUP does not take in (moby's daemon/reload.go)."""
+"""Keys of daemon.json that dockerd does not reload on SIGHUP (moby: daemon/reload.go)."""
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding where the running dockerd was started with something else than would be now."""
+    """Yield one finding if a restart would start dockerd with another command line or other keys of daemon.json."""
     if seen.running is None:
         return
     target = (seen.loaded or seen.configured).layer
@@ -28,8 +28,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "warning",
-            "dockerd still runs with the command line it was started with, which is not that of the loaded "
-            "docker.service: only a restart puts the new one in force",
+            "the command line of the running dockerd differs from the loaded docker.service; restart docker.service "
+            "to apply the new one",
             RUNNING,
             command_location(seen),
             fix,
@@ -38,8 +38,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "warning",
-            f"{location.file} was changed after dockerd was started, and hosts and tls in it are read at "
-            "starts only",
+            f"{location.file} changed after dockerd started; dockerd reads its hosts and TLS keys only at startup",
             RUNNING,
             location,
             fix,
@@ -47,7 +46,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _fix(running: Running, target: Layer, policy: Policy | None) -> Fix | None:
-    """Where both are as the policy declares, which command line runs is none of `fix`'s business."""
+    """Return None where both layers comply with the policy: `fix` does not restart dockerd for other arguments."""
     if policy is None:
         return None
     declared = {(key, socket.tls) for key, socket in declared_places(policy).items()}

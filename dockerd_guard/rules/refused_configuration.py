@@ -18,11 +18,11 @@ TITLE = "dockerd will refuse its arguments or its daemon.json"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding where dockerd refuses for a reason that has no rule of its own."""
+    """Yield one finding if dockerd refuses its configuration for a reason that no other rule reports."""
     configured = seen.configured
     daemon = configured.daemon
     if daemon.starts and daemon.config_error is not None:
-        message = f"{daemon.config_file} cannot be read, so what it says is not known: {daemon.config_error}"
+        message = f"cannot read {daemon.config_file}, its settings are unknown: {daemon.config_error}"
         yield Finding(CODE, "warning", message, CONFIGURED, Location(daemon.config_file))
     reason = daemon.reason
     if daemon.starts or reason is None or configured.service.unit.load_state != "loaded":
@@ -33,7 +33,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _location(seen: Observation, reason: str) -> Location | None:
-    """What dockerd complains of: a key or an argument that it quotes, else the file or the command."""
+    """Return the location of the key or argument that the error quotes, else of the file or the command."""
     daemon = seen.configured.daemon
     if daemon.config_error is not None or daemon.config_file in reason:
         key = next((key.location for key in daemon.keys if key.name in reason.rpartition(": ")[2]), None)

@@ -1,40 +1,13 @@
-"""The registry of rules: every code, its module and its page. A code is never reused."""
+"""The registry of rules: code, module and documentation of each. Codes are never reused."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
 
-from dockerd_guard.rules import (
-    bad_tls_files,
-    edited_vendor_unit,
-    fd_without_socket_unit,
-    hosts_conflict,
-    ignored_dropin,
-    ineffective_key,
-    invalid_host,
-    live_restore_off,
-    loose_file_mode,
-    loose_socket_mode,
-    missing_socket,
-    multiple_exec_start,
-    other_access_path,
-    overriding_dropin,
-    pending_reload,
-    pending_restart,
-    refused_configuration,
-    skipped_line,
-    socket_path_conflict,
-    stale_socket_unit,
-    tcp_through_socket_unit,
-    unauthenticated_tcp,
-    unavailable_address,
-    undeclared_socket,
-    unused_variable,
-    unused_waiver,
-    weak_tls,
-)
+from dockerd_guard.rules import unused_waiver
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
@@ -43,45 +16,48 @@ if TYPE_CHECKING:
 
 
 class Rule(Protocol):
-    """What the module of a rule defines. Its documentation is the Markdown file beside the module."""
+    """The names that the module of a rule defines. Its documentation is the Markdown file beside the module."""
 
     __name__: str
     CODE: str
     TITLE: str
 
     def check(self, seen: Observation, policy: Policy | None) -> Iterable[Finding]:
-        """Return all findings of this rule; without a policy, those that need none."""
+        """Yield the findings of this rule. Without a policy (None), yield only those that do not need one."""
 
 
-RULES: tuple[Rule, ...] = (
-    undeclared_socket,
-    missing_socket,
-    unauthenticated_tcp,
-    tcp_through_socket_unit,
-    weak_tls,
-    loose_socket_mode,
-    other_access_path,
-    hosts_conflict,
-    fd_without_socket_unit,
-    invalid_host,
-    multiple_exec_start,
-    refused_configuration,
-    bad_tls_files,
-    unavailable_address,
-    socket_path_conflict,
-    ignored_dropin,
-    skipped_line,
-    overriding_dropin,
-    edited_vendor_unit,
-    unused_variable,
-    ineffective_key,
-    pending_reload,
-    pending_restart,
-    stale_socket_unit,
-    loose_file_mode,
-    live_restore_off,
+_MODULES = (
+    "undeclared_socket",
+    "missing_socket",
+    "unauthenticated_tcp",
+    "tcp_through_socket_unit",
+    "weak_tls",
+    "loose_socket_mode",
+    "other_access_path",
+    "hosts_conflict",
+    "fd_without_socket_unit",
+    "invalid_host",
+    "multiple_exec_start",
+    "refused_configuration",
+    "bad_tls_files",
+    "unavailable_address",
+    "socket_path_conflict",
+    "ignored_dropin",
+    "skipped_line",
+    "overriding_dropin",
+    "edited_vendor_unit",
+    "unused_variable",
+    "ineffective_key",
+    "pending_reload",
+    "pending_restart",
+    "stale_socket_unit",
+    "loose_file_mode",
+    "live_restore_off",
 )
-"""In the order of their codes. `unused_waiver` is not among them: it checks the findings of these."""
+"""The modules of the rules, sorted by code."""
+
+RULES = tuple(cast(Rule, import_module(f"dockerd_guard.rules.{name}")) for name in _MODULES)
+"""All rules but `unused_waiver`, which runs on the findings of these."""
 
 TITLES = {**{rule.CODE: rule.TITLE for rule in RULES}, unused_waiver.CODE: unused_waiver.TITLE}
 """The title of each code."""

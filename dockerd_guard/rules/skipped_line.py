@@ -1,4 +1,4 @@
-"""DG302: a syntax error that makes systemd drop the rest of the file."""
+"""DG302: a syntax error that makes systemd drop the rest of the file, or refuse the unit."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rules.multiple_exec_start import is_double
+from dockerd_guard.rules.multiple_exec_start import has_multiple_commands
 from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.syntax import Problem
 
 CODE = "DG302"
-TITLE = "a syntax error that makes systemd drop the rest of the file, or all of the unit"
+TITLE = "a syntax error that makes systemd drop the rest of the file, or refuse the unit"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each such error, and one for a unit that systemd refuses for another reason."""
+    """Yield one finding for each such error, and one for each unit that systemd refuses for another reason."""
     configured = seen.configured
     service = configured.service.unit
-    if not is_double(seen):
+    if not has_multiple_commands(seen):
         yield from _unit(service, configured.environment.problems)
     for socket in configured.sockets:
         yield from _unit(socket.unit, ())
 
 
 def _unit(unit: Unit, more: tuple[Problem, ...]) -> Iterator[Finding]:
-    told = False
+    is_reported = False
     for problem in (*unit.problems, *more):
         if problem.effect == "rest-dropped":
             yield Finding(
                 CODE,
                 "error",
-                f"systemd reads this file only to here: {problem.text}",
+                f"systemd ignores this file from here on: {problem.text}",
                 CONFIGURED,
                 problem.location,
             )
         elif problem.effect == "refused":
-            told = True
+            is_reported = True
             yield Finding(
                 CODE,
                 "error",
@@ -46,7 +46,7 @@ def _unit(unit: Unit, more: tuple[Problem, ...]) -> Iterator[Finding]:
                 CONFIGURED,
                 problem.location,
             )
-    if not told and unit.load_state in ("error", "bad-setting"):
+    if not is_reported and unit.load_state in ("error", "bad-setting"):
         yield Finding(
             CODE,
             "error",

@@ -16,7 +16,7 @@ TITLE = "`fd://` and `unix://` fight over one path"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each unix:// whose path systemd listens on already."""
+    """Yield one finding for each unix:// host whose path systemd listens on for fd://."""
     hosts = seen.configured.daemon.hosts
     if not any(host.address.startswith("fd://") for host in hosts):
         return
@@ -27,9 +27,9 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "warning",
-            f"{host.address} is where systemd listens for fd:// ({passed[canonical(host.address)]}): "
-            "dockerd deletes that socket file and makes its own, and with it gone at the next stop, nothing "
-            "starts dockerd on demand any more",
+            f"{host.address} is also the path that systemd listens on for fd:// "
+            f"({passed[canonical(host.address)]}): dockerd replaces the socket file and removes it when it stops; "
+            "socket activation does not work after that",
             CONFIGURED,
             host.location or argument_location(seen, host.argument),
             "safe" if policy is not None else None,

@@ -16,9 +16,12 @@ TITLE = "docker.socket is not functional until restarted"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each active socket unit that has an address but no open socket for it (systemd's
-    src/core/socket.c: "no open socket file descriptor left ... not functional until restarted"), or whose file
-    is gone or replaced; but none where the policy has dockerd replace it, by declaring `unix://`."""
+    """Yield one finding for each active socket unit that clients cannot reach at one of its addresses.
+
+    Either systemd has no open socket for the address (systemd's src/core/socket.c: "no open socket file descriptor
+    left ... not functional until restarted"), or the socket file is gone or replaced. A replaced file is not a
+    finding where the policy declares `unix://` with that path.
+    """
     if seen.loaded is None or seen.listening is None:
         return
     held = {canonical(address) for address in seen.listening.held_by_systemd}
@@ -31,23 +34,23 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             yield Finding(
                 CODE,
                 "error",
-                f"{socket.unit.name} is active, but nothing reaches systemd at {', '.join(lost)}: the unit was changed "
-                "while it ran, or its socket file removed; until it is restarted with docker.service stopped, "
-                "fd:// is of no use there",
+                f"{socket.unit.name} is active, but clients cannot reach it at {', '.join(lost)}: the unit was changed "
+                "while it was running, or its socket file was removed; fd:// does not work there until "
+                f"{socket.unit.name} is restarted with docker.service stopped",
                 LISTENING,
                 _location(seen, lost[0]) or (Location(socket.unit.fragment) if socket.unit.fragment else None),
                 "disruptive" if policy is not None else None,
             )
-    meant = {canonical(socket.address) for socket in policy.sockets} if policy is not None else set()
+    declared = {canonical(socket.address) for socket in policy.sockets} if policy is not None else set()
     for address in seen.listening.taken:
-        if canonical(address) not in meant:
+        if canonical(address) not in declared:
             path = address.removeprefix("unix://")
             yield Finding(
                 CODE,
                 "info",
-                f"dockerd has put a socket of its own, as -H unix:// or no -H makes it, in place of systemd's at {path}"
-                ": once dockerd ends nothing is left there, and neither a client nor fd:// finds it "
-                "until docker.socket is restarted",
+                f"dockerd (with -H unix:// or no -H) has replaced the socket of systemd at {path}: when dockerd stops, "
+                "the socket file is gone, and neither clients nor fd:// can use this path until docker.socket is "
+                "restarted",
                 LISTENING,
                 _location(seen, path),
                 None,
@@ -56,6 +59,6 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _location(seen: Observation, address: str) -> Location | None:
-    """Where the files give an address to a socket unit."""
+    """Return the location of the setting that gives this address to a socket unit."""
     listens = (listen for socket in seen.configured.sockets for listen in socket.listen)
     return next((listen.location for listen in listens if listen.address == address), None)

@@ -19,13 +19,13 @@ TITLE = "the address is not on this host"
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each configured or declared address that no interface has. On a live host only."""
+    """Yield one finding for each configured or declared address that no network interface has. Live hosts only."""
     if seen.running is None and seen.loaded is None:
         return
     wanted: dict[str, tuple[Location | None, str]] = {}
     if policy is not None:
         wanted |= {
-            place.address: (place.location, "is declared") for place in declared_places(policy).values()
+            declared.address: (declared.location, "is declared") for declared in declared_places(policy).values()
         }
     wanted |= {
         binding.address: (binding.source, "is configured")
@@ -33,20 +33,20 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         if binding.via is not Via.SOCKET_UNIT
     }
     local: set[str] | None = None
-    for address, (location, said) in wanted.items():
+    for address, (location, status) in wanted.items():
         if scope_of(address) is not Scope.ADDRESS or not address.startswith("tcp://"):
             continue
         try:
             host = ipaddress.ip_address(split_host_port(address)[0])
         except ValueError:
-            continue  # a name: what it resolves to is not in the text
+            continue  # a host name: it is not resolved
         if local is None:
             local = _addresses(seen.rootfs)
         if local and str(host) not in local:
             yield Finding(
                 CODE,
                 "error",
-                f"{address} {said}, but no interface of this host has {host}: dockerd would not start",
+                f"{address} {status}, but no network interface has {host}: dockerd cannot bind it and will not start",
                 CONFIGURED,
                 location,
                 None,
@@ -55,7 +55,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _addresses(rootfs: Rootfs) -> set[str]:
-    """What the kernel has, from proc(5); empty where that is not told or any address may be bound."""
+    """Return the addresses of the kernel, from proc(5). Empty if they are unknown or any address can be bound."""
     try:
         if rootfs.read("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == b"1":
             return set()
@@ -64,7 +64,7 @@ def _addresses(rootfs: Rootfs) -> set[str]:
         return set()
     found: set[str] = set()
     for above, line in pairwise(trie):
-        # A leaf "|-- ADDRESS" is followed by "/32 host LOCAL" for an address of this host.
+        # The line after "|-- ADDRESS" is "/32 host LOCAL" if the address belongs to this host.
         if line.strip().startswith("/32 host LOCAL"):
             found.add(above.split()[-1])
     try:

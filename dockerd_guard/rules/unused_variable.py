@@ -15,54 +15,52 @@ from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.units import Service
 
 CODE = "DG305"
-TITLE = "an option variable that nothing reads"
+TITLE = "an option variable that nothing reads (`DOCKER_OPTS` under a unit that does not use it)"
 
 VARIABLES = ("DOCKER_OPTS", "DOCKER_OPTIONS", "OPTIONS", "other_args", "DOCKERD_OPTS", "DOCKER_EXTRA_OPTS")
-"""Names under which guides and packages pass options; dockerd itself reads none of them."""
+"""Variables that guides and packages use for options of dockerd. dockerd itself reads none of them."""
 
 FILES = ("/etc/default/docker", "/etc/sysconfig/docker")
-"""Where init scripts looked for them, and some units still do."""
+"""Files from which init scripts read these variables, and some units still do."""
 
 _USE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each variable with options in it that no ExecStart= names."""
+    """Yield one finding for each variable that contains options and that no ExecStart= uses."""
     service = seen.configured.service
     if not service.exec_start:
         return
     used = {
         name for command in service.exec_start for word in command.argv for name in _USE.findall(word.raw)
-    } | set(_USE.findall(_before_ours(service)))
-    told: set[str] = set()
+    } | set(_USE.findall(_foreign_exec_start(service)))
+    reported: set[str] = set()
     for assigned in seen.configured.environment.variables.items():
         name, variable = assigned
         if _is_unused(name, variable.value, used) and variable.location is not None:
-            told.add(name)
+            reported.add(name)
             yield Finding(
                 CODE,
                 "warning",
-                f"{name} is set, but ExecStart= of {service.unit.name} does not name it: "
-                "these options have no effect",
+                f"{name} is set, but ExecStart= of {service.unit.name} does not use it: its options have no effect",
                 CONFIGURED,
                 variable.location,
             )
     for path in FILES:
         for name, variable in _assignments(seen, path):
-            if _is_unused(name, variable.value, used) and name not in told:
-                told.add(name)
+            if _is_unused(name, variable.value, used) and name not in reported:
+                reported.add(name)
                 yield Finding(
                     CODE,
                     "warning",
-                    f"{name} is set here, but {service.unit.name} does not read it: these "
-                    "options have no effect",
+                    f"{name} is set here, but {service.unit.name} does not read it: its options have no effect",
                     CONFIGURED,
                     variable.location,
                 )
 
 
-def _before_ours(service: Service) -> str:
-    """What ExecStart= is without our own drop-in, which gives the options that it keeps word by word."""
+def _foreign_exec_start(service: Service) -> str:
+    """Return ExecStart= without the drop-in of dockerd-guard, which contains variables in expanded form."""
     values: list[str] = []
     for setting in service.unit.settings:
         if setting.key == "ExecStart" and not setting.location.file.endswith(f"/{DROPIN_NAME}"):

@@ -1,4 +1,4 @@
-"""DG501: a waiver that is expired or matches nothing. Applies the waivers, too."""
+"""Apply the waivers of a policy. DG501: a waiver that is expired or matches nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TITLE = "a waiver that is expired or matches nothing"
 def apply(
     findings: Iterable[Finding], policy: Policy, codes: Container[str], today: date
 ) -> Iterator[Finding]:
-    """What is left of the findings, and one finding for each waiver that waives nothing (any more)."""
+    """Yield the findings that no waiver in effect matches, and one finding for each expired or unused waiver."""
     used: set[Waiver] = set()
     for finding in findings:
         waiver = next((waiver for waiver in policy.waive if _matches(waiver, finding)), None)
@@ -28,11 +28,11 @@ def apply(
     for waiver in policy.waive:
         at = f" at {waiver.address}" if waiver.address is not None else ""
         if waiver.rule not in codes:
-            message = f"this waiver is for {waiver.rule}, and there is no such rule"
+            message = f"the waiver for {waiver.rule} has no effect: there is no such rule"
         elif _is_expired(waiver, today):
-            message = f"this waiver of {waiver.rule}{at} ended with {waiver.until}"
+            message = f"the waiver for {waiver.rule}{at} has expired: its last day was {waiver.until}"
         elif waiver not in used:
-            message = f"this waiver of {waiver.rule}{at} matches nothing: it can be removed"
+            message = f"the waiver for {waiver.rule}{at} matches no finding: remove it"
         else:
             continue
         yield Finding(CODE, "warning", message, CONFIGURED, waiver.location, None, waiver.address)

@@ -1,4 +1,4 @@
-"""DG105: TLS is weaker than declared, or looks on and is not."""
+"""DG105: TLS is weaker than declared, or an option that seems to protect TCP does not."""
 
 from __future__ import annotations
 
@@ -15,64 +15,70 @@ from dockerd_guard.rules._common import (
     argument_location,
     command_location,
     declared_places,
-    fix_of_open,
-    places,
-    state,
+    effect,
+    fix_for_binding,
+    merged_bindings,
 )
 
 CODE = "DG105"
-TITLE = "TLS is weaker than declared, or looks on and is not"
+TITLE = (
+    "TLS is weaker than declared, or looks on and is not "
+    "(`--tlsverify=false`, certificates alone, `DOCKER_TLS_VERIFY`)"
+)
 
-_SERVER_ONLY = "it asks no client for a certificate, so whoever connects is root"
-_PLAIN = "TCP is plain text without authentication"
+_SERVER_ONLY = "dockerd does not verify client certificates, so anyone who can connect has root access"
+_PLAIN = "TCP stays unencrypted and unauthenticated"
 _ANY_AUTHORITY = (
-    "tlsverify without tlscacert trusts every public certification authority: whoever buys a certificate "
-    "from one is root"
+    "tlsverify without tlscacert accepts client certificates of every public certificate authority: anyone who "
+    "obtains one has root access"
 )
 _FILES = ("tlscacert", "tlscert", "tlskey")
-_PROTECTS = {
-    Tls.NONE: "no TLS at all",
-    Tls.SERVER: "TLS that asks no client for a certificate",
-    Tls.MUTUAL: "client certificates",
+_PROTECTION = {
+    Tls.NONE: "no TLS",
+    Tls.SERVER: "TLS that does not verify client certificates",
+    Tls.MUTUAL: "TLS with client certificates",
 }
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """One finding for each socket weaker than declared, and one for each option that deceives."""
+    """Yield one finding for each socket with weaker TLS than declared, and one for each ineffective TLS option."""
     if policy is not None:
         yield from _weaker(seen, policy)
     if any(binding.is_tcp for binding in seen.configured.layer.bindings):
-        for location, message in _deceptions(seen):
+        for location, message in _ineffective_options(seen):
             yield Finding(CODE, "error", message, CONFIGURED, location)
 
 
 def _weaker(seen: Observation, policy: Policy) -> Iterator[Finding]:
     declared = declared_places(policy)
-    for place in places(seen):
-        binding = place.binding
+    for merged in merged_bindings(seen):
+        binding = merged.binding
         wanted = declared.get(binding.key)
         if wanted is None or STRENGTH.index(binding.tls) >= STRENGTH.index(wanted.tls):
             continue
         yield Finding(
             CODE,
             "error",
-            f"{binding.address} has {_PROTECTS[binding.tls]}, but tls: {wanted.tls} is declared"
-            f"{state(seen, place.layers)}",
-            place.layers[0],
+            f"{binding.address} has {_PROTECTION[binding.tls]}, but the policy declares tls: {wanted.tls}"
+            f"{effect(seen, merged.layers)}",
+            merged.layers[0],
             binding.source,
-            fix_of_open(seen, policy, place),
+            fix_for_binding(seen, policy, merged),
             binding.address,
         )
 
 
-def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
-    """Options that read as protection and are none (moby's daemon.go, newAPIServerTLSConfig)."""
+def _ineffective_options(seen: Observation) -> Iterator[tuple[Location | None, str]]:
+    """Yield location and message of each option that does not protect TCP as its name suggests.
+
+    See newAPIServerTLSConfig in moby's cmd/dockerd/daemon.go (daemon/command/daemon.go since 29).
+    """
     daemon = seen.configured.daemon
     given = {flag.name: flag for flag in daemon.flags}
     keys = {key.name: key.location for key in daemon.keys if key.inside is None}
     variable = seen.configured.environment.variables.get("DOCKER_TLS_VERIFY")
 
-    def where(*names: str) -> Location | None:
+    def locate(*names: str) -> Location | None:
         for name in names:
             if name in given:
                 return argument_location(seen, given[name].argument)
@@ -82,19 +88,19 @@ def _deceptions(seen: Observation) -> Iterator[tuple[Location | None, str]]:
 
     for note in daemon.tls.notes:
         if note is Note.VERIFY_OFF:
-            yield where("tlsverify"), f"tlsverify=false does not turn TLS off: {_SERVER_ONLY}"
+            yield locate("tlsverify"), f"tlsverify=false does not turn TLS off: {_SERVER_ONLY}"
         elif note is Note.NO_CA:
-            yield where("tlsverify", "tls"), _ANY_AUTHORITY
+            yield locate("tlsverify", "tls"), _ANY_AUTHORITY
         elif note is Note.CERTIFICATES_ALONE:
             files = [name for name in _FILES if name in given or name in keys]
             verb = "have" if files[1:] else "has"
-            yield where(*files), f"{' and '.join(files)} without tlsverify {verb} no effect: {_PLAIN}"
+            yield locate(*files), f"{' and '.join(files)} {verb} no effect without tlsverify: {_PLAIN}"
         elif note is Note.ENVIRONMENT_IGNORED and daemon.tls.mode is Tls.NONE:
             location = variable.location if variable is not None else None
             yield (
                 location or command_location(seen),
-                f"DOCKER_TLS_VERIFY turns on TLS for the client, not for dockerd: {_PLAIN}",
+                f"DOCKER_TLS_VERIFY turns on TLS in the docker client, not in dockerd: {_PLAIN}",
             )
     if daemon.tls.mode is Tls.SERVER and Note.VERIFY_OFF not in daemon.tls.notes:
         version = seen.configured.dockerd_version
-        yield where("tls"), f"tls alone is not enough for dockerd {version}: {_SERVER_ONLY}"
+        yield locate("tls"), f"tls without tlsverify is not enough for dockerd {version}: {_SERVER_ONLY}"

@@ -1,4 +1,4 @@
-"""Environment assignments as values."""
+"""Value types for environment assignments."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dockerd_guard.systemd.syntax import Problem, is_utf8
 from dockerd_guard.systemd.words import Word
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""A name of a variable, as env_name_is_valid() has it."""
+"""A valid variable name (env_name_is_valid())."""
 
 
 class Variable(NamedTuple):
-    """A value and where it is written; `location` is None for what systemd itself sets."""
+    """The value of a variable. `location` is None if systemd itself sets it."""
 
     value: str
     location: Location | None = None
     certain: bool = True
     verbatim: bool = False
-    """Whether the value stands in the file as it is, from `location` on, on one line."""
+    """Whether the text at `location` is the value itself, unquoted and on one line."""
 
     def at(self, start: int, end: int) -> Location | None:
-        """Where a part of the value stands; all of it where that cannot be told."""
+        """Return the location of value[start:end], or that of the whole value if it is not verbatim."""
         if self.location is None or not self.verbatim:
             return self.location
         file, line, column, _ = self.location
@@ -32,19 +32,19 @@ class Variable(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """One variable given a value by Environment= or by a file."""
+    """One assignment from Environment= or from an environment file."""
 
     name: str
     variable: Variable
 
     @property
     def value(self) -> str:
-        """The value alone."""
+        """The value without its location."""
         return self.variable.value
 
 
 class EnvironmentFile(NamedTuple):
-    """One EnvironmentFile=: the path or pattern, and whether it may be missing (`-`)."""
+    """One EnvironmentFile=: a path or glob pattern. `optional` is the `-` prefix: the file may be missing."""
 
     path: str
     optional: bool
@@ -52,29 +52,30 @@ class EnvironmentFile(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """What a service is started with; `failure` says why the start fails before anything runs.
+    """The environment of a service. `failure` is why the start fails before anything is executed.
 
-    `expansion` is what `$X` in a command line stands for: up to 261 the same. `unknown` are names
-    whose values only the running manager knows, `untold` those of them that the process has as well.
+    `variables` are those of the process, `expansion` those that `$X` in a command line refers to; up to
+    systemd 261 they are the same. `unknown_variables` and `unknown_expansion` are the names in each
+    whose values only the running manager has.
     """
 
     variables: Mapping[str, Variable]
     problems: tuple[Problem, ...]
     failure: str | None
     expansion: Mapping[str, Variable]
-    unknown: frozenset[str]
-    untold: frozenset[str] = frozenset()
+    unknown_expansion: frozenset[str]
+    unknown_variables: frozenset[str] = frozenset()
 
 
 def assignment(word: Word) -> Assigned | None:
-    """`NAME=VALUE`, with the place of the value; None where it is no assignment."""
+    """Parse `NAME=VALUE` and locate the value; None if the word is not an assignment."""
     name, equals, value = word.text.partition("=")
     if not equals or not NAME.fullmatch(name) or not is_utf8(value):
         return None
-    where = word.location
+    location = word.location
     start = word.raw.find(value, len(name) + 1)
-    verbatim = where is not None and start > 0 and where.end_column - where.column == len(word.raw)
-    if where is not None and verbatim:
-        column = where.column + start
-        where = where._replace(column=column, end_column=column + len(value))
-    return Assigned(name, Variable(value, where, word.certain, verbatim))
+    verbatim = location is not None and start > 0 and location.end_column - location.column == len(word.raw)
+    if location is not None and verbatim:
+        column = location.column + start
+        location = location._replace(column=column, end_column=column + len(value))
+    return Assigned(name, Variable(value, location, word.certain, verbatim))

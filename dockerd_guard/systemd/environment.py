@@ -1,7 +1,7 @@
-"""The environment of a service: what is assigned where, and what holds in the end.
+"""The environment that systemd starts a service with, merged from all sources.
 
-As config_parse_environ and its relatives (src/core/load-fragment.c), parse_env_file_internal
-(src/basic/env-file.c) and what exec_invoke() (src/core/exec-invoke.c) puts together.
+Implements exec_invoke() (src/core/exec-invoke.c), exec_context_load_environment() (src/core/execute.c)
+and glob(3).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.assignments import Environment, EnvironmentFile, Variable
 from dockerd_guard.systemd.environment_file import FileAssignments, read_environment_file
+from dockerd_guard.systemd.manager_conf import default_environment
 from dockerd_guard.systemd.syntax import Problem
 
 if TYPE_CHECKING:
@@ -23,42 +24,40 @@ if TYPE_CHECKING:
 
 
 EXPANSION_BEFORE_UNSET_VERSION = 262
-"""From here on UnsetEnvironment= applies after `$X` was expanded (NEWS)."""
+"""Since this version UnsetEnvironment= is applied after `$X` is expanded (NEWS)."""
 
 SET_AT_START = frozenset((
     "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "PATH", "SYSTEMD_EXEC_PID", "TRIGGER_PATH", "TRIGGER_UNIT"))
-"""What systemd sets when it starts any service, to values that no file tells (systemd.exec(5))."""
+"""Variables that systemd sets for every service, with values that are not in any file (systemd.exec(5))."""
 
-_OF_PASSED = frozenset(("LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID"))
-"""Likewise, where descriptors are passed; without any none of them is set, and LISTEN_FDS neither."""
+_SET_WITH_DESCRIPTORS = frozenset(("LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID"))
+"""The same, if descriptors are passed. Without descriptors neither these nor LISTEN_FDS are set."""
 
-_OF_MEMORY_PRESSURE = frozenset(("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE"))
+_SET_FOR_MEMORY_PRESSURE = frozenset(("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE"))
 MEMORY_PRESSURE_VERSION = 254
-"""From here on these are set where the kernel counts memory pressure (NEWS)."""
+"""Since this version they are set if the kernel supports memory pressure (NEWS)."""
 
-_OF_MANAGER = re.compile(r"LANG(UAGE)?|LC_[A-Z]+|TERM|PATH|HOME|SHELL|container(_[a-z]+)?|SYSTEMD_[A-Z_]+")
-"""What PID 1 may have been given by the kernel, a container manager or its locale.conf. PassEnvironment= of
-anything else passes nothing (systemd.exec(5)), unless DefaultEnvironment= has it."""
+_MANAGER_VARIABLES = re.compile(r"LANG(UAGE)?|LC_[A-Z]+|TERM|PATH|HOME|SHELL|container(_[a-z]+)?|SYSTEMD_[A-Z_]+")
+"""Variables that PID 1 may have from the kernel, a container manager or locale.conf. PassEnvironment= passes
+no others (systemd.exec(5)), except those of DefaultEnvironment=."""
 
 
 class _LoadError(Exception):
-    """Why an environment file cannot be loaded."""
+    """An environment file cannot be loaded; the message is the reason."""
 
 
 def resolve_environment(
     service: Service, rootfs: Rootfs, version: int, manager_environment: Mapping[str, Variable] | None = None,
     descriptors: int | None = None,
 ) -> Environment:
-    """Merge all sources in the order of systemd.exec(5), later ones over earlier ones.
+    """Merge all sources in the order of systemd.exec(5); later ones override earlier ones.
 
-    `manager_environment` is what the running manager gives every service, as far as it is known;
-    else DefaultEnvironment= of its files counts. `descriptors` is how many the service is passed,
-    None where nobody knows.
+    `manager_environment` is the environment block of the running manager. If it is None,
+    DefaultEnvironment= of the manager's configuration files is used. `descriptors` is the number of file
+    descriptors passed to the service, None if unknown.
     """
     problems: list[Problem] = []
     if manager_environment is None:
-        from dockerd_guard.systemd.manager_conf import default_environment  # it needs this module
-
         manager_environment = default_environment(rootfs, version)
     merged: dict[str, Variable] = dict(manager_environment)
     if "LISTEN_FDS" in service.set_at_start:
@@ -68,7 +67,7 @@ def resolve_environment(
     merged.update({assigned.name: assigned.variable for assigned in service.built_in})
     merged.update({assigned.name: assigned.variable for assigned in service.environment})
     failure = None
-    # Each file once, where it was last named: what it assigned before is assigned again.
+    # Each file is read once and applied at its last position: later assignments win.
     files: dict[str, FileAssignments] = {}
     for file in service.environment_files:
         try:
@@ -86,21 +85,21 @@ def resolve_environment(
             del kept[name]
     unset_first = version < EXPANSION_BEFORE_UNSET_VERSION
     unknown = SET_AT_START.union(service.set_at_start, (
-        word.text for word in service.pass_environment if _OF_MANAGER.fullmatch(word.text)))
+        word.text for word in service.pass_environment if _MANAGER_VARIABLES.fullmatch(word.text)))
     if version >= MEMORY_PRESSURE_VERSION:
-        unknown |= _OF_MEMORY_PRESSURE
+        unknown |= _SET_FOR_MEMORY_PRESSURE
     if descriptors != 0:
-        unknown |= _OF_PASSED if descriptors else {*_OF_PASSED, "LISTEN_FDS"}
-    untold = unknown.difference(word.text for word in service.unset_environment)
+        unknown |= _SET_WITH_DESCRIPTORS if descriptors else {*_SET_WITH_DESCRIPTORS, "LISTEN_FDS"}
+    unknown_variables = unknown.difference(word.text for word in service.unset_environment)
     if unset_first:
-        return Environment(kept, tuple(problems), failure, kept, untold, untold)
-    return Environment(kept, tuple(problems), failure, merged, unknown, untold)
+        return Environment(kept, tuple(problems), failure, kept, unknown_variables, unknown_variables)
+    return Environment(kept, tuple(problems), failure, merged, unknown, unknown_variables)
 
 
 def _load(
     rootfs: Rootfs, file: EnvironmentFile, version: int, files: dict[str, FileAssignments], problems: list[Problem]
 ) -> None:
-    """exec_context_load_environment(): one EnvironmentFile=, which may be many files."""
+    """Load one EnvironmentFile=, which may match several files (exec_context_load_environment())."""
     paths = _matches(rootfs, file.path)
     if not paths and not file.optional:
         raise _LoadError("No such file or directory")
@@ -113,7 +112,7 @@ def _load(
         except _LoadError as error:
             if not file.optional:
                 raise
-            problems.append(Problem(Location(path), f"{error}; ignored for the '-' in EnvironmentFile=-{file.path}",
+            problems.append(Problem(Location(path), f"{error}; ignored, EnvironmentFile=-{file.path} is optional",
                                     "file-ignored"))
             continue
         problems += found.problems
@@ -139,11 +138,11 @@ def _read(rootfs: Rootfs, path: str, version: int) -> FileAssignments:
 
 
 MAX_MATCHES = 20_000
-"""Paths of one pattern that are followed: with links in circles each `/*` multiplies them."""
+"""Maximum number of paths matched by one pattern. With circular links each `/*` multiplies them."""
 
 _MAGIC = re.compile(r"[*?\[\\]")
 _BRACKET = re.compile(r"([!^]?)(\]?(?:\[:[a-z]+:\]|[^\]])*)\]")
-_CLASSES = {  # glob(7), as far as ASCII goes
+_CLASSES = {  # glob(7), ASCII only
     "[:alnum:]": "0-9A-Za-z", "[:alpha:]": "A-Za-z", "[:blank:]": " \\t", "[:cntrl:]": "\\x01-\\x1f\\x7f",
     "[:digit:]": "0-9", "[:graph:]": "!-~", "[:lower:]": "a-z", "[:print:]": " -~",
     "[:punct:]": "!-/:-@\\[-`{-~", "[:space:]": "\\t-\\r ", "[:upper:]": "A-Z", "[:xdigit:]": "0-9A-Fa-f",
@@ -151,7 +150,7 @@ _CLASSES = {  # glob(7), as far as ASCII goes
 
 
 def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
-    """glob(3) without flags: what is there, sorted; a pattern leads into no hidden name."""
+    """Return the existing paths that match, sorted, as glob(3) without flags; `*` does not match hidden names."""
     paths = [""]
     for part in pattern.split("/")[1:]:
         if not _MAGIC.search(part):
@@ -181,8 +180,7 @@ def _exists(rootfs: Rootfs, path: str) -> bool:
 
 
 class _Glob:
-    """One part of a path with `*`, `?`, `[...]` and backslashes; never more than linear in a name
-    for each star."""
+    """A glob pattern for one path component. Matching takes at most linear time for each `*`."""
 
     def __init__(self, pattern: str) -> None:
         pieces: list[str] = [""]
@@ -210,7 +208,7 @@ class _Glob:
             self._pieces = [re.compile(r"(?!)")]
 
     def matches(self, name: str) -> bool:
-        """Whether a name fits, hidden names left aside."""
+        """Whether the name matches. Hidden names are not treated specially."""
         first, *middle = self._pieces
         if not middle:
             return first.fullmatch(name) is not None

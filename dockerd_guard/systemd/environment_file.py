@@ -1,4 +1,4 @@
-"""How systemd reads the files of EnvironmentFile= (src/basic/env-file.c)."""
+"""Parser for environment files (EnvironmentFile=), as parse_env_file_internal() in src/basic/env-file.c."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dockerd_guard.systemd.assignments import NAME, Assigned, Variable
 from dockerd_guard.systemd.syntax import WHITESPACE, Problem, is_utf8
 
 COMMENT_ESCAPE_VERSION = 254
-"""Before, a backslash at the end of a comment made the next line a part of it (NEWS)."""
+"""Before this version a backslash at the end of a comment continued it on the next line (NEWS)."""
 
 
 class FileAssignments(NamedTuple):
-    """What a file of variables says; `error` is why systemd refuses all of it."""
+    """The content of an environment file. `error` is why systemd refuses the whole file."""
 
     assignments: tuple[Assigned, ...]
     problems: tuple[Problem, ...] = ()
@@ -32,19 +32,20 @@ _TO_QUOTE = {"'": re.compile(r"[^']*"), '"': re.compile(r'[^"\\]*')}
 
 
 def read_environment_file(data: bytes, file: str, version: int) -> FileAssignments:
-    """Read a file of variables (EnvironmentFile=, os-release and the like); never raises.
+    """Parse an environment file (EnvironmentFile=, os-release and so on). Never raises.
 
-    Not shell: no `$`, `export` makes the line invalid, quotes may stand anywhere in a value.
+    This is not shell syntax: `$` is not expanded, `export` makes a line invalid, and quotes are
+    allowed anywhere in a value.
     """
     if b"\0" in data:
         return FileAssignments((), (), f"{file}: Bad message")
-    reader = _FileReader(data.decode("utf-8", "surrogateescape"), file, version)
-    reader.run()
-    return FileAssignments(tuple(reader.assignments), tuple(reader.problems), reader.error)
+    parser = _EnvironmentFileParser(data.decode("utf-8", "surrogateescape"), file, version)
+    parser.run()
+    return FileAssignments(tuple(parser.assignments), tuple(parser.problems), parser.error)
 
 
-class _FileReader:
-    """The state machine of parse_env_file_internal(), with the places kept."""
+class _EnvironmentFileParser:
+    """The state machine of parse_env_file_internal(), with source locations."""
 
     def __init__(self, text: str, file: str, version: int) -> None:
         self.text = text
@@ -65,13 +66,13 @@ class _FileReader:
         return Location(self.file, self.line, start - self.line_start + 1, end - self.line_start + 1)
 
     def pass_newline(self, position: int) -> None:
-        """Count a line where one ends here, as editors do: a `\\r` alone ends an assignment, but no line."""
+        """Count a line break. As in editors, `\\r` alone is none, although it ends an assignment."""
         if self.text[position] == "\n":
             self.line += 1
             self.line_start = position + 1
 
     def statement(self, position: int) -> int:
-        """Read a comment, a blank or an assignment; returns where to go on."""
+        """Read a comment, a blank or an assignment. Returns the next position."""
         text = self.text
         character = text[position]
         if character in "#;":
@@ -79,7 +80,7 @@ class _FileReader:
         if character in WHITESPACE:
             self.pass_newline(position)
             return position + 1
-        # Whatever a line begins with is the key's first character, also a "=".
+        # The first character always belongs to the key, even "=".
         found = _TO_KEY_END.match(text, position + 1)
         end = found.end() if found else position
         if end < len(text) and text[end] == "=":
@@ -106,7 +107,7 @@ class _FileReader:
         return position
 
     def assignment(self, key: str, place: Location, position: int) -> int:
-        """Read a value up to the end of its line; quoted parts may stand one after another."""
+        """Read a value up to the end of its line. It may consist of several quoted parts."""
         text = self.text
         parts: list[str] = []
         places: list[Location] = []
@@ -134,7 +135,7 @@ class _FileReader:
         return position
 
     def quoted(self, position: int, quote: str, parts: list[str], places: list[Location]) -> int:
-        """Read up to the closing quote, or the end of the file."""
+        """Read up to the closing quote or the end of the file. Returns the next position."""
         text = self.text
         while position < len(text):
             found = _TO_QUOTE[quote].match(text, position)
@@ -162,8 +163,8 @@ class _FileReader:
         return position
 
     def bare(self, position: int, parts: list[str], places: list[Location]) -> int:
-        """Read on to the end of the line; here quotes mean nothing any more. Blanks at the end do
-        not count, those before an escape do."""
+        """Read an unquoted part up to the end of the line; quotes are literal here. Trailing blanks are
+        dropped, blanks before an escape are kept. Returns the next position."""
         text = self.text
         while position < len(text):
             found = _TO_BARE_END.match(text, position)

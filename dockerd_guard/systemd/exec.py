@@ -1,6 +1,6 @@
-"""Command lines: `ExecStart=` and its like, up to what execve(2) gets.
+"""Command lines of `ExecStart=` and the other Exec*= settings, up to the arguments of execve(2).
 
-As config_parse_exec (src/core/load-fragment.c) and replace_env_argv (src/basic/env-util.c).
+Implements config_parse_exec() (src/core/load-fragment.c) and replace_env_argv() (src/basic/env-util.c).
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from dockerd_guard.systemd.syntax import MAX_TEXT, WHITESPACE, BadFileError, Pro
 from dockerd_guard.systemd.words import SPLIT_VARIABLE, Extracted, Word, WordError, extract_first_word, rules_of
 
 AMBIENT_REMOVED_VERSION = 258
-"""`!!` is without effect from then on (NEWS)."""
+"""Since this version the `!!` prefix has no effect (NEWS)."""
 
 VIA_SHELL_VERSION = 258
-"""The `|` prefix came with it; before, it is a part of the name."""
+"""Introduced the `|` prefix. Before, `|` was part of the executable's name."""
 
 DIRECTORY_REFUSED_VERSION = 253
-"""path_implies_directory(): before, only a slash at the end was refused, `/usr/bin/.` was not."""
+"""Introduced path_implies_directory(). Before, only a trailing slash was refused, `/usr/bin/.` was not."""
 
 MAX_ARGUMENT_BYTES = 128 * 1024
-"""MAX_ARG_STRLEN: one string given to execve(2), with its NUL (execve(2), fs/exec.c)."""
+"""MAX_ARG_STRLEN: maximum length of one argument of execve(2), including its NUL (execve(2), fs/exec.c)."""
 
 MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024
-"""All of them, environment included: 3/4 of _STK_LIM, whatever LimitSTACK= says."""
+"""Maximum length of all arguments and the environment: 3/4 of _STK_LIM, regardless of LimitSTACK=."""
 
 _ARGUMENT_BYTES = 1 + 8
-"""What each takes there beside its characters: a NUL and a pointer."""
+"""Overhead of each string: a NUL and a pointer."""
 
 _SHOWN_ARGUMENTS = 1000
 
 SHELL = "/bin/sh"
-"""What a `|` command is loaded as; it is the user's shell that is run."""
+"""Path that a `|` command has when loaded. The shell of User= is executed."""
 
 
 class Command(NamedTuple):
-    """One command: `path` is what is executed, `argv` what it is told, argv[0] included.
+    """One command: `path` is the executable, `argv` its arguments including argv[0].
 
-    `executable` is the first word as written, prefixes included; with `@` argv[0] is a word of its
-    own, otherwise it is the executable again. `prefixes` are those of `-@:+!|` that were written.
-    `shell` is what runs a `|` command in the end.
+    `executable` is the first word as written, including prefixes. With `@` argv[0] is the second word,
+    otherwise it is the executable. `prefixes` are those of `-@:+!|` that were written. `shell` is the
+    shell that executes a `|` command.
     """
 
     path: str
@@ -58,16 +58,16 @@ class Command(NamedTuple):
 
     @property
     def head(self) -> str:
-        """What a new ExecStart= has to start with, to change nothing but the arguments argv[1:]."""
+        """The beginning of an ExecStart= that differs only in argv[1:]."""
         if "|" in self.prefixes:
             return self.prefixes
         return f"{self.executable.raw} {self.argv[0].raw}" if "@" in self.prefixes else self.executable.raw
 
 
 class Argument(NamedTuple):
-    """One argument of the process: which word of argv it came from and, if some of it came out of
-    a variable, out of which. The location is that of the word, or the place where the variable was
-    given its value where nothing else is in the argument."""
+    """One argument of the process. `word` is the index of the word in Command.argv, `variable` the first variable
+    that was expanded in it. The location is that of the word, or that of the variable's value if the
+    argument consists of the variable only."""
 
     text: str
     location: Location | None
@@ -77,28 +77,28 @@ class Argument(NamedTuple):
 
 
 class _Skip(Exception):
-    """The rest of this assignment does not count."""
+    """The rest of the assignment is ignored."""
 
 
 def commands(
     setting: Setting, specifiers: Specifiers, version: int, problems: list[Problem], *, lenient: bool = False
 ) -> Iterator[Command]:
-    """Read one assignment of Exec*=, not an empty one; yields its commands.
+    """Parse one non-empty assignment of Exec*= and yield its commands.
 
-    Raises BadFileError where systemd refuses, unless the command has the `-` prefix. When
-    `lenient` nothing is refused: what is written comes back as far as it can be told.
+    Raises BadFileError where systemd refuses the command, unless it has the `-` prefix. With `lenient`
+    nothing is refused: the commands are returned as far as they can be parsed.
     """
     position = 0
     value = setting.value
     more = True
     while more:
-        # Only said in messages, which are cut off there: a line may be of a thousand commands.
+        # Used in messages only, and truncated: a line may contain thousands of commands.
         rest = value[position:position + MAX_TEXT + 1]
-        reader = _Reader(setting, specifiers, version, problems, rest, False, lenient)
+        parser = _ExecParser(setting, specifiers, version, problems, rest, False, lenient)
         try:
-            first = reader.word(position)
+            first = parser.word(position)
         except BadFileError as error:
-            # Where the command would begin an error costs no more than the rest of the line.
+            # An error in the first word only drops the rest of the line.
             problems.append(Problem(error.location, error.text, "ignored"))
             return
         if first is None:
@@ -111,16 +111,16 @@ def commands(
             problems.append(Problem(
                 setting.at(first.start, first.end), f"The !! modifier for {setting.key}= lines is no longer supported "
                 "and is now ignored.", "ignored"))
-        reader = reader._replace(ignore="-" in prefixes)
+        parser = parser._replace(ignore="-" in prefixes)
         try:
             if "|" in prefixes:
-                executable, argv = _via_shell(reader, first, prefixes, path)
+                executable, argv = _via_shell(parser, first, prefixes, path)
             else:
-                executable = reader.executable(path, first)
+                executable = parser.executable(path, first)
                 argv = [] if "@" in prefixes else [executable]
-            end, position, more = reader.arguments(first.next, argv, first.end)
+            end, position, more = parser.arguments(first.next, argv, first.end)
             if not argv:
-                reader.refuse("Empty executable name or zeroeth argument", reader.rest, first.start, first.end)
+                parser.refuse("Empty executable name or zeroeth argument", parser.rest, first.start, first.end)
                 argv.append(executable)
         except _Skip:
             return
@@ -130,28 +130,28 @@ def commands(
         )
 
 
-def _via_shell(reader: _Reader, first: Extracted, prefixes: str, path: str) -> tuple[Word, list[Word]]:
-    """A `|` command is the shell, with the words as its arguments."""
-    where = reader.setting.at(first.start, first.end)
-    raw = reader.setting.value[first.start:first.end]
-    executable = Word(first.text, raw, where)
-    argv = [Word("-sh" if "@" in prefixes else "sh", prefixes, where)]
+def _via_shell(parser: _ExecParser, first: Extracted, prefixes: str, path: str) -> tuple[Word, list[Word]]:
+    """Return the executable and argv of a `|` command: the shell, with the words as its arguments."""
+    location = parser.setting.at(first.start, first.end)
+    raw = parser.setting.value[first.start:first.end]
+    executable = Word(first.text, raw, location)
+    argv = [Word("-sh" if "@" in prefixes else "sh", prefixes, location)]
     if path:
-        # No specifiers here, as in 262: only the words after it are expanded.
+        # Not expanded, as in 262: specifiers are expanded only in the following words.
         quote = raw[:1] if raw[:1] in ("'", '"') else ""
-        argv.append(Word(path, quote + raw[len(quote) + len(prefixes):], where))
+        argv.append(Word(path, quote + raw[len(quote) + len(prefixes):], location))
     return executable, argv
 
 
 def _prefixes(word: str, version: int) -> tuple[str, str]:
-    """Split the prefixes off, each of which counts once; `!!` counts as one."""
-    once = "-@:|" if version >= VIA_SHELL_VERSION else "-@:"
+    """Split off the prefixes. Each may occur once; `!!` is one prefix."""
+    single = "-@:|" if version >= VIA_SHELL_VERSION else "-@:"
     seen: set[str] = set()
     end = 0
     for letter in word:
         character = "!!" if letter == "!" and "!" in seen else letter
         if character in seen or not (
-            character == "!!" or character in once or (character in "+!" and seen.isdisjoint(("+", "!")))
+            character == "!!" or character in single or (character in "+!" and seen.isdisjoint(("+", "!")))
         ):
             break
         seen.add(character)
@@ -159,8 +159,8 @@ def _prefixes(word: str, version: int) -> tuple[str, str]:
     return word[:end], word[end:]
 
 
-class _Reader(NamedTuple):
-    """Reads the parts of one command; refuses them or, with the `-` prefix, only skips."""
+class _ExecParser(NamedTuple):
+    """Parser for one command. An error refuses the unit, or with the `-` prefix drops the rest of the assignment."""
 
     setting: Setting
     specifiers: Specifiers
@@ -171,17 +171,17 @@ class _Reader(NamedTuple):
     lenient: bool
 
     def refuse(self, text: str, what: str, start: int, end: int) -> None:
-        """Raises, unless all is to be told."""
+        """Raise BadFileError, or _Skip with the `-` prefix. Does nothing if lenient."""
         if self.lenient:
             return
-        where = self.setting.at(start, end)
+        location = self.setting.at(start, end)
         if self.ignore:
-            self.problems.append(Problem(where, f"{text}, ignoring: {what}", "ignored"))
+            self.problems.append(Problem(location, f"{text}, ignoring: {what}", "ignored"))
             raise _Skip
-        raise BadFileError(where, f"{text}: {what}", fatal_setting=True)
+        raise BadFileError(location, f"{text}: {what}", fatal_setting=True)
 
     def word(self, position: int) -> Extracted | None:
-        """extract_first_word_and_warn(): unknown escapes stay as they are, with a warning."""
+        """extract_first_word_and_warn(): unknown escapes are kept, with a warning."""
         value = self.setting.value
         rules = rules_of(self.version)
         try:
@@ -193,15 +193,15 @@ class _Reader(NamedTuple):
         except WordError:
             if self.lenient:
                 return extract_first_word(value, position, rules._replace(keep_unknown_escapes=True, relax=True))
-            where = self.setting.at(_skip_blanks(value, position), len(value))
-            raise BadFileError(where, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
+            location = self.setting.at(_skip_blanks(value, position), len(value))
+            raise BadFileError(location, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
                                          f'Ignoring unknown escape sequences: "{found.text}"', "ignored"))
         return found
 
     def expanded(self, text: str, raw: Extracted) -> Word:
-        """Put specifiers in; a bad one is refused."""
+        """Expand specifiers; an unknown one is refused."""
         certain = True
         try:
             text, certain = self.specifiers.expand(text)
@@ -210,7 +210,7 @@ class _Reader(NamedTuple):
         return Word(text, self.setting.value[raw.start:raw.end], self.setting.at(raw.start, raw.end), certain)
 
     def executable(self, text: str, raw: Extracted) -> Word:
-        """The path to execute, or a name to look for."""
+        """Check the executable: an absolute path, or a name to be searched."""
         word = self.expanded(text, raw)
         path = word.text
         ends_in_dots = self.version >= DIRECTORY_REFUSED_VERSION and path.rpartition("/")[2] in (".", "..")
@@ -225,8 +225,8 @@ class _Reader(NamedTuple):
         return word
 
     def arguments(self, position: int, argv: list[Word], end: int) -> tuple[int, int, bool]:
-        """Append the arguments; returns where the command ends, where to read on, and whether
-        there is another command."""
+        """Append the arguments to argv. Returns the end of the command, the next position, and whether
+        another command follows."""
         value = self.setting.value
         while position < len(value):
             if value[position] == ";" and _ends_word(value, position + 1):
@@ -262,15 +262,15 @@ def _skip_blanks(value: str, position: int) -> int:
 
 
 def expand(command: Command, environment: Environment | Mapping[str, Variable]) -> tuple[Argument, ...]:
-    """Put the variables in: exactly what execve(2) gets, argv[0] included.
+    """Expand variables. Returns the exact arguments of execve(2), including argv[0].
 
-    A few kilobytes can name gigabytes: where all is longer than any kernel takes (see too_long) it ends, with
-    most of it in the last argument.
+    A few kilobytes of text can expand to gigabytes. Expansion stops at MAX_ARGUMENTS_BYTES, where
+    execve(2) fails anyway (see too_long); the last argument then holds most of the text.
     """
     unknown: frozenset[str] = frozenset()
     variables = environment
     if isinstance(environment, Environment):
-        variables, unknown = environment.expansion, environment.unknown
+        variables, unknown = environment.expansion, environment.unknown_expansion
     assert not isinstance(variables, Environment)  # noqa: S101 -- for the type checker
     found: list[Argument] = []
     size = 0
@@ -297,7 +297,7 @@ def _expanded(
 
 
 def too_long(arguments: tuple[Argument, ...], variables: Mapping[str, Variable]) -> bool:
-    """Whether execve(2) certainly fails with E2BIG."""
+    """Whether execve(2) fails with E2BIG on every kernel."""
     strings = [argument.text for argument in arguments]
     strings += [f"{name}={variable.value}" for name, variable in variables.items()]
     sizes = [byte_length(string) for string in strings]
@@ -306,8 +306,8 @@ def too_long(arguments: tuple[Argument, ...], variables: Mapping[str, Variable])
 
 
 def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]:
-    """A `|` command runs as `SHELL -c 'WORDS'`, the words joined by blanks, not quoted again;
-    with `@` as a login shell."""
+    """Return the arguments of a `|` command: `SHELL -c 'WORDS'`, the words joined by blanks without quoting.
+    With `@` the shell is a login shell."""
     login = "-" if "@" in command.prefixes else ""
     yield Argument(login + command.shell, command.executable.location, 0)
     words = arguments[1:]
@@ -321,7 +321,7 @@ def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]
 def _split_variable(
     word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
 ) -> Iterator[Argument]:
-    """`$NAME` alone is none, one or many arguments."""
+    """Expand a word that is `$NAME`: it becomes zero or more arguments."""
     name = word.text[1:]
     if not NAME.fullmatch(name):
         return
@@ -340,7 +340,7 @@ def _split_variable(
 def _replace_variables(
     word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
 ) -> Argument:
-    """`${NAME}` is put in as it is; `$$` is a `$`."""
+    """Replace `${NAME}` by its value without splitting, and `$$` by `$`."""
     text = word.text
     parts: list[str] = []
     used: list[str] = []
@@ -373,7 +373,7 @@ def _replace_variables(
 
 
 def _next_reference(text: str, position: int) -> tuple[int, int, str | None] | None:
-    """The next `$$` or `${NAME}`: start, end and name (None for `$$`)."""
+    """Return start, end and name of the next `$$` or `${NAME}`; the name of `$$` is None."""
     while (start := text.find("$", position)) >= 0:
         following = text[start + 1:start + 2]
         if following == "$":
@@ -388,6 +388,6 @@ def _next_reference(text: str, position: int) -> tuple[int, int, str | None] | N
             return None
         if text[end] == "}":
             return start, end + 1, text[start + 2:end]
-        # `${X:-d}` is not supported: it stays, and reading goes on after the colon.
+        # `${X:-d}` is not supported: it is kept, and scanning continues after the colon.
         position = end + 1
     return None

@@ -1,7 +1,7 @@
-"""Which keys systemd knows in which section, and since which version.
+"""The keys of each unit file section, and the systemd version that introduced them.
 
-From `systemd --dump-configuration-items` of 252, 257 and 262. What came between two of these counts
-from the first version after the older one on, unless the version is known from NEWS.
+From `systemd --dump-configuration-items` of 252, 257 and 262. A key that was introduced between two of
+these has the first version after the older one, unless NEWS names the version.
 """
 
 from __future__ import annotations
@@ -159,4 +159,4 @@ KEYS: dict[str, int] = {
     for section in sections.split()
     for key in keys.split()
 }
-"""`Section.Key`, and the first version that may know it (0: all of them)."""
+"""`Section.Key` to the first version that may support it (0: all versions)."""

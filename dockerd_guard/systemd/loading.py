@@ -1,7 +1,6 @@
-"""How a unit is loaded: its file, then its drop-ins, setting by setting.
+"""Loading of a unit: its fragment and its drop-ins, and the settings that refuse a unit of any type.
 
-As unit_load_fragment and unit_load_dropin (src/core/load-fragment.c, load-dropin.c), with the
-settings that refuse a whole unit, of whatever type.
+Implements unit_load_fragment() and unit_load_dropin() (src/core/load-fragment.c, load-dropin.c).
 """
 
 from __future__ import annotations
@@ -24,14 +23,13 @@ from dockerd_guard.systemd.syntax import (
     Problem,
     Setting,
     byte_length,
+    printable,
     settings,
-    shown,
 )
 from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, extract_first_word, rules_of
 
 LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
 
-PATH_MAX_BYTES = 4095
 DEPENDENCIES = ("Requires", "Requisite", "BindsTo", "BindTo", "Wants", "Upholds")
 _DEPENDENCY_LINKS = {"Requires": ".requires", "Wants": ".wants", "Upholds": ".upholds"}
 _WORD = re.compile(f"[^{WHITESPACE}]+")
@@ -39,15 +37,15 @@ _VAR_RUN = re.compile(r"/+(?:\./+)*var/+(?:\./+)*run(?:|/+(?:\./+)*(.*))", re.DO
 _NO_DYNAMIC_HOME_VERSION = 253
 
 API_REFUSED_VERSION = 256
-"""From here on PIDFile= and most of Listen...= may not be below /proc, /sys or /dev."""
+"""Since this version PIDFile= and most Listen...= settings must not be below /proc, /sys or /dev."""
 
 
 class Unit(NamedTuple):
-    """What is common to all units: where it came from and whether systemd takes it.
+    """The part that all unit types have: files, load state and assignments.
 
-    `reason` says why not, `fragment` is the unit's own file, `dropins` are in the order applied,
-    `settings` every assignment in that order, `problems` all that systemd would warn about. `doubt`
-    says why systemd may read other drop-ins than these.
+    `reason` is why the unit is not loaded, `fragment` the unit's own file, `dropins` the drop-ins in the
+    order applied, `settings` all assignments in that order, `problems` what systemd warns about. `ambiguity`
+    is why systemd may read other drop-ins than these.
     """
 
     name: str
@@ -58,12 +56,12 @@ class Unit(NamedTuple):
     names: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
     problems: tuple[Problem, ...] = ()
-    doubt: str | None = None
+    ambiguity: str | None = None
 
 
 class Loader:
-    """Reads the files of one unit in order; a subclass says what the settings of its own section
-    mean, by `handlers` and `exec_keys`."""
+    """Reads the files of one unit in order. A subclass defines the settings of its section by `handlers` and
+    `exec_keys`."""
 
     section = ""
     exec_keys: frozenset[str] = frozenset()
@@ -80,10 +78,10 @@ class Loader:
         self.commands: dict[str, list[Command]] = {}
         self.dependencies: dict[str, list[Word]] = {}
         self.values: dict[str, str] = {}
-        """Values of enumerations, booleans and the like, as far as they are valid."""
+        """Valid values of enumerations, booleans and other simple settings."""
 
-    def read(self) -> Unit:  # noqa: PLR0911 -- one a way not to be loaded
-        """Find and read everything; what the unit as a whole is refused for comes after."""
+    def read(self) -> Unit:  # noqa: PLR0911 -- one per load state
+        """Find and read all files. Checks of the unit as a whole are not included."""
         fragment = self.files.fragment(self.name)
         if fragment.path is None:
             return Unit(self.name, "not-found", f"Unit {self.name} not found.", names=fragment.names)
@@ -103,14 +101,14 @@ class Loader:
             self.note(error.location, error.text, "refused")
             state: LoadState = "bad-setting" if error.fatal_setting else "error"
             return unit._replace(load_state=state, reason=error.text)
-        # From here on the unit goes by the name of its file (merge_by_names).
+        # From here on the unit has the name of its file (merge_by_names).
         self.specifiers = Specifiers(self.rootfs, self.version, unit.name, fragment.path)
         for kind, suffix in _DEPENDENCY_LINKS.items():
             for path in self.files.links_of(unit.name, fragment.names, suffix):
                 name = path.rpartition("/")[2]
                 self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
-        unit = unit._replace(dropins=drop_ins, doubt=self.files.drop_ins_by_chance(unit.name, fragment.names))
+        unit = unit._replace(dropins=drop_ins, ambiguity=self.files.ambiguous_drop_ins(unit.name, fragment.names))
         for path in drop_ins:
             try:
                 self.read_drop_in(path)
@@ -120,13 +118,13 @@ class Loader:
         return unit
 
     def finished(self, unit: Unit) -> Unit:
-        """The unit with all that was gathered on the way."""
-        problems = tuple(problem._replace(text=shown(problem.text)) for problem in self.problems)
-        reason = None if unit.reason is None else shown(unit.reason)
+        """Return the unit with the collected settings and problems."""
+        problems = tuple(problem._replace(text=printable(problem.text)) for problem in self.problems)
+        reason = None if unit.reason is None else printable(unit.reason)
         return unit._replace(reason=reason, settings=tuple(self.settings), problems=problems)
 
     def verify_contexts(self) -> str | None:
-        """unit_verify_contexts()."""
+        """unit_verify_contexts(): why the unit is refused, or None."""
         values = self.values
         if (values.get("DynamicUser") == "yes" and values.get("WorkingDirectory") == "~"
                 and self.version >= _NO_DYNAMIC_HOME_VERSION):
@@ -135,37 +133,37 @@ class Loader:
             return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'. Refusing."
         return None
 
-    def note(self, where: Location, text: str, effect: Effect) -> None:
-        """Keep a problem."""
-        self.problems.append(Problem(where, text, effect))
+    def note(self, location: Location, text: str, effect: Effect) -> None:
+        """Record a problem."""
+        self.problems.append(Problem(location, text, effect))
 
     def read_drop_in(self, path: str) -> None:
-        """Read one drop-in: an error in it costs the rest of it, and nothing else.
+        """Read one drop-in. An error in it drops the rest of the file only.
 
-        Raises BadFileError for a FIFO: the manager opens it as any file, and waits for a writer for ever.
-        Seen on 252, 257 and 262: nothing but a reboot, or that writer, brings it back.
+        Raises BadFileError for a FIFO: the manager blocks in open(2) until there is a writer. Observed on
+        252, 257 and 262: only a writer or a reboot ends this.
         """
         try:
             self.read_file(self.rootfs.read(path), path)
         except FileNotFoundError:
             if not self.files.is_mask(path):
-                self.note(Location(path), f"'{path}' is not read: it is a link to nothing.", "file-ignored")
+                self.note(Location(path), f"'{path}' is not read: it is a dangling symbolic link.", "file-ignored")
         except Unreadable as error:
             if (entry := self.files.stat(path)) is not None and entry.kind == "FIFO":
-                raise BadFileError(Location(path), f"{path} is a FIFO: systemd hangs as soon as it reads it") from None
+                raise BadFileError(Location(path), f"{path} is a FIFO: systemd hangs when it reads it") from None
             if not self.files.is_mask(path):
                 self.note(Location(path), f"'{path}' is not read: it {error.reason}.", "file-ignored")
         except BadFileError as error:
             self.note(error.location, error.text, "rest-dropped")
 
     def read_file(self, data: bytes, path: str) -> None:
-        """Apply all of a file; raises BadFileError where systemd would stop."""
+        """Apply all assignments of a file. Raises BadFileError where systemd stops."""
         for setting in settings(data, path, ("Unit", self.section, "Install"), self.problems, self.version):
             self.settings.append(setting)
             self.apply(setting)
 
     def apply(self, setting: Setting) -> None:
-        """Take a setting in."""
+        """Apply one assignment."""
         key = setting.key
         if setting.section == self.section:
             if key in self.exec_keys:
@@ -183,7 +181,7 @@ class Loader:
             handler = _set_success_action if key == "SuccessAction" else None
         else:
             handler = None
-        # A key that only newer versions know means nothing, whatever it does there.
+        # Keys that this version does not know are ignored.
         since = KEYS.get(f"{setting.section}.{key}")
         if since is None or self.version < since:
             if not key.startswith("X-"):
@@ -192,52 +190,53 @@ class Loader:
             handler(self, setting)
 
     def expand(
-        self, text: str, where: Location, *, max_bytes: int = 0, among: frozenset[str] | None = None
+        self, text: str, location: Location, *, max_bytes: int = 0, allowed: frozenset[str] | None = None
     ) -> Expanded | None:
-        """Put specifiers in; None, and a problem, where one means nothing."""
+        """Expand specifiers. Records a problem and returns None if one is unknown or the result is too long."""
         try:
-            expanded = self.specifiers.expand(text, among)
+            expanded = self.specifiers.expand(text, allowed)
         except BadSpecifierError as error:
             why = str(error)
         else:
             if not max_bytes or byte_length(expanded.text) <= max_bytes:
                 return expanded
             why = "File name too long"
-        self.note(where, f"Failed to resolve unit specifiers in '{text}', ignoring: {why}", "ignored")
+        self.note(location, f"Failed to resolve unit specifiers in '{text}', ignoring: {why}", "ignored")
         return None
 
-    def words(self, setting: Setting, *, unescape: bool, said: str) -> Iterator[Word]:
-        """Split a list of words, specifiers expanded; an error ends it, what was read stays."""
+    def words(self, setting: Setting, *, unescape: bool, error: str) -> Iterator[Word]:
+        """Yield the words of a list with specifiers expanded. A syntax error ends the list."""
         position = 0
         rules = rules_of(self.version) if unescape else UNQUOTED
         while True:
             try:
                 raw = extract_first_word(setting.value, position, rules)
             except WordError:
-                self.note(setting.at(position, len(setting.value)), f"{said}, ignoring: {setting.value}", "ignored")
+                self.note(setting.at(position, len(setting.value)), f"{error}, ignoring: {setting.value}", "ignored")
                 return
             if raw is None:
                 return
             position = raw.next
-            where = setting.at(raw.start, raw.end)
-            expanded = self.expand(raw.text, where)
+            location = setting.at(raw.start, raw.end)
+            expanded = self.expand(raw.text, location)
             if expanded is not None:
-                yield Word(expanded.text, setting.value[raw.start:raw.end], where, expanded.certain)
+                yield Word(expanded.text, setting.value[raw.start:raw.end], location, expanded.certain)
 
     def unit_names(self, setting: Setting) -> Iterator[Word]:
-        """Names of other units, between blanks, nothing unquoted (config_parse_unit_deps)."""
+        """Yield unit names separated by blanks, without unquoting (config_parse_unit_deps)."""
         for found in _WORD.finditer(setting.value):
-            where = setting.at(found.start(), found.end())
-            expanded = self.expand(found[0], where, max_bytes=MAX_UNIT_NAME_BYTES, among=IN_UNIT_NAMES)
+            location = setting.at(found.start(), found.end())
+            expanded = self.expand(found[0], location, max_bytes=MAX_UNIT_NAME_BYTES, allowed=IN_UNIT_NAMES)
             if expanded is None:
                 continue
             if is_unit_name(expanded.text):
-                yield Word(expanded.text, found[0], where, expanded.certain)
+                yield Word(expanded.text, found[0], location, expanded.certain)
             else:
-                self.note(where, f"Failed to add dependency on {expanded.text}, ignoring: Invalid argument", "ignored")
+                self.note(
+                    location, f"Failed to add dependency on {expanded.text}, ignoring: Invalid argument", "ignored")
 
-    def patched(self, setting: Setting, path: str) -> str:
-        """patch_var_run(): what is below /var/run is below /run."""
+    def patch_var_run(self, setting: Setting, path: str) -> str:
+        """patch_var_run(): replace /var/run by /run."""
         found = _VAR_RUN.fullmatch(path)
         if found is None:
             return path
@@ -247,7 +246,7 @@ class Loader:
         return patched
 
     def keep_choice(self, setting: Setting, choices: tuple[str, ...]) -> None:
-        """Keep a value that is one of these; anything else changes nothing."""
+        """Keep the value if it is one of `choices`; otherwise ignore the assignment."""
         if setting.value in choices:
             self.values[setting.key] = setting.value
         else:
@@ -264,7 +263,7 @@ class Loader:
             self.values[setting.key] = "yes" if value else "no"
 
     def keep_user(self, setting: Setting) -> None:
-        """User= and its like: a name that cannot be one refuses the unit."""
+        """User=, Group= and so on: an invalid name refuses the unit."""
         if not setting.value:
             self.values.pop(setting.key, None)
             return
@@ -274,7 +273,7 @@ class Loader:
         self.values[setting.key] = name
 
     def expand_or_refuse(self, setting: Setting, text: str) -> str:
-        """Put specifiers in; one that means nothing refuses the unit."""
+        """Expand specifiers; an unknown one refuses the unit."""
         try:
             return self.specifiers.expand(text).text
         except BadSpecifierError as error:
@@ -350,7 +349,7 @@ _PARTITION_FLAGS = frozenset((
 
 
 def _check_image_policy(_: Loader, setting: Setting) -> None:
-    """image_policy_from_string(): here an error refuses the unit, with another errno."""
+    """image_policy_from_string(): an error refuses the unit, with LoadState=error."""
     if setting.value in ("", "-", "*", "~"):
         return
     seen: set[str] = set()
@@ -383,6 +382,5 @@ _REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
     "User": Loader.keep_user,
     "WorkingDirectory": _check_working_directory,
 }
-"""Settings of both sections whose errors refuse the unit, found by giving every key of 252, 257 and
-262 odd values; and what refuses it together with others (verify_contexts)."""
-
+"""Settings of both sections whose errors refuse the unit, found by giving every key of 252, 257 and 262
+invalid values; and the settings that verify_contexts() needs."""

@@ -1,6 +1,6 @@
-"""Which files make up a unit: search path, aliases, links, masks, drop-ins.
+"""The files of a unit: search path, aliases, symbolic links, masks, drop-ins.
 
-As src/basic/unit-file.c (src/shared/ since 257), src/shared/dropin.c and src/basic/conf-files.c.
+Implements src/basic/unit-file.c (src/shared/ since 257), src/shared/dropin.c and src/basic/conf-files.c.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import NULL, FileStatus, Rootfs, Unreadable
+from dockerd_guard.rootfs import DEV_NULL, MAX_LINKS, FileStatus, Rootfs, Unreadable
 from dockerd_guard.systemd.syntax import Problem
 
 SEARCH_PATH = (
@@ -30,25 +30,24 @@ SEARCH_PATH = (
     "/usr/lib/systemd/system",
     "/run/systemd/generator.late",
 )
-"""Where the system manager looks, first wins (src/libsystemd/sd-path/path-lookup.c)."""
+"""Unit directories of the system manager, by precedence (src/libsystemd/sd-path/path-lookup.c)."""
 
 MANAGER_CONFIGURATION = tuple(f"{directory}/systemd/system.conf.d"
                               for directory in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
-"""The manager's own drop-ins, which a Reload reads again as well, with the `system.conf` beside each
-(parse_configuration() in src/core/main.c)."""
+"""Drop-in directories of the manager's own configuration. A daemon-reload reads them and the `system.conf`
+beside each (parse_configuration() in src/core/main.c)."""
 
 SPLIT_USR = "/lib/systemd/system"
 MERGED_USR_VERSION = 255
-"""From here on systemd cannot be built for a split /usr, and does not look in SPLIT_USR."""
+"""Since this version systemd requires a merged /usr and does not search SPLIT_USR."""
 
 UNOPENABLE_SKIPPED_VERSION = 258
-"""From here on a drop-in that is a loop of links, or a link to `FILE/x`, hides nothing, while one
-to nothing still does (tried on 257 and 262)."""
+"""Since this version a drop-in that is a loop of links or a link to `FILE/x` shadows nothing. A dangling
+link still does (tested on 257 and 262)."""
 
 MAX_ALIAS_HOPS = 8
 """FOLLOW_MAX in unit-file.c."""
 
-_MAX_LINKS = 40
 _TYPES = "service|socket|device|mount|automount|swap|target|path|timer|slice|scope"
 _UNIT_NAME = re.compile(rf"([A-Za-z0-9:_.\\-]+)(?:(@)([A-Za-z0-9:_.\\@-]*))?\.({_TYPES})")
 _MAX_NAME_BYTES = 255
@@ -56,41 +55,38 @@ _LOOKS_LIKE_A_DROP_IN = re.compile(r"[^.].*\.(conf|cnf|config|service|socket)|(?
 
 
 class Fragment(NamedTuple):
-    """The unit's own file (None where there is none) and all names the unit goes by."""
+    """The unit's own file (None if there is none) and all names of the unit."""
 
     path: str | None
     names: tuple[str, ...]
     masked: bool = False
 
 
-_known: WeakKeyDictionary[Rootfs, dict[int, UnitFiles]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Rootfs, dict[int, UnitFiles]] = WeakKeyDictionary()
 
 
 def unit_files(rootfs: Rootfs, version: int) -> UnitFiles:
-    """What lies in the directories of the search path, looked at once for each tree."""
-    versions = _known.get(rootfs)
+    """Return the unit files in the search path. They are listed once for each Rootfs and version."""
+    versions = _cache.get(rootfs)
     if versions is None:
-        versions = _known[rootfs] = {}
+        versions = _cache[rootfs] = {}
     if version not in versions:
         versions[version] = UnitFiles(rootfs, version)
     return versions[version]
 
 
 def is_unit_name(name: str) -> bool:
-    """unit_name_is_valid() for any kind of name."""
+    """unit_name_is_valid() with UNIT_NAME_ANY."""
     return len(name) <= _MAX_NAME_BYTES and _UNIT_NAME.fullmatch(name) is not None
 
 
 class UnitFiles:
-    """The names in the search path of one tree, and what stands behind them.
-
-    `problems` are directories that could not be listed.
-    """
+    """The unit files in the search path of one Rootfs. `problems` are directories that could not be listed."""
 
     def __init__(self, rootfs: Rootfs, version: int) -> None:
         self.problems: list[Problem] = []
-        # A reference proper would keep the tree, which is the key to this, in _known for ever.
-        self._tree: Rootfs = proxy(rootfs)
+        # A strong reference would keep the Rootfs, which is the key of the cache, alive.
+        self._rootfs: Rootfs = proxy(rootfs)
         self._version = version
         self._kinds: dict[str, dict[str, str]] = {}
         inside: set[str] = set()
@@ -110,20 +106,20 @@ class UnitFiles:
 
     def _list(self, directory: str) -> dict[str, str]:
         try:
-            return self._tree.kinds(directory)
+            return self._rootfs.kinds(directory)
         except Unreadable as error:
             self.problems.append(Problem(Location(directory), error.reason, "file-ignored"))
             return {}
 
     def stat(self, path: str) -> FileStatus | None:
-        """What stands at a path, links followed; None as well where that may not be known."""
+        """Return the status of a path, links followed; None if it does not exist or cannot be read."""
         try:
-            return self._tree.stat(path)
+            return self._rootfs.stat(path)
         except Unreadable:
             return None
 
     def with_suffix(self, suffix: str) -> tuple[str, ...]:
-        """All unit names with this ending, sorted."""
+        """Return all unit names with this suffix, sorted."""
         found = {
             name for kinds in self._kinds.values() for name, kind in kinds.items()
             if kind in "fl" and name.endswith(suffix) and is_unit_name(name)
@@ -131,7 +127,7 @@ class UnitFiles:
         return tuple(sorted(found))
 
     def is_linked(self, name: str) -> bool:
-        """Whether any `.wants`, `.requires` or `.upholds` directory holds a link of this name."""
+        """Whether any `.wants`, `.requires` or `.upholds` directory contains a link of this name."""
         if self._linked is None:
             self._linked = frozenset(
                 link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
@@ -140,9 +136,9 @@ class UnitFiles:
         return name in self._linked
 
     def links_of(self, name: str, names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
-        """The links in all `.requires` (or `.wants`, `.upholds`) directories of a unit: their paths.
+        """Return the paths of the links in all `.requires` (or `.wants`, `.upholds`) directories of a unit.
 
-        They are looked for as drop-ins are, and masked as these (process_deps() in src/core/load-dropin.c).
+        They are found and masked like drop-ins (process_deps() in src/core/load-dropin.c).
         """
         found: dict[str, str] = {}
         for directory in self._directories_of(name, names, suffix, []):
@@ -153,7 +149,7 @@ class UnitFiles:
         return tuple(found[file] for file in sorted(found) if found[file])
 
     def fragment(self, name: str) -> Fragment:
-        """Find the file a unit is read from, by its name or an alias."""
+        """Return the fragment of a unit, given its name or an alias."""
         path = self._resolve(name)
         if path is None and "@" in name:
             path = self._resolve(_template(name))
@@ -169,16 +165,16 @@ class UnitFiles:
         return Fragment(path, (name, *sorted(names - {name})), masked)
 
     def is_mask(self, path: str) -> bool:
-        """Whether a file stands for nothing: empty, a character device, or a link to /dev/null
-        even where the root has no /dev (null_or_empty_path_with_root)."""
+        """Whether a file is a mask: empty, a character device, or a link to /dev/null, which need not exist
+        below the root directory (null_or_empty_path_with_root)."""
         entry = self.stat(path)
         if entry is not None:
             return entry.is_character_device or (entry.is_file and entry.size == 0)
         return self._final_target(path) == "/dev/null"
 
     def traps(self) -> Iterator[str]:
-        """The files in the way of any unit, or of the manager itself, that a Reload would never be done with: a FIFO
-        waits for a writer, /dev/zero has no end. Seen on 252, 257 and 262: only a reboot ends it."""
+        """Yield the files of any unit, or of the manager itself, that make a daemon-reload hang: a FIFO blocks
+        until there is a writer, /dev/zero has no end. Observed on 252, 257 and 262: only a reboot ends it."""
         links = [f"{directory}/{name}" for directory, kinds in self._kinds.items() for name, kind in kinds.items()
                  if kind == "l" and is_unit_name(name)]
         directories = [f"{directory}/{name}" for directory, kinds in self._kinds.items()
@@ -190,20 +186,20 @@ class UnitFiles:
         for path in sorted(links):
             entry = self.stat(path)
             if entry is not None and (entry.kind == "FIFO" or (
-                    entry.is_character_device and self._tree.resolve(path) != NULL)):
+                    entry.is_character_device and self._rootfs.resolve(path) != DEV_NULL)):
                 yield path
 
     def _final_target(self, path: str) -> str | None:
-        """Where a chain of links ends, by their texts alone; None for a loop."""
-        for _ in range(_MAX_LINKS):
-            target = self._tree.readlink(path)
+        """Return the end of a chain of links, by their targets alone; None for a loop."""
+        for _ in range(MAX_LINKS):
+            target = self._rootfs.readlink(path)
             if target is None:
                 return path
             path = os.path.normpath(os.path.join(path.rpartition("/")[0], target))
         return None
 
     def _aliases(self) -> dict[str, list[str]]:
-        """The names that are links, by the file they lead to in the end."""
+        """Return the names that are links, by the file they resolve to."""
         if self._links is None:
             self._links = {}
             names = {name for kinds in self._kinds.values() for name, kind in kinds.items() if kind == "l"}
@@ -213,7 +209,7 @@ class UnitFiles:
         return self._links
 
     def _resolve(self, name: str) -> str | None:
-        """unit_ids_map_get(): follow aliases by name."""
+        """unit_ids_map_get(): resolve aliases by name."""
         for hop in range(MAX_ALIAS_HOPS):
             target = self._target(name)
             if target is None and hop and "@" in name:
@@ -224,7 +220,7 @@ class UnitFiles:
         return None
 
     def _target(self, name: str) -> str | None:
-        """What the first directory that has a name makes of it: a path, or another name."""
+        """Return what a name refers to in the first directory that has it: a path, or another name."""
         if name not in self._targets:
             self._targets[name] = self._find_target(name) if is_unit_name(name) else None
         return self._targets[name]
@@ -240,9 +236,9 @@ class UnitFiles:
         return None
 
     def _link(self, directory: str, path: str, name: str) -> str | None:
-        """unit_file_resolve_symlink(): the name a link makes this an alias of, its own path for a
-        link that leads elsewhere, None for one that is refused."""
-        text = self._tree.readlink(path)
+        """unit_file_resolve_symlink(): the name that a link is an alias of, the link's own path if its target
+        is outside of the search path, None if the link is refused."""
+        text = self._rootfs.readlink(path)
         simplified = None if text is None else self._chase(os.path.join(directory, text))
         if simplified is None:
             return None
@@ -252,27 +248,24 @@ class UnitFiles:
         return base if _is_valid_alias(name, base) else None
 
     def _chase(self, path: str) -> str | None:
-        """chase() with NOFOLLOW and NONEXISTENT: the path without links, the last part left as it
-        is and nothing asked of what is not there; None where a file stands in place of a directory."""
-        resolved = self._tree.resolve(path, follow=False)
+        """chase() with NOFOLLOW and NONEXISTENT: resolve links except in the last component, and keep components
+        that do not exist; None if a component is not a directory."""
+        resolved = self._rootfs.resolve(path, follow=False)
         if resolved is not None:
             return resolved
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        here = "/"
+        current = "/"
         for index, part in enumerate(parts):
-            entry = self.stat(os.path.join(here, part))
+            entry = self.stat(os.path.join(current, part))
             if entry is None:
-                return os.path.normpath(os.path.join(here, *parts[index:]))
+                return os.path.normpath(os.path.join(current, *parts[index:]))
             if not entry.is_directory:
                 return None
-            here = entry.path
-        return here
+            current = entry.path
+        return current
 
     def drop_ins(self, name: str, names: tuple[str, ...], problems: list[Problem]) -> tuple[str, ...]:
-        """All drop-ins of a unit in the order they are applied.
-
-        Files there that do not count go to `problems`.
-        """
+        """Return all drop-ins of a unit in the order applied. Ignored files are added to `problems`."""
         found: dict[str, str] = {}
         for directory in self._directories_of(name, names, ".d", problems):
             for file, kind in self._list(directory).items():
@@ -286,30 +279,30 @@ class UnitFiles:
                     self._note_shadow(path, found[file], problems)
                 elif kind == "l" and self._is_skipped(path):
                     problems.append(Problem(
-                        Location(path), f"'{path}' is not read: it is a link that cannot be followed.", "file-ignored"))
+                        Location(path), f"'{path}' is not read: it is an unresolvable symbolic link.", "file-ignored"))
                 else:
                     found[file] = path
         return tuple(found[file] for file in sorted(found, key=os.fsencode))
 
-    def drop_ins_by_chance(self, name: str, names: tuple[str, ...]) -> str | None:
-        """Why nobody can tell the drop-ins of a unit: two of its aliases each have one of the same name.
+    def ambiguous_drop_ins(self, name: str, names: tuple[str, ...]) -> str | None:
+        """Return why the drop-ins of a unit are ambiguous, or None: two of its aliases have one of the same name.
 
-        Which alias comes first hangs on a key that the manager makes up as it starts (u->aliases in
-        src/core/unit.c is a Set): the same files were read now so, now so, from boot to boot.
+        The order of aliases depends on a hash key that the manager generates at start (u->aliases in
+        src/core/unit.c is a Set). The result was observed to differ from boot to boot.
         """
         aliases = tuple(other for other in names if other != name)
         if len(aliases) > 1:
             orders = (self.drop_ins(name, order, []) for order in (aliases, aliases[::-1]))
             for one, other in zip(*orders, strict=False):
                 if one != other:
-                    return (f"{one} and {other} are drop-ins of one name for two aliases of {name}: which of them "
-                            "systemd reads may change from boot to boot")
+                    return (f"{one} and {other} are drop-ins of the same name for two aliases of {name}: which one "
+                            "systemd reads may differ from boot to boot")
         return None
 
     def _directories_of(
         self, name: str, names: tuple[str, ...], suffix: str, problems: list[Problem]
     ) -> list[str]:
-        """unit_file_find_dropin_paths(): by each of its names, then by its type."""
+        """unit_file_find_dropin_paths(): the directories of each name, then those of the unit type."""
         found: list[str] = []
         for unit in (name, *(other for other in names if other != name)):
             stems = [stem + suffix for stem in _drop_in_stems(unit)]
@@ -321,7 +314,7 @@ class UnitFiles:
         return found
 
     def _note_shadow(self, path: str, winner: str, problems: list[Problem]) -> None:
-        how = "masks it" if self.is_mask(winner) else "has the same name and comes first"
+        how = "masks it" if self.is_mask(winner) else "has the same name and takes precedence"
         problems.append(Problem(Location(path), f"'{path}' is not read: '{winner}' {how}.", "file-ignored"))
 
     def _is_skipped(self, path: str) -> bool:
@@ -335,15 +328,15 @@ class UnitFiles:
         if kind is None:
             return
         path = f"{directory}/{name}"
-        resolved = self._tree.resolve(path)
+        resolved = self._rootfs.resolve(path)
         if kind == "l":
-            # A relative link counts as if it were in `/`, the manager's working directory:
+            # A relative target is resolved against `/`, the manager's working directory:
             # is_dir(target) in unit_file_build_name_map(), 252 to 262.
-            entry = self.stat(os.path.join("/", self._tree.readlink(path) or ""))
+            entry = self.stat(os.path.join("/", self._rootfs.readlink(path) or ""))
             if entry is None or not entry.is_directory:
                 if resolved is not None and (there := self.stat(resolved)) is not None and there.is_directory:
                     problems.append(Problem(
-                        Location(path), f"'{path}' is not read: the manager does not follow a relative link here.",
+                        Location(path), f"'{path}' is not read: systemd does not follow a relative symbolic link here.",
                         "file-ignored"))
                 return
         elif kind != "d":
@@ -375,7 +368,7 @@ def _is_valid_alias(name: str, target: str) -> bool:
 
 def _drop_in_stems(name: str) -> list[str]:
     """unit_file_find_dirs(): the names whose `.d` directories a unit reads, most specific first:
-    `a-b.service`, `a-.service`; for an instance the template as well."""
+    `a-b.service`, `a-.service`; for an instance also those of the template."""
     found = [name]
     stem, _, suffix = name.rpartition(".")
     prefix, at, instance = stem.partition("@")

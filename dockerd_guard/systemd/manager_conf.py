@@ -1,6 +1,6 @@
-"""What the manager's own configuration gives every service: DefaultEnvironment= of system.conf.
+"""DefaultEnvironment= of system.conf, the environment that the manager gives every service.
 
-As src/core/main.c (parse_config_file) and config_parse_many (src/shared/conf-parser.c).
+Implements parse_config_file() (src/core/main.c) and config_parse_many() (src/shared/conf-parser.c).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from dockerd_guard.rootfs import Rootfs
 
 DIRECTORIES = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
-"""Where system.conf and system.conf.d/ are looked for, first wins (CONF_PATHS)."""
+"""Directories of system.conf and system.conf.d/, by precedence (CONF_PATHS)."""
 
 MAIN_FILE_ANYWHERE_VERSION = 254
-"""Before, system.conf itself was only looked for in /etc."""
+"""Before this version system.conf itself was read from /etc only."""
 
 MORE_SPECIFIERS_VERSION = 257
 
 
 def default_environment(rootfs: Rootfs, version: int) -> dict[str, Variable]:
-    """The variables that DefaultEnvironment= sets, with their places."""
+    """Return the variables of DefaultEnvironment= with their locations."""
     found: dict[str, Variable] = {}
     for path in _files(rootfs, version):
         try:
@@ -37,19 +37,19 @@ def default_environment(rootfs: Rootfs, version: int) -> dict[str, Variable]:
                     continue
                 if not setting.value:
                     found.clear()
-                for word in _words(setting, rootfs, version):
+                for word in _split_words(setting, rootfs, version):
                     if (assigned := assignment(word)) is not None:
                         found[assigned.name] = assigned.variable
         except FileNotFoundError:
             continue
         except (BadFileError, Unreadable):
-            # An error in one file ends the reading of all.
+            # An error in one file stops reading; the remaining files are ignored.
             break
     return found
 
 
 def _files(rootfs: Rootfs, version: int) -> list[str]:
-    """The main file, then the drop-ins by name, of each name the first directory's."""
+    """Return the main file, then the drop-ins sorted by name; the first directory with a name wins."""
     drop_ins: dict[str, str] = {}
     main: list[str] = []
     for directory in DIRECTORIES:
@@ -66,7 +66,7 @@ def _files(rootfs: Rootfs, version: int) -> list[str]:
     return main + [drop_ins[name] for name in sorted(drop_ins, key=os.fsencode)]
 
 
-def _words(setting: Setting, rootfs: Rootfs, version: int) -> Iterator[Word]:
+def _split_words(setting: Setting, rootfs: Rootfs, version: int) -> Iterator[Word]:
     known = IN_SYSTEM_CONF if version >= MORE_SPECIFIERS_VERSION else IN_SYSTEM_CONF.difference("uUgGhs")
     specifiers = Specifiers(rootfs, version, "", "")
     position = 0

@@ -1,15 +1,15 @@
-"""The values of single settings: numbers, booleans, paths, user names.
+"""Parsers for setting values: numbers, booleans, paths, user names.
 
-As src/basic/parse-util.c, path-util.c and user-util.c.
+Implements src/basic/parse-util.c, path-util.c and user-util.c.
 """
 
 from __future__ import annotations
 
 import re
 
+from dockerd_guard.rootfs import PATH_MAX_BYTES
 from dockerd_guard.systemd.syntax import byte_length, is_utf8
 
-PATH_MAX_BYTES = 4096
 NAME_MAX_BYTES = 255
 
 _TRUE = frozenset(("1", "yes", "y", "true", "t", "on"))
@@ -20,13 +20,13 @@ _UINT32_MAX = 0xFFFFFFFF
 
 
 def parse_boolean(text: str) -> bool | None:
-    """parse_boolean(); None for what is neither."""
+    """parse_boolean(); None if invalid."""
     text = text.lower()
     return True if text in _TRUE else False if text in _FALSE else None
 
 
 def parse_unsigned(text: str) -> int | None:
-    """safe_atou(): any base by its prefix, so `0x947` and `0b11`, and `04507` is octal."""
+    """safe_atou(): the prefix selects the base: `0x947`, `0b11`, and octal `04507`. None if invalid."""
     text = text.lstrip(" \t\n\v\f\r")
     found = _PREFIXED.fullmatch(text)
     if found is not None:
@@ -44,20 +44,20 @@ def parse_unsigned(text: str) -> int | None:
 
 
 def parse_port(text: str) -> int | None:
-    """parse_ip_port(): as parse_unsigned, without blanks before it, from 1 to 65535."""
+    """parse_ip_port(): as parse_unsigned() without leading blanks, from 1 to 65535. None if invalid."""
     port = None if text[:1] in (" ", "\t") else parse_unsigned(text)
     return port if port and port <= 65535 else None
 
 
 def parse_mode(text: str) -> int | None:
-    """parse_mode(): octal, up to 07777."""
+    """parse_mode(): octal, up to 07777. None if invalid."""
     found = re.fullmatch(r"[ \t\n\r]*([0-7]{1,32})", text)
     value = int(found[1], 8) if found else None
     return value if value is not None and value <= 0o7777 else None
 
 
 def simplify(path: str) -> str:
-    """path_simplify(): no double slashes, no `.` parts, no slash at the end.
+    """path_simplify(): remove double slashes, `.` components and trailing slashes.
 
     >>> simplify("//run/./docker//")
     '/run/docker'
@@ -69,19 +69,20 @@ def simplify(path: str) -> str:
 
 
 def is_valid_path(path: str) -> bool:
-    """path_is_valid(): neither empty nor too long, nor any part of it."""
+    """path_is_valid(): not empty, and neither the path nor a component is too long."""
     if not path or byte_length(path) >= PATH_MAX_BYTES:
         return False
     return all(byte_length(part) <= NAME_MAX_BYTES for part in path.split("/"))
 
 
 def is_valid_file_name(name: str) -> bool:
-    """filename_is_valid(): could be an entry of a directory."""
+    """filename_is_valid(): whether a directory entry can have this name."""
     return bool(name) and name not in (".", "..") and "/" not in name and byte_length(name) <= NAME_MAX_BYTES
 
 
 def path_error(path: str, *, below_api: bool = True) -> str | None:
-    """path_simplify_and_warn() for an absolute path: what is wrong with it, or None."""
+    """path_simplify_and_warn() with PATH_CHECK_ABSOLUTE: the error message, or None. Without `below_api` paths
+    below /proc, /sys and /dev are refused (PATH_CHECK_NON_API_VFS)."""
     if not is_utf8(path):
         return "String is not UTF-8 clean"
     if not path.startswith("/"):
@@ -97,7 +98,7 @@ def path_error(path: str, *, below_api: bool = True) -> str | None:
 
 
 def is_valid_user(name: str) -> bool:
-    """valid_user_group_name() with ALLOW_NUMERIC and RELAX, as User= and SocketGroup= have it."""
+    """valid_user_group_name() with ALLOW_NUMERIC and RELAX, as for User= and SocketGroup=."""
     if not name:
         return False
     if re.fullmatch(r"0|[1-9][0-9]*", name):

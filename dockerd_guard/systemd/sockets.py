@@ -1,7 +1,7 @@
-"""Socket units: where systemd listens on behalf of a service.
+"""Socket units: the addresses on which systemd listens on behalf of a service.
 
-As config_parse_socket_listen (src/core/load-fragment.c), socket_address_parse
-(src/shared/socket-netlink.c) and socket_verify (src/core/socket.c).
+Implements config_parse_socket_listen() (src/core/load-fragment.c), socket_address_parse()
+(src/shared/socket-netlink.c) and socket_verify() (src/core/socket.c).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import Rootfs, Unreadable
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, Unit
+from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs, Unreadable
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, Unit
 from dockerd_guard.systemd.lookup import Fragment, is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
     parse_boolean,
@@ -29,15 +29,15 @@ from dockerd_guard.systemd.units import NEWEST, Service, load_service
 
 _SUN_PATH_BYTES = 108
 _PLAIN_SERVICE = re.compile(rb"^Service=([A-Za-z0-9:_.@-]+)$", re.MULTILINE)
-"""As almost all are written; what has a specifier, a blank or the like in it is read as a whole."""
+"""The usual form of Service=. A file with another form (specifiers, blanks) is parsed completely."""
 _VMADDR_ANY = 0xFFFFFFFF
 
 
 class Listen(NamedTuple):
-    """One place to listen at: `kind` and `address` as in the D-Bus property Listen.
+    """One address of a socket unit: `kind` and `address` as in the D-Bus property Listen.
 
-    The location spans the whole assignment. Not `certain` where a network interface is named
-    that may not be there, or a specifier's meaning is not in the files.
+    The location is that of the whole assignment. Not `certain` if it names a network interface that may
+    not exist, or has a specifier whose value is unknown.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Listen(NamedTuple):
 
 
 class Socket(NamedTuple):
-    """A socket unit; `enabled` tells whether something on disk would start it."""
+    """A socket unit. `enabled`: a dependency or an enablement link starts it."""
 
     unit: Unit
     listen: tuple[Listen, ...] = ()
@@ -61,11 +61,10 @@ class Socket(NamedTuple):
 
 
 def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST) -> tuple[Socket, ...]:
-    """Every socket unit that would pass its sockets to this service, by name.
+    """Return the socket units that pass their sockets to this service, sorted by name.
 
-    Those that systemd refuses are among them (see `unit.load_state`); masked ones are not. One
-    counts when the service is its Service=, by default the one of its own name, or when the
-    service names it in Sockets=.
+    These are the units whose Service= is this service (default: the service of the same name), and those in
+    the service's Sockets=. Units that systemd refuses are included (see `unit.load_state`), masked ones are not.
     """
     files = unit_files(rootfs, version)
     named = {word.text for word in service.sockets}
@@ -79,12 +78,13 @@ def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST) -> tupl
             continue
         if socket.service in services or not named.isdisjoint(socket.unit.names):
             enabled = _is_enabled(socket, service, version, rootfs)
-            found[socket.unit.name] = _startable(socket, services, rootfs, version)._replace(enabled=enabled)
+            found[socket.unit.name] = _require_service(socket, services, rootfs, version)._replace(enabled=enabled)
     return tuple(found.values())
 
 
-def _startable(socket: Socket, services: set[str], rootfs: Rootfs, version: int) -> Socket:
-    """A socket that a service names in Sockets= still needs its own service (socket_start in socket.c)."""
+def _require_service(socket: Socket, services: set[str], rootfs: Rootfs, version: int) -> Socket:
+    """Mark a socket as failed if its own service is not loaded, even if another service has it in Sockets=
+    (socket_start() in src/core/socket.c)."""
     if socket.unit.load_state != "loaded" or socket.service is None or socket.service in services:
         return socket
     if load_service(rootfs, socket.service, version).unit.load_state == "loaded":
@@ -94,7 +94,7 @@ def _startable(socket: Socket, services: set[str], rootfs: Rootfs, version: int)
 
 
 def _may_serve(rootfs: Rootfs, fragment: Fragment, services: set[str], version: int) -> bool:
-    """Whether a socket unit is worth reading as a whole: most on a host are for other services."""
+    """Whether a socket unit has to be parsed completely. Most units of a host belong to other services."""
     if fragment.path is None or fragment.masked:
         return False
     if any(name.removesuffix(".socket") + ".service" in services for name in fragment.names):
@@ -120,7 +120,7 @@ def _is_enabled(socket: Socket, service: Service, version: int, rootfs: Rootfs) 
 
 
 def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST) -> Socket:
-    """Read a socket unit as systemd `version` would."""
+    """Load a socket unit as systemd `version` does."""
     return _SocketLoader(rootfs, name, version).load()
 
 
@@ -159,12 +159,12 @@ class _SocketLoader(Loader):
         )
 
     def accepts_only(self) -> bool:
-        """Whether no socket itself is passed on (have_non_accept_socket)."""
+        """Whether only accepted connections are passed, no listening sockets (have_non_accept_socket())."""
         return self.values.get("Accept") == "yes" and all(
             item.kind in ("Stream", "SequentialPacket") for item in self.listen)
 
     def verify(self, unit: Unit) -> Unit:
-        """socket_add_extras() and socket_verify(): why the unit as a whole is refused."""
+        """socket_add_extras() and socket_verify(): checks of the unit as a whole."""
         for item in self.listen:
             if item.address.startswith("/") and ".." in item.address.split("/"):
                 return unit._replace(load_state="error", reason=f"Path '{item.address}' is not normalized: Operation "
@@ -189,11 +189,11 @@ class _SocketLoader(Loader):
         return unit if reason is None else unit._replace(load_state="bad-setting", reason=reason)
 
     def add_listen(self, setting: Setting) -> None:
-        """ListenStream= and its like; an empty one takes back those of all kinds."""
+        """ListenStream= and the other Listen*= settings; an empty value clears all of them."""
         if not setting.value:
             self.listen.clear()
             return
-        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
+        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
         kind = setting.key.removeprefix("Listen")
@@ -207,7 +207,7 @@ class _SocketLoader(Loader):
             self.listen.append(Listen(kind, found.text, setting.location, found.certain))
 
     def netlink(self, setting: Setting, expanded: Expanded) -> Expanded | None:
-        """ListenNetlink=: a family and maybe a group."""
+        """ListenNetlink=: a family and an optional group."""
         family, _, group_text = expanded.text.partition(" ")
         number = _NETLINK_NUMBERS.get(family, parse_unsigned(family) if family.isdecimal() else None)
         group = parse_unsigned(group_text) if group_text.strip() else 0
@@ -218,21 +218,21 @@ class _SocketLoader(Loader):
         return expanded._replace(text=f"{_NETLINK.get(number, number)} {group}")
 
     def special_path(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
-        """ListenFIFO= and the others that are paths."""
+        """ListenFIFO= and the other settings that are paths."""
         api = kind == "Special" or self.version < API_REFUSED_VERSION
         if error := path_error(expanded.text, below_api=api):
             self.note(setting.location, f"{setting.key}= {error}, ignoring: {expanded.text}", "ignored")
             return None
         path = simplify(expanded.text)
-        return expanded._replace(text=self.patched(setting, path) if kind == "FIFO" else path)
+        return expanded._replace(text=self.patch_var_run(setting, path) if kind == "FIFO" else path)
 
     def address(self, setting: Setting, kind: str, expanded: Expanded) -> Expanded | None:
-        """A socket's address, as the kernel will have it."""
-        text = self.patched(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
+        """Parse the address of a stream, datagram or sequential packet socket."""
+        text = self.patch_var_run(setting, expanded.text) if expanded.text.startswith("/") else expanded.text
         address = parse_address(text, self.version)
         why = "Invalid argument"
         if address is not None and address.startswith("["):
-            address, certain = self.on_this_host(address, text)
+            address, certain = self.adapt_to_host(address, text)
             expanded = expanded._replace(certain=expanded.certain and certain)
             why = "No such device" if "%" in text else "Address family not supported by protocol"
         if address is None:
@@ -243,13 +243,13 @@ class _SocketLoader(Loader):
             return None
         return expanded._replace(text=address)
 
-    def on_this_host(self, address: str, text: str) -> tuple[str | None, bool]:
-        """What an IPv6 address is where a live kernel has no IPv6, or not that interface; and
-        whether that is sure."""
+    def adapt_to_host(self, address: str, text: str) -> tuple[str | None, bool]:
+        """Adapt an IPv6 address to the running kernel, which may lack IPv6 or the interface. Returns the address
+        (None: cannot be used) and whether this is certain."""
         try:
             live = self.rootfs.stat("/proc/sys/net/ipv4") is not None
             if live and self.rootfs.stat("/proc/sys/net/ipv6") is None:
-                # A port alone is IPv4 then (socket_ipv6_is_supported).
+                # Without IPv6 a port alone is an IPv4 address (socket_ipv6_is_supported()).
                 port = parse_port(text)
                 return f"0.0.0.0:{port}" if port else None, True
             address, percent, interface = address.partition("%")
@@ -269,15 +269,15 @@ class _SocketLoader(Loader):
 
     def set_service(self, setting: Setting) -> None:
         """Service=."""
-        expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, among=IN_UNIT_NAMES)
+        expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, allowed=IN_UNIT_NAMES)
         if expanded is None:
             return
         name = expanded.text
         if not name.endswith(".service"):
             self.note(setting.location, f"Unit must be of type service, ignoring: {setting.value}", "ignored")
         elif not is_unit_name(name) or "@." in name:
-            said = f"Failed to load unit {setting.value}, ignoring: Unit name {name} is not valid."
-            self.note(setting.location, said, "ignored")
+            error = f"Failed to load unit {setting.value}, ignoring: Unit name {name} is not valid."
+            self.note(setting.location, error, "ignored")
         else:
             self.service = name
 
@@ -300,7 +300,7 @@ class _SocketLoader(Loader):
             self.max_connections = number
 
     def set_bind_ipv6_only(self, setting: Setting) -> None:
-        """BindIPv6Only=: its own words, or a boolean."""
+        """BindIPv6Only=: `default`, `both`, `ipv6-only` or a boolean."""
         boolean = parse_boolean(setting.value)
         if boolean is not None:
             self.values[setting.key] = "ipv6-only" if boolean else "both"
@@ -308,9 +308,9 @@ class _SocketLoader(Loader):
             self.keep_choice(setting, ("default", "both", "ipv6-only"))
 
     def set_symlinks(self, setting: Setting) -> None:
-        """Symlinks=: only whether there are any."""
+        """Symlinks=: only whether there are any absolute paths."""
         self.symlinks = any(
-            word.text.startswith("/") for word in self.words(setting, unescape=False, said="Failed to parse Symlinks"))
+            word.text.startswith("/") for word in self.words(setting, unescape=False, error="Failed to parse Symlinks"))
 
 
 _CONNECTIONS_REFUSED_VERSION = 253
@@ -346,8 +346,7 @@ _INTERFACE = re.compile(r"[!-~]{1,127}")
 
 
 def parse_address(text: str, version: int = NEWEST) -> str | None:
-    """Read an address as socket_address_parse() does, and write it as systemd does; None for what
-    is refused.
+    """Parse an address as socket_address_parse() and format it as systemd does; None if it is refused.
 
     >>> parse_address("0x947"), parse_address("[::ffff:127.0.0.1]:80"), parse_address("localhost:80")
     ('[::]:2375', '[::ffff:127.0.0.1]:80', None)
@@ -361,7 +360,7 @@ def parse_address(text: str, version: int = NEWEST) -> str | None:
 
 
 def _parse_ip(text: str) -> str | None:
-    """`IPv4:PORT` or `[IPv6]:PORT`, maybe with `%INTERFACE` at the end."""
+    """Parse `IPv4:PORT` or `[IPv6]:PORT`, optionally followed by `%INTERFACE`."""
     text, percent, interface = text.partition("%")
     if percent and (not _INTERFACE.fullmatch(interface) or re.search(r"[:/%]", interface) or interface in (".", "..")):
         return None
@@ -378,7 +377,7 @@ def _parse_ip(text: str) -> str | None:
 
 
 def format_ipv6(address: ipaddress.IPv6Address) -> str:
-    """inet_ntop(3), which writes the last 32 bits in decimal for IPv4-mapped and -compatible ones."""
+    """inet_ntop(3): for IPv4-mapped and IPv4-compatible addresses the last 32 bits are dotted decimal."""
     number = int(address)
     upper, lower = number >> 32, number & 0xFFFFFFFF
     if upper == 0xFFFF or (upper == 0 and lower >> 16):
@@ -388,7 +387,7 @@ def format_ipv6(address: ipaddress.IPv6Address) -> str:
 
 
 def _parse_vsock(text: str, version: int) -> str | Literal[False] | None:
-    """`vsock:CID:PORT`, False for what is no such address at all."""
+    """Parse `vsock:CID:PORT`; None if it is refused, False if it is not a vsock address."""
     kind, _, rest = text.partition(":")
     if kind != "vsock" and (version < _VSOCK_TYPES_VERSION or kind not in _VSOCK_TYPES):
         return False
@@ -418,7 +417,7 @@ _ESCAPED = {
 
 
 def _escape(text: str) -> str:
-    """cescape(), as systemd shows an address: what is neither ASCII nor printable, and quotes."""
+    """cescape(), as systemd shows an address: escape quotes and all but printable ASCII."""
     return _TO_ESCAPE.sub(_escape_one, text)
 
 

@@ -1,8 +1,8 @@
-"""Specifiers: `%n`, `%t` and the like, as src/shared/specifier.c and src/core/unit-printf.c.
+"""Specifiers (`%n`, `%t` and so on). Implements src/shared/specifier.c and src/core/unit-printf.c.
 
-Most are fixed for the system manager or stand in files. What only the running host knows (`%v`,
-the kernel's release, `%b`, the boot's ID) is read from /proc where the tree has one; else it stays
-as written and the text is not certain.
+Most are constant for the system manager or come from files. Those of the running host (`%v`, the kernel
+release; `%b`, the boot ID) are read from /proc below the root directory. Without it they are not
+expanded and the result is not `certain`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SPECIFIER = re.compile(r"%(.)", re.DOTALL)
 _DIRECTORIES = {
     "t": "/run", "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "E": "/etc", "D": "/usr/share",
 }
-_TEMPORARY = {"T": "/tmp", "V": "/var/tmp"}  # noqa: S108 -- what systemd puts there
+_TEMPORARY = {"T": "/tmp", "V": "/var/tmp"}  # noqa: S108 -- systemd's values
 _MANAGER = {"u": "root", "U": "0", "g": "root", "G": "0"}
 _OS_RELEASE = {
     "o": "ID", "w": "VERSION_ID", "B": "BUILD_ID", "W": "VARIANT_ID", "M": "IMAGE_ID", "A": "IMAGE_VERSION",
 }
 IN_UNIT_NAMES = frozenset("ijnNp" "aAbBHlmMoqvwW" "uUgG")
-"""Where a unit is named (Service=, Sockets=, Requires=) only these count (unit_name_printf)."""
+"""The specifiers available in unit names (Service=, Sockets=, Requires=; unit_name_printf())."""
 
 IN_SYSTEM_CONF = frozenset("aAbBHlmMoqvwW" "TV" "uUgG" "hs")
-"""In DefaultEnvironment= only these, the last two groups since 257 (config_parse_environ)."""
+"""The specifiers available in DefaultEnvironment=, the last two groups since 257 (config_parse_environ())."""
 
 SHARED_DATA_VERSION = 256
-"""%D came with it."""
+"""Introduced %D."""
 
 MAX_UNIT_NAME_BYTES = 255
 
@@ -44,28 +44,28 @@ _ELF_MACHINES = {
 
 
 class BadSpecifierError(ValueError):
-    """A specifier that this version does not know; in systemd's words."""
+    """A specifier that this version does not support. The message is systemd's."""
 
 
 class Expanded(NamedTuple):
-    """A text with its specifiers put in; not `certain` where one had to stay."""
+    """A text with specifiers expanded. Not `certain` if the value of one is unknown; it is then left in the text."""
 
     text: str
     certain: bool = True
 
 
 class Specifiers:
-    """What the specifiers mean in one unit."""
+    """Expands specifiers for one unit."""
 
     def __init__(self, rootfs: Rootfs, version: int, unit: str, fragment: str) -> None:
-        self._tree = rootfs
+        self._rootfs = rootfs
         self._version = version
         self._unit = unit
         self._fragment = fragment
-        self._known: dict[str, str | None] = {}
+        self._cached: dict[str, str | None] = {}
 
-    def expand(self, text: str, among: frozenset[str] | None = None) -> Expanded:
-        """Put the specifiers in, those `among` them if not all count. Raises BadSpecifierError."""
+    def expand(self, text: str, allowed: frozenset[str] | None = None) -> Expanded:
+        """Expand all specifiers. Raises BadSpecifierError for one that is unknown or not `allowed` (None: all are)."""
         if "%" not in text:
             return Expanded(text)
         certain = True
@@ -77,7 +77,7 @@ class Specifiers:
                 return "%"
             if not (letter.isascii() and letter.isalnum()):
                 return found[0]
-            if among is not None and letter not in among:
+            if allowed is not None and letter not in allowed:
                 raise BadSpecifierError("Invalid slot")
             value = self._value(letter)
             if value is None:
@@ -88,9 +88,9 @@ class Specifiers:
         return Expanded(_SPECIFIER.sub(replace, text), certain)
 
     def _value(self, letter: str) -> str | None:
-        if letter not in self._known:
-            self._known[letter] = self._find(letter)
-        return self._known[letter]
+        if letter not in self._cached:
+            self._cached[letter] = self._find(letter)
+        return self._cached[letter]
 
     def _find(self, letter: str) -> str | None:
         stem, _, _ = self._unit.rpartition(".")
@@ -112,11 +112,11 @@ class Specifiers:
             "j": lambda: prefix.rpartition("-")[2],
             "J": lambda: unescape_name(prefix.rpartition("-")[2]),
             "f": lambda: "/" + unescape_name(instance or prefix).lstrip("/"),
-            "y": lambda: self._tree.resolve(self._fragment),
-            "Y": lambda: (self._tree.resolve(self._fragment) or "").rpartition("/")[0],
+            "y": lambda: self._rootfs.resolve(self._fragment),
+            "Y": lambda: (self._rootfs.resolve(self._fragment) or "").rpartition("/")[0],
             "d": lambda: f"/run/credentials/{self._unit}",
             "h": lambda: "/root",
-            "s": lambda: root_shell(self._tree),
+            "s": lambda: root_shell(self._rootfs),
             "m": lambda: self._line("/etc/machine-id"),
             "b": lambda: (boot := self._line("/proc/sys/kernel/random/boot_id")) and boot.replace("-", ""),
             "v": lambda: self._line("/proc/sys/kernel/osrelease"),
@@ -124,7 +124,7 @@ class Specifiers:
             "l": lambda: (name := self._host_name()) and name.partition(".")[0],
             "q": lambda: self._variable("/etc/machine-info", "PRETTY_HOSTNAME") or self._host_name(),
             "a": self._architecture,
-            # The slice is not known yet when the files are read, so these name the root.
+            # The slice is unknown when the files are read, so these are relative to the root slice.
             "c": lambda: f"/{self._unit}",
             "r": lambda: "",
             "R": lambda: "",
@@ -135,7 +135,7 @@ class Specifiers:
 
     def _line(self, path: str) -> str | None:
         try:
-            return self._tree.read(path).decode("utf-8", "surrogateescape").partition("\n")[0] or None
+            return self._rootfs.read(path).decode("utf-8", "surrogateescape").partition("\n")[0] or None
         except (FileNotFoundError, Unreadable):
             return None
 
@@ -143,24 +143,24 @@ class Specifiers:
         return self._line("/proc/sys/kernel/hostname") or self._line("/etc/hostname")
 
     def _os_release(self, key: str) -> str | None:
-        path = "/etc/os-release" if self._tree.stat("/etc/os-release") else "/usr/lib/os-release"
+        path = "/etc/os-release" if self._rootfs.stat("/etc/os-release") else "/usr/lib/os-release"
         return self._variable(path, key) or ""
 
     def _variable(self, path: str, key: str) -> str | None:
         from dockerd_guard.systemd.environment_file import read_environment_file
 
         try:
-            data = self._tree.read(path)
+            data = self._rootfs.read(path)
         except (FileNotFoundError, Unreadable):
             return None
         found = read_environment_file(data, path, self._version)
         return next((a.value for a in reversed(found.assignments) if a.name == key), None)
 
     def _architecture(self) -> str | None:
-        """As the programs here are built: the ELF header of PID 1's."""
+        """Return the architecture, from the ELF header of PID 1's executable; None if unknown."""
         for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh"):
             try:
-                head = self._tree.read(path)[:20]
+                head = self._rootfs.read(path)[:20]
             except (FileNotFoundError, Unreadable):
                 continue
             if head.startswith(b"\x7fELF"):
@@ -173,10 +173,10 @@ class Specifiers:
 
 
 def root_shell(rootfs: Rootfs) -> str:
-    """default_root_shell(): what systemd was built for, if it is there."""
+    """default_root_shell(): systemd's compiled-in shell if it exists, else /bin/sh."""
     return _DEFAULT_SHELL if rootfs.stat(_DEFAULT_SHELL) is not None else "/bin/sh"
 
 
 def unescape_name(text: str) -> str:
-    r"""Undo the escapes of a unit name: `-` is `/`, `\x2d` is `-`."""
+    r"""unit_name_unescape(): `-` becomes `/`, `\x2d` becomes `-`."""
     return re.sub(r"\\x([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text.replace("-", "/"))

@@ -1,7 +1,7 @@
-"""The text of a unit file: lines, continuations, sections, assignments; each with its place.
+"""Syntax of unit files: lines, continuations, sections, assignments, with source locations.
 
-As src/shared/conf-parser.c (config_parse, parse_line) and src/basic/fileio.c (read_line_full) of
-systemd, whose behaviour here has not changed from 252 to 262.
+Implements src/shared/conf-parser.c (config_parse, parse_line) and src/basic/fileio.c (read_line_full), which
+behave the same from 252 to 262 except for NO_GLOB_VERSION.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Literal, NamedTuple
 from dockerd_guard.model.location import Location
 
 Effect = Literal["ignored", "rest-dropped", "refused", "file-ignored"]
-"""How far a problem reaches: this line or word, the rest of the file, the whole unit, or all of a
-drop-in (or socket unit) that is shadowed, masked or cannot be read."""
+"""What a problem affects: one line or word, the rest of the file, the whole unit, or a drop-in (or socket
+unit) that is shadowed, masked or unreadable."""
 
 MAX_LINE_BYTES = 1024 * 1024
-"""LONG_LINE_MAX: of one line, and of the lines that a continuation joins."""
+"""LONG_LINE_MAX: maximum length of a line, and of a line joined from continuations."""
 
 NO_GLOB_VERSION = 258
-"""From here on string_is_safe() refuses `*`, `?` and `[` as well, in section headers and in paths of
-executables, and `[]` as a header (tried on 257 and 262)."""
+"""Since this version string_is_safe() also refuses `*`, `?` and `[`, in section headers and in paths of
+executables, and `[]` as a header (tested on 257 and 262)."""
 
 WHITESPACE = " \t\n\r"
 
@@ -33,13 +33,13 @@ NOT_UTF8 = (
     "[\ud800-\udfff\ufdd0-\ufdef"
     + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)) + "]"
 )
-"""Matches what systemd does not take for UTF-8, in a text decoded with surrogateescape."""
+"""Pattern for characters that systemd refuses as UTF-8, in text decoded with surrogateescape."""
 
 _NOT_UTF8 = re.compile(NOT_UTF8)
 
 
 class Problem(NamedTuple):
-    """What systemd would say about a line, in its own words where it has any, and what that does."""
+    """A problem in a file, with systemd's message if it has one, and its effect."""
 
     location: Location
     text: str
@@ -47,8 +47,8 @@ class Problem(NamedTuple):
 
 
 class BadFileError(Exception):
-    """An error that ends the reading of a file: in a drop-in the rest is dropped, in the unit's
-    own file the unit is refused. `fatal_setting` tells LoadState=bad-setting from error."""
+    """An error that stops reading a file. In a drop-in the rest is dropped, in the fragment the unit is refused,
+    with LoadState=bad-setting if `fatal_setting`, else LoadState=error."""
 
     def __init__(self, location: Location, text: str, *, fatal_setting: bool = False) -> None:
         super().__init__(text)
@@ -60,8 +60,8 @@ class BadFileError(Exception):
 class Setting(NamedTuple):
     """One assignment, blanks stripped, continuations joined.
 
-    `location` spans the assignment from its key on, as far as it stands on that line. `pieces`
-    say which part of the value stands where: (offset in value, line, column), by offset.
+    `location` starts at the key and ends with that line. `pieces` map the value to the file:
+    (offset in value, line, column), sorted by offset.
     """
 
     section: str
@@ -71,22 +71,22 @@ class Setting(NamedTuple):
     pieces: tuple[tuple[int, int, int], ...]
 
     def at(self, start: int, end: int) -> Location:
-        """Where the characters `start` to `end` of the value stand; cut off at the line's end."""
+        """Return the location of value[start:end], truncated at the end of the line."""
         pieces = self.pieces
         index = bisect_right(pieces, start, key=_offset) - 1 if len(pieces) > 1 else 0
         offset, line, column = pieces[index]
         if index + 1 < len(pieces):
-            # The blank before the next piece is the backslash of this line.
+            # The blank before the next piece is the backslash at the end of this line.
             end = max(start, min(end, pieces[index + 1][0] - 1))
         return Location(self.location.file, line, column + start - offset, column + end - offset)
 
 
 MAX_TEXT = 300
-"""No message is longer, however long the line is that it quotes."""
+"""Maximum length of a message in characters."""
 
 
-def shown(text: str) -> str:
-    """A message as it can be shown: bytes that are no text replaced, cut off where very long."""
+def printable(text: str) -> str:
+    """Return a message for display: truncated to MAX_TEXT, bytes that are not UTF-8 replaced."""
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + "…"
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -97,18 +97,18 @@ def _offset(piece: tuple[int, int, object]) -> int:
 
 
 def byte_length(text: str) -> int:
-    """The length in bytes, as written in a file."""
+    """Return the length in bytes of a text decoded with surrogateescape."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the bytes this was decoded from (with surrogateescape) are UTF-8 to systemd, which
-    also refuses noncharacters (src/basic/utf8.c, unichar_is_valid)."""
+    """Whether systemd accepts the bytes of a text decoded with surrogateescape as UTF-8. It also refuses
+    noncharacters (unichar_is_valid() in src/basic/utf8.c)."""
     return text.isascii() or _NOT_UTF8.search(text) is None
 
 
 def is_safe(text: str, version: int) -> bool:
-    """string_is_safe(): no control characters, quotes or backslashes, and later no patterns."""
+    """string_is_safe(): no control characters, quotes or backslashes; no globs since NO_GLOB_VERSION."""
     if version < NO_GLOB_VERSION:
         return _UNSAFE.search(text) is None
     return _UNSAFE_OR_GLOB.search(text) is None and is_utf8(text)
@@ -117,9 +117,9 @@ def is_safe(text: str, version: int) -> bool:
 def settings(
     data: bytes, file: str, sections: tuple[str, ...], problems: list[Problem], version: int
 ) -> Iterator[Setting]:
-    """Read a unit file; yields what is assigned in `sections`, in order.
+    """Parse a unit file and yield the assignments in `sections` in order.
 
-    What systemd would warn about goes to `problems`. Raises BadFileError where it would stop.
+    Warnings are added to `problems`. Raises BadFileError where systemd stops reading.
     """
     text = data.decode("utf-8", "surrogateescape")
     suspect = not is_utf8(text)
@@ -140,15 +140,15 @@ def settings(
         if section is not None and equals > 0:
             yield line.setting(section, equals)
         elif section is not None:
-            said = "Missing '=', ignoring line." if equals else "Missing key name before '=', ignoring line."
-            problems.append(Problem(line.location(), said, "ignored"))
+            message = "Missing '=', ignoring line." if equals else "Missing key name before '=', ignoring line."
+            problems.append(Problem(line.location(), message, "ignored"))
         elif not ignored_section:
             problems.append(Problem(line.location(), "Assignment outside of section. Ignoring.", "ignored"))
 
 
 def written_settings(data: bytes, file: str, key: str) -> Iterator[Setting]:
-    """What looks like an assignment of this key, whatever the section and whatever is wrong with
-    the file; nothing of sections that are extensions (`[X-...]`)."""
+    """Yield all lines that look like an assignment of this key, in any section but `[X-...]` and even if the
+    file is invalid."""
     section = ""
     for line in _logical_lines(data.decode("utf-8", "surrogateescape"), file, long=False):
         if line.text[0] == "[":
@@ -160,25 +160,25 @@ def written_settings(data: bytes, file: str, key: str) -> Iterator[Setting]:
 
 
 Piece = tuple[int, int, str]
-"""A part of a logical line: where in the stripped line it begins (below zero where blanks were
-stripped), the number of its physical line, and its text."""
+"""A part of a logical line: its offset in the stripped line (negative if leading blanks were stripped), the
+number of its physical line, and its text."""
 
 
 class _Line(NamedTuple):
-    """One logical line, never empty: without the blanks around it, and the parts it came from."""
+    """One logical line, not empty, surrounding blanks stripped, and the parts it was joined from."""
 
     text: str
     pieces: list[Piece]
     file: str
 
     def location(self) -> Location:
-        """Where it begins, up to the end of that physical line."""
+        """Return the location from the first character to the end of that physical line."""
         offset, number, text = self.pieces[bisect_right(self.pieces, 0, key=_offset) - 1]
         end = min(len(text.rstrip(WHITESPACE)), len(self.text) - offset)
         return Location(self.file, number, 1 - offset, end + 1)
 
     def setting(self, section: str, equals: int) -> Setting:
-        """What is assigned, with the `=` at this place."""
+        """Return the assignment whose `=` is at this offset."""
         tail = self.text[equals + 1:]
         value = tail.lstrip(WHITESPACE)
         start = len(self.text) - len(value)
@@ -203,8 +203,8 @@ def _section(line: _Line, version: int) -> str:
 
 
 def _logical_lines(text: str, file: str, *, long: bool) -> Iterator[_Line]:
-    """Join what is continued; comments go, even amid a continuation. `long` says that the file is
-    long enough for a line to be too long."""
+    """Yield logical lines: continuations joined, comments removed even within a continuation. `long`: the file
+    is long enough to exceed MAX_LINE_BYTES."""
     parts: list[tuple[int, str]] = []
     joined_bytes = 0
     bom_seen = False
@@ -247,7 +247,7 @@ def _joined(parts: list[tuple[int, str]], file: str) -> _Line | None:
 
 
 def _physical_lines(text: str) -> Iterator[str]:
-    """read_line_full(): `\\n`, `\\r`, both in either order, and NUL end a line."""
+    """read_line_full(): a line ends with `\\n`, `\\r`, both in either order, or NUL."""
     if "\r" not in text and "\0" not in text:
         lines = text.split("\n")
         if not lines[-1]:

@@ -1,6 +1,6 @@
-"""A service as systemd has it after loading.
+"""Loading of service units.
 
-As src/core/service.c (service_load, service_verify) and the parsers of src/core/load-fragment.c.
+Implements service_load() and service_verify() (src/core/service.c) and parsers of src/core/load-fragment.c.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs, Unreadable
 from dockerd_guard.systemd.assignments import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, PATH_MAX_BYTES, Loader, LoadState, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, LoadState, Unit
 from dockerd_guard.systemd.parse import parse_unsigned, path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
@@ -22,16 +22,16 @@ from dockerd_guard.systemd.words import Word
 __all__ = ["NEWEST", "LoadState", "Service", "Unit", "detect_version", "load_service"]
 
 NEWEST = 262
-"""The newest systemd whose reading is known here."""
+"""The newest systemd version that is implemented here."""
 
 USER_ALWAYS_SET_VERSION = 255
-"""From here on $USER is set without User= as well (NEWS)."""
+"""Since this version $USER is set even without User= (NEWS)."""
 
 RELOAD_POST_VERSION = 259
-"""ExecReloadPost= came with it (NEWS)."""
+"""Introduced ExecReloadPost= (NEWS)."""
 
 NOTIFY_SOCKET = "/run/systemd/notify"
-"""The system manager's (manager_setup_notify in src/core/manager.c)."""
+"""$NOTIFY_SOCKET of the system manager (manager_setup_notify() in src/core/manager.c)."""
 
 _NOTIFY_RELOAD_VERSION = 253
 _LIBRARY = re.compile(r"libsystemd-shared-(\d+)\S*\.so")
@@ -40,11 +40,11 @@ _LIBRARY = re.compile(r"libsystemd-shared-(\d+)\S*\.so")
 class Service(NamedTuple):
     """A service unit.
 
-    Where it does not load, `written` is what stands in ExecStart= all the same, as far as it can
-    be told, with what a later empty assignment takes back left out; else the same as `exec_start`.
-    `built_in` is what systemd sets of its own accord from these settings ($USER,
-    $STATE_DIRECTORY), `set_at_start` what it sets from these to values that no file tells. `requires`
-    and `wants` name units that are started with it; without one of the former it does not start.
+    If it is not loaded, `written` are the commands of ExecStart= as far as they can be parsed, without those
+    that a later empty assignment clears; otherwise it equals `exec_start`. `built_in` are the variables
+    that systemd derives from other settings ($USER, $STATE_DIRECTORY), `set_at_start` the names of those with
+    values that are not in any file. `requires` and `wants` name the units that are started with the
+    service; it does not start without the former.
     """
 
     unit: Unit
@@ -64,7 +64,7 @@ class Service(NamedTuple):
 
 
 def detect_version(rootfs: Rootfs) -> int | None:
-    """The major version of the systemd that is installed, by its private library's name."""
+    """Return the major version of the installed systemd, from the name of libsystemd-shared; None if not found."""
     directories = ["/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd"]
     directories += [f"/usr/lib/{name}/systemd" for name in _names(rootfs, "/usr/lib") if "-linux-" in name]
     for directory in directories:
@@ -82,7 +82,7 @@ def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:
 
 
 def load_service(rootfs: Rootfs, name: str = "docker.service", version: int = NEWEST) -> Service:
-    """Read a service unit as systemd `version` would."""
+    """Load a service unit as systemd `version` does."""
     return _ServiceLoader(rootfs, name, version).load()
 
 
@@ -108,10 +108,10 @@ class _ServiceLoader(Loader):
         """Read and verify."""
         unit = self.read()
         if unit.load_state == "loaded" and (refusal := self.verify()):
-            reason, where = refusal
-            self.note(where or Location(unit.fragment or ""), reason, "refused")
+            reason, location = refusal
+            self.note(location or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
-        # A `|` command is run by the shell of the user that the service runs as.
+        # A `|` command is executed by the shell of User=.
         starts = tuple(command._replace(shell=self.account()[2]) if "|" in command.prefixes else command
                        for command in self.commands.get("ExecStart", ()))
         refused = unit.load_state in ("bad-setting", "error")
@@ -134,7 +134,7 @@ class _ServiceLoader(Loader):
         )
 
     def written(self, unit: Unit) -> list[Command]:
-        """All that stands in ExecStart=, whatever is wrong with it or around it."""
+        """Return the commands of all ExecStart=, even if they or the files are invalid."""
         found: list[Command] = []
         if unit.fragment is None:
             return found
@@ -154,7 +154,7 @@ class _ServiceLoader(Loader):
         return found
 
     def type(self) -> str:
-        """Type=, or what it is by default (service_add_extras)."""
+        """Return Type= or its default (service_add_extras())."""
         if "Type" in self.values:
             return self.values["Type"]
         if "BusName" in self.values:
@@ -163,8 +163,8 @@ class _ServiceLoader(Loader):
             return "exec"
         return "simple" if self.commands.get("ExecStart") else "oneshot"
 
-    def verify(self) -> tuple[str, Location | None] | None:  # noqa: PLR0911 -- one a rule of service_verify()
-        """service_verify(): why the unit as a whole is refused, and where that is."""
+    def verify(self) -> tuple[str, Location | None] | None:  # noqa: PLR0911 -- one per check of service_verify()
+        """service_verify(): why the unit as a whole is refused, and the location if there is one; or None."""
         starts = self.commands.get("ExecStart", [])
         values = self.values
         oneshot = self.type() == "oneshot"
@@ -198,7 +198,7 @@ class _ServiceLoader(Loader):
         return None
 
     def built_in(self) -> dict[str, str]:
-        """build_environment(): what follows from User=, StateDirectory= and the like."""
+        """build_environment(): the variables derived from User=, StateDirectory= and so on."""
         found: dict[str, str] = {}
         user, home, shell = self.account()
         explicit = bool(self.values.get("User")) or self.values.get("DynamicUser") == "yes"
@@ -209,7 +209,7 @@ class _ServiceLoader(Loader):
             found.update({"HOME": home, "LOGNAME": user, "SHELL": shell})
         elif self.values.get("WorkingDirectory") == "~" and self.version < USER_ALWAYS_SET_VERSION:
             found["HOME"] = home
-        # What only stands for "none" is not set (USER_CREDS_CLEAN, later USER_CREDS_SUPPRESS_PLACEHOLDER).
+        # Placeholder values are not set (USER_CREDS_CLEAN, later USER_CREDS_SUPPRESS_PLACEHOLDER).
         found = {name: value for name, value in found.items() if value not in _PLACEHOLDERS.get(name, ())}
         for key, (variable, prefix) in _DIRECTORIES.items():
             if paths := self.directories.get(key):
@@ -227,18 +227,18 @@ class _ServiceLoader(Loader):
         return found
 
     def has_watchdog(self) -> bool:
-        """Whether WatchdogSec= is more than nothing."""
+        """Whether WatchdogSec= is not zero."""
         return re.search("[1-9]|infinity", self.values.get("WatchdogSec", "")) is not None
 
     def set_at_start(self) -> Iterator[str]:
-        """What systemd sets from settings of the unit, to values that no file tells."""
+        """Yield the variables that settings of the unit enable, with values that are not in any file."""
         if self.has_watchdog():
             yield from ("WATCHDOG_PID", "WATCHDOG_USEC")
         if self.values.get("OpenFile"):
             yield "LISTEN_FDS"
 
     def account(self) -> tuple[str, str, str]:
-        """Name, home and shell of the user it runs as; root's are fixed (synthesize_user_creds)."""
+        """Return name, home and shell of User=. Those of root are fixed (synthesize_user_creds())."""
         name = self.values.get("User", "root")
         if name in ("root", "0"):
             return "root", "/root", root_shell(self.rootfs)
@@ -270,13 +270,13 @@ class _ServiceLoader(Loader):
         """NotifyAccess=."""
         self.keep_choice(setting, ("none", "main", "exec", "all"))
 
-    def set_stored(self, setting: Setting) -> None:
+    def set_fd_store_max(self, setting: Setting) -> None:
         """FileDescriptorStoreMax=."""
         if (number := parse_unsigned(setting.value)) is not None:
             self.values[setting.key] = str(number)
 
-    def keep_as_is(self, setting: Setting) -> None:
-        """Keep a setting of which only counts whether there is one."""
+    def keep_raw(self, setting: Setting) -> None:
+        """Keep the raw value of a setting."""
         self.values[setting.key] = setting.value
 
     def set_bus_name(self, setting: Setting) -> None:
@@ -293,36 +293,36 @@ class _ServiceLoader(Loader):
             self.note(setting.location, f"Invalid bus name, ignoring: {expanded.text}", "ignored")
 
     def set_force_exit_status(self, setting: Setting) -> None:
-        """RestartForceExitStatus=: only whether there is one."""
+        """RestartForceExitStatus=: only whether it is set."""
         if not setting.value:
             self.values.pop(setting.key, None)
         elif any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
             self.values[setting.key] = setting.value
 
     def check_pid_file(self, setting: Setting) -> None:
-        """PIDFile=: an impossible path refuses the unit."""
+        """PIDFile=: an invalid path refuses the unit."""
         if not setting.value:
             self.values.pop("PIDFile", None)
             return
-        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
+        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
         path = expanded.text if expanded.text.startswith("/") else f"/run/{expanded.text}"
         if error := path_error(path, below_api=self.version < API_REFUSED_VERSION):
             raise BadFileError(setting.location, f"PIDFile= {error}, ignoring: {path}")
-        self.values["PIDFile"] = self.patched(setting, simplify(path))
+        self.values["PIDFile"] = self.patch_var_run(setting, simplify(path))
 
     def note_credentials(self, setting: Setting) -> None:
-        """LoadCredential= and its like: only whether there is one."""
+        """LoadCredential= and so on: only whether there is one."""
         self.has_credentials = bool(setting.value)
 
     def add_directories(self, setting: Setting) -> None:
-        """RuntimeDirectory= and its like: relative paths, maybe with `:LINK`."""
+        """RuntimeDirectory= and so on: relative paths, optionally with `:LINK`."""
         kept = self.directories.setdefault(setting.key, [])
         if not setting.value:
             kept.clear()
             return
-        for word in self.words(setting, unescape=False, said=f"Invalid syntax {setting.key}="):
+        for word in self.words(setting, unescape=False, error=f"Invalid syntax {setting.key}="):
             path = simplify(word.text.partition(":")[0])
             first = path.partition("/")[0]
             if path and not path.startswith("/") and ".." not in path.split("/") and first != "private" \
@@ -334,7 +334,7 @@ class _ServiceLoader(Loader):
         if not setting.value:
             self.environment.clear()
             return
-        for word in self.words(setting, unescape=True, said="Invalid syntax"):
+        for word in self.words(setting, unescape=True, error="Invalid syntax"):
             assigned = assignment(word)
             if assigned is not None:
                 self.environment[assigned.name] = assigned.variable
@@ -343,11 +343,11 @@ class _ServiceLoader(Loader):
                           "ignored")
 
     def add_environment_file(self, setting: Setting) -> None:
-        """EnvironmentFile=: one path, nothing unquoted."""
+        """EnvironmentFile=: one path, without unquoting."""
         if not setting.value:
             self.environment_files.clear()
             return
-        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES)
+        expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
         path = expanded.text.removeprefix("-")
@@ -358,11 +358,11 @@ class _ServiceLoader(Loader):
                 EnvironmentFile(simplify(path), expanded.text.startswith("-"), setting.location))
 
     def add_pass_environment(self, setting: Setting) -> None:
-        """PassEnvironment=: names alone."""
+        """PassEnvironment=: names."""
         if not setting.value:
             self.pass_environment.clear()
             return
-        for word in self.words(setting, unescape=False, said="Trailing garbage in PassEnvironment"):
+        for word in self.words(setting, unescape=False, error="Trailing garbage in PassEnvironment"):
             if NAME.fullmatch(word.text):
                 self.pass_environment.setdefault(word.text, word)
             else:
@@ -370,11 +370,11 @@ class _ServiceLoader(Loader):
                           f"Invalid environment name for PassEnvironment, ignoring: {word.text}", "ignored")
 
     def add_unset_environment(self, setting: Setting) -> None:
-        """UnsetEnvironment=: names, or assignments."""
+        """UnsetEnvironment=: names or assignments."""
         if not setting.value:
             self.unset_environment.clear()
             return
-        for word in self.words(setting, unescape=True, said="Trailing garbage in UnsetEnvironment"):
+        for word in self.words(setting, unescape=True, error="Trailing garbage in UnsetEnvironment"):
             name, _, value = word.text.partition("=")
             if NAME.fullmatch(name) and is_utf8(value):
                 self.unset_environment.setdefault(word.text, word)
@@ -383,7 +383,7 @@ class _ServiceLoader(Loader):
                           f"Invalid environment name or assignment UnsetEnvironment, ignoring: {word.text}", "ignored")
 
     def add_sockets(self, setting: Setting) -> None:
-        """Sockets=: they trigger this service, and are started with it."""
+        """Sockets=: units that trigger this service; implies Wants=."""
         for word in self.unit_names(setting):
             if word.text.endswith(".socket"):
                 self.sockets.append(word)
@@ -418,12 +418,12 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Environment": _ServiceLoader.add_environment,
     "EnvironmentFile": _ServiceLoader.add_environment_file,
     "ExitType": _ServiceLoader.set_exit_type,
-    "FileDescriptorStoreMax": _ServiceLoader.set_stored,
+    "FileDescriptorStoreMax": _ServiceLoader.set_fd_store_max,
     "ImportCredential": _ServiceLoader.note_credentials,
     "LoadCredential": _ServiceLoader.note_credentials,
     "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
     "NotifyAccess": _ServiceLoader.set_notify_access,
-    "OpenFile": _ServiceLoader.keep_as_is,
+    "OpenFile": _ServiceLoader.keep_raw,
     "PIDFile": _ServiceLoader.check_pid_file,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
     "PrivatePIDs": _ServiceLoader.keep_boolean,
@@ -436,6 +436,6 @@ _ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
     "Sockets": _ServiceLoader.add_sockets,
     "Type": _ServiceLoader.set_type,
     "UnsetEnvironment": _ServiceLoader.add_unset_environment,
-    "WatchdogSec": _ServiceLoader.keep_as_is,
+    "WatchdogSec": _ServiceLoader.keep_raw,
     **dict.fromkeys(_DIRECTORIES, _ServiceLoader.add_directories),
 })

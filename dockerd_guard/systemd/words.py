@@ -1,7 +1,7 @@
-"""Words in a value: quotes and escapes, read and written.
+"""Words of a value: unquoting and quoting.
 
-As src/basic/extract-word.c (extract_first_word) and src/basic/escape.c (cunescape_one). Bytes
-that are not UTF-8 are kept as surrogates (PEP 383).
+Implements src/basic/extract-word.c (extract_first_word) and src/basic/escape.c (cunescape_one). Bytes
+that are not UTF-8 are represented as surrogates (PEP 383).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dockerd_guard.systemd.syntax import NOT_UTF8, WHITESPACE, is_utf8
 
 
 class Word(NamedTuple):
-    """One word: `text` as it counts (unquoted, specifiers expanded), `raw` as it is written.
+    """One word: `text` is unquoted with specifiers expanded, `raw` is as written.
 
-    `certain` is False where a specifier stands in it that the files do not tell (as `%v`, the
-    running kernel's release); that specifier is left in the text.
+    Not `certain` if it contains a specifier whose value is not in the files (such as `%v`, the running
+    kernel's release); that specifier is left in the text.
     """
 
     text: str
@@ -27,7 +27,7 @@ class Word(NamedTuple):
 
 
 class Extracted(NamedTuple):
-    """A word found in a text, where it stood (`start`, `end`) and where the next one begins."""
+    """A word, its offsets `start` and `end` in the text, and the offset of the next word."""
 
     text: str
     start: int
@@ -36,7 +36,7 @@ class Extracted(NamedTuple):
 
 
 class WordError(ValueError):
-    """An unbalanced quote, or an escape that means nothing; `position` is where it was found."""
+    """An unbalanced quote or an unknown escape at offset `position`."""
 
     def __init__(self, position: int) -> None:
         super().__init__("Invalid argument")
@@ -44,9 +44,9 @@ class WordError(ValueError):
 
 
 class Rules(NamedTuple):
-    """How words are read: EXTRACT_UNQUOTE, EXTRACT_CUNESCAPE, EXTRACT_RELAX (an open quote may end
-    with the text) and EXTRACT_UNESCAPE_RELAX (unknown escapes stay). Without `unescape` a backslash
-    vanishes and makes the next character a plain one. `strict` is how 258 and later take `\\uXXXX`.
+    """Flags of extract_first_word(): EXTRACT_UNQUOTE, EXTRACT_CUNESCAPE, EXTRACT_RELAX (a quote may be
+    unbalanced) and EXTRACT_UNESCAPE_RELAX (unknown escapes are kept). Without `unescape` a backslash is
+    removed and the next character is literal. `strict` is the treatment of `\\uXXXX` since 258.
     """
 
     unquote: bool = True
@@ -57,8 +57,8 @@ class Rules(NamedTuple):
 
 
 STRICT_ESCAPE_VERSION = 258
-"""From here on `\\uXXXX` is no half of a surrogate pair; before, only `\\UXXXXXXXX` was not (tried on
-257 and 262)."""
+"""Since this version `\\uXXXX` must not be a surrogate; before, only `\\UXXXXXXXX` must not (tested on 257
+and 262)."""
 
 STRICT = Rules()
 LOOSE = Rules(strict=False)
@@ -67,7 +67,7 @@ SPLIT_VARIABLE = Rules(unescape=False, relax=True)
 
 
 def rules_of(version: int) -> Rules:
-    """How a version reads words with quotes and escapes."""
+    """Return the rules for unquoting and unescaping in a systemd version."""
     return STRICT if version >= STRICT_ESCAPE_VERSION else LOOSE
 
 
@@ -87,40 +87,40 @@ _ESCAPED = {
 
 
 def extract_first_word(text: str, position: int = 0, rules: Rules = STRICT) -> Extracted | None:
-    """Take the first word from `position` on; None where there is none. Raises WordError."""
+    """Return the first word at or after `position`; None if there is none. Raises WordError."""
     start = _skip_blanks(text, position)
     if start >= len(text):
         return None
     plain = _PLAIN_WORD.match(text, start)
     if plain is not None:
         return Extracted(plain[1], start, plain.end(1), plain.end())
-    here = start
+    offset = start
     quote = ""
     found: list[str] = []
-    while here < len(text):
-        part = _PLAIN[quote or ("" if rules.unquote else "bare")].match(text, here)
+    while offset < len(text):
+        part = _PLAIN[quote or ("" if rules.unquote else "bare")].match(text, offset)
         if part is not None:
             found.append(part[0])
-            here = part.end()
+            offset = part.end()
             continue
-        character = text[here]
+        character = text[offset]
         if character == "\\":
-            here = _escape_at(text, here + 1, rules, quote, found)
+            offset = _escape_at(text, offset + 1, rules, quote, found)
         elif quote:
             quote = ""
-            here += 1
+            offset += 1
         elif character in WHITESPACE:
             break
         else:
             quote = character
-            here += 1
-    if quote and here >= len(text) and not rules.relax:
-        raise WordError(here)
+            offset += 1
+    if quote and offset >= len(text) and not rules.relax:
+        raise WordError(offset)
     word = "".join(found)
     if not word.isascii():
-        # Bytes that were escaped one by one may make up characters.
+        # Bytes that were escaped individually may form characters.
         word = word.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    return Extracted(word, start, here, _skip_blanks(text, here))
+    return Extracted(word, start, offset, _skip_blanks(text, offset))
 
 
 def _skip_blanks(text: str, position: int) -> int:
@@ -128,30 +128,30 @@ def _skip_blanks(text: str, position: int) -> int:
     return found.end() if found else position
 
 
-def _escape_at(text: str, here: int, rules: Rules, quote: str, found: list[str]) -> int:
-    """Take what follows a backslash; returns where to go on."""
-    if here >= len(text):
+def _escape_at(text: str, offset: int, rules: Rules, quote: str, found: list[str]) -> int:
+    """Handle the escape after a backslash. Returns the next position."""
+    if offset >= len(text):
         if rules.keep_unknown_escapes and (not quote or rules.relax):
             found.append("\\")
         elif not rules.relax:
-            raise WordError(here)
-        return here
+            raise WordError(offset)
+        return offset
     if not rules.unescape:
-        found.append(text[here])
-        return here + 1
-    escape = _ESCAPE.match(text, here)
+        found.append(text[offset])
+        return offset + 1
+    escape = _ESCAPE.match(text, offset)
     value = None if escape is None else _unescape(escape[0], rules.strict)
     if escape is not None and value is not None:
         found.append(value)
         return escape.end()
     if not rules.keep_unknown_escapes:
-        raise WordError(here)
-    found.append("\\" + text[here])
-    return here + 1
+        raise WordError(offset)
+    found.append("\\" + text[offset])
+    return offset + 1
 
 
 def _unescape(escape: str, strict: bool) -> str | None:
-    """The meaning of an escape, without its backslash; None for NUL and other impossible ones."""
+    """Return the value of an escape, given without its backslash; None for NUL and invalid code points."""
     if escape in _ESCAPED:
         return _ESCAPED[escape]
     kind = escape[0]
@@ -172,9 +172,9 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def quote_word(text: str, *, env_expand: bool = True) -> str:
-    """Write one argument so that ExecStart= gives it back as it is.
+    """Quote one argument for ExecStart=.
 
-    With `env_expand=False` (a command with the `:` prefix) a `$` stays a `$`.
+    With `env_expand=False` (for commands with the `:` prefix) `$` is not escaped.
     """
     text = text.replace("%", "%%")
     if env_expand:

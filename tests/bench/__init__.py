@@ -1,5 +1,5 @@
-"""How fast and how light, beside what else does that work: `make bench`.
+"""Time and memory of dockerd-guard beside other programs: `make bench`.
 
-`inside` is what measures; it is copied into a machine and run there. `table` shows what was measured, as ratios,
-beside an earlier run. A figure here never decides whether something passes.
+`inside` measures; it is copied into a machine and run there. `table` prints the measurements, with ratios to an earlier
+run. No result decides whether a check passes.
 """

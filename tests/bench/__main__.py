@@ -1,4 +1,4 @@
-"""`python3 -m tests.bench dist/*.deb`: measure everything on one machine, print one table, keep it for the next run."""
+"""`python3 -m tests.bench dist/*.deb`: run all measurements on one machine, print a table, and keep the results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.bench import inside
 from tests.bench.table import Row, text
 from tests.machines import host, image
 from tests.machines.machine import Machine
-from tests.system import slow_speed
+from tests.support import speed
 
 PEERS = ("monit", "ansible-core", "puppet-agent", "aide", "lynis")
-"""Debian's packages. systemdlint is PyPI's: `make bench` puts it beside us."""
+"""Debian packages. systemdlint is from PyPI; `make bench` installs it."""
 
 COUNTS = {"cold": 20, "audit": 5, "roots": 5, "event": 1000, "reload": 20, "restart": 10, "refused": 10,
           "memory": 10_000, "idle": 600, "growth": 10}
 QUICK = {"cold": 5, "audit": 2, "roots": 2, "event": 40, "reload": 5, "restart": 2, "refused": 2, "memory": 200,
          "idle": 30, "growth": 3}
-"""Samples of each row; passes for memory, seconds for idle."""
+"""Samples for each row; passes for memory, seconds for idle."""
 
 ROW_TIMEOUT_S = 7200
 
@@ -81,10 +81,10 @@ def main() -> int:
 
 
 def _refused(release: str, package: Path, rounds: int) -> dict[str, Any]:
-    """The row that is measured from outside, on a machine of its own."""
+    """Measure the row that needs a client outside, on a machine of its own."""
     with Machine.boot(release, package=package) as machine:
-        times = slow_speed.measure(machine, rounds)
-    by_hand = slow_speed.WAYS[-1].name
+        times = speed.measure(machine, rounds)
+    by_hand = speed.WAYS[-1].name
     return {"name": "refused", "says": "From the write that closes an open API to the first packet refused outside.",
             "unit": "ms", "samples": {name: [1000 * each for each in times[name]]
                                       for name in (by_hand, *(name for name in times if name != by_hand))}}

@@ -1,12 +1,12 @@
-"""The measurements, one function a row: run inside a machine by its Python, with nothing but the standard library.
+"""The measurements, one function for each row. Runs inside a machine, with only the standard library.
 
     python3 inside.py ROW COUNT
 
-It prints JSON objects, one a line: {"name": "cold", "says": "One look at ...", "unit": "ms",
-"samples": {"who": [1.0, ...], ...}}.
+Prints one JSON object for each table: {"name": "cold", "says": "One pass over ...", "unit": "ms", "samples":
+{"program": [1.0, ...], ...}}.
 
-The first `who` is what the others are divided by. Where the work allows it they are measured in turn, sample by sample,
-so that what else the machine is at meets them all.
+The first program is the base of the ratios. Where possible, the programs are measured in turn, sample by sample, so
+that other load affects all of them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ POLICY = Path("/etc/dockerd-guard/config.yaml")
 DROPINS = Path("/etc/systemd/system/docker.service.d")
 OVERRIDE = DROPINS / "override.conf"
 OURS = DROPINS / "zz-dockerd-guard.conf"
-BULLETIN = Path("/run/dockerd-guard/status.json")
+STATUS_FILE = Path("/run/dockerd-guard/status.json")
 OPEN = "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
 GUARD = "dockerd-guard.service"
 TIMEOUT_S = 60.0
 SETTLE_S = 0.1
-"""The policy's default."""
+"""The default of the policy."""
 
 PEERS = Path("/root/peers")
 MONIT_PID = Path("/run/bench.pid")
@@ -64,11 +64,11 @@ file {{ '{OVERRIDE}': ensure => absent, backup => false }}
 }
 
 CORRECT = "#!/bin/sh\nrm -f {override}\nsystemctl daemon-reload\nsystemctl restart docker\n"
-TELL = "#!/bin/sh\nlogger -t monit-saw drift\n"
+REPORT = "#!/bin/sh\nlogger -t monit-saw drift\n"
 
 Samples = dict[str, list[float]]
 Table = tuple[str, str, Samples]
-"""What it is called after the row's name, the unit, the samples of each who."""
+"""The name after the row's name, the unit, and the samples of each program."""
 
 
 def run(*argv: str, check: bool = True) -> str:
@@ -76,7 +76,7 @@ def run(*argv: str, check: bool = True) -> str:
 
 
 def timed(*argv: str) -> float:
-    """Milliseconds that a command takes, whatever its exit code says of what it found."""
+    """Return the milliseconds that a command takes. Its exit code is ignored."""
     start = time.perf_counter()
     subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return (time.perf_counter() - start) * 1000
@@ -85,7 +85,7 @@ def timed(*argv: str) -> float:
 def in_turn(count: int, commands: dict[str, tuple[str, ...]]) -> Samples:
     samples: Samples = {who: [] for who in commands}
     for command in commands.values():
-        timed(*command)  # what is read from the disk, is in the cache for everyone
+        timed(*command)  # the files are in the page cache for every program then
     for _ in range(count):
         for who, command in commands.items():
             samples[who].append(timed(*command))
@@ -106,7 +106,7 @@ class Journal:
 
     def __init__(self, *matches: str) -> None:
         any_of = [word for match in matches for word in ("+", match)][1:]
-        # What comes before journalctl is up is not lost.
+        # Entries that are written before journalctl has started are not lost.
         cursor = json.loads(run("journalctl", "--lines=1", "--output=json"))["__CURSOR"]
         self._process = subprocess.Popen(
             ["journalctl", "--follow", "--output=json", f"--after-cursor={cursor}", *any_of], stdout=subprocess.PIPE)
@@ -116,14 +116,14 @@ class Journal:
         self._rest = b""
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """What came since."""
+        """Yield the new entries."""
         with contextlib.suppress(BlockingIOError):
             self._rest += self._pipe.read() or b""
         *lines, self._rest = self._rest.split(b"\n")
         yield from map(json.loads, lines)
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], what: str) -> float:
-        """The time.time() at which journald took in the entry that is wanted."""
+        """Return the time.time() at which journald received the wanted entry."""
         def first() -> float | None:
             return next((int(entry["__REALTIME_TIMESTAMP"]) / 1e6 for entry in self.entries() if wanted(entry)), None)
 
@@ -135,7 +135,7 @@ class Journal:
 
 
 def policy(mode: str = "observe", more: str = "") -> None:
-    """Put a policy in force."""
+    """Apply a policy."""
     since = agent_status().get("policy_since")
     POLICY.write_text(f"version: 1\nmode: {mode}\nsockets: [fd://]\n{more}# {time.time_ns()}\n")
     run("systemctl", "reload", GUARD)
@@ -145,14 +145,14 @@ def policy(mode: str = "observe", more: str = "") -> None:
 
 def agent_status() -> dict[str, Any]:
     try:
-        found = json.loads(BULLETIN.read_text())
+        found = json.loads(STATUS_FILE.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def put(path: Path, text: str | None) -> float:
-    """Write a file as careful people do, by rename, or take it away; the time.time() of it."""
+    """Write a file by rename, or delete it. Return its time.time()."""
     path.parent.mkdir(exist_ok=True)
     if text is None:
         path.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def agent_pid() -> int:
 
 
 def prepare() -> None:
-    """Make this machine fit for many restarts, lay out what the peers need, and stop what their packages started."""
+    """Prepare this machine for many restarts, write the files of the peers, and stop the services of their packages."""
     run("systemctl", "stop", "monit", "puppet", "lynis.timer", "dailyaidecheck.timer", check=False)
     Path("/etc/systemd/system/docker.service.d").mkdir(exist_ok=True)
     (DROPINS / "10-limit.conf").write_text("[Unit]\nStartLimitIntervalSec=0\n")
@@ -193,7 +193,7 @@ def prepare() -> None:
 
 
 def cold(count: int) -> Iterator[Table]:
-    """One look at this host's docker.service, each program started anew."""
+    """One pass over this host's docker.service, each program started anew."""
     yield "", "ms", in_turn(count, {
         "dockerd-guard lint": ("dockerd-guard", "lint"),
         "dockerd-guard lint --root /": ("dockerd-guard", "lint", "--root", "/"),
@@ -204,7 +204,7 @@ def cold(count: int) -> Iterator[Table]:
 
 
 def audit(count: int) -> Iterator[Table]:
-    """The same by those that take longer: a few samples are enough."""
+    """One pass, with programs that take longer."""
     run("aide", "--init", "--config", str(PEERS / "aide.conf"))
     yield "", "ms", in_turn(count, {
         "dockerd-guard diff": ("dockerd-guard", "diff"),
@@ -220,7 +220,7 @@ ROOTS = 1000
 
 
 def roots(count: int) -> Iterator[Table]:
-    """A thousand root directories, no two alike, in one process where the program can; roots a second."""
+    """A thousand different root directories, in one process where the program supports it; roots per second."""
     top = Path("/root/roots")
     for number in range(ROOTS):
         root = top / str(number)
@@ -251,14 +251,14 @@ def roots(count: int) -> Iterator[Table]:
 
 
 def event(count: int) -> Iterator[Table]:
-    """From a drop-in's rename to the entry in the journal; each write and each removal is one event."""
+    """From the rename of a drop-in to the journal entry. Each write and each removal is one event."""
     samples: Samples = {"dockerd-guard run": [], "systemd .path unit and logger": [], "monit, cycle of 1 s": []}
     journal = Journal("DOCKERD_GUARD_EVENT=drift", "DOCKERD_GUARD_EVENT=corrected", "SYSLOG_IDENTIFIER=path-unit-saw",
                       "SYSLOG_IDENTIFIER=monit-saw")
     policy("observe")
     for _ in range(count // 2):
         for text, kind in ((OPEN, "drift"), (None, "corrected")):
-            time.sleep(random.uniform(0, 0.05))  # no rhythm that anyone could be in step with
+            time.sleep(random.uniform(0, 0.05))  # a random phase, so that no polling interval is in step
             at = put(OVERRIDE, text)
             seen = journal.wait(lambda entry, kind=kind: entry.get("DOCKERD_GUARD_EVENT") == kind  # type: ignore[misc]
                                 and entry.get("DOCKERD_GUARD_RULE") == "DG101", f"entry {kind}")
@@ -273,7 +273,7 @@ def event(count: int) -> Iterator[Table]:
                  == "active\ninactive\n", "path unit at rest")
     run("systemctl", "stop", "path-unit-saw.path")
     put(OVERRIDE, None)
-    with monit(TELL):
+    with monit(REPORT):
         for _ in range(min(count, 20)):
             time.sleep(random.uniform(1.2, 2.2))
             list(journal.entries())
@@ -288,7 +288,7 @@ def event(count: int) -> Iterator[Table]:
 
 @contextlib.contextmanager
 def monit(script: str) -> Iterator[None]:
-    """monit, with that as what it does when the drift is there."""
+    """Run monit, with this action for the drift."""
     (PEERS / "monit-exec").write_text(script.format(override=OVERRIDE))
     (PEERS / "monit-exec").chmod(0o755)
     MONIT_PID.unlink(missing_ok=True)
@@ -302,14 +302,14 @@ def monit(script: str) -> Iterator[None]:
 
 
 def reload(count: int) -> Iterator[Table]:
-    """From a drop-in's rename until it is overruled and systemd has reloaded; docker.service is not restarted.
+    """From the rename of a drop-in until it is overridden and systemd has reloaded; docker.service is not restarted.
 
-    `ours above that`: what remains after the settle time of the policy and a reload, timed beside it.
+    `ours above ...`: what remains after the settle time of the policy and a reload, measured beside it.
     """
     samples: Samples = {"systemctl daemon-reload": [], "dockerd-guard run": [], "ours above settle and reload": []}
     journal = Journal("DOCKERD_GUARD_EVENT=corrected")
     for number in range(count):
-        # Another policy each time: ten updates of our own files within ten minutes are a quarrel otherwise.
+        # A different policy each time: ten updates of our own files within ten minutes count as a conflict otherwise.
         policy("enforce", f"correct: {{budget: {1000 + number}/1h}}\n")
         bare = timed("systemctl", "daemon-reload")
         time.sleep(1)
@@ -327,9 +327,9 @@ def reload(count: int) -> Iterator[Table]:
 
 
 def restart(count: int) -> Iterator[Table]:
-    """An API that is open in the running dockerd: until it is closed by a restart, containers untouched.
+    """From an open API in the running dockerd until a restart has closed it, with containers untouched.
 
-    Each clock starts when its owner is told to look: no one's polling interval is in it, the agent's settle time is.
+    Each clock starts when the program starts to check: polling intervals are not included, the agent's settle time is.
     """
     samples: Samples = {"rm, systemctl daemon-reload, restart docker": [], "dockerd-guard run": [],
                         "ours above settle and that": [], "monit": [], "ansible-playbook": [], "puppet apply": []}
@@ -386,7 +386,7 @@ def is_settled() -> bool:
 
 
 def memory(count: int) -> Iterator[Table]:
-    """Resident memory after the start, and after so many passes; others beside it as they idle."""
+    """Resident memory after the start and after many passes, and that of other idle programs."""
     policy("observe", "watch: {settle: 1ms}\n")
     run("systemctl", "restart", GUARD)
     pid = agent_pid()
@@ -400,7 +400,7 @@ def memory(count: int) -> Iterator[Table]:
         wait_for(lambda before=before: agent_status().get("at") not in (None, before), "pass")  # type: ignore[misc]
     samples[f"dockerd-guard run, after {count} passes"] = [rss_mb(pid)]
     print(f"{count} passes in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    with monit(TELL):
+    with monit(REPORT):
         samples["monit"] = [rss_mb(int(MONIT_PID.read_text()))]
     for name in ("systemd-journald", "dockerd", "containerd"):
         samples[name] = [rss_mb(int(run("pidof", name).split()[0]))]
@@ -414,10 +414,10 @@ def rss_mb(pid: int) -> float:
 
 
 def idle(seconds: int) -> Iterator[Table]:
-    """Ten idle minutes, by as many seconds: time on a processor, and how often it was given up (wake-ups)."""
+    """Ten idle minutes: CPU time and voluntary context switches (wake-ups)."""
     run("systemctl", "restart", GUARD)
     time.sleep(5)
-    with monit(TELL):
+    with monit(REPORT):
         pids = {"dockerd-guard run": agent_pid(), "monit, cycle of 1 s": int(MONIT_PID.read_text()),
                 "dockerd": int(run("pidof", "dockerd").split()[0])}
         before = {who: used(pid) for who, pid in pids.items()}
@@ -428,7 +428,7 @@ def idle(seconds: int) -> Iterator[Table]:
 
 
 def used(pid: int) -> tuple[float, int]:
-    """Milliseconds on a processor and times given it up, all threads together."""
+    """Return milliseconds of CPU time and voluntary context switches of all threads."""
     cpu_ms, switches = 0.0, 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         cpu_ms += int((task / "schedstat").read_text().split()[0]) / 1e6
@@ -438,7 +438,7 @@ def used(pid: int) -> tuple[float, int]:
 
 
 def growth(count: int) -> Iterator[Table]:
-    """How it grows with so many drop-ins of docker.service and as many other units with one each."""
+    """Growth with the number of drop-ins of docker.service, and as many other units with one drop-in each."""
     tables: dict[str, Samples] = {}
     units = Path("/etc/systemd/system")
     journal = Journal("DOCKERD_GUARD_EVENT=drift", "DOCKERD_GUARD_EVENT=corrected")

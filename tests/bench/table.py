@@ -1,4 +1,4 @@
-"""What was measured, as a table: medians, spread, ratios, and what an earlier run had."""
+"""Measurements as a table: medians, spread, ratios, and the change since an earlier run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 MANY = 100
-"""From so many samples on, the 99th percentile says something."""
+"""The 99th percentile is shown from this number of samples on."""
 
 
 class Row(NamedTuple):
-    """One row: samples of each who, in this unit; the first is what the others are divided by."""
+    """One row: the samples of each program, in one unit. The first program is the base of the ratios."""
 
     name: str
     says: str
@@ -20,7 +20,7 @@ class Row(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One who of a row, summed up. `ratio` is to the first of its row, `before` to the same of an earlier run."""
+    """One program of a row, summarized. `ratio` is relative to the first program, `before` to the earlier run."""
 
     who: str
     samples: int
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 
 def lines(row: Row, earlier: Row | None) -> Iterator[Line]:
-    """The row summed up; spread is from the 10th to the 90th percentile."""
+    """Yield the summary of each program. The spread is from the 10th to the 90th percentile."""
     first = statistics.median(next(iter(row.samples.values())))
     for who, samples in row.samples.items():
         median = statistics.median(samples)
@@ -45,12 +45,12 @@ def lines(row: Row, earlier: Row | None) -> Iterator[Line]:
 
 
 def text(rows: Sequence[Row], earlier: Mapping[str, Row]) -> str:
-    """All rows, each under what it measures."""
+    """Return all rows as text, each below its description."""
     out: list[str] = []
-    said = ""
+    previous = ""
     for row in rows:
-        out.append(f"\n{row.name}" + f": {row.says}" * (row.says != said))
-        said = row.says
+        out.append(f"\n{row.name}" + f": {row.says}" * (row.says != previous))
+        previous = row.says
         out.append(f"  {'':46} {row.unit:>10} {'10%..90%':>20} {'p99':>9} {'n':>6} {'ratio':>7} {'was':>6}")
         for line in lines(row, earlier.get(row.name)):
             spread = f"{_number(line.low)}..{_number(line.high)}" if line.samples > 1 else ""

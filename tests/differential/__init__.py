@@ -1,6 +1,6 @@
-"""Does our reading say what the real systemd and the real dockerd do? Generated trees, judged by both.
+"""Generated configuration trees: dockerd-guard's reading compared with the real systemd and the real dockerd.
 
-`layout` is a tree of files as a value, `generate` makes one from (seed, number), `judge` runs inside a
-machine and asks PID 1 and dockerd, `compare` sets their answer against ours, `minimise` shrinks what
-differs, and `python3 -m tests.differential` runs it all.
+`layout` is a tree of files as a value, `generate` makes one from (seed, number), `judge` runs inside a machine and
+applies the tree to PID 1 and dockerd, `bench` runs a machine with the judge, `compare` compares the results,
+`minimise` reduces a mismatch, and `python3 -m tests.differential` is the command line.
 """

@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.differential", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="judge many trees")
-    run.add_argument("--seed", type=int, default=None, help="default: the clock's")
+    run.add_argument("--seed", type=int, default=None, help="default: the current time")
     run.add_argument("--count", type=int, default=1000, help="trees for each release")
     run.add_argument("--first", type=int, default=0)
     run.add_argument("--release", action="append", choices=image.RELEASES)
@@ -33,7 +33,7 @@ def main() -> int:
         each.add_argument("seed", type=int)
         each.add_argument("number", type=int)
     one.add_argument("release", choices=image.RELEASES)
-    one.add_argument("--minimise", action="store_true", help="leave out all that does not matter")
+    one.add_argument("--minimise", action="store_true", help="reduce the tree to what the mismatch needs")
     arguments = parser.parse_args()
     if arguments.verb == "show":
         print(generate(arguments.seed, arguments.number))
@@ -84,9 +84,9 @@ def judge_release(release: str, seed: int, arguments: argparse.Namespace) -> int
 
 
 def judge_twice(bench: Bench, trees: Iterable[tuple[int, Layout]]) -> tuple[list[Verdict], Counter[str]]:
-    """Judge these trees, each with its number; give the mismatches that come again, and what became of all.
+    """Judge numbered trees. Return the mismatches that occur twice, and the number of trees by outcome.
 
-    A machine has its moods (a timeout under load): what does not come again is told as such.
+    A mismatch that does not occur again (a timeout under load, for example) is printed and counted separately.
     """
     outcomes: Counter[str] = Counter()
     doubtful = []
@@ -96,7 +96,7 @@ def judge_twice(bench: Bench, trees: Iterable[tuple[int, Layout]]) -> tuple[list
         outcomes["TLS tried"] += bool(verdict.real.get("daemon", {}).get("tls"))
         if verdict.mismatches:
             first[verdict.number] = verdict
-            # dockerd may also stop when it has its listeners and goes on: only a full start tells.
+            # dockerd may also fail after it has its listeners: only a full start shows that.
             late = any(re.search("failed to start|panic:|shutting down", str(mismatch.ours))
                        for mismatch in verdict.mismatches)
             doubtful.append((verdict.number, verdict.layout._replace(full=verdict.layout.full or late)))
@@ -112,7 +112,7 @@ def judge_twice(bench: Bench, trees: Iterable[tuple[int, Layout]]) -> tuple[list
 
 
 def outcome(verdict: Verdict) -> str:
-    """What became of a tree, in a word."""
+    """Return the outcome of a tree in a few words."""
     if not verdict.compared:
         return "left to chance by systemd"
     if "daemon" in verdict.real:
@@ -121,7 +121,7 @@ def outcome(verdict: Verdict) -> str:
 
 
 def describe(release: str, seed: int, verdict: Verdict, brief: bool = False) -> str:
-    """A mismatch with its tree and the command that shows it again."""
+    """Return the text of a mismatch: the command that reproduces it, and the tree unless `brief`."""
     lines = [f"##### {release}: python3 -m tests.differential one {seed} {verdict.number} {release} --minimise"]
     lines += [str(mismatch) for mismatch in verdict.mismatches]
     if not brief:

@@ -1,4 +1,4 @@
-"""Machines that judge: layouts in, mismatches out."""
+"""Machines that run the judge: layouts in, mismatches out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +19,12 @@ from tests.machines import host
 from tests.machines.machine import Machine
 
 HERE = Path(__file__).parent
+TESTS = HERE.parent
 FACT_FILES = ("/etc/os-release", "/etc/passwd", "/etc/machine-id", "/etc/hostname", "/etc/machine-info")
 
 
 class Verdict(NamedTuple):
-    """One layout judged; `real` is all that the machine said. Nothing is `compared` that systemd leaves to chance."""
+    """The result for one layout. `real` is the judge's output; not `compared` if systemd's result is random."""
 
     number: int
     layout: Layout
@@ -32,12 +34,12 @@ class Verdict(NamedTuple):
 
 
 class Bench:
-    """A machine with the judge in it."""
+    """A machine with the judge installed."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        machine.copy_in(_recorder(), "/root/recorder")
-        machine.copy_in(HERE / "judge.py", "/root/judge.py")
+        machine.copy_in(recorder(), "/root/recorder")
+        machine.copy_in(_judge(), "/root/judge.pyz")
         machine.run(["chmod", "755", "/root/recorder"])
         files = {}
         for path in FACT_FILES:
@@ -49,7 +51,7 @@ class Bench:
 
     @classmethod
     def boot(cls, release: str) -> Self:
-        """Boot a machine of a release for this alone."""
+        """Boot a machine of a release."""
         return cls(Machine.boot(release))
 
     def __enter__(self) -> Self:
@@ -60,9 +62,9 @@ class Bench:
         self.machine.close()
 
     def judge(self, layouts: Iterable[tuple[int, Layout]]) -> Iterator[Verdict]:
-        """Give each layout's verdict, in the order they come in."""
+        """Yield the verdict of each layout, in the order of completion."""
         known = dict(layouts)
-        judge = self.machine.popen(["python3", "/root/judge.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        judge = self.machine.popen(["python3", "/root/judge.pyz"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         with judge as process:
             assert process.stdin is not None and process.stdout is not None
 
@@ -82,11 +84,11 @@ class Bench:
                 found = compare(known[number], self.facts, real)
                 yield Verdict(number, known[number], found or [], real, found is not None)
             if missing:
-                raise RuntimeError(f"the judge ended without a word on {sorted(missing)[:10]}")
+                raise RuntimeError(f"the judge ended without results for {sorted(missing)[:10]}")
 
 
-def _recorder() -> Path:
-    """What stands in dockerd's place, compiled once for each version of it and kept in the cache."""
+def recorder() -> Path:
+    """Return the program that replaces dockerd, compiled once for each version of recorder.c and kept in the cache."""
     source = HERE / "recorder.c"
     version = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     made = host.cache_directory() / "differential" / f"recorder-{version}"
@@ -96,4 +98,17 @@ def _recorder() -> Path:
         draft = made.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         subprocess.run(["cc", "-static", "-O1", "-o", str(draft), str(source)], check=True)
         draft.rename(made)
+    return made
+
+
+def _judge() -> Path:
+    """Return the judge as one file that `python3 FILE` runs (zipapp), kept in the cache."""
+    made = host.cache_directory() / "differential" / "judge.pyz"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    draft = made.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    with zipfile.ZipFile(draft, "w") as archive:
+        archive.writestr("__main__.py", "from tests.differential.judge.__main__ import main\nmain()\n")
+        for path in (TESTS / "__init__.py", HERE / "__init__.py", *sorted((HERE / "judge").glob("*.py"))):
+            archive.write(path, path.relative_to(TESTS.parent))
+    draft.rename(made)
     return made

@@ -1,16 +1,15 @@
-"""Our reading of a layout set against what the real ones did with it.
+"""Compare dockerd-guard's reading of a layout with the judge's results.
 
-What counts as the same, each with its reason:
+These differences do not count:
 
-- a wildcard of either family is one for what dockerd itself listens on (Go listens on [::] for both),
-  not for what systemd passes on;
-- `localhost` is 127.0.0.1, and the names in the machine's /etc/hosts are 10.99.0.1;
-- /var/run is /run;
-- port 0 is one that the kernel picks;
-- which of two aliases' drop-ins of one name is read is decided by chance: such a tree is not compared;
-- a name that cannot be resolved, an address in use, and certificates that are missing or do not
-  fit are the host's state and not its text: dockerd has read the same and then cannot do it. For
-  these `starts` may differ, what dockerd says it tried must not.
+- the address family of a wildcard that dockerd itself listens on (Go listens on [::] for both), but not of a socket
+  that systemd passes;
+- `localhost` and 127.0.0.1, and names in the machine's /etc/hosts and 10.99.0.1;
+- /var/run and /run;
+- the number of a port if the configured one is 0;
+- drop-ins of the same name below two aliases: systemd's choice is random, and such a tree is not compared;
+- names that cannot be resolved, addresses in use, and missing or wrong certificates: these are the host's state and
+  not its configuration. `starts` may differ then, but not the addresses that dockerd reports.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ BUILT_IN = frozenset((
     "LANG", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "MANAGERPIDFDID", "CREDENTIALS_DIRECTORY",
     "FDSTORE", "TRIGGER_UNIT", "container",
 ))
-"""Variables that systemd or its manager's environment gives (systemd.exec(5)): not in any file."""
+"""Variables that systemd sets (systemd.exec(5)) or that come from the manager's environment."""
 
 OF_WRAPPERS = frozenset((
     "LISTEN_PID", "SHLVL", "_", "PWD", "OLDPWD", "LD_PRELOAD", "_STDBUF_I", "_STDBUF_O", "_STDBUF_E",
     "_DOCKERD_ROOTLESS_CHILD", "ROOTLESSKIT_STATE_DIR"))
-"""Variables that shells, stdbuf(1) and RootlessKit give to what they run."""
+"""Variables that shells, stdbuf(1) and RootlessKit set for their children."""
 
 STATE = re.compile(
     r"no such host|failed to lookup|server misbehaving|Temporary failure|X509 key pair|could not read CA"
@@ -55,13 +54,13 @@ STATE = re.compile(
     r"|can't create unix socket|network is unreachable|i/o timeout|connection refused|no suitable address"
     r"|TLS configuration|missing address|userland-proxy-path is not set|failed to find runc"
     r"|failed to start daemon")
-"""What dockerd says when it has read everything and then the host is not so, or its build."""
+"""Errors of dockerd that result from the host's state or its build, not from the configuration."""
 
 VMADDR_CID_ANY = 0xFFFFFFFF
 
 
 class Facts(NamedTuple):
-    """What a root directory tells of a release: its systemd, its dockerd, and some files of the machine."""
+    """A release: the versions of systemd and dockerd, and some files of the machine."""
 
     systemd: int
     dockerd: str
@@ -69,7 +68,7 @@ class Facts(NamedTuple):
 
 
 class Mismatch(NamedTuple):
-    """One thing in which we differ from the real ones."""
+    """One difference between dockerd-guard and the real programs."""
 
     what: str
     ours: object
@@ -80,7 +79,7 @@ class Mismatch(NamedTuple):
 
 
 def skeleton(root: Path, facts: Facts) -> None:
-    """Make a root directory as much like the release as our reading needs."""
+    """Create the files that dockerd-guard needs to recognise the release."""
     for path, target in SKELETON_LINKS.items():
         place = root / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -92,25 +91,26 @@ def skeleton(root: Path, facts: Facts) -> None:
 
 
 def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
-    """Read a layout; with what its sockets pass on."""
+    """Read a layout. Return what is configured, and the addresses of the sockets passed to dockerd."""
     with tempfile.TemporaryDirectory(prefix="differential-") as directory:
         skeleton(Path(directory), facts)
         layout.write(Path(directory))
         with Rootfs(directory) as rootfs:
             seen = observe_configured(rootfs)
-            told = {"LISTEN_FDS", "LISTEN_PID"} <= seen.environment.untold | seen.environment.variables.keys()
-            return seen, tuple(address for address, _ in passed_by(seen.sockets)) if told else ()
+            names = seen.environment.unknown_variables | seen.environment.variables.keys()
+            passes = {"LISTEN_FDS", "LISTEN_PID"} <= names
+            return seen, tuple(address for address, _ in passed_by(seen.sockets)) if passes else ()
 
 
 def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch] | None:
-    """Everything that differs; None where systemd itself does now so, now so."""
+    """Return all differences; None if systemd's own result is random."""
     if "trouble" in real:
         return [Mismatch("trouble", None, real["trouble"])]
     try:
         seen, passed = read(layout, facts)
     except Exception as error:
         return [Mismatch("crash", f"{type(error).__name__}: {error}", None)]
-    if any(unit.doubt for unit in (seen.service.unit, *(socket_.unit for socket_ in seen.sockets))):
+    if any(unit.ambiguity for unit in (seen.service.unit, *(socket_.unit for socket_ in seen.sockets))):
         return None
     found = list(_systemd(seen, passed, real["systemd"]))
     if not found and "daemon" in real:
@@ -121,7 +121,7 @@ def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch
 def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) -> Iterator[Mismatch]:
     unit, layer = seen.service.unit, seen.layer
     if seen.service.unit.name != "docker.service" and real["state"] == "not-found":
-        return  # without a docker.service we look for a service of another name that runs dockerd
+        return  # without docker.service, dockerd-guard looks for another service that runs dockerd
     if real["state"] is not None and unit.load_state != real["state"]:
         yield Mismatch("LoadState", f"{unit.load_state} ({unit.reason})",
                        f"{real['state']} ({real['error']})")
@@ -137,7 +137,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
         yield Mismatch("systemd starts it", f"no: {layer.reason}", real["records"][0]["argv"])
         return
     record = real["records"][0]
-    if _is_told(seen):
+    if _is_certain(seen):
         # A wrapper's own argv nobody records; what comes out of it has another argv[0].
         ours = list(layer.argv) if _is_direct(seen) else [word.text for word in seen.daemon.program.words]
         theirs = record["argv"] if _is_direct(seen) else record["argv"][1:]
@@ -145,7 +145,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
             yield Mismatch("argv", ours, theirs)
         yield from _environment(seen, record)
     ours = [_passed(address) for address in passed]
-    theirs = [each for line in record["sockets"] if (each := _received(line)) is not None]
+    theirs = [each for line in record["sockets"] if (each := received(line)) is not None]
     if len(real["sockets"]) > 1:
         # The order of units is that of a hash table with a random key (service_collect_fds).
         ours, theirs = sorted(ours), sorted(theirs)
@@ -160,30 +160,30 @@ def _why(real: dict[str, Any]) -> str:
 
 
 def _is_direct(seen: Configured) -> bool:
-    """Whether systemd executes a dockerd itself, and so the recorder in its place."""
+    """Whether systemd executes dockerd itself, and so the recorder."""
     command = main_command(seen.service)
     return command is not None and re.fullmatch(r"dockerd?(-current|-daemon)?",
                                                 command.path.rpartition("/")[2]) is not None
 
 
-def _is_told(seen: Configured) -> bool:
-    """Whether we claim to know what dockerd is started with, through wrappers or not."""
+def _is_certain(seen: Configured) -> bool:
+    """Whether dockerd-guard reports dockerd's arguments as certain, also through wrappers."""
     program = seen.daemon.program
     return all(argument.certain for argument in seen.arguments) and program.certain and (
         _is_direct(seen) or (seen.daemon.certain and program.reason is None))
 
 
 def _undecided(seen: Configured, systemd: dict[str, Any]) -> bool:
-    """Whether what is passed is not for the text to tell: some of it could not be bound; a descriptor is meant
-    by its number, and units have no order; or dockerd is passed what no connection comes in by."""
+    """Whether the passed sockets do not follow from the configuration: some could not be bound; a descriptor is chosen
+    by number, and units have no order; or dockerd is passed something that accepts no connections."""
     by_number = any(re.fullmatch(r"fd://[^*].*", host) for host in seen.layer.hosts)
     return _cannot_be_bound(seen, systemd) or (by_number and len(seen.sockets) > 1) or any(
         item.kind not in ACCEPTING for socket_ in seen.sockets for item in socket_.listen)
 
 
 def _cannot_be_bound(seen: Configured, real: dict[str, Any]) -> bool:
-    """Whether a socket unit failed over what is the host's: a vsock CID, a link-local address without its
-    interface, or an address that another socket unit has taken before."""
+    """Whether a socket unit failed because of the host's state: a vsock CID, a link-local address without an interface,
+    or an address that another socket unit uses."""
     failed = [name for name, unit in real["sockets"].items() if unit.get("ActiveState") == "failed"]
     return bool(failed) and (len(real["sockets"]) > 1 or any(
         item.address.startswith(("vsock", "[fe80:")) or not item.certain or item.address.endswith("/")
@@ -212,8 +212,8 @@ def _passed(address: str) -> str:
     return re.sub("^vsock://(-1)?:", f"vsock://{VMADDR_CID_ANY}:", address)
 
 
-def _received(line: str) -> str | None:
-    """A socket as the recorder saw it; None for one that is no listening stream."""
+def received(line: str) -> str | None:
+    """Return a passed socket in the form of _passed(); None if it is not a listening stream socket."""
     _, family_, kind, listening, _, address_ = line.split()
     family = int(family_)
     if kind not in ("1", "5") or listening != "1":
@@ -238,7 +238,7 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
         return
     if not seen.daemon.certain:
         return
-    said = _said(real["log"])
+    said = last_words(real["log"])
     created = [f"{proto}://{address}" for proto, address in real["created"]]
     if real["outcome"] == "timeout" and re.fullmatch(r"docker(-current|-latest)?",
                                                      layer.argv[0].rpartition("/")[2]):
@@ -246,7 +246,7 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
             yield Mismatch("dockerd starts", f"{layer.starts} {layer.hosts}", f"no: the client hangs {said}")
         return
     if real["outcome"] == "timeout":
-        yield Mismatch("trouble: dockerd neither ended nor went on", layer.hosts, said)
+        yield Mismatch("trouble: dockerd neither ended nor listened", layer.hosts, said)
         return
     if real["outcome"] == "ended":
         refused = layer.refused_by == "dockerd"
@@ -263,9 +263,9 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
     if created and list(layer.hosts) != created:
         yield Mismatch("hosts", layer.hosts, created)
     # The kernel lists no vsock in /proc/net.
-    ours = {_ours(binding.address, binding.via) for binding in layer.bindings
+    ours = {our_key(binding.address, binding.via) for binding in layer.bindings
             if not binding.address.startswith("vsock:")}
-    theirs = {_theirs(each, seen.daemon.metrics_addr) for each in real["listening"]} - {None}
+    theirs = {their_key(each, seen.daemon.metrics_addr) for each in real["listening"]} - {None}
     if not _same_places(ours, theirs) and not _undecided(seen, systemd):
         yield Mismatch("listening", sorted(ours), sorted(map(str, theirs)))
     yield from _tls(seen, real)
@@ -274,7 +274,7 @@ def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> 
 def _same_places(ours: set[str], theirs: set[str | None]) -> bool:
     if not any(each.endswith(" 0") for each in ours):
         return ours == theirs
-    # The kernel has picked a port: the addresses are all there is to compare.
+    # The kernel chose a port: only the addresses can be compared.
     one, other = ({re.sub("^(tcp .*) [0-9]+$", r"\1", str(each)) for each in found} for found in (ours, theirs))
     return one == other
 
@@ -289,13 +289,13 @@ def _tls(seen: Configured, real: dict[str, Any]) -> Iterator[Mismatch]:
     metrics = seen.daemon.metrics_addr.rpartition(":")[2]
     for binding in seen.layer.bindings:
         if binding.is_tcp:
-            key = _ours(binding.address, Via.FLAG)
+            key = our_key(binding.address, Via.FLAG)
             if key in theirs and theirs[key] != str(binding.tls) and not key.endswith(f" {metrics}"):
                 yield Mismatch(f"TLS of {binding.address}", str(binding.tls), theirs[key])
 
 
-def _said(log: str) -> str:
-    """dockerd's last word: what is no log line, or else the last error of the log."""
+def last_words(log: str) -> str:
+    """Return dockerd's error: the output that is not in log format, else the end of the log."""
     log = re.sub(r"Usage:\s+dockerd.*", "", log, flags=re.S) if "Usage:" in log else log
     plain = [line for line in log.splitlines() if line and not line.startswith("time=")]
     if plain:
@@ -303,7 +303,7 @@ def _said(log: str) -> str:
     return "\n".join(log.splitlines()[-2:])[-700:]
 
 
-def _ours(address: str, via: Via) -> str:
+def our_key(address: str, via: Via) -> str:
     if address.startswith("unix://"):
         path = address.removeprefix("unix://")
         if path.startswith("/"):
@@ -326,7 +326,7 @@ def _ours(address: str, via: Via) -> str:
     return f"tcp {host} {int(port) if port.isdecimal() else port}"
 
 
-def _theirs(each: list[Any], metrics: str) -> str | None:
+def their_key(each: list[Any], metrics: str) -> str | None:
     kind, address, *rest = each
     if kind == "unix":
         if address.startswith(("/var/run/docker/", "/run/docker/", "/tmp/docker/")) and rest == ["own"]:

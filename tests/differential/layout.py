@@ -1,4 +1,4 @@
-"""A tree of configuration files as a value: written below a root, sent to a machine, shown to people."""
+"""A tree of configuration files as a value: written below a root, sent to a machine, printed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 class Layout(NamedTuple):
     """Files (path: content), links (path: target) and directories, all by absolute path.
 
-    `full` wants dockerd's start to go all the way, so that TLS can be tried. A file whose content is
-    `@ca`, `@cert` or `@key` is a certificate or key that the machine makes itself.
+    With `full`, dockerd starts completely, so that TLS can be probed. A file whose content is `@ca`, `@cert` or `@key`
+    is a certificate or key that the machine makes.
     """
 
     files: dict[str, bytes]
@@ -20,7 +20,7 @@ class Layout(NamedTuple):
     full: bool = False
 
     def write(self, root: Path) -> None:
-        """Write it below a directory."""
+        """Write the tree below a directory."""
         for path in self.directories:
             (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         for path, content in self.files.items():
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
             place.symlink_to(target)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what the judge in the machine reads."""
+        """Return the JSON object that the judge reads."""
         return {"files": {path: base64.b64encode(content).decode() for path, content in self.files.items()},
                 "links": self.links, "directories": list(self.directories), "full": self.full}
 
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
                    value["links"], tuple(value["directories"]), value["full"])
 
     def __str__(self) -> str:
-        """Everything in it, as one reads it: what is not plain text is escaped."""
+        """Return the tree as text. Characters that cannot be printed are escaped."""
         lines = []
         for path, content in sorted(self.files.items()):
             lines.append(f"=== {path}")

@@ -1,4 +1,4 @@
-"""Leave out of a layout all that a mismatch does not need: files, then lines, then words."""
+"""Reduce a layout to what a mismatch needs: remove files, then lines, then words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.differential.layout import Layout
 
 
 def minimise(bench: Bench, verdict: Verdict) -> Verdict:
-    """Give the smallest verdict found whose first mismatch is of the same kind."""
+    """Return the smallest verdict found whose first mismatch is of the same kind."""
     for smaller in (_without_a_file, _without_lines, _without_a_word):
         verdict = _exhaust(bench, verdict, smaller)
     return verdict
@@ -19,7 +19,7 @@ def minimise(bench: Bench, verdict: Verdict) -> Verdict:
 def _exhaust(bench: Bench, verdict: Verdict, smaller: Callable[[Layout], Iterator[Layout]]) -> Verdict:
     kind = verdict.mismatches[0].what
     at = 0
-    # What could not be left out once is not tried again: one pass, in time that grows with the layout alone.
+    # A part that could not be removed is not tried again: one pass, in time linear in the layout.
     while (candidate := next(islice(smaller(verdict.layout), at, None), None)) is not None:
         (found,) = bench.judge([(verdict.number, candidate)])
         if found.mismatches and found.mismatches[0].what == kind:

@@ -1,4 +1,4 @@
-/* Stands in dockerd's place: writes down how systemd started it, says READY=1 and ends.
+/* Replaces dockerd: records how systemd started it, sends READY=1 and exits.
  *
  * One directory for each start, /run/differential/records/TIME-PID, with argv and environ as the
  * kernel has them (words ended by NUL), its cgroup, program (a link to what was executed, whatever argv[0] says),

@@ -1,1 +1,1 @@
-"""Fuzzing of everything that reads what others wrote: see targets.py; `make fuzz` runs it by coverage."""
+"""Fuzzing of everything that reads untrusted input: see targets.py. `make fuzz` runs it guided by coverage."""

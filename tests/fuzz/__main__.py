@@ -1,10 +1,10 @@
-"""Fuzzing guided by coverage (atheris, libFuzzer): what `make fuzz` runs.
+"""Coverage-guided fuzzing (atheris, libFuzzer): `make fuzz`.
 
-    python3 -m tests.fuzz run --seconds 600 [TARGET ...]     all targets; exit code 1 when one finds a fault
+    python3 -m tests.fuzz run --seconds 600 [TARGET ...]     all targets; exit code 1 if one finds a fault
     python3 -m tests.fuzz replay TARGET FILE                 one input again, with the traceback
 
-What is learnt stays in the cache (--state) and the next run goes on from there; an input that finds a fault
-lies there as crash-..., slow-unit-... or timeout-...
+The corpus is kept in the cache (--state), and the next run continues with it. An input that finds a fault is kept there
+as crash-..., slow-unit-... or timeout-...
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from tests.fuzz.targets import Target
 
 MAX_INPUT_BYTES = 4096
-"""Length alone is tests/fuzz/growth.py's matter."""
+"""tests/fuzz/growth.py tests long inputs."""
 
 TIMEOUT_S = 10
-"""For one input; the slowest take some milliseconds."""
+"""For one input. The slowest take some milliseconds."""
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def _targets(*, guided: bool) -> Mapping[str, Target]:
-    """All targets; `guided` makes what they call tell the fuzzer which branches it takes."""
+    """Return all targets. With `guided`, the code that they call is instrumented."""
     if not guided:
         from tests.fuzz.targets import TARGETS
     else:
@@ -68,7 +68,7 @@ def _targets(*, guided: bool) -> Mapping[str, Target]:
 
 
 def _fuzz(target: Target, arguments: list[str]) -> None:
-    """Become libFuzzer; does not return."""
+    """Run libFuzzer. Does not return."""
     import atheris
 
     atheris.Setup([sys.argv[0], *arguments], target.check)
@@ -92,8 +92,8 @@ def _run(targets: list[Target], seconds: int, jobs: int, state: Path) -> int:
         runs = max((int(done or seen) for done, seen in counts), default=0)
         total += runs
         faults += code != 0
-        said = "no fault" if code == 0 else f"a FAULT, see {state / name}/log"
-        print(f"{name}: {runs} executions, {said}", flush=True)
+        result = "no fault" if code == 0 else f"a FAULT, see {state / name}/log"
+        print(f"{name}: {runs} executions, {result}", flush=True)
     print(f"{total} executions of {len(targets)} targets, {faults} with a fault")
     return 1 if faults else 0
 

@@ -1,8 +1,8 @@
-"""No input takes more than about linear time: twice as much of it takes about twice as long.
+"""The time for any input is about linear: twice the input takes about twice the time.
 
-A row makes a host of a given size that is as bad as we could think of. What is asserted is growth, by CPU
-time: quadratic time is fourfold for twice the size, so the bound lies between. Small times are not
-judged, and the best of several counts, so that a busy machine cannot fail this.
+A case creates a host of a given size with one kind of hostile input. The tests assert the growth of CPU time: quadratic
+time grows fourfold for twice the size, so the limit lies between two and four. Small times are ignored, and the best of
+several runs counts, so that a busy machine does not cause a failure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.dockerd.config import without_key
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import check_pair, validity
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import plan_for
@@ -28,18 +28,19 @@ from dockerd_guard.report import text
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from tests.differential.layout import Layout
+from tests.support.pem import make_pair
 
 FLOOR_S = 0.2
-"""Below that nothing is judged: no size in use can then grow to a wait."""
+"""Times below this are ignored."""
 
 FACTOR = 2.6
-"""For twice the size, twice running: a step (a limit that is passed) is no growth."""
+"""Maximum growth for twice the size, twice in a row. A single step is not growth."""
 
 LIMIT_S = 20.0
-"""No size in use takes so long, however it grows."""
+"""Maximum time for half the size, however it grows."""
 
 SCALE = int(os.environ.get("GROWTH_SCALE", "1"))
-"""Sizes are multiplied by it: 8 makes the lines those of a megabyte. What would be slow there shows here."""
+"""Factor for all sizes. With 8, lines have a megabyte."""
 
 LINE = 128 * 1024 * SCALE
 FILES = 5_000 * SCALE
@@ -57,7 +58,7 @@ Files = dict[str, bytes]
 
 
 class Case(NamedTuple):
-    """What grows: the files of a host, given a size up to this one."""
+    """A host that grows: its files for a given size, and the maximum size."""
 
     name: str
     size: int
@@ -65,27 +66,27 @@ class Case(NamedTuple):
 
 
 def service(*lines: bytes) -> Files:
-    """A host with such a docker.service."""
+    """Return a host with this docker.service."""
     return {**STOCK, SERVICE: b"[Service]\n" + b"\n".join(lines) + b"\n"}
 
 
 def socket(*lines: bytes) -> Files:
-    """A host with such a docker.socket."""
+    """Return a host with this docker.socket."""
     return {**STOCK, SOCKET: b"[Socket]\n" + b"\n".join(lines) + b"\n"}
 
 
 def numbered(count: int, text: str) -> list[bytes]:
-    """The text, with `{0}` to be its number, and `{1}` and `{2}` the two bytes of that."""
+    """Return the text once for each number, with `{0}` replaced by the number, and `{1}` and `{2}` by its two bytes."""
     return [text.format(number, number >> 8 & 255, number & 255).encode() for number in range(count)]
 
 
 def many(count: int, path: str, content: str) -> Files:
-    """As many files as that."""
+    """Return a host with that many files."""
     return {**STOCK, **{path.format(number): content.replace("{}", str(number)).encode() for number in range(count)}}
 
 
 def repeated(piece: bytes, size: int) -> bytes:
-    """As much of it as fits."""
+    """Return `size` bytes of a repeated piece."""
     return (piece * size)[:size]
 
 
@@ -114,17 +115,17 @@ def daemon_json(name: str, size: int, make: Callable[[int], bytes]) -> Case:
 
 
 def listed(key: str, text: str) -> Callable[[int], bytes]:
-    """A daemon.json with a list of that many strings."""
+    """Return a function for a daemon.json with a list of that many strings."""
     return lambda size: b'{"%s":[%s]}' % (key.encode(), b",".join(b'"%s"' % each for each in numbered(size, text)))
 
 
 def string(key: str, head: bytes, piece: bytes, tail: bytes = b"") -> Callable[[int], bytes]:
-    """A daemon.json with a list of one long string."""
+    """Return a function for a daemon.json with a list of one long string."""
     return lambda size: b'{"%s":["%s%s%s"]}' % (key.encode(), head, piece * (size // len(piece)), tail)
 
 
 CASES = (
-    # One long line in a unit.
+    # One long line in a unit
     arguments("letters", b"a"), arguments("words", b"a "), arguments("quotes", b"'"), arguments("double quotes", b'"'),
     arguments("pairs of quotes", b"''"), arguments("quoted words", b'"a" '), arguments("backslashes", b"\\"),
     arguments("escapes", b"\\x41"), arguments("wrong escapes", b"\\q "), arguments("dollars", b"$"),
@@ -141,7 +142,7 @@ CASES = (
         "Environment", "EnvironmentFile", "PassEnvironment", "UnsetEnvironment", "Sockets", "ExecStartPre", "User",
         "RuntimeDirectory", "SupplementaryGroups", "RootImagePolicy", "WorkingDirectory",
     ) for piece in (b"A=b ", b"\"\\%", b"/*[:")),
-    # A script in it.
+    # A shell script in a unit
     script("words", b"dockerd ", b"a "), script("quotes", b"dockerd ", b"'a'"), script("commands", b"", b"a;"),
     script("assignments", b"", b"A=b "), script("assignments each a command", b"", b"A=b;"),
     script("exports", b"", b"export A=b;"), script("comments", b"", b"#\\n"),
@@ -156,7 +157,7 @@ CASES = (
         *numbered(size, "Environment=A{0}=b"), b'ExecStart=/bin/sh -c "' + b"B=c /bin/true;" * size + b'dockerd"')),
     Case("env(1) with variables", ITEMS, lambda size: service(
         b"ExecStart=/usr/bin/env " + b"".join(numbered(size, "A{0}=b ")) + b"dockerd")),
-    # Many lines.
+    # Many lines
     Case("sections", LINE, lambda size: {**STOCK, f"{DROP_INS}/x.conf": b"[X]\n" * (size // 4)}),
     Case("assignments", ITEMS, lambda size: service(EXEC, *numbered(size, "Environment=A{0}=b"))),
     Case("commands", ITEMS, lambda size: service(b"Type=oneshot", *[b"ExecStart=/bin/true"] * size)),
@@ -165,7 +166,7 @@ CASES = (
     Case("words on as many lines", LINE, lambda size: service(EXEC, b"Environment=" + b"A=b \\\n" * (size // 6))),
     Case("arguments on as many lines", LINE, lambda size: service(EXEC + b"-D \\\n" * (size // 5))),
     Case("comments in a continuation", LINE, lambda size: service(EXEC, b"Environment=\\\n" + b"#\n" * (size // 2))),
-    Case("lines that say nothing", LINE, lambda size: service(EXEC, b"x\n" * (size // 2))),
+    Case("lines without a key", LINE, lambda size: service(EXEC, b"x\n" * (size // 2))),
     Case("NULs", LINE, lambda size: service(EXEC, b"\0" * size)),
     Case("carriage returns", LINE, lambda size: service(EXEC, b"\r" * size)),
     Case("blanks", LINE, lambda size: service(EXEC, b" " * size)),
@@ -183,7 +184,7 @@ CASES = (
     Case("hosts", ITEMS, lambda size: service(EXEC + b"".join(numbered(size, "-H tcp://127.0.{1}.{2}:1 ")))),
     Case("runtimes", ITEMS, lambda size: service(EXEC + b"".join(numbered(size, "--add-runtime a{0}=b ")))),
     Case("labels", ITEMS, lambda size: service(EXEC + b"".join(numbered(size, "--label a{0}=b ")))),
-    # Few bytes that stand for many.
+    # Few bytes that expand to many
     Case("ListenStream= and as many fd://", ITEMS // 4, lambda size: {
         **service(EXEC + b"--nothing " + b"-H fd:// " * size),
         SOCKET: socket(*[b"ListenStream=/run/a"] * size)[SOCKET]}),
@@ -193,7 +194,7 @@ CASES = (
         b"Environment=OPTIONS=" + b"a" * size, EXEC + b"${OPTIONS}" * size)),
     Case("letters in a variable, as often in a script", ITEMS // 4, lambda size: service(
         b"Environment=OPTIONS=" + b"a" * size, b'ExecStart=/bin/sh -c "dockerd ' + b"$$OPTIONS" * size + b'"')),
-    # Files of variables.
+    # Environment files
     variables("letters", b"a"), variables("quotes", b"'"), variables("open quotes", b'"a\n'),
     variables("backslashes", b"\\"),
     variables("escaped letters", b"\\a"), variables("blanks", b" "), variables("words", b"-D "),
@@ -202,7 +203,7 @@ CASES = (
     variables("quoted lines", b"'a\n'"),
     variables("wrong keys", b"\n1=2"), variables("carriage returns", b"\r"), variables("quoted parts", b"'a' "),
     variables("bytes that are no UTF-8", b"\xff"),
-    # daemon.json.
+    # daemon.json
     daemon_json("lists in lists", 200_000, lambda size: b"[" * size),
     daemon_json("objects in objects", 200_000, lambda size: b'{"a":' * size),
     daemon_json("lists as deep as Go goes", 9_900, lambda size: b'{"labels":' + b"[" * size + b"]" * size + b"}"),
@@ -228,7 +229,7 @@ CASES = (
     daemon_json("quotes", LINE, lambda size: b'"' * size),
     daemon_json("blanks", LINE, lambda size: b" " * size + b"{"),
     daemon_json("UTF-16", LINE, lambda size: b"\xff\xfe" + b"[ " * (size // 2)),
-    # Many files.
+    # Many files
     Case("drop-ins", FILES, lambda size: many(size, DROP_INS + "/{}.conf", "[Service]\nEnvironment=A{}=b\n")),
     Case("drop-ins that start dockerd", FILES, lambda size: many(
         size, DROP_INS + "/{}.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H tcp://:{}\n")),
@@ -255,7 +256,7 @@ CASES = (
 
 
 def whole(root: Path) -> None:
-    """Observe, judge, tell and plan: all that is done to a host without changing it."""
+    """Observe, judge, format and plan: everything that does not change the host."""
     with Rootfs(str(root)) as rootfs:
         seen = Observation(rootfs, observe_configured(rootfs))
         with contextlib.redirect_stdout(io.StringIO()):
@@ -265,7 +266,8 @@ def whole(root: Path) -> None:
 
 
 def check_growth(measure: Callable[[int], float], size: int) -> None:
-    """Hold a size, its half and its quarter against each other, by the best of up to four tries."""
+    """Assert that the times for a quarter, half and all of the size grow about linearly. Up to four runs, of which the
+    best counts."""
     best = {part: measure(part) for part in (size // 4, size // 2)}
     assert best[size // 2] < LIMIT_S, f"{best[size // 2]:.1f} s for half the size"
     best[size] = measure(size)
@@ -284,7 +286,7 @@ def cpu_s(work: Callable[[], object]) -> float:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_host_takes_linear_time(case: Case, tmp_path: Path) -> None:
+def test_time_for_a_host_is_linear(case: Case, tmp_path: Path) -> None:
     def measure(size: int) -> float:
         root = tmp_path / str(size)
         if not root.exists():
@@ -299,10 +301,11 @@ def refused(read: Callable[[bytes], object], data: bytes) -> None:
         read(data)
 
 
+CERTIFICATE = make_pair().certificate
 BEGIN = b"-----BEGIN CERTIFICATE-----\n"
 READERS: dict[str, Callable[[bytes], object]] = {
-    "certificates": certificates.certificates, "keys": certificates.public_key_of, "policy": parse_policy,
-    "a key taken out": lambda data: without_key(data + b'"a":1}', "hosts"),
+    "certificates": validity, "keys": lambda data: check_pair(CERTIFICATE, data), "policy": parse_policy,
+    "a removed key": lambda data: without_key(data + b'"a":1}', "hosts"),
 }
 
 
@@ -328,9 +331,9 @@ READERS: dict[str, Callable[[bytes], object]] = {
     ("policy", b"", b"? "),
     ("policy", b"", b"#"),
     ("policy", b"- |\n", b"  a\n"),
-    ("a key taken out", b"{", b'"hosts":1,"a":2,'),
-    ("a key taken out", b"{", b'"hosts":1,'),
+    ("a removed key", b"{", b'"hosts":1,"a":2,'),
+    ("a removed key", b"{", b'"hosts":1,'),
 ])
-def test_a_reader_takes_linear_time(reader: str, head: bytes, piece: bytes) -> None:
+def test_time_of_a_reader_is_linear(reader: str, head: bytes, piece: bytes) -> None:
     read = READERS[reader]
     check_growth(lambda size: cpu_s(lambda: refused(read, head + piece * (size // len(piece)))), 2 * LINE)

@@ -1,8 +1,4 @@
-"""What fuzzing starts from: the published configurations and upstream's test vectors beside this checkout.
-
-They are read where they lie (../shared) and never copied into the repository; where they are absent the
-few small ones here remain.
-"""
+"""Seeds of the fuzzers: the corpus and the vectors of tests/data, and those of ../shared if it exists."""
 
 from __future__ import annotations
 
@@ -11,9 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-CASES = SHARED / "corpus"
-VECTORS = SHARED / "vectors"
+from tests.support import corpus, shared
+from tests.support.vectors import data, documents
 
 SERVICE = b"[Unit]\nRequires=docker.socket\n[Service]\nType=notify\nExecStart=/usr/bin/dockerd -H fd:// $OPTIONS\n"
 SOCKET = b"[Socket]\nListenStream=/run/docker.sock\nSocketMode=0660\n"
@@ -80,52 +75,62 @@ PEM_TOKENS = (
 )
 
 
+def roots() -> list[Path]:
+    """Return the root directories of the corpus."""
+    return [*corpus.roots(), *shared.corpus()]
+
+
 @cache
 def published() -> tuple[tuple[str, bytes], ...]:
-    """All files of the corpus: (path inside the root, content)."""
-    return tuple((f"/{path.relative_to(case)}", path.read_bytes())
-                 for case in sorted(CASES.glob("case-*")) for path in sorted(case.rglob("*"))
+    """Return all files of the corpus as (path inside the root, content)."""
+    return tuple((f"/{path.relative_to(root)}", path.read_bytes())
+                 for root in roots() for path in sorted(root.rglob("*"))
                  if path.is_file() and not path.is_symlink() and path.name != "case.json")
 
 
 def units() -> tuple[bytes, ...]:
-    """Unit files and drop-ins."""
+    """Return unit files and drop-ins."""
     return (SERVICE, SOCKET, *(content for path, content in published() if "/systemd/" in path))
 
 
 def environments() -> tuple[bytes, ...]:
-    """Files of variables."""
+    """Return environment files."""
     return (ENVIRONMENT, *(content for path, content in published() if "/systemd/" not in path and "json" not in path),
+            *(data(vector["input"]) for document in documents("systemd") if document.topic == "environment_file"
+              for vector in document.vectors),
             *(text.encode() for text in _vectors("systemd", "content")))
 
 
 def daemon_jsons() -> tuple[bytes, ...]:
-    """Files of dockerd."""
+    """Return daemon.json files."""
     return (DAEMON_JSON, *(content for path, content in published() if path.endswith(".json")),
             *(text.encode() for text in _vectors("dockerd", "daemon_json")))
 
 
 def values() -> tuple[bytes, ...]:
-    """Values of unit settings."""
+    """Return values of unit settings."""
     return (b'-a "b c" \\x41 $X ${Y} %n',
             *(text.encode() for key in ("input", "rvalue") for text in _vectors("systemd", key)))
 
 
 def addresses() -> tuple[bytes, ...]:
-    """Values of -H."""
-    return (b"tcp://0.0.0.0:2375", *(text.encode() for text in _vectors("dockerd", "input")))
+    """Return values of -H."""
+    return (b"tcp://0.0.0.0:2375", *(text.encode() for text in _vectors("dockerd", "input")),
+            *(vector["argv"][-1].encode() for document in documents("dockerd") if document.topic == "hosts"
+              for vector in document.vectors))
 
 
 def command_lines() -> tuple[bytes, ...]:
-    """Words apart by NUL."""
+    """Return command lines, with NUL between the words."""
     return (b"/usr/bin/dockerd\0-H\0fd://\0--tls", b"/bin/sh\0-c\0exec dockerd -DH=tcp://[::1]:1 $A",
             *(b"dockerd\0" + text.encode() for text in _vectors("dockerd", "argv")))
 
 
 def _vectors(name: str, key: str) -> Iterator[str]:
-    """Every string (or list of them, joined by NUL) under this key, however deep it stands."""
-    path = VECTORS / f"{name}.json"
-    todo: list[object] = [json.loads(path.read_text())] if path.exists() else []
+    """Yield every string, or list of strings joined by NUL, under this key, at any depth."""
+    todo: list[object] = [document.value for document in documents(name)]
+    if shared.IS_THERE:
+        todo.append(shared.vectors(name))
     while todo:
         node = todo.pop()
         if isinstance(node, dict):

@@ -1,8 +1,8 @@
-"""The targets: bytes in, nothing out; AssertionError, or whatever else is raised, is a fault found.
+"""The fuzz targets: functions of bytes. Any exception is a fault.
 
-Each holds one reader against something that does not share its code: the same bytes through another
-parser, the text that a place points to, the same question asked of the answer. Used by tests/unit/test_fuzz.py
-with a few hundred inputs each, and by `make fuzz`, guided by coverage, with millions.
+Each compares a reader with something that does not share its code: another parser, the text at a location, or the
+result of reading the output again. tests/unit/test_fuzz.py runs each target with a few hundred inputs, `make fuzz` with
+millions, guided by coverage.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dockerd_guard.dockerd import config, gojson, hosts
@@ -22,7 +23,7 @@ from dockerd_guard.dockerd.flags import parse, without_flags
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import canonical, scope_of
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe import certificates
+from dockerd_guard.observe.certificates import check_pair, validity
 from dockerd_guard.observe.configured import dockerd_syntax, observe_configured
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import plan_for
@@ -48,7 +49,7 @@ DOCKERD = (Version(19, 3, 15), Version(20, 10, 24), Version(23, 0, 18), Version(
            Version(29, 7, 2), None)
 
 SEPARATOR = b"\n=====\n"
-"""Between the files of a whole host in one input."""
+"""Separates the files of a whole host in one input."""
 
 UNIT_DIRECTORY = "/usr/lib/systemd/system"
 PLACES = (
@@ -56,7 +57,7 @@ PLACES = (
     "/etc/systemd/system/docker.service.d/override.conf", "/etc/default/docker",
     "/etc/systemd/system/docker.socket.d/override.conf", f"{UNIT_DIRECTORY}/second.socket", "/etc/sysconfig/docker",
 )
-"""Where the files of a whole host go, in this order."""
+"""The paths of a whole host's files, in the order of the input."""
 
 POLICIES = tuple(parse_policy(policy) for policy in (
     seeds.POLICY,
@@ -67,7 +68,7 @@ POLICIES = tuple(parse_policy(policy) for policy in (
 
 
 class Target(NamedTuple):
-    """One reader: what is done with the bytes, what to start from, and what its inputs are made of."""
+    """A target: the function, the seeds, and the tokens of its inputs."""
 
     name: str
     check: Callable[[bytes], None]
@@ -75,11 +76,11 @@ class Target(NamedTuple):
     tokens: tuple[bytes, ...]
 
 
-# -- places ---------------------------------------------------------------------------------------
+# -- locations ------------------------------------------------------------------------------------
 
 
 def locations(value: object) -> Iterator[Location]:
-    """Every Location inside a value, however deep."""
+    """Yield every Location inside a value, at any depth."""
     todo: list[object] = [value]
     while todo:
         item = todo.pop()
@@ -94,11 +95,11 @@ def locations(value: object) -> Iterator[Location]:
 
 
 def check_places(found: Iterator[Location], files: Mapping[str, bytes], *, newlines: str) -> None:
-    """Hold each place against its file: the line is there, and the columns are within it or just behind."""
+    """Assert that each location exists in its file: the line exists, and the columns are in it or just after it."""
     lines: dict[str, list[str]] = {}
     for place in found:
         if place.line == 1 and place.column == 1 and place.end_column == 1:
-            continue  # the file as a whole, which may be empty or not there
+            continue  # the file as a whole, which may be empty or missing
         if place.file not in lines:
             assert place.file in files, place
             content = files[place.file].decode("utf-8", "surrogateescape")
@@ -109,13 +110,13 @@ def check_places(found: Iterator[Location], files: Mapping[str, bytes], *, newli
 
 
 def split_lines(content: str, newlines: str) -> list[str]:
-    """Lines as the format counts them: `unit` as systemd's read_line_full() (CR, NL, both in either order, each
-    with one NUL more; NUL), others by NL alone."""
+    """Split lines as the format does: `unit` as systemd's read_line_full() (CR, NL, or both in either order, each with
+    an optional NUL; NUL), others at NL only."""
     return re.split("\r\n\0?|\n\r\0?|[\r\n]\0?|\0", content) if newlines == "unit" else content.split("\n")
 
 
 def newlines_of(file: str) -> str:
-    """How a file of a whole host is split."""
+    """Return the input split into the files of a host."""
     if file.endswith(".json"):
         return "json"
     return "unit" if "/systemd/" in file else "environment"
@@ -125,7 +126,7 @@ def newlines_of(file: str) -> str:
 
 
 def unit(data: bytes) -> None:
-    """The syntax of unit files: nothing but BadFileError, every place in the file, one pass as good as another."""
+    """Unit files: only BadFileError, every location in the file, and the same result for each pass."""
     for version in SYSTEMD:
         problems: list[syntax.Problem] = []
         found: list[syntax.Setting] = []
@@ -146,7 +147,7 @@ def unit(data: bytes) -> None:
 
 
 def environment(data: bytes) -> None:
-    """Files of variables: never raises; a value that is `verbatim` stands at its place, letter by letter."""
+    """Environment files: never raises; a `verbatim` value is in the file at its location."""
     lines = split_lines(data.decode("utf-8", "surrogateescape"), "environment")
     for version in SYSTEMD:
         found = read_environment_file(data, "x", version)
@@ -158,7 +159,7 @@ def environment(data: bytes) -> None:
 
 
 def daemon_json(data: bytes) -> None:
-    """JSON: accepts what Python's own parser accepts (which is as strict, NaN aside), with the same values."""
+    """JSON: accepts what Python's parser accepts (equally strict, apart from NaN), with the same values."""
     content = data.decode("utf-8", "surrogateescape")
     try:
         node = gojson.scan(content)
@@ -183,7 +184,7 @@ def daemon_json(data: bytes) -> None:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object with its keys in order, each as often as it is there."""
+    """Return an object as pairs, in order and with duplicate keys."""
 
 
 def _strict(content: str) -> object:
@@ -201,7 +202,7 @@ def _value(node: gojson.Node) -> object:
 
 
 def _without_surrogates(value: object) -> object:
-    """A lone surrogate, which only an escape can bring, is U+FFFD to Go."""
+    """Replace lone surrogates, which only escapes can produce, by U+FFFD, as Go does."""
     if isinstance(value, _Pairs):
         return _Pairs([(_plain(key), _without_surrogates(item)) for key, item in value])
     if isinstance(value, list):
@@ -214,7 +215,7 @@ def _plain(value: str) -> str:
 
 
 def key_removal(data: bytes) -> None:
-    """A key taken out of daemon.json: it is gone, what stays is valid, in order and byte for byte as it was."""
+    """A key removed from daemon.json: it is gone, and the rest is valid, in order and byte for byte the same."""
     try:
         before = gojson.scan(content := data.decode())
         gojson.after(content, before)
@@ -239,7 +240,7 @@ def key_removal(data: bytes) -> None:
 
 
 def policy(data: bytes) -> None:
-    """YAML: a Policy or a PolicyError, each problem in a place of the file, in words of one line."""
+    """YAML: a Policy or a PolicyError, each problem with a location in the file and a message of one line."""
     try:
         found: Policy = parse_policy(data, "x")
     except PolicyError as error:
@@ -254,14 +255,16 @@ def policy(data: bytes) -> None:
 
 
 def pem(data: bytes) -> None:
-    """Certificates and keys: an answer or ValueError."""
-    for read in (certificates.certificates, certificates.public_key_of):
+    """Certificates and keys: a result or ValueError."""
+    with contextlib.suppress(ValueError):
+        validity(data)
+    for certificate in (_pems()[0], data):
         with contextlib.suppress(ValueError):
-            read(data)
+            check_pair(certificate, data)
 
 
 def command_line(data: bytes) -> None:
-    """dockerd's command line: always an answer; flags that are taken out are gone, and the rest still parses."""
+    """dockerd's command line: always a result. When flags are removed, they are gone and the rest still parses."""
     argv = tuple(data.decode("utf-8", "surrogateescape").split("\0"))
     names = frozenset(("host", "tls", "tlsverify", "tlscacert", "debug"))
     for version in DOCKERD:
@@ -272,7 +275,7 @@ def command_line(data: bytes) -> None:
             assert 0 <= flag.argument < len(argv)
             assert 0 <= flag.offset <= len(argv[flag.argument])
         program = daemon.program
-        if program.words and all(word.text == argv[word.argument] for word in program.words):  # in no shell's script
+        if program.words and all(word.text == argv[word.argument] for word in program.words):  # not in a shell script
             line = parse(program.words, version)
             if line.error is None:
                 left = without_flags(argv, daemon.flags, names)
@@ -288,7 +291,7 @@ def _missing(path: str) -> bytes:
 
 
 def address(data: bytes) -> None:
-    """Addresses, dockerd's and systemd's: normalised or refused; a normalised one is taken again as it is."""
+    """Addresses of dockerd and systemd: normalized or refused. A normalized address stays the same."""
     value = data.decode("utf-8", "surrogateescape")
     for version in DOCKERD[:-1]:
         assert version is not None
@@ -296,10 +299,10 @@ def address(data: bytes) -> None:
             found = hosts.parse_host(value, version)
         except hosts.InvalidHost:
             continue
-        hosts.why_not_listenable(found, version)
+        hosts.listen_error(found, version)
         scope_of(found)
         assert canonical(canonical(found)) == canonical(found)
-        # Of `[[a]]`, which Go before 1.24.8 takes, one pair of brackets goes each time.
+        # Go before 1.24.8 accepts `[[a]]`, and each pass removes one pair of brackets.
         if "%" not in value and "[[" not in value:
             with contextlib.suppress(hosts.InvalidHost):
                 assert hosts.parse_host(found, version) == found
@@ -310,7 +313,7 @@ def address(data: bytes) -> None:
 
 
 def word(data: bytes) -> None:
-    """An argument written into a unit and read back: it is the same, whatever stands in it."""
+    """An argument written into a unit and read back is the same."""
     if b"\0" in data:
         return
     argument = data.decode("utf-8", "surrogateescape")
@@ -327,7 +330,7 @@ def word(data: bytes) -> None:
 
 
 def value(data: bytes) -> None:
-    """A command and an environment of any kind: an answer, and every argument's place in the file."""
+    """Any command and environment: a result, and the location of every argument in the file."""
     content = b"[Service]\nEnvironment=" + data + b"\nExecStart=/bin/x " + data + b"\nExecStart=" + data + b"\n"
     file = f"{UNIT_DIRECTORY}/docker.service"
     with Rootfs(_empty(), {file: content}) as rootfs:
@@ -339,13 +342,13 @@ def value(data: bytes) -> None:
 
 
 def host(data: bytes) -> None:
-    """A whole host under one of POLICIES: one an input, so that there can be many."""
+    """A whole host under one of POLICIES. One target for each policy, so that many are possible."""
     under(data, POLICIES[_picked(data) % len(POLICIES)])
 
 
 def under(data: bytes, wanted: Policy) -> None:
-    """A whole host: observed, judged, told in every format; and what is planned for it, laid over it, is enough
-    and leaves nothing to plan."""
+    """A whole host: observed, judged, and formatted in every format. The planned changes, applied, leave nothing to
+    plan."""
     files = dict(zip(PLACES, data.split(SEPARATOR), strict=False))
     dockerd, systemd = DOCKERD[_picked(data) % len(DOCKERD)], SYSTEMD[_picked(data) % len(SYSTEMD)]
     with Rootfs(_empty(), files) as rootfs:
@@ -353,7 +356,7 @@ def under(data: bytes, wanted: Policy) -> None:
         for newlines in ("unit", "environment", "json"):
             check_places((place for place in locations(seen.configured) if newlines_of(place.file) == newlines),
                          files, newlines=newlines)
-        _tell(seen, wanted)
+        _format(seen, wanted)
         plan = plan_for(seen, wanted)
         if plan.obstacles:
             assert not plan.changes
@@ -371,7 +374,7 @@ def _picked(data: bytes) -> int:
     return (data[0] if data else 0) ^ len(data) & 255
 
 
-def _tell(seen: Observation, wanted: Policy) -> None:
+def _format(seen: Observation, wanted: Policy) -> None:
     found = judge(seen, wanted)
     with contextlib.redirect_stdout(io.StringIO()):
         for line in (*text.sockets(seen), *text.findings(found, seen.rootfs.read, colour=False), text.summary(found)):
@@ -385,7 +388,7 @@ def _tell(seen: Observation, wanted: Policy) -> None:
 
 @cache
 def _empty() -> str:
-    """A root with nothing in it, for trees that consist of changes alone."""
+    """Return an empty root, for trees that consist of changes only."""
     return tempfile.mkdtemp(prefix="dockerd-guard-fuzz-")
 
 
@@ -396,15 +399,13 @@ def _whole_hosts() -> tuple[bytes, ...]:
     stock = SEPARATOR.join((
         seeds.SERVICE, seeds.SOCKET, seeds.DAEMON_JSON, b"[Service]\nEnvironmentFile=-/etc/default/docker\n",
         seeds.ENVIRONMENT, b"[Socket]\nListenStream=2375\n", b"[Socket]\nListenStream=1\nService=docker.service\n"))
-    cases: dict[str, dict[str, bytes]] = {}
-    for case in sorted(seeds.CASES.glob("case-*")):
-        cases[case.name] = {f"/{path.relative_to(case)}": path.read_bytes()
-                            for path in case.rglob("*") if path.is_file() and not path.is_symlink()}
-    return (stock, *(SEPARATOR.join(_at(files, place) for place in PLACES) for files in cases.values()))
+    cases = [{f"/{path.relative_to(root)}": path.read_bytes()
+              for path in root.rglob("*") if path.is_file() and not path.is_symlink()} for root in seeds.roots()]
+    return (stock, *(SEPARATOR.join(_at(files, place) for place in PLACES) for files in cases))
 
 
 def _at(files: Mapping[str, bytes], place: str) -> bytes:
-    """A case's file for a place: this one, or any of the same kind."""
+    """Return the content of a file of a case: this one, or any of the same kind."""
     if place in files:
         return files[place]
     kind = place.rpartition("/")[0].rpartition("/")[2]
@@ -413,10 +414,8 @@ def _at(files: Mapping[str, bytes], place: str) -> bytes:
 
 @cache
 def _pems() -> tuple[bytes, ...]:
-    from tests.unit.pem import make_pair
-
-    pairs = (make_pair(), make_pair(kind="ec"))
-    return tuple(part for pair in pairs for part in pair)
+    directory = Path(__file__).parent.parent / "data" / "tls"
+    return tuple(path.read_bytes() for kind in ("*.crt", "*.key") for path in sorted(directory.glob(kind)))
 
 
 TARGETS: Mapping[str, Target] = {target.name: target for target in (

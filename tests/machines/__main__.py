@@ -1,4 +1,4 @@
-"""Machines by hand: `python3 -m tests.machines shell trixie --package dist/*.deb`."""
+"""Manage machines: `python3 -m tests.machines shell trixie --package dist/*.deb`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, CommandFailed, Mach
 WELCOME = """\
 You are root on a throwaway Debian {release}: systemd is PID 1, dockerd runs, and {agent}.
 
-  this machine      {address} on eth0; its disk is gone when you leave{kept}
+  this machine      {address} on eth0; its disk is removed when you leave{kept}
   the outside       {outside}: from another terminal, python3 -m tests.machines outside {name} curl http://{address}:2375/_ping
   the policy        /etc/dockerd-guard/config.yaml, then systemctl reload dockerd-guard
-  what it says      journalctl -u dockerd-guard -f; systemctl status dockerd-guard; dockerd-guard sockets
+  its output        journalctl -u dockerd-guard -f; systemctl status dockerd-guard; dockerd-guard sockets
   a container       docker run -d --init busybox /bin/sleep 1000000
   the usual guide   cd /lib/systemd/system; sed -i 's|^ExecStart=.*|& -H=tcp://0.0.0.0:2375|' docker.service
                     systemctl daemon-reload; systemctl restart docker"""
@@ -30,12 +30,12 @@ def main() -> int:
     package = verbs.add_parser("prepare-packages", help="install these packages where they are missing")
     package.add_argument("packages", nargs="+")
     build = verbs.add_parser("build", help="build the disks of these releases into the cache")
-    build.add_argument("releases", nargs="*", help=f"of {', '.join(image.RELEASES)}; all by default")
+    build.add_argument("releases", nargs="*", help=f"one of {', '.join(image.RELEASES)}; default: all")
     shell = verbs.add_parser("shell", help="boot a machine and give a shell in it; or enter one that is kept")
     shell.add_argument("which", help="a release, or the name of a kept machine")
     shell.add_argument("--package", type=Path, help="a .deb to install in it")
-    verbs.add_parser("list", help="name the machines that run")
-    stop = verbs.add_parser("stop", help="end a kept machine")
+    verbs.add_parser("list", help="list the running machines")
+    stop = verbs.add_parser("stop", help="stop a kept machine")
     stop.add_argument("name")
     for verb in ("run", "outside"):
         where = "in" if verb == "run" else "on the host outside"
@@ -76,7 +76,7 @@ def _do(arguments: argparse.Namespace) -> int:
 
 def _shell(which: str, package: Path | None) -> int:
     if which not in image.RELEASES:
-        return _interactive(Machine.attach(which), agent="what the test left is there", kept=f" it to: "
+        return _interactive(Machine.attach(which), agent="it is as the test left it", kept=f" it to: "
                             f"python3 -m tests.machines stop {which}")
     host.prepare_machines()
     with Machine.boot(which, package=package) as machine:

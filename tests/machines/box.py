@@ -1,10 +1,9 @@
-"""The namespaces that one machine and its outside live in, and that nothing outlives.
+"""The namespaces of a machine and of its outside host. They end with their owner.
 
-A box is a process that does nothing: PID 1 of a PID namespace, in a mount namespace with the
-machine's disk mounted and a cgroup v2 tree. It ends when the pipe to its owner closes, however the
-owner ended, and with it the kernel ends every process and takes away every mount in it. A kept box
-has no such pipe and lives until it is stopped. What stays is a directory, and a lock on it that
-tells whether anyone lives there: the next start sweeps the empty ones.
+A box is an idle process: PID 1 of a PID namespace, in a mount namespace with the machine's disk mounted and a cgroup v2
+tree. It ends when the pipe to its owner closes, for whatever reason, and the kernel then ends all processes and removes
+all mounts in it. A kept box has no such pipe and lives until it is stopped. A directory remains, and a lock on it that
+shows whether the box is alive: the next start removes the directories of dead boxes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tests.machines import image
 from tests.machines.host import cache_directory
 
 START_TIMEOUT_SECONDS = 300
-"""Long only where the disk has to be copied because overlayfs cannot be had."""
+"""Long, since the disk is copied where overlayfs is not available."""
 
 SCRIPT = """
 directory=$1 cgroup=$2 keep=$3 layers=$4
@@ -58,7 +57,7 @@ if [ "$keep" = yes ]; then exec sleep infinity; else exec cat; fi
 
 
 class Box:
-    """A started box: `pid` is its idle process, as seen from here."""
+    """A started box. `pid` is its idle process, in the caller's PID namespace."""
 
     def __init__(self, directory: Path, pid: int, pipe: int | None) -> None:
         self.directory = directory
@@ -67,9 +66,9 @@ class Box:
 
     @classmethod
     def start(cls, name: str, layers: tuple[Path, ...], *, keep: bool = False) -> Self:
-        """Start a box of this name on a new disk over the layers, topmost first.
+        """Start a box with this name on a new disk over the layers, topmost first.
 
-        Raises FileExistsError where a box of this name lives, RuntimeError when it cannot start.
+        Raises FileExistsError if a box of this name is alive, RuntimeError if it cannot start.
         """
         directory = _boxes() / name
         with _alone():
@@ -110,7 +109,7 @@ class Box:
 
     @classmethod
     def attach(cls, name: str) -> Self:
-        """Give the running box of this name; raises LookupError where there is none."""
+        """Return the running box with this name. Raises LookupError if there is none."""
         directory = _boxes() / name
         with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
             pid, started = map(int, (directory / "pid").read_text().split())
@@ -119,41 +118,41 @@ class Box:
         raise LookupError(f"no machine called {name} is running")
 
     def enter(self, *command: str) -> list[str]:
-        """Give the command line that runs a command among the box's processes and mounts."""
+        """Return the command line that runs a command in the box's PID and mount namespaces."""
         return ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--", *command]
 
     @property
     def cgroup(self) -> str:
-        """The box's cgroup, seen from inside it."""
+        """The path of the box's cgroup inside the box."""
         return f"/sys/fs/cgroup/{cgroup(self.directory.name)}"
 
     def stop(self) -> None:
-        """End everything in the box and leave nothing of it."""
+        """End all processes in the box and remove its directory."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, 9)
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
         with contextlib.suppress(FileNotFoundError), open(self.directory / "lock", "r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # held until the kernel has ended the last of it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held until the last process has ended
         sweep()
 
 
 def sweep() -> None:
-    """Remove what is left of boxes nobody lives in any more."""
+    """Remove the directories of dead boxes."""
     with _alone():
         _sweep()
 
 
 def names() -> tuple[str, ...]:
-    """Give the names of the boxes somebody lives in."""
+    """Return the names of the running boxes."""
     with _alone():
         _sweep()
         return tuple(sorted(path.name for path in _boxes().iterdir()))
 
 
 def children(pid: int) -> tuple[int, ...]:
-    """Give the processes whose parent is this one (proc_pid_stat(5))."""
+    """Return the children of a process (proc_pid_stat(5))."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -164,7 +163,7 @@ def children(pid: int) -> tuple[int, ...]:
 
 
 def start_time(pid: int) -> int:
-    """Give when the process started, in clock ticks: with the PID it names one process for ever."""
+    """Return the start time of a process in clock ticks. Together with the PID, it identifies a process."""
     return int(_stat(pid)[19])
 
 
@@ -174,7 +173,7 @@ def cgroup(name: str) -> str:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Keep others from starting or sweeping boxes while the block runs."""
+    """Lock the directory of boxes while the block runs."""
     _boxes().mkdir(parents=True, exist_ok=True)
     with open(_boxes().with_name("boxes.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -188,14 +187,14 @@ def _sweep() -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            # The cgroups of dead processes stay until somebody removes them.
+            # The cgroups of dead processes remain until they are removed.
             subprocess.run(["unshare", "--mount", "sh", "-c", REMOVE_CGROUPS, "sh", cgroup(directory.name)],
                            capture_output=True, check=False)
             subprocess.run(["rm", "--recursive", "--force", "--one-file-system", str(directory)], check=True)
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: the second may hold anything, even `)`."""
+    """Return the fields of /proc/PID/stat from the third on. The second may contain anything, even `)`."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""What the host we run on must be and have: Debian, root, namespaces, and a few packages."""
+"""Requirements of the host that runs machines: Debian, root, namespaces, and some packages."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ BUILD_PACKAGES = ("debhelper", "dh-python", "dpkg-dev", "python3-all", "python3-
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES_WANTED = 4096
-"""All machines share root's and each takes some twenty: with the usual 128 the fifth does not boot."""
+"""All machines share root's limit, and each uses about twenty: with the default of 128, the fifth does not boot."""
 
 INSTEAD = """\
-What to do instead: take a Debian 12 machine (a virtual machine will do), become root there, and run
-the same command in a fresh clone. `make check` (lint, types, unit tests) needs none of this, and
-`python3 -m dockerd_guard lint` works anywhere."""
+Use a Debian 12 machine (a virtual machine, for example) and run the same command as root in a fresh clone.
+`make check` (lint, types, unit tests) and `python3 -m dockerd_guard lint` have none of these requirements."""
 
 
 class Unfit(Exception):
-    """This host cannot boot machines, or cannot build the package: why, and what to do instead."""
+    """This host cannot boot machines or build the package. The message has the reason and an alternative."""
 
 
-def say(text: str) -> None:
-    """Tell the person in front what is going on; it never mixes with a command's output."""
+def log(text: str) -> None:
+    """Print a message about progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def prepare(*packages: str) -> None:
-    """Install those packages that are missing; raises Unfit where that is not possible."""
+    """Install the missing ones of these packages. Raises Unfit if that is not possible."""
     if shutil.which("apt-get") is None:
-        raise Unfit(f"This is no Debian: no apt-get to install {', '.join(packages)} with.\n{INSTEAD}")
+        raise Unfit(f"This is not Debian: there is no apt-get to install {', '.join(packages)} with.\n{INSTEAD}")
     missing = [package for package in packages if not _installed(package)]
     if not missing:
         return
     if os.geteuid() != 0:
         raise Unfit(f"Only root can install {', '.join(missing)}.\n{INSTEAD}")
-    say(f"Installing {', '.join(missing)} with apt-get (once).")
+    log(f"Installing {', '.join(missing)} with apt-get (once).")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (("update",), ("install", "--yes", "--no-install-recommends", *missing)):
         done = subprocess.run(["apt-get", "-q", *command], env=environment, text=True, check=False,
@@ -49,24 +48,24 @@ def prepare(*packages: str) -> None:
 
 
 def prepare_machines() -> None:
-    """Make sure that this host can boot machines; raises Unfit."""
+    """Check that this host can boot machines, and install what is missing. Raises Unfit."""
     if os.geteuid() != 0:
-        raise Unfit(f"Booting a machine takes root, and you are uid {os.geteuid()}.\n{INSTEAD}")
+        raise Unfit(f"Booting a machine requires root, and the UID is {os.geteuid()}.\n{INSTEAD}")
     prepare(*MACHINE_PACKAGES)
     probe = subprocess.run(
         ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc",
          "mount", "-t", "tmpfs", "none", "/mnt"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if probe.returncode:
-        raise Unfit("Here root may not make namespaces or mount in them (a container without privileges?): "
+        raise Unfit("root cannot create namespaces or mount file systems here (an unprivileged container?): "
                     f"{probe.stderr.strip()}\n{INSTEAD}")
     if int(INOTIFY_INSTANCES.read_text()) < INOTIFY_INSTANCES_WANTED:
-        say(f"Raising {INOTIFY_INSTANCES} to {INOTIFY_INSTANCES_WANTED}, until this host's next boot.")
+        log(f"Raising {INOTIFY_INSTANCES} to {INOTIFY_INSTANCES_WANTED}, until this host's next boot.")
         INOTIFY_INSTANCES.write_text(f"{INOTIFY_INSTANCES_WANTED}\n")
 
 
 def cache_directory() -> Path:
-    """Where built machines are kept between runs, outside the tree."""
+    """Return the directory, outside the tree, that keeps built machines between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "dockerd-guard"
 

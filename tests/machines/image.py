@@ -1,7 +1,7 @@
-"""What is on a machine's disk: layers for an overlay, built once and kept in the cache.
+"""The disks of machines: layers for overlayfs, built once and kept in the cache.
 
-The base layer is a Debian release with systemd and Docker, as mmdebstrap lays it. On it may lie a
-layer with a .deb installed, so that a machine with the agent boots as fast as one without.
+mmdebstrap builds the base layer, a Debian release with systemd and Docker. A second layer may contain an installed
+.deb, so that a machine with the agent boots as fast as one without.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.machines.host import cache_directory, say
+from tests.machines.host import cache_directory, log
 
 RELEASES = ("bookworm", "trixie", "sid")
 
@@ -25,34 +25,34 @@ PACKAGES = (
     "python3-pystemd", "python3-watchdog", "python3-yaml", "python3-structlog", "python3-nftables",
 )
 ALSO = {"bookworm": (), "trixie": ("docker-cli",), "sid": ("docker-cli",)}
-"""The docker command is a package of its own from trixie on."""
+"""From trixie on, the docker command is a package of its own."""
 
 APT_OPTIONS = {"bookworm": (), "trixie": (), "sid": ('Acquire::Check-Valid-Until "false"',)}
 
 RECIPE = "2"
-"""Part of every key: count up when the way of building changes."""
+"""Part of every key. Increase it when the build procedure changes."""
 
 
 class BuildFailed(Exception):
-    """A release or a layer that could not be built, with the end of the log."""
+    """A release or a layer could not be built. The message has the end of the log."""
 
 
 def base(release: str) -> Path:
-    """Give the root directory of a release, building it when the cache has none (some 30 s)."""
+    """Return the root directory of a release. It is built if the cache does not have it (30 s)."""
     packages = (*PACKAGES, *ALSO[release])
     directory = _images() / f"{release}-{_key(RECIPE, release, *packages)}"
     with _building(directory) as draft:
         if draft is not None:
-            say(f"Building a Debian {release} with systemd and Docker, once (half a minute): {directory}")
+            log(f"Building a Debian {release} with systemd and Docker, once (half a minute): {directory}")
             options = [f"--aptopt={each}" for each in APT_OPTIONS[release]]
             _run(release, ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", *options,
                            f"--include={','.join(packages)}", release, str(draft), *_mirror()],
                  log=directory.with_suffix(".log"))
-            # Empty, not missing: the first boot of each machine writes an id of its own, and
-            # systemd does not take it for a first boot with presets (machine-id(5)).
+            # Empty, not missing: each machine writes its own id at the first boot, and systemd does not apply presets
+            # as in a first boot (machine-id(5)).
             (draft / "etc/machine-id").write_bytes(b"")
             (draft / "var/lib/dbus/machine-id").unlink(missing_ok=True)
-            # mmdebstrap copies ours.
+            # mmdebstrap copies those of this host.
             (draft / "etc/hostname").write_text(f"{release}\n")
             (draft / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {release}\n")
             (draft / "etc/resolv.conf").unlink(missing_ok=True)
@@ -61,10 +61,10 @@ def base(release: str) -> Path:
 
 
 def layers(release: str, *, package: Path | None = None, debian: tuple[str, ...] = ()) -> tuple[Path, ...]:
-    """Give the layers of a release, topmost first: with these packages of Debian, and with this .deb installed."""
+    """Return the layers of a release, topmost first, with additional Debian packages and a .deb installed."""
     found: tuple[Path, ...] = (base(release),)
     if debian:
-        # What apt fetched stays in its cache: there, they can be installed without a network once more.
+        # Packages stay in apt's cache, so that they can be installed again without a network.
         name = f"{found[0].name}~{_key(*debian)}"
         found = _installed(release, found, name, ", ".join(debian), APT_INSTALL, *debian)
     if package is not None:
@@ -77,11 +77,11 @@ def layers(release: str, *, package: Path | None = None, debian: tuple[str, ...]
 
 def _installed(release: str, below: tuple[Path, ...], name: str, what: str, script: str, *arguments: str
                ) -> tuple[Path, ...]:
-    """Give these layers with one on top, made by a script in them."""
+    """Return these layers with one on top that a script creates in them."""
     directory = below[0].with_name(name)
     with _building(directory) as draft:
         if draft is not None:
-            say(f"Installing {what} on Debian {release}.")
+            log(f"Installing {what} on Debian {release}.")
             work = directory.with_name(f".work-{os.getpid()}")
             with in_use(below):
                 _run(release, ["unshare", "--mount", "sh", "-euc", ENTER + script, "sh",
@@ -117,7 +117,7 @@ rm "$work/root/etc/resolv.conf"
 
 @contextlib.contextmanager
 def in_use(layers: tuple[Path, ...]) -> Iterator[list[int]]:
-    """Hold the layers while the block runs; whoever needs them longer is given the descriptors."""
+    """Lock the layers while the block runs. Yields the descriptors, for callers that need the locks longer."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     held = [os.open(layer.with_suffix(".lock"), flags, 0o600) for layer in layers]
     try:
@@ -131,7 +131,7 @@ def in_use(layers: tuple[Path, ...]) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _building(directory: Path) -> Iterator[Path | None]:
-    """Yield a draft to build the directory in, or None when it is there; one builder at a time."""
+    """Yield a draft directory to build in, or None if the directory exists. One process builds at a time."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with open(directory.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -160,9 +160,9 @@ def _forget_older(keep: Path, pattern: str) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # a machine stands on it
+                continue  # a machine uses it
             _remove(other)
-            other.with_suffix(".log").unlink(missing_ok=True)  # not the lock: somebody may wait for it
+            other.with_suffix(".log").unlink(missing_ok=True)  # the lock file stays: another process may wait for it
 
 
 def _remove(directory: Path) -> None:
@@ -175,7 +175,7 @@ def _images() -> Path:
 
 
 def _mirror() -> tuple[str, ...]:
-    """Give the Debian mirror of $DEBIAN_MIRROR, else let mmdebstrap choose."""
+    """Return the Debian mirror of $DEBIAN_MIRROR; mmdebstrap chooses if it is not set."""
     mirror = os.environ.get("DEBIAN_MIRROR")
     return (mirror,) if mirror else ()
 
@@ -190,5 +190,5 @@ def _run(release: str, command: list[str], *, log: Path) -> None:
                               check=False)
     if done.returncode:
         end = log.read_text(errors="replace")[-3000:]
-        raise BuildFailed(f"Debian {release} could not be built ({command[0]} said {done.returncode}); "
+        raise BuildFailed(f"Debian {release} could not be built (exit status {done.returncode} of {command[0]}); "
                           f"the end of {log}:\n{end}")

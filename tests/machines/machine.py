@@ -1,4 +1,4 @@
-"""One machine: booted, run in, looked at from outside, cut off from power, and gone without a trace.
+"""A machine: boot it, run commands in it and outside of it, cut its power, remove it.
 
     with Machine.boot("bookworm", package=Path("dist/dockerd-guard_0.1.0_all.deb")) as machine:
         machine.run("systemctl restart docker")
@@ -23,7 +23,7 @@ from tests.machines import image
 from tests.machines.box import Box, children
 
 ADDRESS = "10.77.0.2"
-"""Of the machine, on the veth pair to its outside. Each pair is alone in its two namespaces."""
+"""The machine's address on the veth pair to its outside host. Each pair has two namespaces of its own."""
 
 OUTSIDE_ADDRESS = "10.77.0.1"
 
@@ -39,7 +39,7 @@ ENVIRONMENT = ("HOME=/root", "LANG=C.UTF-8",
                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0")
 
-# dockerd's containers need keyctl and bpf, which nspawn's filters would refuse.
+# dockerd's containers need keyctl and bpf, which nspawn's filters would block.
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--capability=all",
           "--system-call-filter=add_key keyctl bpf @keyring", "--private-network", "--resolv-conf=off",
           "--timezone=off", "--link-journal=no", "--console=pipe", "--boot")
@@ -57,7 +57,7 @@ _numbers = itertools.count(1)
 
 
 class Done(NamedTuple):
-    """What a command said, and how it ended."""
+    """The output and the exit status of a command."""
 
     command: str
     status: int
@@ -66,7 +66,7 @@ class Done(NamedTuple):
 
 
 class CommandFailed(AssertionError):
-    """A command ended with another status than 0."""
+    """A command ended with an exit status other than 0."""
 
     def __init__(self, done: Done) -> None:
         super().__init__(f"$ {done.command}\n{done.out}{done.err}(status {done.status})")
@@ -74,9 +74,9 @@ class CommandFailed(AssertionError):
 
 
 def wait_for(condition: Callable[[], T | None], what: str, *, timeout: float = WAIT_TIMEOUT_SECONDS) -> T:
-    """Ask until the answer is a true one (not None, False, 0 or empty), and give it.
+    """Call `condition` until its result is true, and return that.
 
-    Raises TimeoutError with `what` was awaited and the last answer.
+    Raises TimeoutError with `what` and the last result.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -89,7 +89,7 @@ def wait_for(condition: Callable[[], T | None], what: str, *, timeout: float = W
 
 
 class Machine:
-    """A machine in a box. All it does may raise CommandFailed, or TimeoutError with what was awaited."""
+    """A machine in a box. Every method may raise CommandFailed or TimeoutError."""
 
     def __init__(self, release: str, box: Box) -> None:
         self.release = release
@@ -97,14 +97,14 @@ class Machine:
         self.leader = 0
         self._outside = 0
 
-    # Its life
+    # Life cycle
 
     @classmethod
     def boot(cls, release: str, *, package: Path | None = None, debian: tuple[str, ...] = (),
              name: str | None = None, keep: bool = False) -> Self:
-        """Boot a new machine of a Debian release, with more packages of Debian and a .deb installed if any are given.
+        """Boot a new machine of a Debian release, with additional Debian packages and a .deb installed.
 
-        Kept machines need a name and outlive this process; `attach` finds them again.
+        A kept machine needs a name and outlives this process. `attach` finds it again.
         """
         layers = image.layers(release, package=package, debian=debian)
         box = Box.start(name or f"{release}-{os.getpid()}-{next(_numbers)}", layers, keep=keep)
@@ -119,7 +119,7 @@ class Machine:
 
     @classmethod
     def attach(cls, name: str) -> Self:
-        """Give the running machine of this name; raises LookupError where there is none."""
+        """Return the running machine with this name. Raises LookupError if there is none."""
         box = Box.attach(name)
         try:
             state = json.loads((box.directory / "machine.json").read_text())
@@ -140,11 +140,11 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """End it and remove its disk."""
+        """Stop the machine and remove its disk."""
         self.box.stop()
 
     def power_on(self) -> None:
-        """Start it on the disk it has and wait until it is up, with its link to the outside."""
+        """Start the machine on its disk and wait until it is up and connected to the outside."""
         console = self._console()
         started = subprocess.Popen(
             self.box.enter("sh", "-euc", START_NSPAWN, "sh", self.box.cgroup, *NSPAWN,
@@ -157,8 +157,7 @@ class Machine:
                 raise RuntimeError(f"{self.release} did not start:\n{self.console()[-3000:]}")
             for nspawn in children(started.pid):
                 for leader in children(nspawn):
-                    # nspawn's child is itself for a moment, then init; it is ready to be joined
-                    # when PID 1 has replaced it.
+                    # nspawn's child is first nspawn itself, then init. It can be entered when systemd has replaced it.
                     if _comm(leader) == "systemd":
                         return leader
             return None
@@ -169,17 +168,17 @@ class Machine:
         wait_for(self._is_up, "systemctl is-system-running", timeout=BOOT_TIMEOUT_SECONDS)
 
     def power_off(self) -> None:
-        """Shut it down in order; its disk stays, and power_on starts it again."""
+        """Shut the machine down. Its disk stays; power_on() starts it again."""
         self.run("systemctl poweroff", check=False)
         self._wait_until_off()
 
     def power_cut(self) -> None:
-        """Take its power away: nothing in it gets to say a last word."""
+        """Kill all processes of the machine at once."""
         os.kill(self.leader, signal.SIGKILL)
         self._wait_until_off()
 
     def reboot(self) -> None:
-        """Shut down in order and start again on the same disk."""
+        """Shut the machine down and start it again."""
         self.power_off()
         self.power_on()
 
@@ -188,32 +187,32 @@ class Machine:
         return self.leader != 0 and _alive(self.leader)
 
     def on_disk(self, command: str, *, input: str | None = None) -> Done:
-        """Run a shell line beside its disk, `root`, also while it is off."""
+        """Run a shell line in the directory of its disk, `root`, also while the machine is off."""
         line = f"cd {shlex.quote(str(self.box.directory))}; {command}"
         return _run(self.box.enter("sh", "-euc", line), command, True, input, COMMAND_TIMEOUT_SECONDS)
 
-    # Doing things in it
+    # Commands
 
     def command(self, *argv: str) -> list[str]:
-        """Give the command line which runs argv in the machine, for whoever wants to run it by himself."""
+        """Return the command line that runs argv in the machine."""
         return ["nsenter", "--target", str(self.leader), "--all", "--",
                 "env", "-i", *ENVIRONMENT, *argv]
 
     def run(self, command: str | Sequence[str], *, check: bool = True, input: str | None = None,
             timeout: float = COMMAND_TIMEOUT_SECONDS) -> Done:
-        """Run a shell line, or an argument list, as root in the machine."""
+        """Run a shell line or an argument list as root in the machine."""
         return _run(self.command(*_argv(command)), command, check, input, timeout)
 
     def popen(self, command: str | Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        """Start a command in the machine and do not wait; options as for subprocess.Popen."""
+        """Start a command in the machine without waiting. Options are those of subprocess.Popen."""
         return subprocess.Popen(self.command(*_argv(command)), text=True, **options)
 
     def read(self, path: str) -> str:
-        """Give the text of a file in the machine."""
+        """Return the text of a file in the machine."""
         return self.run(["cat", "--", path]).out
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Write a file in place, as `cat >` does, with its directories."""
+        """Write a file in place, and create its directory."""
         script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
         self.run(["sh", "-c", script, "sh", path, f"{mode:o}"], input=text)
 
@@ -224,66 +223,66 @@ class Machine:
         return self.run(["test", "-e", path], check=False).status == 0
 
     def copy_in(self, source: Path, path: str) -> None:
-        """Copy a file of ours into the machine."""
+        """Copy a file of this host into the machine."""
         with open(source, "rb") as file:
             subprocess.run(self.command("sh", "-c", 'cat > "$1"', "sh", path), stdin=file, check=True)
 
     def install(self, package: Path) -> Done:
-        """Install a .deb, as apt does it with everything it depends on already there."""
+        """Install a .deb with apt. Its dependencies are already installed."""
         self.copy_in(package, f"/tmp/{package.name}")
         return self.run(["apt-get", "install", "--yes", "--no-install-recommends", "--reinstall",
                          "--allow-downgrades", f"/tmp/{package.name}"])
 
-    # Looking at it
+    # State
 
     def properties(self, unit: str, *names: str) -> dict[str, str]:
-        """Give properties of a unit as systemctl shows them."""
+        """Return properties of a unit, as systemctl shows them."""
         lines = self.run(["systemctl", "show", unit, f"--property={','.join(names)}"]).out.splitlines()
         return dict(line.partition("=")[::2] for line in lines)
 
     def main_pid(self, unit: str = "docker.service") -> int:
-        """Give the PID in the machine, 0 when the unit does not run."""
+        """Return the main PID of a unit, in the machine; 0 if it does not run."""
         return int(self.properties(unit, "MainPID")["MainPID"])
 
     def is_active(self, unit: str) -> bool:
         return self.properties(unit, "ActiveState")["ActiveState"] == "active"
 
     def journal(self, *arguments: str) -> list[dict[str, Any]]:
-        """Give the entries that `journalctl ARGUMENTS` selects, oldest first, with all their fields."""
+        """Return the entries that `journalctl ARGUMENTS` selects, oldest first, with all fields."""
         done = self.run(["journalctl", "--no-pager", "--output=json", "--all", *arguments], check=False)
-        if done.status and (done.err or done.status != 1):  # 1 and silence: --grep= found nothing
+        if done.status and (done.err or done.status != 1):  # status 1 without output: --grep= found nothing
             raise CommandFailed(done)
         return [json.loads(line) for line in done.out.splitlines()]
 
     def console(self) -> str:
-        """Give what the machine printed while it booted."""
+        """Return the console output of the boot."""
         return (self.box.directory / "console.log").read_text(errors="replace")
 
     # Docker
 
     def import_busybox(self) -> None:
-        """Give dockerd an image without a registry: Debian's static busybox."""
+        """Import an image without a registry: Debian's static busybox."""
         self.run("""cd "$(mktemp -d)" && mkdir bin && cp /usr/bin/busybox bin && ln -s busybox bin/sh &&
                     ln -s busybox bin/sleep && tar c bin | docker import - busybox""")
 
     def start_container(self, name: str = "bystander") -> int:
-        """Run a container which stays up, and give the PID of its process in the machine."""
+        """Start a container that keeps running, and return the PID of its first process in the machine."""
         if self.run(["docker", "image", "inspect", "busybox"], check=False).status:
             self.import_busybox()
-        # PID 1 without a handler ignores SIGTERM, and each stop would take 10 s.
+        # PID 1 without a signal handler ignores SIGTERM, and each stop would take 10 s.
         self.run(["docker", "run", "--detach", "--init", "--network=none", f"--name={name}", "busybox",
                   "/bin/sh", "-c", "while :; do sleep 1000; done", name])
         return self.started_container_pid(name)
 
     def started_container_pid(self, name: str = "bystander") -> int:
-        """Wait for the container's first process and give its PID in the machine.
+        """Wait for the container's first process and return its PID in the machine.
 
-        `docker run` and `docker start` return when runc lets its child go on, which is before the child's execve().
+        `docker run` and `docker start` return when runc resumes its child, before the child's execve().
         """
         return wait_for(lambda: self.container_pid(name), f"the first process of container {name}")
 
     def container_pid(self, name: str = "bystander") -> int:
-        """Give the PID in the machine of the container's first process without asking dockerd; 0: none."""
+        """Return the PID of the container's first process in the machine without asking dockerd; 0 if there is none."""
         script = """
             host=$(readlink /proc/1/ns/pid)
             for each in /proc/[0-9]*; do
@@ -298,28 +297,28 @@ class Machine:
 
     def outside(self, command: str | Sequence[str], *, check: bool = True, input: str | None = None,
                 timeout: float = COMMAND_TIMEOUT_SECONDS) -> Done:
-        """Run a command on another host: the release's programs, reaching the machine over the veth pair."""
+        """Run a command on another host that has the release's programs and reaches the machine over the veth pair."""
         return _run(self.outside_command(*_argv(command)), command, check, input, timeout)
 
     def outside_command(self, *argv: str) -> list[str]:
-        """Give the command line which runs argv outside, for whoever wants to run it by himself."""
+        """Return the command line that runs argv outside."""
         return ["nsenter", "--target", str(self._outside), "--mount", "--net", "--pid", "--root", "--wd",
                 "--", "env", "-i", *ENVIRONMENT, *argv]
 
     def api_answers(self, port: int = 2375, *, address: str = ADDRESS) -> bool:
-        """Try whether the Docker API answers from outside, in the clear: what any passer-by can do."""
+        """Whether the Docker API answers from outside without TLS."""
         address = f"[{address}]" if ":" in address else address
         asked = self.outside(["curl", "--silent", "--max-time", "5", f"http://{address}:{port}/_ping"],
                              check=False)
         return asked.status == 0 and asked.out == "OK"
 
     def socket_answers(self, path: str = "/run/docker.sock") -> bool:
-        """Try whether the Docker API answers on a unix socket in the machine."""
+        """Whether the Docker API answers on a UNIX socket in the machine."""
         asked = self.run(["curl", "--silent", "--max-time", "5", "--unix-socket", path, "http://localhost/_ping"],
                          check=False)
         return asked.status == 0 and asked.out == "OK"
 
-    # Inside of this class
+    # Internals
 
     def _start_outside(self) -> None:
         root = f"{self.box.directory}/outside"
@@ -335,10 +334,10 @@ class Machine:
         self._outside = wait_for(outside, "process outside")
 
     def _link(self) -> None:
-        """Lay the veth pair."""
+        """Create the veth pair."""
         outside = ["nsenter", "--target", str(self._outside), "--net", "ip"]
         inside = ["nsenter", "--target", str(self.leader), "--net", "ip"]
-        # The kernel takes the last pair away with the machine's network namespace, but in its own time.
+        # The kernel removes the previous pair with the machine's network namespace, but with a delay.
         subprocess.run([*outside, "link", "delete", "eth0"], capture_output=True, check=False)
         for command in (
             [*outside, "link", "set", "lo", "up"],
@@ -356,7 +355,7 @@ class Machine:
                 raise RuntimeError(f"{shlex.join(command)}: {done.stderr}")
 
     def _is_up(self) -> bool:
-        # "degraded" will do: in a container a unit or two has nothing to do (systemd-modules-load).
+        # "degraded" is accepted: some units cannot work in a container (systemd-modules-load).
         state = self.run(["systemctl", "is-system-running"], check=False).out.strip()
         return state in ("running", "degraded")
 
@@ -391,7 +390,7 @@ def _run(argv: list[str], shown: str | Sequence[str], check: bool, input: str | 
         try:
             out, err = process.communicate(input, timeout)
         except BaseException as error:
-            # nsenter's child is in another PID namespace, but still in its process group.
+            # nsenter's child is in another PID namespace, but in the same process group.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):

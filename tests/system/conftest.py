@@ -1,7 +1,7 @@
-"""Fixtures: a freshly booted machine of each Debian release for every test that asks for one.
+"""Fixtures: a freshly booted machine of each Debian release for every test that requests one.
 
-A boot takes about a second, so no test inherits anything from another. With --keep the machine
-stays when the test is over, for somebody to stand in; the next run of a test takes its place.
+A boot takes about a second, so tests share no state. With --keep, the machine stays after the test, for inspection; the
+next run of a test replaces it.
 """
 
 from __future__ import annotations
@@ -39,45 +39,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=image.RELEASES)
 def release(request: pytest.FixtureRequest) -> str:
-    """A Debian release; the test runs on each."""
+    """A Debian release. The test runs on each."""
     assert isinstance(request.param, str)
     return request.param
 
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """The .deb under test, as `make deb` left it."""
+    """The .deb under test, built by `make deb`."""
     found = sorted((TOP / "dist").glob("dockerd-guard_*_all.deb"))
     if len(found) != 1:
-        pytest.fail(f"dist/ holds {len(found)} packages where one is wanted: run `make deb`")
+        pytest.fail(f"dist/ contains {len(found)} packages instead of one: run `make deb`")
     return found[0]
 
 
 @pytest.fixture
 def debian() -> tuple[str, ...]:
-    """Further packages of Debian on the machine; a module that wants some says so by a fixture of this name."""
+    """Additional Debian packages on the machine. A module that needs some overrides this fixture."""
     return ()
 
 
 @pytest.fixture
 def machine(release: str, package: Path, debian: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A machine just booted, with the .deb installed and the agent running (mode: observe)."""
+    """A freshly booted machine with the .deb installed and the agent running (mode: observe)."""
     with _boot(release, package, debian, request) as machine:
-        wait_for(lambda: _has_decided(machine), "agent that runs or fails")
+        wait_for(lambda: _has_started_or_failed(machine), "agent that runs or fails")
         if not machine.is_active(AGENT):
-            said = machine.run(["journalctl", f"--unit={AGENT}", "--lines=40"]).out
-            pytest.fail(f"the agent does not come up on {release}:\n{said}", pytrace=False)
+            output = machine.run(["journalctl", f"--unit={AGENT}", "--lines=40"]).out
+            pytest.fail(f"the agent does not start on {release}:\n{output}", pytrace=False)
         yield machine
 
 
 @pytest.fixture
 def bare_machine(release: str, debian: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A machine just booted, without the package."""
+    """A freshly booted machine without the package."""
     with _boot(release, None, debian, request) as machine:
         yield machine
 
 
-def _has_decided(machine: Machine) -> bool:
+def _has_started_or_failed(machine: Machine) -> bool:
     shown = machine.properties(AGENT, "ActiveState", "NRestarts")
     return shown["ActiveState"] in ("active", "failed") or int(shown["NRestarts"]) > 0
 
@@ -101,7 +101,7 @@ def _boot(release: str, package: Path | None, debian: tuple[str, ...], request: 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
         item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Beside a failure show what the machine had to say, and how to stand in it."""
+    """Add the journal of the machine to the report of a failure, and the command that opens a shell in it."""
     report = yield
     machines = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Machine)]
     if report.failed and report.when in ("setup", "call"):
@@ -112,19 +112,19 @@ def pytest_runtest_makereport(
                     report.sections.append((f"{title} on {machine.name}", shown.out))
             else:
                 report.sections.append((f"console of {machine.name}", machine.console()[-3000:]))
-            stand = f"make machine NAME=kept-{machine.release}"
+            command = f"make machine NAME=kept-{machine.release}"
             if not item.config.getoption("--keep"):
-                stand = f"make system-test TEST='{item.nodeid}' KEEP=1; {stand}"
-            report.sections.append(("to stand in that machine", stand))
+                command = f"make system-test TEST='{item.nodeid}' KEEP=1; {command}"
+            report.sections.append(("to open a shell in that machine", command))
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print in full what failed at first and passed on a second machine: a race, ours or the test's, to be mended."""
-    unsteady = terminalreporter.getreports("rerun")
-    if unsteady:
-        terminalreporter.section(f"UNSTEADY: {len(unsteady)} failed once")
-    for report in unsteady:
+    """Print in full each failure of a test that passed when it ran again: a race in the product or in the test."""
+    flaky = terminalreporter.getreports("rerun")
+    if flaky:
+        terminalreporter.section(f"FLAKY: {len(flaky)} failed once")
+    for report in flaky:
         terminalreporter.write_sep("_", report.nodeid)
         terminalreporter.write_line(report.longreprtext)
         for title, content in report.sections:

@@ -1,216 +1,52 @@
-"""Whatever is done to a file that matters is seen by the event it makes; where events fail, by the next resync,
-and that they failed is said. A few of each are in test_blindness.py."""
+"""Every change of a watched file is detected by its event. Where events fail, resync detects it, and the degraded
+visibility is reported. test_blindness.py has a few of each."""
 
 from __future__ import annotations
 
-import posixpath
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
 
 import pytest
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import DOCKERD, OVERRIDE, POLICY, UNIT, entries
-
-DROPIN = "/run/systemd/system/docker.service.d/p-new.conf"
-SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/port.conf"
-DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
-ADDRESS = "tcp://0.0.0.0:2375"
-
-DETECTED_S = 20.0
-"""Much more than it takes where all machines run at once, much less than the resync of five minutes."""
-
-OBSERVE = "version: 1\nsockets: [fd://]\n"
-RESYNC = "version: 1\nsockets: [fd://]\nwatch: {resync: 2s}\n"
-OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H {ADDRESS} --tls=false $DOCKER_OPTS\n"
-CLOSED = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// $DOCKER_OPTS\n"
-
-
-class Target(NamedTuple):
-    """A file; its content where the API stays closed and where it is open; which mutations have no meaning."""
-
-    path: str
-    closed: str
-    open: str
-    not_for: tuple[str, ...] = ()
+from tests.support.blindness import (
+    CLOSED,
+    DETECTED_S,
+    MUTATIONS,
+    OPEN,
+    POLICY_MUTATIONS,
+    RESYNC,
+    TARGETS,
+    blind,
+    check_mutations,
+    check_policy_mutations,
+    is_open,
+    newest,
+)
+from tests.support.correction import OVERRIDE, POLICY
 
 
-TARGETS = {
-    "the vendor's unit": Target(UNIT, "", "", ("first directory", "directory anew")),
-    "override": Target(OVERRIDE, CLOSED, OPEN),
-    "new drop-in": Target(DROPIN, CLOSED, OPEN),
-    "socket drop-in": Target(SOCKET_DROPIN, "[Socket]\n", "[Socket]\nListenStream=0.0.0.0:2375\n"),
-    "daemon.json": Target("/etc/docker/daemon.json", "{}\n", f'{{"hosts": ["fd://", "{ADDRESS}"]}}\n',
-                          ("first directory",)),
-    "environment file": Target("/etc/default/docker", "# nothing\n", f'DOCKER_OPTS="-H {ADDRESS}"\n',
-                               ("first directory",)),
-}
-
-# {path}: the file; {dir}: its directory; {open}, {closed}: directories with a file of its name.
-# After each line, what the agent must have said: that the API is open or closed, of a loose mode, or nothing new.
-MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
-    "first directory": (
-        ("mkdir {dir}; sleep 0.25; cp {open}/* {path}", "open"),
-        ("cp {closed}/* {path}", "closed")),
-    "content": (
-        ("cat {open}/* > {path}", "open"),
-        ("cat {closed}/* > {path}", "closed")),
-    "touch": (
-        ("touch {path}", "quiet"),),
-    "rename": (
-        ("cp {open}/* {path}", "open"),
-        ("mv {path} {path}.off", "closed"),
-        ("mv {path}.off {path}", "open")),
-    "delete": (
-        ("cp {open}/* {path}", "open"),
-        ("rm {path}", "closed")),
-    "overwrite by rename": (
-        ("cp {open}/* {path}.tmp; mv {path}.tmp {path}", "open"),
-        ("cp {closed}/* {path}.tmp; mv {path}.tmp {path}", "closed")),
-    "chmod": (
-        ("chmod 666 {path}", "loose"),
-        ("chmod 644 {path}", "tight")),
-    "symlink swap": (
-        ("ln -sfn {closed}/* {path}", "closed"),
-        ("ln -sfn {open}/* {path}", "open"),
-        ("cat {closed}/* > {open}/*", "closed")),
-    "mask": (
-        ("cp {open}/* {path}", "open"),
-        ("ln -sfn /dev/null {path}", "closed")),
-    "directory anew": (
-        ("cp {open}/* {path}", "open"),
-        ("mv {dir} {dir}.away", "closed"),
-        ("mkdir {dir}; cp {open}/* {path}", "open"),
-        ("rm -r {dir}; mv {dir}.away {dir}; cp {closed}/* {path}", "closed")),
-}
-
-# The policy itself: a good one that declares the open address, and one that does not.
-POLICY_MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
-    "content": MUTATIONS["content"],
-    "touch": MUTATIONS["touch"],
-    "rename": (("mv {path} {path}.off", "refused"), ("cp {open}/* {path}.off; mv {path}.off {path}", "open")),
-    "delete": (("rm {path}", "refused"), ("cp {open}/* {path}", "open")),
-    "overwrite by rename": MUTATIONS["overwrite by rename"],
-    "chmod": (("chmod 666 {path}", "refused"), ("cp {open}/* {path}; chmod 644 {path}", "open")),
-    "symlink swap": MUTATIONS["symlink swap"],
-    "mask": (("ln -sfn /dev/null {path}", "refused"), ("rm {path}; cp {open}/* {path}", "open")),
-    "directory anew": (("mv {dir} {dir}.away", "refused"), ("mkdir {dir}; cp {open}/* {path}", "open")),
-}
-
-
-def newest(machine: Machine, *matches: str) -> dict[str, str]:
-    return next(iter(machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", *matches, "--lines=1")), {})
-
-
-def is_said(machine: Machine, what: str, path: str) -> bool:
-    """Whether the newest word of the agent on it is this."""
-    if what in ("open", "closed"):
-        word = newest(machine, "DOCKERD_GUARD_RULE=DG101", f"DOCKERD_GUARD_SOCKET={ADDRESS}")
-        return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "open")
-    if what in ("loose", "tight"):
-        # /lib is a link to /usr/lib.
-        word = newest(machine, "DOCKERD_GUARD_RULE=DG401", f"DOCKERD_GUARD_FILE={path}",
-                      f"DOCKERD_GUARD_FILE=/usr{path}")
-        return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "loose")
-    assert what == "refused", what
-    return newest(machine, "DOCKERD_GUARD_EVENT=policy").get("MESSAGE", "").startswith("The last valid policy stays")
-
-
-def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, str], ...]) -> list[str]:
-    """Do these things to a file that is closed; what was not noticed, in words. It is closed again afterwards."""
-    directory, base = posixpath.split(target.path)
-    places = {"path": target.path, "dir": directory, "open": "/root/open", "closed": "/root/closed"}
-    machine.run("rm -rf /root/open /root/closed")
-    machine.write(f"/root/open/{base}", target.open)
-    machine.write(f"/root/closed/{base}", target.closed)
-    put_back = "mkdir -p {dir}; rm -f {path}; cp {closed}/* {path}".format(**places)
-    if not name.endswith(": first directory"):
-        machine.run(put_back)
-    missed = []
-    for line, said in steps:
-        if said == "quiet":
-            machine.run("systemctl daemon-reload; sleep 1.5")
-        cursor = newest(machine).get("__CURSOR", "")
-        machine.run(["bash", "-euc", line.format(**places)])
-        if said == "quiet":
-            time.sleep(1.5)
-            new = machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", f"--after-cursor={cursor}")
-            missed += [f"{name}, {line}: not quiet but {entry['MESSAGE']}" for entry in new]
-            continue
-        try:
-            wait_for(lambda s=said: is_said(machine, s, target.path),  # type: ignore[misc]
-                     f"word that it is {said}", timeout=DETECTED_S)
-        except TimeoutError as error:
-            missed.append(f"{name}, {line}: {error}")
-    machine.run(put_back)
-    wait_for(lambda: is_said(machine, "closed", target.path), "word that all is closed again")
-    return missed
-
-
-def each_is_seen(machine: Machine, cases: Iterable[tuple[str, str]]) -> None:
-    """Try mutations (name) of targets (name); none may be missed, and nothing be blindness."""
-    unit = machine.read(UNIT)
-    missed: list[str] = []
-    tried = 0
-    for name, mutation in cases:
-        target = TARGETS[name]
-        if not target.closed:
-            target = target._replace(closed=unit, open=unit.replace("-H fd://", f"-H fd:// -H {ADDRESS}"))
-        missed += mutate(machine, target, f"{name}: {mutation}", MUTATIONS[mutation])
-        tried += 1
-    print(f"{machine.release}: {tried} mutations of files tried, {len(missed)} missed")
-    assert missed == []
-    assert entries(machine, "blind") == []
-
-
-def each_is_seen_of_the_policy(machine: Machine, mutations: Iterable[str]) -> None:
-    """The same for the policy's own file."""
-    machine.write(OVERRIDE, OPEN)
-    declares = f"version: 1\nsockets:\n  - fd://\n  - {{address: '{ADDRESS}', tls: none}}\n"
-    machine.write(POLICY, declares)
-    target = Target(POLICY, declares, OBSERVE)
-    missed: list[str] = []
-    tried = 0
-    for mutation in mutations:
-        missed += mutate(machine, target, f"the policy: {mutation}", POLICY_MUTATIONS[mutation])
-        tried += 1
-    print(f"{machine.release}: {tried} mutations of the policy tried, {len(missed)} missed")
-    assert missed == []
-
-
-def test_every_mutation_of_every_file_is_seen_by_its_event(machine: Machine) -> None:
-    each_is_seen(machine, [(name, mutation) for name, target in TARGETS.items() for mutation in MUTATIONS
+def test_every_mutation_of_a_file_is_detected_by_its_event(machine: Machine) -> None:
+    check_mutations(machine, [(name, mutation) for name, target in TARGETS.items() for mutation in MUTATIONS
                            if mutation not in target.not_for])
 
 
-def test_every_mutation_of_the_policy_is_seen_by_its_event(machine: Machine) -> None:
-    each_is_seen_of_the_policy(machine, POLICY_MUTATIONS)
+def test_every_mutation_of_the_policy_is_detected_by_its_event(machine: Machine) -> None:
+    check_policy_mutations(machine, POLICY_MUTATIONS)
 
 
-# Where events fail
-
-
-def blind(machine: Machine, words: str, *, over: bool = False) -> list[str]:
-    """What was said on blindness, or (over) on its end, with these words."""
-    return [entry["MESSAGE"] for entry in entries(machine, "blind")
-            if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Visibility restored") == over]
-
-
-def is_open(machine: Machine) -> bool:
-    return is_said(machine, "open", "")
+# Without file events
 
 
 @pytest.mark.parametrize(("call", "limit"), [("inotify_add_watch:ENOSPC", "max_user_watches"),
                                              ("inotify_init1:EMFILE inotify_init:EMFILE", "max_user_instances")])
-def test_without_watches_the_resync_sees_and_the_blindness_is_said_once(
+def test_without_watches_resync_detects_drift_and_visibility_is_reported_once(
         machine: Machine, call: str, limit: str) -> None:
-    """The limits are those of all machines here, so systemd has the calls refused as the kernel would."""
+    """The limits apply to all machines on this host, so systemd makes the calls fail as the kernel would."""
     machine.write(POLICY, RESYNC)
     machine.write("/etc/systemd/system/dockerd-guard.service.d/blind.conf",
                   f"[Service]\nSystemCallFilter=\nSystemCallFilter=~{call}\n")
     machine.run("systemctl daemon-reload; systemctl restart dockerd-guard")
-    wait_for(lambda: blind(machine, limit), "word on the limit")
+    wait_for(lambda: blind(machine, limit), "entry about the limit")
     machine.write(OVERRIDE, OPEN)
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
     time.sleep(5)
@@ -219,7 +55,7 @@ def test_without_watches_the_resync_sees_and_the_blindness_is_said_once(
     machine.remove("/etc/systemd/system/dockerd-guard.service.d/blind.conf")
     machine.run("systemctl daemon-reload; systemctl restart dockerd-guard")
     agent = str(machine.main_pid("dockerd-guard.service"))
-    wait_for(lambda: newest(machine, "DOCKERD_GUARD_RULE=DG101").get("_PID") == agent, "drift told by the new agent")
+    wait_for(lambda: newest(machine, "DOCKERD_GUARD_RULE=DG101").get("_PID") == agent, "drift entry of the new agent")
     machine.write(OVERRIDE, CLOSED)
     machine.run("systemctl daemon-reload")
     wait_for(lambda: not is_open(machine), "end of the drift")

@@ -1,6 +1,6 @@
-"""The clock is set, back and forth by more than a year: the agent goes on seeing and correcting, and keeps its windows.
+"""Clock jumps of more than a year: the agent still detects and corrects drift, and follows its windows.
 
-The machines share the clock of this host, so only the agent's own is set, below it (clock.c).
+The machines share the clock of this host, so only the agent's clock is changed (clock.c).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 
 from tests.machines import host
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_blindness import CLOSED, DETECTED_S, OPEN, is_open
-from tests.system.test_correction import (
+from tests.support.blindness import CLOSED, DETECTED_S, OPEN, is_open
+from tests.support.correction import (
     ENFORCE,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
@@ -33,7 +33,7 @@ JUMPS = (-400 * DAY_S, 400 * DAY_S, 0)
 
 @pytest.fixture
 def set_machine(machine: Machine, tmp_path: Path) -> Machine:
-    """A machine whose agent goes by a clock of its own."""
+    """A machine whose agent has a clock of its own."""
     host.prepare("gcc", "libc6-dev")
     library = tmp_path / "clock.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(Path(__file__).with_name("clock.c"))],
@@ -54,12 +54,12 @@ def now_is(machine: Machine, moment: str) -> None:
 
 
 def _last_round_in_s(machine: Machine) -> float:
-    """When the last correction was by the agent's own account, from now."""
+    """Return the time of the last correction by the agent's clock, in seconds from now."""
     at = json.loads(machine.run("cat /var/lib/dockerd-guard/rounds.json || echo '{}'").out).get("rounds", [[0]])[-1][0]
     return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds() if at else math.inf
 
 
-def test_drift_is_seen_whatever_the_clock_says(set_machine: Machine) -> None:
+def test_drift_is_detected_after_clock_jumps(set_machine: Machine) -> None:
     machine = set_machine
     for jump in JUMPS:
         set_clock(machine, jump)
@@ -70,7 +70,7 @@ def test_drift_is_seen_whatever_the_clock_says(set_machine: Machine) -> None:
     assert entries(machine, "blind") == []
 
 
-def test_drift_is_corrected_whatever_the_clock_says(set_machine: Machine) -> None:
+def test_drift_is_corrected_after_clock_jumps(set_machine: Machine) -> None:
     machine = set_machine
     enforce(machine)
     for jump in JUMPS:
@@ -78,23 +78,23 @@ def test_drift_is_corrected_whatever_the_clock_says(set_machine: Machine) -> Non
         machine.write(OVERRIDE, OPEN.replace("$DOCKER_OPTS", f"--label jump={jump}"))
         wait_for(lambda j=jump: f"--label jump={j}\n" in machine.run(  # type: ignore[misc]
             ["cat", OUR_SERVICE_DROPIN], check=False).out, "correction")
-        # It is the agent's own time that it wrote down.
-        wait_for(lambda j=jump: abs(_last_round_in_s(machine) - j) < DAY_S, "word of the correction")  # type: ignore[misc]
+        # The time is that of the agent's clock.
+        wait_for(lambda j=jump: abs(_last_round_in_s(machine) - j) < DAY_S, "entry about it")  # type: ignore[misc]
     assert entries(machine, "contested") == []
 
 
 @pytest.mark.parametrize(("window", "outside", "inside"), [
     ("Sat 22:00-02:00 Pacific/Kiritimati", "2026-11-21T21:58:00+14:00", "2026-11-22T01:59:00+14:00"),
-    # The hour from 02:00 on comes twice.
+    # The hour from 02:00 occurs twice.
     ("Sun 02:30-02:45 Europe/Berlin", "2026-10-25T02:50:00+02:00", "2026-10-25T02:31:00+01:00"),
 ], ids=["over midnight, in another zone", "in an hour that comes twice"])
-def test_a_window_opens_by_the_clock_of_its_zone(
+def test_window_follows_its_time_zone(
         set_machine: Machine, window: str, outside: str, inside: str) -> None:
     machine = set_machine
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker")
-    wait_for(machine.api_answers, "API open to everyone")
+    wait_for(machine.api_answers, "open API")
     now_is(machine, outside)
     machine.write(POLICY, f"{ENFORCE}correct: {{window: '{window}', contain: false}}\nwatch: {{resync: 2s}}\n")
     held = wait_for(lambda: entries(machine, "held"), "held correction")

@@ -1,7 +1,7 @@
-"""A hundred corrections and more, of mixed drift on all releases: what each restart did to a container.
+"""More than a hundred corrections of mixed drift on all releases, and what each restart does to a container.
 
-Every other drift comes while the policy is `observe`, runs, and is corrected by a restart when it is `enforce`
-again; the others come under the agent's eyes, and are right on disk before anybody restarts dockerd.
+Half of the drift is created under `mode: observe`, becomes effective, and is corrected by a restart under `mode:
+enforce`. The other half is created under `mode: enforce` and is corrected on disk before dockerd restarts.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.slow_war import CONTEST, starts
-from tests.system.test_correction import EXPOSURES, LIVE_RESTORE, OUR_SERVICE_DROPIN, POLICY, UNIT, repaired
+from tests.support.contention import BACKOFF, starts
+from tests.support.correction import EXPOSURES, LIVE_RESTORE, OUR_SERVICE_DROPIN, POLICY, UNIT, repaired
 
 CORRECTIONS = int(os.environ.get("CORRECTIONS", "36"))
-"""On each release."""
+"""The number of corrections on each release."""
 
 POLICY_TEXT = "version: 1\nmode: {mode}\nsockets: [fd://]\ncorrect: {{budget: 1000/1h}}\n"
 
@@ -24,20 +24,20 @@ def follow(machine: Machine, mode: str) -> None:
 
 
 def made(machine: Machine) -> int:
-    """How many corrections wrote something, and hold."""
+    """Return the number of corrections that wrote files and were kept."""
     return sum("wrote " in entry["MESSAGE"] for entry in repaired(machine))
 
 
 def calm(machine: Machine) -> bool:
-    """Whether nothing is left to do, and nothing of ours is left."""
+    """Whether the host complies and has no drop-in of ours."""
     return machine.run("dockerd-guard diff && ! find /etc/systemd/system -name zz-dockerd-guard.conf | grep .",
                        check=False).status == 0
 
 
-def test_no_correction_restarts_a_container(machine: Machine) -> None:
+def test_corrections_restart_no_container(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    # So many in a few minutes are a war to the agent, and it would stop: tests/system/slow_war.py.
-    machine.run(f"sed -i 's/^UPDATES = .*/UPDATES = 1000/; s/^ROUNDS = .*/ROUNDS = 1000/' {CONTEST}")
+    # So many corrections within minutes count as a conflict, and the agent would stop: tests/system/slow_contention.py.
+    machine.run(f"sed -i 's/^UPDATES = .*/UPDATES = 1000/; s/^ROUNDS = .*/ROUNDS = 1000/' {BACKOFF}")
     machine.run("systemctl restart dockerd-guard; systemctl reload docker")
     container = machine.start_container()
     before, corrected, lost = starts(machine), 0, 0

@@ -1,7 +1,7 @@
-"""The agent killed, and the machine without power, at every step of a correction that takes everything.
+"""The agent is killed, or the machine loses power, at every step of a correction.
 
-A power cut here is SIGKILL for all processes at once: what the page cache held is still there afterwards. That
-nothing depends on it is a matter of order, which tests/unit/test_files.py holds.
+A power cut here is SIGKILL for all processes at once: the page cache is still written afterwards.
+tests/unit/test_files.py checks that the order of writes does not depend on it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 import pytest
 
 from tests.machines.machine import Machine
-from tests.system.crash import ends, prepare, try_point
+from tests.support.crash import prepare, record_states, try_point
 
 EVERY = int(os.environ.get("CRASH_EVERY", "1"))
-"""Try each, or only every so many."""
+"""Try every Nth step."""
 
 FIRST = int(os.environ.get("CRASH_FROM", "1"))
-"""Go on where an earlier run was ended."""
+"""Start at this step, to continue an earlier run."""
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["killed", "cut"])
-def test_every_step_of_a_correction_may_be_the_last(machine: Machine, cut: bool) -> None:
+def test_correction_recovers_from_a_crash_at_every_step(machine: Machine, cut: bool) -> None:
     prepare(machine)
-    known, steps = ends(machine)
+    known, steps = record_states(machine)
     assert len(steps) > 80, steps
     wrong = {}
     tried = range(FIRST, len(steps) + 1, EVERY)

@@ -1,4 +1,4 @@
-"""What keeps a correction back and what undoes one: the cases that take long (test_gate.py has the others)."""
+"""Held and rolled-back corrections: the cases that take long. test_gate.py has the others."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.system.test_correction import DOCKERD, OVERRIDE, enforce, entries, repaired
-from tests.system.test_gate import FAILURES, Failure, fail
+from tests.support.correction import DOCKERD, OVERRIDE, enforce, entries, repaired
+from tests.support.gate import FAILURES, Failure, fail
 
 
 @pytest.mark.parametrize("failure", [each for each in FAILURES if each.slow], ids=lambda failure: failure.name)
-def test_a_corrected_dockerd_that_fails_is_rolled_back_in_time_and_not_tried_again(
+def test_failed_dockerd_is_rolled_back_in_time_and_not_retried(
         machine: Machine, failure: Failure) -> None:
     fail(machine, failure)
 
 
-def test_in_a_swarm_tasks_hold_the_restart(machine: Machine) -> None:
+def test_swarm_tasks_hold_the_restart(machine: Machine) -> None:
     machine.import_busybox()
     machine.run(f"docker swarm init --advertise-addr {ADDRESS}")
     machine.run("docker service create --quiet --detach --name shop --network host busybox /bin/sleep 100000")
@@ -25,7 +25,7 @@ def test_in_a_swarm_tasks_hold_the_restart(machine: Machine) -> None:
     machine.run("systemctl daemon-reload; systemctl restart docker")
     wait_for(lambda: machine.run("docker ps --quiet", check=False).out, "task of the service")
     dockerd = machine.main_pid()
-    # 2377 and 7946, where the nodes of a swarm meet, are no API.
+    # 2377 and 7946, the ports of a swarm, are not the API.
     drift = machine.run("dockerd-guard lint", check=False).out
     assert "2375" in drift
     assert not {"2377", "7946"} & set(re.findall(r"\d+", drift))

@@ -1,4 +1,4 @@
-"""Each of the ten incidents, on each release: the journal's words lead to the step that puts things right."""
+"""All ten incidents on each release: the journal entry names the step that resolves it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tests.machines.machine import Machine
 
 
 @pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
-def test_the_words_alone_lead_to_the_right_step(machine: Machine, incident: Incident) -> None:
+def test_entry_names_the_next_step(machine: Machine, incident: Incident) -> None:
     played = play(machine, incident)
     assert leads_to_its_step(machine, incident, played.awaited)

@@ -1,102 +1,25 @@
-"""How long the API stays open: from the write after which it must not, to the first packet refused outside.
+"""How long the API stays open: from the write that closes it to the first packet refused outside.
 
-Three ways to close it, in turns on one machine: the agent with and without containment, and the hand of an
-operator who has the right file ready: `systemctl daemon-reload && systemctl restart docker`.
+Three ways to close it, in turn on one machine: the agent with and without containment, and an operator who has the
+right file ready and runs `systemctl daemon-reload && systemctl restart docker`.
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
 
 import pytest
 
-from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.system.test_correction import (
-    DOCKERD,
-    LIVE_RESTORE,
-    OUR_SERVICE_DROPIN,
-    OVERRIDE,
-    POLICY,
+from tests.machines.machine import Machine
+from tests.support.correction import (
     entries,
-    repaired,
-    rests,
 )
-
-ROUNDS = 10
-
-POLICY_TEXT = "version: 1\nmode: {mode}\nsockets: [fd://]\ncorrect: {{budget: 1000/1h, contain: {contain}}}\n"
-OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
-CLOSED = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd://\n"
-
-# Connects again and again; says when it first got in, and when it was first refused after that. All processes
-# here, on whichever side, read one CLOCK_MONOTONIC.
-PROBE = f"""
-import socket, time
-is_in = False
-while True:
-    began = time.monotonic()
-    try:
-        socket.create_connection(("{ADDRESS}", 2375), timeout=5).close()
-    except OSError:
-        # Refused; or reset, where the very moment was met.
-        if is_in:
-            print(began, flush=True)
-            break
-    else:
-        if not is_in:
-            print("in", flush=True)
-        is_in = True
-    time.sleep(0.002)
-"""
-
-# Writes a file in place, says when that was done, then runs a shell line.
-WRITE = """
-import subprocess, sys, time
-path, text, line = sys.argv[1:]
-with open(path, "w") as file:
-    file.write(text)
-print(time.monotonic(), flush=True)
-subprocess.run(line, shell=True, check=True)
-"""
-
-
-class Way(NamedTuple):
-    """A way to close the API: its name, what is written where, and the shell line after that."""
-
-    name: str
-    path: str
-    text: str
-    line: str = "true"
-
-
-WAYS = (
-    Way("agent, with containment", POLICY, POLICY_TEXT.format(mode="enforce", contain="true")),
-    Way("agent, without containment", POLICY, POLICY_TEXT.format(mode="enforce", contain="false")),
-    Way("by hand", OVERRIDE, CLOSED, "systemctl daemon-reload && systemctl restart docker"),
-)
-
-
-def measure(machine: Machine, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Seconds from the write to the first refusal, of each round, by the name of the way.
-
-    The machine has the package in it and is just booted.
-    """
-    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    machine.run("systemctl reload docker")
-    machine.start_container()
-    times: dict[str, list[float]] = {way.name: [] for way in WAYS}
-    for _ in range(rounds):
-        for way in WAYS:
-            _open(machine)
-            times[way.name].append(_close(machine, way))
-    return times
+from tests.support.speed import measure
 
 
 def report(times: dict[str, list[float]]) -> str:
-    """One line for each way: median, least and most, in seconds."""
+    """Return one line for each way: median, minimum and maximum in seconds."""
     return "\n".join(f"{name:28}{_shown(each)}" for name, each in times.items())
 
 
@@ -104,35 +27,7 @@ def _shown(times: Sequence[float]) -> str:
     return f"median {median(times):.3f} s, {min(times):.3f} to {max(times):.3f} s, n = {len(times)}"
 
 
-def _open(machine: Machine) -> None:
-    """Have the API open under a policy that only watches, and the agent at rest."""
-    machine.write(POLICY, POLICY_TEXT.format(mode="observe", contain="true"))
-    wait_for(lambda: _status(machine).startswith("observe"), "policy that only watches")
-    machine.remove(OUR_SERVICE_DROPIN)
-    machine.write(OVERRIDE, OPEN)
-    machine.run("systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker")
-    wait_for(machine.api_answers, "API open to everyone")
-    wait_for(lambda: "DG101" in _status(machine), "agent that has seen it")
-    wait_for(lambda: rests(machine), "agent at rest")
-
-
-def _close(machine: Machine, way: Way) -> float:
-    before = len(repaired(machine))
-    probe = subprocess.Popen(machine.outside_command("python3", "-c", PROBE), stdout=subprocess.PIPE, text=True)
-    assert probe.stdout is not None
-    assert probe.stdout.readline() == "in\n"
-    written = float(machine.run(["python3", "-c", WRITE, way.path, way.text, way.line]).out)
-    refused = float(probe.communicate(timeout=60)[0])
-    if way.path == POLICY:
-        wait_for(lambda: len(repaired(machine)) > before, "correction")
-    return refused - written
-
-
-def _status(machine: Machine) -> str:
-    return machine.properties("dockerd-guard.service", "StatusText")["StatusText"]
-
-
-def test_the_api_is_closed_soon(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_until_the_api_is_closed(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     times = measure(machine)
     with capsys.disabled():
         print(f"\n{machine.release}: from the write to the first packet refused outside")

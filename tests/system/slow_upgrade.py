@@ -1,11 +1,11 @@
-"""docker.io is upgraded while a correction is in force: what the new unit says comes through, the port stays shut."""
+"""An upgrade of docker.io while a correction is in force: the new unit takes effect, and the port stays closed."""
 
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import LIVE_RESTORE, OUR_SERVICE_DROPIN, UNIT, enforce, repaired, settled
+from tests.support.correction import LIVE_RESTORE, OUR_SERVICE_DROPIN, UNIT, enforce, repaired, settled
 
-# The package as it is installed, but of a higher version and with another argument in its unit.
+# The installed package, repacked with a higher version and another argument in its unit.
 REPACK = r"""
 mkdir -p /root/new/DEBIAN; cd /root/new
 dpkg-query --listfiles docker.io | while read -r file; do
@@ -23,7 +23,7 @@ dpkg-deb -Znone --build . /root/new.deb
 """
 
 
-def test_an_upgrade_of_docker_comes_through(machine: Machine) -> None:
+def test_docker_upgrade_takes_effect_and_keeps_the_port_closed(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     container = machine.start_container()
@@ -32,7 +32,7 @@ def test_an_upgrade_of_docker_comes_through(machine: Machine) -> None:
     machine.write("/etc/default/docker", 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false"\n')
     machine.run(f"sed -i 's|^ExecStart=.*|& -H tcp://0.0.0.0:4243|' {UNIT}; "
                 "systemctl daemon-reload; systemctl restart docker")
-    wait_for(lambda: machine.api_answers(4243), "API open to everyone")
+    wait_for(lambda: machine.api_answers(4243), "open API")
     enforce(machine)
     wait_for(lambda: repaired(machine), "correction")
     assert "upgraded=yes" not in machine.read(OUR_SERVICE_DROPIN)
@@ -46,7 +46,7 @@ def test_an_upgrade_of_docker_comes_through(machine: Machine) -> None:
     assert not machine.api_answers(4243)
     assert machine.container_pid() == container
 
-    # The upgrade has undone the edit of the unit; with the other drift gone as well, ours goes.
+    # The upgrade has replaced the edited unit. When the other drift is gone too, our drop-in is removed.
     machine.write("/etc/default/docker", before)
     wait_for(lambda: not machine.exists(OUR_SERVICE_DROPIN), "removal of our drop-in")
     settled(machine)

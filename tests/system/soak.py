@@ -1,9 +1,10 @@
-"""A long run: random drift while the agent and dockerd are restarted and killed; nothing missed, nothing grows.
+"""A long run of random drift while the agent and dockerd are restarted and killed: no drift is missed and no resource
+grows.
 
     python3 -m tests.system.soak --hours 4 --release trixie dist/*.deb      (make soak HOURS=4 RELEASE=trixie)
 
-Each step does one random thing to the host and then waits until all is as declared again, seen from outside. The
-journal must have told of it. What the agent holds then (memory, descriptors, threads) is the curve.
+Each step changes the host at random and waits until the host complies again, checked from outside, and until the
+journal has an entry about it. The curve contains the agent's memory, descriptors and threads after each step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from tests.machines import host, image
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import (
+from tests.support.correction import (
     DOCKERD,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
@@ -36,20 +37,20 @@ AGENT = "dockerd-guard.service"
 STEP_TIMEOUT_S = 90
 
 MAX_GROWTH_MB = 2.0
-"""Of the median of a process's second half of samples above that of its first."""
+"""Maximum growth between the medians of the first and the second half of a process's samples."""
 
-OF_A_CONTAINMENT = 1
-"""Descriptors more while something is cut off: the connection to the network's process."""
+CONTAINMENT_DESCRIPTORS = 1
+"""Additional descriptors during containment: the connection to the network helper."""
 
-WARM_UP = 5
-"""Samples of a process until every path in it was gone once."""
+WARM_UP_SAMPLES = 5
+"""Number of first samples to ignore, until every code path of a process has run once."""
 
 
 LAST = "/etc/systemd/system/docker.service.d/zzz-last.conf"
 
 
 class Drift(NamedTuple):
-    """What somebody writes, and the file that has to be named; `moved`: where a correction moves it to."""
+    """A file that somebody writes and that the entry must name. `moved`: where a correction moves it."""
 
     path: str
     text: str
@@ -86,11 +87,11 @@ RESTARTS: dict[str, str] = {
 
 LOOK = ("dockerd-guard status; dockerd-guard diff; ls -la /etc/systemd/system/docker.*.d; "
         "journalctl --unit=dockerd-guard --output=short-precise --lines=60")
-"""Of a machine on which something was missed."""
+"""Commands that show the state of a machine on which drift was missed."""
 
 
 class Sample(NamedTuple):
-    """The agent at rest, after a step: `pid` tells one life of it from the next."""
+    """The idle agent after a step. `pid` distinguishes the agent's processes."""
 
     at_s: float
     step: str
@@ -101,8 +102,9 @@ class Sample(NamedTuple):
     threads: int
 
 
-def soak(machine: Machine, seconds: float, seed: int, say: Callable[[Sample], None] = lambda _: None) -> list[Sample]:
-    """Do this for so long; raises AssertionError or TimeoutError where something was missed, with the step."""
+def soak(machine: Machine, seconds: float, seed: int,
+         record: Callable[[Sample], None] = lambda _: None) -> list[Sample]:
+    """Run for so many seconds. Raises AssertionError or TimeoutError with the step if drift was missed."""
     machine.write("/etc/systemd/system/docker.service.d/10-limit.conf", "[Unit]\nStartLimitIntervalSec=0\n")
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl daemon-reload; systemctl restart docker")
@@ -113,25 +115,25 @@ def soak(machine: Machine, seconds: float, seed: int, say: Callable[[Sample], No
     samples: list[Sample] = []
     while time.monotonic() - start < seconds:
         drift = choose.choice(DRIFTS)
-        # A life of the agent has to be long enough to tell whether it grows.
+        # Growth is visible only if a process of the agent lives long enough.
         is_restart = choose.random() < (0.2 if seconds < 600 else 0.02)
         name, line = choose.choice(list((RESTARTS if is_restart else DISTURBANCES).items()))
         step = f"{drift.path}, {name}"
-        # Nobody who edits by hand is as busy as this: it would be taken for a quarrel between programs.
+        # So many changes count as a conflict with another program: forget them.
         machine.remove("/var/lib/dockerd-guard/rounds.json")
         began = time.monotonic()
         _step(machine, drift, line, f"step {len(samples)} of seed {seed}: {step}")
         assert machine.container_pid() == container, step
         samples.append(_sample(machine, time.monotonic() - start, step, time.monotonic() - began))
-        say(samples[-1])
+        record(samples[-1])
     return samples
 
 
 def _step(machine: Machine, drift: Drift, line: str, what: str) -> None:
-    told = len(_told(machine, drift))
+    count = len(_drift_entries(machine, drift))
     machine.write(drift.path, drift.text)
     machine.run(line)
-    wait_for(lambda: len(_told(machine, drift)) > told, f"entry on the drift; {what}", timeout=STEP_TIMEOUT_S)
+    wait_for(lambda: len(_drift_entries(machine, drift)) > count, f"drift entry; {what}", timeout=STEP_TIMEOUT_S)
     wait_for(lambda: _complies(machine), f"correction; {what}", timeout=STEP_TIMEOUT_S)
     assert not machine.api_answers(), what
     machine.remove(drift.path, *drift.moved)
@@ -139,7 +141,7 @@ def _step(machine: Machine, drift: Drift, line: str, what: str) -> None:
              and _complies(machine), f"end of our drop-ins; {what}", timeout=STEP_TIMEOUT_S)
 
 
-def _told(machine: Machine, drift: Drift) -> list[dict[str, str]]:
+def _drift_entries(machine: Machine, drift: Drift) -> list[dict[str, str]]:
     return [entry for entry in entries(machine, "drift") if entry.get("DOCKERD_GUARD_FILE") == drift.path]
 
 
@@ -149,7 +151,7 @@ def _complies(machine: Machine) -> bool:
 
 def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
     pid = wait_for(lambda: machine.main_pid(AGENT), "agent")
-    # A pass that just goes on has directories open.
+    # A running pass has directories open: take the minimum.
     shown = machine.run(f"cat /proc/{pid}/status; echo; for each in 1 2 3 4 5 6 7 8; do ls /proc/{pid}/fd | wc -l; "
                         "sleep 0.1; done").out
     about, _, descriptors = shown.partition("\n\n")
@@ -159,14 +161,14 @@ def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
 
 
 def growing(samples: Sequence[Sample]) -> list[str]:
-    """What grows in a life of the agent, in words."""
+    """Return one line for each resource that grows within a process of the agent."""
     found = []
     for pid in dict.fromkeys(sample.pid for sample in samples):
-        life = [sample for sample in samples if sample.pid == pid][WARM_UP:]
+        life = [sample for sample in samples if sample.pid == pid][WARM_UP_SAMPLES:]
         if len(life) < 4:
             continue
         first, second = life[:len(life) // 2], life[len(life) // 2:]
-        for name, most in (("rss_mb", MAX_GROWTH_MB), ("descriptors", OF_A_CONTAINMENT), ("threads", 0)):
+        for name, most in (("rss_mb", MAX_GROWTH_MB), ("descriptors", CONTAINMENT_DESCRIPTORS), ("threads", 0)):
             before, after = (statistics.median(getattr(sample, name) for sample in half) for half in (first, second))
             if after - before > most:
                 found.append(f"PID {pid}: {name} from {before:.1f} to {after:.1f} in {len(life)} steps")
@@ -179,7 +181,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--release", choices=image.RELEASES, default="bookworm")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
-    parser.add_argument("--curve", type=Path, required=True, help="a .csv to write, a line for each step")
+    parser.add_argument("--curve", type=Path, required=True, help="CSV file to write, one line for each step")
     arguments = parser.parse_args()
     host.prepare_machines()
     with Machine.boot(arguments.release, package=arguments.package) as machine, \
@@ -187,16 +189,16 @@ def main() -> int:
         curve = csv.writer(file)
         curve.writerow(Sample._fields)
         try:
-            samples = soak(machine, arguments.hours * 3600, arguments.seed, say=curve.writerow)
+            samples = soak(machine, arguments.hours * 3600, arguments.seed, record=curve.writerow)
         except (AssertionError, TimeoutError):
             print(machine.run(LOOK, check=False).out)
             raise
     grows = growing(samples)
     memory = [sample.rss_mb for sample in samples]
     print(f"Seed {arguments.seed}, {arguments.release}: {len(samples)} steps in {arguments.hours:g} h, none missed; "
-          f"{len({sample.pid for sample in samples})} lives of the agent; {min(memory):.1f} to {max(memory):.1f} MB; "
-          f"{min(s.descriptors for s in samples)} to {max(s.descriptors for s in samples)} descriptors; "
-          f"{max(s.threads for s in samples)} thread(s). Curve: {arguments.curve}")
+          f"{len({sample.pid for sample in samples})} agent processes; {min(memory):.1f} to {max(memory):.1f} MB; "
+          f"{min(sample.descriptors for sample in samples)} to {max(sample.descriptors for sample in samples)} "
+          f"descriptors; {max(sample.threads for sample in samples)} thread(s). Curve: {arguments.curve}")
     for each in grows:
         print(f"GROWS: {each}")
     return 1 if grows else 0

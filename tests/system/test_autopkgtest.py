@@ -1,4 +1,4 @@
-"""The package's own test, as Debian would run it (DEP-8), by autopkgtest itself on a booted machine."""
+"""The package's own test (DEP-8), run by autopkgtest on a booted machine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def debian() -> tuple[str, ...]:
     return ("autopkgtest", "dpkg-dev")
 
 
-def test_a_correction(bare_machine: Machine, package: Path) -> None:
+def test_package_test_passes(bare_machine: Machine, package: Path) -> None:
     machine = bare_machine
     machine.copy_in(package, f"/tmp/{package.name}")
     for name in ("control", "correction"):
         machine.write(f"{SOURCE}/debian/tests/{name}", (TESTS / name).read_text(), mode=0o755)
-    # autopkgtest reads what it tests from there.
+    # autopkgtest reads the name of the package from there.
     for name in ("control", "changelog"):
         machine.write(f"{SOURCE}/debian/{name}", (TESTS.parent / name).read_text())
-    # `null` promises no machine of its own any more, even where it is one.
+    # The `null` runner does not provide isolation-machine, although this is a machine.
     done = machine.run(["autopkgtest", "--user=root", "--ignore-restrictions=isolation-machine",
                         f"/tmp/{package.name}", f"{SOURCE}/", "--", "null"], check=False, timeout=600)
     assert done.status == 0, done.out + done.err

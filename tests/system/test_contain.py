@@ -1,4 +1,4 @@
-"""What is open and cannot be corrected yet is cut off from the network: that, and nothing else."""
+"""Containment: an open port that cannot be corrected yet is blocked, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.machines.machine import ADDRESS, ADDRESS_IPV6, Machine, wait_for
-from tests.system.test_correction import (
+from tests.support.containment import NEVER, OPEN, contained, is_open, open_up, shop_answers, table
+from tests.support.correction import (
     DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
@@ -22,12 +23,9 @@ from tests.system.test_correction import (
     repaired,
 )
 
-NEVER = f"{ENFORCE}correct:\n  restart: never\n"
-OPEN = {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"}
 FALLBACK_FILES = "/run/systemd/system.control/docker.service.d"
-BUSYBOX_HTTPD = "echo open for business > /index.html; busybox httpd -p 80 -h /; while :; do sleep 1000; done"
 
-# One connection, asked twice: the second time after a line on standard input.
+# One connection with two requests, the second after a line on standard input.
 ASK_TWICE = f"""
 import http.client, sys
 connection = http.client.HTTPConnection("{ADDRESS}", 2375, timeout=5)
@@ -39,7 +37,7 @@ for _ in range(2):
 
 
 class Opened(NamedTuple):
-    """How the API came to be open, and the address as the kernel has it."""
+    """How the API was opened, and the address in the kernel."""
 
     name: str
     files: Mapping[str, str]
@@ -53,43 +51,8 @@ WAYS = (
 )
 
 
-def open_up(machine: Machine, files: Mapping[str, str] = OPEN) -> None:
-    """Let the API be open, with live-restore off, and a container running whose port 80 is published as 8080."""
-    for path, text in files.items():
-        machine.write(path, text)
-    machine.run("systemctl stop docker.socket docker.service; systemctl daemon-reload; "
-                "systemctl start docker.socket docker.service")
-    machine.import_busybox()
-    machine.run(["docker", "run", "--detach", "--init", "--name=shop", "--publish=8080:80", "busybox",
-                 "/bin/sh", "-c", BUSYBOX_HTTPD, "shop"])
-    wait_for(lambda: shop_answers(machine), "published port that answers")
-    assert is_open(machine)
-    assert machine.api_answers(address=ADDRESS_IPV6)
-
-
-def is_open(machine: Machine) -> bool:
-    """Whether the API answers from outside; where not, it must be refused at once, not dropped."""
-    asked = machine.outside(["curl", "--silent", "--max-time", "5", f"http://{ADDRESS}:2375/_ping"], check=False)
-    # 56: reset in the middle, when the very moment was met.
-    assert asked.status in (0, 7, 56), asked
-    return asked.status == 0
-
-
-def shop_answers(machine: Machine) -> bool:
-    asked = machine.outside(["curl", "--silent", "--max-time", "5", f"http://{ADDRESS}:8080/index.html"], check=False)
-    return asked.out == "open for business\n"
-
-
-def table(machine: Machine) -> str:
-    return machine.run("nft list table inet dockerd_guard", check=False).out
-
-
-def contained(machine: Machine) -> None:
-    wait_for(lambda: not is_open(machine), "end of the exposure", timeout=30)
-
-
 @pytest.mark.parametrize("opened", WAYS, ids=lambda opened: opened.name)
-def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, opened: Opened) -> None:
+def test_held_exposure_is_blocked_until_corrected(machine: Machine, opened: Opened) -> None:
     open_up(machine, opened.files)
     dockerd, container = machine.main_pid(), machine.container_pid("shop")
     client = subprocess.Popen(machine.outside_command("python3", "-c", ASK_TWICE), text=True, bufsize=1,
@@ -100,7 +63,7 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     enforce(machine)
     contained(machine)
     assert not machine.api_answers(address=ADDRESS_IPV6)
-    # Who was connected already is cut off too.
+    # Established connections are blocked too.
     assert "ConnectionResetError" in client.communicate("again\n", timeout=30)[1]
     assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"
     assert machine.run(f"curl --silent http://{ADDRESS}:2375/_ping").out == "OK"
@@ -115,11 +78,11 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert "by the nftables table inet dockerd_guard; containers, published ports" in entry["MESSAGE"]
     wait_for(lambda: f"blocked at the network: {opened.address}" in machine.run("systemctl status dockerd-guard").out,
              "STATUS= line")
-    assert f"cuts off from the network {opened.address}" in machine.run("dockerd-guard diff", check=False).out
+    assert f"blocks at the network meanwhile: {opened.address}" in machine.run("dockerd-guard diff", check=False).out
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
-    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    wait_for(lambda: repaired(machine), "correction")
     released = wait_for(lambda: entries(machine, "released"), "release")
     assert opened.address in {entry["DOCKERD_GUARD_SOCKET"] for entry in released}
     assert not is_open(machine)
@@ -130,24 +93,24 @@ def test_a_held_exposure_is_cut_off_until_it_is_corrected(machine: Machine, open
     assert len(entries(machine, "contained")) == len(released)
 
 
-def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> None:
+def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
-    told = len(wait_for(lambda: entries(machine, "contained"), "entry"))
+    count = len(wait_for(lambda: entries(machine, "contained"), "entry"))
 
     for number, line in enumerate(("nft flush ruleset", "nft flush chain inet dockerd_guard input",
                                    "systemctl restart nftables")):
         machine.run(line)
-        again = wait_for(lambda n=number: entries(machine, "contained")[told + n:], "entry")  # type: ignore[misc]
-        assert "again: somebody had removed or changed the nftables table" in again[0]["MESSAGE"]
+        again = wait_for(lambda n=number: entries(machine, "contained")[count + n:], "entry")  # type: ignore[misc]
+        assert "again: another program had removed or changed the nftables table" in again[0]["MESSAGE"]
         assert not is_open(machine)
 
     machine.run("systemctl stop dockerd-guard")
     assert not is_open(machine)
     machine.run("systemctl start dockerd-guard; systemctl kill --signal=KILL dockerd-guard")
     assert not is_open(machine)
-    wait_for(lambda: machine.is_active("dockerd-guard"), "agent that is back")
+    wait_for(lambda: machine.is_active("dockerd-guard"), "running agent")
     assert not is_open(machine)
     assert not entries(machine, "released")
 
@@ -159,11 +122,11 @@ def test_what_is_cut_off_stays_so_until_the_policy_changes(machine: Machine) -> 
     machine.write(POLICY, OBSERVE)
     wait_for(lambda: is_open(machine), "release")
     released = wait_for(lambda: entries(machine, "released")[1:], "second entry")
-    assert "the policy does not ask for that any more" in released[0]["MESSAGE"]
+    assert "the policy no longer requests it" in released[0]["MESSAGE"]
 
 
-def test_a_reboot_leaves_no_gap(machine: Machine) -> None:
-    # A second socket unit, which a policy without foreign_files leaves alone: open again after each boot.
+def test_containment_survives_a_reboot_without_gap(machine: Machine) -> None:
+    # A second socket unit, which a policy with `foreign_files: false` does not change, is open again after each boot.
     machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://", "tcp://0.0.0.0:2375"], "tls": false}\n')
     open_up(machine, {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD}\n"})
     enforce(machine, f"{ENFORCE}correct:\n  foreign_files: false\n")
@@ -180,7 +143,7 @@ def test_a_reboot_leaves_no_gap(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("verb", ["remove", "purge"])
-def test_the_package_takes_it_along_when_it_goes(machine: Machine, verb: str) -> None:
+def test_package_removal_ends_containment(machine: Machine, verb: str) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
@@ -191,21 +154,21 @@ def test_the_package_takes_it_along_when_it_goes(machine: Machine, verb: str) ->
     assert not machine.exists("/var/lib/dockerd-guard/contained.json")
 
 
-def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machine: Machine) -> None:
+def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: Machine) -> None:
     modules = "/usr/lib/python3/dist-packages"
     machine.run(f"mv {modules}/nftables /root/")
     machine.run("systemctl restart dockerd-guard")
     open_up(machine)
     dockerd, container = machine.main_pid(), machine.container_pid("shop")
     enforce(machine)
-    # The filter drops: nobody is refused, nobody gets through.
+    # The filter drops packets and does not refuse them.
     wait_for(lambda: not machine.api_answers(), "end of the exposure", timeout=30)
     assert not machine.api_answers(address=ADDRESS_IPV6)
     assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"
     assert shop_answers(machine)
     assert (machine.main_pid(), machine.container_pid("shop")) == (dockerd, container)
     entry = wait_for(lambda: entries(machine, "contained"), "entry")[-1]
-    assert "by IPAddressDeny=any on docker.service, since python3-nftables is not installed" in entry["MESSAGE"]
+    assert "by IPAddressDeny=any on docker.service, because python3-nftables is not installed" in entry["MESSAGE"]
     assert "pulls, and published ports by loopback or IPv6" in entry["MESSAGE"]
     assert table(machine) == ""
     for number, line in enumerate((
@@ -213,12 +176,12 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
             "systemctl set-property --runtime docker.service IPAddressDeny= IPAddressAllow="), 1):
         machine.run(line)
         again = wait_for(lambda n=number: entries(machine, "contained")[n:], f"entry after {line}")  # type: ignore[misc]
-        assert "again: somebody had removed or changed IPAddressDeny= of" in again[0]["MESSAGE"]
+        assert "again: another program had removed or changed IPAddressDeny= of" in again[0]["MESSAGE"]
         assert not machine.api_answers()
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
-    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    wait_for(lambda: repaired(machine), "correction")
     wait_for(lambda: entries(machine, "released"), "release")
     assert not machine.exists(FALLBACK_FILES)
     assert machine.properties("docker.service", "IPAddressDeny", "IPAddressAllow") == \
@@ -226,11 +189,11 @@ def test_without_nftables_systemd_cuts_off_and_what_else_that_hits_is_said(machi
     assert machine.container_pid("shop") == container
 
 
-def test_a_port_that_no_way_can_cut_off_is_said_to_be_open(machine: Machine) -> None:
+def test_port_that_cannot_be_blocked_is_reported_as_open(machine: Machine) -> None:
     machine.run("mv /usr/lib/python3/dist-packages/nftables /root/")
     open_up(machine, WAYS[1].files)
     enforce(machine, NEVER)
     failed = wait_for(lambda: entries(machine, "failed"), "entry")
     assert failed[0]["MESSAGE"].startswith("tcp://0.0.0.0:2375 stays open to the network until it is corrected: ")
-    assert "reaches no socket that systemd opened" in failed[0]["MESSAGE"]
+    assert "does not apply to sockets that systemd opened" in failed[0]["MESSAGE"]
     assert not entries(machine, "contained")

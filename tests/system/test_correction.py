@@ -1,4 +1,4 @@
-"""The agent, on a machine: what opens the API, what becomes of it, seen from another address."""
+"""Exposures of the API and their correction, checked from another address."""
 
 from __future__ import annotations
 
@@ -9,101 +9,26 @@ from typing import NamedTuple
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-
-POLICY = "/etc/dockerd-guard/config.yaml"
-OUR_SERVICE_DROPIN = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
-OUR_SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/zz-dockerd-guard.conf"
-OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
-SOCKET_OVERRIDE = "/etc/systemd/system/docker.socket.d/override.conf"
-UNIT = "/lib/systemd/system/docker.service"
-DOCKERD = "/usr/sbin/dockerd"
-LIVE_RESTORE = '{"live-restore": true}\n'
-
-ENFORCE = "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
-OBSERVE = "version: 1\nmode: observe\nsockets:\n  - fd://\n"
-
-
-class Exposure(NamedTuple):
-    """What somebody does to the host: files to write, a shell line, and what the agent then writes.
-
-    `blamed`: the file that the drift entry has to name.
-    """
-
-    name: str
-    files: Mapping[str, str]
-    line: str
-    blamed: str
-    written: tuple[str, ...]
-
-
-# --tls=false spares the 15 s that dockerd waits before it opens TCP to everyone without TLS.
-EXPOSURES = (
-    Exposure("the guide: -H in the vendor's unit", {},
-             f"sed -i 's|^ExecStart=.*|& -H=tcp://0.0.0.0:2375 --tls=false|' {UNIT}", UNIT, (OUR_SERVICE_DROPIN,)),
-    Exposure("a drop-in that resets ExecStart=",
-             {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"},
-             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("a shorthand behind another, continued on the next line",
-             {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -DHtcp://0.0.0.0:2375 \\\n"
-                        "  --tls=false --host=fd://\n"},
-             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("DOCKER_OPTS in the environment file",
-             {"/etc/default/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false --label a=b"\n'},
-             "", "/etc/default/docker", (OUR_SERVICE_DROPIN,)),
-    Exposure("DOCKER_OPTS by Environment=",
-             {OVERRIDE: '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375 --tls=false"\n'},
-             "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("a port in docker.socket",
-             {SOCKET_OVERRIDE: "[Socket]\nListenStream=0.0.0.0:2375\n"},
-             "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
-             "systemctl start docker.socket docker.service",
-             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN,)),
-    Exposure("a socket unit of somebody's own",
-             {"/etc/systemd/system/docker-tcp.socket":
-              "[Socket]\nListenStream=2375\nService=docker.service\n[Install]\nWantedBy=sockets.target\n"},
-             "systemctl daemon-reload; systemctl stop docker.socket docker.service; "
-             "systemctl enable --now docker-tcp.socket; systemctl start docker.socket docker.service",
-             "/etc/systemd/system/docker-tcp.socket",
-             ("/etc/systemd/system/docker-tcp.socket.d/zz-dockerd-guard.conf",)),
-    Exposure("a port in docker.socket, another by -H",
-             {SOCKET_OVERRIDE: "[Socket]\nListenStream=2375\n",
-              OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:4243 --tls=false\n"},
-             "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
-             "systemctl start docker.socket docker.service",
-             SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN, OUR_SERVICE_DROPIN)),
+from tests.support.correction import (
+    DOCKERD,
+    ENFORCE,
+    EXPOSURES,
+    LIVE_RESTORE,
+    OUR_SERVICE_DROPIN,
+    OVERRIDE,
+    POLICY,
+    UNIT,
+    Exposure,
+    enforce,
+    entries,
+    make_certificates,
+    repaired,
+    settled,
 )
 
 
-def enforce(machine: Machine, policy: str = ENFORCE) -> None:
-    """Turn the policy on as an operator does."""
-    machine.write(POLICY, policy)
-    machine.run("systemctl reload dockerd-guard")
-
-
-def entries(machine: Machine, event: str) -> list[dict[str, str]]:
-    """The agent's entries of one kind."""
-    return machine.journal(f"DOCKERD_GUARD_EVENT={event}")
-
-
-def repaired(machine: Machine) -> list[dict[str, str]]:
-    """The entries on corrections made by the agent."""
-    return [entry for entry in entries(machine, "corrected") if entry["DOCKERD_GUARD_OUTCOME"] == "repaired"]
-
-
-def settled(machine: Machine) -> None:
-    """Wait until nothing is left to do."""
-    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
-
-
-def rests(machine: Machine, seconds: float = 1) -> bool:
-    """Whether the agent has done nothing for so long but feed its watchdog: a pass takes more than 20 ms."""
-    line = "systemctl show --value --property=CPUUsageNSec dockerd-guard"
-    before, after = map(int, machine.run(f"{line}; sleep {seconds}; {line}").out.split())
-    return after - before < 10_000_000
-
-
 @pytest.mark.parametrize("exposure", EXPOSURES, ids=lambda exposure: exposure.name)
-def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Machine, exposure: Exposure) -> None:
+def test_exposure_is_detected_and_closed_without_stopping_containers(machine: Machine, exposure: Exposure) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     container = machine.start_container()
@@ -112,11 +37,11 @@ def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Mac
     if exposure.line:
         machine.run(exposure.line)
     machine.run("systemctl daemon-reload; systemctl restart docker")
-    wait_for(machine.api_answers, "API open to everyone")
+    wait_for(machine.api_answers, "open API")
 
     seen = wait_for(lambda: [entry for entry in entries(machine, "drift")
                              if entry["DOCKERD_GUARD_RULE"] == "DG101"], "drift entry")
-    # /lib is a link to /usr/lib, and from systemd 255 on only the latter is searched.
+    # /lib is a link to /usr/lib, and systemd 255 and later search only the latter.
     files = {entry["DOCKERD_GUARD_FILE"].removeprefix("/usr") for entry in seen}
     assert exposure.blamed in files <= {exposure.blamed, OVERRIDE}
     assert all(int(entry["DOCKERD_GUARD_LINE"]) >= 1 for entry in seen)
@@ -132,7 +57,7 @@ def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Mac
     written = machine.run("find /etc/systemd/system -name zz-dockerd-guard.conf").out.split()
     assert sorted(written) == sorted(exposure.written)
 
-    # A second pass changes nothing; taking the drift away takes our files away.
+    # A second pass changes nothing. When the drift is removed, our files are removed.
     before = machine.main_pid()
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
     machine.remove(*exposure.files)
@@ -144,7 +69,7 @@ def test_an_exposure_is_seen_then_closed_and_the_container_lives_on(machine: Mac
     assert machine.container_pid() == container
 
 
-def test_what_was_not_the_drift_stays_in_the_command_line(machine: Machine) -> None:
+def test_correction_keeps_other_arguments(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write(OVERRIDE, "[Service]\nExecStart=\n"
                   f"ExecStart={DOCKERD} -H tcp://0.0.0.0:2375 --label 'host=%H' --tls=false $DOCKER_OPTS "
@@ -165,7 +90,7 @@ SERVER = {"tls": True, "tlsverify": False, "tlscert": "/etc/docker/server-cert.p
           "tlskey": "/etc/docker/server-key.pem"}
 SERVER_FLAGS = " ".join(f"--{name}={value}".lower() for name, value in SERVER.items())
 
-# How a socket that is declared with mutual TLS is before that: files, and how anybody gets in.
+# The state of a socket before it is declared with mutual TLS: files, and the scheme by which anybody has access.
 WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
     "not there": ({}, ""),
     "without TLS": ({OVERRIDE: f"{TCP} --tls=false\n"}, "http"),
@@ -177,7 +102,7 @@ WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
 
 
 @pytest.mark.parametrize("before", WEAKER)
-def test_a_socket_declared_with_mutual_tls_asks_for_a_certificate(machine: Machine, before: str) -> None:
+def test_mutual_tls_requires_a_client_certificate(machine: Machine, before: str) -> None:
     make_certificates(machine)
     files, scheme = WEAKER[before]
     anybody = f"curl --silent --insecure --max-time 5 {scheme}://{ADDRESS}:2376/_ping"
@@ -185,7 +110,7 @@ def test_a_socket_declared_with_mutual_tls_asks_for_a_certificate(machine: Machi
         machine.write(path, text)
     if files:
         machine.run("systemctl daemon-reload; systemctl restart docker")
-        wait_for(lambda: machine.outside(anybody, check=False).out == "OK", "API open to everyone")
+        wait_for(lambda: machine.outside(anybody, check=False).out == "OK", "open API")
     enforce(machine, "version: 1\nmode: enforce\nsockets:\n  - fd://\n"
                      f"  - address: tcp://{ADDRESS}:2376\n    tls: mutual\n")
     wait_for(lambda: repaired(machine), "correction")
@@ -206,7 +131,7 @@ def test_a_socket_declared_with_mutual_tls_asks_for_a_certificate(machine: Machi
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
-def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) -> None:
+def test_restart_is_held_while_containers_would_stop(machine: Machine) -> None:
     container = machine.start_container()
     machine.run("systemctl stop dockerd-guard")
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
@@ -221,21 +146,21 @@ def test_restart_waits_for_leave_when_containers_would_stop(machine: Machine) ->
     assert "live-restore is off: 1 running container would be stopped" in held[-1]["MESSAGE"]
     assert held[-1]["DOCKERD_GUARD_OUTCOME"] == "held"
     assert machine.container_pid() == container
-    # Right on disk and in systemd already: the next restart, whoever asks for it, closes the port.
+    # The files and systemd's units are correct already: the next restart, by anybody, closes the port.
     assert machine.exists(OUR_SERVICE_DROPIN)
-    # dockerd, asked for its containers, has 3 s to answer.
+    # dockerd has 3 s to list its containers.
     wait_for(lambda: "stops bystander" in machine.run("dockerd-guard diff", check=False).out, "name of the container")
     assert "live-restore is off" in machine.run("systemctl status dockerd-guard").out
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
-    wait_for(lambda: repaired(machine), "correction as soon as it may")
+    wait_for(lambda: repaired(machine), "correction")
     assert not machine.api_answers()
     assert machine.container_pid() == container
 
 
 class Foreign(NamedTuple):
-    """A file that no drop-in of ours can overrule, and its text afterwards (None: not there any more)."""
+    """A file that no drop-in of ours can override, and its text afterwards (None: it is moved away)."""
 
     name: str
     path: str
@@ -254,13 +179,13 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("foreign", FOREIGN, ids=lambda foreign: foreign.name)
-def test_a_foreign_file_gives_way_reversibly_where_no_drop_in_can_win(machine: Machine, foreign: Foreign) -> None:
+def test_foreign_file_that_overrides_our_dropin_is_saved_and_changed(machine: Machine, foreign: Foreign) -> None:
     machine.write(foreign.path, foreign.text, mode=0o640)
     if "daemon.json" in foreign.name:
         machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
     container = machine.start_container()
-    wait_for(machine.api_answers, "API open to everyone")
+    wait_for(machine.api_answers, "open API")
 
     enforce(machine, f"{ENFORCE}correct: {{foreign_files: false}}\n")
     held = wait_for(lambda: entries(machine, "held"), "held correction")
@@ -287,34 +212,17 @@ def test_a_foreign_file_gives_way_reversibly_where_no_drop_in_can_win(machine: M
     ('["fd://"]', '{"hosts": ["fd://"], "live-restore": true}\n'),
     ('["fd://", "tcp://0.0.0.0:2375"]', '{"live-restore": true}\n'),
 ], ids=["the policy's stay and the flag goes", "others go and the flag stays"])
-def test_hosts_in_daemon_json_and_by_the_flag_conflict_no_more(machine: Machine, hosts: str, after: str) -> None:
+def test_hosts_conflict_is_resolved(machine: Machine, hosts: str, after: str) -> None:
     machine.write("/etc/docker/daemon.json", f'{{"hosts": {hosts}, "live-restore": true}}\n')
     failed = machine.run("systemctl restart docker", check=False)
     assert failed.status != 0
     enforce(machine)
-    # As soon as the files are right, Restart= may be the first to start it.
+    # As soon as the files are right, Restart= may start it first.
     wait_for(lambda: entries(machine, "corrected"), "correction")
-    wait_for(machine.socket_answers, "dockerd that works again")
+    wait_for(machine.socket_answers, "running dockerd")
     assert not machine.api_answers()
     assert machine.read("/etc/docker/daemon.json") == after
     assert machine.exists(OUR_SERVICE_DROPIN) == (after.count("hosts") == 1)
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
 
 
-def make_certificates(machine: Machine) -> None:
-    """A CA, a server's certificate for the machine's address, and a client's."""
-    machine.run(f"""
-        mkdir -p /etc/docker/client; cd /etc/docker
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -days 30 -subj /CN=ca
-        for name in server client; do
-          openssl req -newkey rsa:2048 -nodes -keyout $name-key.pem -out $name.csr -subj /CN=$name
-        done
-        printf 'subjectAltName=IP:{ADDRESS}\\nextendedKeyUsage=serverAuth' > server.ext
-        printf 'extendedKeyUsage=clientAuth' > client.ext
-        for name in server client; do
-          openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 30 \\
-            -extfile $name.ext -out $name-cert.pem
-        done
-        mv client-cert.pem client/cert.pem; mv client-key.pem client/key.pem
-        chmod 600 *-key.pem
-    """)

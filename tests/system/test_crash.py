@@ -1,23 +1,23 @@
-"""The agent killed, or the machine without power, in the middle of a correction: a few steps of each kind.
+"""The agent is killed, or the machine loses power, during a correction: a few steps of each kind.
 
-All steps: slow_crash.py.
+slow_crash.py tries all steps.
 """
 
 from __future__ import annotations
 
 from tests.machines.machine import Machine
-from tests.system.crash import STATE, ends, prepare, try_point
+from tests.support.crash import STATE, prepare, record_states, try_point
 
 KILLED_AT = ("create /etc/docker/", "call StartUnit", "ask dockerd")
-"""Some files written; docker.service stopped; nothing left but to look."""
+"""Some files written; docker.service stopped; only the verification left."""
 
 CUT_AT = ("unlink /etc/systemd/system/docker.service.d/zzz.conf",)
-"""A drop-in and its copies there together: by these files dockerd starts at the boot that follows."""
+"""A drop-in exists beside its saved copy: dockerd starts with these files at the next boot."""
 
 
-def test_a_correction_that_was_killed_is_finished_or_undone(machine: Machine) -> None:
+def test_killed_correction_is_finished_or_undone(machine: Machine) -> None:
     prepare(machine)
-    known, steps = ends(machine)
+    known, steps = record_states(machine)
     begun = next(number for number, step in enumerate(steps) if step.endswith(f" {STATE}/intent.json"))
     changed = next(number for number, step in enumerate(steps) if step.startswith("create /etc/"))
     asked = max(number for number, step in enumerate(steps) if step == "ask dockerd")
@@ -28,8 +28,8 @@ def test_a_correction_that_was_killed_is_finished_or_undone(machine: Machine) ->
     assert wrong == {step: [] for step in KILLED_AT}
 
 
-def test_a_correction_that_lost_its_power_is_finished_or_undone(machine: Machine) -> None:
+def test_correction_is_finished_or_undone_after_a_power_cut(machine: Machine) -> None:
     prepare(machine)
-    known, _ = ends(machine)
+    known, _ = record_states(machine)
     wrong = {step: try_point(machine, known, step, cut=True) for step in CUT_AT}
     assert wrong == {step: [] for step in CUT_AT}

@@ -1,4 +1,4 @@
-"""What `make demo` tells is so on every release."""
+"""`make demo` works on every release."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from tests.demo import Story
 from tests.machines.machine import Machine
 
 
-def test_the_demo_comes_to_its_end(bare_machine: Machine, package: Path) -> None:
+def test_demo_completes(bare_machine: Machine, package: Path) -> None:
     Story(bare_machine, package).tell()

@@ -1,4 +1,7 @@
-"""Our reading against the real ones: generated trees, the same on every run; `make differential` tries new ones."""
+"""dockerd-guard's reading compared with the real systemd and dockerd: the same generated trees on every run.
+
+`make differential` tries new ones.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from tests.differential.bench import Bench
 from tests.differential.compare import read, skeleton
 from tests.differential.generate import generate
 from tests.machines.machine import Machine
-from tests.unit.test_regressions import CASES, UNTOLD, layout
+from tests.support.regression_cases import CASES, UNKNOWN, layout
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 COUNT = int(os.environ.get("DIFFERENTIAL_COUNT", "300"))
 COUNT_BY_COMMAND = 25
 
 
-def test_we_say_what_systemd_and_dockerd_do(bare_machine: Machine) -> None:
+def test_reading_matches_systemd_and_dockerd(bare_machine: Machine) -> None:
     wrong, outcomes = judge_twice(Bench(bare_machine), ((number, generate(SEED, number)) for number in range(COUNT)))
     assert outcomes["listens"] > COUNT / 5 and outcomes["refused by systemd"] > COUNT / 20, outcomes
     if wrong:
@@ -32,15 +35,15 @@ def test_we_say_what_systemd_and_dockerd_do(bare_machine: Machine) -> None:
                     pytrace=False)
 
 
-def test_what_was_mended_is_what_they_do(bare_machine: Machine) -> None:
-    """Each regression row (tests/unit/test_regressions.py) is what the real ones do, not what we once thought."""
+def test_regressions_match_systemd_and_dockerd(bare_machine: Machine) -> None:
+    """Each regression row (tests/support/regression_cases.py) is what the real programs do."""
     rows = [(case.name, case.files) for case in CASES] + \
-        [(name, files) for name, files, _ in UNTOLD]
+        [(name, files) for name, files, _ in UNKNOWN]
     wrong, _ = judge_twice(Bench(bare_machine), ((number, layout(files)) for number, (_, files) in enumerate(rows)))
     assert not wrong, "\n\n".join(f"{rows[verdict.number][0]}: {verdict.mismatches[0]}" for verdict in wrong)
 
 
-def test_the_command_says_what_the_functions_say(bare_machine: Machine, tmp_path: Path) -> None:
+def test_command_output_matches_the_functions(bare_machine: Machine, tmp_path: Path) -> None:
     facts = Bench(bare_machine).facts
     command = [sys.executable, "-m", "dockerd_guard", "sockets", "--format", "json"]
     expected = []

@@ -1,7 +1,7 @@
-"""Real starts of the three real dockerds, against what dockerd_guard.dockerd says of them.
+"""Starts of the real dockerd of each release, compared with the predictions of dockerd_guard.dockerd.
 
-dockerd's containerd is replaced by a script that is run right after dockerd has opened its sockets,
-notes what listens, and ends it: a start takes a tenth of a second and touches nothing else.
+A script replaces dockerd's containerd. dockerd runs it right after it has opened its sockets; the script records what
+listens and kills dockerd. A start takes a tenth of a second and changes nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ json.dump(outcomes, sys.stdout)
 
 UNIX = "-H unix:///try/a.sock"
 PLAIN = "--tls=false"
-"""dockerd waits 16 s before it opens TCP to all unless it is told so."""
+"""Without it, dockerd waits 16 s before it opens TCP without TLS."""
 
 ROWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (UNIX, "", {}),
@@ -72,7 +72,7 @@ ROWS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (f"{UNIX} -GH x", "{}", {}),
     (f"{UNIX} -G nobodysgroup", "{}", {}),
     (f"{UNIX} --registry-mirror --debug", "{}", {}),
-    # These have TLS, for which there are no certificates.
+    # These have TLS without certificates.
     (f"{UNIX} --tls", "{}", {}),
     (f"{UNIX} --tls=false", "{}", {"DOCKER_TLS_VERIFY": "1"}),
     (UNIX, '{"x": {"tlsverify": false}}', {}),
@@ -86,8 +86,8 @@ def sockets(addresses: list[str]) -> tuple[list[int], list[str]]:
     return sorted(tcp), sorted(address.removeprefix("unix://") for address in addresses if address.startswith("unix"))
 
 
-def test_dockerd_does_what_we_say(bare_machine: Machine) -> None:
-    # dockerd starts a containerd of its own only where the system has none.
+def test_predicted_start_matches_dockerd(bare_machine: Machine) -> None:
+    # dockerd starts a containerd only if the system has none.
     bare_machine.run("systemctl stop docker.socket docker.service containerd.service; rm -rf /run/containerd")
     version = Version.parse(bare_machine.run(["dpkg-query", "--show", "--showformat=${Version}", "docker.io"]).out)
     cases = [(shlex.split(line), text, environ) for line, text, environ in ROWS]

@@ -1,23 +1,22 @@
-"""What keeps a correction back, and what undoes one: nothing is left worse than it was."""
+"""Held and rolled-back corrections: the host is never in a worse state than before."""
 
 from __future__ import annotations
 
 import json
 import posixpath
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.system.slow_war import reloads, starts
-from tests.system.test_alone import OPEN
-from tests.system.test_correction import (
+from tests.support.contention import reloads, starts
+from tests.support.correction import (
     DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
     OBSERVE,
+    OPEN,
     OUR_SERVICE_DROPIN,
     OVERRIDE,
     POLICY,
@@ -26,12 +25,13 @@ from tests.system.test_correction import (
     make_certificates,
     repaired,
 )
+from tests.support.gate import FAILURES, LOOPBACK_TOO, Failure, fail
 
 DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
 
 
 class Obstacle(NamedTuple):
-    """A policy this host cannot keep to, a shell line before it, and the words of the entry."""
+    """A policy that this host cannot comply with, a shell line before it, and text of the entry."""
 
     name: str
     sockets: str
@@ -39,7 +39,7 @@ class Obstacle(NamedTuple):
     words: str
 
 
-# Dates of their own came with OpenSSL 3.4, which in return refuses -1 day.
+# -not_before came with OpenSSL 3.4, which rejects -1 day.
 EXPIRE = """
 cd /etc/docker
 sign() { openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -out server-cert.pem "$@"; }
@@ -63,7 +63,7 @@ OBSTACLES = (
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda obstacle: obstacle.name)
-def test_what_would_fail_is_found_before_anything_is_changed(machine: Machine, obstacle: Obstacle) -> None:
+def test_preflight_finds_failures_before_changes(machine: Machine, obstacle: Obstacle) -> None:
     if obstacle.name != "no certificates":
         make_certificates(machine)
     if obstacle.line:
@@ -76,14 +76,14 @@ def test_what_would_fail_is_found_before_anything_is_changed(machine: Machine, o
     assert machine.main_pid() == dockerd
 
 
-def test_what_only_dockerd_can_tell_is_found_before_it_is_restarted(machine: Machine) -> None:
+def test_option_that_only_dockerd_validates_is_found_before_the_restart(machine: Machine) -> None:
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 "
                   "--userns-remap=nobodyhere\n")
     machine.run("systemctl daemon-reload")
     dockerd = machine.main_pid()
-    # A declared port more, so that the dockerd that runs has to be restarted.
+    # An additional declared port requires a restart of dockerd.
     enforce(machine, LOOPBACK_TOO)
-    # 20.10 has no --validate: there the restart alone is held, the files are as they should be.
+    # 20.10 has no --validate: only the restart is held, and the files are correct.
     can_be_asked = machine.release != "bookworm"
     held = wait_for(lambda: entries(machine, "held"), "held correction")
     assert ('lookup for "nobodyhere"' if can_be_asked else f"--userns-remap ({OVERRIDE}:3)") in held[0]["MESSAGE"]
@@ -92,8 +92,8 @@ def test_what_only_dockerd_can_tell_is_found_before_it_is_restarted(machine: Mac
 
 
 class Waiting(NamedTuple):
-    """Files that dockerd runs with, a shell line that changes what else it would start with, and what of it is
-    told as being in the way of a restart ("" for nothing)."""
+    """Files that dockerd runs with, a shell line that changes other options of its next start, and text of the reason
+    for which the restart is held ("" for none)."""
 
     name: str
     files: Mapping[str, str]
@@ -106,7 +106,7 @@ WRAPPER = "/usr/local/sbin/run-docker"
 SETTINGS = '{"log-driver": "json-file", "log-opts": {"max-size": "10m"}%s}'
 
 WAITING = (
-    # A driver this kernel or file system has not: --validate passes it.
+    # A driver that this kernel or file system lacks: --validate accepts it.
     Waiting("a flag", {}, f"sed -i 's|tls=false|& --storage-driver=btrfs|' {OVERRIDE}",
             f"--storage-driver ({OVERRIDE}:3)"),
     Waiting("a key of daemon.json", {}, f"""echo '{{"storage-driver": "btrfs"}}' > {DAEMON_JSON}""",
@@ -124,40 +124,41 @@ WAITING = (
 
 
 @pytest.mark.parametrize("waiting", WAITING, ids=lambda waiting: waiting.name)
-def test_a_restart_puts_nothing_else_in_force(machine: Machine, waiting: Waiting) -> None:
+def test_restart_applies_no_other_change(machine: Machine, waiting: Waiting) -> None:
     for path, text in waiting.files.items():
         machine.write(path, text, mode=0o755 if path == WRAPPER else 0o644)
     hosts = "" if "hosts" in waiting.files.get(DAEMON_JSON, "") else " -H fd:// -H tcp://0.0.0.0:2375 --tls=false"
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}{hosts}\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
-    # What dockerd was started with can be told as long as nothing has changed.
-    wait_for(lambda: [told for told in entries(machine, "drift") if "it is open now" in told["MESSAGE"]], "drift")
+    # The arguments of the running dockerd can be compared only until the files change.
+    wait_for(lambda: [found for found in entries(machine, "drift") if "it is open now" in found["MESSAGE"]], "drift")
     if not waiting.words:
-        # The files are corrected first, and the restart comes later.
+        # The files are corrected first, and the restart happens later.
         enforce(machine, f"{ENFORCE}correct:\n  window: Mon 03:00-03:01 Pacific/Kiritimati\n")
-        wait_for(lambda: [told for told in entries(machine, "held") if "window" in told["MESSAGE"]], "held correction")
+        wait_for(lambda: [found for found in entries(machine, "held") if "window" in found["MESSAGE"]],
+                 "held correction")
     machine.run(waiting.line)
     enforce(machine)
     if not waiting.words:
         wait_for(lambda: repaired(machine), "correction")
         assert machine.main_pid() != dockerd
         return
-    held = wait_for(lambda: [told for told in entries(machine, "held") if waiting.words in told["MESSAGE"]],
+    held = wait_for(lambda: [found for found in entries(machine, "held") if waiting.words in found["MESSAGE"]],
                     "held correction")
     assert "Next: Revert them, or run `systemctl restart docker.service` at a suitable time." in held[-1]["MESSAGE"]
     for verb in ("diff", "status"):
-        told = machine.run(f"dockerd-guard {verb}", check=False).out
-        assert waiting.words in told
-        assert "take that back" in told
+        found = machine.run(f"dockerd-guard {verb}", check=False).out
+        assert waiting.words in found
+        assert "Revert them" in found
     assert machine.main_pid() == dockerd
 
 
-def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(machine: Machine) -> None:
+def test_correction_is_rolled_back_if_systemd_loads_something_else(machine: Machine) -> None:
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
-    # What the agent writes there is not where systemd looks.
+    # systemd does not read the directory that the agent writes to.
     inside = ["nsenter", "--mount", f"--target={machine.main_pid('dockerd-guard.service')}"]
     machine.run([*inside, "sh", "-c", 'text=$(cat "$1/$2"); mount -t tmpfs tmpfs "$1"; echo "$text" > "$1/$2"',
                  "sh", DROPIN_DIRECTORY, posixpath.basename(OVERRIDE)])
@@ -168,77 +169,13 @@ def test_systemd_that_loads_something_else_than_is_written_has_nothing_of_it(mac
     assert machine.run([*inside, "ls", DROPIN_DIRECTORY]).out == "override.conf\n"
 
 
-class Failure(NamedTuple):
-    """What the corrected dockerd does instead of its work, and the words of the entry on it.
-
-    A script goes for dockerd: told to listen on fd:// alone it is the real one, else this. `slow` ones
-    run from `make slow-test` only.
-    """
-
-    name: str
-    line: str
-    words: str
-    slow: bool = False
-
-
-LOOPBACK_TOO = """
-version: 1
-mode: enforce
-sockets: [fd://, {address: "tcp://127.0.0.1:2376", tls: none}]
-"""
-
-LISTENER = """exec python3 -c '
-import socket, time
-held = socket.socket()
-held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-held.bind((\"127.0.0.1\", 2376))
-held.listen()
-time.sleep(10000)'"""
-
-FAILURES = (
-    Failure("does not start", "exit 1", "RestartUnit of docker.service: job failed"),
-    Failure("starts and does not listen", "systemd-notify --ready; exec sleep 10000", "dockerd listens on",
-            slow=True),
-    Failure("listens and does not answer", f"systemd-notify --ready; {LISTENER}", "does not answer: timed out"),
-)
-
-
 @pytest.mark.parametrize("failure", [each for each in FAILURES if not each.slow], ids=lambda failure: failure.name)
-def test_a_corrected_dockerd_that_fails_is_rolled_back_in_time_and_not_tried_again(
+def test_failed_dockerd_is_rolled_back_in_time_and_not_retried(
         machine: Machine, failure: Failure) -> None:
     fail(machine, failure)
 
 
-def fail(machine: Machine, failure: Failure) -> None:
-    """Let it fail, and look whether Docker runs as before."""
-    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    # What --validate would have found, preflight finds: this comes out only when it runs.
-    script = f'#!/bin/sh\ncase "$*" in *--validate*) ;; *2376*) {failure.line};; esac\nexec {DOCKERD} "$@"\n'
-    machine.write("/usr/local/sbin/dockerd", script, mode=0o755)
-    machine.write(OVERRIDE, "[Service]\nNotifyAccess=all\nExecStart=\nExecStart=/usr/local/sbin/dockerd -H fd://\n")
-    machine.run("systemctl daemon-reload; systemctl restart docker")
-    container = machine.start_container()
-    began = time.monotonic()
-    machine.run("systemctl reset-failed docker; systemctl restart docker")
-    restart_s = time.monotonic() - began
-    enforce(machine, LOOPBACK_TOO)
-    undone = wait_for(lambda: entries(machine, "rolled-back"), "roll-back", timeout=120)
-    began_us, ended_us = (int(entry["__REALTIME_TIMESTAMP"]) for entry in (entries(machine, "policy")[-1], undone[0]))
-    took_s = (ended_us - began_us) / 1e6
-    print(f"{machine.release}: {failure.name}: undone after {took_s:.1f} s; one restart takes {restart_s:.1f} s")
-    assert took_s < 30 + 4 * restart_s
-    assert failure.words in undone[0]["MESSAGE"]
-    assert not machine.exists(OUR_SERVICE_DROPIN)
-    assert machine.socket_answers()
-    assert machine.container_pid() == container
-    dockerd = machine.main_pid()
-    machine.run("systemctl kill -s HUP dockerd-guard; systemctl daemon-reload")
-    wait_for(lambda: "mode enforce" in machine.run("systemctl status dockerd-guard").out, "pass")
-    assert len(entries(machine, "rolled-back")) == 1
-    assert machine.main_pid() == dockerd
-
-
-def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None:
+def test_budget_persists_across_agent_restarts(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     policy = f"{ENFORCE}correct:\n  budget: 1/1h\n"
@@ -262,30 +199,31 @@ def test_the_budget_is_kept_over_restarts_of_the_agent(machine: Machine) -> None
     ("window: Mon 03:00-03:01 Pacific/Kiritimati", "outside the window Mon 03:00-03:01 Pacific/Kiritimati",
      "03:00 +14"),
 ], ids=["never", "window"])
-def test_leave_is_the_policys_to_give(machine: Machine, correct: str, words: str, until: str) -> None:
+def test_policy_restricts_restarts(machine: Machine, correct: str, words: str, until: str) -> None:
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
     enforce(machine, f"{ENFORCE}correct:\n  {correct}\n")
-    held = wait_for(lambda: [told for told in entries(machine, "held") if words in told["MESSAGE"]], "held correction")
+    held = wait_for(lambda: [found for found in entries(machine, "held") if words in found["MESSAGE"]],
+                    "held correction")
     assert machine.main_pid() == dockerd
     assert machine.exists(OUR_SERVICE_DROPIN)
     wait_for(lambda: words in machine.properties("dockerd-guard.service", "StatusText")["StatusText"], "STATUS= line")
-    # A dockerd that is slow to answer is the reason meanwhile.
-    said = wait_for(lambda: next((out for out in [machine.run("dockerd-guard diff", check=False).out]
-                                  if words in out), ""), "reason for people")
-    for told in (held[-1]["MESSAGE"], machine.properties("dockerd-guard.service", "StatusText")["StatusText"], said):
-        assert words in told
-        assert (" until " in told) == bool(until), told
-        assert until in told
+    # While dockerd is slow to answer, that is the reason.
+    output = wait_for(lambda: next((out for out in [machine.run("dockerd-guard diff", check=False).out]
+                                  if words in out), ""), "reason in the output")
+    for found in (held[-1]["MESSAGE"], machine.properties("dockerd-guard.service", "StatusText")["StatusText"], output):
+        assert words in found
+        assert (" until " in found) == bool(until), found
+        assert until in found
     shown = wait_for(lambda: next((held for held in [json.loads(
         machine.run("dockerd-guard diff --format json", check=False).out)["held"]] if held["reason"] == words), None),
         "reason in JSON")
     assert (shown["until"] is None) == (not until)
 
 
-def test_diff_tells_beforehand_what_fix_then_costs(machine: Machine) -> None:
-    """In the order of the steps: what is done first, the cost, and which containers would stop."""
+def test_diff_predicts_the_cost_of_fix(machine: Machine) -> None:
+    """In the order of the steps: the first action, the cost, and the containers that would stop."""
     machine.write(POLICY, f"{OBSERVE}correct: {{restart: always, budget: 100/1h}}\n")
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
@@ -310,7 +248,7 @@ def test_diff_tells_beforehand_what_fix_then_costs(machine: Machine) -> None:
         assert (machine.container_pid() == container) == (cost != "containers"), line
 
 
-def test_a_unit_that_would_fall_with_docker_holds_the_restart(machine: Machine) -> None:
+def test_unit_that_would_stop_with_docker_holds_the_restart(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write("/etc/systemd/system/shop.service",
                   "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\nExecStart=/bin/sleep infinity\n")

@@ -1,4 +1,4 @@
-"""Some of the ten incidents on every day; slow_incidents.py has them all."""
+"""Some of the ten incidents. slow_incidents.py has all of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ DAILY = ("a guide followed", "a socket for everybody", "a slip in the policy")
 
 @pytest.mark.parametrize("incident", [each for each in INCIDENTS if each.name in DAILY],
                          ids=lambda incident: incident.name)
-def test_the_words_alone_lead_to_the_right_step(machine: Machine, incident: Incident) -> None:
+def test_entry_names_the_next_step(machine: Machine, incident: Incident) -> None:
     played = play(machine, incident)
     assert leads_to_its_step(machine, incident, played.awaited)

@@ -1,5 +1,5 @@
-"""`init` on hosts with a history: the policy it writes is taken by the agent, and by it nothing is drift but what it
-told of."""
+"""`init` on hosts with various configurations: the agent accepts the policy, and only the differences that `init`
+reported are drift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.demo import CERTIFICATES
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import DOCKERD, OVERRIDE, POLICY, SOCKET_OVERRIDE, UNIT
+from tests.support.correction import DOCKERD, OVERRIDE, POLICY, SOCKET_OVERRIDE, UNIT
 
 AGENT = "dockerd-guard.service"
 MADE = ("/usr/share/man/man8/dockerd-guard.8.gz", "/usr/share/man/man5/dockerd-guard.yaml.5.gz",
@@ -26,7 +26,8 @@ TCP_SOCKET = "[Socket]\nListenStream=2375\nService=docker.service\n[Install]\nWa
 
 
 class History(NamedTuple):
-    """What was done to a host over the years, what `init` declares then, and what lint says of it."""
+    """Changes of a host, the sockets that `init` then declares, the codes that lint reports, and whether the host
+    differs."""
 
     name: str
     files: Mapping[str, str]
@@ -36,7 +37,7 @@ class History(NamedTuple):
     differs: bool = False
 
 
-# --tls=false spares the 15 s that dockerd waits before it opens TCP to everyone without TLS.
+# --tls=false avoids the 15 s that dockerd waits before it opens TCP without TLS.
 HISTORIES = (
     History("nothing", {}, "", ("- fd://",)),
     History("the guide", {}, f"sed -i 's|^ExecStart=.*|& -H=tcp://0.0.0.0:2375 --tls=false|' {UNIT}",
@@ -65,7 +66,7 @@ HISTORIES = (
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.name)
-def test_a_host_is_adopted(machine: Machine, history: History) -> None:
+def test_init_adopts_the_current_state(machine: Machine, history: History) -> None:
     for path, text in history.files.items():
         machine.write(path, text)
     machine.run(["sh", "-c", history.line])
@@ -74,9 +75,9 @@ def test_a_host_is_adopted(machine: Machine, history: History) -> None:
     wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == state, f"{state} dockerd")
 
     refused = machine.run("dockerd-guard init", check=False)
-    assert (refused.status, f"{POLICY} is there already" in refused.err) == (2, True)
+    assert (refused.status, f"{POLICY} exists" in refused.err) == (2, True)
     installed = machine.read(POLICY)
-    said = machine.run("dockerd-guard init --force").out
+    output = machine.run("dockerd-guard init --force").out
     text = machine.read(POLICY)
     assert machine.read(f"{POLICY}.dockerd-guard-saved") == installed
     assert machine.run(["stat", "-c", "%U:%G %a", POLICY]).out == "root:root 644\n"
@@ -87,17 +88,17 @@ def test_a_host_is_adopted(machine: Machine, history: History) -> None:
     codes = {finding["code"] for finding in found}
     assert set(history.codes) <= codes, found
     assert codes <= set(history.codes) | {"DG402"}, found
-    assert all(code in text and code in said for code in codes)
+    assert all(code in text and code in output for code in codes)
     diff = json.loads(machine.run("dockerd-guard diff --format json", check=False).out)
     assert bool(diff["changes"]) == history.differs, diff
     assert diff["steps"] == [] or history.differs, diff
     assert all(change["path"] in text for change in diff["changes"])
 
     machine.run("systemctl reload dockerd-guard")
-    wait_for(lambda: machine.journal(f"--unit={AGENT}", "DOCKERD_GUARD_EVENT=policy")[1:], "word on the new policy")
-    wait_for(lambda: machine.is_active(AGENT), "agent that goes on")
+    wait_for(lambda: machine.journal(f"--unit={AGENT}", "DOCKERD_GUARD_EVENT=policy")[1:], "entry about the new policy")
+    wait_for(lambda: machine.is_active(AGENT), "running agent")
 
 
-def test_what_is_made_of_the_code_is_installed(machine: Machine) -> None:
+def test_generated_files_are_installed(machine: Machine) -> None:
     assert [path for path in MADE if not machine.exists(path)] == []
     assert machine.run(f"bash -c '. {MADE[2]}; complete -p dockerd-guard'").out

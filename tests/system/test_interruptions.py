@@ -1,112 +1,18 @@
-"""Trouble in the middle of a correction: disks, D-Bus, systemd and dockerd that fail just then.
+"""Interruptions of a correction: disks, D-Bus, systemd and dockerd fail during a step.
 
-The agent is held at a step, the trouble comes, and on it goes. While it lasts the host is as before or as declared,
-never between; when it is over the host is as declared, and no container has noticed.
+The agent is held at a step, the failure is caused, and the agent continues. Meanwhile the host is as before or as
+declared, never in between. When the failure ends, the host becomes as declared, and no container was restarted.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 
-from tests.machines.machine import Machine, wait_for
-from tests.system.crash import STATE, open_up, prepare, settled, standing
-from tests.system.crash import hold_at as hold
-from tests.system.crash_points import ORDER_FILE
-from tests.system.test_correction import entries
-
-
-class Interruption(NamedTuple):
-    """A step, what happens then, what ends it, and how the host is meanwhile: `before`, `after`, or `down` where
-    systemd cannot be asked to start dockerd again. `slow` ones run from `make slow-test` only."""
-
-    name: str
-    step: str
-    line: str
-    mend: str
-    meanwhile: str
-    slow: bool = True
-
-
-def on_a_disk(directory: str, trouble: str) -> str:
-    """Put the directory on a small disk of its own, and this happens to it."""
-    return (f"cp -a {directory} /root/away; mount -t tmpfs -o size=32k tmpfs {directory}; "
-            f"cp -a /root/away/. {directory}; {trouble}")
-
-
-def full(directory: str) -> str:
-    return on_a_disk(directory, f"head -c 1M /dev/zero > {directory}/filler || :")
-
-
-def read_only(directory: str) -> str:
-    return on_a_disk(directory, f"mount -o remount,ro {directory}")
-
-
-def slow_stop(seconds: float) -> str:
-    """Let docker.service take its time when it is stopped next."""
-    return f"""
-        mkdir -p /run/systemd/system/docker.service.d
-        printf '[Service]\\nExecStop=/bin/sleep 1000\\nTimeoutStopSec={seconds}s\\n' \\
-            > /run/systemd/system/docker.service.d/slow.conf
-        systemctl daemon-reload
-    """
-
-
-SERVICE_D = "/etc/systemd/system/docker.service.d"
-STOP_BUS, START_BUS = "systemctl stop dbus.socket dbus.service", "systemctl start dbus.socket dbus.service"
-FIRST_WRITE = f"create {STATE}/.dockerd-guard."
-INTERRUPTIONS = (
-    Interruption("no room for the intent", FIRST_WRITE, full(STATE), f"umount {STATE}", "before"),
-    Interruption("no room after the first files", FIRST_WRITE, full("/etc/docker"), "umount /etc/docker", "before",
-                 slow=False),
-    Interruption("no room for the first file", FIRST_WRITE, full("/etc/systemd/system/docker.socket.d"),
-                 "umount /etc/systemd/system/docker.socket.d", "before"),
-    Interruption("a read-only state directory", FIRST_WRITE, read_only(STATE), f"umount {STATE}", "before"),
-    Interruption("a read-only directory after the first files", FIRST_WRITE, read_only(SERVICE_D),
-                 f"umount {SERVICE_D}", "before"),
-    Interruption("an immutable directory", FIRST_WRITE, f"chattr +i {SERVICE_D}", f"chattr -i {SERVICE_D}", "before"),
-    Interruption("no D-Bus before the reload", "call Reload", STOP_BUS, START_BUS, "written"),
-    Interruption("no D-Bus while docker.service is down", "call StartUnit", STOP_BUS, START_BUS, "down"),
-    Interruption("systemd executed anew before the reload", "call Reload", "systemctl daemon-reexec", "", "after"),
-    Interruption("systemd executed anew while docker.service stops", "call StopUnit",
-                 f"{slow_stop(4)} systemd-run --quiet --on-active=1 systemctl daemon-reexec", "", "after", slow=False),
-    Interruption("a docker.service whose stop hangs", "call StopUnit", slow_stop(6), "", "after"),
-    Interruption("a dockerd that is stopped by SIGSTOP", "call StopUnit",
-                 "systemctl kill --signal=STOP --kill-who=main docker", "", "after"),
-)
-
-
-def interrupt(machine: Machine, interruption: Interruption) -> None:
-    prepare(machine)
-    container = machine.container_pid()
-    open_up(machine)
-    before = standing(machine)
-    hold(machine, interruption.step)
-    machine.run(interruption.line)
-    machine.remove(ORDER_FILE)
-    if interruption.meanwhile == "before":
-        wait_for(lambda: entries(machine, "failed") + entries(machine, "rolled-back"), "word on the failure")
-        now = standing(machine)
-        files = {path: text for path, text in now.files.items() if not path.endswith("/filler")}
-        assert (files, *now[1:4], now.left) == (before.files, *before[1:4], ())
-        assert machine.socket_answers()
-        assert len(entries(machine, "failed") + entries(machine, "rolled-back")) == 1
-    elif interruption.meanwhile in ("written", "down"):
-        wait_for(lambda: any("cannot query systemd" in entry["MESSAGE"] for entry in entries(machine, "blind")),
-                 "word on D-Bus")
-    if interruption.mend:
-        # The agent may be trying just now.
-        wait_for(lambda: machine.run(interruption.mend, check=False).status == 0, "end of the trouble")
-    # Nothing may tell that there is room again: the next resync finds it.
-    settled(machine)
-    now = standing(machine)
-    assert (now.listening, now.left) == (("/run/docker.sock", "127.0.0.1:2376"), ())
-    assert machine.socket_answers()
-    assert machine.container_pid() == container
+from tests.machines.machine import Machine
+from tests.support.interruptions import INTERRUPTIONS, Interruption, interrupt
 
 
 @pytest.mark.parametrize("interruption", [each for each in INTERRUPTIONS if not each.slow],
                          ids=lambda each: each.name)
-def test_trouble_in_the_middle_of_a_correction(machine: Machine, interruption: Interruption) -> None:
+def test_interrupted_correction_leaves_a_consistent_host(machine: Machine, interruption: Interruption) -> None:
     interrupt(machine, interruption)

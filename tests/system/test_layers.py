@@ -1,4 +1,4 @@
-"""The four layers on a real host, each held against what systemd, /proc and other hosts say."""
+"""The four layers on a real host, compared with systemd, /proc and other hosts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def seen(machine: Machine) -> dict[str, Any]:
 
 
 def addresses(machine: Machine) -> dict[str, tuple[str, ...] | None]:
-    """What each layer says, /var/run and /run being one."""
+    """Return the addresses of each layer, with /var/run replaced by /run."""
     return {name: None if layer is None else tuple(sorted(
         binding["address"].replace("/var/run/", "/run/") for binding in layer["bindings"]))
             for name, layer in seen(machine)["layers"].items()}
 
 
 def place(machine: Machine, layer: str, address: str) -> tuple[str, str, str, str]:
-    """How a binding came, how far it reaches, and the file and the text of the line that made it so."""
+    """Return the source and scope of a binding, and the file and text of the line that defines it."""
     for binding in seen(machine)["layers"][layer]["bindings"]:
         if binding["address"] == address:
             text = machine.read(binding["file"]).splitlines()[binding["line"] - 1]
@@ -49,7 +49,7 @@ def started_with(machine: Machine, *lines: str) -> None:
 
 def restart(machine: Machine, *units: str) -> None:
     machine.run(["systemctl", "stop", "docker.service", *units])
-    # Debian's KillMode=process leaves what a shell has started.
+    # With Debian's KillMode=process, children of a shell stay.
     machine.run("pkill --exact dockerd", check=False)
     wait_for(lambda: not machine.run("pgrep --exact dockerd", check=False).out, "the end of every dockerd")
     machine.run("systemctl daemon-reload; systemctl reset-failed")
@@ -57,7 +57,7 @@ def restart(machine: Machine, *units: str) -> None:
     wait_for(lambda: machine.socket_answers("/run/docker.sock"), "the API on its UNIX socket")
 
 
-def test_a_change_goes_from_layer_to_layer(machine: Machine) -> None:
+def test_change_passes_through_the_layers(machine: Machine) -> None:
     assert addresses(machine) == dict.fromkeys(LAYERS, (SOCK,))
     via, scope, file, text = place(machine, "listening", SOCK)
     assert (via, scope, text) == ("socket-unit", "unix", "ListenStream=/run/docker.sock")
@@ -75,7 +75,7 @@ def test_a_change_goes_from_layer_to_layer(machine: Machine) -> None:
     assert place(machine, "listening", both[0])[:3] == ("flag", "loopback", DROP_IN)
     assert codes(machine).isdisjoint(("DG307", "DG308"))
 
-    # The socket is systemd's while nothing runs; the first to connect has dockerd started.
+    # While no dockerd runs, systemd owns the socket; the first connection starts dockerd.
     machine.run("systemctl stop docker.service")
     assert addresses(machine)["running"] is None
     assert seen(machine)["layers"]["listening"]["reason"] == "dockerd is not running"
@@ -84,14 +84,14 @@ def test_a_change_goes_from_layer_to_layer(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("only", ["both", "ipv6-only"])
-def test_both_families(machine: Machine, only: str) -> None:
-    """A port of docker.socket is systemd's, one of -H is dockerd's own; each is there for IPv4, too, or not."""
+def test_port_is_reported_for_the_right_address_families(machine: Machine, only: str) -> None:
+    """systemd opens a port of docker.socket, dockerd opens one of -H; each serves IPv4 as configured."""
     machine.write(SOCKET_DROP_IN, f"[Socket]\nListenStream=2375\nBindIPv6Only={only}\n")
     started_with(machine, "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2376 --tls=false")
     restart(machine, "docker.socket")
-    told = addresses(machine)
-    assert told["listening"] == ("tcp://[::]:2375", "tcp://[::]:2376", SOCK)
-    assert told["configured"] == told["loaded"] == ("tcp://0.0.0.0:2376", "tcp://[::]:2375", SOCK)
+    found = addresses(machine)
+    assert found["listening"] == ("tcp://[::]:2375", "tcp://[::]:2376", SOCK)
+    assert found["configured"] == found["loaded"] == ("tcp://0.0.0.0:2376", "tcp://[::]:2375", SOCK)
     assert place(machine, "listening", "tcp://[::]:2375") == (
         "socket-unit", "wildcard", SOCKET_DROP_IN, "ListenStream=2375")
     assert place(machine, "listening", "tcp://[::]:2376")[:3] == ("flag", "wildcard", DROP_IN)
@@ -111,8 +111,8 @@ SECOND = ("/usr/sbin/dockerd -H unix:///run/second.sock -H tcp://0.0.0.0:2399 --
     (f"(exec -a any setsid {SECOND} >/run/second.log 2>&1 &)", None),
     (f"systemd-run --quiet --unit=second {SECOND}", "second.service"),
 ])
-def test_another_dockerd(machine: Machine, by: str, unit: str | None) -> None:
-    """Started by hand or by a unit of its own: told with the sockets that are its API, and no others."""
+def test_second_dockerd_is_reported_with_its_api_sockets(machine: Machine, by: str, unit: str | None) -> None:
+    """Started by hand or by a unit of its own: reported with the sockets of its API only."""
     machine.run(["bash", "-c", by])
     wait_for(lambda: machine.socket_answers("/run/second.sock"), "the second dockerd")
     pid = int(machine.read("/run/second.pid"))
@@ -129,20 +129,20 @@ def test_another_dockerd(machine: Machine, by: str, unit: str | None) -> None:
 
 
 @pytest.mark.parametrize("network", ["host", "own"])
-def test_a_dockerd_in_a_container(machine: Machine, network: str) -> None:
-    """Its own business, unless it listens where this host does."""
+def test_dockerd_in_a_container_is_reported_only_in_the_host_network(machine: Machine, network: str) -> None:
+    """Reported only if it listens in the network namespace of the host."""
     own = "--net" if network == "own" else ""
     machine.run(f"systemd-run --quiet --unit=inner unshare {own} --fork --pid --mount-proc --kill-child sh -c "
                 f"'ip link set lo up; exec {SECOND}'")
     wait_for(lambda: machine.socket_answers("/run/second.sock"), "the inner dockerd")
-    told = [(binding["address"], other["unit"]) for other in seen(machine).get("others", ())
+    found = [(binding["address"], other["unit"]) for other in seen(machine).get("others", ())
             for binding in other["bindings"]]
-    assert told == ([("tcp://[::]:2399", "inner.service")] if network == "host" else [])
+    assert found == ([("tcp://[::]:2399", "inner.service")] if network == "host" else [])
     assert machine.api_answers(port=2399) is (network == "host")
 
 
-# As any user: names with line breaks in /proc/net/unix, one that is no line, one that gives dockerd a further socket;
-# and a process with a dockerd's name.
+# As any user: names with line breaks in /proc/net/unix, one that imitates a line and gives dockerd another socket, and
+# a process with dockerd's name.
 ANYBODY = """
 import os, re, socket, subprocess, time
 rows = open("/proc/net/unix").read()
@@ -177,7 +177,7 @@ time.sleep(3600)
 """
 
 
-def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> None:
+def test_unprivileged_users_cannot_blind_or_mislead(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
     machine.run("systemctl restart docker")
     machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\n")
@@ -186,14 +186,14 @@ def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> N
     machine.write("/srv/anybody.py", ANYBODY)
     machine.run("cp /usr/bin/python3 /srv/dockerd")
     machine.run("systemd-run --quiet --uid=nobody --unit=anybody /srv/dockerd /srv/anybody.py")
-    wait_for(lambda: machine.exists("/tmp/anybody"), "whoever misleads")
+    wait_for(lambda: machine.exists("/tmp/anybody"), "misleading process")
     assert "/tmp/forged" in machine.read("/proc/net/unix")
 
     value = seen(machine)
     assert addresses(machine)["listening"] == (SOCK,)
-    # What it really listens on, and its name, are told: it may be a rootless Docker.
+    # Its real listener and its name are reported: it may be a rootless Docker.
     assert any(binding["address"] == "tcp://0.0.0.0:2380" for other in value["others"] for binding in other["bindings"])
-    # A second one of root's is none of so many.
+    # A second dockerd of root is reported among so many.
     machine.run(f"systemd-run --quiet --unit=second {SECOND}")
     wait_for(lambda: machine.socket_answers("/run/second.sock"), "the second dockerd")
     assert any(other["unit"] == "second.service" for other in seen(machine)["others"])
@@ -208,8 +208,8 @@ def test_what_any_user_may_do_neither_blinds_nor_misleads(machine: Machine) -> N
     assert "internal error" not in machine.run("journalctl --unit=dockerd-guard --boot").out
 
 
-def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
-    """Files, systemd and the process say the same of a dockerd with another argv[0], in a shell, or below one."""
+def test_layers_agree_for_wrapped_dockerds(machine: Machine) -> None:
+    """Files, systemd and the process agree on a dockerd with another argv[0], in a shell, or as its child."""
     lines = ["ExecStart=@/usr/sbin/dockerd any -H fd:// --label=a=b",
              "ExecStart=/bin/sh -c 'A=\"-H fd://\"; exec dockerd $$A --label=a=b'",
              "ExecStart=/bin/bash -c 'A=\"-H fd://\"; dockerd $$A --label=a=b'",
@@ -218,7 +218,7 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
         lines += ["ExecStart=|dockerd -H fd:// --label=a=b", "ExecStart=|@dockerd -H fd:// --label=a=b"]
     for line in lines:
         started_with(machine, line)
-        restart(machine, "docker.socket")  # whose path the dockerd before may have taken
+        restart(machine, "docker.socket")  # the previous dockerd may have removed its path
         layers = seen(machine)["layers"]
         assert layers["configured"]["hosts"] == layers["loaded"]["hosts"] == layers["running"]["hosts"] != [], line
         assert layers["configured"]["argv"] == layers["loaded"]["argv"], line
@@ -226,7 +226,7 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
         assert addresses(machine) == dict.fromkeys(LAYERS, (SOCK,)), line
         assert codes(machine).isdisjoint(("DG107", "DG307")), line
 
-    # The shell stays, and its child is not whom systemd passes sockets to (LISTEN_PID, sd_listen_fds(3)).
+    # The shell stays, and systemd passes the sockets to it and not to its child (LISTEN_PID, sd_listen_fds(3)).
     started_with(machine, "Type=exec", "Restart=no", "ExecStart=/bin/sh -c 'dockerd -H fd://; true'")
     assert seen(machine)["layers"]["configured"]["refused_by"] == "dockerd"
     machine.run("systemctl daemon-reload; systemctl reset-failed; systemctl restart docker.service")
@@ -234,8 +234,8 @@ def test_what_dockerd_goes_by_and_runs_in(machine: Machine) -> None:
     assert "no sockets found via socket activation" in machine.run("journalctl --unit=docker.service --boot").out
 
 
-def test_a_socket_file_that_dockerd_took_away(machine: Machine) -> None:
-    """Of docker.socket only the listening is left then: a dockerd with fd:// is ready, and nobody finds it."""
+def test_socket_file_removed_by_dockerd_is_reported_and_fixed(machine: Machine) -> None:
+    """docker.socket then listens on a deleted file: a dockerd with fd:// is active, and clients cannot connect."""
     machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [fd://]\ncorrect: {restart: always}\n")
     started_with(machine, "ExecStart=/usr/sbin/dockerd -H unix://")
     restart(machine, "docker.socket")

@@ -1,4 +1,4 @@
-"""The machines themselves: what every other system test stands on."""
+"""The machines on which all other system tests run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.machines import box
 from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, CommandFailed, Machine, wait_for
 
 EXPECTED = {"bookworm": (252, "20.10."), "trixie": (257, "26.1."), "sid": (258, "")}
-"""systemd at least, dockerd's version begins with."""
+"""The minimum version of systemd, and the beginning of dockerd's version."""
 
 
-def test_it_is_the_release_we_asked_for(bare_machine: Machine) -> None:
+def test_machine_runs_the_requested_release(bare_machine: Machine) -> None:
     systemd, docker = EXPECTED[bare_machine.release]
     assert bare_machine.run(["cat", "/proc/1/comm"]).out == "systemd\n"
     assert int(bare_machine.run(["systemctl", "--version"]).out.split()[1]) >= systemd
@@ -26,13 +26,13 @@ def test_it_is_the_release_we_asked_for(bare_machine: Machine) -> None:
         bare_machine.release == "sid"
 
 
-def test_a_container_survives_a_restart_of_docker_under_live_restore_only(bare_machine: Machine) -> None:
+def test_container_survives_a_docker_restart_only_with_live_restore(bare_machine: Machine) -> None:
     bare_machine.start_container()
     bare_machine.run("systemctl restart docker")
     assert bare_machine.container_pid() == 0
 
     bare_machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
-    # Without reset-failed the third start in 60 s is the last (StartLimitBurst= of docker.service).
+    # Without reset-failed, the third start within 60 s fails (StartLimitBurst= of docker.service).
     bare_machine.run("systemctl reset-failed docker; systemctl restart docker && docker start bystander")
     before = bare_machine.started_container_pid()
     dockerd = bare_machine.main_pid()
@@ -42,10 +42,10 @@ def test_a_container_survives_a_restart_of_docker_under_live_restore_only(bare_m
     assert bare_machine.run("docker inspect --format '{{.State.Running}}' bystander").out == "true\n"
 
 
-def test_the_outside_is_another_host(bare_machine: Machine) -> None:
+def test_outside_is_another_host(bare_machine: Machine) -> None:
     assert bare_machine.socket_answers()
     assert not bare_machine.api_answers()
-    # A listener on every address: reached from outside, on loopback: not.
+    # A listener on every address is reachable from outside, one on loopback is not.
     for address, reached in (("0.0.0.0", True), (ADDRESS, True), ("127.0.0.1", False)):
         bare_machine.run("systemd-run --quiet --collect --unit=door "
                          f"socat TCP-LISTEN:2375,bind={address},reuseaddr,fork UNIX-CONNECT:/run/docker.sock")
@@ -56,7 +56,7 @@ def test_the_outside_is_another_host(bare_machine: Machine) -> None:
     assert bare_machine.outside("test -e /run/docker.sock", check=False).status == 1
 
 
-def test_the_disk_outlives_shutdown_and_power_cut(bare_machine: Machine) -> None:
+def test_disk_persists_over_shutdown_and_power_cut(bare_machine: Machine) -> None:
     for number, down in enumerate((bare_machine.power_off, bare_machine.power_cut)):
         bare_machine.write(f"/root/{number}", "kept")
         boot = bare_machine.read("/proc/sys/kernel/random/boot_id"), bare_machine.leader
@@ -68,7 +68,7 @@ def test_the_disk_outlives_shutdown_and_power_cut(bare_machine: Machine) -> None
         assert bare_machine.is_active("docker.service")
 
 
-def test_two_machines_do_not_see_each_other() -> None:
+def test_machines_are_isolated() -> None:
     with Machine.boot("bookworm") as one, Machine.boot("bookworm") as other:
         one.run("systemctl stop docker.socket docker.service")
         one.write("/root/mine", "")
@@ -77,7 +77,7 @@ def test_two_machines_do_not_see_each_other() -> None:
         assert not one.socket_answers()
 
 
-def test_commands_and_their_trouble(bare_machine: Machine) -> None:
+def test_commands_and_their_errors(bare_machine: Machine) -> None:
     assert bare_machine.run("echo $HOME; pwd").out == "/root\n/\n"
     assert bare_machine.run(["echo", "$HOME"]).out == "$HOME\n"
     assert bare_machine.run("cat", input="a\n").out == "a\n"
@@ -96,8 +96,8 @@ def test_commands_and_their_trouble(bare_machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_outlives_its_owner(end: signal.Signals) -> None:
-    # Whoever is started in the background by a shell has SIGINT ignored.
+def test_machine_ends_with_its_owner(end: signal.Signals) -> None:
+    # A shell starts background processes with SIGINT ignored.
     script = ("import signal\nimport time\nfrom tests.machines.machine import Machine\n"
               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
               "with Machine.boot('bookworm') as machine:\n"

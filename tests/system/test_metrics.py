@@ -1,4 +1,4 @@
-"""Metrics, as the real node_exporter serves them and the real promtool judges them."""
+"""Metrics as the real node_exporter serves them, checked by the real promtool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce
+from tests.support.correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce
 
 TOP = Path(__file__).resolve().parents[2]
 ALERTS_TEST = Path(__file__).with_name("alerts_test.yaml")
@@ -27,7 +27,7 @@ def debian() -> tuple[str, ...]:
 
 
 def served(machine: Machine) -> dict[str, float]:
-    """What a scrape of node_exporter finds of ours."""
+    """Scrape node_exporter and return dockerd-guard's metrics."""
     text = machine.run("curl --silent --max-time 10 http://localhost:9100/metrics").out
     found = dict(line.rpartition(" ")[::2] for line in text.splitlines() if not line.startswith("#"))
     assert found["node_textfile_scrape_error"] == "0"
@@ -36,7 +36,7 @@ def served(machine: Machine) -> dict[str, float]:
 
 
 def wait_until(machine: Machine, **wanted: float) -> dict[str, float]:
-    """Scrape until these are so."""
+    """Scrape until these metrics have these values, and return all."""
     seen: dict[str, float] = {}
 
     def matches() -> bool:
@@ -51,7 +51,7 @@ def wait_until(machine: Machine, **wanted: float) -> dict[str, float]:
     return seen
 
 
-def test_what_is_served_follows_the_host_and_outlives_the_agent(machine: Machine) -> None:
+def test_metrics_follow_the_host_and_persist_without_the_agent(machine: Machine) -> None:
     healthy = wait_until(machine, up=1, exposed_addresses=0)
     assert (healthy["policy_ok"], healthy["enforcing"], healthy["blind_spots"]) == (1, 0, 0)
     assert healthy["resync_interval_seconds"] == 300
@@ -78,32 +78,32 @@ def test_what_is_served_follows_the_host_and_outlives_the_agent(machine: Machine
     assert held['corrections_total{outcome="held"}'] == 1
 
     enforce(machine)
-    mended = wait_until(machine, correction_held=0, contained_addresses=0, exposed_addresses=0,
+    fixed = wait_until(machine, correction_held=0, contained_addresses=0, exposed_addresses=0,
                         **{f"drift_open{DRIFT}": 0, 'corrections_total{outcome="repaired"}': 1})
-    assert mended[f"drift_total{DRIFT}"] == 1
-    assert mended["exposed_seconds_total"] >= again["exposed_seconds_total"]
+    assert fixed[f"drift_total{DRIFT}"] == 1
+    assert fixed["exposed_seconds_total"] >= again["exposed_seconds_total"]
 
     machine.write(POLICY, "version: 1\nsokcets: []\n")
     machine.run("systemctl reload dockerd-guard")
     refused = wait_until(machine, policy_ok=0, enforcing=1)
-    assert refused["policy_since_timestamp_seconds"] == mended["policy_since_timestamp_seconds"]
+    assert refused["policy_since_timestamp_seconds"] == fixed["policy_since_timestamp_seconds"]
 
     machine.run("apt-get remove --yes dockerd-guard")
     assert not machine.exists(FILE)
 
 
-def test_node_exporter_may_come_and_go_while_the_agent_runs(machine: Machine) -> None:
+def test_node_exporter_can_be_installed_while_the_agent_runs(machine: Machine) -> None:
     wait_until(machine, up=1)
     machine.run("dpkg --purge prometheus-node-exporter")
     machine.run("systemctl reload dockerd-guard")
-    # dpkg runs our trigger, which restarts the agent: its sandbox has the directory then.
+    # dpkg runs our trigger, which restarts the agent; its sandbox then includes the directory.
     machine.run("dpkg --install /var/cache/apt/archives/prometheus-node-exporter_*.deb")
     wait_until(machine, up=1)
     machine.write(POLICY, ENFORCE)
     wait_until(machine, enforcing=1)
 
 
-def test_alerts_and_dashboard_are_as_promtool_wants_them(machine: Machine) -> None:
+def test_promtool_accepts_alerts_and_dashboard(machine: Machine) -> None:
     machine.run("mkdir /root/rules")
     machine.run(f"cp {SHIPPED}/alerts.yaml /root/rules")
     machine.copy_in(ALERTS_TEST, "/root/rules/alerts_test.yaml")

@@ -1,10 +1,10 @@
-"""The agent's way to the network, on a machine: killed, masked, abused. What is shut stays shut."""
+"""The network helper, killed, masked and abused: blocked ports stay blocked."""
 
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
-from tests.system.test_contain import NEVER, contained, is_open, open_up, shop_answers, table
-from tests.system.test_correction import (
+from tests.support.containment import NEVER, contained, is_open, open_up, shop_answers, table
+from tests.support.correction import (
     ENFORCE,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
@@ -14,6 +14,7 @@ from tests.system.test_correction import (
     entries,
     repaired,
 )
+from tests.support.network import processes
 
 AGENT = "dockerd-guard.service"
 UNIT = "dockerd-guard-network.socket"
@@ -21,7 +22,7 @@ PATH = "/run/dockerd-guard/network"
 
 LOOPBACK = f"{ENFORCE}  - address: tcp://127.0.0.1:2376\n    tls: none\ncorrect: {{restart: always}}\n"
 
-# Says what it got: the first bytes of an answer, nothing, or why it could not even connect.
+# Prints the first bytes of the answer, `nothing`, or the error.
 SEND = f"""
 import socket, sys
 connection = socket.socket(socket.AF_UNIX)
@@ -37,17 +38,12 @@ CHECK = '{"verb": "check", "address": "", "tls": "none", "rejections": []}\n'
 GARBAGE = ("garbage\n", "[" * 60_000 + "\n", "\0" * 100, '{"verb": "check"}\n', CHECK.replace("check", "run"))
 
 
-def processes(machine: Machine) -> list[str]:
-    """The processes that have the network."""
-    return machine.run(["pgrep", "-f", "/docker-api-network$"], check=False).out.split()
-
-
 def sent(machine: Machine, text: str, user: str = "root") -> str:
-    """What came back for a text that a user sent."""
+    """Return the answer to a request that a user sends."""
     return machine.run(["setpriv", "--reuid", user, "--clear-groups", "python3", "-c", SEND], input=text).out.strip()
 
 
-def test_killed_while_something_is_cut_off_it_comes_back_and_nothing_opens(machine: Machine) -> None:
+def test_killed_helper_restarts_and_containment_stays(machine: Machine) -> None:
     assert processes(machine) == []
     open_up(machine)
     enforce(machine, NEVER)
@@ -58,12 +54,12 @@ def test_killed_while_something_is_cut_off_it_comes_back_and_nothing_opens(machi
         wait_for(lambda old=before: processes(machine) not in ([], old), "another one")  # type: ignore[misc]
         assert not is_open(machine)
     agent = machine.main_pid(AGENT)
-    told = len(entries(machine, "contained"))
+    count = len(entries(machine, "contained"))
     machine.run("nft flush ruleset")
-    wait_for(lambda: entries(machine, "contained")[told:], "entry")
+    wait_for(lambda: entries(machine, "contained")[count:], "entry")
     assert not is_open(machine)
     assert entries(machine, "released") + entries(machine, "blind") + entries(machine, "failed") == []
-    # Kept by nobody when it has failed, and as long as it is needed only.
+    # Failed instances are not kept, and instances live only as long as they are needed.
     assert machine.run("systemctl list-units --failed --no-legend 'dockerd-guard-network@*'").out == ""
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
@@ -73,13 +69,13 @@ def test_killed_while_something_is_cut_off_it_comes_back_and_nothing_opens(machi
     assert machine.main_pid(AGENT) == agent
 
 
-def test_without_it_systemd_cuts_off_and_the_unit_is_named(machine: Machine) -> None:
+def test_without_helper_systemd_blocks_and_the_unit_is_reported(machine: Machine) -> None:
     machine.run(f"systemctl mask --now {UNIT}")
     open_up(machine)
     enforce(machine, NEVER)
     wait_for(lambda: not machine.api_answers(), "end of the exposure", timeout=30)
     entry = wait_for(lambda: entries(machine, "contained"), "entry")[-1]
-    assert f"by IPAddressDeny=any on docker.service, since {UNIT} does not answer (" in entry["MESSAGE"]
+    assert f"by IPAddressDeny=any on docker.service, because {UNIT} does not answer (" in entry["MESSAGE"]
     assert shop_answers(machine)
 
     machine.run(f"systemctl unmask {UNIT}; systemctl start {UNIT}; systemctl reload dockerd-guard")
@@ -88,12 +84,12 @@ def test_without_it_systemd_cuts_off_and_the_unit_is_named(machine: Machine) -> 
     assert not machine.api_answers()
 
 
-def test_a_table_in_force_stays_when_it_is_masked(machine: Machine) -> None:
+def test_table_stays_when_the_helper_is_masked(machine: Machine) -> None:
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
     machine.run(f"systemctl mask --now {UNIT}; systemctl restart dockerd-guard")
-    wait_for(lambda: any(UNIT in entry["MESSAGE"] for entry in entries(machine, "blind")), "word on the unit")
+    wait_for(lambda: any(UNIT in entry["MESSAGE"] for entry in entries(machine, "blind")), "entry about the unit")
     assert "tcp dport 2375" in table(machine)
     assert not is_open(machine)
     assert not entries(machine, "released")
@@ -102,7 +98,7 @@ def test_a_table_in_force_stays_when_it_is_masked(machine: Machine) -> None:
     assert not is_open(machine)
 
 
-def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Machine) -> None:
+def test_correction_that_needs_the_helper_is_held_without_changes(machine: Machine) -> None:
     machine.run(f"systemctl mask --now {UNIT}")
     dockerd = machine.main_pid()
     enforce(machine, LOOPBACK)
@@ -118,29 +114,29 @@ def test_what_it_would_have_to_prove_is_held_and_nothing_is_changed(machine: Mac
     wait_for(lambda: processes(machine) == [], "end of the process")
 
 
-def test_lost_before_the_proof_nothing_is_undone_and_the_proof_is_made_up_for(machine: Machine) -> None:
+def test_verification_is_repeated_after_the_helper_was_lost(machine: Machine) -> None:
     machine.write(OVERRIDE, "[Service]\nExecStartPre=/bin/sleep 5\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
-    # Not by `systemctl reload`, which comes back when all is over.
+    # Not by `systemctl reload`, which returns after the correction.
     machine.write(POLICY, LOOPBACK)
     wait_for(lambda: machine.properties("docker.service", "SubState")["SubState"] == "start-pre", "restart under way")
     machine.run(f"systemctl mask --now {UNIT}")
     machine.run(["kill", "-KILL", *processes(machine)], check=False)
-    held = wait_for(lambda: entries(machine, "held"), "held proof")[-1]["MESSAGE"]
+    held = wait_for(lambda: entries(machine, "held"), "held verification")[-1]["MESSAGE"]
     assert f"{UNIT} does not answer (" in held
     dockerd = machine.main_pid()
     assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
     machine.run("systemctl reload dockerd-guard")
 
     machine.run(f"systemctl unmask {UNIT}; systemctl start {UNIT}; systemctl reload dockerd-guard")
-    wait_for(lambda: repaired(machine), "word that it holds", timeout=120)
+    wait_for(lambda: repaired(machine), "entry about the verified correction", timeout=120)
     assert machine.main_pid() == dockerd
     assert len(entries(machine, "held")) == 1
     assert entries(machine, "rolled-back") + entries(machine, "failed") == []
-    assert not [entry for entry in entries(machine, "corrected") if "the correction was" in entry["MESSAGE"]]
+    assert not [entry for entry in entries(machine, "corrected") if "The correction was" in entry["MESSAGE"]]
 
 
-def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> None:
+def test_fix_needs_neither_helper_nor_agent(machine: Machine) -> None:
     machine.run(f"systemctl stop dockerd-guard; systemctl mask {UNIT}")
     assert not machine.is_active(UNIT)
     machine.write(POLICY, LOOPBACK)
@@ -148,7 +144,7 @@ def test_fix_by_hand_needs_neither_the_unit_nor_the_agent(machine: Machine) -> N
     assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
 
 
-def test_whoever_is_not_root_or_talks_nonsense_gets_no_answer(machine: Machine) -> None:
+def test_helper_rejects_other_users_and_invalid_requests(machine: Machine) -> None:
     agent = machine.main_pid(AGENT)
     assert sent(machine, CHECK) == repr(b'{"answer": null}\n')
     assert sent(machine, CHECK, "nobody") == "PermissionError"

@@ -1,4 +1,4 @@
-"""The package: what installing, removing and purging it does to a host, and does not."""
+"""The package: the effects of install, remove and purge on a host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, Machine, wait_for
-from tests.system.test_network import processes
+from tests.support.network import processes
 
 AGENT = "dockerd-guard.service"
 POLICY = "/etc/dockerd-guard/config.yaml"
@@ -25,7 +25,7 @@ REFUSED, TIMED_OUT = 7, 28
 
 MOVING = (r"/(proc|sys|dev|run|tmp|var/(log|cache|tmp)|"
           r"var/lib/(dpkg|apt|docker|containerd|systemd/timers))(/|$)")
-"""Where a host changes by itself, and where dpkg keeps its books."""
+"""Paths that change without the package, and dpkg's databases."""
 
 NETWORK = "dockerd-guard-network@.service"
 HIGHEST_SCORE = 2.0
@@ -42,7 +42,7 @@ SANDBOX = (Path(__file__).resolve().parents[2] / "docs/sandbox.md").read_text()
 
 
 def section(unit: str) -> str:
-    """What docs/sandbox.md says of a unit."""
+    """Return the section of docs/sandbox.md about a unit."""
     return next(text for text in SANDBOX.split("\n## ") if text.startswith(f"{unit}\n"))
 
 
@@ -51,7 +51,7 @@ def files(machine: Machine) -> set[str]:
     return {path for path in found if not re.match(MOVING, path)}
 
 
-def test_install_remove_and_purge_leave_docker_alone_and_nothing_behind(
+def test_install_remove_and_purge_do_not_affect_docker_and_leave_no_files(
         bare_machine: Machine, package: Path) -> None:
     machine = bare_machine
     machine.start_container()
@@ -81,7 +81,7 @@ def test_install_remove_and_purge_leave_docker_alone_and_nothing_behind(
     assert before - files(machine) == set()
 
 
-def test_remove_keeps_the_corrections_and_purge_takes_them_away(machine: Machine) -> None:
+def test_remove_keeps_corrections_and_purge_removes_them(machine: Machine) -> None:
     saved = "/etc/systemd/system/docker.service.d/open.conf.dockerd-guard-saved"
     for path in DROP_INS:
         machine.write(path, "# as the agent would write it\n")
@@ -91,7 +91,7 @@ def test_remove_keeps_the_corrections_and_purge_takes_them_away(machine: Machine
     machine.run("apt-get remove --yes dockerd-guard")
     assert all(machine.exists(path) for path in DROP_INS)
     done = machine.run("apt-get purge --yes dockerd-guard")
-    assert f"{DROP_INS[1]} is gone; check with 'systemctl cat docker.socket'" in done.out
+    assert f"removed {DROP_INS[1]}; check with 'systemctl cat docker.socket'" in done.out
     assert not any(machine.exists(path) for path in (*DROP_INS, "/etc/systemd/system/docker.socket.d",
                                                       "/var/lib/dockerd-guard", "/etc/dockerd-guard"))
     assert machine.exists(saved)
@@ -99,7 +99,7 @@ def test_remove_keeps_the_corrections_and_purge_takes_them_away(machine: Machine
     assert machine.main_pid() == dockerd
 
 
-def test_reinstalling_restarts_the_agent_alone_and_keeps_the_policy(
+def test_reinstall_restarts_only_the_agent_and_keeps_the_policy(
         machine: Machine, package: Path) -> None:
     policy = machine.read(POLICY) + "# ours\n"
     machine.write(POLICY, policy)
@@ -110,7 +110,7 @@ def test_reinstalling_restarts_the_agent_alone_and_keeps_the_policy(
     assert machine.read(POLICY) == policy
 
 
-def test_who_looks_for_dockerd_finds_dockerd_alone(machine: Machine) -> None:
+def test_search_for_dockerd_finds_only_dockerd(machine: Machine) -> None:
     dockerd = f"{machine.main_pid()}\n"
     assert machine.run(["pgrep", "-f", "dockerd"]).out == dockerd
     assert machine.run(["pgrep", "dockerd"]).out == dockerd
@@ -118,7 +118,7 @@ def test_who_looks_for_dockerd_finds_dockerd_alone(machine: Machine) -> None:
     assert machine.main_pid(AGENT) != 0
 
 
-def test_a_bad_policy_stops_the_agent_until_it_is_changed(machine: Machine) -> None:
+def test_invalid_policy_stops_the_agent_until_it_changes(machine: Machine) -> None:
     good = machine.read(POLICY)
     machine.write(POLICY, "version: 1\nsokcets: []\n")
     machine.run(["systemctl", "restart", AGENT], check=False)
@@ -128,8 +128,8 @@ def test_a_bad_policy_stops_the_agent_until_it_is_changed(machine: Machine) -> N
     assert any(f"{POLICY}:2:1" in entry["MESSAGE"] for entry in machine.journal(f"--unit={AGENT}", "--boot"))
     wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy")
 
-    machine.write(POLICY, "version: 2\n")  # still no good
-    wait_for(lambda: machine.journal(f"--unit={AGENT}", "--grep=version"), "word on the next policy")
+    machine.write(POLICY, "version: 2\n")  # still invalid
+    wait_for(lambda: machine.journal(f"--unit={AGENT}", "--grep=version"), "entry about the next policy")
     wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy again")
 
     machine.write(POLICY, good)
@@ -137,7 +137,7 @@ def test_a_bad_policy_stops_the_agent_until_it_is_changed(machine: Machine) -> N
     wait_for(lambda: not machine.is_active("dockerd-guard-policy.path"), "end of the watch on the policy")
 
 
-def test_it_runs_where_docker_is_not_installed_yet(bare_machine: Machine, package: Path) -> None:
+def test_agent_runs_without_docker(bare_machine: Machine, package: Path) -> None:
     machine = bare_machine
     machine.run("systemctl stop docker.socket docker; dpkg --purge --force-depends docker.io")
     machine.install(package)
@@ -145,26 +145,26 @@ def test_it_runs_where_docker_is_not_installed_yet(bare_machine: Machine, packag
 
 
 @pytest.mark.parametrize("unit", [AGENT, NETWORK])
-def test_it_is_confined_as_the_page_says(machine: Machine, unit: str) -> None:
+def test_sandbox_matches_its_documentation(machine: Machine, unit: str) -> None:
     page, instance = section(unit), unit.replace("@", "@x")
     rows = json.loads(machine.run(["systemd-analyze", "security", "--json=short", instance]).out)
     assert {row["name"]: row["exposure"] for row in rows if row["exposure"] not in (None, "0.0")} == {
         name.replace("\\|", "|"): score
         for name, score in re.findall(r"^\| `(\S+)` \| ([0-9.]+) \|", page, re.MULTILINE)}
-    said = machine.run(["systemd-analyze", "security", "--no-pager", instance]).out
-    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    output = machine.run(["systemd-analyze", "security", "--no-pager", instance]).out
+    overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", output)
     assert overall is not None
-    assert f"security {instance}` says {overall[1]}:" in page
+    assert f"security {instance}` reports {overall[1]}:" in page
     assert float(overall[1]) <= HIGHEST_SCORE
 
 
-def test_systemd_has_nothing_to_say_against_the_units(machine: Machine) -> None:
-    # No man on the machine to find the pages by.
+def test_systemd_analyze_verify_reports_nothing(machine: Machine) -> None:
+    # The machine has no man(1).
     units = f"{AGENT} {NETWORK.replace('@', '@x')} dockerd-guard-network.socket dockerd-guard-policy.path"
     assert machine.run(f"systemd-analyze verify --man=no {units}").err == ""
 
 
-def test_they_have_the_capabilities_of_the_page_and_no_more(machine: Machine) -> None:
+def test_capabilities_match_the_documentation(machine: Machine) -> None:
     with machine.popen(["python3", "-c", CONNECT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "connected\n"
@@ -179,8 +179,9 @@ def test_they_have_the_capabilities_of_the_page_and_no_more(machine: Machine) ->
         assert machine.run(["stat", "--format=%u", f"/proc/{network}"]).out != "0\n"
 
 
-def test_it_talks_to_this_host_alone(machine: Machine) -> None:
-    """RestrictNetworkInterfaces= as the unit has it, for curl: refused here where nobody listens, and no way out."""
+def test_helper_connects_only_to_this_host(machine: Machine) -> None:
+    """curl with RestrictNetworkInterfaces= of the unit: this host refuses the connection, and other hosts cannot be
+    reached."""
     only = machine.properties(NETWORK.replace("@", "@x"), "RestrictNetworkInterfaces")["RestrictNetworkInterfaces"]
     asked = ["systemd-run", "--quiet", "--wait", "--property", f"RestrictNetworkInterfaces={only}",
              "curl", "--silent", "--max-time", "2"]

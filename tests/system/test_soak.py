@@ -1,4 +1,4 @@
-"""Half a minute of the long run; `make soak HOURS=8` is the long one."""
+"""Half a minute of the soak test. `make soak HOURS=8` runs longer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.system.soak import growing, soak
 SECONDS = 30
 
 
-def test_random_drift_between_restarts_is_never_missed_and_nothing_grows(machine: Machine) -> None:
+def test_random_drift_is_detected_and_no_resource_grows(machine: Machine) -> None:
     samples = soak(machine, SECONDS, seed=1)
     assert len(samples) >= 2
     assert growing(samples) == []

@@ -1,4 +1,5 @@
-"""`status` on a machine: for root and for others, with the agent up, holding, down, and without a policy."""
+"""`status` for root and other users, with the agent running, holding a correction, stopped, and without a valid policy.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ JOE = "setpriv --reuid=joe --regid=joe --init-groups "
 
 
 def status(machine: Machine, prefix: str = "") -> dict[str, Any]:
-    """What it says, with its exit code."""
+    """Return the JSON output with the exit code."""
     done = machine.run(f"{prefix}dockerd-guard status --format=json", check=False)
     assert done.err == ""
     answer: dict[str, Any] = json.loads(done.out)
@@ -34,9 +35,9 @@ def enforce(machine: Machine) -> None:
     machine.run("systemctl reload-or-restart dockerd-guard")
 
 
-def test_in_order_for_root_and_for_others(machine: Machine) -> None:
+def test_status_of_a_compliant_host_for_root_and_others(machine: Machine) -> None:
     machine.run("useradd joe")
-    well = awaited(machine, lambda now: now["exit"] == 0, "host in order")
+    well = awaited(machine, lambda now: now["exit"] == 0, "compliant host")
     assert well["agent"] | {"pid": 0, "looked": ""} == {
         "alive": True, "unit": "active", "pid": 0, "state": "watching", "looked": "", "blind": []}
     assert well["agent"]["pid"] == machine.main_pid("dockerd-guard.service")
@@ -45,13 +46,13 @@ def test_in_order_for_root_and_for_others(machine: Machine) -> None:
     everywhere = dict.fromkeys(("configured", "loaded", "running", "listening"), "none")
     assert well["sockets"] == [{"address": "unix:///run/docker.sock", "declared": "none", "layers": everywhere}]
 
-    # Others cannot look into dockerd; the agent could, and its word counts.
+    # Other users cannot read dockerd's state; the agent's status file has it.
     seen = status(machine, JOE)
     assert (seen["exit"], seen["wrong"]) == (0, [])
     assert seen["sockets"][0]["layers"] == {**everywhere, "running": None, "listening": None}
     assert any("run as root" in text for text in seen["unseen"])
 
-    # Nobody to ask but the files.
+    # Only the files are left.
     machine.run("systemctl stop dbus.socket dbus.service", check=False)
     blind = awaited(machine, lambda now: now["agent"]["alive"] is None, "D-Bus that is gone")
     assert blind["exit"] == 2
@@ -59,7 +60,7 @@ def test_in_order_for_root_and_for_others(machine: Machine) -> None:
     assert any("D-Bus" in text for text in blind["unseen"])
 
 
-def test_held_then_without_an_agent_then_mended(machine: Machine) -> None:
+def test_status_of_a_held_correction_a_stopped_agent_and_a_fixed_host(machine: Machine) -> None:
     machine.run("useradd joe")
     expose(machine)
     machine.start_container()
@@ -87,19 +88,19 @@ def test_held_then_without_an_agent_then_mended(machine: Machine) -> None:
     assert line.startswith("held: live-restore is off: 1 running container would be stopped; "
                            "blocked at the network: tcp://")
 
-    # The agent is down; what it cut off stays so, and is told.
+    # The agent is stopped. Containment stays, and is reported.
     machine.run("systemctl stop dockerd-guard")
     down = status(machine)
     assert (down["exit"], down["agent"]["alive"], down["held"]) == (1, False, None)
     assert down["contained"] == held["contained"]
-    assert down["wrong"][0] == "no agent runs"
+    assert down["wrong"][0] == "no agent is running"
 
-    # A policy that cannot be taken.
+    # An invalid policy.
     machine.write(POLICY, "version: 1\nmode: enforce\nsockets: [fd://]\nmood: good\n")
     assert f"{POLICY}:4:1: unknown key 'mood'" in status(machine)["policy"]["problem"]
 
     machine.write("/etc/docker/daemon.json", '{"live-restore": true}\n')
     machine.run("systemctl reload docker")
     enforce(machine)
-    mended = awaited(machine, lambda now: now["exit"] == 0, "host in order again")
-    assert (mended["last"]["event"], mended["last"]["outcome"]) == ("corrected", "repaired")
+    fixed = awaited(machine, lambda now: now["exit"] == 0, "compliant host")
+    assert (fixed["last"]["event"], fixed["last"]["outcome"]) == ("corrected", "repaired")

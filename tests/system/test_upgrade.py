@@ -1,4 +1,4 @@
-"""An upgrade of the package, unattended and in the middle of things: nothing is asked, nothing is lost."""
+"""Unattended upgrades of the package, also during a correction: no questions, and no state is lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
 from tests.older import older as repack
-from tests.system.test_contain import contained, open_up, table
-from tests.system.test_correction import (
+from tests.support.containment import contained, open_up, table
+from tests.support.correction import (
     DOCKERD,
     ENFORCE,
     LIVE_RESTORE,
@@ -32,20 +32,20 @@ SLOW_START = "[Service]\nExecStartPre=/bin/sleep 10\n"
 
 @pytest.fixture(scope="session")
 def older(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package under a lower version."""
+    """The package with a lower version."""
     return repack(package, tmp_path_factory.mktemp("older"))
 
 
 @pytest.fixture
 def upgradable(machine: Machine, older: Path) -> Machine:
-    """A machine with the older package, and its agent running."""
+    """A machine with the older package and its agent running."""
     machine.install(older)
     assert machine.is_active(AGENT)
     return machine
 
 
 def upgrade(machine: Machine, package: Path) -> None:
-    """As unattended-upgrades does it: nobody is there to answer."""
+    """Upgrade as unattended-upgrades does, without questions."""
     agent = machine.main_pid(AGENT)
     machine.copy_in(package, f"/tmp/{package.name}")
     machine.run(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends",
@@ -56,7 +56,7 @@ def upgrade(machine: Machine, package: Path) -> None:
 
 @contextlib.contextmanager
 def asking(machine: Machine) -> Iterator[list[str]]:
-    """Ask the API from outside all the time; the answers that came."""
+    """Send requests to the API from outside all the time. Yields the list of answers."""
     line = f"until [ -e /tmp/enough ]; do curl --silent --max-time 2 http://{ADDRESS}:2375/_ping; sleep 0.05; done"
     answers: list[str] = []
     with subprocess.Popen(machine.outside_command("sh", "-c", line), stdout=subprocess.PIPE, text=True) as asks:
@@ -72,7 +72,7 @@ def what_undoes(machine: Machine) -> object:
     return json.loads(machine.read(INTENT))["changes"]
 
 
-def test_a_policy_changed_by_hand_is_kept(upgradable: Machine, package: Path) -> None:
+def test_upgrade_keeps_an_edited_policy(upgradable: Machine, package: Path) -> None:
     machine = upgradable
     policy = machine.read(POLICY).replace("mode: observe", "mode: enforce  # ours")
     machine.write(POLICY, policy)
@@ -84,7 +84,7 @@ def test_a_policy_changed_by_hand_is_kept(upgradable: Machine, package: Path) ->
     assert machine.main_pid() == dockerd
 
 
-def test_what_is_held_and_cut_off_stays_so(upgradable: Machine, package: Path) -> None:
+def test_upgrade_keeps_held_corrections_and_containment(upgradable: Machine, package: Path) -> None:
     machine = upgradable
     open_up(machine)
     enforce(machine)
@@ -95,7 +95,7 @@ def test_what_is_held_and_cut_off_stays_so(upgradable: Machine, package: Path) -
 
     with asking(machine) as answers:
         upgrade(machine, package)
-        wait_for(lambda: "live-restore is off" in machine.run(f"systemctl status {AGENT}").out, "hold, still")
+        wait_for(lambda: "live-restore is off" in machine.run(f"systemctl status {AGENT}").out, "held correction")
     assert answers == []
     assert "tcp dport 2375" in table(machine)
     assert (machine.main_pid(), machine.container_pid("shop")) == (dockerd, shop)
@@ -103,13 +103,13 @@ def test_what_is_held_and_cut_off_stays_so(upgradable: Machine, package: Path) -
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
-    wait_for(lambda: repaired(machine), "correction as soon as it may")
-    wait_for(lambda: not machine.exists(INTENT) and table(machine) == "", "end of what was held and cut off")
+    wait_for(lambda: repaired(machine), "correction")
+    wait_for(lambda: not machine.exists(INTENT) and table(machine) == "", "end of the held correction and containment")
     assert not machine.api_answers()
 
 
-def test_what_is_half_done_comes_to_its_end(upgradable: Machine, package: Path) -> None:
-    """The agent waits for dockerd, which it has just restarted, when it is replaced."""
+def test_upgrade_completes_a_correction_in_progress(upgradable: Machine, package: Path) -> None:
+    """The agent is replaced while it waits for the dockerd that it has restarted."""
     machine = upgradable
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
@@ -118,7 +118,7 @@ def test_what_is_half_done_comes_to_its_end(upgradable: Machine, package: Path) 
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
     machine.run("systemctl daemon-reload; systemctl restart docker")
     assert machine.api_answers()
-    # `systemctl reload` would come back when the correction is over.
+    # `systemctl reload` would return after the correction.
     machine.write(POLICY, ENFORCE)
     wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == "activating",
              "dockerd under way", timeout=180)

@@ -40,6 +40,8 @@ def test_what_is_written_comes_back(agent_status: AgentStatus, tmp_path: Path) -
     QUIET.to_json().replace('"drifts": []', '"drifts": [1]'), LOUD.to_json().replace('"code"', '"cod"'),
     QUIET.to_json().replace('"pid"', '"pidd"'), LOUD.to_json().replace('"repaired": 2', '"repaired": "x"'),
     LOUD.to_json().replace('"repaired": 2', '"repaired": Infinity'), LOUD.to_json().replace("12.5", "[]"),
+    LOUD.to_json().replace("12.5", "1e999"), LOUD.to_json().replace('"pid": 42', f'"pid": {"4" * 10_000}'),
+    LOUD.to_json().replace('"severity": "error"', '"severity": "bad"'), LOUD.to_json().replace("+00:00", ""),
 ])
 def test_what_is_no_bulletin_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(text)

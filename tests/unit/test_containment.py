@@ -21,6 +21,7 @@ from dockerd_guard.observe.observation import (
 )
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.policy.reader import parse_policy
+from tests.support import golden
 
 
 class Layers(NamedTuple):
@@ -91,17 +92,7 @@ def test_exposures_and_their_rules(case: Case) -> None:
 
 
 def test_the_table_replaces_the_one_before_and_lets_loopback_pass() -> None:
-    assert ruleset([Rejection("tcp://[::]:2375")]) == """\
-add table inet dockerd_guard
-delete table inet dockerd_guard
-table inet dockerd_guard {
-  chain input {
-    type filter hook input priority -10; policy accept;
-    iifname "lo" accept
-    tcp dport 2375 reject with tcp reset comment "tcp://[::]:2375"
-  }
-}
-"""
+    golden.check(ruleset([Rejection("tcp://[::]:2375")]), "report/ruleset.nft")
 
 
 @pytest.mark.parametrize(("loaded", "stays"), [

@@ -1,4 +1,4 @@
-"""Which words are dockerd's own, through programs that run another, as far as text tells."""
+"""Finding dockerd's arguments through programs that execute another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dockerd_guard.dockerd.command import Program, program_of
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.dockerd.version import Version
 
-CLIENT = "the docker client without a sub-command prints its help and exits: no daemon"
+CLIENT = "this is the docker client without a subcommand: it starts no daemon"
 
 
 def program(command: str, version: Version | None = None, **environ: str) -> Program:
@@ -18,13 +18,13 @@ def program(command: str, version: Version | None = None, **environ: str) -> Pro
 
 
 @pytest.mark.parametrize("word", ["~", "~/x", "--data-root=~/x", "a:~", "--label={a,b}=c", "{1..3}", "*", "$(x)"])
-def test_what_a_shell_makes_of_a_word(word: str) -> None:
+def test_unquoted_shell_constructs_are_uncertain(word: str) -> None:
     assert not program(f"sh -c 'exec dockerd {word}'").certain
     assert program(f"""sh -c 'exec dockerd "{word}"'""").certain is (word != "$(x)")
 
 
 @pytest.mark.parametrize("word", ["a~", "a~b", "{}", "{a}", "{{.Name}}", "tcp://[::1]:1", "a=b!"])
-def test_what_a_shell_leaves_alone(word: str) -> None:
+def test_plain_shell_words_are_unchanged(word: str) -> None:
     found = program(f"sh -c 'exec dockerd {word}'")
     assert found.certain and [each.text for each in found.words] == [word]
 
@@ -46,11 +46,11 @@ def test_what_a_shell_leaves_alone(word: str) -> None:
     ("bash -c 'true; nice dockerd'", True),
     ("dash -c 'true; nice dockerd'", False),
 ])
-def test_sockets_are_passed_to_one_process(command: str, is_passed: bool) -> None:
+def test_listen_fds_is_kept_without_fork(command: str, is_passed: bool) -> None:
     assert ("LISTEN_FDS" in program(command, LISTEN_FDS="").environ) is is_passed
 
 
-def test_only_what_is_set_is_exported() -> None:
+def test_export_needs_a_value() -> None:
     found = program("sh -c 'export A B C=1; B=2; D=3; E=4 dockerd'", D="0")
     assert found.environ == {"B": "2", "C": "1", "D": "3", "E": "4"}
 
@@ -92,7 +92,7 @@ def test_only_what_is_set_is_exported() -> None:
     "sh -c 'exec nice dockerd -H fd://'",
     "env A='-H fd://' sh -c 'exec dockerd $A'",
 ])
-def test_seen_through(command: str) -> None:
+def test_wrappers_are_evaluated(command: str) -> None:
     found = program(command)
     assert (found.certain, found.reason) == (True, None)
     assert [word.text for word in found.words] == ["-H", "fd://"]
@@ -120,7 +120,7 @@ def test_seen_through(command: str) -> None:
     "env env env env env env env env env dockerd",
     "env",
 ])
-def test_cannot_tell(command: str) -> None:
+def test_unsupported_wrappers_are_uncertain(command: str) -> None:
     assert not program(command).certain
     found = resolve_daemon(tuple(shlex.split(command)), {}, lambda _: b"", None)
     assert (found.starts, found.certain) == (True, False)
@@ -129,11 +129,11 @@ def test_cannot_tell(command: str) -> None:
 @pytest.mark.parametrize(("command", "reason"), [
     ("docker -H tcp://0.0.0.0:2375", CLIENT),
     ("docker", CLIENT),
-    ("docker run -d nginx", "this is the docker client, running `docker run`: no daemon"),
-    ("docker -H fd:// info", "this is the docker client, running `docker info`: no daemon"),
+    ("docker run -d nginx", "this is the docker client, running `docker run`: it starts no daemon"),
+    ("docker -H fd:// info", "this is the docker client, running `docker info`: it starts no daemon"),
     ("dockerd-rootless.sh install", "Did you mean 'dockerd-rootless-setuptool.sh install' ?"),
 ])
-def test_no_daemon(command: str, reason: str) -> None:
+def test_client_commands_start_no_daemon(command: str, reason: str) -> None:
     assert program(command, XDG_RUNTIME_DIR="/run/user/0").reason == reason
 
 
@@ -143,17 +143,17 @@ def test_no_daemon(command: str, reason: str) -> None:
     ("docker -d", Version(1, 12), None),
     ("docker -d", Version(20, 10), "unknown shorthand flag: 'd' in -d"),
 ])
-def test_docker_daemon_is_gone(command: str, version: Version, reason: str | None) -> None:
+def test_docker_daemon_is_removed(command: str, version: Version, reason: str | None) -> None:
     assert program(command, version).reason == reason
 
 
-def test_environment_of_the_wrapped() -> None:
+def test_wrappers_change_the_environment() -> None:
     assert program("env -u A -u=B C=3 dockerd", A="1", B="2", D="4").environ == {"B": "2", "C": "3", "D": "4"}
     assert program("env -i DOCKER_TLS_VERIFY=1 dockerd", A="1").environ == {"DOCKER_TLS_VERIFY": "1"}
     assert program("sh -c 'A=1; export B=2; C=3 exec dockerd'", A="0").environ == {"A": "1", "B": "2", "C": "3"}
 
 
-def test_places_inside_a_script() -> None:
+def test_offsets_in_a_script() -> None:
     found = program("sh -c 'exec dockerd  -H tcp://x \"-H\" fd://'")
     assert [(word.text, word.argument, word.offset) for word in found.words] == [
         ("-H", 2, 14), ("tcp://x", 2, 17), ("-H", 2, 0), ("fd://", 2, 30)]
@@ -166,7 +166,7 @@ def test_places_inside_a_script() -> None:
     (b"#!/usr/bin/env bash\nset -eu\nOPTS='-H fd://'\nexec /usr/bin/dockerd $OPTS $1\n", ["-H", "fd://", "-D"]),
     (b"#! /bin/bash\n# logs\ndockerd \\\n  -H fd:// \\\n  >>/var/log/docker 2>&1\n", ["-H", "fd://"]),
 ])
-def test_script_of_its_own(script: bytes, words: list[str]) -> None:
+def test_script_files_are_evaluated(script: bytes, words: list[str]) -> None:
     found = program_of(("/opt/start", "-D"), {}, None, {"/opt/start": script}.__getitem__)
     assert (found.certain, [word.text for word in found.words]) == (True, words)
     assert {word.argument for word in found.words if word.text != "-D"} == {0}
@@ -175,6 +175,6 @@ def test_script_of_its_own(script: bytes, words: list[str]) -> None:
 @pytest.mark.parametrize("script", [
     b"", b"\x7fELF", b"#!/usr/bin/python3\nimport os", b"#!/bin/sh\nwhile :; do dockerd; done",
 ])
-def test_other_programs(script: bytes) -> None:
+def test_other_programs_are_uncertain(script: bytes) -> None:
     found = program_of(("/opt/start",), {}, None, lambda _: script)
     assert (found.certain, found.words) == (False, ())

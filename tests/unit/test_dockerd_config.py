@@ -1,4 +1,4 @@
-"""daemon.json: what dockerd makes of it, where it says so, and taking a key out of it."""
+"""daemon.json: values, errors, locations, and removal of a key."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(text: str | bytes, version: Version | None = NEWEST) -> File:
     ('{"a":' + "[" * 20_000, "exceeded max depth"),
     (b'{"hosts": ["\xff"]}', "failed to decode configuration JSON at offset 12: encoding: invalid UTF-8"),
 ])
-def test_what_is_no_json(text: str | bytes, error: str) -> None:
+def test_json_errors(text: str | bytes, error: str) -> None:
     assert read(text).error == error
 
 
@@ -81,7 +81,7 @@ def test_hosts(text: str | bytes, hosts: list[str]) -> None:
     (b'\xef\xbb\xbf{"hosts": ["a"]}', [], "invalid character 'ï' looking for beginning of value"),
     (b'{"hosts": ["\xff"]}', ["\ufffd"], None),
 ])
-def test_20_10_reads_one_value(text: str | bytes, hosts: list[str], error: str | None) -> None:
+def test_20_10_ignores_trailing_text(text: str | bytes, hosts: list[str], error: str | None) -> None:
     file = read(text, V20)
     assert ([host.text for host in file.hosts], file.error) == (hosts, error)
 
@@ -106,11 +106,11 @@ def test_20_10_reads_one_value(text: str | bytes, hosts: list[str], error: str |
     ('{"default-ulimits": {"nofile": {"Hard": "5"}}}', True),
     ('{"runtimes": {"x": {"path": "p", "runtimeArgs": ["a"]}}}', False),
     ('{"proxies": {"http-proxy": 1}}', True),
-    # A field is found without regard to case, though the check for unknown keys is not fooled.
+    # Fields match case-insensitively; the check for unknown keys does not.
     ('{"HOSTS": {}}', True),
     ('{"http-proxy": 1}', False),
 ])
-def test_types(text: str, mismatch: bool) -> None:
+def test_value_types(text: str, mismatch: bool) -> None:
     assert (read(text).mismatch is not None) is mismatch
 
 
@@ -150,7 +150,7 @@ def test_conflicts(argv: str, text: str, message: str | None) -> None:
     assert conflict(read(text), parse_flags(words, NEWEST).flags, NEWEST) == message
 
 
-def test_places() -> None:
+def test_locations() -> None:
     file = read('{\n  "tls": true,\n\t"hosts": ["tcp://ä:1",\n "b"],\n  "x": {"debug": true}, "host": 1\n}')
     assert [(key.name, key.location, key.value_location, key.inside, key.effective) for key in file.keys] == [
         ("tls", Location(PATH, 2, 4, 7), Location(PATH, 2, 10, 14), None, True),
@@ -162,7 +162,7 @@ def test_places() -> None:
     assert file.hosts == (("tcp://ä:1", Location(PATH, 3, 13, 22)), ("b", Location(PATH, 4, 3, 4)))
 
 
-def test_places_after_a_byte_order_mark_and_blanks() -> None:
+def test_locations_after_byte_order_mark_and_blanks() -> None:
     file = read("\ufeff\n  {\"hosts\": [\"a\"]}")
     assert file.hosts == (("a", Location(PATH, 2, 15, 16)),)
 
@@ -188,14 +188,14 @@ def test_without_key(text: str, left: str) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"a": }', b"\xff", b"{"])
-def test_without_key_of_no_object(text: bytes) -> None:
+def test_without_key_needs_an_object(text: bytes) -> None:
     with pytest.raises(ValueError):
         without_key(text, "hosts")
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
     st.sampled_from(["hosts", "a", "b"]), inner), max_leaves=20))
-def test_without_key_is_what_json_makes_of_it(value: object) -> None:
+def test_without_key_agrees_with_json(value: object) -> None:
     import json
     if not isinstance(value, dict):
         return
@@ -206,7 +206,7 @@ def test_without_key_is_what_json_makes_of_it(value: object) -> None:
 
 @given(st.text(alphabet='{}[]:,"\\ue1-.0tfn \n\x00é', max_size=40))
 def test_scan_agrees_with_json(text: str) -> None:
-    """But for what Go refuses and Python takes: nothing but blanks of JSON around it, no NaN."""
+    """Except for NaN, which Go refuses and Python accepts."""
     import json
     try:
         expected: object = json.loads(text, parse_constant=lambda name: 1 / 0)
@@ -220,7 +220,7 @@ def test_scan_agrees_with_json(text: str) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(content: bytes) -> None:
+def test_any_bytes_parse(content: bytes) -> None:
     for version in (V20, V28, None):
         parse(PATH, content, version)
 
@@ -241,7 +241,7 @@ def test_large_files_take_linear_time(content: bytes) -> None:
     assert time.process_time() - begin < 10
 
 
-def test_what_cannot_be_read() -> None:
+def test_read_errors() -> None:
     def fail(error: Exception) -> File:
         def read_file(path: str) -> bytes:
             raise error

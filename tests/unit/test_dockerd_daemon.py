@@ -1,6 +1,6 @@
-"""What dockerd listens on, or why it refuses.
+"""The hosts that dockerd listens on, or its error.
 
-What is said of 20.10.24, 26.1.5 and 28.5.2 was seen on the real ones; rows about others say so.
+Results for 20.10.24, 26.1.5 and 28.5.2 were observed on these releases. Rows about other releases name their source.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def addresses(found: Daemon) -> list[str] | str | None:
     ("dockerd -H tcp://0.0.0.0:2375 -H", ["tcp://0.0.0.0:2375"]),
     ("dockerd x -H tcp://0.0.0.0:2375 --add-registry=r", ["tcp://0.0.0.0:2375"]),
 ])
-def test_where_dockerd_refuses_everything_written_is_told(command: str, hosts: list[str]) -> None:
+def test_refused_command_lines_have_all_hosts(command: str, hosts: list[str]) -> None:
     found = daemon(command)
     assert not found.starts and [entry.address for entry in found.hosts] == hosts
 
@@ -63,7 +63,7 @@ def test_where_dockerd_refuses_everything_written_is_told(command: str, hosts: l
 @pytest.mark.parametrize(("command", "json", "v20", "v28"), [
     ("dockerd", None, [UNIX], [UNIX]),
     ("dockerd -H fd://", None, ["fd://"], ["fd://"]),
-    # Sorted since 23.0, in the order given before.
+    # Sorted since 23.0; before, in the order given.
     ("dockerd -H unix:// -H fd://", None, [UNIX, "fd://"], ["fd://", UNIX]),
     ("dockerd -H :1 -H tcp://localhost:1", None, ["tcp://localhost:1"], ["tcp://localhost:1"]),
     ("dockerd -H ''", None, [UNIX], [UNIX]),
@@ -73,7 +73,7 @@ def test_where_dockerd_refuses_everything_written_is_told(command: str, hosts: l
     ("dockerd --tls=false", None, [UNIX], [UNIX]),
     ("dockerd --tlsverify -H tcp://", None, ["tcp://localhost:2375"], ["tcp://localhost:2375"]),
     ("dockerd", '{"tls": true}', ["tcp://localhost:2376"], ["tcp://localhost:2376"]),
-    # 23.0 settles the hosts before tlsverify has come to mean tls.
+    # 23.0 normalises the hosts before tlsverify enables tls.
     ("dockerd", '{"tlsverify": true}', ["tcp://localhost:2376"], [UNIX]),
     ("dockerd", '{"hosts": ["0.0.0.0:"]}', ["tcp://0.0.0.0:2375"], ["tcp://0.0.0.0:2375"]),
     ("dockerd -H ::", None, ["tcp://[::]:2375"],
@@ -101,7 +101,7 @@ def test_hosts(command: str, json: str | None, v20: list[str] | str, v28: list[s
     ("fd://docker.socket",
      "failed to load listeners: failed to parse systemd fd address: should be a number: docker.socket"),
     ("npipe://", 'failed to load listeners: invalid protocol format: "npipe"'),
-    # An abstract socket cannot be given an owner, which dockerd does to every unix socket.
+    # dockerd calls chown(2) on every unix socket, which fails for an abstract one.
     ("unix://@docker",
      "failed to load listeners: can't create unix socket @docker: chown @docker: no such file or directory"),
     ("unix:///" + "a" * 107, "failed to load listeners: can't create unix socket /" + "a" * 107
@@ -111,11 +111,11 @@ def test_hosts(command: str, json: str | None, v20: list[str] | str, v28: list[s
     ("tcp://host_name:2375", None),
     ("fd://3", None),
 ])
-def test_what_fails_only_when_listening(host: str, reason: str | None) -> None:
+def test_listen_errors(host: str, reason: str | None) -> None:
     assert daemon(f"dockerd -H '{host}'", version=V26).reason == reason
 
 
-def test_passed_sockets_are_there_for_one_host_only() -> None:
+def test_passed_sockets_serve_one_host() -> None:
     assert daemon("dockerd -H fd:// -H fd://3").reason == NO_SOCKETS
     assert daemon("dockerd -H fd:// -H fd://").starts
 
@@ -125,7 +125,7 @@ def test_passed_sockets_are_there_for_one_host_only() -> None:
     (b"hosts: files resolve [!UNAVAIL=return] dns\n", True),
     (None, True),
 ])
-def test_numbers_are_addresses_to_the_c_library_alone(nsswitch: bytes | None, starts: bool) -> None:
+def test_only_the_c_library_resolves_numbers(nsswitch: bytes | None, starts: bool) -> None:
     files = {"/etc/nsswitch.conf": nsswitch} if nsswitch else {}
     for host in ("tcp://0:2375", "tcp://127.1:2375", "2375"):
         assert daemon(f"dockerd -H {host}", files=files).starts is starts
@@ -139,7 +139,7 @@ def test_numbers_are_addresses_to_the_c_library_alone(nsswitch: bytes | None, st
     ("dockerd -G nobody -H fd://", GROUPS, True),
     ("dockerd", b"root:x:0:\n", True),
 ])
-def test_group_of_the_socket(command: str, groups: bytes, starts: bool) -> None:
+def test_socket_group_must_exist(command: str, groups: bytes, starts: bool) -> None:
     assert daemon(command, files={"/etc/group": groups}).starts is starts
 
 
@@ -164,7 +164,7 @@ def test_group_of_the_socket(command: str, groups: bytes, starts: bool) -> None:
     ("dockerd --tls", '{"tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
     ("dockerd --tlsverify", '{"tls": false}', Tls.MUTUAL, "--tlsverify", ()),
     ("dockerd --tlsverify --tlscacert=", None, Tls.MUTUAL, "--tlsverify", (Note.NO_CA,)),
-    # A key that only is there means TLS: null, or inside another object (IsValueSet).
+    # The presence of the key enables TLS, even null or inside another object (IsValueSet).
     ("dockerd", '{"tlsverify": null}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
     ("dockerd", '{"x": {"tlsverify": false}}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
     ("dockerd", '{"x": {"tls": true}}', Tls.NONE, "daemon.json tls", ()),
@@ -175,11 +175,11 @@ def test_tls(command: str, json: str | None, mode: Tls, origin: str, notes: tupl
 
 
 @pytest.mark.parametrize(("command", "version", "mode", "origin"), [
-    # moby v19.03 cmd/dockerd: conf.TLS = opts.TLS. Read in the source, not run.
+    # moby v19.03 cmd/dockerd: conf.TLS = opts.TLS. From the source, not executed.
     ("dockerd", V19, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
     ("dockerd", V20, Tls.NONE, ""),
     ("dockerd", V28, Tls.NONE, ""),
-    # The flag and the environment share a variable: the explicit opt-out turns TLS on.
+    # The flag and the environment share a variable: --tls=false enables TLS.
     ("dockerd --tls=false", V20, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
     ("dockerd --tls=false", V28, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
     ("dockerd --tlsverify=false", V28, Tls.SERVER, "--tlsverify"),
@@ -189,8 +189,8 @@ def test_docker_tls_verify(command: str, version: Version, mode: Tls, origin: st
     assert (tls.mode, tls.origin) == (mode, origin)
 
 
-def test_19_03_asks_for_no_certificate_unless_told() -> None:
-    """Read in the source (if cli.Config.TLSVerify), not run."""
+def test_19_03_requires_client_certificates_only_with_tlsverify() -> None:
+    """From the source (if cli.Config.TLSVerify), not executed."""
     assert daemon("dockerd --tls", version=V19).tls.mode == Tls.SERVER
     assert daemon("dockerd --tlsverify", version=V19).tls.mode == Tls.MUTUAL
 
@@ -213,12 +213,12 @@ def test_certificates(command: str, json: str | None, environ: dict[str, str],
     assert (tls.ca, tls.cert, tls.key) == paths
 
 
-def test_where_tls_was_written() -> None:
+def test_location_of_tls() -> None:
     tls = daemon("dockerd -D --tls --tlsverify", '{\n"tls": false}').tls
     assert (tls.arguments, tls.location) == ((2, 3), Location("/etc/docker/daemon.json", 2, 8, 13))
 
 
-def test_where_hosts_were_written() -> None:
+def test_locations_of_hosts() -> None:
     flag, = daemon("dockerd -DHtcp://0.0.0.0").hosts
     assert (flag.raw, flag.address, flag.via, flag.argument, flag.offset, flag.location) == (
         "tcp://0.0.0.0", "tcp://0.0.0.0:2375", Via.FLAG, 1, 3, None)
@@ -246,10 +246,10 @@ def test_refused_hosts_are_as_written() -> None:
     ("dockerd --config-file=", '{"hosts": 1}', None),
     ("dockerd", '{"hosts": ["http://x"]}', "invalid bind address (http://x): unsupported proto 'http'"),
     ("dockerd --validate", None,
-     "configuration OK: dockerd --validate exits once it has checked its configuration"),
-    # Every bool flag is a key as well: this one keeps the daemon from starting, even inside another object.
+     "configuration OK: dockerd --validate exits after checking the configuration"),
+    # Every bool flag is also a key: this one prevents the start, even inside another object.
     ("dockerd", '{"x": {"validate": true}}',
-     "configuration OK: dockerd --validate exits once it has checked its configuration"),
+     "configuration OK: dockerd --validate exits after checking the configuration"),
     ("dockerd", '{"validate": false}', None),
     ("dockerd --label a=1 --label a=2", None, "conflict labels for a=2 and a=1"),
     ("dockerd", '{"log-level": "verbose"}', "invalid logging level: verbose"),
@@ -285,7 +285,7 @@ def test_refusals(command: str, json: str | None, reason: str | None) -> None:
     ("docker daemon", None, set()),
     ("docker -d", None, set()),
 ])
-def test_what_releases_disagree_on(command: str, json: str | None, accepted: set[Version]) -> None:
+def test_differences_between_releases(command: str, json: str | None, accepted: set[Version]) -> None:
     assert {version for version in (V20, V26, V28) if daemon(command, json, version).starts} == accepted
 
 
@@ -295,7 +295,7 @@ def test_what_releases_disagree_on(command: str, json: str | None, accepted: set
     ("dockerd --cluster-store=x --graph=/x --firewall-backend=nftables", None),
     ("dockerd", '{"exec-opts": [""], "graph": "/x"}'),
 ])
-def test_an_unknown_release_is_taken_at_its_mildest(command: str, json: str | None) -> None:
+def test_unknown_release_accepts_options_of_any(command: str, json: str | None) -> None:
     assert daemon(command, json, None).starts
 
 
@@ -335,7 +335,7 @@ def test_rootless() -> None:
     ("HOME", "", "HOME needs to be set and exist."),
     ("USER", "root", "This script must be executed as a non-privileged user"),
 ])
-def test_rootless_refuses(name: str, value: str, reason: str) -> None:
+def test_rootless_needs_environment(name: str, value: str, reason: str) -> None:
     assert rootless(**{name: value}).reason == reason  # type: ignore[arg-type]
 
 
@@ -344,7 +344,7 @@ def test_rootless_splits_its_arguments(version: str, splits: bool) -> None:
     assert rootless("'--tls=false -H unix:///x'", Version.parse(version)).starts is splits
 
 
-def test_a_file_that_cannot_be_read_leaves_it_uncertain() -> None:
+def test_unreadable_file_is_uncertain() -> None:
     def read(path: str) -> bytes:
         raise Unreadable(path, "cannot be read: Permission denied")
 
@@ -359,7 +359,7 @@ WORDS = st.sampled_from([
 
 
 @given(st.lists(WORDS, max_size=6), st.binary(max_size=60), st.sampled_from([None, V19, V20, V23, V26, V28, V29]))
-def test_anything_gets_an_answer(words: list[str], content: bytes, version: Version | None) -> None:
+def test_any_input_resolves(words: list[str], content: bytes, version: Version | None) -> None:
     for program in ("dockerd", "docker", "sh", "env"):
         found = resolve_daemon((program, *words), {"X": "a b"}, lambda _: content, version)
         assert found.starts is (found.reason is None) or (found.starts and not found.certain)
@@ -384,8 +384,8 @@ def test_long_command_lines_take_linear_time(argv: tuple[str, ...]) -> None:
     assert time.process_time() - begin < 10
 
 
-def test_importing_is_cheap() -> None:
-    """`lint` starts cold; what it needs of this package must not bring half the standard library."""
+def test_import_avoids_large_modules() -> None:
+    """`lint` has to start fast: this package must not import large parts of the standard library."""
     code = ("import sys; before = set(sys.modules); import dockerd_guard.dockerd.daemon; "
             "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -393,6 +393,6 @@ def test_importing_is_cheap() -> None:
         done.stdout.split())
 
 
-def test_newest_is_what_an_unknown_release_is_read_as() -> None:
+def test_unknown_release_is_read_as_newest() -> None:
     assert daemon("dockerd -H '' -H fd://", version=None).hosts == daemon(
         "dockerd -H '' -H fd://", version=NEWEST).hosts

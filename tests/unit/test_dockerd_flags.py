@@ -1,4 +1,4 @@
-"""pflag's grammar, where each flag stands, and taking flags out again."""
+"""pflag's grammar, offsets of flags and values, removal of flags."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def line(*words: str, version: Version | None = NEWEST) -> CommandLine:
     (("--", "-H", "a"), []),
     (("-H", "--", "-Hb"), ["--", "b"]),
 ])
-def test_hosts_of(words: tuple[str, ...], values: list[str]) -> None:
+def test_host_values(words: tuple[str, ...], values: list[str]) -> None:
     assert [flag.value for flag in line(*words).flags if flag.name == "host"] == values
 
 
@@ -93,13 +93,13 @@ def test_positionals(words: tuple[str, ...], left_over: list[str]) -> None:
     ("-DH=x", "x", 2, 4),
     ("--host=x", "x", 0, 7),
 ])
-def test_where_a_value_stands(word: str, value: str, offset: int, value_offset: int) -> None:
+def test_offset_of_an_attached_value(word: str, value: str, offset: int, value_offset: int) -> None:
     flag = line("-D", word).flags[-1]
     assert flag == Flag("host", value, 2, 1, offset, 2, value_offset)
     assert word[value_offset:] == value
 
 
-def test_where_a_value_of_its_own_stands() -> None:
+def test_offset_of_a_separate_value() -> None:
     assert line("-DH", "x").flags[-1] == Flag("host", "x", 1, 2, 2, 2, 0)
     assert line("--host", "x").flags[-1] == Flag("host", "x", 1, 2, 0, 2, 0)
 
@@ -115,7 +115,7 @@ def test_where_a_value_of_its_own_stands() -> None:
     ("--firewall-backend=x", {"29.7.2"}),
     ("--live-restore", {"19.3.15", "20.10.24", "23.0.0", "28.5.2", "29.7.2"}),
 ])
-def test_flags_come_and_go(flag: str, known: set[str]) -> None:
+def test_flags_by_release(flag: str, known: set[str]) -> None:
     versions = ("19.3.15", "20.10.24", "23.0.0", "28.5.2", "29.7.2")
     assert {version for version in versions if line(flag, version=Version.parse(version)).error is None} == known
     assert line(flag, version=None).error is None
@@ -139,7 +139,7 @@ def test_empty_certificate_path_makes_20_10_panic(version: str, refused: bool) -
     ("--bip -H -Hx", "--bip -H"),
     ("-H -H -D", "-D"),
 ])
-def test_without_hosts_and_tls(argv: str, left: str) -> None:
+def test_without_flags(argv: str, left: str) -> None:
     words = ("dockerd", *argv.split())
     flags = line(*words[1:]).flags
     kept = without_flags(words, flags, TLS | {"host"})

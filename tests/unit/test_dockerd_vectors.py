@@ -1,137 +1,31 @@
-"""moby's own test vectors and what real releases made of argv, environment and daemon.json.
-
-The vectors lie beside the checkout, in ../shared/vectors/dockerd.json.
-"""
+"""Our reading of dockerd's arguments and daemon.json against the real dockerd of each release (tests/data/dockerd)."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.dockerd.gotext import trim
-from dockerd_guard.dockerd.hosts import InvalidHost, parse_host, validate
-from dockerd_guard.dockerd.options import options_of
-from dockerd_guard.dockerd.version import Version
+from tests.differential.compare import Facts, read
+from tests.support.dockerd_machine import layout_of
+from tests.support.vectors import RELEASES, SYSTEMD, Vector, documents, expected
 
-VECTORS = Path(__file__).parents[2].parent / "shared" / "vectors" / "dockerd.json"
-MODES = {"none": "none", "server-only": "server", "mutual": "mutual"}
-
-Vector = dict[str, Any]
+FOUND = [(document.topic, document.value["programs"], vector)
+         for document in documents("dockerd") for vector in document.vectors]
 
 
-def table(name: str) -> Any:
-    return json.loads(VECTORS.read_text())[name]
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(("topic", "programs", "vector"), FOUND,
+                         ids=[f"{topic}: {vector['name']}" for topic, _, vector in FOUND])
+def test_vector(topic: str, programs: dict[str, str], vector: Vector, release: str) -> None:
+    layer = read(layout_of(vector, full=False), Facts(SYSTEMD[release], programs[release], {}))[0].layer
+    answer = expected(vector, release)
+    assert layer.starts == ("hosts" in answer), (layer.reason, answer)
+    if layer.starts:
+        assert list(layer.hosts) == answer["hosts"]
+    if layer.starts and topic == "tls":
+        assert {str(binding.tls) for binding in layer.bindings} == {answer["tls"]}
 
 
-def parameters(name: str, rows: Callable[[Any], list[Any]]) -> list[Any]:
-    if not VECTORS.exists():
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"{VECTORS} is not there"))]
-    return rows(table(name))
-
-
-def nothing(path: str) -> bytes:
-    raise FileNotFoundError(path)
-
-
-def without_detail(message: str) -> str:
-    """Go's reasons for ParseAddr(...) are many; that it fails is what counts."""
-    return re.sub(r"(ParseAddr\(.*?\)): .*", r"\1", message)
-
-
-@pytest.mark.parametrize("vector", parameters("host_parsing", lambda rows: [
-    pytest.param({**row, "version": version, "result": result}, id=f"{version}-{row['input']!r}-{row['rootless']}")
-    for row in rows for version, result in row["results"].items()
-]))
-def test_host_parsing(vector: Vector) -> None:
-    version = Version.parse(vector["version"])
-    environ = {"ROOTLESSKIT_STATE_DIR": "/x", "XDG_RUNTIME_DIR": "/run/user/1000"} if vector["rootless"] else {}
-    value = vector["input"]
-    if not trim(value):
-        hosts = resolve_daemon(("dockerd", "-H", value), environ, nothing, version).hosts
-        assert {"out": hosts[0].address} == vector["result"]
-        return
-    try:
-        validate(value, version)
-        found = {"out": parse_host(trim(value), version)}
-        if version >= Version(29):
-            # Only these rows went through all of dockerd, which validates once more what it has normalised.
-            validate(found["out"], version)
-    except InvalidHost as error:
-        found = {"err": without_detail(str(error))}
-    wanted = dict(vector["result"])
-    if "err" in wanted:
-        message = wanted["err"].removeprefix("flag: ").rpartition('"-H, --host" flag: ')[2]
-        wanted["err"] = without_detail(message)
-    assert found == wanted
-
-
-@pytest.mark.parametrize("vector", parameters("cli_and_config", lambda rows: [
-    pytest.param(row, id=row["label"]) for row in rows
-]) + parameters("tls_matrix", lambda rows: [pytest.param(row, id=f"tls: {row['label']}") for row in rows]))
-def test_cli_and_config(vector: Vector) -> None:
-    """`server_tls` ERR means that the certificates were not there, which does not count as refusing here."""
-    content = vector["daemon_json"]
-    text = b"" if content is None else content.encode() if isinstance(content, str) else json.dumps(content).encode()
-    daemon = resolve_daemon(("dockerd", "--config-file=/cfg", *vector["argv"]), {"HOME": "$HOME", **vector["env"]},
-                            lambda _: text, Version.parse(vector["version"]))
-    result = vector["result"]
-    if "hosts" not in result:
-        # An error, or a flag that prints and exits.
-        assert not daemon.starts
-        return
-    # The vectors stop short of listening.
-    if not daemon.starts:
-        assert daemon.reason is not None
-        assert daemon.reason.startswith(("failed to load listeners: ", "failed to start ", "configuration OK"))
-    else:
-        assert [entry.address for entry in daemon.hosts] == result["hosts"]
-    mode = MODES.get(result["server_tls"]) or ("mutual" if result["tlsverify"] else "server")
-    assert daemon.tls.mode == mode
-    if mode != "none":
-        found = {"tlscacert": daemon.tls.ca, "tlscert": daemon.tls.cert, "tlskey": daemon.tls.key}
-        assert {name: found[name] for name in found if name in result} == {
-            name: result[name] or None for name in found if name in result}
-
-
-@pytest.mark.parametrize("vector", parameters("moby_tests", lambda tests: [
-    pytest.param((version.removeprefix("docker-"), value, wanted), id=f"{version}-{name}-{value!r}")
-    for version, tables in tests.items() for name, rows in tables.items() if name.startswith("TestParseDocker")
-    for value, wanted in rows.items()
-]))
-def test_moby_parse_docker_daemon_host(vector: tuple[str, str, str]) -> None:
-    version, value, wanted = vector
-    try:
-        found = parse_host(value, Version.parse(version))
-    except InvalidHost as error:
-        found = str(error)
-    assert found == wanted
-
-
-@pytest.mark.parametrize("vector", parameters("moby_tests", lambda tests: [
-    pytest.param((version.removeprefix("docker-"), value, wanted), id=f"{version}-{name}-{value!r}")
-    for version, tables in tests.items() for name, rows in tables.items() if name.startswith("TestParseHost.")
-    for value, wanted in rows.items()
-]))
-def test_moby_parse_host(vector: tuple[str, str, str]) -> None:
-    version, value, wanted = vector
-    daemon = resolve_daemon(("dockerd", f"-H={value}" if value else "--host="), {}, nothing, Version.parse(version))
-    found = daemon.hosts[0].address if daemon.starts else daemon.reason or ""
-    if "://" in wanted and not wanted.startswith("invalid ") and not daemon.starts:
-        found = parse_host(trim(value), Version.parse(version))
-    assert found.endswith(wanted)
-
-
-@pytest.mark.parametrize("kind", ["bool", "value"])
-def test_short_flags(kind: str) -> None:
-    if not VECTORS.exists():
-        pytest.skip(f"{VECTORS} is not there")
-    for letter, name in table("short_flags")[kind].items():
-        options = options_of(Version(23) if letter == "g" else Version(29, 7, 2))
-        option = options.by_letter[letter]
-        assert (option.name, option.kind == "bool") == (name.partition(" ")[0], kind == "bool")
+def test_there_are_many_of_each() -> None:
+    """An empty or missing file would pass unnoticed."""
+    assert {document.topic: len(document.vectors) >= 20 for document in documents("dockerd")} == {
+        "config": True, "hosts": True, "tls": True}

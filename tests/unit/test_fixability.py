@@ -1,4 +1,4 @@
-"""What `lint` says that `fix` mends, it mends: each finding is judged by the plan as a whole, not by its rule alone."""
+"""`fix` resolves every finding that `lint` reports as fixable: fixability is derived from the whole plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
-from tests.unit.test_pages import STOCK
+from tests.support.hosts import STOCK
 
 OVERRIDE = "/etc/systemd/system/docker.service.d/override.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -29,39 +29,43 @@ def policy(text: str) -> Policy:
     return parse_policy(f"version: 1\n{text}\n".encode(), "/policy.yaml")
 
 
-def promises(root: Path, files: dict[str, str], wanted: Policy) -> set[str]:
-    """Each code, and how it is mended."""
-    laid = {path: text.encode() for path, text in {**STOCK, **files}.items()}
-    with Rootfs(str(root), laid) as rootfs:
+def fixability(root: Path, files: dict[str, str], wanted: Policy) -> set[str]:
+    """Return the code and `fix` of each finding. Asserts that the plan resolves all findings with a `fix`."""
+    contents = {path: text.encode() for path, text in {**STOCK, **files}.items()}
+    with Rootfs(str(root), contents) as rootfs:
         seen = Observation(rootfs, observe_configured(rootfs))
         plan = plan_for(seen, wanted)
-        told = annotate_fixability(judge(seen, wanted), seen, wanted, plan)
-        gone = {finding.fact for finding in told}
+        findings = annotate_fixability(judge(seen, wanted), seen, wanted, plan)
+        resolved = {finding.fact for finding in findings}
         if plan.changes:
             with rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
-                gone -= {finding.fact for finding in judge(Observation(corrected, plan.after), wanted)}
-            assert {finding.fact for finding in told if finding.fix is not None} <= gone
-    return {f"{finding.code} {finding.fix}" for finding in told}
+                resolved -= {finding.fact for finding in judge(Observation(corrected, plan.after), wanted)}
+            assert {finding.fact for finding in findings if finding.fix is not None} <= resolved
+    return {f"{finding.code} {finding.fix}" for finding in findings}
 
 
 @pytest.mark.parametrize(("files", "wanted", "expected"), [
     pytest.param(command("-H fd:// -H tcp://:2375"), FD,
                  {"DG101 safe", "DG103 safe", "DG203 safe"}, id="an open port"),
-    pytest.param(command("-H fd:// --nothing"), FD, {"DG102 None", "DG205 None"}, id="a flag that stands in the way"),
-    pytest.param({DAEMON_JSON: "{"}, FD, {"DG102 None", "DG205 None"}, id="a daemon.json that stands in the way"),
-    pytest.param(command('-H fd:// --label "a'), FD, {"DG102 None", "DG302 None"}, id="no command to keep"),
-    pytest.param({}, TLS, {"DG102 None"}, id="certificates that are not there"),
-    pytest.param(command("-H fd:// -H unix:///run/docker.sock"), FD, {"DG208 None"}, id="what complies is left alone"),
+    pytest.param(command("-H fd:// --nothing"), FD, {"DG102 None", "DG205 None"}, id="a flag that dockerd refuses"),
+    pytest.param({DAEMON_JSON: "{"}, FD, {"DG102 None", "DG205 None"}, id="a daemon.json that dockerd refuses"),
+    pytest.param(command('-H fd:// --label "a'), FD, {"DG102 None", "DG302 None"},
+                 id="an ExecStart= that systemd refuses"),
+    pytest.param({}, TLS, {"DG102 None"}, id="missing certificates"),
+    pytest.param(command("-H fd:// -H unix:///run/docker.sock"), FD, {"DG208 None"},
+                 id="a redundant host that complies with the policy"),
     pytest.param(command("-H fd:// -H tcp://0.0.0.0:2375 --tlsverify=false --tlscert=/a --tlskey=/b"), FD,
-                 {"DG101 safe", "DG103 safe", "DG105 safe", "DG206 safe"}, id="a deception goes with the port"),
-    pytest.param(command("-H 2375"), FD, {"DG101 safe", "DG102 safe", "DG103 safe", "DG203 safe"}, id="a strange host"),
+                 {"DG101 safe", "DG103 safe", "DG105 safe", "DG206 safe"},
+                 id="an ineffective TLS option that is removed with the port"),
+    pytest.param(command("-H 2375"), FD, {"DG101 safe", "DG102 safe", "DG103 safe", "DG203 safe"},
+                 id="a host that is read as something else"),
     pytest.param({DAEMON_JSON: '{"hosts": ["tcp://0.0.0.0:2375"]}'}, FD,
-                 {"DG101 unsafe", "DG102 safe", "DG103 unsafe", "DG201 unsafe"}, id="a conflict of hosts"),
+                 {"DG101 unsafe", "DG102 safe", "DG103 unsafe", "DG201 unsafe"}, id="hosts conflict"),
     pytest.param({DAEMON_JSON: '{"hosts": ["tcp://0.0.0.0:2375"]}'}, f"{FD}\ncorrect: {{foreign_files: false}}",
-                 {"DG101 None", "DG102 None", "DG103 None", "DG201 None"}, id="a conflict that is not ours to end"),
-    pytest.param({DAEMON_JSON: '{"host": []}'}, FD, {"DG306 None"}, id="a key that does nothing"),
+                 {"DG101 None", "DG102 None", "DG103 None", "DG201 None"}, id="hosts conflict, foreign_files: false"),
+    pytest.param({DAEMON_JSON: '{"host": []}'}, FD, {"DG306 None"}, id="an ineffective key"),
 ])
-def test_a_finding_is_mended_as_it_says(
+def test_fixability(
     files: dict[str, str], wanted: str, expected: set[str], tmp_path: Path
 ) -> None:
-    assert promises(tmp_path, files, policy(wanted)) == expected
+    assert fixability(tmp_path, files, policy(wanted)) == expected

@@ -21,9 +21,7 @@ OTHERS = 400
 
 
 def test_the_seeds_are_there() -> None:
-    if not seeds.published() or not seeds.VECTORS.is_dir():
-        pytest.skip(f"no corpus and no vectors beside this checkout ({seeds.SHARED}): few seeds")
-    assert len(seeds.units()) > 100
+    assert len(seeds.units()) > 80
     assert all(len(target.seeds()) > 20 for target in TARGETS.values() if target.name not in ("pem", "policy"))
 
 

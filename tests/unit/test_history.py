@@ -13,6 +13,7 @@ from dockerd_guard.commands.history import history, record_of
 from dockerd_guard.report import history as report
 from dockerd_guard.report import timeline
 from dockerd_guard.report.history import Episode, Record, Span, merged
+from tests.support import golden
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -131,6 +132,10 @@ def row(**fields: Any) -> bytes:
     (row(DOCKERD_GUARD_EVENT="drift", MESSAGE="open", _SYSTEMD_INVOCATION_ID="a", DOCKERD_GUARD_LINE="7",
          DOCKERD_GUARD_EPISODE=["DG101 a", "DG102 b"], DOCKERD_GUARD_EXPOSED="yes"),
      Record(NOON, "drift", "open", "a", line=7, episodes=("DG101 a", "DG102 b"), exposed=True)),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE="7" * 5000, MESSAGE=[[["x"]], {}, 1e300]),
+     Record(NOON, "drift")),
+    (b'{"__REALTIME_TIMESTAMP": "1", "DOCKERD_GUARD_EVENT": "drift", "MESSAGE": ' + b"[" * 100_000, None),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE=1e999), None),
     # journalctl gives the bytes of what is not printable, and null for what is too long.
     (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_FILE=[47, 1, 255], MESSAGE=None, DOCKERD_GUARD_LINE="x"),
      Record(NOON, "drift", file="/\x01\ufffd")),
@@ -149,23 +154,6 @@ STORY = [
     ended(80, "repaired"), ended(3600, "kept", EDITED), drift(4000),
 ]
 
-LINES = """\
-2026-11-23 12:00:10  DG304                     /etc/a.conf:3  drift  resolved externally after 59 min 50 s
-2026-11-23 12:00:20  DG101 tcp://0.0.0.0:2375  /etc/a.conf:3  drift  repaired after 1 min, open to the network 2.0 s, \
-blocked 58 s
-2026-11-23 13:06:40  DG101 tcp://0.0.0.0:2375  /etc/a.conf:3  drift  ongoing for 16 min 40 s
-Since 2026-11-23 12:00:00: 3 episodes, 1 fixed by 1 correction, 1 resolved externally, 1 ongoing, \
-open to the network for 2.0 s.
-"""
-
-NARROW = """\
-2026-11-23 12:00:20
-  DG101 tcp://0.0.0.0:2375
-  /etc/a.conf:3
-  drift, repaired after 1 min, open to
-  the network 2.0 s, blocked 58 s
-"""
-
 
 def lines(records: list[Record], columns: int | None = None, *, colour: bool = False) -> str:
     found = history(records, at(5000))
@@ -173,12 +161,13 @@ def lines(records: list[Record], columns: int | None = None, *, colour: bool = F
 
 
 def test_history_as_lines() -> None:
-    assert lines(STORY) == lines(STORY, 160) == LINES
+    golden.check(lines(STORY), "report/history.txt")
+    assert lines(STORY) == lines(STORY, 160)
     assert lines([]) == "No drift since 2026-11-23 13:23:20.\n"
 
 
 def test_narrow_terminal() -> None:
-    assert NARROW in lines(STORY, 40)
+    golden.check(lines(STORY, 40), "report/history-narrow.txt")
     assert max(map(len, lines(STORY, 40).splitlines())) <= 40
 
 
@@ -193,17 +182,7 @@ def test_output_is_printable() -> None:
 
 
 def test_history_as_json() -> None:
-    value = report.to_json(history(STORY, at(5000)))
-    assert list(value) == ["schema", "since", "now", "exposed_s", "corrections", "blind", "policies", "episodes"]
-    assert (value["schema"], value["exposed_s"], value["corrections"]) == (1, 2.0, ["2026-11-23T12:01:20+00:00"])
-    assert value["episodes"][1] == {
-        "fact": OPEN, "rule": "DG101", "socket": "tcp://0.0.0.0:2375", "layer": "configured", "file": "/etc/a.conf",
-        "line": 3, "cause": "drift", "message": "open", "begun": "2026-11-23T12:00:20+00:00",
-        "ended": "2026-11-23T12:01:20+00:00", "begin_seen": True, "end_seen": True, "outcome": "repaired",
-        "why": "as declared", "exposed_s": 2.0,
-        "exposed": [{"begun": "2026-11-23T12:00:20+00:00", "ended": "2026-11-23T12:00:22+00:00"}],
-        "contained": [{"begun": "2026-11-23T12:00:22+00:00", "ended": "2026-11-23T12:01:20+00:00"}],
-    }
+    golden.check_json(report.to_json(history(STORY, at(5000))), "report/history.json")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [

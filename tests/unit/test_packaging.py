@@ -1,16 +1,21 @@
-"""What stands in more than one file of the package says the same in each."""
+"""Files of the package that state the same fact agree."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import runpy
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 import dockerd_guard
+from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
+
+pytestmark = pytest.mark.libraries
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -53,5 +58,27 @@ def test_the_example_shows_the_defaults() -> None:
         [each.address for each in defaults.socket_unit.listen]
 
 
+def test_the_example_has_every_key() -> None:
+    shown = set(re.findall(r"^[# ]*(?:- )?(\w+):(?= |$)", EXAMPLE, flags=re.MULTILINE))
+    assert {key.word for key in KEYS} <= shown
+
+
+def test_the_table_of_keys_in_the_docs_is_current() -> None:
+    """Otherwise run `PYTHONPATH=. python3 packaging/policy_table.py`."""
+    page = (TOP / "docs/policy.md").read_text()
+    assert runpy.run_path(str(TOP / "packaging/policy_table.py"))["page"](page) == page
+
+
 def parse(text: str) -> Policy:
     return parse_policy(text.encode(), "config.example.yaml")
+
+
+def test_the_oldest_libraries_are_tested() -> None:
+    """`make unit` tests with the lower bounds of setup.cfg; pystemd is tested on Debian's releases only."""
+    setup = ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    required = re.findall(r"^(\w+)>=(\S+)$", setup["options"]["install_requires"], re.MULTILINE)
+    pinned = (TOP / "tests/requirements-oldest.in").read_text()
+    assert [name for name, _ in required] == ["PyYAML", "pystemd", "structlog", "watchdog"]
+    assert [f"{name}=={version}" for name, version in required
+            if not re.search(rf"^{name}=={re.escape(version)}(;|$)", pinned, re.MULTILINE)] == ["pystemd==0.11"]

@@ -1,8 +1,8 @@
-"""Each rule's page: its examples are laid over a stock host and linted. The bad one gives the code, the
-good one does not."""
+"""The pages of the rules. Each example is added to a stock host and linted: Bad must report the code, Good must not."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator
@@ -13,31 +13,15 @@ import pytest
 from dockerd_guard.commands._common import observe_files, policy_for
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
-from dockerd_guard.rules.registry import TITLES, page, page_file
-from tests.unit import pem
-
-STOCK = {
-    "/usr/lib/systemd/system/docker.service": """\
-[Unit]
-Requires=docker.socket
-[Service]
-Type=notify
-ExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock
-ExecReload=/bin/kill -s HUP $MAINPID
-""",
-    "/usr/lib/systemd/system/docker.socket": """\
-[Socket]
-ListenStream=/run/docker.sock
-SocketMode=0660
-SocketUser=root
-SocketGroup=docker
-""",
-}
+from dockerd_guard.rules.registry import RULES, TITLES, Rule, page, page_file
+from tests.support import pem
+from tests.support.hosts import STOCK, put
 
 LIVE = {"DG207", "DG307", "DG308", "DG309", "DG402"}
-"""About layers that files do not show: test_rules.py has them."""
+"""Rules about live layers. Their tests are in test_rules.py."""
 
-SECTIONS = ["Why", "Bad", "Good", "Fix", "References"]
+SECTIONS = ["Why", "Bad", "Good", "How to fix", "References"]
+"""The sections of a page, in order. The text before the first one describes what the rule reports."""
 
 _EXAMPLE = re.compile(r"^```file (?P<path>\S+)(?: mode=(?P<mode>[0-7]+))?\n(?P<text>.*?)^```$", re.M | re.S)
 
@@ -47,29 +31,22 @@ def section(code: str, name: str) -> str:
 
 
 def host(root: Path, examples: str) -> Path:
-    """A stock host with the files of an example laid over it."""
+    """Write a stock host and the files of an example to `root`, and return `root`."""
     for path, text in STOCK.items():
         put(root, path, text.encode(), 0o644)
     ca, server = pem.make_pair(), pem.make_pair()
-    laid = set()
+    written = set()
     for example in _EXAMPLE.finditer(examples):
         path, text = example["path"], example["text"]
-        assert path not in laid, f"{path} is there twice: a further case goes into the table of test_rules.py"
-        laid.add(path)
-        made = {
-            "(a certificate in date)\n": ca.certificate if path.endswith("ca.pem") else server.certificate,
-            "(its key)\n": server.key,
+        assert path not in written, f"{path} occurs twice: put further cases into test_rules.py"
+        written.add(path)
+        generated = {
+            "(a valid certificate)\n": ca.certificate if path.endswith("ca.pem") else server.certificate,
+            "(the key of this certificate)\n": server.key,
         }
-        content = b"" if not text.strip() else made.get(text, text.encode())
+        content = b"" if not text.strip() else generated.get(text, text.encode())
         put(root, path, content, int(example["mode"] or "644", 8))
     return root
-
-
-def put(root: Path, path: str, content: bytes, mode: int) -> None:
-    target = root / path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    target.write_bytes(content)
-    target.chmod(mode)
 
 
 def codes(root: Path) -> Iterator[str]:
@@ -86,30 +63,31 @@ def usual_umask() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("code", TITLES)
-def test_a_page_has_all_its_parts(code: str) -> None:
+def test_page_has_title_and_sections(code: str) -> None:
     text = page(code)
     assert text.startswith(f"# {code}: {TITLES[code]}\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert all(section(code, name).strip() for name in SECTIONS)
+    assert text.partition("\n## ")[0].partition("\n")[2].strip()
 
 
 @pytest.mark.parametrize("code", sorted(TITLES.keys() - LIVE))
-def test_the_bad_example_gives_the_code(code: str, tmp_path: Path) -> None:
+def test_bad_example_reports_the_code(code: str, tmp_path: Path) -> None:
     assert _EXAMPLE.search(section(code, "Bad"))
     assert code in codes(host(tmp_path, section(code, "Bad")))
 
 
 @pytest.mark.parametrize("code", sorted(TITLES.keys() - LIVE))
-def test_the_good_example_does_not(code: str, tmp_path: Path) -> None:
+def test_good_example_does_not_report_the_code(code: str, tmp_path: Path) -> None:
     assert _EXAMPLE.search(section(code, "Good"))
     assert code not in codes(host(tmp_path, section(code, "Good")))
 
 
-def test_a_stock_host_has_nothing_wrong(tmp_path: Path) -> None:
+def test_stock_host_has_no_findings(tmp_path: Path) -> None:
     assert list(codes(host(tmp_path, ""))) == []
 
 
-def test_every_module_has_a_page_and_is_registered() -> None:
+def test_every_rule_module_has_a_page_and_is_registered() -> None:
     directory = Path(page_file("DG101")).parent
     pages = set(directory.glob("*.md"))
     modules = {path.with_suffix(".md") for path in directory.glob("*.py")} - {
@@ -117,7 +95,20 @@ def test_every_module_has_a_page_and_is_registered() -> None:
     assert modules == pages == {Path(page_file(code)) for code in TITLES}
 
 
-def test_the_index_lists_every_page_by_its_title() -> None:
+def test_codes_are_unique_and_sorted() -> None:
+    codes = [rule.CODE for rule in RULES]
+    assert codes == sorted(set(codes))
+    assert all(re.fullmatch(r"DG[1-9][0-9]{2}", code) for code in codes)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.CODE)
+def test_check_has_the_signature_of_a_rule(rule: Rule) -> None:
+    """The registry imports rules by name, so mypy does not compare their modules with the protocol."""
+    _, *parameters = inspect.signature(Rule.check).parameters
+    assert list(inspect.signature(rule.check).parameters) == parameters
+
+
+def test_docs_list_every_rule_with_its_title() -> None:
     index = (Path(__file__).parents[2] / "docs/rules.md").read_text()
     rows = [row for row in index.splitlines() if row.startswith("| [")]
     expected = [f"| [{code}](../dockerd_guard/rules/{Path(page_file(code)).name}) | {title} |"

@@ -12,7 +12,7 @@ from dockerd_guard.observe.configured import observe_configured, values
 from dockerd_guard.observe.observation import RUNNING, Observation, Process, Running
 from dockerd_guard.plan.pending_changes import INVOCATION, StartRecord, pending_changes, start_record
 from dockerd_guard.rootfs import Rootfs
-from tests.unit.test_regressions import DROP_IN, JSON, PLAIN, SERVICE
+from tests.support.regression_cases import DROP_IN, JSON, PLAIN, SERVICE
 
 OURS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
 ENVIRONMENT = "/etc/default/docker"

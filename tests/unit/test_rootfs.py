@@ -1,8 +1,7 @@
-"""Nothing outside of `--root` is read, however the links below it lie, also while they are changed.
+"""Nothing outside of `--root` is read, whatever symbolic links it contains and even while they change.
 
-Every descriptor that is opened is asked what it is (/proc/self/fd), so it does not matter by which way it was
-reached; names are looked up only by a directory's descriptor. Opening anything by an absolute path, as
-libraries would, is seen by an audit hook.
+The path of every opened descriptor is checked (/proc/self/fd), and names must be looked up relative to a directory
+descriptor. An audit hook detects opens by absolute path, as libraries do.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dockerd_guard.rootfs import MAX_OPEN_DIRECTORIES, Rootfs, Unreadable
 SECRET = "tcp://6.6.6.6:6666"
 CONTENT = (f"[Service]\nExecStart=/usr/bin/dockerd -H {SECRET}\n[Socket]\nListenStream={SECRET}\n"
            f"OPTIONS='-H {SECRET}'\nPackage: docker.io\nVersion: 6.6.6 {SECRET}\n")
-"""Would show, or make the answer another one, wherever it is taken for what is to be read."""
+"""Valid as any of FILES. Reading it would change the output."""
 
 UNITS = "/usr/lib/systemd/system"
 FILES = {
@@ -46,7 +45,7 @@ FILES = {
     "/etc/dockerd-guard/config.yaml": "version: 1\nsockets: [fd://]\n",
 }
 PLACES = sorted({*FILES, *(parent for path in FILES for parent in map(str, list(Path(path).parents)[:-1]))})
-"""Every file that is read, and every directory on the way to one."""
+"""Every file that is read, and its parent directories."""
 
 KINDS = ("absolute", "climbing", "chain", "self", "loop", "cwd")
 
@@ -63,7 +62,7 @@ sys.addaudithook(_audit)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with all files that are read, beside `outside` with the same names and the secret in each."""
+    """A root directory with all files that are read. Beside it is `outside` with the same names and CONTENT in each."""
     for base in (tmp_path / "root", tmp_path / "outside"):
         for path, content in FILES.items():
             place = base / path[1:]
@@ -74,14 +73,14 @@ def root(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def watched(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What is looked at outside of the root meanwhile; the working directory is a trap."""
+    """Collect accesses outside of the root directory. The working directory is outside of it."""
     global _absolute_opens  # noqa: PLW0603
     strayed: list[str] = []
     real_open, real_stat, real_readlink = os.open, os.stat, os.readlink
 
     def inside(fd: int) -> None:
         where = real_readlink(f"/proc/self/fd/{fd}")
-        # What is moved or deleted meanwhile was inside when it was opened.
+        # A file that was moved or deleted was inside when it was opened.
         if where != str(root) and not where.startswith((f"{root}/", f"{root}-")):
             strayed.append(where)
 
@@ -123,11 +122,11 @@ def watched(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 _PYTHON = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]))
-"""Modules that are imported where they are needed."""
+"""Python modules may be imported at any time."""
 
 
-def told(root: Path) -> str:
-    """All that the command line says of a root."""
+def run_commands(root: Path) -> str:
+    """Return the output of several commands for a root directory."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         for verb, format_ in (("sockets", "json"), ("lint", "text"), ("lint", "sarif"), ("diff", "text")):
@@ -135,8 +134,8 @@ def told(root: Path) -> str:
     return out.getvalue()
 
 
-def lead_out(place: Path, kind: str, root: Path) -> None:
-    """Put a link in place of a file or directory that, followed naively, leads to its twin outside."""
+def replace_by_link(place: Path, kind: str, root: Path) -> None:
+    """Replace a file or directory by a link that leads to its counterpart outside if it is followed naively."""
     twin = root.parent / "outside" / place.relative_to(root)
     place.rename(f"{place}.was")
     if kind == "chain":
@@ -152,30 +151,30 @@ def lead_out(place: Path, kind: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_link_leads_out(kind: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file and each directory in turn is such a link."""
+def test_links_do_not_lead_outside(kind: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file and each directory is replaced in turn."""
     for place in PLACES:
-        lead_out(root / place[1:], kind, root)
+        replace_by_link(root / place[1:], kind, root)
         with watched(root, monkeypatch) as strayed:
-            said = told(root)
-        assert (strayed, SECRET in said) == ([], False), place
+            output = run_commands(root)
+        assert (strayed, SECRET in output) == ([], False), place
         (root / place[1:]).unlink()
         Path(f"{root / place[1:]}.was").rename(root / place[1:])
         for extra in ("first", "second"):
             (root / extra).unlink(missing_ok=True)
 
 
-def test_nothing_is_read_outside_of_a_plain_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_root_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with watched(root, monkeypatch) as strayed:
-        said = told(root)
+        output = run_commands(root)
     assert strayed == []
-    assert "tcp://127.0.0.1:2376" in said
+    assert "tcp://127.0.0.1:2376" in output
 
 
 @pytest.mark.parametrize("swapped", [
     "etc", "etc/docker", "etc/docker/daemon.json", "etc/systemd/system/docker.service.d",
 ])
-def test_no_link_leads_out_that_is_swapped_in_meanwhile(
+def test_links_swapped_in_do_not_lead_outside(
     swapped: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = root / swapped
@@ -194,15 +193,15 @@ def test_no_link_leads_out_that_is_swapped_in_meanwhile(
     with watched(root, monkeypatch) as strayed:
         thread.start()
         try:
-            said = [told(root) for _ in range(30)]
+            outputs = [run_commands(root) for _ in range(30)]
         finally:
             stop.set()
             thread.join()
     assert strayed == []
-    assert not any(SECRET in each for each in said)
+    assert not any(SECRET in each for each in outputs)
 
 
-def test_a_directory_that_vanishes_does_not_leave_the_working_directory(
+def test_vanished_directory_is_not_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """os.open(NAME, dir_fd=None) would open NAME there."""
@@ -218,7 +217,7 @@ def test_a_directory_that_vanishes_does_not_leave_the_working_directory(
             rootfs.read("/etc/x")
 
 
-def test_directories_are_not_kept_open_without_end(tmp_path: Path) -> None:
+def test_open_directories_are_limited(tmp_path: Path) -> None:
     """A process may have 1024 files open by default."""
     for number in range(3 * MAX_OPEN_DIRECTORIES):
         (tmp_path / f"{number}/a").mkdir(parents=True)
@@ -231,7 +230,7 @@ def test_directories_are_not_kept_open_without_end(tmp_path: Path) -> None:
         assert rootfs.read("/0/a/b") == b"0"
 
 
-def test_a_path_as_deep_as_there_are(tmp_path: Path) -> None:
+def test_path_of_maximum_depth(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     for _ in range(2000):
         os.mkdir("a", dir_fd=fd)
@@ -248,11 +247,11 @@ def test_a_path_as_deep_as_there_are(tmp_path: Path) -> None:
         rootfs._contents.clear()
         assert rootfs.read(deep) == b"deep"
         assert rootfs.stat("/a" * 3000) is None
-    subprocess.run(["rm", "-r", str(tmp_path / "a")], check=True)  # too deep for Python's own rmtree
+    subprocess.run(["rm", "-r", str(tmp_path / "a")], check=True)  # too deep for shutil.rmtree
 
 
-def test_who_asks_a_tree_that_was_closed_is_told_so(tmp_path: Path) -> None:
-    """Not kept for ever."""
+def test_closed_rootfs_raises(tmp_path: Path) -> None:
+    """The descriptors are closed."""
     with Rootfs(str(tmp_path)) as rootfs:
         pass
     with pytest.raises(KeyError):

@@ -16,6 +16,7 @@ from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import status as report
 from dockerd_guard.report.agent_status import AgentStatus, Drift, LastCorrection
 from dockerd_guard.report.status import AgentUnit, Cell, Row, Status
+from tests.support import golden
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BEFORE = NOON - timedelta(minutes=90)
@@ -48,38 +49,17 @@ def lines(status: Status, columns: int | None = None, *, colour: bool = False) -
 
 
 def test_compliant_host() -> None:
-    assert lines(GOOD) == """\
-Docker listens as declared.
-agent    watching, mode: enforce, PID 42; last check 12 s ago
-policy   /etc/dockerd-guard/config.yaml, in force since 2026-11-23 10:30:00
-
-socket                   policy    configured  loaded  running  listening
-unix:///run/docker.sock  declared  yes         yes     yes      yes
-"""
+    golden.check(lines(GOOD), "report/status-good.txt")
 
 
 def test_host_with_problems() -> None:
-    assert lines(BAD) == """\
-Problems: 1 error, a correction is held, 1 port blocked.
-agent    holding, mode: enforce, PID 42; last check 12 s ago
-policy   /etc/dockerd-guard/config.yaml, in force since 2026-11-23 10:30:00
-held     outside the window Sat 02:00-05:00, until 2026-11-24 02:00:00; since 2026-11-23 10:30:00
-         next: Wait
-blocked  at the network: tcp://[::]:2375
-last     2026-11-23 10:30:00, failed: The correction failed verification and was rolled back: no answer.
-
-socket                   policy        configured  loaded  running   listening
-unix:///run/docker.sock  declared      yes         yes     yes       yes
-tcp://0.0.0.0:2375       not declared  no          no      tls none  tls none
-
-error DG101 /etc/a.conf:3, for 1 h 30 min: the Docker API listens on tcp://0.0.0.0:2375; it is open now
-"""
+    golden.check(lines(BAD), "report/status-bad.txt")
 
 
 def test_forty_columns_are_enough() -> None:
     shown = lines(BAD, 40)
     assert max(map(len, shown.splitlines())) <= 40
-    assert "tcp://0.0.0.0:2375: not declared\n  configured no, loaded no, running tls\n  none, listening" in shown
+    golden.check(shown, "report/status-narrow.txt")
 
 
 def test_colour_changes_no_line() -> None:
@@ -145,27 +125,7 @@ def test_each_state_has_its_line(changes: dict[str, Any], line: str) -> None:
 
 
 def test_status_as_json() -> None:
-    assert report.to_json(BAD) == {
-        "schema": 1, "at": "2026-11-23T12:00:00+00:00",
-        "wrong": ["1 error", "a correction is held", "1 port blocked"], "unseen": [],
-        "agent": {"alive": True, "unit": "active", "pid": 42, "state": "holding", "looked": "2026-11-23T11:59:48+00:00",
-                  "blind": []},
-        "policy": {"file": POLICY_FILE, "mode": "enforce", "since": "2026-11-23T10:30:00+00:00", "problem": None},
-        "sockets": [
-            {"address": "unix:///run/docker.sock", "declared": "none",
-             "layers": {"configured": "none", "loaded": "none", "running": "none", "listening": "none"}},
-            {"address": "tcp://0.0.0.0:2375", "declared": None,
-             "layers": {"configured": False, "loaded": False, "running": "none", "listening": "none"}}],
-        "findings": [{
-            "code": "DG101", "severity": "error", "message": FINDING.message, "layer": "configured",
-            "file": "/etc/a.conf", "line": 3, "column": 1, "end_column": 1, "fix": "safe",
-            "since": "2026-11-23T10:30:00+00:00"}],
-        "held": {"reason": "outside the window Sat 02:00-05:00", "since": "2026-11-23T10:30:00+00:00",
-                 "until": "2026-11-24T02:00:00+00:00", "next": "Wait"},
-        "contained": ["tcp://[::]:2375"],
-        "last": {"at": "2026-11-23T10:30:00+00:00", "event": "rolled-back", "outcome": "failed",
-                 "message": "The correction failed verification and was rolled back: no answer."},
-    }
+    golden.check_json(report.to_json(BAD), "report/status-bad.json")
     unknown = report.to_json(GOOD._replace(unit=None, is_alive=False, agent_status=None, policy=None, rows=(
         LOCAL._replace(cells=(None, Cell(by_systemd=True), Cell(), Cell(Tls.NONE))),)))
     assert unknown["agent"] == {"alive": None, "unit": None, "pid": None, "state": None, "looked": None, "blind": []}

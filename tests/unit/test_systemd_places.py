@@ -1,4 +1,4 @@
-"""Every place that our reading of unit files names is where the characters stand."""
+"""Source locations of parsed unit files match the text in the files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def loaded(root: Path, text: str, name: str = UNIT) -> tuple[Service, Rootfs]:
 
 
 def text_at(root: Path, location: Location | None) -> str:
-    """The characters at a place; lines end as systemd ends them."""
+    """Return the text at a location, with lines split as by systemd."""
     assert location is not None
     text = (root / location.file.lstrip("/")).read_bytes().decode().removeprefix("\ufeff")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\n").split("\n")
@@ -50,19 +50,19 @@ def text_at(root: Path, location: Location | None) -> str:
     ("# one\rExecStart=/bin/x a\r", ["/bin/x", "a"]),
     ("# one\0ExecStart=/bin/x a\0", ["/bin/x", "a"]),
 ])
-def test_words(lines: str, words: list[str], tmp_path: Path) -> None:
+def test_locations_of_words(lines: str, words: list[str], tmp_path: Path) -> None:
     service, _ = loaded(tmp_path, f"[Service]\n{lines}\n")
     [command] = service.exec_start
     assert [text_at(tmp_path, word.location) for word in command.argv] == words
 
 
-def test_a_byte_order_mark_takes_no_column(tmp_path: Path) -> None:
+def test_byte_order_mark_has_no_column(tmp_path: Path) -> None:
     service, _ = loaded(tmp_path, "\ufeff[Service]\nExecStart=/bin/x a\n")
     assert text_at(tmp_path, service.unit.settings[0].location) == "ExecStart=/bin/x a"
     assert service.unit.settings[0].location.line == 2
 
 
-def test_several_commands_in_one_line(tmp_path: Path) -> None:
+def test_locations_of_commands_in_one_line(tmp_path: Path) -> None:
     service, _ = loaded(tmp_path, "[Service]\nType=oneshot\nExecStart=/bin/x a ; -/bin/y b \\; ; /bin/z\n")
     assert [text_at(tmp_path, command.location) for command in service.exec_start] == [
         "/bin/x a", "-/bin/y b \\;", "/bin/z"]
@@ -80,7 +80,7 @@ def test_several_commands_in_one_line(tmp_path: Path) -> None:
     ("Environment=A=", "x${A}", "x${A}"),
     ("Environment=A=A", "$A", "A"),
 ])
-def test_what_came_out_of_the_environment(lines: str, argument: str, text: str, tmp_path: Path) -> None:
+def test_locations_of_expanded_variables(lines: str, argument: str, text: str, tmp_path: Path) -> None:
     service, rootfs = loaded(tmp_path, f"[Service]\n{lines}\nExecStart=/bin/x {argument}\n")
     arguments = expand(service.exec_start[0], resolve_environment(service, rootfs, 262))[1:]
     assert "|".join(text_at(tmp_path, each.location) for each in arguments) == text
@@ -98,13 +98,13 @@ def test_what_came_out_of_the_environment(lines: str, argument: str, text: str, 
     ("A=\"a\\\"b\"\nB=c\\d\n", ["a", "c"]),
     ("A=ä B\nB=3", ["ä B", "3"]),
 ])
-def test_environment_files(content: str, texts: list[str], tmp_path: Path) -> None:
+def test_locations_in_environment_files(content: str, texts: list[str], tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(content.encode())
     found = read_environment_file(content.encode(), "/f", 262)
     assert [text_at(tmp_path, each.variable.location) for each in found.assignments] == texts
 
 
-def test_an_option_variable_of_a_distribution(tmp_path: Path) -> None:
+def test_location_of_docker_opts(tmp_path: Path) -> None:
     (tmp_path / "etc/default").mkdir(parents=True)
     (tmp_path / "etc/default/docker").write_text('# options\nDOCKER_OPTS="-D -H tcp://0.0.0.0:2375"\n')
     unit = "[Service]\nEnvironmentFile=-/etc/default/*er\nExecStart=/bin/x -H fd:// $DOCKER_OPTS\n"
@@ -118,7 +118,7 @@ def test_an_option_variable_of_a_distribution(tmp_path: Path) -> None:
     ("ListenStream=2375\n ListenStream = /run/x ", ["ListenStream=2375", "ListenStream = /run/x"]),
     ("ListenStream=\\\n2375", ["ListenStream="]),
 ])
-def test_listening(lines: str, texts: list[str], tmp_path: Path) -> None:
+def test_locations_of_listen_streams(lines: str, texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "usr/lib/systemd/system/x.socket"
     path.parent.mkdir(parents=True)
     path.write_text(f"[Socket]\n{lines}\n")
@@ -126,7 +126,7 @@ def test_listening(lines: str, texts: list[str], tmp_path: Path) -> None:
     assert [text_at(tmp_path, listen.location) for listen in socket.listen] == texts
 
 
-@pytest.mark.parametrize(("lines", "text", "said"), [
+@pytest.mark.parametrize(("lines", "text", "message"), [
     ("Foo=1", "Foo=1", "Unknown key 'Foo' in section [Service], ignoring."),
     ("Foo", "Foo", "Missing '=', ignoring line."),
     ("[Foo]", "[Foo]", "Unknown section 'Foo'. Ignoring."),
@@ -138,10 +138,10 @@ def test_listening(lines: str, texts: list[str], tmp_path: Path) -> None:
     ("Type=x", "Type=x", "Failed to parse Type=x, ignoring: Invalid argument"),
     ("Sockets=a.socket b", "b", "Failed to add dependency on b, ignoring: Invalid argument"),
 ])
-def test_problems(lines: str, text: str, said: str, tmp_path: Path) -> None:
+def test_locations_of_ignored_settings(lines: str, text: str, message: str, tmp_path: Path) -> None:
     service, _ = loaded(tmp_path, f"[Service]\nExecStart=/bin/x\n{lines}\n")
     [problem] = service.unit.problems
-    assert (text_at(tmp_path, problem.location), problem.text, problem.effect) == (text, said, "ignored")
+    assert (text_at(tmp_path, problem.location), problem.text, problem.effect) == (text, message, "ignored")
 
 
 @pytest.mark.parametrize(("lines", "text", "effect"), [
@@ -152,7 +152,7 @@ def test_problems(lines: str, text: str, said: str, tmp_path: Path) -> None:
     ("User=a:b", "User=a:b", "refused"),
     ("[Service", "[Service", "refused"),
 ])
-def test_what_refuses_the_unit(lines: str, text: str, effect: str, tmp_path: Path) -> None:
+def test_locations_of_fatal_errors(lines: str, text: str, effect: str, tmp_path: Path) -> None:
     service, _ = loaded(tmp_path, f"[Service]\nExecStart=/bin/x\n{lines}\n")
     problem = service.unit.problems[0]
     assert (text_at(tmp_path, problem.location), problem.effect) == (text, effect)

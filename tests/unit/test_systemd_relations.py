@@ -1,4 +1,4 @@
-"""Which socket units feed a service, which files do not count, and what is written all the same."""
+"""Socket units of a service, ignored files, and commands of refused units."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import sockets_for
 from dockerd_guard.systemd.units import detect_version, load_service
 from dockerd_guard.systemd.words import quote_word
-from tests.unit.systemd_cases import HIGH, LOW, MIDDLE, Content, Link
-from tests.unit.test_systemd_reading import put
+from tests.support.systemd_cases import HIGH, LOW, MIDDLE
+from tests.support.unit_files import Content, Link, put
 
 SERVICE = {LOW + "d.service": "[Service]\nExecStart=/bin/x\n"}
 SOCKET = "[Socket]\nListenStream=/run/s\n"
@@ -48,35 +48,35 @@ def look(root: Path, files: Mapping[str, Content]) -> Rootfs:
                   MIDDLE + "f.socket": Link(LOW + "e.socket")}, {"d.socket": False, "e.socket": False},
                  id="several, an alias once"),
 ])
-def test_sockets(files: dict[str, Content], found: dict[str, bool], tmp_path: Path) -> None:
+def test_sockets_for_finds_units(files: dict[str, Content], found: dict[str, bool], tmp_path: Path) -> None:
     rootfs = look(tmp_path, {**SERVICE, **files})
     sockets = sockets_for(rootfs, load_service(rootfs, "d.service"))
     assert {socket.unit.name: socket.enabled for socket in sockets if not socket.accept} == found
 
 
-@pytest.mark.parametrize(("files", "path", "said"), [
+@pytest.mark.parametrize(("files", "path", "text"), [
     pytest.param({LOW + "d.service.d/a.conf": "#", HIGH + "d.service.d/a.conf": "#"}, LOW + "d.service.d/a.conf",
-                 "has the same name and comes first", id="shadowed"),
+                 "has the same name and takes precedence", id="shadowed"),
     pytest.param({LOW + "d.service.d/a.conf": "#", HIGH + "d.service.d/a.conf": Link("/dev/null")},
                  LOW + "d.service.d/a.conf", "masks it", id="masked"),
-    pytest.param({HIGH + "d.service.d/a.conf": Link("/nowhere")}, HIGH + "d.service.d/a.conf", "a link to nothing",
-                 id="dangling"),
+    pytest.param({HIGH + "d.service.d/a.conf": Link("/nowhere")}, HIGH + "d.service.d/a.conf",
+                 "a dangling symbolic link", id="dangling"),
     pytest.param({HIGH + "d.service.d/a.conf/b.conf": "#"}, HIGH + "d.service.d/a.conf", "directory", id="a directory"),
     pytest.param({HIGH + "d.service.d/a.CONF": "#"}, HIGH + "d.service.d/a.CONF", "does not end in '.conf'", id="case"),
     pytest.param({HIGH + "d.service.d/override": "#"}, HIGH + "d.service.d/override", "does not end in '.conf'",
                  id="no ending"),
-    pytest.param({HIGH + "e/a.conf": "#", HIGH + "d.service.d": Link("e")}, HIGH + "d.service.d", "relative link",
-                 id="a relative link"),
+    pytest.param({HIGH + "e/a.conf": "#", HIGH + "d.service.d": Link("e")}, HIGH + "d.service.d",
+                 "relative symbolic link", id="a relative link"),
 ])
-def test_files_that_do_not_count(files: dict[str, Content], path: str, said: str, tmp_path: Path) -> None:
+def test_ignored_files_are_reported(files: dict[str, Content], path: str, text: str, tmp_path: Path) -> None:
     service = load_service(look(tmp_path, {**SERVICE, **files}), "d.service")
     [problem] = service.unit.problems
     assert (problem.location.file, problem.effect) == (path, "file-ignored")
-    assert said in problem.text
+    assert text in problem.text
 
 
 @pytest.mark.parametrize("name", ["a.conf.bak", ".a.conf.swp", "a.conf~", "README", "a.conf.dockerd-guard-saved"])
-def test_files_that_nobody_meant_to_count(name: str, tmp_path: Path) -> None:
+def test_backup_files_are_not_reported(name: str, tmp_path: Path) -> None:
     rootfs = look(tmp_path, {**SERVICE, HIGH + "d.service.d/" + name: "#", HIGH + "d.service.d/a.conf": "#"})
     assert load_service(rootfs, "d.service").unit.problems == ()
 
@@ -91,14 +91,14 @@ def test_files_that_nobody_meant_to_count(name: str, tmp_path: Path) -> None:
     ("[Service]\nExecStart=/bin/x a\nExecStart=\nExecStart=bin/y b\n", ["b"]),
     ("[X-Mine]\nExecStart=/bin/x a\n", []),
 ])
-def test_what_is_written_in_a_unit_that_is_refused(text: str, written: list[str], tmp_path: Path) -> None:
+def test_refused_unit_has_written_commands(text: str, written: list[str], tmp_path: Path) -> None:
     service = load_service(look(tmp_path, {LOW + "d.service": text}), "d.service")
     assert service.unit.load_state in ("bad-setting", "error")
     assert [" ".join(word.text for word in command.argv[1:]) for command in service.written] == written
 
 
 @pytest.mark.parametrize(("version", "argv"), [(257, []), (262, ["1"])])
-def test_unset_variables_are_expanded_from_262_on(version: int, argv: list[str], tmp_path: Path) -> None:
+def test_unset_variables_are_expanded_since_262(version: int, argv: list[str], tmp_path: Path) -> None:
     unit = "[Service]\nEnvironment=A=1\nUnsetEnvironment=A\nExecStart=/bin/x $A\n"
     rootfs = look(tmp_path, {LOW + "d.service": unit})
     service = load_service(rootfs, "d.service", version)
@@ -108,7 +108,7 @@ def test_unset_variables_are_expanded_from_262_on(version: int, argv: list[str],
 
 
 @pytest.mark.parametrize(("version", "user"), [(252, None), (257, "root")])
-def test_user_is_always_set_from_255_on(version: int, user: str | None, tmp_path: Path) -> None:
+def test_user_is_always_set_since_255(version: int, user: str | None, tmp_path: Path) -> None:
     rootfs = look(tmp_path, SERVICE)
     variables = resolve_environment(load_service(rootfs, "d.service", version), rootfs, version).variables
     assert (variables["USER"].value if "USER" in variables else None) == user
@@ -125,14 +125,14 @@ def test_user_is_always_set_from_255_on(version: int, user: str | None, tmp_path
     ("EnvironmentFile=-/etc/bytes", None),
     ("EnvironmentFile=/etc/nul", "Bad message"),
 ])
-def test_environment_files_that_cannot_be_loaded(lines: str, failure: str | None, tmp_path: Path) -> None:
+def test_environment_file_errors(lines: str, failure: str | None, tmp_path: Path) -> None:
     rootfs = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart=/bin/x\n{lines}\n",
                            "/etc/bytes": b"A=\xff\n", "/etc/nul": b"A=1\0\n"})
     found = resolve_environment(load_service(rootfs, "d.service"), rootfs, 262).failure
     assert found is None if failure is None else failure in str(found)
 
 
-def test_a_comment_that_ends_in_a_backslash_took_the_next_line_along_before_254(tmp_path: Path) -> None:
+def test_backslash_continues_a_comment_before_254(tmp_path: Path) -> None:
     rootfs = look(tmp_path, {LOW + "d.service": "[Service]\nExecStart=/bin/x $A\nEnvironmentFile=/f\n",
                            "/f": "# c \\\nA=1\n"})
     service = load_service(rootfs, "d.service")
@@ -150,21 +150,21 @@ def test_default_environment(tmp_path: Path) -> None:
     ("", ["-H", "a b", "", "%n", "$A", "${A}", "$", "'", '"', "\\", "\n", "\x01", "ä", "\udcff", ";", "#", "\ufffe"]),
     (":", ["$A", "$$"]),
 ])
-def test_what_is_quoted_comes_back(prefix: str, arguments: list[str], tmp_path: Path) -> None:
+def test_quoted_arguments_round_trip(prefix: str, arguments: list[str], tmp_path: Path) -> None:
     words = " ".join(quote_word(each, env_expand=not prefix) for each in arguments)
     rootfs = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart={prefix}/bin/x {words}\n"})
     [command] = load_service(rootfs, "d.service").exec_start
     assert [argument.text for argument in expand(command, {})[1:]] == arguments
 
 
-def test_the_version_is_told_by_the_private_library(tmp_path: Path) -> None:
+def test_version_is_detected_from_libsystemd_shared(tmp_path: Path) -> None:
     rootfs = look(tmp_path, {"/usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so": ""})
     assert detect_version(rootfs) == 257
 
 
 @pytest.mark.parametrize(("version", "link", "listed"), [
     (252, True, True), (257, True, False), (257, False, True)])
-def test_lib_is_searched_where_it_is_not_usr_lib(version: int, link: bool, listed: bool, tmp_path: Path) -> None:
+def test_lib_is_searched_unless_usr_is_merged(version: int, link: bool, listed: bool, tmp_path: Path) -> None:
     (tmp_path / "usr/lib").mkdir(parents=True)
     if link:
         (tmp_path / "lib").symlink_to("usr/lib")
@@ -175,8 +175,8 @@ def test_lib_is_searched_where_it_is_not_usr_lib(version: int, link: bool, liste
     assert fragment == ("/lib" if listed else "/usr/lib") + "/systemd/system/d.service"
 
 
-def test_what_is_known_of_a_tree_does_not_keep_it(tmp_path: Path) -> None:
-    """Every look of the agent stayed in memory: half a megabyte each."""
+def test_cache_does_not_keep_rootfs_alive(tmp_path: Path) -> None:
+    """Every observation of the agent leaked half a megabyte."""
     put(tmp_path, {"/etc/systemd/system/d.service": "[Service]\nExecStart=/bin/x\n"}, "unit")
     rootfs = Rootfs(os.fspath(tmp_path))
     unit_files(rootfs, 257).fragment("d.service")
