@@ -87,7 +87,7 @@ class Decision(NamedTuple):
     @property
     def complies(self) -> bool:
         """Whether nothing is left to do."""
-        return not self.required.anything and self.hold is None
+        return self.verdict is Verdict.NOTHING and not self.required.anything and self.hold is None
 
 
 class Result(NamedTuple):
