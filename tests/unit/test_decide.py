@@ -401,7 +401,7 @@ def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> Non
     outcome = decided(host, read_policy(""))
     intent = outcome.assessment.decision.intent
     assert intent == Intent(outcome.assessment.plan.changes, outcome.now, ("docker.service",), True, "invocation-1")
-    do(host, (sleep(60), *SOCKET_OPEN))
+    do(host, (remove(OVERRIDE), *SOCKET_OPEN))
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
     assert intent.stops == ("docker.socket", "docker.service")
