@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +33,15 @@ def simulated_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def host(tmp_path: Path, simulated_times: None) -> SimulatedHost:
+def in_memory() -> Iterator[Path]:
+    """A directory where fsync(2) costs nothing."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def host(in_memory: Path, simulated_times: None) -> SimulatedHost:
     """A simulated host that complies with its policy: `sockets: [fd://]`, enforced."""
     from tests.simulation.host import SimulatedHost
 
-    return SimulatedHost(tmp_path / "host")
+    return SimulatedHost(in_memory / "host")
