@@ -61,8 +61,12 @@ class StateFiles:
         self._unsaved: Memory | None = None
 
     def load(self) -> Memory:
-        data = self._read(MEMORY_FILE)
-        self._saved = json.dumps(data).encode() if data else None
+        """Return what was saved last, by whatever process; an empty memory where there is none.
+
+        What this process could not save is still true, and is returned instead.
+        """
+        if self._unsaved is not None:
+            return self._unsaved
         data = self._read(MEMORY_FILE)
         self._saved = json.dumps(data).encode() if data else None
         try:

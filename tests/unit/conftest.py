@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from dockerd_guard.rootfs import FileStatus, Rootfs
+from dockerd_guard.rootfs import Rootfs
 
 if TYPE_CHECKING:
     from tests.simulation.host import SimulatedHost
@@ -21,15 +21,8 @@ settings.load_profile("any host")
 
 @pytest.fixture
 def simulated_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files have their mtime, which the simulation sets, as their ctime, which only the kernel sets. Directories have
-    none."""
-    real = Rootfs._lstat_on_disk
-
-    def with_simulated_time(self: Rootfs, where: str) -> FileStatus | None:
-        entry = real(self, where)
-        return entry and entry._replace(ctime_ns=entry.mtime_ns if entry.is_file or entry.is_link else 0)
-
-    monkeypatch.setattr(Rootfs, "_lstat_on_disk", with_simulated_time)
+    """Let the simulation replace file times (tests/simulation/host.py) for one test."""
+    monkeypatch.setattr(Rootfs, "_lstat_on_disk", Rootfs._lstat_on_disk)
 
 
 @pytest.fixture

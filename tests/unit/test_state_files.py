@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.apply import files
 from dockerd_guard.apply.state_files import (
     INTENT_FILE,
     MEMORY_FILE,
@@ -92,7 +93,6 @@ def test_the_fixture_has_every_field() -> None:
 @pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS)
 def test_what_is_saved_comes_back(state: StateFiles, memory: Memory) -> None:
     state.save(memory)
-    state.save_intent(memory.intent)
     assert StateFiles(state.directory).load() == memory
 
 
@@ -102,25 +102,24 @@ def test_when_something_changed_is_not_stored(state: StateFiles) -> None:
 
 
 def test_an_intent_is_removed(state: StateFiles) -> None:
-    state.save_intent(INTENT)
-    state.save_intent(None)
-    state.save_intent(None)
-    assert state.load().intent is None
-    assert os.listdir(state.directory) == []
+    state.save(FULL)
+    state.save(Memory())
+    assert os.listdir(state.directory) == [MEMORY_FILE]
+    state.save(Memory())
+    assert StateFiles(state.directory).load() == Memory()
 
 
 def test_nobody_else_reads_it(state: StateFiles) -> None:
     """daemon.json and drop-ins may hold secrets."""
     state.save(FULL)
-    state.save_intent(INTENT)
     for name in (MEMORY_FILE, INTENT_FILE):
         assert stat.S_IMODE((Path(state.directory) / name).stat().st_mode) == 0o600
 
 
 def test_what_is_the_same_is_not_written_again(state: StateFiles) -> None:
     """Each pass loads and saves: an idle host's disk stays idle."""
-    def inode() -> int:
-        return (Path(state.directory) / MEMORY_FILE).stat().st_ino
+    def inode() -> tuple[int, int]:
+        return tuple((Path(state.directory) / name).stat().st_ino for name in (MEMORY_FILE, INTENT_FILE))
 
     state.save(FULL)
     first = inode()
@@ -130,15 +129,35 @@ def test_what_is_the_same_is_not_written_again(state: StateFiles) -> None:
     state.save(loaded)
     assert inode() == first
     state.save(loaded._replace(obstacles=()))
-    assert inode() != first
+    assert inode()[0] != first[0]
+    assert inode()[1] == first[1]
+
+
+def test_what_could_not_be_saved_is_still_true(state: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk must not make a failure, or a restart, be forgotten."""
+    state.save(Memory())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            state.save(FULL)
+        assert state.load() == FULL
+        assert StateFiles(state.directory).load() == Memory()
+    state.save(state.load())
+    assert StateFiles(state.directory).load() == state.load() == FULL
 
 
 def test_what_another_process_saved_is_written_over(state: StateFiles) -> None:
     state.save(FULL)
-    StateFiles(state.directory).save(Memory())
-    assert state.load()._replace(intent=None) == Memory()
+    other = StateFiles(state.directory)
+    other.load()
+    other.save(Memory())
+    assert state.load() == Memory()
     state.save(FULL)
-    assert StateFiles(state.directory).load() == FULL._replace(intent=None)
+    assert StateFiles(state.directory).load() == FULL
 
 
 def test_a_crashed_writers_file_is_removed(state: StateFiles) -> None:
@@ -185,7 +204,7 @@ def test_a_damaged_intent_reads_as_none(state: StateFiles, text: str) -> None:
 
 
 def test_bytes_that_are_no_base64_read_as_nothing(state: StateFiles) -> None:
-    state.save_intent(INTENT)
+    state.save(FULL)
     put(state, text_of(state, INTENT_FILE).replace('"b2xk"', '"b"'), INTENT_FILE)
     assert state.load().intent is None
 
