@@ -14,7 +14,7 @@ import pytest
 
 from dockerd_guard.agent.reconcile import by_hand
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.actions import Actions
+from dockerd_guard.plan.actions import Actions, required_actions
 from dockerd_guard.plan.decide import (
     Decision,
     Result,
@@ -74,6 +74,15 @@ WITH_CERTIFICATES = "sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: mut
 NO_CERTIFICATES = "; ".join(f"{flag} /etc/docker/{name}.pem is missing: dockerd will not start with TLS" for flag, name in (
     ("tlscacert", "ca"), ("tlscert", "server-cert"), ("tlskey", "server-key")))
 FIX_THIS = "fix this; the agent retries automatically"
+
+FAILED = (daemon_json("{}"), *opened("-H fd:// --tlsverify"), sleep(120))
+"""Docker is down because of its TLS flags, and live-restore is off."""
+
+
+def vanish(host: SimulatedHost) -> None:
+    """The containers end."""
+    host.containers.clear()
+
 
 BUSY = (daemon_json("{}"), restart, containers(2))
 """Containers run without live-restore."""
@@ -230,6 +239,16 @@ ROWS = (
         (daemon_json("{}"), *opened("-H fd:// --tlsverify"), sleep(120), containers(1)), (WRITE, RELOAD),
         "live-restore is off: 1 running container that outlived dockerd would be stopped", 60.0,
         required=(WRITE, RELOAD, START)),
+
+    Row("docker.socket was corrected, and its restart held", APPLY,
+        (*SOCKET_OPEN, fault(engine_is_silent=True), guarded, fault(engine_is_silent=False)),
+        ("restart docker.socket", RESTART)),
+    Row("the start of what had failed was held", APPLY, (*FAILED, containers(1), guarded, vanish), (START,)),
+    Row("and is held still", HOLD, (*FAILED, containers(1), guarded), (),
+        "live-restore is off: 1 running container that outlived dockerd would be stopped", 60.0, required=(START,)),
+    Row("and somebody has changed the file since", APPLY, (*FAILED, containers(1), guarded, vanish, write(OURS, "[Service]\n")),
+        (WRITE, RELOAD, START)),
+    Row("and Docker was stopped since", NOTHING, (*FAILED, containers(1), guarded, vanish, stop)),
 
     # Nothing may be done.
     Row("an obstacle, seen for the first time", WAIT, (dropin(OPEN, LATE), reload, restart), wake_s=0.0,
@@ -442,6 +461,21 @@ def test_an_intent_keeps_the_content_before_the_first_correction(host: Simulated
     assert second.changes[0].after != first.changes[0].after
 
 
+def test_a_socket_unit_that_must_not_pass_anything_is_stopped(host: SimulatedHost) -> None:
+    outcome = decided(host, read_policy(""))
+    seen, plan = outcome.assessment.seen, outcome.assessment.plan
+    assert seen.loaded is not None
+    seen = seen._replace(loaded=seen.loaded._replace(socket_states={
+        "docker.socket": "active", "docker-tcp.socket": "active", "docker-old.socket": "inactive"}))
+    assert required_actions(seen, plan, read_policy("")).steps() == ("stop docker-tcp.socket",)
+    decision, _ = decide(outcome.now, seen, (), plan, read_policy(""), Memory())
+    assert decision.verdict is APPLY
+    assert decision.intent is not None
+    assert decision.intent.stops == ("docker-tcp.socket",)
+    assert required_actions(seen._replace(loaded=None), plan._replace(changes=FOREIGN), read_policy("")) == Actions(FOREIGN)
+    assert required_actions(seen, plan._replace(obstacles=("x",)), read_policy("")) == Actions()
+
+
 # --- forecast: fix and diff -----------------------------------------------------------------------
 
 
@@ -591,6 +625,12 @@ PROBATIONS = (
     Probation("it has run long enough", begun(is_applied=True, changes=FOREIGN, proven_s_ago=30), "gone"),
     Probation("it is down", begun(is_applied=True, changes=FOREIGN, proven_s_ago=10), "unproven", (stop,)),
     Probation("it is down, and was never started", begun(is_applied=True, changes=FOREIGN), "unproven", (stop,)),
+    Probation("it had failed before, and is down", begun(is_applied=True, changes=FOREIGN, was_active=False), "kept",
+              (*opened("-H fd:// --storage-driver=zfs"), sleep(120))),
+    Probation("it had failed before, and nothing was changed", begun(is_applied=True, changes=(), was_active=False), "gone",
+              (*opened("-H fd:// --storage-driver=zfs"), sleep(120))),
+    Probation("it was down before, and is stopped", begun(is_applied=True, changes=FOREIGN, was_active=False), "gone",
+              (stop,)),
     Probation("it was down before", begun(is_applied=True, changes=FOREIGN, was_active=False), "gone"),
     Probation("nothing was changed", begun(is_applied=True, changes=()), "gone"),
     Probation("not applied", begun(changes=()), "kept"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dockerd_guard.apply.rollback import Undone
 from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.systemd.manager import Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
-from tests.simulation.host import Crash, SimulatedHost
+from tests.simulation.host import Crash, SimulatedHost, SimulatedManager
 from tests.unit.situations import (
     DAEMON_JSON,
     DIRECTORY,
@@ -79,8 +82,10 @@ def test_it_is_finished_or_undone_wherever_it_is_killed(
         agent = new_agent(host)
         pass_until_done(agent)
         assert host.open_addresses() == (), point
-        assert host.running is not None, point
-        assert host.running.layer.hosts == ("fd://",), point
+        # Killed between ResetFailedUnit() and StartUnit(), it cannot be distinguished from one that was stopped.
+        was_reset = host.running is None and host.active["docker.service"] == "inactive"
+        assert host.running is not None or (was_reset and "--tlsverify" in (host.text(OVERRIDE) or "")), point
+        assert host.running is None or host.running.layer.hosts == ("fd://",), point
         assert len(host.starts) - starts <= 3, point
         assert not host.killed
         assert not list(host.root.rglob("*/.dockerd-guard.*")), point
@@ -130,24 +135,29 @@ def test_an_interrupted_correction_is_kept_in_mind_while_it_cannot_be_undone(hos
     assert host.open_addresses() == ()
 
 
+def killed_when(host: SimulatedHost, drift: tuple[Act, ...], is_so: Callable[[SimulatedHost], bool]) -> SimulatedHost:
+    """The host with its agent killed at the first moment at which this is so."""
+    for point in range(MAX_POINTS):
+        host = SimulatedHost(host.root)
+        do(host, drift)
+        host.crash_in = point
+        with contextlib.suppress(Crash):
+            new_agent(host).run_pass()
+        if host.crash_in is None and is_so(host):
+            return host
+    raise AssertionError("never")
+
+
 def test_a_crash_during_the_start_of_docker_is_finished(host: SimulatedHost) -> None:
     """All files are written, docker.socket and docker.service are stopped."""
-    do(host, DRIFTS["docker.socket"])
-    for point in range(MAX_POINTS):
-        host.crash_in = point
-        try:
-            new_agent(host).run_pass()
-        except Crash:
-            if host.running is None:
-                break
-    assert host.running is None
+    host = killed_when(host, DRIFTS["docker.socket"], lambda host: host.running is None)
     agent = new_agent(host)
     agent.run_pass()
-    assert agent.journal.lines == [
-        f"{agent.journal.lines[0].partition(' was interrupted')[0]} was interrupted: all its files are written and stay; "
-        "the next pass decides about the rest."]
+    assert agent.journal.lines[0].endswith(
+        "was interrupted: all its files are written and stay; the next pass decides about the rest.")
     assert host.running is not None
-    assert agent.run_pass() is not None
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.NOTHING
     assert host.open_addresses() == ()
 
 
@@ -196,13 +206,8 @@ def test_what_could_not_be_undone_is_a_message() -> None:
 
 
 def test_recovery_is_reported_where_systemd_refuses(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    do(host, DRIFTS["an override"])
-    host.crash_in = 4
-    with pytest.raises(Crash):
-        new_agent(host).run_pass()
+    host = killed_when(host, DRIFTS["an override"], lambda host: host.text(OURS) is not None)
     agent = new_agent(host)
-    from dockerd_guard.systemd.manager import Refused
-    from tests.simulation.host import SimulatedManager
 
     def refuse(_: SimulatedManager) -> None:
         raise Refused("Reload", "Access denied")
@@ -211,7 +216,7 @@ def test_recovery_is_reported_where_systemd_refuses(host: SimulatedHost, monkeyp
         patched.setattr(SimulatedManager, "reload", refuse)
         wake_s = agent.run_pass()
     assert agent.controller.memory.intent is not None
-    assert agent.journal.lines
+    assert agent.journal.lines == ["Cannot finish or undo an earlier correction: Access denied."]
     assert wake_s is not None
     pass_until_done(agent)
     assert host.open_addresses() == ()
