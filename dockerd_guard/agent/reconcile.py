@@ -55,7 +55,7 @@ def assess(  # noqa: PLR0913, PLR0917 -- a pass up to its decision
     """Plan and decide. Changes nothing; asks the engine only where a restart may be needed."""
     memory = with_start(seen, memory)
     plan = plan_for(seen, policy)
-    if required_actions(seen, plan, policy).starts_dockerd:
+    if required_actions(seen, plan, policy, memory.intent).starts_dockerd:
         seen = seen._replace(engine=observe_engine(seen, kernel))
     decision, memory = choose(now, seen, findings, plan, policy, memory)
     return Assessment(seen, policy, findings, plan, decision), memory

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -66,8 +67,8 @@ class StateFiles:
         """
         if self._unsaved is not None:
             return self._unsaved
-        self._saved = None
         data = self._read(MEMORY_FILE)
+        self._saved = json.dumps(data).encode() if data else None
         try:
             memory = _memory(data) if data else self._of_old_files()
         except _MALFORMED:
@@ -111,7 +112,7 @@ class StateFiles:
         restarts = self._read("restarts.json").get("restarts", [])
         contained = self._read("contained.json")
         return Memory(
-            restarts=tuple(sorted(Instant(datetime.fromisoformat(text)) for text in restarts)),
+            restarts=tuple(sorted(Instant(_time(text)) for text in restarts)),
             contained=Contained(tuple(map(str, contained.get("ways", []))),
                                 tuple(map(str, contained.get("addresses", [])))))
 
@@ -155,8 +156,8 @@ def _memory(data: Mapping[str, Any]) -> Memory:
         attempt=attempt and Attempt(_instant(attempt["at"]), str(attempt["error"]), float(attempt["retry_s"]),
                                     attempt["inputs"] and str(attempt["inputs"]), bool(attempt["was_rolled_back"])),
         corrected={file.path: file for file in corrected},
-        held=held and HeldCorrection(str(held["reason"]), datetime.fromisoformat(held["since"]),
-                                     held["until"] and datetime.fromisoformat(held["until"]), str(held["next_step"])),
+        held=held and HeldCorrection(str(held["reason"]), _time(held["since"]),
+                                     held["until"] and _time(held["until"]), str(held["next_step"])),
         obstacles=tuple(map(str, data["obstacles"])),
         contained=Contained(*(tuple(map(str, data["contained"][name])) for name in Contained._fields)),
         start=start and StartRecord(str(start["invocation"]), _bytes(_content(start["daemon_json"])),
@@ -187,7 +188,18 @@ def _instant_json(moment: Instant) -> list[object]:
 
 
 def _instant(row: list[Any]) -> Instant:
-    return Instant(datetime.fromisoformat(row[0]), str(row[1]), float(row[2]))
+    since_boot_s = float(row[2])
+    if not math.isfinite(since_boot_s):
+        raise ValueError(since_boot_s)
+    return Instant(_time(row[0]), str(row[1]), since_boot_s)
+
+
+def _time(text: str) -> datetime:
+    """Raises ValueError for a time without a zone, which cannot be compared."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment
 
 
 def _content_json(content: Content | None) -> object:

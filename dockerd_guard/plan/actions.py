@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dockerd_guard.model.address import canonical
+from dockerd_guard.model.address import Via, canonical
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Loaded, Observation
-from dockerd_guard.plan.plan import Change, Plan, complies
+from dockerd_guard.plan.memory import Intent, digest
+from dockerd_guard.plan.plan import Change, Plan, complies, content_at
 from dockerd_guard.policy.model import Policy
 
 
@@ -53,8 +54,11 @@ class Actions(NamedTuple):
         )
 
 
-def required_actions(seen: Observation, plan: Plan, policy: Policy) -> Actions:
-    """Return what has to be done, by comparing each layer with the policy; nothing if the plan has an obstacle."""
+def required_actions(seen: Observation, plan: Plan, policy: Policy, intent: Intent | None = None) -> Actions:
+    """Return what has to be done, by comparing each layer with the policy; nothing if the plan has an obstacle.
+
+    `intent`: the correction that was applied last, of which the start may be left to do.
+    """
     loaded = seen.loaded
     if plan.obstacles:
         return Actions()
@@ -71,7 +75,23 @@ def required_actions(seen: Observation, plan: Plan, policy: Policy) -> Actions:
         restart_socket=_is_socket_stale(seen, loaded, plan),
         restart=runs and wrong,
         # A start of what failed with a configuration that complies would fail again, or undo what somebody wants.
-        start=not runs and loaded.active_state == "failed" and reload)
+        start=has_failed(seen) and (reload or _is_start_left(seen, intent)))
+
+
+def has_failed(seen: Observation) -> bool:
+    """Whether docker.service is in the state `failed`."""
+    return seen.running is None and seen.loaded is not None and seen.loaded.active_state == "failed"
+
+
+def is_in_force(seen: Observation, intent: Intent) -> bool:
+    """Whether the files are as an applied correction left them."""
+    return intent.is_applied and bool(intent.changes) and all(
+        digest(content_at(seen.rootfs, change.path)) == digest(change.after) for change in intent.changes)
+
+
+def _is_start_left(seen: Observation, intent: Intent | None) -> bool:
+    """Whether the files were corrected of a docker.service that had failed, and its start was held or interrupted."""
+    return intent is not None and not intent.was_active and intent.proven_by is None and is_in_force(seen, intent)
 
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
@@ -80,6 +100,12 @@ def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
         return False
     wanted = {canonical(address) for address, _ in passed_by(
         socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
+    # After a reload PID 1 no longer shows which unit its other sockets are of; dockerd has them still.
+    of_others = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
+                 if socket.unit.name != SOCKET for item in socket.listen}
+    passed = {binding.key for binding in seen.listening.layer.bindings if binding.via is Via.SOCKET_UNIT}
+    if passed - wanted - of_others:
+        return True
     of_socket = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
                  if socket.unit.name == SOCKET for item in socket.listen} | wanted
     held = {canonical(address) for address in seen.listening.held_by_systemd} & of_socket

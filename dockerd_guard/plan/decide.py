@@ -18,13 +18,13 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan import backoff
-from dockerd_guard.plan.actions import Actions, required_actions
+from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory, digest
 from dockerd_guard.plan.pending_changes import INVOCATION, pending_changes
-from dockerd_guard.plan.plan import Change, Plan, content_at, files_of
+from dockerd_guard.plan.plan import Change, Plan, files_of
 from dockerd_guard.policy.model import Mode, Policy
 
 QUIET_S = 0.5
@@ -87,7 +87,7 @@ class Decision(NamedTuple):
     @property
     def complies(self) -> bool:
         """Whether nothing is left to do."""
-        return not self.required.anything and self.hold is None
+        return self.verdict is Verdict.NOTHING and not self.required.anything and self.hold is None
 
 
 class Result(NamedTuple):
@@ -125,7 +125,7 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
 ) -> tuple[Decision, Memory]:
     """Decide what to do, and return the memory to keep, whatever becomes of it. `findings` are those of this pass."""
     memory = _updated(now, seen, policy, memory)
-    required = required_actions(seen, plan, policy)
+    required = required_actions(seen, plan, policy, memory.intent)
     facts = restart_facts(seen, plan, required, memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
@@ -141,7 +141,7 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
 
 def forecast(now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory) -> Decision:
     """Return what `fix` would do now: the same decision, whatever the mode, without the delays of the agent."""
-    required = required_actions(seen, plan, policy)
+    required = required_actions(seen, plan, policy, memory.intent)
     facts = restart_facts(seen, plan, required, memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts,
@@ -334,18 +334,16 @@ def _intent(now: Instant, seen: Observation, actions: Actions, earlier: Intent |
 
 def _has_failed_with(seen: Observation, intent: Intent | None) -> bool:
     """Whether dockerd, which ran before a correction, failed with what that wrote (I3)."""
-    if intent is None or not intent.is_applied or not intent.was_active or not intent.changes or seen.loaded is None:
-        return False
-    is_ours = all(digest(content_at(seen.rootfs, change.path)) == digest(change.after) for change in intent.changes)
-    return is_ours and seen.running is None and seen.loaded.active_state == "failed"
+    return intent is not None and intent.was_active and has_failed(seen) and is_in_force(seen, intent)
 
 
 def _proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | None:
-    """The intent of an applied correction, until dockerd has run with it for PROBATION_S."""
+    """The intent of an applied correction, until dockerd has run with it for PROBATION_S; of one that had failed
+    before, until it was started."""
     if intent is None or not intent.is_applied:
         return intent
     if not intent.was_active or not intent.changes:
-        return None
+        return intent if intent.changes and intent.proven_by is None and has_failed(seen) else None
     if seen.running is None:
         return intent._replace(proven_by=None)
     if intent.proven_by is None:

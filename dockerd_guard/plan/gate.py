@@ -75,7 +75,7 @@ def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], n
     budget = correct.budget
     recent = [moment for moment in restarts if now.seconds_since(moment) < budget.per_s]
     if len(recent) >= budget.restarts:
-        left_s = budget.per_s - (now.seconds_since(recent[-budget.restarts]) if budget.restarts else 0.0)
+        left_s = budget.per_s - now.seconds_since(recent[-budget.restarts])
         yield Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
                    now.wall + timedelta(seconds=left_s), BY_HAND)
 

@@ -74,9 +74,10 @@ class Running(NamedTuple):
 
 def _lstat_with_simulated_ctime(rootfs: Rootfs, where: str, real: Callable[..., FileStatus | None] = (
         Rootfs._lstat_on_disk)) -> FileStatus | None:
-    """Only the kernel sets ctime, by the real clock: on a simulated host it is the mtime, which is simulated."""
+    """Only the kernel sets ctime, by the real clock: on a simulated host it is the mtime, which is simulated. That of
+    directories is not, so they have none."""
     found = real(rootfs, where)
-    return found._replace(ctime_ns=found.mtime_ns) if found is not None else None
+    return found and found._replace(ctime_ns=found.mtime_ns if found.is_file or found.is_link else 0)
 
 
 class Crash(BaseException):

@@ -1,4 +1,4 @@
-"""Whether dockerd may be restarted now: the policy's `correct`, the engine, and the time."""
+"""Whether docker.service may be restarted now: the policy's `correct`, the engine, the host, and the time."""
 
 from __future__ import annotations
 
@@ -7,101 +7,198 @@ from typing import NamedTuple
 
 import pytest
 
+from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.engine import Engine
-from dockerd_guard.observe.network import HelperUnavailable
-from dockerd_guard.plan.gate import Situation, may_restart
+from dockerd_guard.observe.observation import EngineAnswer
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
+from dockerd_guard.policy.model import Correct
 from dockerd_guard.policy.reader import parse_policy
 
-NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+"""A Monday."""
+
+NOW = Instant(NOON, "boot", 100_000.0)
+
 IDLE = Engine("26.1.5", live_restore=False, containers_running=0, in_swarm=False)
 BUSY = IDLE._replace(containers_running=2)
 SAFE = BUSY._replace(live_restore=True)
-SWARM = IDLE._replace(in_swarm=True)
+SWARM = SAFE._replace(containers_running=1, in_swarm=True)
+
+RUNS = RestartFacts(is_active=True, engine=EngineAnswer(SAFE), next_live_restore=True)
+"""dockerd runs containers that survive a restart."""
+DOWN = RestartFacts(is_active=False, engine=EngineAnswer())
+
+RESTART = "`systemctl restart docker.service`"
+BY_HAND = f"wait, or run {RESTART}"
+WHEN_STOPPABLE = f"{RESTART} when these may stop"
+ADD_LIVE_RESTORE = ('Add `"live-restore": true` to /etc/docker/daemon.json and `systemctl reload docker.service`; '
+                    f"or {RESTART} when these may stop")
+FIX_THIS = "fix this; the agent retries automatically"
+LIVE_RESTORE_OFF = Hold("live-restore is off: 2 running containers would be stopped", None, ADD_LIVE_RESTORE)
+SHOP = Hold("shop.service would be stopped with docker.service", None, WHEN_STOPPABLE)
+NEVER = Hold("the policy says `restart: never`", None, f"{RESTART} when convenient")
+REFUSED = Hold("dockerd would not start: no certificate; no key", None, FIX_THIS)
+UNASKED = Hold("dockerd does not answer; cannot check whether containers would be stopped", None,
+               "`systemctl status docker.service` shows why")
+PENDING = Hold("a restart would also apply changes that dockerd has not been started with: --bip (/a:1), --mtu removed",
+               None, f"revert these changes, or {RESTART} when convenient")
+
+
+def correct(text: str) -> Correct:
+    """The `correct` section of a policy."""
+    return parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {text}\n".encode()).correct
+
+
+def engine(answer: Engine, *, shims: int = 0, embeds: bool = False) -> RestartFacts:
+    """dockerd runs, and its engine answers this."""
+    return RUNS._replace(engine=EngineAnswer(answer, "", shims, embeds))
+
+
+def ago(minutes: float) -> Instant:
+    """A moment of this boot."""
+    return Instant(NOON - timedelta(minutes=minutes), "boot", NOW.since_boot_s - minutes * 60)
 
 
 class Case(NamedTuple):
-    """A `correct` section, what the engine says, when it was restarted (minutes ago), and what holds it."""
+    """A `correct` section and what is observed; and what holds a restart, None for nothing."""
 
+    name: str
     correct: str
-    engine: Engine | None
-    minutes_ago: tuple[float, ...]
-    words: str
-    dependents: tuple[str, ...] = ()
-    until_min: float | None = None
+    facts: RestartFacts
+    hold: Hold | None = None
 
 
 CASES = (
-    Case("{}", IDLE, (), ""),
-    Case("{}", SAFE, (), ""),
-    Case("{}", BUSY, (), "live-restore is off: 2 running containers would be stopped"),
-    Case("{}", None, (), "dockerd does not answer; cannot check whether containers would be stopped"),
-    Case("{}", SWARM, (), ""),
-    Case("{}", SWARM._replace(containers_running=1, live_restore=True), (),
-         "this host is in a swarm, where live-restore has no effect: its tasks would be stopped"),
-    Case("{}", SAFE, (), "shop.service would be stopped with docker.service", ("shop.service",)),
-    Case("{restart: always}", BUSY, (), ""),
-    Case("{restart: never}", IDLE, (), "the policy has `restart: never`"),
-    Case("{budget: 3/1h}", SAFE, (50, 40), ""),
-    Case("{budget: 3/1h}", SAFE, (50, 40, 10), "the budget of 3/1h restarts is used up", until_min=10),
-    Case("{budget: 3/1h}", SAFE, (70, 40, 10), ""),
-    # The clock was set back after them: they are in the future.
-    Case("{budget: 3/1h}", SAFE, (-600, -590, -580), ""),
-    Case("{budget: 1/1h}", SAFE, (-600, 30), "the budget of 1/1h restarts is used up", until_min=30),
+    Case("containers survive", "{}", RUNS),
+    Case("no containers run", "{}", engine(IDLE)),
+    Case("no containers run in a swarm", "{}", engine(IDLE._replace(in_swarm=True))),
+    Case("containers would be stopped", "{}", engine(BUSY), LIVE_RESTORE_OFF),
+    Case("containers may be stopped", "{restart: always}", engine(BUSY)),
+    Case("one container would be stopped", "{}", engine(BUSY._replace(containers_running=1)),
+         Hold("live-restore is off: 1 running container would be stopped", None, ADD_LIVE_RESTORE)),
+    Case("containerd runs containers that the engine does not count", "{}", engine(IDLE, shims=2), LIVE_RESTORE_OFF),
+    Case("the engine counts more than containerd", "{}", engine(BUSY, shims=1), LIVE_RESTORE_OFF),
+    # I1: issue 12, "Containers killed".
+    Case("the next start is without live-restore", "{}", RUNS._replace(next_live_restore=False),
+         Hold("live-restore is off in the configuration that a restart would load: 2 running containers would be "
+              "stopped", None, ADD_LIVE_RESTORE)),
+    Case("a swarm's task", "{}", engine(SWARM),
+         Hold("this host is in a swarm, which live-restore does not cover: its tasks would be stopped", None,
+              f"drain this node, then {RESTART}")),
+    Case("dockerd runs its own containerd", "{}", engine(SAFE, embeds=True),
+         Hold("dockerd runs its own containerd, which stops with it: 2 running containers would be stopped", None,
+              ADD_LIVE_RESTORE)),
+    Case("the engine was not asked", "{}", RUNS._replace(engine=None), UNASKED),
+    Case("the engine does not answer", "{}", RUNS._replace(engine=EngineAnswer()), UNASKED),
+    Case("the engine does not answer, with a reason", "{}",
+         RUNS._replace(engine=EngineAnswer(None, "dockerd is starting")),
+         UNASKED._replace(reason="dockerd is starting; cannot check whether containers would be stopped")),
+    Case("the engine does not answer, and nobody minds", "{restart: always}", RUNS._replace(engine=None)),
+    Case("a unit stops with docker.service", "{}", RUNS._replace(dependents=("shop.service",)), SHOP),
+    Case("two units stop with it", "{}", RUNS._replace(dependents=("a.service", "b.service")),
+         SHOP._replace(reason="a.service, b.service would be stopped with docker.service")),
+    Case("a unit stops, and the engine does not answer", "{}",
+         RUNS._replace(dependents=("shop.service",), engine=None), SHOP),
+    Case("a unit stops, and so would containers", "{}", engine(BUSY)._replace(dependents=("shop.service",)), SHOP),
+    Case("a unit may stop", "{restart: always}", RUNS._replace(dependents=("shop.service",))),
+    Case("never", "{restart: never}", engine(IDLE), NEVER),
+    Case("never comes first", "{restart: never}", engine(BUSY)._replace(pending_changes=("x",), refusals=("y",)), NEVER),
+    # dockerd that is down.
+    Case("a stopped dockerd is started", "{}", DOWN),
+    Case("also where restarts are never allowed", "{restart: never}", DOWN),
+    Case("also where nothing was asked", "{}", DOWN._replace(engine=None)),
+    Case("also outside a window", "{window: 'Sat 02:00-05:00 UTC'}", DOWN),
+    Case("units that depend on it are down already", "{}", DOWN._replace(dependents=("shop.service",))),
+    Case("but not where its containers outlived it", "{}", DOWN._replace(engine=EngineAnswer(shims=1)),
+         Hold("live-restore is off: 1 running container that outlived dockerd would be stopped", None,
+              WHEN_STOPPABLE)),
+    Case("unless they survive the start", "{}", DOWN._replace(engine=EngineAnswer(shims=1), next_live_restore=True)),
+    Case("or may be stopped", "{restart: always}", DOWN._replace(engine=EngineAnswer(shims=1))),
+    # I3.
+    Case("dockerd would refuse", "{}", RUNS._replace(refusals=("no certificate", "no key")), REFUSED),
+    Case("dockerd would refuse, whatever may stop", "{restart: always}", DOWN._replace(
+        refusals=("no certificate", "no key")), REFUSED),
+    Case("a refusal comes before what stops", "{}", engine(BUSY)._replace(
+        refusals=("no certificate", "no key")), REFUSED),
+    Case("other pending changes", "{}", RUNS._replace(pending_changes=("--bip (/a:1)", "--mtu removed")), PENDING),
+    Case("other pending changes, whatever may stop", "{restart: always, window: 'Sat 02:00-05:00 UTC'}",
+         RUNS._replace(pending_changes=("--bip (/a:1)", "--mtu removed")), PENDING),
+    Case("what stops comes before pending changes", "{}", engine(BUSY)._replace(pending_changes=("x",)),
+         LIVE_RESTORE_OFF),
+    # The window. `next_opening` has tests of its own (test_policy.py).
+    Case("in the window", "{window: 'Mon 11:00-13:00 UTC'}", RUNS),
+    Case("outside the window", "{window: 'Sat 02:00-05:00 UTC'}", RUNS,
+         Hold("outside the window Sat 02:00-05:00 UTC", datetime(2026, 11, 28, 2, 0, tzinfo=UTC), BY_HAND)),
 )
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_restart_is_held(case: Case) -> None:
-    policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {case.correct}\n".encode())
-    restarts = sorted(NOW - timedelta(minutes=minutes) for minutes in case.minutes_ago)
-    hold = may_restart(policy.correct, Situation(case.engine, case.dependents, restarts, NOW, docker_is_active=True))
-    assert (hold.reason if hold else "") == case.words
-    if case.until_min is not None:
-        assert hold is not None
-        assert hold.until == NOW + timedelta(minutes=case.until_min)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_holds_a_restart(case: Case) -> None:
+    assert may_restart(correct(case.correct), case.facts, (), NOW) == case.hold
 
 
-def test_other_pending_options_hold_a_restart() -> None:
-    """Also if containers may be stopped, and in a window."""
-    pending_changes = ("--userns-remap (/etc/default/docker:1)", '"bip" (/etc/docker/daemon.json:2)')
-    for correct in ("{}", "{restart: always, window: 'Sat 02:00-05:00 UTC'}"):
-        policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
-        situation = Situation(SAFE, (), (), NOW, docker_is_active=True, pending_changes=pending_changes)
-        hold = may_restart(policy.correct, situation)
-        assert hold is not None
-        assert hold.until is None
-        assert hold.reason == ("a restart would apply other pending changes: --userns-remap (/etc/default/docker:1), "
-                               '"bip" (/etc/docker/daemon.json:2)')
+class Spent(NamedTuple):
+    """A budget and when docker.service was restarted; the hold's text of the budget, and when it ends (minutes from
+    now)."""
+
+    name: str
+    budget: str
+    restarts: tuple[Instant, ...]
+    text: str = ""
+    until_min: float = 0.0
 
 
-def test_a_stopped_docker_may_be_started() -> None:
-    policy = parse_policy(b"version: 1\nsockets: [fd://]\ncorrect: {restart: never}\n")
-    assert may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=False)) is None
+BEFORE_BOOT = Instant(NOON - timedelta(minutes=30), "earlier boot", 5_000.0)
+IN_THE_FUTURE = Instant(NOON + timedelta(days=400), "boot", NOW.since_boot_s - 30 * 60)
+
+BUDGETS = (
+    Spent("less than the budget", "3/1h", (ago(50), ago(40))),
+    Spent("all of it", "3/1h", (ago(50), ago(40), ago(10)), "3/1h", 10),
+    Spent("more than it, as a rollback may take", "3/1h", (ago(55), ago(50), ago(40), ago(10)), "3/1h", 10),
+    Spent("the oldest is out of the period", "3/1h", (ago(60), ago(40), ago(10))),
+    Spent("the oldest is just within the period", "3/1h", (ago(59.5), ago(40), ago(10)), "3/1h", 0.5),
+    Spent("in days", "1/2d", (ago(60),), "1/2d", 2 * 1440 - 60),
+    Spent("in minutes", "1/90min", (ago(60),), "1/90min", 30),
+    Spent("in seconds", "1/90s", (ago(1),), "1/90s", 0.5),
+    Spent("the wall clock was set back by a year", "1/1h", (IN_THE_FUTURE,), "1/1h", 30),
+    Spent("before a reboot", "1/1h", (BEFORE_BOOT._replace(wall=NOON - timedelta(days=3)),)),
+)
 
 
-RESTART = "`systemctl restart docker.service`"
+@pytest.mark.parametrize("facts", [RUNS, DOWN], ids=["it runs", "it is down"])
+@pytest.mark.parametrize("spent", BUDGETS, ids=lambda spent: spent.name)
+def test_the_budget_counts_whatever_state_docker_is_in(spent: Spent, facts: RestartFacts) -> None:
+    """I2."""
+    hold = may_restart(correct(f"{{budget: {spent.budget}}}"), facts, spent.restarts, NOW)
+    if not spent.text:
+        assert hold is None
+        return
+    assert hold == Hold(f"the budget of {spent.text} restarts is used up", NOON + timedelta(minutes=spent.until_min),
+                        BY_HAND)
 
 
-@pytest.mark.parametrize(("correct", "engine", "dependents", "step"), [
-    ("{restart: never}", SAFE, (), f"Run {RESTART} at a suitable time"),
-    ("{}", BUSY, (), 'Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
-     f"or run {RESTART} when they may stop"),
-    ("{}", SWARM._replace(containers_running=1), (), f"Drain this node, then run {RESTART}"),
-    ("{}", None, (), "Check `systemctl status docker.service`"),
-    ("{}", None, ("shop.service",), f"Run {RESTART} when they may stop"),
-    ("{window: 'Sat 02:00-05:00 UTC'}", SAFE, (), f"Wait, or run {RESTART}"),
-])
-def test_a_held_restart_has_a_next_step(
-        correct: str, engine: Engine | None, dependents: tuple[str, ...], step: str) -> None:
-    policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
-    hold = may_restart(policy.correct, Situation(engine, dependents, (), NOW, docker_is_active=True))
+def test_a_restart_just_before_a_reboot_counts() -> None:
+    """A clock that was wrong before: what is certain is the time since boot."""
+    booted = NOW._replace(since_boot_s=1500.0)
+    hold = may_restart(correct("{budget: 1/1h}"), RUNS, (BEFORE_BOOT._replace(wall=NOON + timedelta(days=9)),), booted)
     assert hold is not None
-    assert hold.next_step == step
+    assert hold.until == NOON + timedelta(minutes=35)
 
 
-def test_a_failed_query_is_reported_as_such() -> None:
-    policy = parse_policy(b"version: 1\nsockets: [fd://]\n")
-    unasked = str(HelperUnavailable("Connection refused"))
-    hold = may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=True, unasked=unasked))
-    reason = f"{unasked}; cannot check whether containers would be stopped"
-    assert hold == (reason, None, HelperUnavailable.next_step)
+@pytest.mark.parametrize(("facts", "writes", "starts", "expected"), [
+    (RUNS, False, False, Cost.NOTHING),
+    (RUNS, True, False, Cost.RELOAD),
+    (RUNS, True, True, Cost.RESTART),
+    (RUNS, False, True, Cost.RESTART),
+    (engine(BUSY), True, True, Cost.CONTAINERS),
+    (engine(BUSY), True, False, Cost.RELOAD),
+    (DOWN, True, True, Cost.RELOAD),
+    (DOWN, False, True, Cost.NOTHING),
+])
+def test_the_cost(facts: RestartFacts, writes: bool, starts: bool, expected: Cost) -> None:
+    assert cost(writes, starts, facts) is expected
+
+
+def test_what_stops_is_empty_where_nothing_does() -> None:
+    assert what_stops(RUNS) == what_stops(DOWN) == ""
+    assert what_stops(RestartFacts(is_active=False)) == ""

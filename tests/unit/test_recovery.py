@@ -1,0 +1,223 @@
+"""An agent that is killed at any moment of a correction, and the one that goes on from there; `roll back`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard.apply.rollback import Undone
+from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.systemd.manager import Refused
+from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
+from tests.simulation.host import Crash, SimulatedHost, SimulatedManager
+from tests.unit.situations import (
+    DAEMON_JSON,
+    DIRECTORY,
+    LATE,
+    OPEN,
+    OURS,
+    OVERRIDE,
+    Act,
+    daemon_json,
+    do,
+    dropin,
+    fault,
+    guarded,
+    listens,
+    opened,
+    reload,
+    remove,
+    restart,
+    restart_socket,
+    sleep,
+    write,
+)
+
+DRIFTS: dict[str, tuple[Act, ...]] = {
+    "an override": opened(),
+    "a late drop-in": (dropin(OPEN, LATE), reload, restart),
+    "docker.socket": (listens("/run/docker.sock", "2375"), reload, restart_socket),
+    "daemon.json": (dropin(""), daemon_json('{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}'), reload,
+                    restart),
+    "not needed any more": (*opened(), guarded, sleep(60), guarded, remove(OVERRIDE)),
+    "down because of its TLS flags": (*opened("-H fd:// --tlsverify"), sleep(120)),
+}
+
+MAX_POINTS = 60
+
+
+def new_agent(host: SimulatedHost) -> SimulatedAgent:
+    return SimulatedAgent(host, RecordedJournal())
+
+
+def pass_until_done(agent: SimulatedAgent, passes: int = 12) -> None:
+    """Passes until one has nothing to do."""
+    for _ in range(passes):
+        wake_s = agent.run_pass()
+        if agent.controller.decision.verdict is Verdict.NOTHING:
+            return
+        agent.host.clock.sleep(max(wake_s or 0.0, 1.0))
+    raise AssertionError(f"{agent.controller.decision} {[entry.message for entry in agent.journal.entries]}")
+
+
+@pytest.mark.parametrize("drift", DRIFTS.values(), ids=DRIFTS)
+def test_it_is_finished_or_undone_wherever_it_is_killed(
+    in_memory: Path, simulated_times: None, drift: tuple[Act, ...]
+) -> None:
+    points = 0
+    for point in range(MAX_POINTS):
+        host = SimulatedHost(in_memory / "host")
+        do(host, drift)
+        starts = len(host.starts)
+        host.crash_in = point
+        try:
+            new_agent(host).run_pass()
+        except Crash:
+            points += 1
+        else:
+            break
+        agent = new_agent(host)
+        pass_until_done(agent)
+        assert host.open_addresses() == (), point
+        # Killed between ResetFailedUnit() and StartUnit(), it cannot be distinguished from one that was stopped.
+        was_reset = host.running is None and host.active["docker.service"] == "inactive"
+        assert host.running is not None or (was_reset and "--tlsverify" in (host.text(OVERRIDE) or "")), point
+        assert host.running is None or host.running.layer.hosts == ("fd://",), point
+        assert len(host.starts) - starts <= 3, point
+        assert not host.killed
+        assert not list(host.root.rglob("*/.dockerd-guard.*")), point
+        host.clock.sleep(60)
+        agent.run_pass()
+        # Its previous content is forgotten, except where dockerd was not started with the new one.
+        intent = SimulatedStateFiles(host).load().intent
+        assert intent is None or intent.proven_by is None, point
+        recovered = [line for line in agent.journal.lines if "was interrupted" in line]
+        assert len(recovered) <= 1, point
+    assert 3 < points < MAX_POINTS
+
+
+def test_nothing_is_lost_of_what_somebody_else_wrote_meanwhile(host: SimulatedHost) -> None:
+    """Killed with one of two files written; an administrator edits it before the next agent starts."""
+    do(host, DRIFTS["a late drop-in"])
+    theirs = host.text(LATE)
+    host.crash_in = 9
+    with pytest.raises(Crash):
+        new_agent(host).run_pass()
+    assert SimulatedStateFiles(host).load().intent is not None
+    do(host, (write(f"{DIRECTORY}/zy-zzz.conf", "# mine\n"),))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert "was interrupted" in agent.journal.lines[0]
+    assert host.text(f"{DIRECTORY}/zy-zzz.conf") == "# mine\n"
+    saved = host.text(f"{LATE}.dockerd-guard-saved")
+    assert theirs in (saved, host.text(LATE))
+
+
+def test_an_interrupted_correction_is_kept_in_mind_while_it_cannot_be_undone(host: SimulatedHost) -> None:
+    do(host, DRIFTS["a late drop-in"])
+    host.crash_in = 9
+    with pytest.raises(Crash):
+        new_agent(host).run_pass()
+    do(host, (fault(disk_errno=30),))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.memory.intent is not None
+    assert any("Read-only file system" in line for line in agent.journal.lines)
+    lines = len(agent.journal.lines)
+    host.clock.sleep(10)
+    agent.run_pass()
+    assert len(agent.journal.lines) == lines, "it is logged once"
+    do(host, (fault(disk_errno=0), sleep(10)))
+    pass_until_done(agent)
+    assert host.open_addresses() == ()
+
+
+def killed_when(host: SimulatedHost, drift: tuple[Act, ...], is_so: Callable[[SimulatedHost], bool]) -> SimulatedHost:
+    """The host with its agent killed at the first moment at which this is so."""
+    for point in range(MAX_POINTS):
+        host = SimulatedHost(host.root)
+        do(host, drift)
+        host.crash_in = point
+        with contextlib.suppress(Crash):
+            new_agent(host).run_pass()
+        if host.crash_in is None and is_so(host):
+            return host
+    raise AssertionError("never")
+
+
+def test_a_crash_during_the_start_of_docker_is_finished(host: SimulatedHost) -> None:
+    """All files are written, docker.socket and docker.service are stopped."""
+    host = killed_when(host, DRIFTS["docker.socket"], lambda host: host.running is None)
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.journal.lines[0].endswith(
+        "was interrupted: all its files are written and stay; the next pass decides about the rest.")
+    assert host.running is not None
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.NOTHING
+    assert host.open_addresses() == ()
+
+
+# --- dockerd fails after a correction -------------------------------------------------------------
+
+
+def test_docker_that_dies_after_a_correction_gets_its_configuration_back(host: SimulatedHost) -> None:
+    """I3."""
+    do(host, (*opened(), guarded))
+    assert host.text(OURS) is not None
+    do(host, (fault(dies_after_s=1.0), restart, sleep(120)))
+    assert host.active["docker.service"] == "failed"
+    do(host, (fault(dies_after_s=None),))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.ROLL_BACK
+    assert host.text(OURS) is None
+    assert host.running is not None
+    assert host.running.layer.hosts == ("fd://", "tcp://0.0.0.0:2375")
+    assert host.open_addresses() == (), "it is contained"
+    assert agent.controller.memory.attempt is not None
+    assert agent.controller.memory.attempt.was_rolled_back
+    entry = next(entry for entry in agent.journal.entries if entry.event == "rolled-back")
+    assert entry.outcome == "failed"
+    assert SimulatedStateFiles(host).load().intent is None
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.HOLD, "not at once again"
+
+
+def test_docker_that_never_comes_up_again_is_not_restarted_for_ever(host: SimulatedHost) -> None:
+    """Rolled back on a disk that has become read-only, of a dockerd that fails with either configuration (I2)."""
+    do(host, (*opened(), guarded, daemon_json('{"live-restore": true, "storage-driver": "zfs"}'), restart, sleep(120),
+              fault(disk_errno=30)))
+    before = len([start for start in host.starts if start.by == "us"])
+    agent = new_agent(host)
+    for _ in range(40):
+        wake_s = agent.run_pass()
+        host.clock.sleep(max(wake_s if wake_s is not None else 30.0, 1.0))
+    ours = [start for start in host.starts if start.by == "us"]
+    assert len(ours) - before <= 3
+
+
+def test_what_could_not_be_undone_is_a_message() -> None:
+    assert Undone((), ()).message == ""
+    assert Undone(("/a: full",), ("docker.service failed",)).message == "/a: full; docker.service failed"
+
+
+def test_recovery_is_reported_where_systemd_refuses(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = killed_when(host, DRIFTS["an override"], lambda host: host.text(OURS) is not None)
+    agent = new_agent(host)
+
+    def refuse(_: SimulatedManager) -> None:
+        raise Refused("Reload", "Access denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SimulatedManager, "reload", refuse)
+        wake_s = agent.run_pass()
+    assert agent.controller.memory.intent is not None
+    assert agent.journal.lines == ["Cannot finish or undo an earlier correction: Access denied."]
+    assert wake_s is not None
+    pass_until_done(agent)
+    assert host.open_addresses() == ()
+    assert host.text(DAEMON_JSON) == '{"live-restore": true}'
