@@ -211,7 +211,7 @@ class _MutatedModule(importlib.abc.Loader, importlib.abc.MetaPathFinder):
         tree = _Walker((self._mutant.node, self._mutant.variant)).visit(ast.parse(path.read_text(encoding="utf-8")))
         assert isinstance(tree, ast.Module)
         module.__file__ = str(path)
-        exec(compile(ast.fix_missing_locations(tree), str(path), "exec"), module.__dict__)  # noqa: S102
+        exec(compile(ast.fix_missing_locations(tree), str(path), "exec"), module.__dict__)
 
 
 def preload() -> None:
@@ -286,7 +286,7 @@ def main() -> int:
     stale = EQUIVALENT.keys() - {mutant.key for mutant in every} if not options.modules else set()
     chosen = [mutant for mutant in every if mutant.key not in EQUIVALENT]
     if options.sample:
-        chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))  # noqa: S311
+        chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
     if options.list:
         print(*chosen, sep="\n")
         return 0

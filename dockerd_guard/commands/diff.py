@@ -29,7 +29,8 @@ def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
     is_live = look.seen.loaded is not None
     memory = StateFiles().load() if is_live else Memory()
     now = HostClock().now() if is_live else Instant(datetime.now(UTC))
-    return assess(look.seen, findings, require_policy(look.policy), memory._replace(intent=None), now, HostKernel(), by_hand)[0]
+    memory = memory._replace(intent=None)
+    return assess(look.seen, findings, require_policy(look.policy), memory, now, HostKernel(), by_hand)[0]
 
 
 def _containers(seen: Observation) -> tuple[str, ...]:

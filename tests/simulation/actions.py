@@ -96,7 +96,7 @@ def copied_name(world: World, variant: int) -> None:
 
 def no_late_dropins(world: World, variant: int) -> None:
     """An administrator cleans up."""
-    for name in ("zzz-0", "zzz-1", "zzz-2", "zzz-3", "zzzz", "zy-evil", "zy-zzz-0", "zy-zzz-1", "zy-zzz-2", "zy-zzzz"):
+    for name in ("zzz-0", "zzz-1", "zzz-2", "zzz-3", "zzzz", "zzz-war", "zy-evil", "zy-zzz-war", "zy-zzz-0", "zy-zzz-1", "zy-zzz-2", "zy-zzzz"):
         world.host.remove(f"{DROPINS}/{name}.conf")
 
 
@@ -260,6 +260,54 @@ def reload_agent(world: World, variant: int) -> None:
     world.agents[-1].run_pass(retry=True)
 
 
+def _exposed(world: World) -> None:
+    """An administrator follows the usual guide."""
+    world.host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1 + world.host.clock.wall.second % 2]))
+    world.host.reload()
+    world.host.restart("admin")
+
+
+def live_restore_in_file_only(world: World, variant: int) -> None:
+    """Containers run, and live-restore was changed in daemon.json without a reload of dockerd, either way."""
+    before, after = JSON[:2] if variant % 2 else (JSON[1], JSON[0])
+    world.host.put(DAEMON_JSON, before)
+    _exposed(world)
+    world.host.containers = {1, 2}
+    world.host.put(DAEMON_JSON, after)
+
+
+def pending_failure(world: World, variant: int) -> None:
+    """dockerd is exposed, and a restart would also apply what it cannot start with."""
+    _exposed(world)
+    pending_ = variant % 4
+    if pending_ == 0:
+        world.host.put(DAEMON_JSON, '{"live-restore": true, "storage-driver": "zfs"}')
+    elif pending_ == 1:
+        world.host.put(DAEMON_JSON, '{"live-restore": true, "tls": true}')
+    elif pending_ == 2:
+        world.host.put(f"{DROPINS}/zy-evil.conf", "[Service]\nExecStartPre=/bin/false\n")
+    else:
+        world.host.put(f"{DROPINS}/pre.conf", "[Service]\nExecStartPre=/bin/false\n")
+
+
+def late_link_in_force(world: World, variant: int) -> None:
+    """A late drop-in that is a link to another unit opens a port."""
+    world.host.link(f"{DROPINS}/zzzz.conf", OTHER_UNIT)
+    world.host.reload()
+    world.host.restart("admin")
+
+
+def war(world: World, variant: int) -> None:
+    """Another program undoes the correction, some times."""
+    for _ in range(variant % 6):
+        _exposed(world)
+        world.host.put(f"{DROPINS}/zzz-war.conf", _exec(ARGUMENTS[1]))
+        world.agents[-1].controller.changed()
+        world.agents[-1].run_pass()
+        world.host.clock.sleep(1.0)
+    world.host.remove(f"{DROPINS}/zzz-war.conf")
+
+
 def later(world: World, variant: int) -> None:
     """Nothing happens for a while."""
     world.host.clock.sleep((0.05, 1.0, 30.0, 600.0, 7200.0)[variant % 5])
@@ -279,7 +327,8 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "bad policy": (bad_policy, 1), "containers": (containers, 5), "flush": (flush, 2), "disk": (disk, 3),
     "bus": (bus, 2), "nftables": (nftables, 1), "engine": (engine, 2), "dockerd faults": (dockerd_faults, 2),
     "clock": (clock, 1), "kill": (kill, 3), "fix": (manual_fix, 2), "reload agent": (reload_agent, 1),
-    "later": (later, 12),
+    "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 3),
+    "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 1),
 }
 """Each with its weight."""
 
@@ -299,7 +348,7 @@ def calm(world: World) -> None:
     host.engine_is_silent, host.dies_after_s, host.is_slow, host.stop_hangs = False, None, False, False
     host.crash_in = None
     no_late_dropins(world, 0)
-    for name in ("override", "code"):
+    for name in ("override", "code", "pre"):
         host.remove(f"{DROPINS}/{name}.conf")
     host.put(DAEMON_JSON, '{"live-restore": true}')
     host.put(POLICY, POLICIES[0])

@@ -1,9 +1,20 @@
-"""Settings for all unit tests. Tests of ../shared are not collected where it is missing (tests/support/shared.py)."""
+"""Settings and fixtures of all unit tests. Tests of ../shared are not collected where it is missing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dockerd_guard.rootfs import Rootfs
 from tests.support import shared
+
+if TYPE_CHECKING:
+    from tests.simulation.host import SimulatedHost
 
 # How long an input takes to be made or judged depends on the host's load.
 settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,23 +33,6 @@ def pytest_configure() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not shared.IS_THERE:
         terminalreporter.write_line(f"{shared.SHARED} is not there: {', '.join(NEED_SHARED)} are not collected")
-from __future__ import annotations
-
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pytest
-from hypothesis import HealthCheck, settings
-
-from dockerd_guard.rootfs import Rootfs
-
-if TYPE_CHECKING:
-    from tests.simulation.host import SimulatedHost
-
-settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any host")
 
 
 @pytest.fixture

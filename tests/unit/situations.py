@@ -11,8 +11,8 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import UNITS
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.decide import decide
 from dockerd_guard.plan.assessment import Assessment
+from dockerd_guard.plan.decide import decide
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -38,7 +37,6 @@ from tests.unit.situations import (
     LATE,
     OPEN,
     OURS,
-    OURS_OF_SOCKET,
     OVERRIDE,
     Act,
     Outcome,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dockerd_guard.observe import engine
 from dockerd_guard.observe.engine import Engine, ask, container_names
 
 Serve = Callable[[bytes], str]
@@ -43,13 +47,13 @@ INFO = {"ServerVersion": "29.5.0", "LiveRestoreEnabled": True, "ContainersRunnin
         "Swarm": {"LocalNodeState": "active"}}
 
 
-@pytest.mark.parametrize(("info", "engine"), [
+@pytest.mark.parametrize(("info", "expected"), [
     (INFO, Engine("29.5.0", live_restore=True, containers_running=3, in_swarm=True)),
     ({**INFO, "Swarm": None}, Engine("29.5.0", live_restore=True, containers_running=3, in_swarm=False)),
     ({}, Engine("", live_restore=False, containers_running=0, in_swarm=False)),
 ])
-def test_an_engine(serve: Serve, info: object, engine: Engine) -> None:
-    assert ask(serve(json.dumps(info).encode())) == engine
+def test_an_engine(serve: Serve, info: object, expected: Engine) -> None:
+    assert ask(serve(json.dumps(info).encode()), (os.getpid(),)) == expected
 
 
 @pytest.mark.parametrize("body", [
@@ -59,7 +63,37 @@ def test_an_engine(serve: Serve, info: object, engine: Engine) -> None:
     b'{"Swarm": {"LocalNodeState": 1}}', b'{"ServerVersion": 1}',
 ], ids=lambda body: str(body[:40]))
 def test_a_malformed_answer_is_none(serve: Serve, body: bytes) -> None:
-    assert ask(serve(body)) is None
+    assert ask(serve(body), (os.getpid(),)) is None
+
+
+def test_another_process_that_listens_there_is_not_believed(serve: Serve) -> None:
+    assert ask(serve(json.dumps(INFO).encode()), (1,)) is None
+
+
+def test_an_answer_of_a_byte_at_a_time_ends_with_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "TIMEOUT_S", 0.2)
+    stop = threading.Event()
+
+    def trickle(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            while not stop.wait(0.02):
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"H")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/slow")
+        listener.listen()
+        thread = threading.Thread(target=trickle, args=(listener,))
+        thread.start()
+        began = time.monotonic()
+        try:
+            assert ask(f"unix://{tmp_path}/slow", (os.getpid(),)) is None
+            assert time.monotonic() - began < 2
+        finally:
+            stop.set()
+            thread.join()
 
 
 def test_names_of_containers(serve: Serve) -> None:
