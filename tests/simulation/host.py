@@ -263,6 +263,7 @@ class SimulatedHost:
         if not layer.starts or has_bad_tls or fails:
             self.clock.sleep(REFUSAL_S)
             return False
+        started_ns = int(self.clock.wall.timestamp() * 1e9)
         plain = any(binding.is_tcp and binding.tls is Tls.NONE for binding in layer.bindings)
         self.clock.sleep(TCP_PAUSE_S if self.is_slow or (plain and "--tls=false" not in layer.argv) else START_S)
         if not daemon.live_restore:
@@ -275,7 +276,6 @@ class SimulatedHost:
             if not (uses_fd and binding.key in passed):
                 sockets.append((SocketOwner(binding.address, self.inode()), False))
         invocation = f"invocation-{len(self.starts)}"
-        started_ns = int(self.clock.wall.timestamp() * 1e9)
         environ = {name: variable.value or "" for name, variable in environment.variables.items()}
         process = Process(self._pid, layer.argv, {**environ, "INVOCATION_ID": invocation}, started_ns, SERVICE,
                           "/usr/bin/dockerd")
