@@ -1,3 +1,3 @@
-"""Keeps the Docker API listening where a YAML policy says, and nowhere else."""
+"""Docker API socket policy agent and linter."""
 
 __version__ = "0.1.0"

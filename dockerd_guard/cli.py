@@ -1,7 +1,7 @@
-"""The command line. Each verb is the one pipeline, stopped at a different point.
+"""The command line. Each verb runs the pipeline up to a certain stage.
 
-`lint` and `sockets` work with the standard library and PyYAML alone, and start in a tenth of a second:
-so everything else is imported where it is needed.
+`lint` and `sockets` need only the standard library and PyYAML and start in a tenth of a second: everything else is
+imported where it is used.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 HELP_COLUMNS = 80
 
 DESCRIPTION = """\
-Keeps the Docker API listening where a YAML policy says, and nowhere else.
+Keeps the sockets of the Docker API as declared in a YAML policy.
 
-  dockerd-guard init                 write a policy from what this host does now
-  dockerd-guard sockets              where does Docker listen, and which line made it so
-  dockerd-guard lint                 what is wrong with that, and which line is to blame
-  dockerd-guard diff                 what would be changed, and what that costs
-  dockerd-guard fix                  change it, once
-  dockerd-guard run                  the agent: look again whenever something changes, for ever
-  dockerd-guard status               how this host stands, and the agent on it
-  dockerd-guard history              what became of this host: each drift, its outcome, how long it was exposed
-  dockerd-guard explain DG103        what a finding or an event of the journal means, and what to do
+  dockerd-guard init                 write a policy from the current state of this host
+  dockerd-guard sockets              show where Docker listens, and the configuring lines
+  dockerd-guard lint                 report problems with file and line
+  dockerd-guard diff                 show the changes that would fix this host, and their cost
+  dockerd-guard fix                  apply these changes once
+  dockerd-guard run                  run the agent: check and correct on every change
+  dockerd-guard status               show the state of this host and of its agent
+  dockerd-guard history              list past drifts with their outcome and exposure time
+  dockerd-guard explain DG103        explain a rule or a journal event
 """
 
 EPILOG = """\
 examples:
-  dockerd-guard sockets --root /srv/images/web1             look at a root directory; needs no root rights
+  dockerd-guard sockets --root /srv/images/web1             check a root directory; no root privileges needed
   dockerd-guard lint --policy config.yaml --format github   annotate a pull request
-  dockerd-guard lint --root a --root b --format json        one JSON object a line, one for each root
+  dockerd-guard lint --root a --root b --format json        one line of JSON for each root
 
-exit codes: 0 nothing wrong; 1 findings; 2 the question could not be answered (usage, policy, unreadable file);
-70 the agent met a mistake of its own
+exit codes: 0 no findings; 1 findings; 2 no answer is possible (usage, invalid policy, unreadable file);
+70 internal error of the agent
 """
 
 
@@ -62,13 +62,13 @@ class Verb(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the command line says; returns the exit code."""
-    # One look at one host ends before there is garbage worth collecting: 8 ms of 140.
+    """Run a command line. Returns the exit code."""
+    # A single observation creates little garbage; collecting it would take 8 of 140 ms.
     gc.disable()
     defer(*DEFERRED)
     disable(*DISABLED)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character must not cost the answer.
+        # Output must not fail on characters that the terminal cannot show.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -77,23 +77,23 @@ def main(argv: list[str] | None = None) -> int:
             code: int = import_module(f"dockerd_guard.commands.{options.verb}").run(options)
         finally:
             gc.enable()
-            # Here, also where argparse leaves (--help), a reader that has left is an answer of its own.
+            # Flush here, so that a closed pipe is handled also after --help.
             sys.stdout.flush()
     except Unanswerable as error:
         say(str(error))
         return UNANSWERED
     except BrokenPipeError:
-        # The reader has seen enough (`| head`).
-        _tell_no_more()
+        # The reader has closed the pipe (`| head`).
+        _discard_stdout()
         return FOUND
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _tell_no_more()
-            say(f"the answer is not whole: {error.strerror}")
+            _discard_stdout()
+            say(f"incomplete output: {error.strerror}")
             return UNANSWERED
-        # A mistake of ours, and no answer: Python's own exit code would say "findings".
+        # Internal error: Python's own exit code 1 would mean findings.
         import traceback
 
         traceback.print_exc()
@@ -101,15 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _tell_no_more() -> None:
-    """Let what is still to be written to standard output go nowhere, also at exit."""
+def _discard_stdout() -> None:
+    """Redirect standard output to /dev/null, also for the flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-# -- verbs ----------------------------------------------------------------------------------------
-
-
-# -- looking --------------------------------------------------------------------------------------
 
 
 # -- options --------------------------------------------------------------------------------------
@@ -126,11 +120,11 @@ def _lint_options(parser: ArgumentParser) -> None:
 
 def _policy_option(parser: ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="FILE",
-                        help=f"the policy (default: {POLICY_FILE} of the root, where there is one)")
+                        help=f"the policy (default: {POLICY_FILE} of the root, if it exists)")
 
 
 def _own_policy_option(parser: ArgumentParser) -> None:
-    parser.add_argument("--policy", metavar="FILE", help=f"the policy, which must be root's (default: {POLICY_FILE})")
+    parser.add_argument("--policy", metavar="FILE", help=f"the policy, owned by root (default: {POLICY_FILE})")
 
 
 def _fix_options(parser: ArgumentParser) -> None:
@@ -146,7 +140,7 @@ def _run_options(parser: ArgumentParser) -> None:
 
 
 def _format_option(parser: ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to tell it (default: text)")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
 
 
 def _diff_options(parser: ArgumentParser) -> None:
@@ -155,67 +149,67 @@ def _diff_options(parser: ArgumentParser) -> None:
 
 
 def _init_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", help="look at the files below DIR, not at this host")
+    parser.add_argument("--root", metavar="DIR", help="read the files below DIR instead of this host")
     parser.add_argument("--output", metavar="FILE",
-                        help=f"where to write it, - for standard output (default: {POLICY_FILE}; with --root: -)")
+                        help=f"output file, - for standard output (default: {POLICY_FILE}; with --root: -)")
     parser.add_argument("--force", action="store_true",
-                        help="replace a file that is there; it is kept as FILE.dockerd-guard-saved")
+                        help="replace an existing file; it is kept as FILE.dockerd-guard-saved")
     _docker_version_option(parser)
 
 
 def _history_options(parser: ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME",
-                        help="what began or lasted after that (systemd.time(7)): yesterday, '2 weeks ago', 2026-11-23")
+                        help="only drifts that lasted until this time or later (systemd.time(7)): yesterday, "
+                             "'2 weeks ago', 2026-11-23")
     _format_option(parser)
-    parser.add_argument("--plot", metavar="FILE", help="write a picture instead, as SVG; - for standard output")
+    parser.add_argument("--plot", metavar="FILE", help="write a timeline as SVG; - for standard output")
 
 
 def _explain_options(parser: ArgumentParser) -> None:
     parser.add_argument("code", nargs="*", metavar="CODE",
-                        help="a rule, as DG103, or an event of the journal, as held; without one, all of them")
+                        help="a rule such as DG103 or a journal event such as held; without it, list all")
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb("init", "write a policy from what this host does now", _init_options,
-         "Writes a policy that declares what this host does now, in mode: observe. What is dangerous is marked, "
-         "with the safer line beside it. Never replaces a file without --force."),
-    Verb("sockets", "where does Docker listen, and which line made it so", _sockets_options,
-         "Where the Docker API listens: by the files on disk and, on a live host, as systemd has loaded it, "
-         "as dockerd was started, and by the sockets of the kernel."),
-    Verb("lint", "what is wrong, and which line is to blame", _lint_options,
-         "What is wrong with where the Docker API listens. Without a policy, only the rules that need none "
+    Verb("init", "write a policy from the current state of this host", _init_options,
+         "Writes a policy that declares the current sockets of this host, with mode: observe. Dangerous sockets are "
+         "marked, with a safer alternative. Never replaces a file without --force."),
+    Verb("sockets", "show where Docker listens, and the configuring lines", _sockets_options,
+         "Shows where the Docker API listens according to the files on disk and, on a live host, according to "
+         "systemd, the arguments of the running dockerd, and the kernel."),
+    Verb("lint", "report problems with file and line", _lint_options,
+         "Reports problems with the sockets of the Docker API. Without a policy, only rules that need no policy "
          "apply."),
-    Verb("diff", "what would be changed, and what that costs", _diff_options,
-         "The changes that would make this host comply with its policy, as a unified diff; and what they "
-         "cost: nothing, a reload, a restart, or containers. Changes nothing. Exit code 1 when there is "
-         "something to change."),
-    Verb("fix", "change it, once", _fix_options,
-         "Makes this host comply with its policy, as `diff` says, as far as the policy's `correct` section "
-         "allows now: writes, reloads, restarts, looks whether every declared socket answers and no other "
-         "listens, and puts everything back if not."),
-    Verb("run", "the agent: look again whenever something changes, for ever", _run_options,
-         "The agent, as dockerd-guard.service runs it. Stops at SIGTERM, reads its policy again at SIGHUP."),
-    Verb("status", "how this host stands, and the agent on it", _format_option,
-         "One screen: the agent, its policy, each declared socket in all layers, what is wrong, held or cut off, and "
-         "the last correction. Without root it says what it could not see. Exit code 1: something is not in order."),
-    Verb("history", "what became of this host: each drift, its outcome, how long it was exposed",
-         _history_options,
-         "What the agent's entries in the journal come to: one line for each drift, with the file and line, the cause, "
-         "the outcome, and how long the Docker API was open to the network."),
-    Verb("explain", "what a finding or an event means, and what to do", _explain_options,
-         "The page of a rule: what it says, why, a bad and a good example, how to mend it. Or that of an event of the "
-         "journal: cause, consequence, next step."),
+    Verb("diff", "show the changes that would fix this host, and their cost", _diff_options,
+         "Shows the changes that would make this host comply with its policy as a unified diff, and their cost: "
+         "nothing, a reload, a restart, or a stop of containers. Changes nothing. Exit code 1 if there are "
+         "changes."),
+    Verb("fix", "apply these changes once", _fix_options,
+         "Makes this host comply with its policy as shown by `diff`, as far as the `correct` section of the "
+         "policy allows now: writes files, reloads, restarts, verifies that every declared socket answers and no "
+         "other listens, and rolls back on failure."),
+    Verb("run", "run the agent: check and correct on every change", _run_options,
+         "Runs the agent, as dockerd-guard.service does. Stops on SIGTERM, reloads the policy on SIGHUP."),
+    Verb("status", "show the state of this host and of its agent", _format_option,
+         "Shows the agent, its policy, each socket in all layers, problems, held corrections, blocked ports, and the "
+         "last correction. Without root it lists what it cannot read. Exit code 1 if there are problems."),
+    Verb("history", "list past drifts with their outcome and exposure time", _history_options,
+         "Lists drifts from the agent's journal entries: one line for each, with file and line, cause, outcome, and "
+         "how long the Docker API was open to the network."),
+    Verb("explain", "explain a rule or a journal event", _explain_options,
+         "Prints the page of a rule: reason, bad and good example, fix. Or that of a journal event: cause, "
+         "consequence, next step."),
 )
 
 
 def parser() -> ArgumentParser:
-    """The whole grammar of the command line; completion and the man page are made of it too."""
+    """The argument parser; completion and the man page are generated from it too."""
     from argparse import ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
     from functools import partial
 
     from dockerd_guard import __version__
 
-    # Without a width argparse asks the terminal for it, help or not, and loads four compressors for that.
+    # Without a width argparse queries the terminal through shutil, which imports four compression modules.
     help_, raw_help = (partial(kind, width=HELP_COLUMNS) for kind in (HelpFormatter, RawDescriptionHelpFormatter))
     whole = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
                            formatter_class=raw_help)
@@ -231,14 +225,14 @@ def parser() -> ArgumentParser:
 
 def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
     parser.add_argument("--root", action="append", metavar="DIR",
-                        help="look at the files below DIR, not at this host; may be given several times")
-    parser.add_argument("--format", choices=formats, default="text", help="how to tell it (default: text)")
+                        help="read the files below DIR instead of this host; may be repeated")
+    parser.add_argument("--format", choices=formats, default="text", help="output format (default: text)")
     _docker_version_option(parser)
 
 
 def _docker_version_option(parser: ArgumentParser) -> None:
     parser.add_argument("--docker-version", type=_version, metavar="V",
-                        help="read as dockerd V does (default: as the one installed there, else the newest)")
+                        help="interpret as dockerd V (default: the installed version, else the newest)")
 
 
 def _version(text: str) -> Version:
@@ -249,6 +243,6 @@ def _version(text: str) -> Version:
     try:
         return Version.parse(text)
     except ValueError:
-        raise ArgumentTypeError(f"no version of dockerd: {text!r}; expected one such as 26.1.5") from None
+        raise ArgumentTypeError(f"invalid dockerd version: {text!r}; expected a version such as 26.1.5") from None
 
 

@@ -1,7 +1,8 @@
-"""Completion for bash, zsh and fish, made of the command line's own parser: `completion.py DIRECTORY`.
+"""Writes the completion for bash, zsh and fish: `completion.py DIRECTORY`.
 
-Run while the package is built, with the checkout on PYTHONPATH. What an option takes is known by its
-choices, or by its metavar: FILE, DIR, CODE.
+It is made of the command line's parser. The values of an option are its choices, or follow from its metavar: FILE, DIR,
+CODE. Run while the package is built, with the checkout on PYTHONPATH. Keys of the policy are completed in an editor, by
+the JSON Schema.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ FUNCTION = "_dockerd_guard"
 FILES = "FILE"
 DIRECTORIES = "DIR"
 WORDS = {"CODE": (*TITLES, *Event)}
-"""What can stand where the help says so, besides an option's choices."""
+"""Values by metavar."""
 
 
 class Option(NamedTuple):
-    """An option, or an operand (no names). `takes` is FILES, DIRECTORIES, another name of what it takes, or "" for
-    nothing; `words` all that can stand there, where they can be counted."""
+    """An option, or an operand (without names). `takes` is FILES, DIRECTORIES, another metavar, or the empty string if
+    there is no value. `words` are the possible values, empty if they cannot be listed."""
 
     names: tuple[str, ...]
     summary: str
@@ -37,7 +38,7 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A verb with its options; the program itself has no name."""
+    """A verb with its options. The name of the program itself is the empty string."""
 
     name: str
     summary: str
@@ -45,17 +46,17 @@ class Command(NamedTuple):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """All names of its options."""
+        """All names of the options."""
         return tuple(name for option in self.options for name in option.names)
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """All words that can stand without an option."""
+        """All possible operands."""
         return tuple(word for option in self.options if not option.names for word in option.words)
 
 
 def commands(root: ArgumentParser) -> tuple[Command, ...]:
-    """The program, then each of its verbs."""
+    """The program, then each verb."""
     verbs: dict[str, ArgumentParser] = next(
         action.choices for action in root._actions if isinstance(action.choices, dict))
     summaries = {verb.name: verb.summary for verb in VERBS}
@@ -73,15 +74,15 @@ def _option(action: Action) -> Option:
 
 
 def bash(found: tuple[Command, ...]) -> str:
-    """Nothing of the bash-completion library is used: it is called otherwise in each release."""
+    """For bash, without the bash-completion library, whose functions differ between releases."""
     program, *verbs = found
     names = " ".join(verb.name for verb in verbs)
     lines = [
-        f"# bash completion for {PROGRAM}, made from its own parser.",
+        f"# bash completion for {PROGRAM}, generated from its parser.",
         "",
         f"{FUNCTION}() {{",
         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= i",
-        "    # --format=text comes as three words, as = is in COMP_WORDBREAKS.",
+        "    # --format=text is three words, since = is in COMP_WORDBREAKS.",
         "    if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
         f'        case ${{COMP_WORDS[i]}} in {names.replace(" ", "|")}) verb=${{COMP_WORDS[i]}}; break ;; esac',
@@ -115,11 +116,11 @@ def _bash_value(option: Option) -> str:
 
 
 def zsh(found: tuple[Command, ...]) -> str:
-    """As _arguments wants it (zshcompsys(1))."""
+    """For zsh, by _arguments (zshcompsys(1))."""
     program, *verbs = found
     lines = [
         f"#compdef {PROGRAM}",
-        f"# zsh completion for {PROGRAM}, made from its own parser.",
+        f"# zsh completion for {PROGRAM}, generated from its parser.",
         "",
         "local curcontext=$curcontext state line ret=1",
         "local -a verbs",
@@ -159,9 +160,9 @@ def _zsh_option(option: Option) -> str:
 
 
 def fish(found: tuple[Command, ...]) -> str:
-    """One line for each word (complete(1) of fish)."""
+    """For fish: one complete(1) command for each word."""
     program, *verbs = found
-    lines = [f"# fish completion for {PROGRAM}, made from its own parser.", f"complete -c {PROGRAM} -f"]
+    lines = [f"# fish completion for {PROGRAM}, generated from its parser.", f"complete -c {PROGRAM} -f"]
     lines += [f"complete -c {PROGRAM} -n __fish_use_subcommand {_fish_option(option)}" for option in program.options]
     for verb in verbs:
         lines.append(f"complete -c {PROGRAM} -n __fish_use_subcommand -a {verb.name} -d '{_quoted(verb.summary)}'")
@@ -180,12 +181,12 @@ def _fish_option(option: Option) -> str:
 
 
 def _quoted(text: str) -> str:
-    """For between single quotes, in zsh and fish alike: an apostrophe is written as a typographic one."""
+    """Text for single quotes in zsh and fish: an apostrophe becomes a typographic one."""
     return text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}").replace("`", "")
 
 
 def write(directory: Path) -> Iterator[Path]:
-    """Write the three files, each by the name its shell looks for."""
+    """Write the three files, each under the name that its shell looks for. Yields their paths."""
     found = commands(parser())
     for name, text in ((f"{PROGRAM}.bash", bash(found)), (f"_{PROGRAM}", zsh(found)), (f"{PROGRAM}.fish", fish(found))):
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,60 +1,60 @@
-"""The man pages, made of what they are about: `man.py DIRECTORY`.
+"""Writes the man pages: `man.py DIRECTORY`.
 
-dockerd-guard(8) comes out of the command line's parser, dockerd-guard.yaml(5) out of the policy's JSON Schema,
-which a test holds against the grammar. Only what neither knows is written here. Run while the package
-is built, with the checkout on PYTHONPATH. Macros are man(7)'s.
+dockerd-guard(8) is made of the command line's parser, dockerd-guard.yaml(5) of the table of keys
+(dockerd_guard/policy/keys.py). Run while the package is built, with the checkout on PYTHONPATH. The macros are those of
+man(7).
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dockerd_guard import __version__
 from dockerd_guard.cli import DESCRIPTION, EPILOG, VERBS, parser
+from dockerd_guard.policy.keys import FIRST_VERSION, Key, keys_in
+from dockerd_guard.policy.schema import text_of, written
 
 TOP = Path(__file__).resolve().parents[1]
-SCHEMA = TOP / "packaging/policy.schema.json"
 EXAMPLE = TOP / "config.example.yaml"
 
 ABOUT = """\
-Whoever reaches a Docker API without authentication is root on that host. dockerd-guard knows where dockerd really
-listens, in four layers: what the files on disk say (configured), what systemd has in memory (loaded), what the dockerd
-process was started with (running), and the sockets the kernel holds for it (listening). It checks them against a
-policy, dockerd-guard.yaml(5), and can put right what differs. Each verb is one pipeline, stopped at a different
-point: observe, judge, plan, gate, apply, verify.
+Whoever can reach a Docker API without authentication is root on that host. dockerd-guard determines where dockerd
+listens, in four layers: the files on disk (configured), the units that systemd has loaded (loaded), the arguments of
+the dockerd process (running), and the sockets that the kernel holds for it (listening). It compares them with a policy,
+dockerd-guard.yaml(5), and can correct differences. The verbs are one pipeline that stops at different points: observe,
+judge, plan, decide, apply, verify, record.
 
-As dockerd-guard.service it is an agent that looks again whenever something changes. In mode: observe it only reports,
-in mode: enforce it corrects: by drop-ins of its own, through systemd, restarting dockerd only where the policy's
-correct section allows. Its entries in the journal have the fields DOCKERD_GUARD_EVENT, _CAUSE, _RULE, _LAYER,
-_SOCKET, _FILE, _LINE, _OUTCOME, _EPISODE and _EXPOSED, and show in docker.service's own log too.
+As dockerd-guard.service it is an agent that checks again whenever something changes. With mode: observe it only
+reports; with mode: enforce it corrects: it writes drop-ins of its own, reloads systemd, and restarts dockerd only where
+the correct section of the policy allows it. Its journal entries have the fields DOCKERD_GUARD_EVENT, _CAUSE, _RULE,
+_LAYER, _SOCKET, _FILE, _LINE, _OUTCOME, _EPISODE and _EXPOSED, and are also shown in the log of docker.service.
 """
 
 FILES = (
-    ("/etc/dockerd-guard/config.yaml", "The policy. It must belong to root and be writable by root only."),
-    ("/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf", "What a correction writes, while it is needed; "
-     "likewise in docker.socket.d."),
-    ("NAME.dockerd-guard-saved", "What stood in a file that had to give way. It is never deleted."),
-    ("/var/lib/dockerd-guard", "The state of the agent, for root alone: a correction under way with what its files "
-     "said before, past corrections and restarts, what is cut off, what daemon.json said when dockerd was started, "
-     "and what was last found."),
-    ("/usr/share/dockerd-guard/policy.schema.json", "The JSON Schema of the policy, for editors."),
-    ("/usr/share/doc/dockerd-guard", "The documentation: policy, corrections, journal, metrics, rules."),
+    ("/etc/dockerd-guard/config.yaml", "The policy. It must be owned by root and writable by root only."),
+    ("/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf", "The drop-in of a correction, while it is needed; "
+     "also in docker.socket.d."),
+    ("NAME.dockerd-guard-saved", "The previous content of a file that was moved or edited. It is never deleted."),
+    ("/var/lib/dockerd-guard", "State of the agent, readable by root only: the correction in progress with the "
+     "previous content of its files, past corrections and restarts, blocked addresses, daemon.json as it was when "
+     "dockerd was started, and the last findings."),
+    ("/usr/share/dockerd-guard/policy.schema.json", "JSON Schema of the policy, for editors."),
+    ("/usr/share/doc/dockerd-guard", "Documentation: policy, corrections, journal, metrics, rules."),
 )
 
 POLICY_ABOUT = """\
-The policy of dockerd-guard(8): where the Docker API of this host is to listen, and what may be done about it when it
-does not. It is read from /etc/dockerd-guard/config.yaml, which must belong to root and be writable by root only, as
-must every directory above it. After a change: systemctl reload dockerd-guard. A mistake is told with its line and
-column, and the last good policy stays in force. `dockerd-guard init` writes one from what the host does now.
+The policy of dockerd-guard(8): where the Docker API of this host listens, and how drift is corrected. The file is
+/etc/dockerd-guard/config.yaml. The file and every directory above it must be owned by root and writable by root only.
+After a change, run systemctl reload dockerd-guard. If the file is invalid, the errors are reported with line and
+column, and the previous policy stays in force. `dockerd-guard init` writes a policy that matches the current state of
+the host.
 
-It is one YAML document without anchors and tags. Unknown keys, duplicate keys and values of another type are mistakes.
-Durations are written as in systemd.time(7), with a unit: 100ms, 5min, 1h 30min.
+The file is a single YAML document without anchors and tags. Unknown keys, duplicate keys and values of the wrong type
+are errors. Durations have a unit, as in systemd.time(7): 100ms, 5min, 1h 30min.
 """
 
 
@@ -85,44 +85,45 @@ def command_page() -> str:
     lines += [".SH FILES"]
     for path, what in FILES:
         lines += [".TP", f".I {_text(path)}", _text(what)]
-    lines += [".SH ENVIRONMENT", ".TP", ".B NO_COLOR", "Set to anything, no colour is used."]
+    lines += [".SH ENVIRONMENT", ".TP", ".B NO_COLOR", "If set, no colours are used."]
     return _page(lines, "dockerd-guard.yaml(5)", "dockerd(8)", "systemd.socket(5)", "systemd.unit(5)", "journalctl(1)")
 
 
 def policy_page() -> str:
     """dockerd-guard.yaml(5)."""
-    schema = json.loads(SCHEMA.read_text())
     lines = [_title("DOCKERD-GUARD.YAML", 5), ".SH NAME",
-             "dockerd\\-guard.yaml \\- where the Docker API of this host may be reached", ".SH SYNOPSIS",
+             "dockerd\\-guard.yaml \\- policy of dockerd\\-guard", ".SH SYNOPSIS",
              ".I /etc/dockerd\\-guard/config.yaml", ".SH DESCRIPTION", *_paragraphs(POLICY_ABOUT), ".SH KEYS"]
-    lines += _keys(schema)
-    lines += [".SH EXAMPLE", "Every key, those with a default commented out:", ".PP", ".nf"]
+    lines += _keys("")
+    lines += [".SH EXAMPLE", "Every key; optional keys are commented out:", ".PP", ".nf"]
     lines += [_text(line) or "\\&" for line in EXAMPLE.read_text().splitlines()]
     lines += [".fi"]
     return _page(lines, "dockerd-guard(8)", "dockerd(8)", "systemd.socket(5)", "systemd.time(7)")
 
 
-def _keys(schema: dict[str, Any]) -> Iterator[str]:
-    """The keys of a mapping, each with those of the mapping that is its value, or that its items are."""
-    required = schema.get("required", ())
-    for name, value in schema.get("properties", {}).items():
-        yield from (".TP", f".B {_text(name)}:")
-        notes = "".join((f" One of {', '.join(value['enum'])}." if "enum" in value else "",
-                         " Required." if name in required else "",
-                         f" Default: {_shown(value['default'])}." if value.get("default") not in (None, []) else "",
-                         *(f" Example: {_shown(example)}." for example in value.get("examples", ())
-                           if isinstance(example, str))))
-        yield _text(value["description"] + notes)
-        items = value.get("items", {})
-        for inner in (value, items, *items.get("anyOf", ())):
-            if "properties" in inner:
+def _keys(name: str) -> Iterator[str]:
+    """The keys of a mapping, each followed by the keys below it."""
+    for key in keys_in(name).values():
+        yield from (".TP", f".B {_text(key.word)}:", _text(" ".join((text_of(key), *_notes(key)))))
+        for below in (key.name, f"{key.name}[]"):
+            if keys_in(below):
                 yield ".RS"
-                yield from _keys(inner)
+                yield from _keys(below)
                 yield ".RE"
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value).replace('"', "")
+def _notes(key: Key) -> Iterator[str]:
+    """Values, default and example of a key, in sentences."""
+    if key.values:
+        yield f"One of {', '.join(key.values)}."
+    if key.is_required:
+        yield "Required."
+    if key.default not in (None, ()):
+        yield f"Default: {written(key)}."
+    if key.example:
+        yield f"Example: {key.example}."
+    if key.since != FIRST_VERSION:
+        yield f"Since version {key.since}."
 
 
 def _synopsis(sub: ArgumentParser) -> Iterator[str]:
@@ -174,8 +175,8 @@ def _page(lines: list[str], *others: str) -> str:
 
 
 def _text(words: str) -> str:
-    """Words as roff shows them unchanged: a hyphen that can be copied, no line that begins as a request does.
-    What stands between backticks is bold."""
+    """Text that roff shows unchanged: hyphens that can be copied, no line that begins like a request. Text between
+    backticks is bold."""
     escaped = words.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     escaped = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", escaped)
     return f"\\&{escaped}" if escaped.startswith((".", "'", "\\(aq")) else escaped

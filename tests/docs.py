@@ -1,14 +1,13 @@
-"""What README.md and docs/ print is what the program prints: each page is played on a machine of its own.
+"""The console output in README.md and docs/ is that of the program: each page is run on a machine of its own.
 
 A page is Markdown. On a freshly booted Debian with the package installed, in the order of the page:
 
-    ```console              the first line is a command (a \\ at its end goes on in the next), the rest its output
+    ```console              the first line is a command (a \\ at its end continues it), the rest is its output
     ```yaml file=PATH       is written to that file
-    <!-- do: COMMAND -->    is run, and not shown
-    <!-- await: COMMAND --> is run again and again until it succeeds
 
-Other blocks are for reading only. What differs from run to run (times, PIDs, IDs) is not compared.
-`make docs` writes the outputs into the pages anew; tests/system/test_docs.py says where they are not so any more.
+Other blocks are not run. Steps that a page needs and does not show are in docs_steps.yaml, by page and by the block
+before which they are run. What differs from run to run (times, PIDs, IDs) is not compared. `make docs` writes the
+current output into the pages; tests/system/test_docs.py fails if a page is out of date.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from tests.demo import Story
 from tests.machines import host, image
 from tests.machines.machine import Machine, wait_for
@@ -30,16 +31,18 @@ TOP = Path(__file__).resolve().parents[1]
 RELEASE = "bookworm"
 PATIENCE_SECONDS = 180
 WIDTH = 100
-"""Columns of the terminal that a page shows."""
+"""Columns of the terminal for the commands of a page."""
 
 SHOWN_OF_DEMO = ("Somebody follows the usual guide", "The policy now says")
-"""How the parts of the demo begin that make the picture."""
+"""Beginnings of the parts of the demo that are in the picture."""
 
 PAGES = (TOP / "README.md", *sorted((TOP / "docs").glob("*.md")))
 
-_STEP = re.compile(
-    r"^<!-- (?P<hidden>do|await): (?P<command>.*?) -->$"
-    r"|^```console\n(?P<shown># (?:.*\\\n)*.*\n)(?P<output>(?:.*\n)*?)```$"
+HIDDEN: dict[str, dict[str, list[dict[str, str]]]] = yaml.safe_load((TOP / "tests/docs_steps.yaml").read_text())
+"""Page, block (a command or the path of a file), and the steps before it (`do` or `await`, and a command)."""
+
+_BLOCK = re.compile(
+    r"^```console\n(?P<shown># (?:.*\\\n)*.*\n)(?P<output>(?:.*\n)*?)```$"
     r"|^```yaml file=(?P<file>\S+)\n(?P<text>(?:.*\n)*?)```$",
     re.MULTILINE)
 
@@ -60,7 +63,7 @@ _VARYING = (
 
 
 class Step(NamedTuple):
-    """One thing to do of a page; `span` is where its output stands, for those that show one."""
+    """One step of a page. `kind`: do, await, file or show. `span`: where its output is in the page, for show."""
 
     kind: str
     what: str
@@ -68,22 +71,25 @@ class Step(NamedTuple):
     span: tuple[int, int] = (0, 0)
 
 
-def steps(page: str) -> Iterator[Step]:
-    """All that a page does, in order."""
-    for found in _STEP.finditer(page):
-        if found["hidden"]:
-            yield Step(found["hidden"], found["command"].replace("--\\>", "-->"))
-        elif found["file"]:
-            yield Step("file", found["file"], found["text"])
+def steps(path: Path) -> Iterator[Step]:
+    """All steps of a page in order, with the hidden ones."""
+    hidden = HIDDEN.get(str(path.relative_to(TOP)), {})
+    for found in _BLOCK.finditer(path.read_text()):
+        if found["file"]:
+            step = Step("file", found["file"], found["text"])
         else:
             command = re.sub(r"\\\n *", "", found["shown"].removeprefix("# ")).rstrip("\n")
-            yield Step("show", command, found["output"], found.span("output"))
+            step = Step("show", command, found["output"], found.span("output"))
+        for before in hidden.get(step.what, ()):
+            yield from (Step(kind, what) for kind, what in before.items())
+        yield step
 
 
-def play(machine: Machine, page: str) -> str:
-    """The page as it should be: with what its commands print on this machine, where that is not the same."""
+def play(machine: Machine, path: Path) -> str:
+    """Run a page. Returns it with the output of this machine where that differs."""
+    page = path.read_text()
     pieces, end = [], 0
-    for step in steps(page):
+    for step in steps(path):
         if step.kind == "file":
             machine.write(step.what, step.text)
         elif step.kind == "do":
@@ -92,15 +98,15 @@ def play(machine: Machine, page: str) -> str:
             wait_for(lambda command=step.what: machine.run(command, check=False).status == 0,  # type: ignore[misc]
                      step.what, timeout=PATIENCE_SECONDS)
         else:
-            said = machine.run(f"export COLUMNS={WIDTH} MANWIDTH={WIDTH} SYSTEMD_PAGER=cat; {step.what}", check=False)
-            output = "".join(f"{line.rstrip()}\n" for line in (said.out + said.err).splitlines())
+            done = machine.run(f"export COLUMNS={WIDTH} MANWIDTH={WIDTH} SYSTEMD_PAGER=cat; {step.what}", check=False)
+            output = "".join(f"{line.rstrip()}\n" for line in (done.out + done.err).splitlines())
             pieces += [page[end:step.span[0]], step.text if same(output, step.text) else output]
             end = step.span[1]
     return "".join([*pieces, page[end:]])
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two outputs differ in nothing but what differs from run to run."""
+    """Whether two outputs are equal apart from what differs from run to run."""
     return normal(one) == normal(other)
 
 
@@ -112,28 +118,28 @@ def normal(text: str) -> str:
 
 
 def demo(package: Path) -> str:
-    """What `make demo` prints, from the guide to the correction, as a picture."""
-    said = io.StringIO()
-    with Machine.boot(RELEASE) as machine, redirect_stdout(said):
+    """The output of `make demo`, from the guide to the correction, as SVG."""
+    output = io.StringIO()
+    with Machine.boot(RELEASE) as machine, redirect_stdout(output):
         Story(machine, package).tell()
-    parts = said.getvalue().split("\n━━ ")
+    parts = output.getvalue().split("\n━━ ")
     shown = "\n".join(f"━━ {part}" for part in parts if part.startswith(SHOWN_OF_DEMO))
     return terminal(shown.splitlines(), "make demo")
 
 
 def main(package: Path) -> int:
-    """Play all pages and the demo, and write them anew; the exit code says whether that could be done."""
+    """Run all pages and the demo, and update them. Returns the exit code."""
     host.prepare_machines()
     image.base(RELEASE)
     for path in PAGES:
         before = path.read_text()
-        if not any(step.kind == "show" for step in steps(before)):
+        if not any(step.kind == "show" for step in steps(path)):
             continue
         with Machine.boot(RELEASE, package=package) as machine:
             wait_for(lambda booted=machine: booted.is_active("dockerd-guard.service"), "agent")  # type: ignore[misc]
-            after = play(machine, before)
+            after = play(machine, path)
         path.write_text(after)
-        print(f"{path.relative_to(TOP)}: {'as it was' if before == after else 'written anew'}", flush=True)
+        print(f"{path.relative_to(TOP)}: {'unchanged' if before == after else 'updated'}", flush=True)
     picture = TOP / "docs/demo.svg"
     if not same(shown := demo(package), picture.read_text()):
         picture.write_text(shown)

@@ -58,12 +58,12 @@ INCIDENTS = (
              "docker run -d --name=shop busybox sleep 1000",
              f"printf '{ENFORCE}' > {POLICY}; systemctl reload dockerd-guard",
              "held", "live-restore is off: 1 running container would be stopped",
-             '`"live-restore": true` into /etc/docker/daemon.json and `systemctl reload docker.service`',
+             'Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`',
              "echo '{\"live-restore\": true}' > /etc/docker/daemon.json; systemctl reload docker.service"),
     Incident("a slip in the policy", "",
              f"printf 'version: 1\\nmode: enforced\\nsockets: [fd://]\\n' > {POLICY}",
-             "policy", "The last good policy stays in force: /etc/dockerd-guard/config.yaml:2:7: ",
-             "correct that and save the file", f"sed -i s/enforced/observe/ {POLICY}"),
+             "policy", "The last valid policy stays in force: /etc/dockerd-guard/config.yaml:2:7: ",
+             "Fix the file and save it", f"sed -i s/enforced/observe/ {POLICY}"),
     Incident("a script that writes its own override",
              "printf '%s\\n' '#!/bin/sh' 'while :; do' "
              f"'printf \"{OPEN.replace(chr(92), chr(92) * 2)}\" > {OVERRIDE}.new; mv {OVERRIDE}.new {OVERRIDE}' "
@@ -72,14 +72,14 @@ INCIDENTS = (
              f"systemctl reload docker; mkdir -p $(dirname {OVERRIDE}); "
              f"printf '{ENFORCE}' > {POLICY}; systemctl reload dockerd-guard",
              "systemd-run --unit=cm /usr/local/bin/cm",
-             "contested", "again and again: 3 corrections since",
-             "stop it or have it agree with the policy; then `dockerd-guard fix`",
+             "contested", ": 3 corrections since",
+             "stop it or align it with the policy; then run `dockerd-guard fix`",
              f"systemctl stop cm; rm -f {OVERRIDE} {OVERRIDE}.new; dockerd-guard fix; {RESTART}"),
     Incident("TLS declared, certificates forgotten",
              "echo '{\"live-restore\": true}' > /etc/docker/daemon.json; systemctl reload docker",
              "printf 'version: 1\\nmode: enforce\\nsockets:\\n  - fd://\\n  - address: tcp://10.77.0.2:2376\\n"
              f"    tls: mutual\\n' > {POLICY}; systemctl reload dockerd-guard",
-             "held", "/etc/docker/server-cert.pem", "mend that: it is tried again by itself",
+             "held", "/etc/docker/server-cert.pem", "Fix this; the agent retries automatically",
              "cd /root; "
              "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -days 365 -subj /CN=ca; "
              "openssl req -newkey rsa:2048 -nodes -keyout server-key.pem -out server.csr -subj /CN=server; "
@@ -91,7 +91,7 @@ INCIDENTS = (
              "drift", "nothing listens there", "`systemctl start docker.service`",
              "systemctl start docker.service"),
     Incident("D-Bus tidied away", "",
-             "systemctl stop dbus.socket dbus.service", "blind", "systemd cannot be asked",
+             "systemctl stop dbus.socket dbus.service", "blind", "cannot query systemd",
              "`systemctl start dbus.socket`", "systemctl start dbus.socket"),
 )
 

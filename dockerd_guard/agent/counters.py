@@ -1,4 +1,4 @@
-"""What the agent has counted on this host, over all its restarts: for the metrics (report/metrics.py)."""
+"""Exposure time, for the metrics (report/metrics.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Stopwatch:
-    """Measures how long something is open to the network; `seconds` in all."""
+    """Sums up in `seconds` how long anything was open to the network."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -14,9 +14,9 @@ class Stopwatch:
         self._is_exposed = False
 
     def looked(self, *, is_exposed: bool, changed_at: float) -> None:
-        """Something is open to the network just now, or nothing is; `changed_at`: when the last trigger came.
+        """Record whether anything is open to the network now. `changed_at`: time.monotonic() of the last trigger.
 
-        An exposure counts from the trigger that led to its being seen (time.monotonic), until it is seen no more.
+        An exposure counts from the trigger that led to its detection until the look that no longer finds it.
         """
         now = time.monotonic()
         if self._is_exposed:

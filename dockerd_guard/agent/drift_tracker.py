@@ -1,4 +1,4 @@
-"""What the agent knows to be wrong on this host: each fact is told when it begins, and when it is over."""
+"""Open drifts of this host. Each one is logged when it begins and when it ends."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Ob
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.report.agent_status import Drift
-from dockerd_guard.report.correction import made_by_hand
-from dockerd_guard.report.drift import begun, over
+from dockerd_guard.report.correction import manual_fix_entry
+from dockerd_guard.report.drift import drift_entry, resolved_entry
 from dockerd_guard.report.journal import Cause, Event, Journal, JournalEntry, Outcome
 from dockerd_guard.rules.judge import drifts
 
 CONFIRM_S = 0.5
-"""How long layers must differ before it is said: every change passes through that."""
+"""How long layers must differ before this is reported: every ordinary change causes a short difference."""
 
 PASSING_CODES = ("DG307", "DG308", "DG309")
-"""Rules on differences between layers. DG102 is one too where the files declare what is missing, and DG107
-where the dockerd that is starting is not yet the one that systemd has told us of."""
+"""Rules on differences between layers. DG102 is one too if the files declare the missing socket, and DG107 if
+systemd has not yet reported the starting dockerd as the main process."""
 
 
 class DriftTracker:
-    """The drifts that last and what cannot be seen, as the journal was told of them."""
+    """Open drifts and observation problems, as already logged to the journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -35,32 +35,32 @@ class DriftTracker:
         """By `Finding.fact`."""
         self.blind: frozenset[str] = frozenset()
         self.written: list[JournalEntry] = []
-        """Entries since the last bulletin, which empties it."""
+        """Entries since the last status file, which clears the list."""
         self._doubtful: dict[str, float] = {}
         self._earlier: dict[str, Drift] = {}
-        """What the agent before this one knew, until a first look tells whether it is still so."""
+        """Drifts of the previous agent process that no look has confirmed yet."""
         self._since: dict[str, datetime] = {}
 
     def write(self, entry: JournalEntry) -> None:
-        """Put an entry into the journal, and keep it for the bulletin."""
+        """Write an entry to the journal and keep it for the status file."""
         self._journal.write(entry)
         self.written.append(entry)
 
     def go_on_from(self, drifts: Iterable[Drift]) -> None:
-        """Take over what the agent before this one knew."""
+        """Take over the drifts of the previous agent process."""
         self._earlier = {drift.finding.fact: drift for drift in drifts}
         self._since = {fact: drift.since for fact, drift in self._earlier.items()}
 
     def lasting(self, now: datetime) -> tuple[Drift, ...]:
-        """The drifts that last, each with the moment since which it does."""
+        """The open drifts, each with its start time."""
         self._since = {fact: self._since.get(fact, now) for fact in {**self._earlier, **self.drifts}}
         return (*(Drift(self._since[fact], finding) for fact, finding in self.drifts.items()), *self._earlier.values())
 
     def report_drifts(self, seen: Observation, findings: tuple[Finding, ...], policy: Policy, cause: Cause, *,
                     is_contested: bool) -> bool:
-        """One entry for each new fact, one for each that is over; none for what is known.
+        """Log one entry for each new drift and for each that has ended, none for a known one.
 
-        True where another look is needed after CONFIRM_S, for what may be one step of an ordinary change.
+        Returns True if another look is needed after CONFIRM_S: a difference may be a step of an ordinary change.
         """
         open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
         doubtful_before, self._doubtful = self._doubtful, {}
@@ -69,26 +69,27 @@ class DriftTracker:
             known = self.drifts.get(fact)
             if known is None or (_told(known) != _told(finding) and not is_contested):
                 exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
-                self.write(begun(finding, cause, policy.mode, exposed=exposed, is_docker_up=seen.running is not None))
+                self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
+                                       is_docker_up=seen.running is not None))
         for fact, finding in self.drifts.items():
             if fact in now:
                 continue
             if is_contested or (seen.troubles and finding.layer != CONFIGURED):
-                # It comes and goes with each write of the other side, which one entry has told of; or it
-                # cannot be seen just now, which is told too.
+                # It comes and goes with each write of the other program, which one entry has reported; or it
+                # cannot be observed now, which is reported too.
                 now[fact] = finding
             else:
-                self.write(over(finding, cause, "and not by the agent"))
+                self.write(resolved_entry(finding, cause, "not by the agent"))
         self.drifts = now
         if not seen.troubles:
             self._tell_what_ended_unseen(cause)
         return any(fact not in now for fact in self._doubtful)
 
     def _confirmed(self, findings: Iterable[Finding], doubtful_before: dict[str, float]) -> Iterator[Finding]:
-        """Leave out what is seen for the first time between two steps of an ordinary change.
+        """Leave out differences that may lie between two steps of an ordinary change.
 
-        An edit comes before its daemon-reload, and a stop before a start; what closes within
-        CONFIRM_S was none of our business.
+        An edit comes before its daemon-reload, and a stop before a start. A difference that ends within
+        CONFIRM_S is not reported.
         """
         now = time.monotonic()
         for finding in findings:
@@ -101,37 +102,37 @@ class DriftTracker:
                 yield finding
 
     def _tell_what_ended_unseen(self, cause: Cause) -> None:
-        """What an agent before this one told of must be told to be over, if it is."""
+        """Log the end of drifts that the previous agent process reported and that no longer exist."""
         for fact, drift in self._earlier.items():
             if fact not in self.drifts:
-                self.write(over(drift.finding, cause, "since before this agent was started"))
+                self.write(resolved_entry(drift.finding, cause, "before this agent started"))
         self._earlier = {}
 
     def forget_fixed(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-        """What a correction has ended, by a look afterwards: the correction's own entry tells it."""
+        """Drop and return the drifts that a correction has ended. The entry of the correction names them."""
         now = {finding.fact for finding in findings}
         mended = tuple(fact for fact in self.drifts if fact not in now)
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact in now}
         return mended
 
     def report_manual_fix(self, done: ManualFix, findings: tuple[Finding, ...]) -> bool:
-        """One entry for the drifts that `fix` has ended, of those that the journal was told of, if there are any."""
+        """Log one entry for the reported drifts that `fix` has ended. Returns False if there are none."""
         known = {**{fact: drift.finding for fact, drift in self._earlier.items()}, **self.drifts}
         ended = {*done.mended} & known.keys() - {finding.fact for finding in findings}
         self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in ended}
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact not in ended}
         if ended:
-            self.write(made_by_hand(done, tuple(fact for fact in known if fact in ended)))
+            self.write(manual_fix_entry(done, tuple(fact for fact in known if fact in ended)))
         return bool(ended)
 
     def report_blindness(self, troubles: list[str]) -> None:
-        """What cannot be seen, and what is seen again."""
+        """Log new observation problems, and those that have ended."""
         now = frozenset(troubles)
         for trouble in sorted(now - self.blind):
-            self.write(JournalEntry(Event.BLIND, f"Not everything can be seen: {trouble}.", outcome=Outcome.FAILED))
+            self.write(JournalEntry(Event.BLIND, f"Degraded visibility: {trouble}.", outcome=Outcome.FAILED))
         for trouble in sorted(self.blind - now):
             self.write(JournalEntry(
-                Event.BLIND, f"Seen again, after: {trouble}.", outcome=Outcome.REPAIRED, level="info"))
+                Event.BLIND, f"Visibility restored, after: {trouble}.", outcome=Outcome.REPAIRED, level="info"))
         self.blind = now
 
 
@@ -141,5 +142,5 @@ def _may_pass(finding: Finding) -> bool:
 
 
 def _told(finding: Finding) -> str:
-    """The message, whichever way its address is spelt: the kernel says [::] where -H said 0.0.0.0."""
+    """The message without its address: the kernel reports [::] for `-H tcp://0.0.0.0`."""
     return finding.message.replace(finding.socket, "") if finding.socket else finding.message

@@ -1,11 +1,11 @@
-"""The agent: the pipeline, for ever.
+"""The agent: runs the pipeline on each trigger.
 
     starting --> watching <--> settling --> working --> watching
                     ^                          |
                     +-------- holding <--------+
 
-`watching`: all is as declared, or (mode: observe) said. `settling`: something changed, more may
-come. `working`: a pass runs. `holding`: a correction waits for leave, a window or a change.
+`watching`: the host complies, or (mode: observe) its drift is reported. `settling`: something changed, more
+changes may follow. `working`: a pass runs. `holding`: a correction waits for a maintenance window or a change.
 """
 
 from __future__ import annotations
@@ -42,10 +42,15 @@ from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.policy.model import Mode, Policy, PolicyError
 from dockerd_guard.policy.reader import load_policy
-from dockerd_guard.report.agent_status import AgentStatus, Counters, HeldCorrection, last_of
+from dockerd_guard.report.agent_status import AgentStatus, Counters, HeldCorrection, last_correction
 from dockerd_guard.report.containment import entries as containment_entries
-from dockerd_guard.report.correction import contested as quarrel
-from dockerd_guard.report.correction import held_in_words, made, policy_refused, policy_taken
+from dockerd_guard.report.correction import (
+    contested_entry,
+    correction_entry,
+    hold_text,
+    policy_entry,
+    policy_error_entry,
+)
 from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Cause, Event, Journal, JournalEntry, Outcome
 from dockerd_guard.report.metrics import Snapshot
@@ -55,29 +60,29 @@ from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
 MAX_SETTLE_S = 1.0
-"""A pass is not put off for longer than this by changes that keep coming."""
+"""Maximum delay of a pass while changes keep arriving."""
 
 RETRY_S = 5.0
-"""How soon a broken connection to systemd, or a pass that could not be ended, is tried again."""
+"""Delay before retrying a broken connection to systemd or an unfinished pass."""
 
 RETRY_HELD_S = 60.0
-"""How soon it is looked whether what holds a correction is out of the way."""
+"""How often the reason for a hold is checked again."""
 
 RETRY_AFTER_MISTAKE_S = 60.0
-"""The same after an unexpected exception."""
+"""Delay before the next pass after an internal error."""
 
 CONTESTED_PACE_S = 3.0
-"""How often one looks at most while another program keeps writing what is contested."""
+"""Minimum time between passes while another program keeps writing a contested file."""
 
 QUIET_S = 0.5
-"""How long it must have been quiet for a host that complies by itself to be believed: a program that
-writes all the time may write the opposite next."""
+"""How long a host that complies by itself must be quiet before this is accepted: a program that keeps
+writing may write the opposite next."""
 
 CONTESTED_QUIET_S = 10.0
-"""The same while another program is known to write: a busy host may keep it from its next write for seconds."""
+"""The same while another program is known to write: on a busy host its next write may take seconds."""
 
 class AgentState(StrEnum):
-    """Where the agent stands."""
+    """The states of the agent."""
 
     STARTING = "starting"
     WATCHING = "watching"
@@ -127,21 +132,22 @@ class Agent:
     # --- the loop -------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Work until told to stop. 0 after SIGTERM, 2 where there is no policy to begin with."""
+        """Run until SIGTERM or SIGINT. Returns 0 then, 2 if there is no valid policy at the start."""
         self._catch_signals()
         try:
             self.policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             for problem in error.problems:
-                self.drift_tracker.write(policy_refused(problem, Outcome.FAILED, "No policy, so nothing is guarded",
-                                     "correct that; saving the file starts the agent again"))
-            self.notify.status(f"No policy, so nothing is guarded: {error.problems[0]}")
+                self.drift_tracker.write(policy_error_entry(
+                    problem, Outcome.FAILED, "No valid policy; this host is not guarded",
+                    "Fix the file; the agent starts when it is saved"))
+            self.notify.status(f"No valid policy; this host is not guarded: {error.problems[0]}")
             return 2
         with contextlib.ExitStack() as locks:
             if self._is_the_only_one(locks):
-                self.notify.status("Looking at this host for the first time")
+                self.notify.status("Running the first check of this host")
                 self._remember()
-                self.drift_tracker.write(policy_taken(self.policy))
+                self.drift_tracker.write(policy_entry(self.policy))
                 self._pass(Cause.DRIFT)
                 while (cause := self._wait()) is not None:
                     self._pass(cause)
@@ -152,7 +158,7 @@ class Agent:
         return 0
 
     def _is_the_only_one(self, locks: contextlib.ExitStack) -> bool:
-        """Wait until no other agent guards this host; False when told to stop before that."""
+        """Wait until no other agent runs on this host. Returns False on a signal to stop."""
         said = ""
         while self.state is not AgentState.STOPPING:
             try:
@@ -165,7 +171,7 @@ class Agent:
                 self._events(RETRY_S)
                 self.notify.alive()
             except OSError as error:
-                self.journal.say(f"That no other agent is here cannot be told: {error}", "warning")
+                self.journal.say(f"Cannot check for another running agent: {error}", "warning")
                 return True
             else:
                 return True
@@ -173,14 +179,14 @@ class Agent:
 
     def _catch_signals(self) -> None:
         def woken(*_: object) -> None:
-            """The number is in the pipe already; an empty handler keeps the default action away."""
+            """Replaces the default action; set_wakeup_fd has written the number to the pipe."""
 
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
             signal.signal(number, woken)
         signal.set_wakeup_fd(self.waker.write_fd, warn_on_full_buffer=False)
 
     def _wait(self) -> Cause | None:
-        """Wait for a trigger or the resync, then until it is quiet; None when told to stop.
+        """Wait for a trigger or the resync, then until it is quiet. Returns None on a signal to stop.
 
         Feeds the service watchdog.
         """
@@ -213,11 +219,11 @@ class Agent:
                 self._to(AgentState.SETTLING)
 
     def _events(self, timeout_s: float) -> bool:
-        """Wait for something; whether it asks for a pass."""
+        """Wait for events or the timeout. Returns whether a pass is due."""
         fds = [self.waker.fileno()]
         if (bus := self._bus_fd()) is not None:
             fds.append(bus)
-            # What came in while an answer was waited for lies in libsystemd already: no descriptor tells.
+            # Signals that arrived during a D-Bus call are queued in libsystemd; poll(2) does not report them.
             self._listen()
         fds += [fd for fd in (self.files.fileno(), self.network.fileno()) if fd is not None]
         ready = wait(fds, timeout_s)
@@ -232,7 +238,7 @@ class Agent:
                     self.notify.reloading()
                     came = True
                 elif number == signal.SIGCONT:
-                    self._missed.append("dockerd-guard itself was stopped, and has just been continued (SIGCONT)")
+                    self._missed.append("dockerd-guard was stopped, and has been continued (SIGCONT)")
                     came = True
                 elif number == 0:
                     came = True
@@ -241,7 +247,7 @@ class Agent:
         return came or (bus is not None and self._bus_fd() is None)
 
     def _listen(self) -> None:
-        """Take in systemd's signals; each wakes us."""
+        """Process systemd's D-Bus signals, each of which wakes the loop."""
         if self._manager is not None:
             try:
                 self._manager.process()
@@ -249,7 +255,7 @@ class Agent:
                 self._manager = None
 
     def _bus_fd(self) -> int | None:
-        """What to wait on for systemd's signals; None without a connection."""
+        """The file descriptor of the D-Bus connection; None without one."""
         if self._manager is None:
             return None
         try:
@@ -261,7 +267,7 @@ class Agent:
     # --- one pass -------------------------------------------------------------------------
 
     def _pass(self, cause: Cause) -> None:
-        """Look at everything, say what is new, correct what may be corrected; or wait for whoever does just now."""
+        """Observe, report, correct what may be corrected. Retries later if another dockerd-guard holds the lock."""
         self._to(AgentState.WORKING)
         self._wake_at = None
         troubles: list[str] = []
@@ -274,7 +280,7 @@ class Agent:
                 self._busy = True
                 self._wake_in(RETRY_S)
             except OSError as error:
-                troubles.append(f"the state directory cannot be used: {error}")
+                troubles.append(f"cannot use the state directory: {error}")
                 self._work(cause, troubles)
             else:
                 self._busy = False
@@ -292,7 +298,7 @@ class Agent:
             cause = Cause.POLICY_CHANGE
         if self._missed:
             troubles += self._missed
-            # Only another look can tell that all is seen again.
+            # Only another look can show that nothing is missing any more.
             self.waker.wake()
         self._missed = []
         try:
@@ -302,12 +308,11 @@ class Agent:
         except Unavailable as error:
             self._manager = None
             self._wake_in(RETRY_S)
-            troubles.append(f"systemd cannot be asked: {error}; where D-Bus is down: `systemctl start dbus.socket`")
+            troubles.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
         except Unreadable as error:
             troubles.append(str(error))
         except Exception as error:
-            troubles.append(f"a pass ended in a mistake of dockerd-guard's own, {error!r} "
-                            f"at {_where(error)}; please report it")
+            troubles.append(f"internal error: {error!r} at {_where(error)}; please report it")
             self._wake_in(RETRY_AFTER_MISTAKE_S)
         self.drift_tracker.report_blindness(troubles)
 
@@ -317,15 +322,15 @@ class Agent:
         seen = observe_host(rootfs, manager)
         troubles += (trouble.text for trouble in seen.troubles if manager is not None)
         if manager is not None:
-            # At once: to ask dockerd, to correct and to restart may take a while.
+            # First: querying dockerd, correcting and restarting may take a while.
             self.containment.cut_at_once(self._exposures(seen))
         self._count_exposed(seen)
         remember_start(seen, self.state_files)
         findings = judge(seen, policy)
-        # Watch before acting, and look again afterwards: nothing between two looks is lost.
+        # Watch before acting and look again afterwards, so that no change between two looks is lost.
         rootfs.resolve(self.policy_file)
         for path in policy.tls[:3] if policy.tcp_tls not in (None, Tls.NONE) else ():
-            # A correction may wait for them, and nothing of the host names them yet.
+            # A correction may wait for these files, and no file of the host names them yet.
             rootfs.stat(path)
         is_new, unwatched = self.files.watch({*rootfs.consulted, self.policy_file}, rootfs.listed)
         troubles += unwatched
@@ -348,20 +353,20 @@ class Agent:
         self._looked_at = time.time()
 
     def _hear_of_fix(self, seen: Observation, findings: tuple[Finding, ...]) -> None:
-        """Tell what was corrected by hand since the last look."""
+        """Log what `fix` has corrected since the last look."""
         if seen.troubles or (done := self.state_files.pending_manual_fix()) is None:
             return
         if self.drift_tracker.report_manual_fix(done, findings) and not any(drifts(findings)):
-            # It ended what was held, and one entry tells so.
+            # It ended what was held; one entry is enough.
             self._held = None
         try:
             self.state_files.clear_manual_fix()
         except OSError:
-            # The next one tells it no more: nothing of it is known then.
+            # No second entry: its drifts are no longer open.
             return
 
     def _count_exposed(self, seen: Observation) -> None:
-        """What is open to the network and not cut off, in whichever mode; where it cannot be told, what was."""
+        """Count what is open to the network and not blocked. Keeps the last count if observation failed."""
         if not seen.troubles:
             cut_off = self.containment.addresses
             self._exposed = sum(exposure.address not in cut_off for exposure in
@@ -369,25 +374,25 @@ class Agent:
         self._exposure.looked(is_exposed=self._exposed > 0, changed_at=self._triggered_at)
 
     def _contain(self, seen: Observation, manager: Manager, troubles: list[str]) -> None:
-        """Cut off what is open against the policy; release what is not, or is not to be cut off."""
+        """Block what is open against the policy; release everything else."""
         if self._is_to_contain and seen.listening is None:
             return
         wanted = self._exposures(seen)
         try:
             result = self.containment.keep(wanted, manager)
         except (OSError, Unsupported) as error:
-            troubles.append(f"what is cut off from the network cannot be changed: {error}")
+            troubles.append(f"cannot change what is blocked at the network: {error}")
             return
         try:
             if self.network.follow(is_there=self.containment.is_by_nftables):
                 self.waker.wake()
         except Unsupported as error:
-            troubles.append(f"changes of nftables' rules cannot be followed: {error}")
+            troubles.append(f"cannot monitor the nftables rules: {error}")
         for entry in containment_entries(result, by_policy=not self._is_to_contain):
             self.drift_tracker.write(entry)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
-        """What is to be cut off."""
+        """The exposures to block."""
         return exposures(seen, self._known_policy, self.containment.addresses) if self._is_to_contain else ()
 
     @property
@@ -396,7 +401,7 @@ class Agent:
         return policy.mode is Mode.ENFORCE and policy.correct.contain
 
     def _correct(self, assessment: Assessment, cause: Cause, manager: Manager) -> Observation:
-        """Correct what may be corrected now; the latest look at the host."""
+        """Correct what may be corrected now. Returns the latest observation."""
         policy = self._known_policy
         is_quiet = self._is_quiet_where_it_complies(assessment)
         obstacles_before, self._obstacles = self._obstacles, assessment.plan.obstacles
@@ -405,15 +410,15 @@ class Agent:
             is_unproven = intent is not None and bool(intent.stops)
             if self._held and not is_unproven:
                 self.drift_tracker.write(JournalEntry(
-                    Event.CORRECTED, f"Docker listens as declared again, and not by the agent; "
-                    f"until then the correction was {held_in_words(self._held.reason, self._held.until)}.",
+                    Event.CORRECTED, f"Docker listens as declared again, but not through the agent. "
+                    f"The correction was {hold_text(self._held.reason, self._held.until)}.",
                     outcome=Outcome.KEPT, cause=cause))
             self._held = self._held if is_unproven else None
             self._failed, self._error = None, ""
             if intent is None:
                 return assessment.seen
         if self._obstacles != obstacles_before and self._obstacles:
-            # A file that is just being rewritten says one thing now and another when the plan is tried upon it.
+            # A file that is being rewritten may differ between the observation and the test of the plan.
             self.waker.wake()
             return assessment.seen
         attempt = (assessment.actions, assessment.plan.after.layer, policy)
@@ -437,13 +442,13 @@ class Agent:
                     self.undone_corrections.corrected(assessment, outcome.interference, seen.rootfs)
                 mended = self.drift_tracker.forget_fixed(judge(seen, policy))
             finally:
-                # What was done is told also where nobody can look any more.
+                # Log the result even if the host cannot be observed any more.
                 if not is_known and (outcome.steps or not outcome.done):
                     self._take_in(outcome, assessment, cause, mended)
         return seen
 
     def _is_quiet_where_it_complies(self, assessment: Assessment) -> bool:
-        """False while a host that complies without us may be about to do otherwise again."""
+        """False while another program may be about to change a host that complies by itself."""
         is_peace = self.undone_corrections.is_peace(assessment.seen.rootfs)
         complies = not assessment.actions.anything and not assessment.plan.obstacles
         if not (is_tidying(assessment) or (is_peace and complies)
@@ -459,17 +464,17 @@ class Agent:
         return True
 
     def _leave_alone(self, contested: Contested, assessment: Assessment, cause: Cause) -> None:
-        """Hold, and say once that another program undoes what is corrected."""
+        """Hold, and log once that another program undoes the corrections."""
         now = datetime.now(UTC)
         self._wake_in((contested.until - now).total_seconds())
-        self._hold(f"contested: something else {contested.verb} {contested.file}", contested.until,
-                   f"find the program that {contested.verb} it, then `dockerd-guard fix`")
+        self._hold(f"contested: another program {contested.verb} {contested.file}", contested.until,
+                   f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
         if not self._is_contested:
-            self.drift_tracker.write(quarrel(contested, now, assessment, cause))
+            self.drift_tracker.write(contested_entry(contested, now, assessment, cause))
         self._is_contested = True
 
     def _wake_in(self, seconds: float) -> None:
-        """Look again at the latest then."""
+        """Look again after `seconds` at the latest."""
         at = time.monotonic() + seconds
         self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
 
@@ -481,12 +486,12 @@ class Agent:
                 manager.subscribe(lambda _: self.waker.wake(), ("docker.service", "docker.socket"))
                 self._manager = manager
             except Unavailable as error:
-                troubles.append(f"systemd cannot be asked: {error}; where D-Bus is down: `systemctl start dbus.socket`")
+                troubles.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
                 self._wake_in(RETRY_S)
         return self._manager
 
     def _recover(self, manager: Manager) -> bool:
-        """Bring to an end what a crash, of ours or of the bus, cut short; whether it is."""
+        """Finish or undo a correction that a crash interrupted. Returns whether none is left."""
         intent = self.state_files.intent()
         if self._is_recovered and (intent is None or intent.held):
             return True
@@ -494,7 +499,7 @@ class Agent:
             try:
                 done = recover(self.state_files, manager)
             except (OSError, Refused) as error:
-                done = f"an earlier correction could not be brought to an end: {error}"
+                done = f"cannot finish or undo an earlier correction: {error}"
             if done and done != self._recovery:
                 self.journal.say(sentence(done), "notice")
             self._recovery = done
@@ -513,16 +518,16 @@ class Agent:
         return self.policy
 
     def _take_new_policy(self) -> bool:
-        """Read the policy again; whether it is another one now. A bad one is said once."""
+        """Read the policy again. Returns whether it has changed. An invalid one is logged once."""
         try:
             policy = load_policy(self.policy_file, require_root_owned=True)
         except PolicyError as error:
             if str(error) != self._policy_problem:
                 self._policy_problem = str(error)
                 for problem in error.problems:
-                    self.drift_tracker.write(policy_refused(
-                        problem, Outcome.KEPT, "The last good policy stays in force",
-                                         "correct that and save the file"))
+                    self.drift_tracker.write(policy_error_entry(
+                        problem, Outcome.KEPT, "The last valid policy stays in force",
+                                         "Fix the file and save it"))
             return False
         self._policy_problem = ""
         if policy == self.policy:
@@ -531,15 +536,15 @@ class Agent:
         self._policy_since = datetime.now(UTC)
         self._failed, self._error = None, ""
         self.undone_corrections.forget()
-        self.drift_tracker.write(policy_taken(policy, Cause.POLICY_CHANGE))
+        self.drift_tracker.write(policy_entry(policy, Cause.POLICY_CHANGE))
         return True
 
-    # --- saying it ------------------------------------------------------------------------
+    # --- reporting ------------------------------------------------------------------------
 
     def _take_in(
         self, outcome: CorrectionResult, assessment: Assessment, cause: Cause, mended: tuple[str, ...]
     ) -> None:
-        """Remember what a correction waits for, and tell what became of it."""
+        """Remember what a correction waits for, and log its result."""
         held_before, self._held = self._held, None
         if outcome.hold is not None and not outcome.done:
             self._held = held_before
@@ -550,20 +555,20 @@ class Agent:
             elif assessment.situation.engine is None and assessment.actions.restart:
                 self._wake_in(RETRY_S)
             else:
-                # That a port has become free, say, no trigger tells.
+                # Some reasons end without a trigger, such as a port that becomes free.
                 self._wake_in(RETRY_HELD_S)
             if held == held_before:
                 return
-        self.drift_tracker.write(made(outcome, assessment, cause, mended))
+        self.drift_tracker.write(correction_entry(outcome, assessment, cause, mended))
 
     def _hold(self, reason: str, until: datetime | None, next_step: str) -> HeldCorrection:
-        """Remember what a correction waits for; since the first time that it was the same."""
+        """Remember what a correction waits for, and since when for the same reason."""
         since = self._held.since if self._held is not None and self._held.reason == reason else datetime.now(UTC)
         self._held = HeldCorrection(reason, since, until, next_step)
         return self._held
 
     def _remember(self) -> None:
-        """Go on from where an agent before this one stood."""
+        """Take over the state of the previous agent process."""
         assert self.policy is not None  # noqa: S101 -- run() does not go on without
         with contextlib.suppress(OSError):
             changed = datetime.fromtimestamp(os.stat(self.policy_file).st_ctime, UTC)
@@ -573,28 +578,28 @@ class Agent:
             self.drift_tracker.go_on_from(self._agent_status.drifts)
 
     def _publish(self) -> None:
-        """Make known where the agent stands."""
+        """Write the status file and the metrics."""
         now, policy = datetime.now(UTC), self._known_policy
         before = self._agent_status
         self._agent_status = AgentStatus(
             now, os.getpid(), str(self.state), str(policy.mode), policy.file, self._policy_since, self._policy_problem,
             self.drift_tracker.lasting(now), tuple(sorted(self.drift_tracker.blind)), self._held,
             self.containment.addresses,
-            last_of(self.drift_tracker.written, now) or (before and before.last), self._counts(before))
+            last_correction(self.drift_tracker.written, now) or (before and before.last), self._counts(before))
         self.drift_tracker.written.clear()
         publish(self._agent_status, before, self.state_files.directory)
         self._publish_metrics(self._agent_status)
 
     def _counts(self, before: AgentStatus | None) -> Counters:
-        """With what this pass has brought."""
+        """The counters of the last status file plus those of this pass."""
         self._exposure.looked(is_exposed=self._exposed > 0, changed_at=self._triggered_at)
         seconds, self._exposure.seconds = self._exposure.seconds, 0.0
         counts = before.counts if before is not None else Counters()
         known = before.since() if before is not None else ()
-        return counts.and_of(self.drift_tracker.written, known)._replace(exposed_s=counts.exposed_s + seconds)
+        return counts.with_entries(self.drift_tracker.written, known)._replace(exposed_s=counts.exposed_s + seconds)
 
     def _publish_metrics(self, now: AgentStatus) -> None:
-        """Leave them where node_exporter reads them; before the first look, those of the agent before stay."""
+        """Write the metrics for node_exporter. Until the first look, those of the previous agent process stay."""
         if self._looked_at is None:
             return
         policy = self._known_policy
@@ -612,18 +617,18 @@ class Agent:
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)
             if self._unpublished != reason:
-                # The sandbox was set up when the agent started: a directory that came later is not let into it.
-                hint = "; systemctl restart dockerd-guard will help" * (error.errno == errno.EROFS)
-                self.journal.say(f"No metrics: {textfile.DIRECTORY} cannot be written: {reason}{hint}.", "warning")
+                # The sandbox does not include a directory that was created after the agent started.
+                hint = "; fix: `systemctl restart dockerd-guard`" * (error.errno == errno.EROFS)
+                self.journal.say(f"Cannot write metrics to {textfile.DIRECTORY}: {reason}{hint}.", "warning")
             self._unpublished = reason
 
     @property
     def _status(self) -> str:
-        """One line for `systemctl status`: what is wrong first, then what is being done about it."""
+        """The STATUS= line: what is wrong, then what is being done about it."""
         policy = self._known_policy
-        parts = [f"Blind: {min(self.drift_tracker.blind)}"] if self.drift_tracker.blind else []
+        parts = [f"Degraded visibility: {min(self.drift_tracker.blind)}"] if self.drift_tracker.blind else []
         if self._held is not None:
-            parts.append(held_in_words(self._held.reason, self._held.until))
+            parts.append(hold_text(self._held.reason, self._held.until))
         elif self.drift_tracker.drifts:
             first, *others = sorted(
                 self.drift_tracker.drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
@@ -633,11 +638,11 @@ class Agent:
             parts.append(f"{policy.mode}: Docker listens as declared, on " + (
                 ", ".join(socket.address for socket in policy.sockets) or "nothing"))
         if self._failed is not None:
-            parts.append("the last correction failed, and is not tried again before something changes")
+            parts.append("the last correction failed; it is retried when something changes")
         if self.containment.addresses:
-            parts.append(f"cut off meanwhile: {', '.join(self.containment.addresses)}")
+            parts.append(f"blocked at the network: {', '.join(self.containment.addresses)}")
         if self._policy_problem:
-            parts.append("the policy file is wrong, the last good policy stays in force")
+            parts.append("the policy file is invalid, the last valid policy stays in force")
         return "; ".join(parts)
 
     def _to(self, state: AgentState) -> None:
@@ -646,12 +651,12 @@ class Agent:
 
 
 def _where(error: Exception) -> str:
-    """The line that raised an exception: enough for a report, and nothing of any file's content."""
+    """Source file and line of an exception, without any content of a host's files."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
-        return "an unknown place"
+        return "an unknown location"
     return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
 
 
@@ -660,7 +665,7 @@ def run(policy_file: str, log_format: str) -> int:
     if os.geteuid() != 0:
         import sys
 
-        print("dockerd-guard: the agent must be root: it looks into dockerd and writes under /etc",
+        print("dockerd-guard: the agent needs root: it reads /proc of dockerd and writes to /etc",
               file=sys.stderr)
         return 2
     return Agent(policy_file, Journal(log_format)).run()

@@ -1,7 +1,7 @@
-"""What the agent makes known of where it stands: to everybody by a file in /run, and to the agent after it.
+"""The status file of the agent: in /run for every user, in the state directory for the next agent.
 
-The file in /run is gone with a reboot, stays when the agent stops, and holds nothing that may not be
-read by all. The same lies in the state directory: since when a drift lasts must outlive a reboot.
+The file in /run remains when the agent stops, is lost on reboot, and contains nothing secret. The copy in the state
+directory keeps the begin of each drift across a reboot.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import contextlib
 
 from dockerd_guard.apply import files
+from dockerd_guard.model.json_values import MAX_BYTES, JsonError
 from dockerd_guard.report.agent_status import AgentStatus
 
 PUBLIC_FILE = "/run/dockerd-guard/status.json"
 OWN_FILE = "status.json"
-"""In the state directory."""
+"""Name of the copy in the state directory."""
 
 
 def published(path: str = PUBLIC_FILE) -> AgentStatus | None:
-    """The agent's last word, if it left any that can be read. Raises PermissionError."""
+    """The status that the agent wrote last; None without a valid file. Raises PermissionError."""
     try:
         with open(path, "rb") as file:
-            return AgentStatus.from_json(file.read())
+            return AgentStatus.from_json(file.read(MAX_BYTES + 1))
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (OSError, JsonError):
         return None
 
 
 def publish(agent_status: AgentStatus, before: AgentStatus | None, directory: str) -> None:
-    """Make it known; on the disk only what is new. What cannot be written is left unsaid."""
+    """Write the status file, and its copy if anything but time, PID and state changed. Errors are ignored."""
     text = agent_status.to_json().encode()
     with contextlib.suppress(OSError):
         files.write(PUBLIC_FILE, text)
@@ -37,5 +38,3 @@ def publish(agent_status: AgentStatus, before: AgentStatus | None, directory: st
     if same != agent_status:
         with contextlib.suppress(OSError):
             files.write(f"{directory}/{OWN_FILE}", text, files.PRIVATE)
-
-

@@ -1,4 +1,4 @@
-"""The file of metrics for node_exporter's textfile collector, which the agent leaves where that reads it."""
+"""The metrics file for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 from dockerd_guard.apply import files
 
 DIRECTORY = "/var/lib/prometheus/node-exporter"
-"""Debian's --collector.textfile.directory; the package of node_exporter makes it, root's and open to all to read."""
+"""Debian's --collector.textfile.directory. The node_exporter package creates it, owned by root, mode 0755."""
 
 FILE = "dockerd-guard.prom"
 
 
 def publish(text: str, directory: str = DIRECTORY) -> None:
-    """Put the metrics there, whole or not at all; without that directory nobody reads them. Raises OSError."""
-    # Taken away while the agent runs, it is still there as a mount of the sandbox, and nothing can be made in it.
+    """Write the metrics atomically; does nothing if the directory does not exist. Raises OSError."""
+    # A directory that was removed while the agent runs is still mounted in the sandbox; creating a file in it fails.
     with contextlib.suppress(FileNotFoundError):
         if os.path.isdir(directory):
             files.write_new(f"{directory}/{FILE}", text.encode(), replace=True)

@@ -1,7 +1,7 @@
-"""The agent's memory of the corrections that it made, and of who undid them (correct/contest.py decides).
+"""Corrections that another program has undone (plan/backoff.py decides what follows).
 
-Which process it was the kernel tells only to fanotify with CAP_SYS_ADMIN, or to an audit rule set
-before: the agent has neither, names the file, and says how to find out.
+The kernel reports which process wrote a file only to fanotify with CAP_SYS_ADMIN or to an existing audit
+rule. The agent has neither: it names the file and the audit commands.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from dockerd_guard.rootfs import FileStatus, Rootfs
 
 
 class UndoneCorrections:
-    """Corrections that do not last, on one host."""
+    """The corrections of one host, and the files as they left them."""
 
     def __init__(self, state: StateFiles) -> None:
         self._state = state
         self._left: dict[str, FileStatus | None] = {}
-        """The files that the last correction was about, as it left them."""
+        """The files of the last correction, as it left them."""
         self._disputed = ""
-        """The file that was changed by somebody else while it was being corrected."""
+        """The file that another program changed during a correction."""
 
     def contested(self, assessment: Assessment) -> Contested | None:
-        """What stands against this correction, if anything does."""
+        """The contest that blocks this correction; None if there is none."""
         now = datetime.now(UTC)
         rounds = undone_rounds(self._state.rounds(), now, is_update=is_update(assessment))
         if not rounds:
@@ -39,13 +39,13 @@ class UndoneCorrections:
         return Contested(rounds[0].at, len(rounds), file, is_there, until) if now < until else None
 
     def corrected(self, assessment: Assessment, interference: str, after: Rootfs) -> None:
-        """A correction was made, perhaps with `interference`, which left the host like `after`."""
+        """Record a correction. `interference`: a file that changed meanwhile. `after`: the host after it."""
         self._disputed = interference or self._disputed
         now = datetime.now(UTC)
         self._keep(remembered((*self._state.rounds(), Correction(now, is_update(assessment))), now))
         planned = {change.path: change.after for change in assessment.plan.changes}
-        # What is not as we wrote it, somebody else has had his hands on already; what an earlier correction wrote,
-        # and is as it was left, nobody.
+        # A file that differs from what we wrote has been changed by another program already. A file of an earlier
+        # correction that is unchanged has not.
         about = {path for path in (*_blamed(assessment), *planned)
                  if path not in planned or content_at(after, path) == planned[path]}
         still = {path: entry for path, entry in self._left.items()
@@ -53,32 +53,32 @@ class UndoneCorrections:
         self._left = still | {path: after.stat(path, follow=False) for path in about}
 
     def is_peace(self, rootfs: Rootfs) -> bool:
-        """Whether somebody else has changed what the last correction was about; ask it of a host that complies."""
+        """Whether another program changed the files of the last correction. Call it for a host that complies."""
         return any(rootfs.stat(path, follow=False) != entry for path, entry in self._left.items())
 
     def make_peace(self) -> None:
-        """What was undone so far does not count any more."""
+        """Forget the corrections undone so far."""
         self._left, self._disputed = {}, ""
         rounds = self._state.rounds()
         if rounds != (kept := at_peace(rounds)):
             self._keep(kept)
 
     def forget(self) -> None:
-        """The policy is another one: what was undone, and by whom, was about the old one."""
+        """Forget everything: the policy has changed."""
         self._left, self._disputed = {}, ""
         if self._state.rounds():
             self._keep(())
 
     def _keep(self, rounds: tuple[Correction, ...]) -> None:
-        # Without room on the disk a correction does not get this far.
+        # Without disk space a correction does not get this far.
         with contextlib.suppress(OSError):
             self._state.keep_rounds(rounds)
 
     def _last_written(self, assessment: Assessment, since: datetime, now: datetime) -> tuple[str, bool, datetime]:
-        """What was changed last by somebody else since the quarrel began, whether it is there, and when that was.
+        """The file that another program changed last since the contest began, whether it exists, and when.
 
-        By its ctime, which nobody can set; a file that was taken away has changed its directory. Our own files,
-        where they are as we wrote them, are nobody else's: then it is the directory, in which something came and went.
+        Compares ctimes, which cannot be set; a removed file is found by the ctime of its directory. Unchanged
+        files of our own do not count: then their directory is returned, where a file appeared and vanished.
         """
         rootfs = assessment.seen.rootfs
         ours = {change.path for change in assessment.plan.changes
@@ -90,7 +90,7 @@ class UndoneCorrections:
         for path in sorted(paths):
             entry = rootfs.stat(path, follow=False)
             is_as_left = path in self._left and self._left[path] == entry
-            # A file that is yet to be made, as for a further copy, nobody has taken away.
+            # A planned file that does not exist yet, such as a further copy, has not been removed.
             is_to_be = entry is None and path not in self._left and not path.endswith(f"/{DROPIN_NAME}")
             if not self._disputed and (is_as_left or is_to_be):
                 continue
@@ -101,14 +101,14 @@ class UndoneCorrections:
 
 
 def is_tidying(assessment: Assessment) -> bool:
-    """Whether all that is left to do is to take our own files away."""
+    """Whether the only actions left remove our own files."""
     todo = assessment.actions
     return bool(todo.changes) and not todo.restarts and all(
         change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in todo.changes)
 
 
 def is_update(assessment: Assessment) -> bool:
-    """Whether the files comply as they are, and no more than our own and what systemd has loaded is behind."""
+    """Whether the files comply, and only our own files or what systemd has loaded are out of date."""
     return complies(assessment.seen.configured.layer, assessment.policy) and not assessment.actions.restarts
 
 

@@ -1,7 +1,7 @@
-"""Carry a plan out: write, reload, restart where the gate allows, verify, and roll back.
+"""Apply a plan: write files, reload, restart if the gate allows it, verify, and roll back on failure.
 
-A working Docker is never left dead, and no file is left half changed: what was there before is
-kept until the result has been seen from outside (the kernel's sockets, an answer to a ping).
+The previous files are kept until the result is verified from outside (the kernel's sockets, the answer to a
+ping), so that a working Docker keeps working.
 """
 
 from __future__ import annotations
@@ -31,24 +31,22 @@ from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
 
 VERIFY_TIMEOUT_S = 10.0
-"""How long sockets may take after systemd called dockerd started; it binds before READY=1."""
+"""Timeout for the sockets after systemd reports dockerd as started; dockerd binds before READY=1."""
 
 VERIFY_TIMEOUT_UNNOTIFIED_S = 40.0
-"""The same where Type= is not notify: dockerd's own pause of 16 s on plain TCP is in it."""
+"""The same for other values of Type=, which includes dockerd's own pause of 16 s on TCP without TLS."""
 
 POLL_S = 0.1
 
 
 class CorrectionResult(NamedTuple):
-    """What came of a correction.
+    """The result of a correction.
 
-    `done`: the host complies now, seen from outside. Else `hold` says what keeps the rest back,
-    or `error` what went wrong; `rolled_back` whether everything is as it was before.
-    `steps` tells what was done, in order, for people. `interference`: the file, if any, that something
-    else changed while the correction went on, so that the same may succeed another time. `unwritable`: a
-    file could not be written, which may be over without a trace. `left_changed`: some could not even be put
-    back, which recover() will try again. `seen`: the host as the correction left it, by its own last look; None
-    where something was done since.
+    `done`: the host complies, as verified from outside. Else `hold`: why the rest waits, or `error`: what failed.
+    `rolled_back`: everything is as it was before. `steps`: messages about what was done, in order.
+    `interference`: the file that another program changed during the correction; a retry may succeed.
+    `unwritable`: a file could not be written; the cause may end without a trigger. `left_changed`: a file could
+    not be restored; recover() retries. `seen`: the last observation of the host; None if it is out of date.
     """
 
     done: bool
@@ -64,9 +62,9 @@ class CorrectionResult(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a correction acts and looks with: systemd, the state directory, a fresh look at the host, the network.
+    """What a correction works with: systemd, the state directory, a function to observe the host, the network.
 
-    The tree of the latest look is open, those before need not be.
+    Only the root file system of the latest observation is open.
     """
 
     manager: Manager
@@ -76,13 +74,13 @@ class Context(NamedTuple):
 
 
 def correct(seen: Observation, plan: Plan, policy: Policy, situation: Situation, means: Context) -> CorrectionResult:
-    """Carry a plan out, as far as the gate allows now. Raises Unavailable when systemd goes away."""
+    """Apply a plan as far as the gate allows now. Raises Unavailable if the connection to systemd is lost."""
     return _Correction(seen, plan, policy, situation, means).run(
         required_actions(seen, plan, policy), lambda fresh: required_actions(fresh, plan, policy))
 
 
 class _Correction:
-    """One correction under way: what it has done so far, and how to undo it."""
+    """A correction in progress: its steps so far, and how to undo them."""
 
     def __init__(self, seen: Observation, plan: Plan, policy: Policy, situation: Situation, means: Context) -> None:
         listening = seen.listening
@@ -98,7 +96,7 @@ class _Correction:
         self.intent = Intent((), datetime.now(UTC), ())
 
     def run(self, todo: Actions, actions_now: Callable[[Observation], Actions]) -> CorrectionResult:
-        """Do all that is needed; `actions_now` tells what a fresh look still asks for."""
+        """Perform the actions. `actions_now` computes the actions that a new observation still needs."""
         price = cost(bool(todo.changes or todo.reload), todo.restarts, self.situation)
         if self.plan.obstacles:
             return CorrectionResult(False, price, hold=obstructed(self.plan, self.policy))
@@ -111,12 +109,12 @@ class _Correction:
             return CorrectionResult(False, price, hold=_unproven(error))
         if problems:
             return CorrectionResult(False, price, hold=Hold(
-                "; ".join(problems), next_step="mend that: it is tried again by itself"))
+                "; ".join(problems), next_step="Fix this; the agent retries automatically"))
         hold = may_restart(self.policy.correct, self.situation) if todo.restarts else None
         self.intent = Intent(earlier.before(todo.changes) if earlier is not None else todo.changes,
                              datetime.now(UTC), self._stops(todo) if hold is None else ())
         if earlier is not None and not todo.anything:
-            # A start that was not ours needs no proof; one that a crash cut short does.
+            # Verify a start of ours that a crash interrupted; other starts are not verified.
             self.intent = earlier
             outcome = self._checked(price) if earlier.stops else CorrectionResult(True, price)
         else:
@@ -130,7 +128,7 @@ class _Correction:
                 outcome = self._undo(price, self._told(error), restart=False)._replace(unwritable=True)
             except (JobFailed, Refused) as error:
                 outcome = self._undo(price, str(error), restart=False)
-        # What cannot be noted down now, recover() makes good by what is noted.
+        # If this cannot be written, recover() works with the intent that is stored.
         with contextlib.suppress(OSError):
             if outcome.hold is not None:
                 self.state.begin(self.intent._replace(held=True))
@@ -139,18 +137,18 @@ class _Correction:
         return outcome
 
     def _problems(self) -> tuple[str, ...]:
-        """What is known to fail. Raises NoNetwork, where nobody could see afterwards whether it succeeded."""
+        """Messages about what would fail. Raises HelperUnavailable if the result could not be verified."""
         if any(declared.is_tcp for declared in declared_bindings(self.policy)):
             self.network.check()
         return Preflight(self.plan, self.policy, self.ours, self.network).problems()
 
     def _told(self, error: OSError) -> str:
-        """The files of ours are named already; what else is written is the state."""
+        """An error message with the path; without one the error is about the state directory."""
         is_told = isinstance(error.filename, str) and error.filename.startswith("/")
         return f"{error.filename if is_told else self.state.directory}: {error.strerror}"
 
     def _stops(self, todo: Actions) -> tuple[str, ...]:
-        """The active units that go down on the way."""
+        """The active units that the correction stops."""
         return (*todo.stop_sockets, *(SOCKET,) * todo.restart_socket,
                 *(SERVICE,) * (todo.restarts and self.situation.docker_is_active))
 
@@ -164,26 +162,26 @@ class _Correction:
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
         if todo.reload:
             self.manager.reload()
-            self.steps.append("systemd reloaded its units")
+            self.steps.append("reloaded systemd")
         for name in todo.stop_sockets:
             self.manager.run_job("StopUnit", name)
             self.steps.append(f"stopped {name}")
         if todo.reload or todo.stop_sockets:
-            # Reload succeeds with broken units too, and NeedDaemonReload= has blind spots
-            # (systemd#4500, #31752): what counts is what systemd says it has.
+            # Reload succeeds with broken units too, and NeedDaemonReload= is not reliable
+            # (systemd#4500, #31752): compare what systemd has loaded.
             self.seen = self.observe()
             loaded = self.seen.loaded
             if loaded is None or not complies(loaded.layer, self.policy):
                 reason = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
                 if path := _changed_meanwhile(todo.changes, self.seen.configured, self.policy):
-                    return self._undo(price, f"something else changed {path} meanwhile",
+                    return self._undo(price, f"another program changed {path} during the correction",
                                       restart=False)._replace(interference=path)
-                return self._undo(price, f"systemd loaded something else: {reason}", restart=False)
+                return self._undo(price, f"systemd has loaded a different configuration: {reason}", restart=False)
         if not todo.restarts:
-            # Somebody may have started dockerd meanwhile, with what was loaded before.
+            # dockerd may have been started meanwhile with the configuration loaded before.
             again = actions_now(self.seen)
             return CorrectionResult(not again.restarts, price, tuple(self.steps),
-                           hold=Hold("docker.service was started meanwhile") if again.restarts else None,
+                           hold=Hold("docker.service was started during the correction") if again.restarts else None,
                            seen=self.seen)
         if hold is not None:
             return CorrectionResult(False, price, tuple(self.steps), hold=hold, seen=self.seen)
@@ -199,7 +197,7 @@ class _Correction:
         return self._checked(price) if SERVICE in units else CorrectionResult(True, price, tuple(self.steps))
 
     def _checked(self, price: Cost) -> CorrectionResult:
-        """The end of a correction: it holds, or is undone; what cannot be tried now is by the next pass."""
+        """Verify the correction and undo it on failure; held if it cannot be verified now."""
         try:
             wrong = self._verify()
         except HelperUnavailable as error:
@@ -209,14 +207,14 @@ class _Correction:
         return CorrectionResult(True, price, tuple(self.steps), seen=self.seen)
 
     def _verify(self) -> str:
-        """Look from outside until all is as declared; in words what is not, or nothing."""
+        """Check from outside until the host complies or the timeout. Returns "" or a message."""
         timeout_s = (VERIFY_TIMEOUT_S if self.plan.after.service.type in ("notify", "notify-reload")
                      else VERIFY_TIMEOUT_UNNOTIFIED_S)
         end = time.monotonic() + timeout_s
         while True:
             wrong = self._what_is_wrong()
             if not wrong:
-                self.steps.append("every declared socket answers, and no other listens")
+                self.steps.append("verified that every declared socket answers and no other listens")
                 return ""
             if time.monotonic() > end:
                 return wrong
@@ -225,40 +223,40 @@ class _Correction:
     def _what_is_wrong(self) -> str:
         self.seen = seen = self.observe()
         if seen.running is None or seen.listening is None:
-            return "dockerd does not run"
+            return "dockerd is not running"
         if not complies(seen.listening.layer, self.policy):
             listening = ", ".join(binding.address for binding in seen.listening.layer.bindings) or "nothing"
             return f"dockerd listens on {listening}"
         return "; ".join(answers(self.policy, self.network))
 
     def _undo(self, price: Cost, reason: str, *, restart: bool) -> CorrectionResult:
-        """Put the files back as they were, and dockerd too where it was restarted."""
+        """Restore the files, and restart dockerd if it was restarted."""
         undone = undo(self.intent, self.manager, was_restarted=restart)
-        words = reason + (f"; and in undoing it: {undone.words}" if undone.words else "")
+        words = reason + (f"; errors while undoing it: {undone.words}" if undone.words else "")
         return CorrectionResult(False, price, tuple(self.steps), error=words, rolled_back=not undone.words,
                        left_changed=bool(undone.left_changed))
 
 
 def carry_out(assessment: Assessment, means: Context) -> CorrectionResult:
-    """Apply and verify. Raises Unavailable when systemd goes away meanwhile."""
+    """Apply and verify. Raises Unavailable if the connection to systemd is lost."""
     remember_start(assessment.seen, means.state)
     return correct(assessment.seen, assessment.plan, assessment.policy, assessment.situation, means)
 
 
 def remember_start(seen: Observation, state: StateFiles) -> None:
-    """Note down what dockerd was started with, as long as the files still say it."""
+    """Record daemon.json for the running dockerd, unless it has changed since the start."""
     if (found := start_record(seen, state.started())) is not None:
-        # Then a later restart waits for somebody to look.
+        # Without the record a later restart may be held.
         with contextlib.suppress(OSError):
             state.keep_started(found)
 
 
 def queue_manual_fix(assessment: Assessment, outcome: CorrectionResult, means: Context) -> None:
-    """Let the agent know what was corrected beside it."""
+    """Record what `fix` has corrected, for the journal entry of the agent."""
     if not outcome.steps:
         return
     left = {finding.fact for finding in judge(outcome.seen or means.observe(), assessment.policy)}
     mended = tuple(finding.fact for finding in drifts(assessment.findings) if finding.fact not in left)
-    # The correction stands, whether it is told or not.
+    # The correction stands even if it is not logged.
     with contextlib.suppress(OSError):
         means.state.queue_manual_fix(ManualFix(outcome.steps, mended))

@@ -1,8 +1,8 @@
-"""The only hands that write: one file at a time, whole or not at all.
+"""Write and remove files atomically.
 
-Write to a temporary name beside the target, fsync, rename, fsync the directory (rename(2) replaces
-atomically). Directories are opened one by one without following links, so that nobody can turn
-a directory into a link under our feet and have root write elsewhere.
+A file is written under a temporary name in the target's directory, fsynced, renamed (rename(2) replaces
+atomically), and the directory is fsynced. Directories are opened one by one without following symlinks, so
+that a directory replaced by a symlink meanwhile does not redirect a write by root.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ PUBLIC = PRIVATE._replace(mode=0o644)
 
 
 def write(path: str, content: bytes, access: Access = PUBLIC) -> None:
-    """Put `content` at an absolute path without links, making missing directories. Raises OSError.
+    """Write `content` to an absolute path without symlinks, creating missing directories. Raises OSError.
 
-    A regular file that is there already hands its owner and mode on; `access` is for a new one. The agent
-    has no CAP_CHOWN in its sandbox: what belonged to somebody else is root's then (CIS 3.1 to 3.22).
+    An existing regular file keeps its owner and mode; `access` is for a new file. The sandboxed agent has no
+    CAP_CHOWN: there a file of another owner becomes root's (CIS 3.1 to 3.22).
     """
     _write(path, content, access, inherit=True, replace=True)
 
 
 def write_new(path: str, content: bytes, *, replace: bool = False) -> None:
-    """The same with an owner and a mode of its own; without `replace`, raises FileExistsError for
-    whatever is there, also when it came this moment."""
+    """The same with owner root and mode 0644. Without `replace`, raises FileExistsError atomically if the path
+    exists."""
     _write(path, content, PUBLIC, inherit=False, replace=replace)
 
 
@@ -77,7 +77,7 @@ def _access(name: str, directory: int) -> Access | None:
 
 
 def remove(path: str) -> None:
-    """Take a file away, and its directory when that is a `.d` and empty then. Raises OSError."""
+    """Remove a file, and its directory if that is an empty `.d` then. Raises OSError."""
     directory, _, name = path.rpartition("/")
     with contextlib.suppress(FileNotFoundError), _directory(directory) as fd:
         os.unlink(name, dir_fd=fd)
@@ -90,7 +90,7 @@ def remove(path: str) -> None:
 
 
 def put(path: str, content: bytes | None, access: Access) -> None:
-    """Make the file be as wanted: with this content, or not there."""
+    """Write a file with this content; remove it for None. Raises OSError."""
     if content is None:
         remove(path)
     else:
@@ -98,7 +98,7 @@ def put(path: str, content: bytes | None, access: Access) -> None:
 
 
 def sweep(directory: str) -> None:
-    """Take away temporary files that a crash left in a directory."""
+    """Remove the temporary files that a crash left in a directory."""
     try:
         with _directory(directory) as fd:
             for name in os.listdir(fd):
@@ -111,7 +111,7 @@ def sweep(directory: str) -> None:
 
 @contextlib.contextmanager
 def _directory(path: str, *, make: bool = False) -> Iterator[int]:
-    """A descriptor of a directory, reached without following any link."""
+    """A descriptor of a directory, opened without following symlinks."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open("/", flags)
     try:
@@ -126,7 +126,7 @@ def _directory(path: str, *, make: bool = False) -> Iterator[int]:
                 os.mkdir(name, DIRECTORY_MODE, dir_fd=fd)
                 os.fsync(fd)
                 below = os.open(name, flags, dir_fd=fd)
-                # Our umask is tighter than a directory that others may read.
+                # The umask of the agent is stricter than DIRECTORY_MODE.
                 os.fchmod(below, DIRECTORY_MODE)
             os.close(fd)
             fd = below

@@ -1,6 +1,6 @@
-"""What is tried before anything is changed: would the corrected dockerd really come up here?
+"""Checks before a correction: would dockerd start with the corrected configuration on this host?
 
-Each check names what it found wrong and where. None of them changes anything.
+Each check yields messages with a location. None of them changes anything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dockerd_guard.systemd.lookup import UnitFiles
 
 VALIDATE_TIMEOUT_S = 20.0
 VALIDATE_SINCE = (23, 0, 0)
-"""`dockerd --validate` came with 23.0; it binds nothing and touches no state."""
+"""`dockerd --validate` exists since 23.0. It binds nothing and does not access the data directory."""
 
 MAX_PEM_BYTES = 1024 * 1024
 
@@ -31,21 +31,21 @@ class Preflight(NamedTuple):
     plan: Plan
     policy: Policy
     ours: frozenset[str]
-    """Canonical addresses that dockerd, or systemd for it, has already."""
+    """Canonical addresses that dockerd, or systemd for it, listens on already."""
     network: Network
 
     def problems(self) -> tuple[str, ...]:
-        """Everything that is known to fail, in words; empty when nothing is."""
+        """Messages of all checks; empty if nothing would fail."""
         return (*self.traps(), *self.addresses(), *self.bad_tls_files(), *self.refused_arguments())
 
     def traps(self) -> Iterator[str]:
-        """Files of other units that would keep PID 1 for ever, were it asked to reload."""
+        """Unit files of any unit that would make PID 1 hang on a reload."""
         with Rootfs() as rootfs:
             for path in UnitFiles(rootfs, self.plan.after.systemd_version).traps():
-                yield f"{path} is no regular file, and systemd would hang reading it"
+                yield f"{path} is not a regular file; systemd would hang reading it"
 
     def addresses(self) -> Iterator[str]:
-        """Declared addresses that dockerd could not bind: of no interface here, or somebody else's."""
+        """Declared addresses that dockerd could not bind: not on this host, or in use by another program."""
         for declared in declared_bindings(self.policy):
             if not declared.is_tcp or canonical(declared.address) in self.ours:
                 continue
@@ -53,7 +53,7 @@ class Preflight(NamedTuple):
                 yield f"{declared.location}: {wrong}"
 
     def bad_tls_files(self) -> Iterator[str]:
-        """TLS files of no use: missing, unreadable, a key that does not match, or out of date."""
+        """TLS files that are missing, unreadable, out of date, or that do not match."""
         if self.policy.tcp_tls in (None, Tls.NONE):
             return
         from dockerd_guard.observe.certificates import check_pair, validity
@@ -81,10 +81,10 @@ class Preflight(NamedTuple):
                 yield f"{tls.cert} and {tls.key} cannot be used: {error}"
 
     def refused_arguments(self) -> Iterator[str]:
-        """What dockerd itself says of its new arguments, where it can be asked (`--validate`)."""
+        """The error of `dockerd --validate` for the new arguments, if this dockerd has that flag."""
         after = self.plan.after
         command = after.service.exec_start[-1:]
-        # A wrapper would run for real, whatever is appended to its arguments.
+        # A wrapper may ignore --validate and start dockerd.
         if after.dockerd_version < VALIDATE_SINCE or not command or not command[0].path.endswith("/dockerd"):
             return
         import subprocess
@@ -92,7 +92,7 @@ class Preflight(NamedTuple):
         argv = [command[0].path, *after.layer.argv[1:], "--validate"]
         environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                    **values(after.environment)}
-        # daemon.json is to be judged as it will be, and is not written yet.
+        # daemon.json is validated in its corrected form, which is not written yet.
         with os.fdopen(os.memfd_create("daemon.json"), "wb") as edited:
             path = os.path.realpath(after.daemon.config_file)
             if content := next((change.after for change in self.plan.changes if change.path == path), None):

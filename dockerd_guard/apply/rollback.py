@@ -16,7 +16,7 @@ from dockerd_guard.systemd.manager import JobFailed, Manager, Refused
 
 
 class Undone(NamedTuple):
-    """What could not be undone: files, and units; in words."""
+    """Messages about what could not be undone: files, and units."""
 
     left_changed: tuple[str, ...]
     not_started: tuple[str, ...]
@@ -27,7 +27,7 @@ class Undone(NamedTuple):
 
 
 def restart(manager: Manager, units: Sequence[str]) -> None:
-    """Restart docker.service with these of its socket units; the sockets alone where it is not among them.
+    """Restart docker.service with these of its socket units; only the sockets if docker.service is not in `units`.
 
     Raises JobFailed and Refused.
     """
@@ -36,9 +36,9 @@ def restart(manager: Manager, units: Sequence[str]) -> None:
     if not sockets:
         manager.run_job("RestartUnit", SERVICE)
         return
-    # A socket unit takes new addresses only when it starts, and will not start while its service
-    # runs: "Socket service docker.service already active, refusing." The sockets go first, else
-    # a client that comes by starts the service again.
+    # A socket unit applies new addresses only when it starts, and does not start while its service
+    # runs: "Socket service docker.service already active, refusing." The sockets are stopped first, or
+    # a client would start the service again.
     for name in (*sockets, SERVICE):
         manager.run_job("StopUnit", name)
     for name in sockets:
@@ -49,9 +49,9 @@ def restart(manager: Manager, units: Sequence[str]) -> None:
 
 
 def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
-    """Put everything back as it was before the intent. Raises Unavailable.
+    """Restore everything as it was before the intent. Raises Unavailable.
 
-    A file that somebody else has changed since is his; then what was saved of it stays, too.
+    A file that another program has changed since is left alone, and so are the saved copies.
     """
     left_changed, not_started = [], []
     with Rootfs() as rootfs:
@@ -64,7 +64,7 @@ def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
         try:
             files.put(change.path, change.before, change.access)
         except OSError as error:
-            # What is not there is taken away once more, for the directory that may have been made for it.
+            # An absent file is removed again because its directory may have been created for it.
             if now[change.path] is not None:
                 left_changed.append(f"{change.path}: {error.strerror}")
     try:
@@ -74,7 +74,7 @@ def undo(intent: Intent, manager: Manager, *, was_restarted: bool) -> Undone:
     except (JobFailed, Refused) as error:
         not_started.append(str(error))
         if SERVICE in intent.stops:
-            # A stop that takes longer than anybody waits for must not be the last thing that is done to it.
+            # After a stop that timed out, docker.service must still be started.
             with contextlib.suppress(JobFailed, Refused):
                 manager.run_job("StartUnit", SERVICE, timeout_s=0)
     return Undone(tuple(left_changed), tuple(not_started))
@@ -85,11 +85,11 @@ def _is_up(manager: Manager, unit: str) -> bool:
 
 
 def recover(state: StateFiles, manager: Manager) -> str:
-    """Bring to an end what a crash cut short; what was done, in words. Raises OSError, Refused, Unavailable.
+    """Finish or undo a correction that a crash interrupted. Returns a message. Raises OSError, Refused, Unavailable.
 
-    Each file is whole, old or new. Where all are new they stay: what was stopped is started, and the
-    next pass restarts dockerd where that is still to be done, verifies, and undoes everything if it does
-    not hold. Else all are made old again. A correction that waits for leave is left as it is.
+    Each file is completely old or new. If all are new they stay: stopped units are started, and the next pass
+    restarts dockerd if needed, verifies, and undoes everything on failure. Else all are restored. A held
+    correction is left as it is.
     """
     files.sweep(state.directory)
     intent = state.intent()
@@ -99,7 +99,7 @@ def recover(state: StateFiles, manager: Manager) -> str:
         files.sweep(directory)
     if intent.held:
         return ""
-    began = f"a correction begun at {intent.begun:%Y-%m-%d %H:%M:%S} did not come to its end"
+    began = f"a correction begun at {intent.begun:%Y-%m-%d %H:%M:%S} was interrupted"
     with Rootfs() as rootfs:
         is_written = all(content_at(rootfs, change.path) == change.after for change in intent.changes)
     if is_written:
@@ -109,19 +109,19 @@ def recover(state: StateFiles, manager: Manager) -> str:
             if not all(_is_up(manager, name) for name in ours):
                 restart(manager, ours)
         except JobFailed as error:
-            return _undone(intent, state, manager, f"{began}, and cannot ({error})", was_restarted=True)
+            return _undone(intent, state, manager, f"{began} and cannot be finished ({error})", was_restarted=True)
         state.begin(intent._replace(held=True))
-        return f"{began}: all its files are written and stay; the rest is looked at anew"
-    # Dockerd may have come up, at a boot perhaps, by some of the files and not by others.
+        return f"{began}: all its files are written and stay; the next pass checks the rest"
+    # dockerd may have started, as at a boot, with only some of the new files.
     started = datetime.fromtimestamp(manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6, UTC)
     return _undone(intent, state, manager, began, was_restarted=started > intent.begun)
 
 
 def _undone(intent: Intent, state: StateFiles, manager: Manager, began: str, *, was_restarted: bool) -> str:
-    """Undo what a crash cut short."""
+    """Undo an interrupted correction. Returns a message."""
     if SERVICE not in intent.stops and manager.unit(SERVICE).text("ActiveState") == "failed":
         intent = intent._replace(stops=(*intent.stops, SERVICE))
     undone = undo(intent, manager, was_restarted=was_restarted)
     if not undone.left_changed:
         state.finish()
-    return began + (f"; in undoing it: {undone.words}" if undone.words else ": everything is as before it")
+    return began + (f"; errors while undoing it: {undone.words}" if undone.words else "; it was undone")

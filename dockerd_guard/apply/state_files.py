@@ -1,8 +1,8 @@
-"""What must outlive the agent: the intent of a correction under way, the restarts it made, what is cut off,
-what dockerd was started with, what `fix` did by hand.
+"""Persistent state: the intent of a correction in progress, our restarts, what is blocked at the network, the
+configuration dockerd started with, and what `fix` did.
 
-All are small JSON files in the state directory, written whole. The intent is there from before
-the first change to after the last check, with all that is needed to undo it.
+Each is a small JSON file in the state directory, written atomically. The intent exists from before the first
+change until after the verification, and contains all that is needed to undo the correction.
 """
 
 from __future__ import annotations
@@ -13,11 +13,27 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dockerd_guard.apply import files
+from dockerd_guard.model.json_values import (
+    MAX_BYTES,
+    JsonError,
+    JsonObject,
+    as_bool,
+    as_bytes,
+    as_datetime,
+    as_int,
+    as_list,
+    as_object,
+    as_optional,
+    as_row,
+    as_str,
+    get,
+    loads,
+)
 from dockerd_guard.plan.assessment import Records
 from dockerd_guard.plan.backoff import Correction
 from dockerd_guard.plan.pending_changes import StartRecord
@@ -26,22 +42,24 @@ from dockerd_guard.rootfs import Access
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
 KEPT_RESTARTS = KEPT_WORDS = 100
-"""More than any budget asks for."""
+"""More than any budget needs."""
 
 WAIT_S = 0.1
 
 AGENT_LOCK = "agent.lock"
 
+T = TypeVar("T")
+
 
 class Busy(Exception):
-    """Another dockerd-guard is at work on this host."""
+    """Another dockerd-guard process holds the lock."""
 
 
 class Intent(NamedTuple):
-    """A correction that was begun: the changes it makes, when, and the active units that it stops on the way.
+    """A correction that has begun: its changes, its start time, and the active units that it stops.
 
-    `held`: the files are changed and the rest waits; what they were before is still needed, should
-    dockerd not survive a start with them.
+    `held`: the files are changed and the restart waits. The previous content is still needed in case dockerd
+    does not start with them.
     """
 
     changes: tuple[Change, ...]
@@ -50,8 +68,8 @@ class Intent(NamedTuple):
     held: bool = False
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
-        """These changes with newer ones upon them: what is to be put back is what was there first, unless
-        somebody else has changed it meanwhile."""
+        """These changes merged with newer ones. The content to restore is the first one, unless another program
+        has changed the file meanwhile."""
         first = {change.path: change for change in self.changes}
         later = {change.path: change._replace(before=ours.before)
                  if (ours := first.get(change.path)) is not None and ours.after == change.before else change
@@ -60,14 +78,14 @@ class Intent(NamedTuple):
 
 
 class Contained(NamedTuple):
-    """What is cut off from the network: in which ways (correct/contain.py), and which addresses."""
+    """The addresses blocked at the network, and the methods in use (containment/containment.py)."""
 
     ways: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
 
 
 class ManualFix(NamedTuple):
-    """What `fix` did, and the drifts (`Finding.fact`) that are over by it: the agent enters it into the journal."""
+    """The steps of `fix` and the drifts (`Finding.fact`) that it ended, for the agent to log."""
 
     steps: tuple[str, ...]
     mended: tuple[str, ...]
@@ -80,7 +98,7 @@ class StateFiles:
         self.directory = directory
 
     def begin(self, intent: Intent) -> None:
-        """Put the intent down, before anything is changed. Raises OSError."""
+        """Store the intent, before anything is changed. Raises OSError."""
         self._write("intent.json", {
             "begun": intent.begun.isoformat(),
             "stops": intent.stops,
@@ -90,112 +108,90 @@ class StateFiles:
         })
 
     def intent(self) -> Intent | None:
-        """The intent of a correction that did not come to its end, if any."""
-        data = self._read("intent.json")
-        try:
-            return Intent(
-                tuple(Change(row["path"], _decoded(row["before"]), _decoded(row["after"]),
-                             Access(*map(int, row["access"]))) for row in data["changes"]),
-                datetime.fromisoformat(data["begun"]), tuple(map(str, data["stops"])), bool(data["held"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        """The intent of an unfinished correction; None if there is none."""
+        return self._read("intent.json", lambda data: Intent(
+            get(data, "changes", as_list(_change)), get(data, "begun", as_datetime),
+            get(data, "stops", as_list(as_str)), get(data, "held", as_bool)), None)
 
     def finish(self) -> None:
-        """The correction came to its end, one way or the other."""
+        """Remove the intent: the correction is finished or undone."""
         files.remove(f"{self.directory}/intent.json")
 
     def restarts(self) -> tuple[datetime, ...]:
-        """When dockerd was restarted by a correction, oldest first."""
-        data = self._read("restarts.json")
-        try:
-            return tuple(sorted(datetime.fromisoformat(text) for text in data["restarts"]))
-        except (KeyError, TypeError, ValueError):
-            return ()
+        """Times of our restarts of dockerd, oldest first."""
+        return self._read("restarts.json", lambda data: tuple(sorted(get(data, "restarts", as_list(as_datetime)))), ())
 
     def count_restart(self, moment: datetime) -> None:
-        """Remember a restart."""
+        """Store a restart. Raises OSError."""
         kept: Sequence[datetime] = (*self.restarts(), moment)[-KEPT_RESTARTS:]
         self._write("restarts.json", {"restarts": [one.astimezone(UTC).isoformat() for one in kept]})
 
     def contain(self, contained: Contained) -> None:
-        """Remember what is cut off from the network. Raises OSError."""
+        """Store what is blocked at the network. Raises OSError."""
         if contained.ways:
             self._write("contained.json", {"ways": contained.ways, "addresses": contained.addresses})
         else:
             files.remove(f"{self.directory}/contained.json")
 
     def contained(self) -> Contained:
-        """What was cut off last; before a reboot, perhaps."""
-        data = self._read("contained.json")
-        try:
-            return Contained(tuple(map(str, data["ways"])), tuple(map(str, data["addresses"])))
-        except (KeyError, TypeError):
-            return Contained()
+        """What was blocked last, possibly before a reboot."""
+        return self._read("contained.json", lambda data: Contained(
+            get(data, "ways", as_list(as_str)), get(data, "addresses", as_list(as_str))), Contained())
 
     def rounds(self) -> tuple[Correction, ...]:
-        """The corrections made lately, oldest first."""
-        data = self._read("rounds.json")
-        try:
-            return tuple(Correction(datetime.fromisoformat(at), bool(is_update)) for at, is_update in data["rounds"])
-        except (KeyError, TypeError, ValueError):
-            return ()
+        """Recent corrections, oldest first."""
+        return self._read("rounds.json", lambda data: get(data, "rounds", as_list(_round)), ())
 
     def keep_rounds(self, rounds: Sequence[Correction]) -> None:
-        """Remember these. Raises OSError."""
+        """Store these. Raises OSError."""
         self._write("rounds.json", {"rounds": [[each.at.isoformat(), each.is_update] for each in rounds]})
 
     def started(self) -> StartRecord | None:
-        """What daemon.json said when a dockerd was started, the last one of which that is known."""
-        data = self._read("started.json")
-        try:
-            return StartRecord(str(data["invocation"]), _decoded(data["daemon.json"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        """daemon.json at the last start of dockerd for which it was recorded; None if there is none."""
+        return self._read("started.json", lambda data: StartRecord(
+            get(data, "invocation", as_str), get(data, "daemon.json", as_optional(as_bytes))), None)
 
     def records(self) -> Records:
-        """What an assessment needs of the records."""
+        """The records that an assessment needs."""
         return Records(self.restarts(), self.started())
 
     def keep_started(self, started: StartRecord) -> None:
-        """Remember it. Raises OSError."""
+        """Store it. Raises OSError."""
         self._write("started.json", {"invocation": started.invocation, "daemon.json": _coded(started.daemon_json)})
 
     def queue_manual_fix(self, done: ManualFix) -> None:
-        """Let the agent know, which may not have looked yet since the last time. Raises OSError."""
+        """Queue it for the agent, merged with what the agent has not logged yet. Raises OSError."""
         before = self.pending_manual_fix() or ManualFix((), ())
         steps, mended = (tuple(dict.fromkeys(each))[-KEPT_WORDS:]
                          for each in (before.steps + done.steps, before.mended + done.mended))
         self._write("by-hand.json", {"steps": steps, "mended": mended})
 
     def pending_manual_fix(self) -> ManualFix | None:
-        """What was done by hand since take_word()."""
-        data = self._read("by-hand.json")
-        try:
-            return ManualFix(tuple(map(str, data["steps"])), tuple(map(str, data["mended"])))
-        except (KeyError, TypeError):
-            return None
+        """What `fix` has done since clear_manual_fix(); None for nothing."""
+        return self._read("by-hand.json", lambda data: ManualFix(
+            get(data, "steps", as_list(as_str)), get(data, "mended", as_list(as_str))), None)
 
     def clear_manual_fix(self) -> None:
-        """It is told."""
+        """Remove what was queued. Raises OSError."""
         files.remove(f"{self.directory}/by-hand.json")
 
     def _write(self, name: str, data: dict[str, object]) -> None:
         files.write(f"{self.directory}/{name}", json.dumps(data).encode(), files.PRIVATE)
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, convert: Callable[[JsonObject], T], default: T) -> T:
+        """The content of a file; the default if there is no valid one."""
         try:
             with open(f"{self.directory}/{name}", "rb") as file:
-                data = json.load(file)
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
+                return convert(as_object(loads(file.read(MAX_BYTES + 1))))
+        except (OSError, JsonError):
+            return default
 
 
 @contextlib.contextmanager
 def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator[None]:
-    """Be the only one who looks and corrects: flock(2) on the state directory, for one pass.
+    """Exclude other dockerd-guard processes for one pass: flock(2) on the state directory.
 
-    Raises Busy when another has it still after `wait_s`, OSError when there can be no such directory.
+    Raises Busy if another process still holds the lock after `wait_s`, OSError if the directory cannot be used.
     """
     os.makedirs(directory, mode=0o700, exist_ok=True)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -203,7 +199,7 @@ def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator
         end = time.monotonic() + wait_s
         while not _locked(fd):
             if time.monotonic() >= end:
-                raise Busy("another dockerd-guard is correcting this host just now")
+                raise Busy("another dockerd-guard is correcting this host")
             time.sleep(WAIT_S)
         yield
     finally:
@@ -212,14 +208,14 @@ def exclusive(directory: str = STATE_DIRECTORY, wait_s: float = 0.0) -> Iterator
 
 @contextlib.contextmanager
 def single_agent(directory: str = STATE_DIRECTORY) -> Iterator[None]:
-    """Be the one agent of this host. Raises Busy with the other's PID, and OSError."""
+    """Exclude other agents on this host. Raises Busy with the PID of the other agent, and OSError."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(f"{directory}/{AGENT_LOCK}", flags, 0o600)
     try:
         if not _locked(fd):
             pid = os.read(fd, 20).decode("ascii", "replace").strip()
-            raise Busy(f"another agent, PID {pid or 'unknown'}, guards this host already")
+            raise Busy(f"another agent, PID {pid or 'unknown'}, is running on this host")
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
         yield
@@ -239,5 +235,13 @@ def _coded(content: bytes | None) -> str | None:
     return None if content is None else base64.b64encode(content).decode()
 
 
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
+def _change(value: object) -> Change:
+    data = as_object(value)
+    access = get(data, "access", as_row(len(Access._fields)))
+    return Change(get(data, "path", as_str), get(data, "before", as_optional(as_bytes)),
+                  get(data, "after", as_optional(as_bytes)), Access(*map(as_int, access)))
+
+
+def _round(value: object) -> Correction:
+    at, is_update = as_row(2)(value)
+    return Correction(as_datetime(at), as_bool(is_update))

@@ -1,4 +1,4 @@
-"""Checks of the result of a correction."""
+"""Verification of a correction."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dockerd_guard.rootfs import Rootfs
 
 
 def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy) -> str:
-    """A file that is not as it was just written; or the one changed last, where the files do not say any more
-    what they were to say; or nothing."""
+    """A file that differs from what was written; else the last changed file if the configuration does not comply any
+    more; else ""."""
     with Rootfs() as rootfs:
         for change in changes:
             if content_at(rootfs, change.path) != change.after:
@@ -27,14 +27,14 @@ def _changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Polic
 
 
 def _unproven(error: HelperUnavailable) -> Hold:
-    return Hold(f"{error}, and only it can tell whether Docker answers over TCP", next_step=HelperUnavailable.next_step)
+    return Hold(f"{error}; cannot verify that Docker answers over TCP", next_step=HelperUnavailable.next_step)
 
 
 def answers(policy: Policy, network: Network) -> Iterable[str]:
-    """Try every declared socket; in words, those that do not answer as declared. Raises NoNetwork."""
+    """Ping every declared socket. Yields a message for each failure. Raises HelperUnavailable."""
     for socket in declared_bindings(policy):
         answer = network.ping(socket.address, socket.tls)
         if not answer.answers:
             yield f"{socket.address} does not answer: {answer.reason}"
         elif socket.tls is Tls.MUTUAL and answer.tls is not Tls.MUTUAL:
-            yield f"{socket.address} lets in clients without a certificate"
+            yield f"{socket.address} accepts clients without a certificate"

@@ -1,6 +1,6 @@
-"""What the verbs have in common: exit codes, the observation of each root, output.
+"""Shared by the verbs: exit codes, the observation of each root, output.
 
-`lint` and `sockets` start with the standard library and PyYAML alone: everything else is imported where it is used.
+`lint` and `sockets` need only the standard library and PyYAML: everything else is imported where it is used.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 OK = 0
 FOUND = 1
 UNANSWERED = 2
-"""Exit codes: nothing wrong; findings; the question could not be answered. An agent that ends by a mistake
-of its own has EX_SOFTWARE (sysexits.h) instead, since systemd does not start it again after 2."""
+"""Exit codes: no findings; findings; no answer is possible. After an internal error the agent exits with EX_SOFTWARE
+(sysexits.h) instead, because systemd does not restart it after 2."""
 
 
 class Unanswerable(Exception):
-    """The question cannot be answered: why, for people, on one or more lines."""
+    """No answer is possible. The message has one or more lines."""
 
 
 class Look(NamedTuple):
-    """One host as it was asked about: its root as given, what was seen, and the policy for it."""
+    """One host: its root as given, the observation, and the policy for it."""
 
     root: str
     seen: Observation
@@ -49,12 +49,12 @@ class Look(NamedTuple):
 
     @property
     def outside(self) -> frozenset[str]:
-        """Files that findings may name and that do not lie below the root."""
+        """Files that findings may point to and that are not below the root."""
         return frozenset([self.policy.file] if self.policy_is_outside and self.policy is not None else ())
 
 
 def say(message: str) -> None:
-    """Tell something beside the answer, each line with our name."""
+    """Print a message to standard error, each line with the prefix `dockerd-guard: `."""
     from dockerd_guard.report.text import clean
 
     sys.stdout.flush()
@@ -62,7 +62,8 @@ def say(message: str) -> None:
         print(f"dockerd-guard: {clean(line)}", file=sys.stderr)
 
 
-def put(path: str, text: str) -> None:
+def write_output(path: str, text: str) -> None:
+    """Write to a file, or to standard output for `-`. Raises Unanswerable."""
     if path == "-":
         print(text, end="")
         return
@@ -74,7 +75,7 @@ def put(path: str, text: str) -> None:
 
 
 def terminal() -> dict[str, Any]:
-    """How wide standard output is (None: no terminal), and whether it takes colour."""
+    """The width of standard output (None: no terminal), and whether to use colour."""
     import shutil
 
     from dockerd_guard.report.text import wants_colour
@@ -83,15 +84,15 @@ def terminal() -> dict[str, Any]:
     return {"columns": columns, "colour": wants_colour(sys.stdout)}
 
 
-def needed(policy: Policy | None) -> Policy:
-    """The policy, where there is no doing without one. Raises Unanswerable."""
+def require_policy(policy: Policy | None) -> Policy:
+    """The policy. Raises Unanswerable for None."""
     if policy is None:
-        raise Unanswerable(f"no policy: write one to {POLICY_FILE}, or name it with --policy")
+        raise Unanswerable(f"no policy: write one to {POLICY_FILE}, or use --policy")
     return policy
 
 
-def each(options: Namespace, tell: Callable[[Look], int], *, with_policy: bool) -> int:
-    """Look at each root and tell of it; the worst exit code of all."""
+def each(options: Namespace, show: Callable[[Look], int], *, with_policy: bool) -> int:
+    """Observe each root and call `show` for it. Returns the highest exit code."""
     worst = OK
     if len(options.root) > 1:
         gc.enable()
@@ -100,7 +101,7 @@ def each(options: Namespace, tell: Callable[[Look], int], *, with_policy: bool) 
             print(f"{root}:")
         try:
             with Rootfs(root) as rootfs:
-                worst = max(worst, tell(look_at(rootfs, options, with_policy=with_policy)))
+                worst = max(worst, show(look_at(rootfs, options, with_policy=with_policy)))
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -122,7 +123,7 @@ def _no_answer(options: Namespace, root: str, why: str) -> int:
 
 
 def look_at(rootfs: Rootfs, options: Namespace, *, with_policy: bool) -> Look:
-    """Observe a root, and find the policy for it. Raises Unanswerable or PolicyError."""
+    """Observe a root and read its policy. Raises Unanswerable or PolicyError."""
     is_live = not options.root
     policy, outside = policy_for(rootfs, options.policy) if with_policy else (None, False)
     observe = observe_live if is_live else observe_files
@@ -139,18 +140,18 @@ def look_at(rootfs: Rootfs, options: Namespace, *, with_policy: bool) -> Look:
 
 
 def policy_for(rootfs: Rootfs, path: str | None) -> tuple[Policy | None, bool]:
-    """The policy at a path of this machine or else the tree's own, if there is one; and whether it
-    lies outside the tree. Raises PolicyError."""
+    """The policy at `path` on this machine, or else that of the root, if any; and whether it is outside of the
+    root. Raises PolicyError."""
     if path is not None:
         return load_policy(path, require_root_owned=False), True
     if rootfs.stat(POLICY_FILE) is not None:
         return read_policy(rootfs), False
-    say(f"no policy at {POLICY_FILE}: only the rules that need none apply")
+    say(f"no policy at {POLICY_FILE}: only rules that need no policy apply")
     return None, False
 
 
 def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
-    """The configured layer alone."""
+    """Observe the configured layer only."""
     from dockerd_guard.observe.configured import observe_configured
     from dockerd_guard.observe.observation import Observation
 
@@ -158,7 +159,7 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
-    """All layers of this host that can be asked."""
+    """Observe all available layers of this host."""
     from dockerd_guard.observe.live import observe_host
     from dockerd_guard.systemd.manager import Manager, Unavailable
 

@@ -1,11 +1,11 @@
-"""The verb `diff`: what a correction would change, and what it would cost. Changes nothing."""
+"""The verb `diff`: the changes and the cost of a correction. Changes nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.commands._common import FOUND, OK, Look, each, needed, root_name
+from dockerd_guard.commands._common import FOUND, OK, Look, each, require_policy, root_name
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.engine import container_names
 from dockerd_guard.plan.assessment import Records, api_addresses, assess
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace) -> int:
-    """Print the changes for each root; returns the exit code."""
+    """Print the changes for each root. Returns the exit code."""
     def show(look: Look) -> int:
-        # Nothing outside the root is read for --root.
+        # With --root nothing outside the root is read.
         records = StateFiles().records() if look.seen.loaded is not None else Records()
-        found = assess(look.seen, needed(look.policy), records, LocalNetwork().ask)
+        found = assess(look.seen, require_policy(look.policy), records, LocalNetwork().ask)
         stops = found.cost is Cost.CONTAINERS
         containers = tuple(name for address in api_addresses(look.seen)[:1] if stops
                            for name in container_names(address))

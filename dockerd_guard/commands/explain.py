@@ -1,4 +1,4 @@
-"""The verb `explain`: the page of a rule, or of an event in the journal."""
+"""The verb `explain`: the page of a rule or of a journal event."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace) -> int:
-    """Print the pages asked for, or all titles; returns the exit code."""
+    """Print the requested pages, or all titles. Returns the exit code."""
     titles = {str(event): title for event, (title, _) in events.pages().items()}
     if not options.code:
         print_lines(f"{code}  {title}" for code, title in {**TITLES, **titles}.items())
         return OK
     for code in options.code:
         if code.upper() not in TITLES and code.lower() not in titles:
-            raise Unanswerable(f"there is no rule or event {code}; `dockerd-guard explain` lists them all")
+            raise Unanswerable(f"no rule or event {code}; `dockerd-guard explain` lists all")
     for number, code in enumerate(options.code):
         text = page(code.upper()) if code.upper() in TITLES else events.page(Event(code.lower()))
         print("\n" * (number > 0) + text, end="")

@@ -1,4 +1,4 @@
-"""The verb `fix`: one pass of the agent, by hand."""
+"""The verb `fix`: a single correction without the agent."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 AGENT_WAIT_S = 60.0
-"""How long to wait for an agent that is correcting the host."""
+"""Timeout for a pass of the agent in progress."""
 
 
 def run(options: Namespace) -> int:
-    """Correct the host as far as the policy allows now, print the outcome; returns the exit code."""
+    """Correct the host as far as the policy allows now and print the outcome. Returns the exit code."""
     if os.geteuid() != 0:
-        raise Unanswerable("fix writes below /etc and restarts services: run it as root")
+        raise Unanswerable("fix writes to /etc and restarts services: run it as root")
     state = StateFiles()
     try:
         policy = load_policy(options.policy or POLICY_FILE, require_root_owned=True)

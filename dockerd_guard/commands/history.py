@@ -1,27 +1,28 @@
-"""`history`: what became of this host, as the agent's entries in the journal tell it.
+"""The verb `history`: the history of this host from the agent's journal entries.
 
-Only what the agent itself wrote counts, by the fields that journald sets (_SYSTEMD_UNIT=, _UID=): anybody may
-log a DOCKERD_GUARD_EVENT= of his own. The journal is read by journalctl, which every host with systemd has: it looks
-entries up by these fields' indexes, so that what others log costs nothing.
+Only entries of the agent count, by the trusted fields of journald (_SYSTEMD_UNIT=, _UID=): any process may log a
+DOCKERD_GUARD_EVENT= field. The journal is read through journalctl, which uses the indexes of these fields, so that
+the size of the journal does not matter.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import (
     OK,
     Unanswerable,
     print_lines,
-    put,
     terminal,
+    write_output,
 )
 from dockerd_guard.model.address import canonical
+from dockerd_guard.model.json_values import JsonError, as_object, as_str, get, loads
 from dockerd_guard.report import json_output
 from dockerd_guard.report.history import Episode, History, Record, Span, lines, to_json
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 FIELDS = ("EVENT", "CAUSE", "RULE", "LAYER", "SOCKET", "FILE", "LINE", "OUTCOME", "EPISODE", "EXPOSED")
-"""DOCKERD_GUARD_*: what is read of an entry, beside its MESSAGE."""
+"""The DOCKERD_GUARD_* fields that are read, in addition to MESSAGE."""
 
 EVENTS = ("drift", "corrected", "held", "contained", "released", "failed", "rolled-back", "blind", "contested",
           "policy")
@@ -39,52 +40,52 @@ AGENT = "dockerd-guard.service"
 
 MATCHES = (f"_SYSTEMD_UNIT={AGENT}", "_UID=0",
            *(f"DOCKERD_GUARD_EVENT={event}" for event in EVENTS))
-"""Values of one field are alternatives, different fields must all match (journalctl(1))."""
+"""Matches of the same field are alternatives, different fields must all match (journalctl(1))."""
 
 START_S = 60.0
-"""What lasted when the agent was started is told again within this."""
+"""Within this time after its start the agent reports ongoing drifts again."""
 
 
-class Unread(Exception):
-    """The journal cannot be read: why."""
+class JournalUnavailable(Exception):
+    """The journal cannot be read."""
 
 
 def history(records: Iterable[Record], now: datetime, since: datetime | None = None) -> History:
-    """Put the entries, oldest first, together to episodes. Pure."""
-    book = _Book()
+    """Combine entries, oldest first, to episodes. Pure."""
+    builder = _EpisodeBuilder()
     for record in records:
-        book.take(record)
-    episodes = book.close(now)
-    begun = since or book.first or now
+        builder.add(record)
+    episodes = builder.finish(now)
+    begun = since or builder.first or now
     return History(
         begun, now, tuple(episode for episode in episodes if (episode.span.ended or now) >= begun),
-        tuple(at for at in book.corrections if at >= begun),
-        tuple(span for span in book.blind if (span.ended or now) >= begun),
-        tuple(at for at in book.policies if at >= begun))
+        tuple(at for at in builder.corrections if at >= begun),
+        tuple(span for span in builder.blind if (span.ended or now) >= begun),
+        tuple(at for at in builder.policies if at >= begun))
 
 
-class _Book:
-    """The episodes so far, those that last by their fact, and which run of the agent told of each last."""
+class _EpisodeBuilder:
+    """Ended episodes, open episodes by fact, and the agent process that reported each of them last."""
 
     def __init__(self) -> None:
         self.first: datetime | None = None
         self.corrections: list[datetime] = []
         self.policies: list[datetime] = []
         self.blind: list[Span] = []
-        self._over: list[Episode] = []
+        self._ended: list[Episode] = []
         self._open: dict[str, Episode] = {}
         self._run_of: dict[str, str] = {}
         self._runs: list[tuple[str, datetime]] = []
         self._last: datetime | None = None
 
-    def take(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         self.first = self.first or record.at
         self._last = record.at
         if record.event == "policy" and record.outcome == "failed":
-            # A start without a policy looks at nothing.
+            # An agent without a valid policy observes nothing.
             return
         if not self._runs or self._runs[-1][0] != record.run:
-            self._forget_untold()
+            self._end_unconfirmed()
             self._runs.append((record.run, record.at))
         if record.event == "drift":
             self._drift(record)
@@ -93,18 +94,18 @@ class _Book:
                 self.corrections.append(record.at)
             self._end(record)
         elif record.event in ("held", "failed", "rolled-back", "contested"):
-            self._tried(record)
+            self._attempt(record)
         elif record.event in ("contained", "released"):
-            self._cut_off(record)
+            self._containment(record)
         elif record.event == "blind":
             self._blind(record)
         elif record.event == "policy" and record.outcome is None:
             self.policies.append(record.at)
 
-    def close(self, now: datetime) -> list[Episode]:
+    def finish(self, now: datetime) -> list[Episode]:
         if self._runs and (now - self._runs[-1][1]).total_seconds() > START_S:
-            self._forget_untold()
-        return sorted((*self._over, *self._open.values()), key=lambda episode: episode.span.begun)
+            self._end_unconfirmed()
+        return sorted((*self._ended, *self._open.values()), key=lambda episode: episode.span.begun)
 
     def _drift(self, record: Record) -> None:
         for fact in record.episodes:
@@ -122,17 +123,17 @@ class _Book:
         for fact in record.episodes:
             known = self._open.pop(fact, None)
             if known is None:
-                # It began before the journal does.
+                # The begin is older than the journal.
                 known = _episode(fact, record, self.first or record.at)._replace(is_begin_seen=False)
-            self._over.append(_over(known, record.at)._replace(outcome=record.outcome, why=record.message))
+            self._ended.append(_closed(known, record.at)._replace(outcome=record.outcome, why=record.message))
 
-    def _tried(self, record: Record) -> None:
+    def _attempt(self, record: Record) -> None:
         for fact in record.episodes:
             if (known := self._open.get(fact)) is not None:
                 self._open[fact] = known._replace(outcome=record.outcome, why=record.message)
                 self._run_of[fact] = record.run
 
-    def _cut_off(self, record: Record) -> None:
+    def _containment(self, record: Record) -> None:
         if record.socket is None:
             return
         place = canonical(record.socket)
@@ -143,7 +144,7 @@ class _Book:
                 self._open[fact] = known._replace(exposed=_ended(known.exposed, record.at),
                                                   contained=_begun(known.contained, record.at))
             elif _is_open(known.contained):
-                # Released while the drift lasts: open again.
+                # Released while the drift continues: open again.
                 self._open[fact] = known._replace(exposed=_begun(known.exposed, record.at),
                                                   contained=_ended(known.contained, record.at))
 
@@ -153,14 +154,14 @@ class _Book:
         elif record.outcome == "repaired":
             self.blind[-1:] = _ended(tuple(self.blind[-1:]), record.at)
 
-    def _forget_untold(self) -> None:
-        """End what the latest run of the agent has not told of: it was over before that."""
+    def _end_unconfirmed(self) -> None:
+        """End episodes that the latest agent process has not reported: they ended before its start."""
         if not self._runs:
             return
         run, begun = self._runs[-1]
         for fact, known in tuple(self._open.items()):
             if self._run_of[fact] != run:
-                self._over.append(_over(known, begun)._replace(outcome="kept", is_end_seen=False))
+                self._ended.append(_closed(known, begun)._replace(outcome="kept", is_end_seen=False))
                 del self._open[fact]
 
 
@@ -169,7 +170,7 @@ def _episode(fact: str, record: Record, begun: datetime) -> Episode:
                    record.file, record.line)
 
 
-def _over(episode: Episode, at: datetime) -> Episode:
+def _closed(episode: Episode, at: datetime) -> Episode:
     return episode._replace(span=Span(episode.span.begun, at), exposed=_ended(episode.exposed, at),
                             contained=_ended(episode.contained, at))
 
@@ -190,28 +191,28 @@ def _ended(spans: tuple[Span, ...], at: datetime) -> tuple[Span, ...]:
 
 
 def read_journal(*options: str) -> Iterator[Record]:
-    """The agent's entries, oldest first; `options` are journalctl's. Raises Unread."""
+    """The agent's entries, oldest first. `options`: for journalctl. Raises JournalUnavailable."""
     names = ",".join(("MESSAGE", "_SYSTEMD_INVOCATION_ID", *(f"DOCKERD_GUARD_{name}" for name in FIELDS)))
     command = ("journalctl", "--system", "--no-pager", "--all", "--output=json", f"--output-fields={names}", *options,
                *MATCHES)
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-            assert child.stdout is not None and child.stderr is not None  # noqa: S101 -- PIPE was asked for
-            any_came = False
+            assert child.stdout is not None and child.stderr is not None  # noqa: S101 -- set by PIPE
+            has_entries = False
             for row in child.stdout:
                 if (record := record_of(row)) is not None:
-                    any_came = True
+                    has_entries = True
                     yield record
-            said = child.stderr.read().decode("utf-8", "replace").strip()
+            errors = child.stderr.read().decode("utf-8", "replace").strip()
     except OSError as error:
-        raise Unread(f"journalctl cannot be run: {error.strerror}") from None
-    # It succeeds also where there is no journal, or none that this user may read.
-    if not any_came and (said or child.returncode or not _is_there_any()):
-        raise Unread(" ".join(said.split()) or "there is no journal on this host, or none that this user may read; "
-                     "journald.conf(5), Storage=, says where it would be")
+        raise JournalUnavailable(f"cannot run journalctl: {error.strerror}") from None
+    # journalctl also succeeds if there is no journal, or none that this user may read.
+    if not has_entries and (errors or child.returncode or not _has_journal()):
+        raise JournalUnavailable(" ".join(errors.split()) or "there is no journal on this host, or this user may not "
+                                 "read it; see Storage= in journald.conf(5)")
 
 
-def _is_there_any() -> bool:
+def _has_journal() -> bool:
     try:
         done = subprocess.run(("journalctl", "--system", "--no-pager", "--quiet", "--output=json", "--lines=1"),
                               capture_output=True, check=False)
@@ -221,11 +222,11 @@ def _is_there_any() -> bool:
 
 
 def record_of(row: bytes) -> Record | None:
-    """An entry as `journalctl -o json` writes it; None for what is none of the agent's."""
+    """A line of `journalctl -o json`; None if it is invalid or not an entry of the agent."""
     try:
-        data = json.loads(row)
-        at = datetime.fromtimestamp(int(data["__REALTIME_TIMESTAMP"]) / 1e6, UTC)
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        data = as_object(loads(row))
+        at = get(data, "__REALTIME_TIMESTAMP", _as_realtime)
+    except JsonError:
         return None
     event, cause, rule, layer, socket, file, line, outcome, episodes, exposed = (
         _values(data.get(f"DOCKERD_GUARD_{name}")) for name in FIELDS)
@@ -234,8 +235,9 @@ def record_of(row: bytes) -> Record | None:
     return Record(
         at, event[0], _first(_values(data.get("MESSAGE"))) or "",
         _first(_values(data.get("_SYSTEMD_INVOCATION_ID"))) or "", _first(cause), _first(rule), _first(layer),
-        _first(socket), _first(file), int(line[0]) if line and line[0].isdecimal() else None, _first(outcome),
-        # Entries of before there were episodes.
+        _first(socket), _first(file), int(line[0]) if line and re.fullmatch("[0-9]{1,9}", line[0]) else None,
+        _first(outcome),
+        # Entries from before DOCKERD_GUARD_EPISODE=.
         episodes or ((f"{rule[0]} {_first(socket) or _first(file) or ''}".rstrip(),) if rule else ()),
         exposed == ("yes",))
 
@@ -244,46 +246,59 @@ def _first(values: tuple[str, ...]) -> str | None:
     return values[0] if values else None
 
 
-def _values(value: Any) -> tuple[str, ...]:
-    """A field: a text, the bytes of what is not printable, or a list of these; null for what is too long."""
+def _as_realtime(value: object) -> datetime:
+    """Microseconds since 1970, as a string of digits."""
+    try:
+        return datetime.fromtimestamp(int(as_str(value)[:20]) / 1e6, UTC)
+    except (OSError, OverflowError, ValueError):
+        raise JsonError("must be microseconds since 1970") from None
+
+
+def _values(value: object) -> tuple[str, ...]:
+    """The values of a field: text, bytes that are not printable, or a list of these; none if the value is too long."""
+    if (text := _text(value)) is not None:
+        return (text,)
+    return tuple(text for item in value if (text := _text(item)) is not None) if isinstance(value, list) else ()
+
+
+def _text(value: object) -> str | None:
+    """One value of a field: a string, or a list of bytes."""
     if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list):
-        if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
-            return (bytes(value).decode("utf-8", "replace"),)
-        return tuple(text for item in value for text in _values(item))
-    return ()
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
+        return bytes(value).decode("utf-8", "replace")
+    return None
 
 
-def moment(text: str) -> datetime:
-    """A point in time as systemd.time(7) has it: `yesterday`, `2 weeks ago`, `2026-11-23 12:00`. Raises ValueError."""
+def parse_time(text: str) -> datetime:
+    """Parse a timestamp of systemd.time(7): `yesterday`, `2 weeks ago`, `2026-11-23 12:00`. Raises ValueError."""
     try:
         done = subprocess.run(("systemd-analyze", "timestamp", "--", text), capture_output=True, check=False,
                               env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"})
     except OSError as error:
-        raise ValueError(f"systemd-analyze cannot be run: {error.strerror}") from None
+        raise ValueError(f"cannot run systemd-analyze: {error.strerror}") from None
     for line in done.stdout.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(": @")
         if name.strip() == "UNIX seconds":
             return datetime.fromtimestamp(float(value), UTC)
-    raise ValueError(f"no point in time: {text!r}; expected one such as yesterday, 2 weeks ago or 2026-11-23 "
+    raise ValueError(f"invalid time: {text!r}; expected a time such as yesterday, 2 weeks ago or 2026-11-23 "
                      "(systemd.time(7))")
 
 
 def run(options: Namespace) -> int:
-    """Print the history of this host; returns the exit code."""
+    """Print the history of this host. Returns the exit code."""
     try:
-        since = moment(options.since) if options.since is not None else None
+        since = parse_time(options.since) if options.since is not None else None
         found = history(read_journal(), datetime.now(UTC), since)
     except ValueError as error:
         raise Unanswerable(str(error)) from None
-    except Unread as error:
-        hint = "" if os.geteuid() == 0 else "\nroot may read it, and so may the group systemd-journal"
+    except JournalUnavailable as error:
+        hint = "" if os.geteuid() == 0 else "\nroot and the group systemd-journal may read it"
         raise Unanswerable(f"{error}{hint}") from None
     if options.plot is not None:
         from dockerd_guard.report import timeline
 
-        put(options.plot, timeline.svg(found, os.uname().nodename))
+        write_output(options.plot, timeline.svg(found, os.uname().nodename))
     elif options.format == "json":
         print(json_output.dump(to_json(found)))
     else:

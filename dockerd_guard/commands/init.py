@@ -1,9 +1,8 @@
-"""`init`: a policy that says what this host does now, so that nothing is drift on the day it is adopted.
+"""The verb `init`: write a policy that declares the current sockets of this host, so that nothing is drift.
 
-What is dangerous is declared too, or adopting would be a change; but it is marked, and the safer line
-stands beside it. The files say what is declared, since they hold from the next start on; what only the live
-host shows is told as a comment. Nothing is written that the policy's own grammar does not take, and
-all that `lint` and `diff` say of the host by this policy is said in it.
+Dangerous sockets are declared too, but marked, with a safer alternative in a comment. Declarations come from the
+files, which apply from the next start on; sockets that are only open on the live host are listed as a comment. The
+policy is valid, and its comments contain the results of `lint` and `diff` with it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def adopt(seen: Observation) -> tuple[Adoption, str]:
-    """What this host does now, and the policy's text that says so. Raises PolicyError where no policy can."""
+    """The current sockets of this host, and the policy that declares them. Raises PolicyError if it is invalid."""
     found = _look(seen)
     policy = parse_policy(text(found).encode())
     findings = judge(seen, policy)
@@ -55,9 +54,11 @@ def adopt(seen: Observation) -> tuple[Adoption, str]:
 
 
 def write(path: str, text: str, *, force: bool) -> str | None:
-    """Put a policy at a path, as root's own when root writes it; gives the name that what was there has
-    now. Raises FileExistsError without `force`, and always for what is no regular file; OSError; and PolicyError
-    where the agent would not take the file as it lies there."""
+    """Write a policy, owned by root if root writes it. Returns the name of the saved previous file, if any.
+
+    Raises FileExistsError if the path exists without `force` or is not a regular file; OSError; and PolicyError if
+    the agent would refuse the file.
+    """
     target = os.path.abspath(path)
     directory, name = os.path.split(target)
     real = os.path.join(os.path.realpath(directory), name)
@@ -65,7 +66,7 @@ def write(path: str, text: str, *, force: bool) -> str | None:
     with Rootfs() as host:
         there = host.stat(real, follow=False)
         if there is not None:
-            # A link or a device (/dev/stdout) stands for something else, which would not be what is replaced.
+            # Replacing a symlink or a device (/dev/stdout) would not write to its target.
             if not force or not there.is_file:
                 raise FileExistsError
             saved = saved_name(host, real)
@@ -84,7 +85,7 @@ def _look(seen: Observation) -> Adoption:
     refused: dict[str, AdoptedSocket] = {}
     for entry in _entries(first):
         (refused if entry.refused else declared).setdefault(entry.key, entry)
-    # For a host name in the files stands the address that it has now, where the kernel shows it.
+    # A host name in the files is declared by its current address, if the kernel shows it.
     names = {_port(entry.binding) for entry in refused.values() if entry.binding.is_tcp}
     only_live: dict[str, AdoptedSocket] = {}
     for entry in (entry for layer in live if layer is not first for entry in _entries(layer)):
@@ -103,19 +104,19 @@ def _entries(layer: Layer) -> Iterator[AdoptedSocket]:
         if binding.via is Via.SOCKET_UNIT:
             value, parse = value.removeprefix("unix://").removeprefix("tcp://"), parse_listen_stream
         elif value.startswith("unix://") and not value.startswith(("unix:///", "unix://@")):
-            value = f"unix:///{value.removeprefix('unix://')}"  # it is relative to /, where systemd starts a service
+            value = f"unix:///{value.removeprefix('unix://')}"  # relative to /, the working directory of a service
         if not value.isprintable() or value.startswith("vsock:"):
-            yield AdoptedSocket(binding, value, binding.key, "no policy holds such an address")
+            yield AdoptedSocket(binding, value, binding.key, "a policy cannot contain this address")
             continue
         try:
             yield AdoptedSocket(binding, value, canonical(parse(value)))
         except ValueError as error:
-            yield AdoptedSocket(binding, value, binding.key, str(error) or "no policy holds such an address")
+            yield AdoptedSocket(binding, value, binding.key, str(error) or "a policy cannot contain this address")
 
 
 def _without_overlap(entries: Iterable[AdoptedSocket]) -> tuple[tuple[AdoptedSocket, ...], tuple[AdoptedSocket, ...]]:
-    """What dockerd can do at once, and the rest: a wildcard takes its port on every address, and all TCP
-    has one TLS setting, that of the first."""
+    """The sockets that a policy can declare together, and the rest: a wildcard address includes its port on every
+    address, and all TCP sockets share the TLS setting of the first."""
     entries = tuple(entries)
     tls = next((entry.binding.tls for entry in entries if entry.binding.is_tcp), Tls.NONE)
     wide = {_port(entry.binding): entry for entry in entries
@@ -126,7 +127,7 @@ def _without_overlap(entries: Iterable[AdoptedSocket]) -> tuple[tuple[AdoptedSoc
         above = wide.get(_port(entry.binding)) if entry.binding.is_tcp else None
         if above is not None and above is not entry:
             swallowed.append(entry._replace(
-                refused=f"{above.binding.address} already takes this port on every address"))
+                refused=f"{above.binding.address} already includes this port on every address"))
         else:
             is_tcp = entry.binding.is_tcp
             taken.append(entry._replace(binding=entry.binding._replace(tls=tls)) if is_tcp else entry)
@@ -146,16 +147,16 @@ def _tls(seen: Observation, declared: tuple[AdoptedSocket, ...]) -> Iterator[tup
 def _remarks(seen: Observation, declared: tuple[AdoptedSocket, ...]) -> Iterator[str]:
     unit, files = seen.configured.service.unit, seen.configured.layer
     if unit.load_state in ("not-found", "masked"):
-        yield f"There is no Docker to be seen: {unit.reason or unit.name + ' is ' + unit.load_state}"
+        yield f"Docker not found: {unit.reason or unit.name + ' is ' + unit.load_state}"
     elif not files.starts:
-        yield (f"By these files docker.service does not start; {files.refused_by} refuses: {files.reason}. "
-               "All that is written in them is declared.")
+        yield (f"docker.service does not start with these files; {files.refused_by} refuses: {files.reason}. "
+               "Everything in the files is declared.")
     elif files.reason:
-        yield f"What the files say cannot be told for sure: {files.reason}."
+        yield f"The result of these files is uncertain: {files.reason}."
     if not declared:
-        yield "Nothing was found that a policy can declare; fd://, what docker.socket passes on, is a beginning."
+        yield "Nothing was found that a policy can declare; fd://, the sockets of docker.socket, is a start."
     for trouble in seen.troubles:
-        yield f"Not everything could be seen: {trouble.text}."
+        yield f"Degraded visibility: {trouble.text}."
 
 
 def _port(binding: Binding) -> str:
@@ -163,7 +164,7 @@ def _port(binding: Binding) -> str:
 
 
 def run(options: Namespace) -> int:
-    """Write a policy that declares what this host does now; returns the exit code."""
+    """Write a policy that declares the current sockets of this host. Returns the exit code."""
     options.root = [options.root] if options.root else []
     target = options.output or ("-" if options.root else POLICY_FILE)
     try:
@@ -180,12 +181,12 @@ def run(options: Namespace) -> int:
         saved = write(target, text, force=options.force)
     except FileExistsError:
         raise Unanswerable(
-            f"{target} is there already, and is no regular file" if options.force else
-            f"{target} is there already: `init --output -` shows what would be written, `init --force` writes it and "
-            "keeps what is there under another name") from None
+            f"{target} exists and is not a regular file" if options.force else
+            f"{target} exists: `init --output -` prints the new policy, `init --force` replaces the file and keeps the "
+            "previous one under another name") from None
     except OSError as error:
         raise Unanswerable(f"{target}: {error.strerror or error}") from None
     except PolicyError as error:
-        raise Unanswerable(f"{target} is written, but the agent would not take it:\n{error}") from None
+        raise Unanswerable(f"{target} was written, but the agent would refuse it:\n{error}") from None
     print_lines(summary(found, target, saved))
     return OK

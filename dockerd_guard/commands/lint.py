@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace) -> int:
-    """Print the findings of each root; returns the exit code."""
+    """Print the findings of each root. Returns the exit code."""
     sarif_runs = []
 
     def show(look: Look) -> int:
         findings = judge(look.seen, look.policy)
         if findings and look.policy is not None:
-            # A host that complies needs no plan, and a cold start not its modules.
+            # Without findings no plan is needed, which makes a cold start faster.
             from dockerd_guard.plan.assessment import annotate_fixability, plan_for
 
             findings = annotate_fixability(findings, look.seen, look.policy, plan_for(look.seen, look.policy))
@@ -53,6 +53,6 @@ def _print_text(findings: tuple[Finding, ...], look: Look) -> None:
 
     print_lines(text.findings(findings, look.read, colour=text.wants_colour(sys.stdout)))
     if look.seen.troubles and not findings:
-        print("nothing wrong as far as could be seen")
+        print("nothing wrong in what could be observed")
     else:
         print(text.summary(findings))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace) -> int:
-    """Run the agent on this host until SIGTERM; returns the exit code."""
+    """Run the agent on this host until SIGTERM. Returns the exit code."""
     gc.enable()
     # OpenSSL would take 7 MB for as long as the agent runs (observe/certificates.py).
     disable("ssl")
@@ -24,5 +24,5 @@ def run(options: Namespace) -> int:
         return loop.run(options.policy or POLICY_FILE, options.log_format)
     except Exception:
         traceback.print_exc()
-        # systemd does not start the agent again after exit code 2, and does after this one (sysexits.h).
+        # systemd restarts the agent after this exit code (sysexits.h), but not after 2.
         return os.EX_SOFTWARE

@@ -1,4 +1,4 @@
-"""The verb `sockets`: where the Docker API listens, in each layer, and the line that configures it."""
+"""The verb `sockets`: where the Docker API listens, in each layer, with the configuring lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace) -> int:
-    """Print the layers of each root; returns the exit code."""
+    """Print the layers of each root. Returns the exit code."""
     def show(look: Look) -> int:
         if options.format == "json":
             print(json_output.dump(json_output.sockets(look.seen), root=root_name(options, look)))

@@ -1,8 +1,8 @@
-"""`status`: how this host stands now, and the agent on it, put together from whoever can still be asked.
+"""The verb `status`: the current state of this host and its agent.
 
-Four sources, each of which may fail alone: systemd on the agent's unit, the bulletin that the agent leaves in
-/run, a look of our own at the host (all of it only as root), and the journal for the last correction. What
-could not be seen is said; where a live agent has seen it, its word counts.
+There are four sources, each of which may fail: systemd for the agent's unit, the agent's status file in /run, our own
+observation of the host (complete only as root), and the journal for the last correction. Failures are reported; if a
+running agent has observed everything, its status is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dockerd_guard.commands._common import (
     print_lines,
     terminal,
 )
-from dockerd_guard.commands.history import AGENT, Unread, read_journal
+from dockerd_guard.commands.history import AGENT, JournalUnavailable, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.live import observe_host
@@ -29,8 +29,8 @@ from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observ
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report import json_output
-from dockerd_guard.report.agent_status import CORRECTIONS, AgentStatus, Last
-from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_sure, lines, to_json
+from dockerd_guard.report.agent_status import RESULT_EVENTS, AgentStatus, LastCorrection
+from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_complete, lines, to_json
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 
 LAST_ENTRIES = 200
-"""The last correction is looked for among these."""
+"""How many entries are searched for the last correction."""
 
 
 def look(now: datetime) -> Status:
-    """Ask everyone, on this host. Raises Unreadable where not even the files can be looked at."""
+    """Collect the status of this host. Raises Unreadable if its files cannot be read."""
     unseen: list[str] = []
     agent_status = _agent_status(unseen)
     with Rootfs() as rootfs:
@@ -65,9 +65,9 @@ def look(now: datetime) -> Status:
     is_alive = unit is not None and unit.active_state in ("active", "reloading") and (
         agent_status is not None and agent_status.pid == unit.pid)
     if unseen and is_alive and agent_status is not None:
-        told = {drift.finding.fact for drift in agent_status.drifts}
+        known = {drift.finding.fact for drift in agent_status.drifts}
         findings = (*(drift.finding for drift in agent_status.drifts), *(
-            finding for finding in findings if finding.fact not in told))
+            finding for finding in findings if finding.fact not in known))
     findings = tuple(drifts(findings))
     problem = problem or (agent_status.policy_problem if agent_status else "")
     return Status(now, unit, is_alive, agent_status, policy, problem,
@@ -75,7 +75,7 @@ def look(now: datetime) -> Status:
 
 
 def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
-    """Each declared place, then each other one that some layer has. Pure."""
+    """The declared sockets, then the others of any layer. Pure."""
     declared = declared_bindings(policy) if policy is not None else ()
     wanted = {canonical(socket.address): (socket.address, socket.tls) for socket in declared}
     layers = {layer.name: layer for layer in seen.layers}
@@ -90,7 +90,7 @@ def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
     def cell(key: str, name: str) -> Cell | None:
         layer = layers.get(name)
         if layer is None:
-            # No dockerd runs; or nobody would tell.
+            # Either no dockerd is running, or this layer is unknown.
             return Cell() if name == RUNNING and seen.listening is not None else None
         for binding in layer.bindings if layer.starts else ():
             if binding.key == key:
@@ -129,7 +129,7 @@ def _agent_status(unseen: list[str]) -> AgentStatus | None:
 
 
 def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
-    """The policy file's word, and what is wrong with it."""
+    """The policy, and why it is invalid."""
     try:
         return read_policy(rootfs, require_root_owned=True), ""
     except PolicyError as error:
@@ -142,26 +142,26 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
 
 
 def _contained(agent_status: AgentStatus | None) -> tuple[str, ...]:
-    """What is cut off: it stays so when the agent is stopped, and its own record tells of that."""
+    """The blocked addresses. The state file is valid even if the agent is stopped."""
     if os.geteuid() == 0:
         return StateFiles().contained().addresses
     return agent_status.contained if agent_status is not None else ()
 
 
-def _last(agent_status: AgentStatus | None) -> Last | None:
+def _last(agent_status: AgentStatus | None) -> LastCorrection | None:
     if agent_status is not None and agent_status.last is not None:
         return agent_status.last
     try:
         for record in read_journal("--reverse", f"--lines={LAST_ENTRIES}"):
-            if record.event in CORRECTIONS and record.outcome is not None:
-                return Last(record.at, record.event, record.outcome, record.message)
-    except Unread:
+            if record.event in RESULT_EVENTS and record.outcome is not None:
+                return LastCorrection(record.at, record.event, record.outcome, record.message)
+    except JournalUnavailable:
         pass
     return None
 
 
 def run(options: Namespace) -> int:
-    """Print the state of this host and of the agent; returns the exit code."""
+    """Print the state of this host and of the agent. Returns the exit code."""
     try:
         found = look(datetime.now(UTC))
     except Unreadable as error:
@@ -170,4 +170,4 @@ def run(options: Namespace) -> int:
         print(json_output.dump(to_json(found)))
     else:
         print_lines(lines(found, **terminal()))
-    return FOUND if found.wrong else OK if is_sure(found) else UNANSWERED
+    return FOUND if found.wrong else OK if is_complete(found) else UNANSWERED

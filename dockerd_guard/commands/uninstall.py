@@ -1,4 +1,4 @@
-"""What the removal of the package runs: lift what is blocked at the network."""
+"""Run on removal of the package: remove what is blocked at the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dockerd_guard.systemd.manager import Manager
 
 
 def lift() -> None:
-    """Lift whatever is in force, and say what is open by that: for the removal of the package."""
+    """Remove all blocks, and print which addresses are open again."""
     with Manager() as manager:
         released = Containment(StateFiles(), LocalNetwork()).keep((), manager).released
     if released:

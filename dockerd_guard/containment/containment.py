@@ -1,14 +1,14 @@
-"""Cut an exposure off from the network until it is corrected, which may have to wait.
+"""Block an exposure at the network until it is corrected.
 
-Two ways. A table of our own in nftables rejects the exposed ports, and only them, on every interface
-but loopback: containers, their published ports (forwarded, or accepted on other ports) and pulls go
-on. Where libnftables is not to be had, systemd filters the IP traffic of docker.service at run time
-(systemd.resource-control(5), IPAddressDeny=): that cuts pulls and docker-proxy as well, and does
-not reach the sockets that PID 1 opened for docker.socket.
+There are two methods. An nftables table of our own rejects only the exposed ports, on every interface but
+loopback; containers, their published ports (forwarded, or accepted on other ports) and pulls are not affected.
+Without libnftables, systemd filters the IP traffic of docker.service (systemd.resource-control(5),
+IPAddressDeny=): this also blocks pulls and docker-proxy, and does not apply to the sockets that PID 1 opened
+for docker.socket.
 
-What is in force follows from the exposures, and is brought about anew at every pass: so it comes
-back after a flush of the ruleset, a reboot or a crash. It stays when the agent is stopped, since
-stopping a guard must not open a port; removing the package lifts it.
+The rules are derived from the exposures and restored at every pass, so they return after a flush of the
+ruleset, a reboot or a crash. They stay when the agent stops, so that stopping it opens no port. Removing the
+package removes them.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ LOCALHOST: tuple[Prefix, ...] = (
 
 CONTROL_FILES = tuple(f"/run/systemd/system.control/{SERVICE}.d/50-{name}.conf"
                       for name in ("IPAddressAllow", "IPAddressDeny"))
-"""Where systemd keeps what SetUnitProperties changed at run time; gone with a reboot, as nftables' rules are."""
+"""Where systemd stores runtime changes by SetUnitProperties; lost on reboot, like nftables rules."""
 
 CGROUP_V2_FILE = "/sys/fs/cgroup/cgroup.controllers"
 
 
 class Method(StrEnum):
-    """How an exposure is cut off."""
+    """How an exposure is blocked at the network."""
 
     NFTABLES = "nftables"
     IP_ADDRESS_DENY = "IPAddressDeny="
 
 
 class ContainmentResult(NamedTuple):
-    """What became of the exposures at one pass; each is told when it is new, not again."""
+    """Changes in one pass: newly blocked, restored, released and newly unblockable exposures."""
 
     way: Method | None = None
     cut: tuple[Exposure, ...] = ()
     put_back: tuple[Exposure, ...] = ()
-    """Had been cut off, and somebody opened it again."""
+    """Was blocked, and another program had removed the block."""
     released: tuple[str, ...] = ()
     left_open: tuple[Exposure, ...] = ()
     reason: str = ""
-    """Why these are left open, or why the second way was taken."""
+    """Why these are left open, or why IPAddressDeny= is used."""
 
 
 def _with(now: Contained, way: Method, cut: tuple[Exposure, ...]) -> Contained:
@@ -65,7 +65,7 @@ def _with(now: Contained, way: Method, cut: tuple[Exposure, ...]) -> Contained:
 
 
 class Containment:
-    """What this host's agent has cut off: by one table, or else by one unit's filter."""
+    """What is blocked at the network of this host, by one nftables table or by the filter of one unit."""
 
     def __init__(self, state: StateFiles, network: Network) -> None:
         self._state = state
@@ -75,29 +75,29 @@ class Containment:
         self._shown = ""
         self._is_filtered = False
         self._was_changed = False
-        # What an agent before this one cut off is told again; that it is over must be told too.
+        # Report again what the previous agent process blocked, and report its release.
         self._told: dict[str, Method | str | None] = dict.fromkeys(self._now.addresses, "by an earlier agent")
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """What is cut off, as far as is known."""
+        """The blocked addresses, as recorded."""
         return self._now.addresses
 
     @property
     def is_by_nftables(self) -> bool:
-        """Whether the table is in force."""
+        """Whether the nftables table is in use."""
         return Method.NFTABLES in self._now.ways
 
     def cut_at_once(self, wanted: tuple[Exposure, ...]) -> None:
-        """Cut these off where that affects nothing else; `keep` follows, and tells of what lasts."""
+        """Block these by nftables only, which affects nothing else; `keep` follows and reports."""
         if wanted:
             with contextlib.suppress(Unsupported):
                 self._by_nftables(wanted)
 
     def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> ContainmentResult:
-        """Have these cut off, and nothing else.
+        """Block exactly these.
 
-        Raises OSError, and Unsupported where what is in force cannot be lifted.
+        Raises OSError, and Unsupported if an existing block cannot be removed.
         """
         if not wanted:
             for way in self._now.ways:
@@ -113,7 +113,7 @@ class Containment:
             way, cut, reason = Method.IP_ADDRESS_DENY, self._by_systemd(wanted, manager), str(error)
         for other in self._now.ways:
             if other != way or not cut:
-                # What cannot be lifted now is in force twice: that opens nothing.
+                # If this fails, both methods stay in force, which opens nothing.
                 with contextlib.suppress(Unsupported):
                     self._lift(other, manager)
         return self._result(way, wanted, cut, reason)
@@ -132,16 +132,16 @@ class Containment:
                       tuple(exposure for exposure in new if exposure not in cut), reason)
 
     def _remember(self, now: Contained) -> None:
-        """Keep the record: a way is in it from before it is in force until after it is lifted."""
+        """Store the record. It names a method from before it is applied until after it is removed."""
         self._now = now
-        # A disk that is full must not keep a port open; it is tried again at the next pass.
+        # A full disk must not prevent a block; the next pass retries.
         if now != self._saved:
             with contextlib.suppress(OSError):
                 self._state.contain(now)
                 self._saved = now
 
     def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
-        """Put the table in, where it is not as it should be."""
+        """Install the table unless it is in force unchanged."""
         rejections = tuple(exposure.rejection for exposure in wanted)
         shown = self._network.shown()
         self._remember(_with(self._now, Method.NFTABLES, wanted))
@@ -152,9 +152,9 @@ class Containment:
         self._applied, self._shown = rejections, shown_then
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
-        """Set the filter; those that it cuts off."""
+        """Set the filter. Returns the exposures that it blocks."""
         cut = tuple(exposure for exposure in wanted if exposure.via is not Via.SOCKET_UNIT)
-        # Its filter is a BPF program on the unit's cgroup, which systemd attaches in the unified hierarchy only.
+        # The filter is a BPF program on the unit's cgroup, which systemd attaches only on cgroup v2.
         if not cut or not os.path.exists(CGROUP_V2_FILE):
             return ()
         self._remember(_with(self._now, Method.IP_ADDRESS_DENY, cut))
@@ -173,8 +173,8 @@ class Containment:
             for path in CONTROL_FILES:
                 files.remove(path)
             manager.reload()
-            # systemd 257 puts a filter that it reads in a reload into force only when the unit starts. What
-            # the administrator's files say is set once more, and not left to overrule them for ever.
+            # systemd 257 applies a filter from a reload only when the unit starts. Set the filter of the
+            # administrator's files directly, and remove the runtime files again so that they do not override it.
             manager.set_ip_filter(SERVICE, *manager.ip_filter(SERVICE))
             for path in CONTROL_FILES:
                 files.remove(path)

@@ -1,6 +1,6 @@
-"""The table of ours in nftables: it rejects what is open against the policy, and nothing else.
+"""The nftables table that rejects connections to exposures.
 
-It takes CAP_NET_ADMIN in the host's network namespace, to follow its changes as well as to make them.
+Changing and monitoring it needs CAP_NET_ADMIN in the host's network namespace.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dockerd_guard.observe.network import Unsupported
 TABLE_NAME = "dockerd_guard"
 TABLE = f"inet {TABLE_NAME}"
 PRIORITY = -10
-"""Before the ordinary filters. Another chain's `accept`, for what is established too, ends that chain alone."""
+"""Before the standard filter priority. An `accept` in another chain ends only that chain."""
 
 REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
-"""Deletes it whether it is there or not; one transaction with what follows in the same command."""
+"""Deletes the table if it exists, in one transaction with the rest of the command."""
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink.h>.
 NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
@@ -28,7 +28,7 @@ READ_BYTES = 64 * 1024
 
 
 def ruleset(wanted: Iterable[Rejection]) -> str:
-    """The table that rejects these, as nft(8) reads it; it takes the place of the one before at once. Pure."""
+    """nft(8) commands that replace the table atomically by one that rejects these. Pure."""
     rules = "".join(f"    {rule}\n" for rejection in wanted for rule in _rules(rejection))
     return (f"{REMOVE_TABLE}table {TABLE} {{\n  chain input {{\n"
             f"    type filter hook input priority {PRIORITY}; policy accept;\n"
@@ -43,7 +43,7 @@ def _rules(rejection: Rejection) -> Iterator[str]:
     if ip is not None and not ip.is_unspecified:
         match = f"{_to(str(ip))} "
     else:
-        # A socket on [::] takes both families, one on 0.0.0.0 only its own.
+        # A socket on [::] accepts both families, one on 0.0.0.0 only IPv4.
         match = "meta nfproto ipv4 " if ip is not None and ip.version == 4 else ""
     yield f'{match}tcp dport {port} reject with tcp reset comment "{rejection.address}"'
 
@@ -53,22 +53,22 @@ def _to(ip: str) -> str:
 
 
 class NftablesTable:
-    """The table in the kernel, by libnftables. Each raises Unsupported."""
+    """The table in the kernel, through libnftables. Each method raises Unsupported."""
 
     def __init__(self) -> None:
         self._nftables: Any = None
 
     def shown(self) -> str:
-        """The table as nft(8) shows it, which differs by its version from what it was given; "" where there is none."""
+        """The table as listed by nft(8), whose version decides the format; "" if there is none."""
         return self._nft(f"list table {TABLE}", missing="")
 
     def put(self, wanted: Iterable[Rejection]) -> str:
-        """Put it in, in the place of the one before; how it is shown then."""
+        """Replace the table. Returns it as listed by nft(8)."""
         self._nft(ruleset(wanted))
         return self.shown()
 
     def remove(self) -> None:
-        """Take it away, if it is there."""
+        """Remove the table if it exists."""
         self._nft(REMOVE_TABLE)
 
     def _library(self) -> Any:
@@ -83,17 +83,17 @@ class NftablesTable:
         return self._nftables
 
     def _nft(self, command: str, *, missing: str | None = None) -> str:
-        """Run a command of nft(8). `missing` is the answer where the kernel has no such thing."""
+        """Run an nft(8) command. `missing`: the result if the object does not exist."""
         status, out, error = self._library().cmd(command)
         if status == 0:
             return str(out)
         if missing is not None and "No such file or directory" in error:
             return missing
-        raise Unsupported(f"nftables refused: {' '.join(error.split())}")
+        raise Unsupported(f"nftables failed: {' '.join(error.split())}")
 
 
 class NftablesMonitor:
-    """Tells of changes of the table, which whoever flushes the ruleset takes away. Raises OSError."""
+    """Monitors changes of the table, such as a flush of the ruleset. Raises OSError."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER)
@@ -104,11 +104,11 @@ class NftablesMonitor:
             raise
 
     def fileno(self) -> int:
-        """What to wait on."""
+        """The netlink socket."""
         return self._socket.fileno()
 
     def take(self) -> bool:
-        """Take in what came: whether the table may have been changed. Docker's own rules come by here too."""
+        """Read pending events, also those of other tables. Returns whether the table may have changed."""
         is_changed = False
         while True:
             try:
@@ -116,5 +116,5 @@ class NftablesMonitor:
             except BlockingIOError:
                 return is_changed
             except OSError:
-                # ENOBUFS: more came than the kernel keeps.
+                # ENOBUFS: events were lost.
                 is_changed = True

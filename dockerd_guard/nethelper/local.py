@@ -1,7 +1,7 @@
-"""All that a correction does by the network: nftables' table, asking Docker over TCP, trying to bind an address.
+"""Network operations of a correction: the nftables table, queries of Docker over TCP, trial binds.
 
-`LocalNetwork` does it in this process, as `fix` and the package's removal do. The agent's sandbox has no
-network: it has `LocalNetwork` work in a process of its own (correct/apart.py).
+`fix` and `uninstall` use `LocalNetwork` directly. The sandboxed agent uses it through the network helper
+(nethelper/client.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dockerd_guard.observe.engine import Engine, Ping
 
 
 class LocalNetwork:
-    """Network, by this process itself."""
+    """Network operations in this process."""
 
     def __init__(self) -> None:
         self._table = NftablesTable()
 
     def check(self) -> None:
-        """There is nothing that could be missing."""
+        """Does nothing: no helper is needed."""
 
     def shown(self) -> str:
         return self._table.shown()
@@ -45,11 +45,11 @@ class LocalNetwork:
         try:
             family, kind, protocol, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
             with socket.socket(family, kind, protocol) as probe:
-                # As Go does before it listens: a port in TIME_WAIT is free.
+                # Go sets this before it listens: a port in TIME_WAIT is free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(place)
         except PermissionError:
-            # Ports below 1024 are not for everybody to bind: whether they are free is left to dockerd.
+            # Without CAP_NET_BIND_SERVICE ports below 1024 cannot be checked.
             return ""
         except OSError as error:
             wrong = {errno.EADDRNOTAVAIL: f"{host} is not an address of this host",

@@ -1,4 +1,8 @@
-"""The protocol between agent and network helper: one JSON object a line."""
+"""The protocol between the agent and the network helper: one JSON object per line.
+
+A request has all fields of Request. The helper answers each with `{"answer": ...}` or `{"unsupported": "reason"}`, and
+sends `{"changed": true}` when nftables changed after a request to follow. Decoding raises JsonError alone.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,21 @@ import socket
 from enum import StrEnum
 from typing import NamedTuple
 
-from dockerd_guard.model.address import Tls, ip_of
+from dockerd_guard.model.address import Tls, ip_of, split_host_port
+from dockerd_guard.model.json_values import (
+    JsonError,
+    as_bool,
+    as_int,
+    as_list,
+    as_object,
+    as_one_of,
+    as_row,
+    as_str,
+    get,
+    loads,
+)
 from dockerd_guard.model.rejection import Rejection
+from dockerd_guard.observe.engine import Engine, Ping
 
 SOCKET_PATH = "/run/dockerd-guard/network"
 """ListenStream= of dockerd-guard-network.socket."""
@@ -26,7 +43,7 @@ IP = re.compile(r"[0-9a-f:.]+", re.ASCII)
 
 
 class Verb(StrEnum):
-    """What may be asked for: what Network has, and `follow`."""
+    """The requests: the methods of Network, and `follow`."""
 
     CHECK = "check"
     SHOWN = "shown"
@@ -48,50 +65,77 @@ class Request(NamedTuple):
 
 
 def request_of(line: bytes) -> Request:
-    """What a line asks for. Raises ValueError: nothing but what is expected here goes any further."""
-    try:
-        verb, address, tls, rejections = (json.loads(line)[name] for name in Request._fields)
-        request = Request(Verb(verb), address, Tls(tls), tuple(Rejection(where, tuple(spared))
-                                                               for where, spared in rejections))
-        if request.verb in (Verb.ASK, Verb.PING, Verb.UNBINDABLE):
-            _demand(_is_place(PLACE, address))
-        for rejection in request.rejections:
-            match = IP_PLACE.fullmatch(rejection.address)
-            _demand(match is not None and ip_of(match[1] or match[2]) is not None)
-            _demand(_is_place(IP_PLACE, rejection.address))
-            _demand(all(IP.fullmatch(spared) and ip_of(spared) is not None for spared in rejection.spared))
-    except (LookupError, RecursionError, TypeError, ValueError):
-        raise ValueError("no request of ours") from None
-    return request
+    """The request in a line. Addresses are checked strictly, since they become part of nftables' language."""
+    data = as_object(loads(line, MAX_LINE_BYTES))
+    verb = get(data, "verb", as_one_of(Verb))
+    as_address = _as_place if verb in (Verb.ASK, Verb.PING, Verb.UNBINDABLE) else as_str
+    return Request(verb, get(data, "address", as_address), get(data, "tls", as_one_of(Tls)),
+                   get(data, "rejections", as_list(_as_rejection)))
 
 
-def _is_place(form: re.Pattern[str], address: str) -> bool:
-    match = form.fullmatch(address)
-    return match is not None and 0 < int(match[match.re.groups]) < 65536
+def engine_of(answer: object) -> Engine:
+    """The answer to Verb.ASK, if there is an engine."""
+    version, live_restore, containers_running, in_swarm = as_row(len(Engine._fields))(answer)
+    return Engine(as_str(version), as_bool(live_restore), as_int(containers_running), as_bool(in_swarm))
 
 
-def _demand(holds: bool) -> None:
-    if not holds:
-        raise ValueError
+def ping_of(answer: object) -> Ping:
+    """The answer to Verb.PING."""
+    answers, tls, reason = as_row(len(Ping._fields))(answer)
+    return Ping(as_bool(answers), as_one_of(Tls)(tls), as_str(reason))
+
+
+def _as_rejection(value: object) -> Rejection:
+    address, spared = as_row(len(Rejection._fields))(value)
+    return Rejection(_as_ip_place(address), as_list(_as_ip)(spared))
+
+
+def _as_place(value: object) -> str:
+    """A TCP address whose host may be a name."""
+    return _matched(PLACE, value)
+
+
+def _as_ip_place(value: object) -> str:
+    """A TCP address whose host is an IP address without a zone."""
+    address = _matched(IP_PLACE, value)
+    _as_ip(split_host_port(address)[0])
+    return address
+
+
+def _as_ip(value: object) -> str:
+    """An IP address without a zone."""
+    text = as_str(value)
+    if not IP.fullmatch(text) or ip_of(text) is None:
+        raise JsonError("must be an IP address")
+    return text
+
+
+def _matched(form: re.Pattern[str], value: object) -> str:
+    text = as_str(value)
+    match = form.fullmatch(text)
+    if match is None or not 0 < int(match[form.groups]) < 65536:
+        raise JsonError("must be a TCP address")
+    return text
 
 
 class Wire:
-    """A connection on which each line is a JSON object. Raises OSError."""
+    """A connection that carries a JSON object per line. Raises OSError."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self._began = b""
+        self._rest = b""
 
     def send(self, **fields: object) -> None:
         """Send one line."""
         self.connection.sendall(json.dumps(fields).encode() + b"\n")
 
     def receive(self) -> list[bytes]:
-        """The lines that came since, which may be none yet. Raises EOFError at the end, ValueError without one."""
-        came = self.connection.recv(READ_BYTES)
-        if not came:
+        """The lines received since the last call, possibly none. Raises EOFError at the end of the connection, and
+        JsonError if a line is longer than MAX_LINE_BYTES."""
+        received = self.connection.recv(READ_BYTES)
+        if not received:
             raise EOFError("the connection was closed")
-        *lines, self._began = (self._began + came).split(b"\n")
-        if len(self._began) > MAX_LINE_BYTES:
-            raise ValueError("a line without an end")
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise JsonError(f"must have at most {MAX_LINE_BYTES} bytes")
         return lines

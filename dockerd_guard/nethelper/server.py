@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from dockerd_guard.containment.nftables import NftablesMonitor
 from dockerd_guard.model.address import Tls
+from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.nethelper.protocol import Verb, Wire, request_of
@@ -19,7 +20,7 @@ ROOT = 0
 
 
 def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
-    """Answer whoever is at the other end until he hangs up, if he is trusted; the exit code."""
+    """Answer requests of a trusted peer (SO_PEERCRED) until it disconnects. Returns the exit code."""
     _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid != trusted_uid:
         return 1
@@ -41,8 +42,8 @@ def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
                     wire.send(unsupported=str(error))
     except EOFError:
         return 0
-    except (OSError, ValueError):
-        # Gone in the middle of a word; or nobody of ours.
+    except (OSError, JsonError):
+        # The connection was lost, or the peer is not our agent.
         return 1
 
 
@@ -68,6 +69,6 @@ def _answer(here: LocalNetwork, verb: Verb, address: str, tls: Tls, rejections: 
 
 
 def main() -> int:
-    """The service: its standard input is the connection (StandardInput=socket)."""
+    """Entry point of the service; standard input is the connection (StandardInput=socket)."""
     with socket.socket(fileno=sys.stdin.fileno()) as connection:
         return serve(connection)

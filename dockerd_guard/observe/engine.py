@@ -5,11 +5,11 @@ Uses only GET requests, with a timeout of TIMEOUT_S.
 
 from __future__ import annotations
 
-import json
 import socket
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Tls, split_host_port
+from dockerd_guard.model.json_values import JsonError, as_bool, as_int, as_list, as_object, as_str, get, loads
 
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -34,29 +34,29 @@ class Ping(NamedTuple):
 
 
 def ask(address: str) -> Engine | None:
-    """Return the state of the engine at an address without TLS; None if it does not answer."""
+    """Return the state of the engine at an address without TLS; None without a valid answer."""
     try:
         answer = _get(address, "/info")
         if answer.status != 200:
             return None
-        info = json.loads(answer.body)
-        swarm = info.get("Swarm") or {}
+        info = as_object(loads(answer.body, MAX_ANSWER_BYTES))
         return Engine(
-            version=str(info.get("ServerVersion", "")),
-            live_restore=info.get("LiveRestoreEnabled") is True,
-            containers_running=int(info.get("ContainersRunning") or 0),
-            in_swarm=swarm.get("LocalNodeState", "inactive") not in ("inactive", ""),
+            version=get(info, "ServerVersion", as_str, ""),
+            live_restore=get(info, "LiveRestoreEnabled", as_bool, default=False),
+            containers_running=get(info, "ContainersRunning", as_int, 0),
+            in_swarm=get(get(info, "Swarm", as_object, {}), "LocalNodeState", as_str, "inactive") not in (
+                "inactive", ""),
         )
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, JsonError):
         return None
 
 
 def container_names(address: str) -> tuple[str, ...]:
-    """Return the names of the running containers, sorted; empty if the engine does not answer."""
+    """Return the names of the running containers, sorted; empty without a valid answer."""
     try:
-        rows = json.loads(_get(address, "/containers/json").body)
-        return tuple(sorted(str(row["Names"][0]).lstrip("/") for row in rows))
-    except (OSError, ValueError, LookupError, TypeError):
+        rows = as_list(as_object)(loads(_get(address, "/containers/json").body, MAX_ANSWER_BYTES))
+        return tuple(sorted(name.lstrip("/") for row in rows for name in get(row, "Names", as_list(as_str))[:1]))
+    except (OSError, JsonError):
         return ()
 
 

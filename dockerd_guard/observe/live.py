@@ -32,6 +32,7 @@ from dockerd_guard.observe.observation import (
     Running,
     Trouble,
 )
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.assignments import Assigned, EnvironmentFile, Variable
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import SHELL, Command
@@ -43,7 +44,6 @@ from dockerd_guard.systemd.words import Word, quote_word
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.daemon import Daemon
     from dockerd_guard.dockerd.version import Version
-    from dockerd_guard.rootfs import Rootfs
     from dockerd_guard.systemd.manager import Manager, UnitState
     from dockerd_guard.systemd.units import Service
 

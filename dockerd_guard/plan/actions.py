@@ -1,4 +1,4 @@
-"""What has to be done to a host, from what was observed and the plan. Pure."""
+"""The actions that a host needs, computed from the observation and the plan. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dockerd_guard.policy.model import Policy
 
 
 class Actions(NamedTuple):
-    """What has to be done to a host, each by what was seen of it."""
+    """The actions that a host needs."""
 
     changes: tuple[Change, ...]
     reload: bool
     stop_sockets: tuple[str, ...]
-    """Socket units that are to pass nothing any more."""
+    """Active socket units that must not pass sockets to docker.service any more."""
     restart_socket: bool
     restart: bool
 
     @property
     def restarts(self) -> bool:
-        """Whether some unit has to be restarted."""
+        """Whether any unit has to be restarted."""
         return self.restart_socket or self.restart
 
     @property
@@ -34,7 +34,7 @@ class Actions(NamedTuple):
 
 
 def required_actions(seen: Observation, plan: Plan, policy: Policy) -> Actions:
-    """Tell what has to be done, by comparing each layer with the policy."""
+    """Compare each layer with the policy. Nothing is required if the plan has obstacles."""
     loaded = seen.loaded
     if plan.obstacles or loaded is None:
         return Actions((), False, (), False, False)

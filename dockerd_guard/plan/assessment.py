@@ -1,4 +1,4 @@
-"""A host, judged and planned for: findings, plan, actions, cost and hold. Changes nothing."""
+"""Assessment of a host: findings, plan, actions, cost and hold. Changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dockerd_guard.rules.judge import judge
 
 
 class Assessment(NamedTuple):
-    """A host, judged and planned for, with what carrying the plan out needs and costs now."""
+    """Findings and plan of a host, with the actions, the cost and the hold of the plan now."""
 
     seen: Observation
     policy: Policy
@@ -35,26 +35,26 @@ class Assessment(NamedTuple):
     cost: Cost
     hold: Hold | None
     cut_off: tuple[str, ...] = ()
-    """Addresses that are open against the policy, and would be cut off while the correction is held."""
+    """Exposed addresses that the agent would block at the network while the correction is held."""
 
 
 class Records(NamedTuple):
-    """What earlier passes recorded: our restarts of dockerd, oldest first, and how the running dockerd was started."""
+    """Records of earlier passes: our restarts of dockerd, oldest first, and the configuration dockerd started with."""
 
     restarts: tuple[datetime, ...] = ()
     start: StartRecord | None = None
 
 
 Ask = Callable[[str], Engine | None]
-"""Ask the engine at an address for its state, as engine.ask. Raises HelperUnavailable."""
+"""Queries the engine at an address, like engine.ask. Raises HelperUnavailable."""
 
 
 def assess(
     seen: Observation, policy: Policy, records: Records, ask: Ask, findings: tuple[Finding, ...] | None = None
 ) -> Assessment:
-    """Judge the observation unless `findings` has the result already, plan, and ask the gate. Changes nothing.
+    """Judge the observation unless `findings` is given, plan, and evaluate the gate. Changes nothing.
 
-    Waits for the engine for up to engine.TIMEOUT_S for each address of it.
+    Waits up to engine.TIMEOUT_S for each address of the engine.
     """
     plan = plan_for(seen, policy)
     todo = required_actions(seen, plan, policy)
@@ -75,10 +75,10 @@ def assess(
 def annotate_fixability(
     findings: tuple[Finding, ...], seen: Observation, policy: Policy, plan: Plan
 ) -> tuple[Finding, ...]:
-    """The findings, each with the `fix` that the plan really is for it.
+    """The findings, each with the `fix` that the plan provides.
 
-    A rule sees one thing, the plan all of them: where something stands in its way nothing is mended, and where
-    it gives the command line anew, whatever was wrong with the old one is gone.
+    A rule sees one finding, the plan all of them: a plan with obstacles fixes nothing, and a plan that sets a new
+    command line fixes every finding on the old one.
     """
     todo = required_actions(seen, plan, policy)
     judged = None
@@ -86,7 +86,7 @@ def annotate_fixability(
         with seen.rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
             judged = [finding for finding in judge(seen._replace(rootfs=corrected, configured=plan.after), policy)
                       if finding.layer == CONFIGURED]
-    # Preflight would find the same, and hold.
+    # Preflight finds the same, and holds.
     if plan.obstacles or any(finding.code in ("DG206", "DG207") and finding.severity == "error"
                              for finding in (judged if judged is not None else findings)):
         return tuple(finding._replace(fix=None) for finding in findings)
@@ -99,7 +99,7 @@ def annotate_fixability(
 def _fixability(  # noqa: PLR0913 -- the things it depends on
     finding: Finding, left: set[str] | None, plan: Plan, todo: Actions, seen: Observation, *, never: bool
 ) -> Fix | None:
-    """`left` are the facts that would still be true of the files, None where these stay as they are."""
+    """`left`: the facts that remain true of the changed files; None if no file changes."""
     if never and finding.socket is not None:
         return None
     if finding.layer != CONFIGURED:
@@ -116,7 +116,7 @@ def _fixability(  # noqa: PLR0913 -- the things it depends on
 
 
 def plan_for(seen: Observation, policy: Policy) -> Plan:
-    """The plan for what was seen, made with the same versions."""
+    """The plan for an observation, with the same versions of dockerd and systemd."""
     known = seen.configured
 
     def observe(rootfs: Rootfs) -> Configured:
@@ -126,9 +126,9 @@ def plan_for(seen: Observation, policy: Policy) -> Plan:
 
 
 def situation_of(seen: Observation, restarts: tuple[datetime, ...], ask: Ask) -> Situation:
-    """What the gate has to know, asked of the engine itself where it answers."""
+    """The input of the gate. Queries the engine at each address until one answers."""
     answer, unasked = None, ""
-    # While it starts it answers nobody, and it may take 16 s over that.
+    # A starting dockerd does not answer, and a start may take 16 s.
     starts = seen.loaded is not None and seen.loaded.active_state == "activating"
     for address in () if starts else api_addresses(seen):
         try:
@@ -141,7 +141,7 @@ def situation_of(seen: Observation, restarts: tuple[datetime, ...], ask: Ask) ->
 
 
 def api_addresses(seen: Observation) -> tuple[str, ...]:
-    """Where the engine of docker.service can be asked without TLS, UNIX sockets first."""
+    """Addresses of the engine of docker.service without TLS, UNIX sockets first."""
     if seen.listening is None:
         return ()
     addresses = [binding.address for binding in seen.listening.layer.bindings

@@ -1,9 +1,8 @@
-"""Another program that undoes our corrections: when to stop, and when to try again. Pure.
+"""Back-off from a program that undoes our corrections. Pure.
 
-A correction that has to be made for the fourth time is a quarrel, which no further round decides.
-From then on the other side has to keep still for as long as the quarrel has lasted, before one more
-is tried. So a script that writes five times a second is waited for until it has stopped, and a configuration
-manager that comes by every hour costs three restarts, then ever fewer, down to one a day.
+After three undone corrections, the next one waits until the other program has not written for as long as the
+contest has lasted (MIN_QUIET to MAX_QUIET). A script that writes five times a second is thus waited for until
+it stops. A configuration manager that runs every hour causes three restarts, then fewer, down to one a day.
 """
 
 from __future__ import annotations
@@ -13,29 +12,28 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 ROUNDS = 3
-"""So often a host is put right without more ado."""
+"""Corrections that are made without a wait."""
 
 UPDATES = 10
-"""So many updates of our own files within MIN_QUIET: more than somebody does who edits by hand."""
+"""Updates of our own files within MIN_QUIET that are made without a wait. Manual edits cause fewer."""
 
 MIN_QUIET = timedelta(minutes=10)
 MAX_QUIET = timedelta(days=1)
 
 MEMORY = timedelta(days=7)
-"""Rounds longer ago are another story."""
+"""Older rounds do not count."""
 
 
 class Correction(NamedTuple):
-    """A correction: when it was made, and whether it did no more than bring our own files up to date, on
-    a host that complied all along."""
+    """A correction: its time, and whether it only updated our own files on a host that complied."""
 
     at: datetime
     is_update: bool
 
 
 class Contested(NamedTuple):
-    """What another program keeps undoing: since when, how often, the file it wrote last, and until when
-    that has to be left alone."""
+    """Corrections that another program keeps undoing: since when, how many, the file it wrote last, whether
+    that file exists, and when the next correction is allowed."""
 
     since: datetime
     rounds: int
@@ -50,9 +48,9 @@ class Contested(NamedTuple):
 
 
 def undone_rounds(rounds: Sequence[Correction], now: datetime, *, is_update: bool) -> Sequence[Correction]:
-    """The rounds, oldest first, after which another one of this kind would be one too many; none: go ahead.
+    """The undone rounds of this kind, oldest first, if there are too many for another one; else none.
 
-    Rounds in the future, which a clock set back leaves behind, do not count.
+    Rounds in the future, left by a clock that was set back, do not count.
     """
     same = [each for each in rounds if each.is_update == is_update and timedelta() <= now - each.at < MEMORY]
     if not is_update:
@@ -62,15 +60,15 @@ def undone_rounds(rounds: Sequence[Correction], now: datetime, *, is_update: boo
 
 
 def quiet_until(undone_rounds: Sequence[Correction], written: datetime) -> datetime:
-    """When the other side, which wrote last at this moment, has kept still for long enough."""
+    """When the next correction is allowed, if the other program wrote last at `written`."""
     return written + min(max(written - undone_rounds[0].at, MIN_QUIET), MAX_QUIET)
 
 
 def remembered(rounds: Sequence[Correction], now: datetime) -> tuple[Correction, ...]:
-    """What is worth keeping of them."""
+    """The rounds to keep: those within MEMORY, at most 100."""
     return tuple(each for each in rounds if abs(now - each.at) < MEMORY)[-100:]
 
 
 def at_peace(rounds: Sequence[Correction]) -> tuple[Correction, ...]:
-    """What remains when the other side has come round: the host complies by something that we did not write."""
+    """The rounds to keep after another program has made the host comply."""
     return tuple(each for each in rounds if each.is_update)

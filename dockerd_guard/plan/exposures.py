@@ -1,4 +1,4 @@
-"""Which TCP addresses are open to the network against the policy. Pure."""
+"""TCP addresses that are open to the network against the policy. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dockerd_guard.rules._common import STRENGTH, declared_places
 class Exposure(NamedTuple):
     """A TCP address open to the network against the policy.
 
-    `address` is as the kernel has it. `rule` tells what is wrong with it: DG101 or DG105. `spared` are
-    addresses of this host on which the policy declares the same port, as it is protected now.
+    `address` is spelled as the kernel reports it. `rule` is DG101 or DG105. `spared`: addresses of this host on
+    which the policy declares the same port with the protection that it has now.
     """
 
     address: str
@@ -26,15 +26,15 @@ class Exposure(NamedTuple):
 
     @property
     def rejection(self) -> Rejection:
-        """What the table has to do about it."""
+        """The nftables rejection of this exposure."""
         return Rejection(self.address, self.spared)
 
 
 def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()) -> tuple[Exposure, ...]:
     """What is open to the network against the policy. Pure.
 
-    Of the addresses in `contained`, those stay that the next start of docker.service would open
-    again: so a restart of dockerd neither releases them nor leaves a gap.
+    Addresses in `contained` stay if the next start of docker.service would open them again, so that a restart
+    of dockerd does not release them.
     """
     if seen.listening is None:
         return ()
@@ -52,7 +52,7 @@ def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()
 
 
 def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, Tls | None, Via]]:
-    """Addresses with their TLS (None: nobody has accepted on it yet) and how they came."""
+    """Addresses with their TLS (None: no accepted connection yet) and their origin."""
     if seen.listening is not None:
         for binding in seen.listening.layer.bindings:
             yield binding.address, binding.tls, Via.SOCKET_UNIT if _is_passed(binding, seen) else binding.via
@@ -66,14 +66,14 @@ def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, 
 
 
 def _is_passed(binding: Binding, seen: Observation) -> bool:
-    """Whether systemd opened it, also where it has forgotten that: a reload drops what no unit lists any more."""
+    """Whether systemd opened it. After a reload systemd no longer reports sockets that no unit lists."""
     hosts = seen.running.layer.hosts if seen.running is not None else ()
     return binding.via is Via.SOCKET_UNIT or (
         any(host.startswith("fd://") for host in hosts) and binding.key not in map(canonical, hosts))
 
 
 def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:
-    """Addresses of its own on which the policy wants the very port that is open everywhere."""
+    """Specific addresses on which the policy declares the port of a wildcard address."""
     if scope_of(address) is not Scope.WILDCARD or tls is None:
         return
     port = split_host_port(address)[1]

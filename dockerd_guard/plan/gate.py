@@ -1,7 +1,7 @@
-"""Whether a correction may go on to a restart now, and what it would cost. Pure.
+"""Whether a correction may restart docker.service now, and the cost of that. Pure.
 
-A change of the files and a reload disturb nobody. A restart of docker.service may stop
-containers, and with it whatever depends on it: that is what the policy's `correct` section decides.
+Changing files and reloading systemd disrupt nothing. A restart of docker.service may stop containers and
+dependent units; the policy's `correct` section decides whether that is allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dockerd_guard.policy.model import Correct, Policy, Restart
 
 
 class Cost(StrEnum):
-    """What carrying out a plan takes from the host, cheapest first."""
+    """The disruption that a plan causes, lowest first."""
 
     NOTHING = "nothing"
     RELOAD = "reload"
@@ -27,7 +27,7 @@ class Cost(StrEnum):
 
 
 class Hold(NamedTuple):
-    """What keeps a restart back, until when (None: until something changes), and what somebody may do about it."""
+    """Why a restart is held, until when (None: until something changes), and the next step for the administrator."""
 
     reason: str
     until: datetime | None = None
@@ -36,14 +36,14 @@ class Hold(NamedTuple):
 
 RESTART = "`systemctl restart docker.service`"
 
-BY_HAND = f"nothing before that, or {RESTART} by hand"
+BY_HAND = f"Wait, or run {RESTART}"
 
 
 class Situation(NamedTuple):
-    """What the gate looks at: the engine's own word (None: it does not answer), active units that fall
-    with docker.service, the restarts of ours so far (oldest first), and the time, all aware.
+    """The input of the gate: the engine's answer (None: no answer), active units that stop with docker.service,
+    our restarts so far (oldest first), and the time; all times are aware.
 
-    `pending_changes`: what a restart would put in force besides (correct/untried.py).
+    `pending_changes`: other changes that a restart would apply (plan/pending_changes.py).
     """
 
     engine: Engine | None
@@ -52,27 +52,27 @@ class Situation(NamedTuple):
     now: datetime
     docker_is_active: bool
     unasked: str = ""
-    """Why the engine could not even be asked, where that is so."""
+    """Why the engine could not be queried; "" if it could."""
     pending_changes: tuple[str, ...] = ()
 
 
 def may_restart(correct: Correct, situation: Situation) -> Hold | None:  # noqa: PLR0911 -- one a reason
-    """None when docker.service may be restarted now, else what holds it."""
+    """None if docker.service may be restarted now, else the hold."""
     if not situation.docker_is_active:
         return None
     if correct.restart is Restart.NEVER:
-        return Hold("the policy says `restart: never`", next_step=f"{RESTART}, when it suits")
+        return Hold("the policy has `restart: never`", next_step=f"Run {RESTART} at a suitable time")
     if correct.restart is Restart.LIVE_RESTORE and (stops := what_stops(situation)):
         return Hold(stops, next_step=_way_out(situation))
     if situation.pending_changes:
-        return Hold(f"a restart would put in force what dockerd has not started with yet: "
+        return Hold(f"a restart would apply other pending changes: "
                     f"{', '.join(situation.pending_changes)}",
-                    next_step=f"take that back, or {RESTART} by hand, when it suits")
+                    next_step=f"Revert them, or run {RESTART} at a suitable time")
     if correct.window is not None and not correct.window.contains(situation.now):
         return Hold(f"outside the window {correct.window.text}", correct.window.next_opening(situation.now),
                     BY_HAND)
     budget = correct.budget
-    # Restarts in the future, which a clock set back leaves behind, do not count.
+    # Restarts in the future, left by a clock that was set back, do not count.
     recent = [moment for moment in situation.restarts
               if 0 <= (situation.now - moment).total_seconds() < budget.per_s]
     if len(recent) >= budget.restarts:
@@ -83,7 +83,7 @@ def may_restart(correct: Correct, situation: Situation) -> Hold | None:  # noqa:
 
 
 def _span(seconds: float) -> str:
-    """As the policy writes a duration: 1h, 90s."""
+    """A duration in the policy's notation: 1h, 90s."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds % length == 0:
             return f"{seconds / length:.0f}{unit}"
@@ -91,15 +91,15 @@ def _span(seconds: float) -> str:
 
 
 def what_stops(situation: Situation) -> str:
-    """In words, what a restart of docker.service would stop; empty for nothing."""
+    """A message about what a restart of docker.service would stop; "" for nothing."""
     if situation.dependents:
         return f"{', '.join(situation.dependents)} would be stopped with docker.service"
     engine = situation.engine
     if engine is None:
         reason = situation.unasked or "dockerd does not answer"
-        return f"{reason}, so whether containers would be stopped cannot be told"
+        return f"{reason}; cannot check whether containers would be stopped"
     if engine.in_swarm and engine.containers_running:
-        return "this host is in a swarm, which live-restore does not cover: its tasks would be stopped"
+        return "this host is in a swarm, where live-restore has no effect: its tasks would be stopped"
     if not engine.live_restore and engine.containers_running:
         count = engine.containers_running
         return f"live-restore is off: {count} running container{'s' * (count != 1)} would be stopped"
@@ -107,27 +107,27 @@ def what_stops(situation: Situation) -> str:
 
 
 def _way_out(situation: Situation) -> str:
-    """What somebody may do about what would be stopped."""
+    """The next step for what would be stopped."""
     engine = situation.engine
     if engine is None and not situation.dependents:
         return HelperUnavailable.next_step if situation.unasked else (
-            "`systemctl status docker.service` tells what keeps it")
+            "Check `systemctl status docker.service`")
     if engine is None or situation.dependents:
-        return f"{RESTART}, when they may stop"
+        return f"Run {RESTART} when they may stop"
     if engine.in_swarm:
-        return f"drain this node, then {RESTART}"
-    return ('`"live-restore": true` into /etc/docker/daemon.json and `systemctl reload docker.service`; '
-            f"or {RESTART}, when they may stop")
+        return f"Drain this node, then run {RESTART}"
+    return ('Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
+            f"or run {RESTART} when they may stop")
 
 
 def cost(writes: bool, restarts: bool, situation: Situation) -> Cost:
-    """What carrying a plan out would cost."""
+    """The cost of a plan."""
     if restarts and situation.docker_is_active:
         return Cost.CONTAINERS if what_stops(situation) else Cost.RESTART
     return Cost.RELOAD if writes else Cost.NOTHING
 
 
 def obstructed(plan: Plan, policy: Policy) -> Hold:
-    """What holds a plan that does not lead to a host that complies."""
+    """The hold for a plan with obstacles."""
     allow = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
-    return Hold("; ".join(plan.obstacles), next_step=f"change that by hand{allow}")
+    return Hold("; ".join(plan.obstacles), next_step=f"Fix this manually{allow}")

@@ -1,8 +1,8 @@
-"""What a restart would put in force besides where Docker listens, and dockerd has not started with yet.
+"""Changes other than where Docker listens that a restart would apply.
 
-A restart by us changes where Docker listens, and nothing else: other options that were changed since dockerd
-started may keep it from coming up again. Going back would not help then, for the files before ours say the
-same. `dockerd --validate` (23.0) sees some of that only: a storage driver that is not to be had passes it.
+A restart by us must change only where Docker listens. Other options that were changed since dockerd started
+may keep it from starting again, and a rollback would not help, because the files before ours contain them too.
+`dockerd --validate` (23.0) finds only some of these: it accepts a storage driver that is not available.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ HARMLESS = frozenset((
     "debug", "insecure-registries", "labels", "live-restore", "log-level", "max-concurrent-downloads",
     "max-concurrent-uploads", "max-download-attempts", "registry-mirrors", "shutdown-timeout",
 ))
-"""Options by their keys that do not keep dockerd from starting once our own reading takes their values; all but
-log-level are taken in by a SIGHUP too (moby daemon/reload.go), so that a changed file is in force already."""
+"""Keys of options that cannot keep dockerd from starting if our own parser accepts their values. SIGHUP applies all
+but log-level (moby daemon/reload.go), so a changed file may be in force already."""
 
 OURS = frozenset(("hosts", *TLS_FLAGS))
-"""What a correction is about."""
+"""Keys that a correction sets."""
 
 ENVIRONMENT = ("DOCKER_DRIVER", "DOCKER_RAMDISK", "DOCKER_TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR")
-"""Variables that decide whether dockerd starts, and with what."""
+"""Variables that affect the start of dockerd."""
 
 SEEN_OTHERWISE = frozenset((
     "Description", "Documentation", "Environment", "EnvironmentFile", "ExecStart", "PassEnvironment",
     "UnsetEnvironment",
 ))
-"""Settings of docker.service that say nothing, or whose outcome is compared itself."""
+"""Settings of docker.service without effect on the start, or whose result is compared directly."""
 
 INVOCATION = "INVOCATION_ID"
-"""Another one for each start of a unit (systemd.exec(5))."""
+"""Unique for each start of a unit (systemd.exec(5))."""
 
 
 class StartRecord(NamedTuple):
-    """What daemon.json said when a dockerd was started (None: there was none), and which start that was."""
+    """The invocation ID of a start of dockerd, and daemon.json at that time (None: there was none)."""
 
     invocation: str
     daemon_json: bytes | None
 
 
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
-    """What is to be remembered of the dockerd that runs; None where it is known already or cannot be told any more."""
+    """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since."""
     running = seen.running
     invocation = running.process.environ.get(INVOCATION, "") if running is not None else ""
     if running is None or not invocation or (known is not None and known.invocation == invocation):
@@ -62,7 +62,7 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
 def pending_changes(
     seen: Observation, base: Configured, known: StartRecord | None, *, in_swarm: bool
 ) -> tuple[str, ...]:
-    """In words, each with its place where there is one; `base` is the host without our own files."""
+    """Messages with their locations. `base`: the configuration without our own files."""
     if seen.running is None:
         return ()
     # moby daemon/cluster: "--live-restore daemon configuration is incompatible with swarm mode" ends dockerd.
@@ -84,11 +84,11 @@ def _flags(running: Daemon, base: Configured, passed_over: frozenset[str]) -> It
             continue
         name = (after.get(key) or before[key])[0][0]
         place = places.get(name)
-        yield f"--{name}" + (" no more" if key not in after else f" ({place.file}:{place.line})" if place else "")
+        yield f"--{name}" + (" removed" if key not in after else f" ({place.file}:{place.line})" if place else "")
 
 
 def _by_key(daemon: Daemon, options: Options) -> dict[str, tuple[tuple[str, str], ...]]:
-    """The flags by the keys they have in daemon.json, each with its name and value, in their order."""
+    """The flags by daemon.json key, each with its name and value, in order."""
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for flag in daemon.flags:
         option = options.by_name.get(flag.name)
@@ -98,7 +98,7 @@ def _by_key(daemon: Daemon, options: Options) -> dict[str, tuple[tuple[str, str]
 
 
 def _keys(seen: Observation, base: Configured, known: StartRecord | None, passed_over: frozenset[str]) -> Iterator[str]:
-    """Keys of daemon.json that say something else than when dockerd started; all, where nobody knows what it said."""
+    """Keys of daemon.json that differ from the start of dockerd; all keys if that content is unknown."""
     running = seen.running
     if running is None:
         return
@@ -112,22 +112,22 @@ def _keys(seen: Observation, base: Configured, known: StartRecord | None, passed
     lines = {key.name: key.location.line for key in base.daemon.keys if key.inside is None}
     for name in sorted((before.keys() | after.keys()) - passed_over):
         if before.get(name) != after.get(name):
-            yield f'"{name}" ({path}:{lines[name]})' if name in lines else f'"{name}" no more ({path})'
+            yield f'"{name}" ({path}:{lines[name]})' if name in lines else f'"{name}" removed ({path})'
 
 
 def _variables(running: Running, base: Configured) -> Iterator[str]:
-    """Those that are set; that one is gone cannot be told from systemd's own."""
+    """Variables that are set. A removed one cannot be distinguished from those that systemd sets."""
     environ = base.daemon.program.environ
     yield from (f"{name} in the environment" for name in ENVIRONMENT
                 if name in environ and environ[name] != running.process.environ.get(name))
 
 
 def _settings(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[str]:
-    """What the administrator's unit files that are newer than dockerd say of its start."""
+    """Settings in the administrator's unit files that are newer than the start of dockerd."""
     for setting in base.service.unit.settings:
         place = setting.location
         directory, _, name = place.file.rpartition("/")
-        # What `systemctl set-property` puts into system.control is in force at once; containment uses it, too.
+        # `systemctl set-property` (system.control) takes effect at once; containment uses it too.
         if (directory.startswith(("/etc/", "/run/")) and "/system.control/" not in directory
                 and name != DROPIN_NAME and not name.startswith(BEFORE_OURS) and setting.section != "Install"
                 and setting.key not in SEEN_OTHERWISE and _is_newer(rootfs, place.file, running)):
@@ -135,23 +135,23 @@ def _settings(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[st
 
 
 def _programs(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[str]:
-    """A program that goes for dockerd, or runs it in the end, and has not done so yet as it is now."""
+    """A replacement or wrapper of dockerd that has changed since dockerd started."""
     command = main_command(base.service)
     path = rootfs.resolve(command.path) if command is not None else None
     if command is None or path == running.process.executable:
         return
-    # What systemd ran in the first place nobody can tell any more.
+    # The command that systemd ran at the start is not recorded anywhere.
     if any(_is_newer(rootfs, file, running) for file in (path or command.path, command.location.file)):
         yield f"{command.path} ({command.location.file}:{command.location.line})"
 
 
 def _is_newer(rootfs: Rootfs, path: str, running: Running) -> bool:
-    """Whether a file, or a link to it, was changed or put there since dockerd started."""
+    """Whether a file, or the link to it, was changed or created since dockerd started."""
     try:
         entries = [rootfs.stat(path, follow=follow) for follow in (True, False)]
     except Unreadable:
         return True
-    # A copy or a package keeps the mtime of where it came from; only the ctime tells when it came here.
+    # cp -p and dpkg preserve the mtime; only the ctime shows when the file was created here.
     return any(max(entry.mtime_ns, entry.ctime_ns) > running.process.started_ns for entry in entries if entry)
 
 
@@ -163,7 +163,7 @@ def _content(rootfs: Rootfs, path: str) -> bytes | None:
 
 
 def _read(content: bytes | None) -> dict[str, object]:
-    """The outermost keys; none of what dockerd refuses, which is no plan's outcome."""
+    """The top-level keys; {} for content that dockerd would refuse, which no plan produces."""
     try:
         data = json.loads(content or b"{}")
     except (ValueError, RecursionError):

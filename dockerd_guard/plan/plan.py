@@ -1,9 +1,8 @@
-"""What would have to change on disk for the host to comply: pure, (files, policy) in, values out.
+"""The changes on disk that make the host comply with the policy. Pure.
 
-The desired managed files are a function of the other files and the policy, nothing else. The
-host is read without our own files; where it complies so, they should not exist; where it does
-not, they say exactly what makes it comply. Whether they do is not taken on trust: the files are laid
-over the tree and the host is read again, with the eyes that judge it afterwards.
+Our own files depend only on the other files and the policy. The host is read without them: if it complies,
+they should not exist; if not, they contain what makes it comply. The result is checked by reading the host
+again with the changes applied in memory.
 """
 
 from __future__ import annotations
@@ -29,19 +28,18 @@ SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
 
 HEADER_BEGIN = b"# Written by dockerd-guard "
 HEADER = """\
-# Written by dockerd-guard so that Docker listens where {policy} says.
-# Not to be edited: change that policy, or `dockerd-guard diff` will want it back.
+# Written by dockerd-guard so that Docker listens as declared in {policy}.
+# Do not edit: change the policy instead. `dockerd-guard fix` restores this file.
 """
 
 NEVER = "/nonexistent/dockerd-guard"
-"""A socket unit that asks for this path (ConditionPathExists=) is left out of every start."""
+"""A socket unit with ConditionPathExists= on this path never starts."""
 
 TLS_FLAGS = ("tls", "tlsverify", "tlscacert", "tlscert", "tlskey")
 
 
 class Change(NamedTuple):
-    """One file: its path without links, its content before and after (None: not there), and what it belongs to
-    and allows wherever it is there."""
+    """One file: its path without symlinks, its content before and after (None: absent), its owner and mode."""
 
     path: str
     before: bytes | None
@@ -59,10 +57,10 @@ class Change(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be written, what the host's configuration says then, and what it says without our own files.
+    """The files to change, the configuration after that, and the configuration without our own files.
 
-    `obstacles` says why these changes alone do not make the host comply; empty when they do.
-    Then nothing at all is written: a half correction may be worse than none.
+    `obstacles`: why these changes do not make the host comply. If there are any, nothing is written: a partial
+    correction may be worse than none.
     """
 
     changes: tuple[Change, ...]
@@ -72,15 +70,14 @@ class Plan(NamedTuple):
 
 
 Observe = Callable[[Rootfs], Configured]
-"""Reads the configured layer of a tree."""
+"""Reads the configured layer of a root file system."""
 
 
 def make_plan(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe) -> Plan:
-    """Tell what must change on disk for the host to comply with the policy.
+    """The plan that makes the host comply with the policy.
 
-    `now` is the configured layer of the tree as it is; it is read again only with other files.
-    Own drop-ins alone are tried first; then, where the policy lets us, with daemon.json edited; then
-    with foreign drop-ins set aside that come after ours.
+    `now` is the current configured layer. Own drop-ins alone are tried first; then, if the policy allows
+    `foreign_files`, with an edited daemon.json; then with foreign drop-ins that sort after ours set aside.
     """
     if now.service.unit.load_state in ("not-found", "masked"):
         return Plan((), now, now, (f"{SERVICE} is {now.service.unit.load_state}",))
@@ -105,16 +102,16 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
     now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe, base: Configured,
     foreign: Mapping[str, bytes | None],
 ) -> Plan:
-    """The plan with these changes of foreign files; `base` is the host with them and without our files."""
+    """The plan with these changes to foreign files. `base`: the configuration with them and without our files."""
     desired: dict[str, bytes | None] = {}
     obstacles: list[str] = []
     if not complies(base.layer, policy) or _left_open(base, policy):
         for path, content in _dropins(base, policy, obstacles):
             if (real := _real(rootfs, path)) is None:
-                obstacles.append(f"{path} cannot be written: a link in the way leads nowhere")
+                obstacles.append(f"{path} cannot be written: its path contains a broken symlink")
             else:
                 desired[real] = content
-        # Where the socket units alone are wrong, the command line stays as it is.
+        # If only socket units are wrong, the command line stays unchanged.
         sockets_alone = {path: content for path, content in desired.items() if f"/{SERVICE}.d/" not in path}
         if sockets_alone:
             with_sockets = _observed(rootfs, {**dict.fromkeys(_own_files(rootfs)), **sockets_alone, **foreign}, observe)
@@ -129,7 +126,7 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
 
 
 def _own_files(rootfs: Rootfs) -> Iterator[str]:
-    """The drop-ins of ours that are there, without links."""
+    """Our existing drop-ins, paths without symlinks."""
     for name in (SERVICE, SOCKET, *(name.removesuffix(".d") for name in rootfs.names(UNITS)
                                     if name.endswith(".socket.d") and name != f"{SOCKET}.d")):
         real = _real(rootfs, f"{UNITS}/{name}.d/{DROPIN_NAME}")
@@ -138,7 +135,7 @@ def _own_files(rootfs: Rootfs) -> Iterator[str]:
 
 
 def _daemon_json_edits(rootfs: Rootfs, base: Configured, policy: Policy) -> Iterator[tuple[str, bytes | None]]:
-    """daemon.json less the keys that no flag can overrule: dockerd takes what is there, or refuses."""
+    """daemon.json without the keys that no flag can override."""
     names = {key.name for key in base.daemon.keys}
     wrong = names & (set(TLS_FLAGS) if policy.tcp_tls is not None else set())
     wrong |= names & {"hosts"}
@@ -157,8 +154,8 @@ def _daemon_json_edits(rootfs: Rootfs, base: Configured, policy: Policy) -> Iter
 
 
 def _set_aside(rootfs: Rootfs, after: Configured) -> dict[str, bytes | None]:
-    """Foreign drop-ins that come after ours and say again what ours says: kept under another name, and
-    in force under one that sorts before ours, so that nothing else in them is lost."""
+    """Foreign drop-ins that sort after ours and set the same keys: saved under another name, and copied to a
+    name that sorts before ours, so that their other settings stay in force."""
     found: dict[str, bytes | None] = {}
     units = [(after.service.unit, ("ExecStart",)),
              *((socket.unit, ("ListenStream",)) for socket in after.sockets)]
@@ -179,7 +176,7 @@ def _own_dropin(unit: Unit) -> str | None:
 
 
 def saved_name(rootfs: Rootfs, path: str) -> str:
-    """A free name to keep a foreign file's content under."""
+    """An unused name to save a foreign file under."""
     name = f"{path}{SAVED_SUFFIX}"
     number = 1
     while rootfs.stat(name, follow=False) is not None:
@@ -189,7 +186,7 @@ def saved_name(rootfs: Rootfs, path: str) -> str:
 
 
 def _copied(path: str) -> str:
-    """The foreign file that one of our making is a copy of; of any other the path itself.
+    """The foreign file that `path` is a copy of; `path` itself if it is no copy.
 
     >>> _copied("/etc/docker/daemon.json.dockerd-guard-saved"), _copied("/etc/a.d/zy-b.conf")
     ('/etc/docker/daemon.json', '/etc/a.d/b.conf')
@@ -199,7 +196,7 @@ def _copied(path: str) -> str:
 
 
 def _access(rootfs: Rootfs, path: str) -> Access:
-    """A copy shows nobody more than its original does."""
+    """Owner and mode of a file, of its original for a copy."""
     for each in (path, _copied(path)):
         if (entry := rootfs.stat(each, follow=False)) is not None and entry.is_file:
             return Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode))
@@ -212,16 +209,16 @@ def _observed(rootfs: Rootfs, changes: Mapping[str, bytes | None], observe: Obse
 
 
 def complies(layer: Layer, policy: Policy) -> bool:
-    """Whether a layer listens where the policy says, and nowhere else."""
+    """Whether a layer has exactly the bindings that the policy declares."""
     return not _differences(layer, policy)
 
 
 def _differences(layer: Layer, policy: Policy) -> list[str]:
     if not layer.starts:
-        return [f"{layer.refused_by} would refuse it: {layer.reason}"]
+        return [f"{layer.refused_by} would refuse this configuration: {layer.reason}"]
     declared = {canonical(socket.address): socket for socket in declared_bindings(policy)}
     found = {canonical(binding.address): binding for binding in layer.bindings}
-    words = [f"{binding.address} would listen still"
+    words = [f"{binding.address} would still listen"
              + (f" ({binding.source})" if binding.source else "")
              for key, binding in found.items() if key not in declared]
     words += [f"{socket.address} would not listen"
@@ -234,13 +231,13 @@ def _differences(layer: Layer, policy: Policy) -> list[str]:
 
 
 def _left_open(configured: Configured, policy: Policy) -> list[str]:
-    """TCP ports of socket units that dockerd, which is not told the declared `fd://`, would hold open and never
-    accept on."""
+    """TCP ports of socket units that stay open but unused because dockerd is not started with the declared
+    `fd://`."""
     uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
     if not uses_fd or any(host.startswith("fd://") for host in configured.layer.hosts):
         return []
     declared = {canonical(socket.address) for socket in declared_bindings(policy)}
-    return [f"{address} would be held open by {SOCKET} or its like"
+    return [f"{address} would be held open by {SOCKET} or another socket unit"
             for address, _ in passed_by(configured.sockets)
             if address.startswith("tcp://") and canonical(address) not in declared]
 
@@ -251,11 +248,11 @@ def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator
     listen = [item.value for item in policy.socket_unit.listen]
     stock = next((socket for socket in base.sockets if socket.unit.name == SOCKET), None)
     if stock is None and uses_fd:
-        obstacles.append("fd:// is declared, but there is no docker.socket that systemd would load")
+        obstacles.append("fd:// is declared, but systemd would not load a docker.socket")
     if stock is not None:
         there = {canonical(address) for address, _ in passed_by([stock])}
         wanted = {canonical(item.address) for item in policy.socket_unit.listen}
-        # Without fd:// nobody accepts on these; a TCP port is not left open for that.
+        # Without fd:// nothing accepts on these; a TCP port is still not left open.
         open_tcp = any(address.startswith("tcp://") for address in there - wanted)
         if there != wanted and (uses_fd or open_tcp):
             lines = "".join(f"ListenStream={value}\n" for value in listen)
@@ -267,21 +264,21 @@ def _dropins(base: Configured, policy: Policy, obstacles: list[str]) -> Iterator
                    f"{header}[Unit]\nConditionPathExists=\nConditionPathExists={NEVER}\n".encode())
     command = main_command(base.service)
     if command is None:
-        obstacles.append(f"{SERVICE} has no ExecStart= that could be kept")
+        obstacles.append(f"{SERVICE} has no usable ExecStart=")
         return
     if any(word.offset or word.text != base.arguments[word.argument].text for word in base.daemon.program.words):
-        obstacles.append("docker.service starts dockerd from within a shell's command line, "
-                         f"which is not rewritten ({command.location})")
+        obstacles.append("docker.service starts dockerd from a shell command line, "
+                         f"which dockerd-guard does not edit ({command.location})")
         return
     line = command_line(base, command, policy)
     yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
 
 
 def command_line(base: Configured, command: Command, policy: Policy) -> str:
-    """The ExecStart= that makes dockerd comply: every argument kept as it was written, but -H and TLS.
+    """The ExecStart= that makes dockerd comply: every argument except -H and TLS flags is kept.
 
-    A word that none of these came out of stays as written, variables and specifiers included;
-    one that some came out of (`$DOCKER_OPTS` with `-H` in it) gives way to the rest of its value.
+    A word that contains none of these stays as written, including variables and specifiers. A word that expands
+    to some of them (`$DOCKER_OPTS` with `-H`) is replaced by the rest of its value.
     """
     texts = tuple(argument.text for argument in base.arguments)
     in_file = {key.name for key in base.daemon.keys}
@@ -312,9 +309,9 @@ def command_line(base: Configured, command: Command, policy: Policy) -> str:
 
 
 def _without(texts: tuple[str, ...], flags: Iterable[Flag]) -> list[str | None]:
-    """The arguments less these flags and their values; None where a whole argument goes.
+    """The arguments without these flags and their values; None for an argument that is dropped entirely.
 
-    A shorthand may stand behind others: `-DHtcp://x` leaves `-D`.
+    A shorthand may follow others in one argument: `-DHtcp://x` leaves `-D`.
     """
     kept: list[str | None] = list(texts)
     for flag in flags:
@@ -329,12 +326,12 @@ def _quoted(command: Command, text: str) -> str:
 
 
 def _flags(policy: Policy, base: Configured) -> Iterable[tuple[str, ...]]:
-    """What dockerd is to be told, each flag as its words. `hosts` of daemon.json excludes -H."""
+    """The flags that the policy requires, each as its words. `hosts` in daemon.json excludes -H."""
     if not any(key.name == "hosts" for key in base.daemon.keys):
         for socket in policy.sockets:
             yield ("-H", socket.address)
     if policy.tcp_tls is Tls.NONE:
-        # Said outright, dockerd does not pause 15 s over it (moby 5f5285a6e2).
+        # An explicit flag avoids the 15 s pause of dockerd (moby 5f5285a6e2).
         yield ("--tls=false",)
     elif policy.tcp_tls is not None:
         yield ("--tlsverify" if policy.tcp_tls is Tls.MUTUAL else "--tlsverify=false",)
@@ -345,9 +342,9 @@ def _flags(policy: Policy, base: Configured) -> Iterable[tuple[str, ...]]:
 
 
 def _real(rootfs: Rootfs, path: str) -> str | None:
-    """Where a file of ours has to be written: its directory without links, existing or to be made.
+    """The path to write one of our files to, without symlinks in its directory; the directory may not exist yet.
 
-    None where a link in the way leads nowhere. A link in the file's own place is replaced.
+    None if the path contains a broken symlink. A symlink at the path itself is replaced.
     """
     directory, _, name = path.rpartition("/")
     if not directory:
@@ -360,7 +357,7 @@ def _real(rootfs: Rootfs, path: str) -> str | None:
 
 
 def content_at(rootfs: Rootfs, path: str) -> bytes | None:
-    """As Change takes it: None for nothing there, empty for what is no regular file."""
+    """The content as in Change: None if absent, empty for anything but a regular file."""
     entry = rootfs.stat(path, follow=False)
     if entry is None:
         return None
@@ -368,7 +365,7 @@ def content_at(rootfs: Rootfs, path: str) -> bytes | None:
 
 
 def files_of(configured: Configured) -> Iterator[str]:
-    """The files that say where Docker listens."""
+    """The files that determine where Docker listens."""
     for unit in (configured.service.unit, *(socket.unit for socket in configured.sockets)):
         if unit.fragment is not None:
             yield unit.fragment

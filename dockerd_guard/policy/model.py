@@ -1,4 +1,4 @@
-"""The policy as values: where the Docker API listens, and what may be done about drift. No I/O."""
+"""The policy as immutable values. No I/O. Defaults are in `policy/keys.py`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.location import Location
 
 POLICY_FILE = "/etc/dockerd-guard/config.yaml"
-"""The policy of a host."""
+"""Path of the policy on a host."""
 
 
 class Mode(StrEnum):
-    """What is done about drift."""
+    """What is done about drift: only report it, or correct it as well."""
 
     OBSERVE = "observe"
     ENFORCE = "enforce"
 
 
 class Restart(StrEnum):
-    """When dockerd may be restarted: only if containers keep running meanwhile, always, never."""
+    """When dockerd may be restarted: only if containers keep running, always, never."""
 
     LIVE_RESTORE = "live-restore"
     ALWAYS = "always"
     NEVER = "never"
 
 
-class Declared(NamedTuple):
-    """A place where the policy wants the API: an address in dockerd's syntax, normalised.
+class DeclaredSocket(NamedTuple):
+    """An address where the API must listen, in dockerd's syntax, normalised.
 
-    In `Policy.sockets` it may be `fd://`; `declared_bindings` gives what that stands for.
-    `tls` is Tls.NONE for UNIX sockets and, in `Policy.sockets`, for an `fd://` that brings no TCP.
+    In `Policy.sockets` it may be `fd://`, which `declared_bindings` expands. `tls` is Tls.NONE for UNIX sockets and for
+    an `fd://` without TCP addresses.
     """
 
     address: str
@@ -42,12 +42,12 @@ class Declared(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        """Whether it is reached through TCP/IP."""
+        """Whether this is a TCP address."""
         return self.address.startswith("tcp://")
 
 
-class DeclaredListen(NamedTuple):
-    """One ListenStream= of docker.socket: as systemd takes it, and in dockerd's syntax."""
+class ListenStream(NamedTuple):
+    """One ListenStream= of docker.socket: `value` in systemd's syntax, `address` in dockerd's."""
 
     value: str
     address: str
@@ -55,33 +55,34 @@ class DeclaredListen(NamedTuple):
 
 
 class SocketUnit(NamedTuple):
-    """What `fd://` stands for."""
+    """The addresses that `fd://` stands for."""
 
-    listen: tuple[DeclaredListen, ...]
+    listen: tuple[ListenStream, ...]
 
 
 class TlsFiles(NamedTuple):
-    """Paths given to dockerd when a declared socket asks for TLS; `location` of the section, if any."""
+    """Paths passed to dockerd when a declared socket uses TLS. `location` is that of the section, if there is one."""
 
-    ca: str = "/etc/docker/ca.pem"
-    cert: str = "/etc/docker/server-cert.pem"
-    key: str = "/etc/docker/server-key.pem"
+    ca: str
+    cert: str
+    key: str
     location: Location | None = None
 
 
 class Budget(NamedTuple):
-    """At most `restarts` within any `per_s` seconds."""
+    """At most `restarts` in any period of `per_s` seconds."""
 
     restarts: int
     per_s: float
 
 
 class Window(NamedTuple):
-    """Wall-clock hours of some weekdays in a time zone, in which dockerd may be restarted.
+    """Hours of weekdays in a time zone during which dockerd may be restarted.
 
-    `days` count from Monday = 0; `start_min` and `end_min` are minutes of the day, the end excluded.
-    A window whose end is not after its start runs into the next day and belongs to the day it starts.
-    An hour that the clocks skip is never in a window, one that they repeat is in it twice.
+    `days` count from Monday = 0. `start_min` and `end_min` are minutes of the day; the end is excluded. A window whose
+    end is not after its start continues into the next day and belongs to the day on which it starts. An hour that is
+    skipped by a change of the clocks is never in a window; an hour that is repeated is in it twice. `text` is the value
+    in the file.
     """
 
     days: frozenset[int]
@@ -91,7 +92,7 @@ class Window(NamedTuple):
     text: str
 
     def contains(self, moment: datetime) -> bool:
-        """Whether the window is open at this (aware) moment."""
+        """Whether the window is open at this moment (an aware datetime)."""
         local = moment.astimezone(self.zone)
         minute = local.hour * 60 + local.minute
         today = local.weekday() in self.days
@@ -101,11 +102,11 @@ class Window(NamedTuple):
         return (today and minute >= self.start_min) or (yesterday and minute < self.end_min)
 
     def next_opening(self, moment: datetime) -> datetime:
-        """The first moment from this (aware) one on at which the window is open, in its own zone."""
+        """The first moment, not before this one (an aware datetime), at which the window is open; in its own zone."""
         if self.contains(moment):
             return moment.astimezone(self.zone)
         today = moment.astimezone(self.zone).date()
-        # Two weeks: the only start within the first may fall into an hour that the clocks skip.
+        # Two weeks: the only start in the first week may be in an hour that the clocks skip.
         for days in range(-1, 16):
             for opening in self._starts(today + timedelta(days=days)):
                 if opening >= moment and self.contains(opening):
@@ -115,8 +116,8 @@ class Window(NamedTuple):
     def _starts(self, day: date) -> Iterator[datetime]:
         """The moments (UTC, ascending) at which a window of this day can open.
 
-        A start in a repeated hour comes twice. One in a skipped hour opens as soon as the clocks
-        have passed it, which is at a whole minute between the two readings of it.
+        A start in a repeated hour is yielded twice. For a start in a skipped hour, the window opens at the whole minute
+        after the change of the clocks.
         """
         wall = datetime.combine(day, time(self.start_min // 60, self.start_min % 60), self.zone)
         first = wall.astimezone(UTC)
@@ -130,25 +131,24 @@ class Window(NamedTuple):
 
 
 class Correct(NamedTuple):
-    """What a correction may do."""
+    """The limits of corrections."""
 
-    restart: Restart = Restart.LIVE_RESTORE
-    window: Window | None = None
-    budget: Budget = Budget(3, 3600.0)
-    foreign_files: bool = True
-    contain: bool = True
+    restart: Restart
+    window: Window | None
+    budget: Budget
+    foreign_files: bool
+    contain: bool
 
 
 class Watch(NamedTuple):
     """How the host is watched, in seconds."""
 
-    settle_s: float = 0.1
-    resync_s: float = 300.0
+    settle_s: float
+    resync_s: float
 
 
 class Waiver(NamedTuple):
-    """A finding that is known and accepted: of one rule, at one address or (None) any, until the end
-    of a day or (None) for good."""
+    """An accepted finding of one rule. `address` None: at any address. `until` is the last day; None: no expiry."""
 
     rule: str
     address: str | None
@@ -158,11 +158,11 @@ class Waiver(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """A whole policy; `file` is where it was read."""
+    """A policy; `file` is the path it was read from."""
 
     file: str
     mode: Mode
-    sockets: tuple[Declared, ...]
+    sockets: tuple[DeclaredSocket, ...]
     socket_unit: SocketUnit
     tls: TlsFiles
     correct: Correct
@@ -171,12 +171,12 @@ class Policy(NamedTuple):
 
     @property
     def tcp_tls(self) -> Tls | None:
-        """dockerd's one TLS setting for all TCP sockets; None where the policy declares no TCP."""
+        """dockerd's TLS setting for all TCP sockets; None if the policy declares no TCP socket."""
         return next((declared.tls for declared in declared_bindings(self) if declared.is_tcp), None)
 
 
 class PolicyProblem(NamedTuple):
-    """One mistake in a policy."""
+    """One error in a policy."""
 
     location: Location
     message: str
@@ -186,20 +186,20 @@ class PolicyProblem(NamedTuple):
 
 
 class PolicyError(Exception):
-    """The policy cannot be taken; `problems` holds all that is wrong with it, in the file's order."""
+    """The policy is invalid. `problems` are all its errors in the order of the file."""
 
     def __init__(self, problems: Collection[PolicyProblem]) -> None:
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def declared_bindings(policy: Policy) -> tuple[Declared, ...]:
-    """What the API must listen on, and nothing else: the sockets with `fd://` expanded."""
-    found: list[Declared] = []
+def declared_bindings(policy: Policy) -> tuple[DeclaredSocket, ...]:
+    """All addresses on which the API must listen: the sockets, with `fd://` expanded."""
+    found: list[DeclaredSocket] = []
     for socket in policy.sockets:
         if socket.address == "fd://":
             found += (
-                Declared(listen.address, socket.tls if listen.address.startswith("tcp://") else Tls.NONE,
+                DeclaredSocket(listen.address, socket.tls if listen.address.startswith("tcp://") else Tls.NONE,
                          listen.location or socket.location)
                 for listen in policy.socket_unit.listen
             )

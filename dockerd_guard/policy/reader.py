@@ -1,26 +1,26 @@
-"""The policy: where the Docker API is to listen, and what may be done about it when it does not.
+"""Reading the policy.
 
-`parse_policy` turns YAML text into a frozen Policy or raises PolicyError with every mistake in it,
-each with line, column, what was expected and what was found. It reads YAML's events, not its values:
-so each word has its place, nothing is made of it that was not written (`10:20` stays text), and a
-document built to explode never does. The grammar is DESIGN.md's; anchors and tags are not part of it.
+`parse_policy` makes a Policy of YAML text or raises PolicyError with every error in it: location, what was expected,
+what was found, and a hint. The keys are those of `policy/keys.py`. `read_policy` reads the file of a host; with
+`require_root_owned` under the same conditions as sudo reads sudoers.
 
-`load_policy` reads a host's file as sudo reads its own: it and each directory above must be root's.
-
-Left out on purpose: judging the policy (that is `judge`), and any look at the host.
+Findings about the policy are not made here but in `rules/`.
 """
+
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from dockerd_guard.model.address import Scope, Tls, canonical, scope_of
 from dockerd_guard.model.location import Location
+from dockerd_guard.policy.keys import Key, Type, key_of, keys_in
 from dockerd_guard.policy.model import (
     POLICY_FILE,
     Correct,
-    Declared,
-    DeclaredListen,
+    DeclaredSocket,
+    ListenStream,
     Mode,
     Policy,
     PolicyError,
@@ -32,39 +32,57 @@ from dockerd_guard.policy.model import (
     Watch,
     declared_bindings,
 )
-from dockerd_guard.policy.nodes import ListNode, MappingNode, Node, NodeReader, ScalarNode, described
+from dockerd_guard.policy.nodes import (
+    FALSE_WORDS,
+    NULL_WORDS,
+    TRUE_WORDS,
+    ListNode,
+    MappingNode,
+    Node,
+    Problems,
+    ScalarNode,
+    describe,
+    read_document,
+)
 from dockerd_guard.policy.values import (
-    _absolute,
-    _rule,
     parse_address,
     parse_budget,
-    parse_day,
+    parse_date,
+    parse_duration,
     parse_listen_stream,
+    parse_path,
+    parse_rule,
     parse_window,
+    quoted,
 )
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
-SETTLE_RANGE_S = (0.001, 60.0)
-RESYNC_RANGE_S = (1.0, 86400.0)
+_PARSERS: Mapping[Type, Callable[[str], Any]] = {
+    Type.ADDRESS: parse_address, Type.LISTEN_STREAM: parse_listen_stream, Type.PATH: parse_path,
+    Type.DURATION: parse_duration, Type.BUDGET: parse_budget, Type.WINDOW: parse_window, Type.RULE: parse_rule,
+    Type.TEXT: str, Type.DATE: parse_date,
+}
+"""Parsers of scalars. Each raises ValueError, with a message unless the expected text is enough."""
+
 
 def load_policy(path: str, *, require_root_owned: bool) -> Policy:
-    """Read and parse a policy file of this host; raises PolicyError, also for a file not there.
-
-    With `require_root_owned`, the file and every directory on the way to it (also through symbolic
-    links) must belong to root and be writable by root only, as sudo asks of sudoers.
-    """
+    """Read a policy file of this host. Raises PolicyError, also if there is no file. See `read_policy`."""
     with Rootfs() as rootfs:
         return read_policy(rootfs, os.path.abspath(path), require_root_owned=require_root_owned)
 
 
 def read_policy(rootfs: Rootfs, path: str = POLICY_FILE, *, require_root_owned: bool = False) -> Policy:
-    """Read and parse the policy at a path inside a tree; as `load_policy`."""
+    """Read the policy at a path in a root directory. Raises PolicyError, also if there is no file.
+
+    With `require_root_owned`, the file and every directory above it (also through symbolic links) must be owned by root
+    and writable by root only.
+    """
     try:
         before = frozenset(rootfs.consulted)
         data = rootfs.read(path)
-        problems = _not_roots(rootfs, rootfs.consulted - before) if require_root_owned else []
+        problems = _ownership(rootfs, rootfs.consulted - before) if require_root_owned else []
     except FileNotFoundError:
-        problems = [PolicyProblem(Location(path), "there is no such file")]
+        problems = [PolicyProblem(Location(path), "no such file")]
     except Unreadable as error:
         problems = [PolicyProblem(Location(path), error.reason if error.path == path else str(error))]
     if problems:
@@ -72,187 +90,250 @@ def read_policy(rootfs: Rootfs, path: str = POLICY_FILE, *, require_root_owned: 
     return parse_policy(data, path)
 
 
-def _not_roots(rootfs: Rootfs, way: Collection[str]) -> list[PolicyProblem]:
-    """What of the way to a file others than root could change. Links are as safe as where they lie."""
+def _ownership(rootfs: Rootfs, paths: Collection[str]) -> list[PolicyProblem]:
+    """The files and directories that others than root can change. Symbolic links are as safe as their directories."""
     problems: list[PolicyProblem] = []
-    for path in way:
+    for path in paths:
         entry = rootfs.stat(path, follow=False)
         if entry is None or entry.is_link:
             continue
         if entry.uid != 0:
             problems.append(PolicyProblem(Location(path), (
-                f"belongs to uid {entry.uid}; who can write the policy owns this host, so the file and all "
-                f"directories above it must be root's: chown root {path}")))
+                f"owned by uid {entry.uid}, must be owned by root: whoever can write the policy controls this host; "
+                f"run: chown root {path}")))
         if entry.mode & 0o022:
             who = "everyone" if entry.mode & 0o002 else f"group {entry.gid}"
             problems.append(PolicyProblem(Location(path), (
-                f"is writable by {who} (mode {entry.mode & 0o7777:04o}); who can write the policy owns this "
-                f"host, so only root may: chmod go-w {path}")))
+                f"writable by {who} (mode {entry.mode & 0o7777:04o}), must be writable by root only: whoever can write "
+                f"the policy controls this host; run: chmod go-w {path}")))
     return problems
 
 
-KEYS = ("mode", "socket_unit", "tls", "correct", "watch", "waive")
-DEFAULT_LISTEN = "/run/docker.sock"
-
-
 def parse_policy(data: bytes, file: str = POLICY_FILE) -> Policy:
-    """Parse a policy; `file` is the name used in places. Raises PolicyError."""
-    reader = NodeReader(file)
-    root = reader.document(reader.text(data))
-    keys = reader.mapping(root, "the policy", ("version", "sockets"), KEYS)
-    if "version" in keys:
-        _version(reader, keys["version"])
-    listen = _socket_unit(reader, keys.get("socket_unit"))
-    sockets = _sockets(reader, keys["sockets"], listen) if "sockets" in keys else ()
+    """Parse a policy; `file` is the name used in locations. Raises PolicyError."""
+    problems = Problems(file)
+    reader = _Reader(problems)
+    keys = reader.mapping(read_document(data, problems), "")
+    top = reader.scalars(keys, "")
+    listen = _listen(reader, keys.get("socket_unit"))
+    tls, correct, watch = (reader.section(keys, name) for name in ("tls", "correct", "watch"))
     policy = Policy(
         file,
-        Mode(reader.one_of(keys["mode"], tuple(Mode), Mode.OBSERVE)) if "mode" in keys else Mode.OBSERVE,
-        sockets,
+        Mode(top["mode"]),
+        _sockets(reader, keys["sockets"], listen) if "sockets" in keys else (),
         SocketUnit(listen),
-        _tls_files(reader, keys["tls"]) if "tls" in keys else TlsFiles(),
-        _correct(reader, keys["correct"]) if "correct" in keys else Correct(),
-        _watch(reader, keys["watch"]) if "watch" in keys else Watch(),
-        _waive(reader, keys["waive"]) if "waive" in keys else (),
+        TlsFiles(tls["ca"], tls["cert"], tls["key"], keys["tls"].location if "tls" in keys else None),
+        Correct(Restart(correct["restart"]), correct["window"], correct["budget"], correct["foreign_files"],
+                correct["contain"]),
+        Watch(watch["settle"], watch["resync"]),
+        _waivers(reader, keys["waive"]) if "waive" in keys else (),
     )
-    _check_together(reader, declared_bindings(policy))
-    if reader.problems:
-        raise PolicyError(reader.problems)
+    _check_together(problems, declared_bindings(policy))
+    if problems.found:
+        raise PolicyError(problems.found)
     return policy
 
 
-def _version(reader: NodeReader, node: Node) -> None:
-    if not isinstance(node, ScalarNode) or node.quoted or node.text != "1":
-        reader.wrong(node.location, f"expected 1, the only version of this format; found {described(node)}")
+class _Reader:
+    """Reads nodes by the table of keys."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+
+    def mapping(self, node: Node, name: str) -> dict[str, Node]:
+        """The values of a mapping: only known keys, each once. `name` as for `keys_in`."""
+        keys = keys_in(name)
+        title = _title(name)
+        if not isinstance(node, MappingNode):
+            self.problems.add(node.location, f"expected {title} to be a mapping with the keys {', '.join(keys)}; "
+                                             f"found {describe(node)}")
+            return {}
+        values: dict[str, Node] = {}
+        first: dict[str, Location] = {}
+        for word, value in node.items:
+            if not isinstance(word, ScalarNode):
+                self.problems.add(word.location, f"expected the name of a key in {title}; found {describe(word)}")
+            elif word.text not in keys:
+                synonyms = {synonym.lower(): key.word for key in keys.values() for synonym in key.synonyms}
+                hint = _hint(word.text, keys, synonyms) or f"; valid keys: {', '.join(keys)}"
+                self.problems.add(word.location, f"unknown key {quoted(word.text)} in {title}{hint}")
+            elif word.text in first:
+                self.problems.add(word.location, f"duplicate key {word.text!r}, first used in line "
+                                                 f"{first[word.text].line}")
+            else:
+                first[word.text] = word.location
+                values[word.text] = value
+        for key in keys.values():
+            if key.is_required and key.word not in first:
+                self.problems.add(node.location, f"missing key {key.word!r} in {title}")
+        return values
+
+    def section(self, keys: Mapping[str, Node], name: str) -> dict[str, Any]:
+        """The values of a section of scalars, also if the file has none."""
+        return self.scalars(self.mapping(keys[name], name) if name in keys else {}, name)
+
+    def scalars(self, nodes: Mapping[str, Node], name: str) -> dict[str, Any]:
+        """The value of each scalar in a mapping, the default where the file has no value."""
+        return {word: self.scalar(nodes[word], key) if word in nodes else _default(key)
+                for word, key in keys_in(name).items() if key.type not in (Type.MAPPING, Type.LIST)}
+
+    def items(self, node: Node, key: Key) -> list[Node]:
+        """The items of a list."""
+        if isinstance(node, ListNode):
+            return node.items
+        self.problems.add(node.location, f"expected {key.word} to be a list; found {describe(node)}")
+        return []
+
+    def scalar(self, node: Node, key: Key) -> Any:
+        """The value of a scalar, the default after an error."""
+        if key.type in (Type.VERSION, Type.BOOLEAN):
+            value = self.plain(node, key)
+        else:
+            value = self.choice(node, key) if key.type is Type.CHOICE else self.parsed(node, key, key.type)
+        return _default(key) if value is None else value
+
+    def plain(self, node: Node, key: Key) -> Any:
+        """A version or a boolean, which must not be quoted. None after an error."""
+        word = node.text.lower() if isinstance(node, ScalarNode) and not node.quoted else ""
+        if key.type is Type.BOOLEAN and word in TRUE_WORDS | FALSE_WORDS:
+            return word in TRUE_WORDS
+        if key.type is Type.VERSION and word == "1":
+            return 1
+        self.problems.add(node.location, f"expected {key.expected}; found {describe(node)}")
+        return None
+
+    def word(self, node: Node, expected: str) -> str | None:
+        """The text of a scalar that is neither empty nor a boolean; a number is text. None after an error."""
+        if isinstance(node, ScalarNode) and node.text and (
+            node.quoted or (node.text not in NULL_WORDS and node.text.lower() not in TRUE_WORDS | FALSE_WORDS)
+        ):
+            return node.text
+        self.problems.add(node.location, f"expected {expected}; found {describe(node)}")
+        return None
+
+    def choice(self, node: Node, key: Key) -> Any:
+        """One of the values of a key, None after an error."""
+        text = self.word(node, key.expected)
+        if text is None or text in key.values:
+            return text
+        hint = _hint(text, key.values if key.suggested is None else key.suggested, key.value_synonyms)
+        self.problems.add(node.location, f"expected {key.expected}; found {describe(node)}{hint}")
+        return None
+
+    def parsed(self, node: Node, key: Key, of_type: Type) -> Any:
+        """A scalar as parsed for the type of the key or of the items of a list. None after an error."""
+        text = self.word(node, of_type)
+        if text is None:
+            return None
+        try:
+            value = _PARSERS[of_type](text)
+            if key.within is not None:
+                shortest, longest = key.within
+                if not parse_duration(shortest) <= value <= parse_duration(longest):
+                    raise ValueError(f"must be from {shortest} to {longest}")
+        except ValueError as error:
+            reason = f": {error}" if str(error) else ""
+            self.problems.add(node.location, f"expected {of_type}; found {describe(node)}{reason}")
+            return None
+        return value
 
 
-def _socket_unit(reader: NodeReader, node: Node | None) -> tuple[DeclaredListen, ...]:
-    default = (DeclaredListen(DEFAULT_LISTEN, f"unix://{DEFAULT_LISTEN}"),)
-    if node is None:
-        return default
-    keys = reader.mapping(node, "socket_unit", (), ("listen",))
+def _title(name: str) -> str:
+    """A mapping in the words of an error message."""
+    return f"an item of {name.removesuffix('[]')}" if name.endswith("[]") else name or "the policy"
+
+
+def _default(key: Key) -> Any:
+    """The default of a scalar, parsed; None if it has none."""
+    parse = _PARSERS.get(key.type)
+    return parse(key.default) if parse is not None and isinstance(key.default, str) else key.default
+
+
+def _hint(word: str, names: Collection[str], synonyms: Mapping[str, str]) -> str:
+    """`; did you mean 'NAME'?`, the empty string if no name is similar."""
+    import difflib
+
+    word = word[:40].lower()
+    near = synonyms.get(word) or next(iter(difflib.get_close_matches(word, map(str, names), 1, 0.5)), None)
+    return f"; did you mean {str(near)!r}?" if near else ""
+
+
+def _listen(reader: _Reader, node: Node | None) -> tuple[ListenStream, ...]:
+    key = key_of("socket_unit.listen")
+    keys = reader.mapping(node, "socket_unit") if node is not None else {}
     if "listen" not in keys:
-        return default
-    expected = "a ListenStream= address (an absolute path, @NAME, PORT, IPv4:PORT or [IPv6]:PORT)"
-    found: list[DeclaredListen] = []
-    for item in reader.list(keys["listen"], "ListenStream= addresses"):
-        address = reader.parsed(item, expected, parse_listen_stream, "")
-        if address and isinstance(item, ScalarNode):
-            found.append(DeclaredListen(item.text, address, item.location))
+        return tuple(ListenStream(value, parse_listen_stream(value)) for value in key.default)  # type: ignore[union-attr]
+    found: list[ListenStream] = []
+    for item in reader.items(keys["listen"], key):
+        address = reader.parsed(item, key, Type.LISTEN_STREAM)
+        if address is not None and isinstance(item, ScalarNode):
+            found.append(ListenStream(item.text, address, item.location))
     return tuple(found)
 
 
-def _sockets(reader: NodeReader, node: Node, listen: tuple[DeclaredListen, ...]) -> tuple[Declared, ...]:
-    items = reader.list(node, "addresses")
+def _sockets(reader: _Reader, node: Node, listen: tuple[ListenStream, ...]) -> tuple[DeclaredSocket, ...]:
+    problems = reader.problems
+    items = reader.items(node, key_of("sockets"))
     if isinstance(node, ListNode) and not items:
-        reader.wrong(node.location, "expected at least one address: without any, dockerd takes its default")
-    expected = "an address: fd://, unix:///PATH or tcp://IP:PORT"
-    found: list[Declared] = []
+        problems.add(node.location, "expected at least one address: with an empty list dockerd uses its default")
+    found: list[DeclaredSocket] = []
     for item in items:
         tls_node: Node | None = None
         address_node: Node = item
         if isinstance(item, MappingNode):
-            keys = reader.mapping(item, "a socket", ("address",), ("tls",))
+            keys = reader.mapping(item, "sockets[]")
             if "address" not in keys:
                 continue
             address_node, tls_node = keys["address"], keys.get("tls")
-        address = reader.parsed(address_node, expected, parse_address, "")
-        brings_tcp = address.startswith("tcp://") or (
-            address == "fd://" and any(one.address.startswith("tcp://") for one in listen))
-        tls = Tls.MUTUAL if brings_tcp else Tls.NONE
+        address = reader.scalar(address_node, key_of("sockets[].address")) or ""
+        has_tcp = address.startswith("tcp://") or (
+            address == "fd://" and any(stream.address.startswith("tcp://") for stream in listen))
+        tls = Tls(_default(key_of("sockets[].tls"))) if has_tcp else Tls.NONE
         if tls_node is not None:
-            tls = Tls(reader.one_of(tls_node, tuple(Tls), tls))
-            if tls is not Tls.NONE and address and not brings_tcp:
-                why = "no TCP address stands in socket_unit.listen" if address == "fd://" else \
-                    "a UNIX socket is guarded by its file mode"
-                reader.wrong(tls_node.location, f"dockerd speaks TLS on TCP only, and {why}; leave tls out")
+            tls = Tls(reader.choice(tls_node, key_of("sockets[].tls")) or tls)
+            if tls is not Tls.NONE and address and not has_tcp:
+                why = "socket_unit.listen has no TCP address" if address == "fd://" else \
+                    "access to a UNIX socket is controlled by its file mode"
+                problems.add(tls_node.location, f"tls applies to TCP only, and {why}; remove tls")
                 tls = Tls.NONE
         if address == "fd://" and not listen:
-            reader.wrong(address_node.location, "fd:// stands for socket_unit.listen, which is empty")
+            problems.add(address_node.location, "fd:// stands for socket_unit.listen, which is empty")
         if address:
-            found.append(Declared(address, tls, address_node.location))
+            found.append(DeclaredSocket(address, tls, address_node.location))
     return tuple(found)
 
 
-def _check_together(reader: NodeReader, declared: tuple[Declared, ...]) -> None:
-    """What dockerd could not do at once: bind a place twice, or serve TCP sockets with unlike TLS."""
-    seen: dict[str, Declared] = {}
-    wildcards: dict[str, Declared] = {}
-    one_tls: Declared | None = None
+def _waivers(reader: _Reader, node: Node) -> tuple[Waiver, ...]:
+    found: list[Waiver] = []
+    for item in reader.items(node, key_of("waive")):
+        keys = reader.mapping(item, "waive[]")
+        values = reader.scalars(keys, "waive[]")
+        found.append(Waiver(values["rule"], values["address"], values["reason"], values["until"],
+                            keys.get("rule", item).location))
+    return tuple(found)
+
+
+def _check_together(problems: Problems, declared: tuple[DeclaredSocket, ...]) -> None:
+    """Report what dockerd cannot do at once: bind one address twice, or serve TCP sockets with different TLS."""
+    seen: dict[str, DeclaredSocket] = {}
+    wildcards: dict[str, DeclaredSocket] = {}
+    first_tcp: DeclaredSocket | None = None
     for socket in declared:
         place = canonical(socket.address)
         if place in seen:
-            reader.wrong(socket.location, f"{socket.address} is already declared in line "
-                                          f"{seen[place].location.line}")
+            problems.add(socket.location, f"{socket.address} is already declared in line {seen[place].location.line}")
         seen.setdefault(place, socket)
         if not socket.is_tcp:
             continue
         if scope_of(socket.address) is Scope.WILDCARD:
             wildcards[place.rpartition(":")[2]] = socket
-        if one_tls is not None and one_tls.tls is not socket.tls:
-            reader.wrong(socket.location, f"tls {socket.tls} here and {one_tls.tls} for {one_tls.address} in "
-                                          f"line {one_tls.location.line}: dockerd has one TLS setting for "
-                                          "all its TCP sockets")
-        one_tls = one_tls or socket
+        if first_tcp is not None and first_tcp.tls is not socket.tls:
+            problems.add(socket.location, f"tls is {socket.tls} here and {first_tcp.tls} for {first_tcp.address} in "
+                                          f"line {first_tcp.location.line}: dockerd has a single TLS setting for all "
+                                          "TCP sockets")
+        first_tcp = first_tcp or socket
     for place, socket in seen.items():
-        wide = wildcards.get(place.rpartition(":")[2]) if socket.is_tcp else None
-        if wide is not None and canonical(wide.address) != place:
-            reader.wrong(socket.location, f"{wide.address} in line {wide.location.line} already takes this "
+        wildcard = wildcards.get(place.rpartition(":")[2]) if socket.is_tcp else None
+        if wildcard is not None and canonical(wildcard.address) != place:
+            problems.add(socket.location, f"{wildcard.address} in line {wildcard.location.line} already binds this "
                                           "port on every address")
-
-
-def _tls_files(reader: NodeReader, node: Node) -> TlsFiles:
-    keys = reader.mapping(node, "tls", (), ("ca", "cert", "key"))
-    default = TlsFiles()
-
-    def path(name: str, fallback: str) -> str:
-        if name not in keys:
-            return fallback
-        return reader.parsed(keys[name], "an absolute path", _absolute, fallback)
-
-    return TlsFiles(path("ca", default.ca), path("cert", default.cert), path("key", default.key),
-                    node.location)
-
-
-def _correct(reader: NodeReader, node: Node) -> Correct:
-    keys = reader.mapping(node, "correct", (), Correct._fields)
-    value = Correct()
-    if "restart" in keys:
-        value = value._replace(restart=Restart(reader.one_of(keys["restart"], tuple(Restart), value.restart)))
-    if "window" in keys:
-        value = value._replace(window=reader.parsed(
-            keys["window"], "a window such as Sat,Sun 02:00-05:00 Europe/Berlin", parse_window, None))
-    if "budget" in keys:
-        value = value._replace(budget=reader.parsed(
-            keys["budget"], "a budget such as 3/1h, three restarts an hour", parse_budget, value.budget))
-    if "foreign_files" in keys:
-        value = value._replace(foreign_files=reader.boolean(keys["foreign_files"], value.foreign_files))
-    if "contain" in keys:
-        value = value._replace(contain=reader.boolean(keys["contain"], value.contain))
-    return value
-
-
-def _watch(reader: NodeReader, node: Node) -> Watch:
-    keys = reader.mapping(node, "watch", (), ("settle", "resync"))
-    value = Watch()
-    if "settle" in keys:
-        value = value._replace(settle_s=reader.duration(keys["settle"], SETTLE_RANGE_S, value.settle_s))
-    if "resync" in keys:
-        value = value._replace(resync_s=reader.duration(keys["resync"], RESYNC_RANGE_S, value.resync_s))
-    return value
-
-
-def _waive(reader: NodeReader, node: Node) -> tuple[Waiver, ...]:
-    found: list[Waiver] = []
-    for item in reader.list(node, "waivers"):
-        keys = reader.mapping(item, "a waiver", ("rule", "reason"), ("address", "until"))
-        rule = reader.parsed(keys["rule"], "a rule such as DG103", _rule, "") if "rule" in keys else ""
-        reason = (reader.word(keys["reason"], "the reason, in words") or "") if "reason" in keys else ""
-        address = reader.parsed(keys["address"], "an address such as tcp://127.0.0.1:2375", parse_address,
-                                "") if "address" in keys else None
-        until = reader.parsed(keys["until"], "a date such as 2027-03-31", parse_day,
-                              None) if "until" in keys else None
-        found.append(Waiver(rule, address, reason, until, keys.get("rule", item).location))
-    return tuple(found)
-
-
-# -- words ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Parsers of the values in a policy: durations, budgets, windows, dates, paths, addresses. Each raises ValueError."""
+"""Parsers of the scalars in a policy. Each raises ValueError, whose message is the reason if there is more than one."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def quoted(text: str) -> str:
+    """Text in quotes for a message, cut to 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration in systemd.time(7)'s words: `100ms`, `5min`, `1h 30min`. Raises ValueError."""
+    """A duration as in systemd.time(7), in seconds: `100ms`, `5min`, `1h 30min`."""
     pattern = re.compile(_DURATION)
     seconds, end = 0.0, 0
     while end < len(text):
         part = pattern.match(text, end)
         if part is None:
-            raise ValueError("a number without a unit" if text[end:].replace(".", "").isdecimal() else "")
+            raise ValueError("missing unit, such as ms, s, min or h" if text[end:].replace(".", "").isdecimal() else "")
         if part[2] not in _UNITS_S:
-            raise ValueError(f"unknown unit {part[2]!r}; there is us, ms, s, min, h, d")
+            raise ValueError(f"unknown unit {part[2]!r}; units are us, ms, s, min, h, d")
         seconds += float(part[1]) * _UNITS_S[part[2]]
         end = part.end()
     if not text:
@@ -45,34 +46,34 @@ def parse_duration(text: str) -> float:
 
 
 def parse_budget(text: str) -> Budget:
-    """`3/1h`: three restarts within any hour. Raises ValueError."""
+    """A budget: `3/1h` is three restarts in any period of one hour."""
     count, slash, period = text.partition("/")
     if not slash or not re.fullmatch(r"[0-9]{1,6}", count):
         raise ValueError
     per_s = parse_duration(period)
     if int(count) == 0:
-        raise ValueError("at least 1; to forbid restarts say 'restart: never'")
+        raise ValueError("the count must be at least 1; use 'restart: never' to forbid restarts")
     if per_s < 1:
         raise ValueError("the period must be at least 1s")
     return Budget(int(count), per_s)
 
 
 def parse_window(text: str) -> Window:
-    """`Sat,Sun 02:00-05:00 Europe/Berlin`; without days, every day. Raises ValueError."""
+    """A window: `Sat,Sun 02:00-05:00 Europe/Berlin`. Without days it is open every day."""
     words = text.split()
     days = frozenset(range(7))
     if words and not words[0][:1].isdigit():
         days = _days(words.pop(0))
     hours = re.fullmatch(_HOURS, words[0]) if words else None
     if hours is None:
-        raise ValueError("the hours are HH:MM-HH:MM")
+        raise ValueError("hours are written HH:MM-HH:MM")
     start, end = (int(hours[i]) * 60 + int(hours[i + 1]) for i in (1, 3))
     if max(int(hours[2]), int(hours[4])) > 59 or start >= 24 * 60 or end > 24 * 60:
-        raise ValueError("no such time of day")
+        raise ValueError("invalid time of day")
     if start == end:
-        raise ValueError("a window that ends when it starts; the whole day is 00:00-24:00")
+        raise ValueError("the window ends when it starts; write 00:00-24:00 for the whole day")
     if len(words) != 2:
-        raise ValueError("after the hours comes a time zone, such as UTC or Europe/Berlin")
+        raise ValueError("missing time zone after the hours, such as UTC or Europe/Berlin")
     return Window(days, start, end, _zone(words[1]), text)
 
 
@@ -83,7 +84,7 @@ def _days(text: str) -> frozenset[int]:
         ends = [first, last] if dash else [first]
         for day in ends:
             if day not in _DAYS:
-                raise ValueError(f"unknown day {quoted(day)}; there is {', '.join(_DAYS)}")
+                raise ValueError(f"unknown day {quoted(day)}; days are {', '.join(_DAYS)}")
         begin, stop = _DAYS.index(ends[0]), _DAYS.index(ends[-1])
         found.update((begin + step) % 7 for step in range((stop - begin) % 7 + 1))
     return frozenset(found)
@@ -97,72 +98,82 @@ def _zone(name: str) -> tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"this host knows no time zone {quoted(name)} (packages tzdata, tzdata-legacy)") from None
+        raise ValueError(f"no time zone {quoted(name)} on this host (packages tzdata, tzdata-legacy)") from None
 
 
-def parse_day(text: str) -> date:
-    """A date as YYYY-MM-DD. Raises ValueError."""
+def parse_date(text: str) -> date:
+    """A date, YYYY-MM-DD."""
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        raise ValueError("it is written YYYY-MM-DD")
-    return date.fromisoformat(text)
+        raise ValueError("dates are written YYYY-MM-DD")
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("no such day in the calendar") from None
 
 
-def _rule(text: str) -> str:
+def parse_rule(text: str) -> str:
+    """The code of a rule, whether or not it exists."""
     if not re.fullmatch(r"DG[0-9]{3}", text):
         raise ValueError
     return text
 
 
-def _absolute(text: str) -> str:
-    """A path that is safe to write into a unit file and a command line."""
+def parse_path(text: str) -> str:
+    """An absolute path that is safe in a unit file and in a command line, normalised."""
     if not text.startswith("/"):
-        raise ValueError("it does not begin with /")
+        raise ValueError("must begin with /")
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
-        raise ValueError("it has a control character")
+        raise ValueError("must not contain control characters")
     path = posixpath.normpath(text)
-    # Two slashes in front are a place of their own to POSIX, but not to Linux.
+    # POSIX gives two leading slashes a meaning of their own, Linux does not.
     return path[1:] if path.startswith("//") else path
 
 
 def _socket_path(text: str) -> str:
-    """A path or @NAME for a UNIX socket."""
-    path = text if text.startswith("@") else _absolute(text)
+    """The path or @NAME of a UNIX socket."""
+    path = text if text.startswith("@") else parse_path(text)
     if path in ("@", "/"):
-        raise ValueError("it has no name")
+        raise ValueError("the name of the socket is missing")
     if len(os.fsencode(path)) > MAX_SUN_PATH_BYTES:
-        raise ValueError(f"a socket's path has at most {MAX_SUN_PATH_BYTES} bytes")
+        raise ValueError(f"the path of a socket has at most {MAX_SUN_PATH_BYTES} bytes (unix(7))")
     if "%" in path or any(ord(char) <= 0x20 or ord(char) == 0x7F for char in path):
-        raise ValueError("a socket's path here has no blank, no control character and no %")
+        raise ValueError("the path of a socket must not contain blanks, control characters or %")
     return path
 
 
 def parse_address(text: str) -> str:
-    """An address of dockerd's `-H`, normalised as dockerd does, or ValueError with what is wrong.
+    """An address of dockerd's `-H`, normalised as dockerd does.
 
-    Stricter than dockerd (moby's opts/hosts.go) where that one guesses: the scheme is written out,
-    and a TCP host is an IP address or `localhost`, since what a name resolves to is not in the text.
+    Stricter than dockerd (moby's opts/hosts.go), which guesses: the scheme is required, and a TCP host is an IP address
+    or `localhost`, since what another name resolves to can change.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        raise ValueError(f"the scheme is missing; dockerd would read tcp://{text[:60]}")
+        if text.startswith(("/", "@")):
+            raise ValueError(f"missing scheme; did you mean {quoted(f'unix://{text}')}?")
+        raise ValueError(f"missing scheme; dockerd would use tcp://{text[:60]}")
     if scheme == "fd":
         if rest not in ("", "*"):
-            raise ValueError("fd://NUMBER closes the other sockets passed in; a policy knows fd:// alone")
+            raise ValueError("with fd://NUMBER dockerd closes the other sockets it was passed; only fd:// is supported")
         return "fd://"
     if scheme == "unix":
+        if rest and not rest.startswith(("/", "@")):
+            raise ValueError(f"the path must begin with /; did you mean {quoted(f'unix:///{rest}')}?")
         return f"unix://{_socket_path(rest or '/var/run/docker.sock')}"
     if scheme != "tcp":
-        raise ValueError(f"dockerd knows no {quoted(scheme)} here")
+        raise ValueError(f"unsupported scheme {quoted(scheme)}")
     if extra := re.search(r"[@/?#]", rest):
-        raise ValueError(f"only HOST:PORT comes after tcp://, no {extra[0]!r}")
+        raise ValueError(f"only HOST:PORT is allowed after tcp://, without {extra[0]!r}")
     host, port = _host_port(rest)
     return f"tcp://{host or 'localhost'}:{port or 2375}"
 
 
 def parse_listen_stream(text: str) -> str:
-    """A ListenStream= address (systemd.socket(5)) as an address in dockerd's syntax. Raises ValueError."""
-    if "://" in text:
-        raise ValueError("this is dockerd's syntax; ListenStream= has no scheme")
+    """A ListenStream= address (systemd.socket(5)) as an address in dockerd's syntax."""
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        hint = f"; did you mean {quoted(rest)}?" if scheme in ("unix", "tcp") and rest else ""
+        raise ValueError(f"ListenStream= addresses have no scheme{hint}")
     if text.startswith(("/", "@")):
         path = _socket_path(text)
         # systemd rewrites the legacy directory itself (config_parse_socket_listen).
@@ -171,38 +182,38 @@ def parse_listen_stream(text: str) -> str:
         return f"tcp://[::]:{_port(text)}"
     host, port = _host_port(text)
     if not host or not port or host == "localhost":
-        raise ValueError("an IP address and a port")
+        raise ValueError("an IP address and a port are required")
     return f"tcp://{host}:{port}"
 
 
 def _host_port(text: str) -> tuple[str, str]:
-    """HOST:PORT, [IPv6]:PORT, either part empty; the IPv6 address stays in brackets."""
+    """HOST:PORT or [IPv6]:PORT as host and port, either may be empty. An IPv6 address keeps its brackets."""
     if text.startswith("["):
         inside, bracket, after = text[1:].partition("]")
         if not bracket or after[:1] not in ("", ":"):
-            raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+            raise ValueError("IPv6 addresses are written [ADDRESS]:PORT")
         try:
             ip = ipaddress.IPv6Address(inside)
         except ValueError:
-            raise ValueError(f"{quoted(inside)} is no IPv6 address") from None
+            raise ValueError(f"{quoted(inside)} is not an IPv6 address") from None
         if ip.scope_id is not None:
-            raise ValueError("dockerd drops the zone of an IPv6 address")
+            raise ValueError("dockerd ignores the zone of an IPv6 address")
         if ip.ipv4_mapped is not None:
-            raise ValueError(f"write the IPv4 address itself, {ip.ipv4_mapped}")
+            raise ValueError(f"use the IPv4 address {ip.ipv4_mapped}")
         return f"[{ip}]", _port(after[1:])
     host, colon, port = text.partition(":")
     if ":" in port:
-        raise ValueError("an IPv6 address is written [ADDRESS]:PORT")
+        raise ValueError("IPv6 addresses are written [ADDRESS]:PORT")
     if host not in ("", "localhost"):
         try:
             host = str(ipaddress.IPv4Address(host))
         except ValueError:
-            raise ValueError(f"{quoted(host)} is no IP address; what a name resolves to is not for a policy "
-                             "to guess") from None
+            raise ValueError(f"{quoted(host)} is not an IP address; host names are not allowed, since what they "
+                             "resolve to can change") from None
     return host, _port(port) if colon else ""
 
 
 def _port(text: str) -> str:
     if text and (not re.fullmatch(r"[1-9][0-9]{0,4}", text) or int(text) > 65535):
-        raise ValueError(f"no port {quoted(text)}; ports go from 1 to 65535")
+        raise ValueError(f"invalid port {quoted(text)}; ports are 1 to 65535")
     return text

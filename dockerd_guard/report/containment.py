@@ -1,4 +1,4 @@
-"""What was cut off from the network, and released: one journal entry for each address."""
+"""Journal entries of containment, one for each address."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from dockerd_guard.observe.observation import LISTENING
 from dockerd_guard.plan.exposures import Exposure
 from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 
-_ELSE = {
+_METHOD_TEXTS = {
     Method.NFTABLES: f"by the nftables table {TABLE}; containers, published ports, pulls and loopback are not affected",
-    Method.IP_ADDRESS_DENY: "by IPAddressDeny=any on docker.service, since {reason}; this cuts off as well whatever "
-                            "else dockerd and docker-proxy exchange with the network: pulls, and published ports by "
-                            "loopback or IPv6",
+    Method.IP_ADDRESS_DENY: "by IPAddressDeny=any on docker.service, because {reason}; this also blocks other traffic "
+                            "of dockerd and docker-proxy: pulls, and published ports by loopback or IPv6",
 }
 
 
 def entries(result: ContainmentResult, *, by_policy: bool) -> Iterator[JournalEntry]:
-    """`by_policy`: it is the policy that does not ask for containment any more."""
+    """The entries for a result. `by_policy`: the policy no longer requests containment."""
     for exposure in result.cut:
-        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network until it is "
-                     f"corrected, {_way(result)}.")
+        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network until it is "
+                     f"corrected, {_method_text(result)}.")
     for exposure in result.put_back:
-        what = f"the nftables table {TABLE}" if result.way is Method.NFTABLES else "IPAddressDeny= of docker.service"
-        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is cut off from the network again: somebody had "
-                     f"removed or changed {what}.")
+        block = f"the nftables table {TABLE}" if result.way is Method.NFTABLES else "IPAddressDeny= of docker.service"
+        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network again: another program "
+                     f"had removed or changed {block}.")
     for exposure in result.left_open:
         yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open to the network until it is corrected: "
-                     f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and reaches no socket "
-                     "that systemd opened.", Outcome.FAILED)
-    reason = ("the policy does not ask for that any more" if by_policy
+                     f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and does not apply to "
+                     "sockets that systemd opened.", Outcome.FAILED)
+    reason = ("the policy no longer requests it" if by_policy
               else "Docker no longer listens there against the policy")
     for address in result.released:
-        yield JournalEntry(Event.RELEASED, f"{address} is no longer cut off from the network: {reason}.",
+        yield JournalEntry(Event.RELEASED, f"{address} is no longer blocked at the network: {reason}.",
                     outcome=Outcome.REPAIRED, layer=LISTENING, socket=address)
 
 
-def _way(result: ContainmentResult) -> str:
-    return _ELSE[result.way].format(reason=result.reason) if result.way is not None else ""
+def _method_text(result: ContainmentResult) -> str:
+    return _METHOD_TEXTS[result.way].format(reason=result.reason) if result.way is not None else ""
 
 
 def _entry(event: Event, exposure: Exposure, message: str, outcome: Outcome = Outcome.HELD) -> JournalEntry:

@@ -1,4 +1,4 @@
-"""Workflow commands of GitHub Actions: findings as annotations of the files in a checkout."""
+"""Findings as GitHub Actions workflow commands, which annotate the files of a checkout."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 
 
 def commands(found: Iterable[Finding], root: str, outside: frozenset[str] = frozenset()) -> Iterator[str]:
-    """One command for each finding. Paths below the working directory, the checkout, are relative to it;
-    `outside` are files that do not lie below the root.
+    """One command for each finding. Paths below the working directory (the checkout) are relative to it.
 
-    Escapes as actions/toolkit does (packages/core/src/command.ts).
+    `outside`: files that are not below the root. Escapes like actions/toolkit (packages/core/src/command.ts).
     """
     for finding in found:
         properties = {"title": f"dockerd-guard {finding.code}"}
@@ -27,8 +26,8 @@ def commands(found: Iterable[Finding], root: str, outside: frozenset[str] = froz
                 "file": _from_here(path), "line": str(where.line), "col": str(where.column),
                 "endColumn": str(max(where.end_column, where.column)),
             }
-        told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-        yield f"::{_COMMANDS[finding.severity]} {told}::{_data(finding.message)}"
+        listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+        yield f"::{_COMMANDS[finding.severity]} {listed}::{_data(finding.message)}"
 
 
 def _from_here(path: str) -> str:

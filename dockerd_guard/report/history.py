@@ -1,4 +1,4 @@
-"""What became of a host: one line for each episode, and the same as JSON."""
+"""The history of a host: one line for each episode, and as JSON."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dockerd_guard.report.text import clean
 SCHEMA = 1
 
 WIDE_COLUMNS = 100
-"""A terminal narrower than this gets several short lines for each episode."""
+"""On a narrower terminal each episode takes several short lines."""
 
-_WORDS = {"repaired": "repaired", "kept": "ended by others", "held": "held", "failed": "failed"}
+_WORDS = {"repaired": "repaired", "kept": "resolved externally", "held": "held", "failed": "failed"}
 """For the values of DOCKERD_GUARD_OUTCOME=."""
 
 _COLOURS = {"repaired": "32", "kept": "36", "held": "1;33", "failed": "1;31"}
 
 
 def lines(found: History, *, columns: int | None, colour: bool, zone: tzinfo | None = None) -> Iterator[str]:
-    """One line for each episode, and what they come to. `columns`: of the terminal, None where there is none.
+    """One line for each episode, and a summary. `columns`: the width of the terminal, None without one.
 
-    Times are local, or those of `zone`.
+    Times are in `zone`, by default local.
     """
     if not found.episodes:
         yield f"No drift since {_time(found.since, zone)}."
         return
-    rows = [(_time(episode.span.begun, zone) if episode.is_begin_seen else "before the journal", what(episode),
+    rows = [(_time(episode.span.begun, zone) if episode.is_begin_seen else "before the journal", subject(episode),
              _place(episode), episode.cause or "-", _end(episode, found.now)) for episode in found.episodes]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for episode, (begun, about, place, cause, end) in zip(found.episodes, rows, strict=True):
@@ -43,30 +43,30 @@ def lines(found: History, *, columns: int | None, colour: bool, zone: tzinfo | N
     yield from _folded(summary(found, zone), columns, indent="")
 
 
-def what(episode: Episode) -> str:
-    """The rule and the place it is about."""
+def subject(episode: Episode) -> str:
+    """The rule and the socket of an episode."""
     return clean(" ".join(filter(None, (episode.rule or episode.fact, episode.socket))))
 
 
 def summary(found: History, zone: tzinfo | None = None) -> str:
-    """What all that comes to, in one sentence."""
+    """The summary of a history in one sentence."""
     counts = {word: sum(not episode.lasts and episode.outcome == word for episode in found.episodes)
               for word in ("repaired", "kept")}
     lasting = sum(episode.lasts for episode in found.episodes)
     parts = [_count(len(found.episodes), "episode")]
     if counts["repaired"]:
-        parts.append(f"{counts['repaired']} ended by {_count(len(found.corrections), 'correction')}")
+        parts.append(f"{counts['repaired']} fixed by {_count(len(found.corrections), 'correction')}")
     if counts["kept"]:
-        parts.append(f"{counts['kept']} otherwise")
+        parts.append(f"{counts['kept']} resolved externally")
     if lasting:
-        parts.append(f"{lasting} last{'s' * (lasting == 1)}")
+        parts.append(f"{lasting} ongoing")
     exposed_s = sum(span.seconds(found.now) for span in found.exposed)
-    parts.append(f"open to the network for {duration(exposed_s)} in all" if exposed_s else "never open to the network")
+    parts.append(f"open to the network for {duration(exposed_s)}" if exposed_s else "never open to the network")
     return f"Since {_time(found.since, zone)}: {', '.join(parts)}."
 
 
 def to_json(found: History) -> dict[str, Any]:
-    """For programs. Times are ISO 8601 in UTC; what lasts has no end (null)."""
+    """The output of `history` as JSON. Times are ISO 8601 in UTC; an ongoing episode has no end (null)."""
     return {
         "schema": SCHEMA, "since": _iso(found.since), "now": _iso(found.now),
         "exposed_s": sum(span.seconds(found.now) for span in found.exposed),
@@ -85,7 +85,7 @@ def to_json(found: History) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units that tell something.
+    """A duration in its two largest units.
 
     >>> duration(0.4), duration(75), duration(7260), duration(90000)
     ('0.4 s', '1 min 15 s', '2 h 1 min', '1 d 1 h')
@@ -94,19 +94,19 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     left = round(seconds)
-    told: list[str] = []
+    parts: list[str] = []
     for name, length in units:
         count, left = divmod(left, length)
-        if count or told:
-            told.append(f"{count} {name}" if count else "")
-        if len(told) == 2:
+        if count or parts:
+            parts.append(f"{count} {name}" if count else "")
+        if len(parts) == 2:
             break
-    return " ".join(filter(None, told))
+    return " ".join(filter(None, parts))
 
 
 def _end(episode: Episode, now: datetime) -> str:
-    """The outcome, how long it took to that, and how long it was open."""
-    word = _WORDS.get(episode.outcome or "", "lasts" if episode.lasts else "over")
+    """The outcome, the duration, and the exposure time."""
+    word = _WORDS.get(episode.outcome or "", "ongoing" if episode.lasts else "ended")
     if episode.lasts:
         word += f" for {duration(episode.span.seconds(now))}"
     elif episode.is_begin_seen:
@@ -116,7 +116,7 @@ def _end(episode: Episode, now: datetime) -> str:
     if episode.exposed:
         word += f", open to the network {duration(episode.exposed_s(now))}"
     if episode.contained:
-        word += f", cut off {duration(sum(span.seconds(now) for span in episode.contained))}"
+        word += f", blocked {duration(sum(span.seconds(now) for span in episode.contained))}"
     return word
 
 
@@ -151,7 +151,7 @@ def _span(span: Span) -> dict[str, str | None]:
 
 
 class Record(NamedTuple):
-    """One entry of the agent. `run` tells one run of the agent from the next (_SYSTEMD_INVOCATION_ID=)."""
+    """A journal entry of the agent. `run` identifies the agent process (_SYSTEMD_INVOCATION_ID=)."""
 
     at: datetime
     event: str
@@ -169,24 +169,24 @@ class Record(NamedTuple):
 
 
 class Span(NamedTuple):
-    """From when until when (None: still so)."""
+    """A period of time; `ended` is None while it lasts."""
 
     begun: datetime
     ended: datetime | None = None
 
     def seconds(self, now: datetime) -> float:
-        """How long."""
+        """Its length."""
         return max(((self.ended or now) - self.begun).total_seconds(), 0.0)
 
 
 class Episode(NamedTuple):
-    """One drift, from its beginning to its end.
+    """One drift, from its begin to its end.
 
-    `fact` tells it from others (`Finding.fact`). `outcome`: `repaired` (by the agent or `fix`), `kept` (it ended
-    otherwise), `held`, `failed`, or None where it lasts and nothing was tried. `exposed` is when its socket was open to
-    the network against the policy; `contained`, when it would have been and was cut off.
-    `is_end_seen` is False where it ended while no agent looked, so that `span` ends with the next start of one;
-    `is_begin_seen` where the journal does not go back that far.
+    `fact` identifies it (`Finding.fact`). `outcome`: `repaired` (by the agent or `fix`), `kept` (ended without a
+    correction), `held`, `failed`, or None if it lasts and nothing was tried. `exposed`: when its socket was open to
+    the network against the policy. `contained`: when it was blocked at the network instead. `is_end_seen` is False
+    if it ended while no agent ran; then `span` ends with the next start of the agent. `is_begin_seen` is False if
+    the journal does not go back far enough.
     """
 
     fact: str
@@ -200,7 +200,7 @@ class Episode(NamedTuple):
     line: int | None = None
     outcome: str | None = None
     why: str = ""
-    """The entry that tells of the outcome."""
+    """The message of the entry with the outcome."""
     exposed: tuple[Span, ...] = ()
     contained: tuple[Span, ...] = ()
     is_begin_seen: bool = True
@@ -208,17 +208,17 @@ class Episode(NamedTuple):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is not over."""
+        """Whether it is ongoing."""
         return self.span.ended is None
 
     def exposed_s(self, now: datetime) -> float:
-        """How long the host was exposed by it, in seconds."""
+        """Exposure time in seconds."""
         return sum(span.seconds(now) for span in self.exposed)
 
 
 class History(NamedTuple):
-    """What happened from `since` (or else the first entry) to `now`: the episodes that reach into that time, oldest
-    first, the corrections made, when the agent was blind, and when a policy was taken."""
+    """The history from `since` (by default the first entry) to `now`: episodes in that time, oldest first, times of
+    corrections, periods of degraded visibility, and times of policy changes."""
 
     since: datetime
     now: datetime
@@ -229,13 +229,13 @@ class History(NamedTuple):
 
     @property
     def exposed(self) -> tuple[Span, ...]:
-        """When anything at all was open to the network against the policy, from `since` on."""
+        """When any socket was open to the network against the policy, from `since` on."""
         return merged((max(span.begun, self.since), span.ended or self.now)
                       for episode in self.episodes for span in episode.exposed if (span.ended or self.now) > self.since)
 
 
 def merged(spans: Iterable[tuple[datetime, datetime]]) -> tuple[Span, ...]:
-    """The same time, no moment of it twice."""
+    """The union of the spans."""
     found: list[tuple[datetime, datetime]] = []
     for begun, ended in sorted(spans):
         if found and begun <= found[-1][1]:

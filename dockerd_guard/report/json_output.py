@@ -1,4 +1,4 @@
-"""Reports for programs. The shapes are contracts (schema 1): keys come, none goes or changes."""
+"""JSON output. The shapes are contracts (schema 1): keys may be added, none is removed or changed."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ SCHEMA = 1
 
 
 def sockets(seen: Observation) -> dict[str, Any]:
-    """Where Docker listens. A layer that there is nothing to ask for is null; a live host has `others` as well."""
+    """The output of `sockets`. A layer that cannot be observed is null; a live host also has `others`."""
     known = {layer.name: _layer(layer) for layer in seen.layers}
-    told: dict[str, Any] = {
+    value: dict[str, Any] = {
         "schema": SCHEMA,
         "dockerd_version": str(seen.configured.dockerd_version),
         "layers": {name: known.get(name) for name in LAYERS},
     }
     if len(known) > 1:
-        told["others"] = [
+        value["others"] = [
             {"pid": process.pid, "unit": process.unit or None, "argv": list(process.argv),
              "bindings": [_binding(binding) for binding in bindings]}
             for process, bindings in seen.others]
-    return told
+    return value
 
 
 def findings(found: Iterable[Finding]) -> dict[str, Any]:
-    """What is wrong. Place and `fix` are null where there is none."""
+    """The output of `lint`. Location and `fix` are null if there is none."""
     return {"schema": SCHEMA, "findings": [finding_json(finding) for finding in found]}
 
 
 def dump(value: dict[str, Any], *, root: str | None = None) -> str:
-    """One object: alone over several lines, or, with its root, on a line of its own."""
+    """A JSON object: indented, or with its root on a single line."""
     if root is None:
         return _text(value, indent=2)
     return _text({"root": root, **value}, indent=None)
@@ -47,7 +47,7 @@ def dump(value: dict[str, Any], *, root: str | None = None) -> str:
 
 def _text(value: dict[str, Any], indent: int | None) -> str:
     text = json.dumps(value, indent=indent)
-    # Bytes that are no UTF-8 are lone surrogates by now, which JSON's readers refuse.
+    # Invalid UTF-8 was decoded to lone surrogates, which JSON parsers refuse.
     return json.dumps(_replaced(value), indent=indent) if "\\udc" in text else text
 
 
@@ -79,7 +79,7 @@ def _binding(binding: Binding) -> dict[str, Any]:
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:
-    """One finding."""
+    """A finding as JSON."""
     file, line, column, end_column = _place(finding.location)
     return {
         "code": finding.code, "severity": finding.severity, "message": finding.message,

@@ -1,6 +1,6 @@
-"""Metrics for Prometheus, in its text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+"""Metrics in the Prometheus text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
 
-No label holds anything that a file of the host says: rules, layers and outcomes are words of our own.
+Labels contain no content of the host's files, only rule codes, layers and outcomes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dockerd_guard.report.journal import Outcome
 PREFIX = "dockerd_guard_"
 
 ALWAYS_SHOWN = (Outcome.KEPT, Outcome.REPAIRED, Outcome.HELD, Outcome.FAILED)
-"""Counters that are there from the start, at 0: rate() does not see a counter's first value as a rise."""
+"""Outcomes that are exported from the start, at 0: rate() ignores the first value of a counter."""
 
 Series = Iterable[tuple[Mapping[str, str], float]]
-"""Labels and value of each series of one metric."""
+"""Labels and value of each time series of a metric."""
 
 
 class Snapshot(NamedTuple):
-    """What there is to tell after a pass. Times are seconds since the epoch.
+    """The input of the metrics after a pass. Times are seconds since the epoch.
 
     `drift_open` and `drift_total` count by rule and layer (`DG101 configured`), `corrections` by outcome.
     """
@@ -44,7 +44,7 @@ class Snapshot(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One metric: its name without PREFIX, what it is, and how to read it off a snapshot."""
+    """A metric: name without PREFIX, type, help text, and its series for a snapshot."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -57,7 +57,7 @@ def _one(value: float) -> Series:
 
 
 def _by_rule(counts: Mapping[str, int], now: Snapshot) -> Series:
-    # A series that is not there any more is no 0: what was open once stays in sight.
+    # A series must not vanish, so a rule stays at 0 after its drift has ended.
     for key in sorted({*now.drift_open, *now.drift_total}):
         rule, _, layer = key.partition(" ")
         yield {"rule": rule, "layer": layer}, counts.get(key, 0)
@@ -69,39 +69,39 @@ def _by_outcome(now: Snapshot) -> Series:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("build_info", "gauge", "Always 1; tells the version of the agent.",
+    Metric("build_info", "gauge", "Always 1; the label is the version of the agent.",
            lambda now: (({"version": __version__}, 1),)),
-    Metric("up", "gauge", "1 while the agent runs, 0 once it was stopped.", lambda now: _one(now.up)),
+    Metric("up", "gauge", "1 while the agent runs, 0 after it was stopped.", lambda now: _one(now.up)),
     Metric("enforcing", "gauge", "1 in mode enforce, 0 in mode observe.", lambda now: _one(now.enforcing)),
-    Metric("last_pass_timestamp_seconds", "gauge", "When the agent last looked at everything.",
+    Metric("last_pass_timestamp_seconds", "gauge", "Time of the last complete check.",
            lambda now: _one(now.last_pass)),
-    Metric("resync_interval_seconds", "gauge", "It looks at everything at least this often.",
+    Metric("resync_interval_seconds", "gauge", "Maximum time between two complete checks.",
            lambda now: _one(now.resync_s)),
-    Metric("policy_ok", "gauge", "1 if the policy file is in force, 0 if it is no good and the last good one stays.",
+    Metric("policy_ok", "gauge", "1 if the policy file is in force, 0 if it is invalid and the last valid one stays.",
            lambda now: _one(now.policy_ok)),
-    Metric("policy_since_timestamp_seconds", "gauge", "Since when the policy in force has been.",
+    Metric("policy_since_timestamp_seconds", "gauge", "Time since which the current policy is in force.",
            lambda now: _one(now.policy_since)),
-    Metric("blind_spots", "gauge", "How many things the agent cannot see or ask.", lambda now: _one(now.blind)),
-    Metric("drift_open", "gauge", "Drift that lasts, by rule and by the first layer that shows it.",
+    Metric("blind_spots", "gauge", "Number of things that the agent cannot observe.", lambda now: _one(now.blind)),
+    Metric("drift_open", "gauge", "Open drifts by rule and by the first layer that shows them.",
            lambda now: _by_rule(now.drift_open, now)),
-    Metric("drift_total", "counter", "Drift that was seen to begin, by rule and by the first layer that showed it.",
+    Metric("drift_total", "counter", "New drifts by rule and by the first layer that showed them.",
            lambda now: _by_rule(now.drift_total, now)),
-    Metric("exposed_addresses", "gauge", "TCP addresses of the Docker API open to the network against the policy.",
+    Metric("exposed_addresses", "gauge", "TCP addresses that are open to the network against the policy.",
            lambda now: _one(now.exposed)),
-    Metric("contained_addresses", "gauge", "TCP addresses cut off from the network until they are corrected.",
+    Metric("contained_addresses", "gauge", "TCP addresses that are blocked at the network until they are corrected.",
            lambda now: _one(now.contained)),
-    Metric("exposed_seconds_total", "counter", "How long the Docker API was open to the network against the policy.",
+    Metric("exposed_seconds_total", "counter", "Time in which the API was open to the network against the policy.",
            lambda now: _one(now.exposed_s)),
-    Metric("correction_held", "gauge", "1 while a correction waits: for leave, for a window, or for a change.",
+    Metric("correction_held", "gauge", "1 while a correction is held: by the policy, a window, or another obstacle.",
            lambda now: _one(now.held)),
-    Metric("correction_contested", "gauge", "1 while something else undoes corrections again and again.",
+    Metric("correction_contested", "gauge", "1 while another program keeps undoing corrections.",
            lambda now: _one(now.contested)),
-    Metric("corrections_total", "counter", "Corrections by outcome; kept is drift that ended by itself.", _by_outcome),
+    Metric("corrections_total", "counter", "Corrections by outcome; kept: ended without a correction.", _by_outcome),
 )
 
 
 def text(now: Snapshot) -> str:
-    """The whole file."""
+    """The content of the metrics file."""
     return "".join(
         f"# HELP {PREFIX}{metric.name} {metric.help}\n# TYPE {PREFIX}{metric.name} {metric.kind}\n"
         + "".join(f"{PREFIX}{metric.name}{_labels(labels)} {_number(value)}\n" for labels, value in metric.series(now))

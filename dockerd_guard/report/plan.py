@@ -1,4 +1,4 @@
-"""What a plan would do, and what came of one: for `diff` and `fix`, as text and as JSON."""
+"""Output of `diff` and `fix`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SCHEMA = 1
 
 _COSTS = {
     Cost.NOTHING: "nothing",
-    Cost.RELOAD: "a reload of systemd's units; nothing is restarted",
+    Cost.RELOAD: "a reload of systemd; nothing is restarted",
     Cost.RESTART: "a restart of docker.service; containers keep running",
     Cost.CONTAINERS: "a restart of docker.service, which stops",
 }
 
 
 def diff_text(assessment: Assessment, containers: tuple[str, ...]) -> str:
-    """The changes as unified diffs, then what they cost and what holds them."""
+    """The changes as unified diffs, their cost, and the hold."""
     return "\n".join(_diff_lines(assessment, containers)) + "\n"
 
 
@@ -38,7 +38,7 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
         yield "Nothing to change: Docker listens as declared."
         return
     if assessment.seen.loaded is None:
-        yield "Cost: not known, since systemd was not asked (--root, or no D-Bus)."
+        yield "Cost: unknown without access to systemd (--root, or no D-Bus)."
         return
     yield f"Steps: {', '.join(_steps(assessment.actions))}."
     cost = _COSTS[assessment.cost]
@@ -54,19 +54,19 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
 
 def _meanwhile(assessment: Assessment) -> Iterator[str]:
     if assessment.cut_off:
-        yield f"Meanwhile the agent, in mode: enforce, cuts off from the network {', '.join(assessment.cut_off)}."
+        yield f"In mode: enforce the agent blocks at the network meanwhile: {', '.join(assessment.cut_off)}."
 
 
-def _steps(needs: Actions) -> Iterator[str]:
-    if needs.changes:
-        yield f"write {len(needs.changes)} file{'s' * (len(needs.changes) != 1)}"
-    if needs.reload:
-        yield "reload systemd's units"
-    for name in needs.stop_sockets:
+def _steps(actions: Actions) -> Iterator[str]:
+    if actions.changes:
+        yield f"write {len(actions.changes)} file{'s' * (len(actions.changes) != 1)}"
+    if actions.reload:
+        yield "reload systemd"
+    for name in actions.stop_sockets:
         yield f"stop {name}"
-    if needs.restart_socket:
+    if actions.restart_socket:
         yield "restart docker.socket"
-    if needs.restart:
+    if actions.restart:
         yield "restart docker.service"
 
 
@@ -75,7 +75,7 @@ def _hold_text(hold: Hold) -> str:
 
 
 def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, Any]:
-    """The same for programs. `cost` is one of nothing, reload, restart, containers; null when not known."""
+    """`diff` as JSON. `cost` is one of nothing, reload, restart, containers; null if unknown."""
     known = assessment.seen.loaded is not None
     return {
         "schema": SCHEMA,
@@ -90,7 +90,7 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
 
 
 def outcome_text(outcome: CorrectionResult) -> str:
-    """What `fix` did."""
+    """`fix` as text."""
     lines = [f"{step[:1].upper()}{step[1:]}." for step in outcome.steps]
     if outcome.done:
         lines.append("Docker listens as declared.")
@@ -104,7 +104,7 @@ def outcome_text(outcome: CorrectionResult) -> str:
 
 
 def outcome_json(outcome: CorrectionResult) -> dict[str, Any]:
-    """The same for programs; `outcome` in CFEngine's words."""
+    """`fix` as JSON. `outcome` uses CFEngine's terms."""
     word = ("repaired" if outcome.steps else "kept") if outcome.done else (
         "held" if outcome.hold is not None else "failed")
     return {

@@ -1,4 +1,4 @@
-"""A policy as text, with what is to be said beside each line of it: what `init` writes."""
+"""The policy file that `init` writes, with comments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 NOTES_FROM = 48
-"""The column where a note beside a line begins."""
+"""Column of the comment beside a line."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./:+-]*(?<!:)\Z")
 
@@ -28,67 +28,66 @@ _VIA = {
 }
 
 SCHEMA_FILE = "/usr/share/dockerd-guard/policy.schema.json"
-"""Where the package puts what an editor completes and checks a policy by."""
+"""The installed JSON Schema, for editors."""
 
 TLS_PORT = "2376"
-"""Where clients look for TLS (IANA: docker-s)."""
+"""The default port with TLS (IANA: docker-s)."""
 
 
 def text(found: Adoption) -> str:
-    """The whole policy, in YAML."""
+    """The policy file."""
     return "\n".join(_lines(found)) + "\n"
 
 
 def summary(found: Adoption, path: str, saved: str | None) -> Iterator[str]:
-    """What was written, in a few lines for a terminal."""
+    """A summary of what was written, for the terminal."""
     if saved is not None:
-        yield clean(f"What was there is kept as {saved}.")
+        yield clean(f"The previous file is kept as {saved}.")
     yield clean(f"Wrote {path}: {len(found.declared) or 1} declared, mode: observe.")
     for entry in found.dangers:
-        scope = scope_text(entry.binding)
-        yield clean(f"DANGER: {entry.binding.address} gives root {scope}; a safer line is beside it.")
+        yield clean(f"DANGER: {entry.binding.address} gives root {scope_text(entry.binding)}; "
+                    "the file contains a safer alternative.")
     if found.findings:
         codes = ", ".join(sorted({finding.code for finding in found.findings}))
-        yield f"`dockerd-guard lint` says more of {codes}; `dockerd-guard explain CODE` what to do."
-    yield "Next: read it, change it, `systemctl reload dockerd-guard`."
+        yield f"`dockerd-guard lint` reports {codes}; see `dockerd-guard explain CODE`."
+    yield "Next: Review and edit the file, then run `systemctl reload dockerd-guard`."
 
 
 def _lines(found: Adoption) -> Iterator[str]:
     yield f"# yaml-language-server: $schema={SCHEMA_FILE}"
     yield from _comment(
-        "Where the Docker API of this host may be reached. Written by `dockerd-guard init` from what the host "
-        "did then: it says what is, not yet what should be. Read it, change it, then: dockerd-guard lint; "
-        "dockerd-guard diff; systemctl reload dockerd-guard. Every key: dockerd-guard.yaml(5).")
+        "Where the Docker API of this host listens. Written by `dockerd-guard init` from the state of the host at "
+        "that time, not from what it should be. Review and edit it, then run: dockerd-guard lint; "
+        "dockerd-guard diff; systemctl reload dockerd-guard. All keys: dockerd-guard.yaml(5).")
     for remark in found.remarks:
         yield "#"
         yield from _comment(remark)
     if found.findings:
         yield "#"
-        yield from _comment("What `dockerd-guard lint` says of this host by this policy; `dockerd-guard explain CODE` "
-                            "tells more:")
+        yield from _comment("Findings of `dockerd-guard lint` with this policy; see `dockerd-guard explain CODE`:")
         yield from _findings(found.findings)
     if found.differences or found.obstacles:
         yield "#"
-        yield from _comment("What `dockerd-guard diff` says by this policy:")
+        yield from _comment("Result of `dockerd-guard diff` with this policy:")
         for path in found.differences:
-            yield from _comment(f"it would change {path}", "#   ")
+            yield from _comment(f"would change {path}", "#   ")
         for obstacle in found.obstacles:
             yield from _comment(obstacle, "#   ")
     yield from ("", "version: 1", "")
     yield from _mode(found)
-    yield from ("", "# All the places where the Docker API listens, and no others, in the syntax of dockerd's -H.",
+    yield from ("", "# All sockets of the Docker API, in the syntax of dockerd's -H. Any other socket is drift.",
                 "sockets:")
     yield from _sockets(found)
     yield from _socket_unit(found)
     yield from _tls(found)
     yield from (
-        "", "# What a correction may do, how the host is watched, what is known and accepted: these are the defaults.",
+        "", "# Limits of corrections, watching of the host, accepted findings: these are the defaults.",
         "#correct:", "#  restart: live-restore", "#  budget: 3/1h", "#  foreign_files: true", "#  contain: true",
         "#watch:", "#  settle: 100ms", "#  resync: 5min", "#waive: []")
 
 
 def _mode(found: Adoption) -> Iterator[str]:
-    yield "# observe: report every drift in the journal, change nothing. enforce: correct it as well."
+    yield "# observe: report drift in the journal, change nothing. enforce: correct it too."
     if found.before_enforce:
         yield from _comment("Before `enforce`:")
         yield from _findings(found.before_enforce)
@@ -105,8 +104,8 @@ def _sockets(found: Adoption) -> Iterator[str]:
     for entry in found.refused:
         yield from _left_out(entry, f"{entry.value} cannot be declared: {entry.refused}")
     for entry in found.only_live:
-        yield from _left_out(entry, f"{entry.value} is open now, but from no line of the files: with this policy it is "
-                                    "drift. If it is wanted, declare it:")
+        yield from _left_out(entry, f"{entry.value} is open now, but no file configures it: with this policy it is "
+                                    "drift. To allow it, declare it:")
         if not entry.refused:
             yield from (f"  # {line[2:]}" for line in _item(entry.binding.address, entry.binding.tls))
 
@@ -120,7 +119,7 @@ def _through_fd(entries: list[AdoptedSocket]) -> Iterator[str]:
 
 
 def _socket(value: str, binding: Binding, entries: list[AdoptedSocket]) -> Iterator[str]:
-    """One item of `sockets`, with a warning before it where it gives root away."""
+    """An item of `sockets`, with a warning before it if it gives root to clients."""
     for entry in entries:
         yield from _danger(entry)
     first, *more = _item(value, binding.tls if binding.is_tcp else None)
@@ -140,10 +139,10 @@ def _danger(entry: AdoptedSocket) -> Iterator[str]:
     binding = entry.binding
     if not binding.is_tcp or binding.tls is Tls.MUTUAL:
         return
-    shown = "without TLS" if binding.tls is Tls.NONE else "with TLS that asks no client for a certificate"
+    shown = "without TLS" if binding.tls is Tls.NONE else "with TLS but without client certificates"
     yield from _comment(f"DANGER: {binding.address} gives the Docker API, and with it root, {scope_text(binding)}, "
-                        f"{shown}. Safer: take it away{' (from listen, below)' if entry.by_fd else ''}, since "
-                        "`docker -H ssh://USER@HOST` needs no port; or ask clients for a certificate:", "  # ")
+                        f"{shown}. Safer: remove it{' (from listen, below)' if entry.by_fd else ''}, because "
+                        "`docker -H ssh://USER@HOST` needs no port; or require client certificates:", "  # ")
     host, port = split_host_port(binding.address)
     if entry.by_fd:
         yield from ("  # - address: fd://", "  #   tls: mutual")
@@ -161,7 +160,7 @@ def _socket_unit(found: Adoption) -> Iterator[str]:
     values = [_scalar(entry.value) for entry in found.declared if entry.by_fd]
     if not values:
         return
-    yield from ("", "# What fd:// stands for: the ListenStream= of docker.socket, and of others that feed it.",
+    yield from ("", "# The sockets of fd://: ListenStream= of docker.socket and other units that feed docker.service.",
                 "socket_unit:")
     if len(values) == 1:
         yield f"  listen: [{values[0]}]"
@@ -173,7 +172,7 @@ def _socket_unit(found: Adoption) -> Iterator[str]:
 
 
 def _tls(found: Adoption) -> Iterator[str]:
-    yield from ("", "# Files given to dockerd when a socket above asks for TLS.")
+    yield from ("", "# Files given to dockerd if a socket above has TLS.")
     if found.tls:
         yield "tls:"
         yield from (f"  {key}: {_scalar(path)}" for key, path in found.tls)
@@ -183,12 +182,12 @@ def _tls(found: Adoption) -> Iterator[str]:
 
 
 def _findings(findings: tuple[Finding, ...]) -> Iterator[str]:
-    """Each code once, with the first place it was found at."""
+    """Each code once, with its first location."""
     by_code: dict[str, list[Finding]] = {}
     for finding in findings:
         by_code.setdefault(finding.code, []).append(finding)
     for code, found in sorted(by_code.items()):
-        # A line of the policy itself is not known before all of this stands in it.
+        # Lines of the policy itself are not final until these comments are in it.
         places = [one.location for one in found if one.location and one.location.file != POLICY_FILE]
         where = f", {places[0].file}:{places[0].line}" if places else ""
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -210,13 +209,13 @@ def _comment(words: str, prefix: str = "# ", then: str | None = None) -> Iterato
 
 
 def _scalar(value: str) -> str:
-    """A word of YAML, quoted where it would be something else without."""
+    """A YAML scalar, quoted if needed."""
     return value if _PLAIN.match(value) else "'" + value.replace("'", "''") + "'"
 
 
 class AdoptedSocket(NamedTuple):
-    """A place where the API listens. `value` is what the policy calls it: an address, or for what comes
-    in through `fd://` the ListenStream=; `key` tells places apart. `refused` says why it cannot be declared."""
+    """A socket of the API. `value`: its name in the policy, an address or for `fd://` the ListenStream=. `key`:
+    its canonical address. `refused`: why it cannot be declared."""
 
     binding: Binding
     value: str
@@ -225,17 +224,17 @@ class AdoptedSocket(NamedTuple):
 
     @property
     def by_fd(self) -> bool:
-        """Whether `fd://` stands for it."""
+        """Whether it is declared by `fd://`."""
         return self.binding.via is Via.SOCKET_UNIT
 
 
 class Adoption(NamedTuple):
-    """A host as a policy would have it: what to declare, and all there is to say beside it.
+    """The content of a policy for a host, with comments.
 
-    `declared` and `refused` are in the order the host has them. `only_live` is open now, though the files
-    do not say so. `tls` are the keys and paths of the files that dockerd is given. `remarks` are sentences about
-    the whole. `findings`, `differences` (paths) and `obstacles` are what lint and diff say by the policy as it
-    is here; `before_enforce` what lint would say with `mode: enforce` alone.
+    `declared` and `refused` are in the order of the host's configuration. `only_live`: open now, but in no file.
+    `tls`: keys and paths of the TLS files. `remarks`: sentences about the whole. `findings`, `differences`
+    (paths) and `obstacles`: the results of lint and diff with this policy. `before_enforce`: findings that
+    lint would add in `mode: enforce`.
     """
 
     declared: tuple[AdoptedSocket, ...]
@@ -250,6 +249,6 @@ class Adoption(NamedTuple):
 
     @property
     def dangers(self) -> tuple[AdoptedSocket, ...]:
-        """What is declared and gives root to whoever can connect."""
+        """Declared sockets that give root to anyone who can connect."""
         return tuple(entry for entry in self.declared
                      if entry.binding.is_tcp and entry.binding.tls is not Tls.MUTUAL)

@@ -1,4 +1,4 @@
-"""SARIF 2.1.0 (OASIS), as code scanning services take it: one run for each root."""
+"""Findings as SARIF 2.1.0 (OASIS), for code scanning services: one run for each root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 
 
 class Run(NamedTuple):
-    """What was found below one root; `outside` are files that do not lie below it, as a given policy."""
+    """The findings of one root. `outside`: files that are not below it, such as a policy given by --policy."""
 
     root: str
     findings: tuple[Finding, ...]
@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
 
 def log(runs: Iterable[Run]) -> dict[str, Any]:
-    """A whole SARIF log. Places are URIs below the root, which is the uriBase ROOT."""
+    """The SARIF log. Locations are URIs relative to the root, the uriBaseId ROOT."""
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [_run(run) for run in runs]}
 
 

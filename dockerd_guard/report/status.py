@@ -1,4 +1,4 @@
-"""How a host stands, on one screen; and the same as JSON."""
+"""The output of `status`: one screen of text, or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dockerd_guard.model.address import Tls
 from dockerd_guard.observe.observation import LAYERS
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.report.agent_status import AgentStatus, Last
+from dockerd_guard.report.agent_status import AgentStatus, LastCorrection
 from dockerd_guard.report.history import duration
 from dockerd_guard.report.json_output import finding_json
 from dockerd_guard.report.text import clean
@@ -22,7 +22,7 @@ SCHEMA = 1
 
 LABEL_COLUMNS = 9
 MAX_FINDINGS = 10
-"""More than that are no screen's worth; `lint` has them all."""
+"""The maximum in the text output; `lint` lists all."""
 
 _Painter = Callable[[str, str], str]
 
@@ -30,9 +30,9 @@ RED, YELLOW, GREEN, BOLD = "1;31", "1;33", "1;32", "1"
 
 
 def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | None = None) -> Iterator[str]:
-    """`columns`: of the terminal, None where there is none. Times are local, or those of `zone`."""
+    """The text. `columns`: the width of the terminal, None without one. Times are in `zone`, by default local."""
     paint = _painter(colour)
-    mood = RED if status.wrong else GREEN if is_sure(status) else YELLOW
+    mood = RED if status.wrong else GREEN if is_complete(status) else YELLOW
     yield from (paint(line, mood) for line in _folded(_headline(status), columns))
     for label, text in _facts(status, zone):
         yield from _folded(f"{label:<{LABEL_COLUMNS}}{clean(text)}", columns, LABEL_COLUMNS)
@@ -44,7 +44,7 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     since = status.since
     for finding in status.findings[:MAX_FINDINGS]:
         code = {"error": RED, "warning": YELLOW}.get(finding.severity, BOLD)
-        # What is painted must not count as letters where lines are broken.
+        # Colour codes must not count when lines are wrapped.
         first, *more = _folded(f"{finding.severity} {_finding(finding, since, status.now)}", columns, 2)
         yield paint(finding.severity, code) + first.removeprefix(finding.severity)
         yield from more
@@ -53,19 +53,19 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     if status.unseen:
         yield ""
     for text in status.unseen:
-        yield from _folded(f"not seen: {clean(text)}", columns, 2)
+        yield from _folded(f"degraded visibility: {clean(text)}", columns, 2)
 
 
-def is_sure(status: Status) -> bool:
-    """Whether everything was seen, by us or by a live agent."""
-    return not status.unseen or status.is_vouched_for
+def is_complete(status: Status) -> bool:
+    """Whether everything was observed, by this process or by a running agent."""
+    return not status.unseen or status.is_agent_complete
 
 
 def _headline(status: Status) -> str:
     if status.wrong:
-        return f"Not in order: {', '.join(status.wrong)}."
-    if status.unseen and not status.is_vouched_for:
-        return "Nothing wrong as far as can be seen."
+        return f"Problems: {', '.join(status.wrong)}."
+    if status.unseen and not status.is_agent_complete:
+        return "No problem found, with degraded visibility."
     return "Docker listens as declared."
 
 
@@ -75,19 +75,19 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
     if agent_status is not None:
         yield "policy", f"{agent_status.policy_file}, in force since {_time(agent_status.policy_since, zone)}"
     elif status.policy is not None:
-        yield "policy", f"{status.policy.file}, mode: {status.policy.mode}; nobody keeps it"
+        yield "policy", f"{status.policy.file}, mode: {status.policy.mode}; not enforced, no agent is running"
     for problem in status.policy_problem.splitlines():
-        yield "", f"{problem}" + "; the last good policy stays in force" * (agent_status is not None)
+        yield "", f"{problem}" + "; the last valid policy stays in force" * (agent_status is not None)
     if agent_status is not None and agent_status.held is not None:
         held = agent_status.held
-        until = f", until {_time(held.until, zone)}" if held.until is not None else ", until that changes"
+        until = f", until {_time(held.until, zone)}" if held.until is not None else ", until this changes"
         yield "held", f"{held.reason}{until}; since {_time(held.since, zone)}"
         if held.next_step:
             yield "", f"next: {held.next_step}"
     if status.contained:
-        yield "cut off", f"from the network: {', '.join(status.contained)}"
+        yield "blocked", f"at the network: {', '.join(status.contained)}"
     for trouble in agent_status.blind if agent_status is not None else ():
-        yield "blind", trouble
+        yield "degraded", trouble
     if status.last is not None:
         yield "last", f"{_time(status.last.at, zone)}, {status.last.outcome}: {status.last.message}"
 
@@ -95,15 +95,15 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
 def _agent(status: Status, zone: tzinfo | None) -> str:
     unit, agent_status = status.unit, status.agent_status
     if unit is None:
-        return "not known: systemd cannot be asked over D-Bus"
+        return "unknown: cannot query systemd over D-Bus"
     if unit.load_state == "not-found":
         return "not installed: there is no dockerd-guard.service"
     if status.is_alive and agent_status is not None:
         ago = duration((status.now - agent_status.at).total_seconds())
-        return f"{agent_status.state}, mode: {agent_status.mode}, PID {unit.pid}; looked {ago} ago"
+        return f"{agent_status.state}, mode: {agent_status.mode}, PID {unit.pid}; last check {ago} ago"
     since = f" since {_time(unit.since, zone)}" if unit.since is not None else ""
     result = f", {unit.result}" if unit.result not in ("", "success") else ""
-    return f"{unit.active_state}{since}{result}; nothing is guarded: systemctl status dockerd-guard"
+    return f"{unit.active_state}{since}{result}; this host is not guarded: systemctl status dockerd-guard"
 
 
 def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str]:
@@ -116,8 +116,8 @@ def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str
     if columns is not None and sum(widths) + 2 * len(widths) > columns:
         for address, declared, *layers in table[1:]:
             yield from _folded(f"{address}: {declared}", columns, 2)
-            told = ", ".join(f"{name} {cell}" for name, cell in zip(LAYERS, layers, strict=True))
-            yield from (f"  {line}" for line in _folded(told, columns - 2))
+            listed = ", ".join(f"{name} {cell}" for name, cell in zip(LAYERS, layers, strict=True))
+            yield from (f"  {line}" for line in _folded(listed, columns - 2))
         return
     for number, texts in enumerate(table):
         padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
@@ -182,10 +182,10 @@ def _time(at: datetime, zone: tzinfo | None) -> str:
 
 
 def to_json(status: Status) -> dict[str, Any]:
-    """For programs. What is not known is null; times are ISO 8601 in UTC.
+    """The output of `status` as JSON. Unknown values are null; times are ISO 8601 in UTC.
 
-    A cell of a socket is the TLS it has there (`none`, `server`, `mutual`), `systemd` where only systemd
-    listens, false where it is not, null where that is not known.
+    The value of a socket in a layer is its TLS (`none`, `server`, `mutual`), `systemd` if only systemd listens,
+    false if it is absent, null if unknown.
     """
     unit, agent_status = status.unit, status.agent_status
     alive = agent_status if status.is_alive else None
@@ -234,11 +234,11 @@ def _cell_json(cell: Cell | None) -> str | bool | None:
     return "systemd" if cell.by_systemd else False
 
 LATE_S = 120.0
-"""A pass may come this much later than the policy's resync."""
+"""How much later than the policy's resync a pass may be."""
 
 
 class AgentUnit(NamedTuple):
-    """The agent's unit, as systemd has it; `since` is when it came into this state."""
+    """The agent's unit. `since`: StateChangeTimestamp=."""
 
     load_state: str
     active_state: str
@@ -248,15 +248,14 @@ class AgentUnit(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A place in one layer: with which TLS it is there (None: it is not); or held by systemd alone, whose
-    next connection starts dockerd."""
+    """A socket in one layer: its TLS (None: absent), or whether only systemd listens, for socket activation."""
 
     tls: Tls | None = None
     by_systemd: bool = False
 
 
 class Row(NamedTuple):
-    """A place, declared (with which TLS) or not, and its layers in the order of LAYERS (None: not known)."""
+    """A socket: its declared TLS (None: not declared), and its layers in the order of LAYERS (None: unknown)."""
 
     address: str
     declared: Tls | None
@@ -264,9 +263,9 @@ class Row(NamedTuple):
 
 
 class Status(NamedTuple):
-    """All there is to say. `findings` are drifts, `since` tells of them by their fact; `unseen` are sentences.
+    """The input of the output. `findings`: the drifts. `unseen`: messages about what could not be observed.
 
-    `is_alive`: the unit runs and the bulletin is this process's.
+    `is_alive`: the unit is running and the status file is from its process.
     """
 
     now: datetime
@@ -278,38 +277,39 @@ class Status(NamedTuple):
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
     contained: tuple[str, ...]
-    last: Last | None
+    last: LastCorrection | None
     unseen: tuple[str, ...]
 
     @property
     def is_late(self) -> bool:
-        """Whether the agent runs, but has not looked for longer than its policy asks."""
+        """Whether the agent is running but its last pass is older than the policy's resync allows."""
         resync_s = self.policy.watch.resync_s if self.policy is not None else 3600.0
         return self.is_alive and self.agent_status is not None and (
             self.now - self.agent_status.at > timedelta(seconds=resync_s + LATE_S))
 
     @property
-    def is_vouched_for(self) -> bool:
-        """Whether a live agent has seen everything."""
+    def is_agent_complete(self) -> bool:
+        """Whether a running agent has observed everything."""
         return self.is_alive and not self.is_late and self.agent_status is not None and not self.agent_status.blind
 
     @property
     def since(self) -> dict[str, datetime]:
-        """Since when each fact lasts, as far as the agent knows."""
+        """The start time of each drift by fact, as published by the agent."""
         return self.agent_status.since() if self.agent_status is not None else {}
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """What is not in order, in words."""
+        """Messages about problems."""
         return tuple(self._wrong())
 
     def _wrong(self) -> Iterator[str]:
         if self.unit is not None and not self.is_alive:
-            yield "the agent is starting" if self.unit.active_state in ("activating", "reloading") else "no agent runs"
+            is_starting = self.unit.active_state in ("activating", "reloading")
+            yield "the agent is starting" if is_starting else "no agent is running"
         if self.is_late:
-            yield "the agent does not look"
+            yield "the agent is overdue"
         if self.policy_problem:
-            yield "the policy cannot be taken"
+            yield "the policy is invalid"
         for severity in ("error", "warning"):
             if number := sum(finding.severity == severity for finding in self.findings):
                 yield f"{number} {severity}{'s' * (number != 1)}"
@@ -317,6 +317,6 @@ class Status(NamedTuple):
             if self.agent_status.held is not None:
                 yield "a correction is held"
             if self.agent_status.blind:
-                yield "the agent cannot see everything"
+                yield "the agent has degraded visibility"
         if self.contained:
-            yield f"{len(self.contained)} port{'s' * (len(self.contained) != 1)} cut off"
+            yield f"{len(self.contained)} port{'s' * (len(self.contained) != 1)} blocked"

@@ -1,7 +1,6 @@
-"""Reports for people: bindings as a table, findings with the source line and a caret under the words.
+"""Text output: bindings as a table, findings with the source line and a caret.
 
-What comes from a host's files is shown harmless: no control, formatting or lone combining character of
-it reaches the terminal.
+Text from a host's files is sanitized: no control, formatting or lone combining characters reach the terminal.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
     from dockerd_guard.observe.observation import Layer, Observation
 
 Read = Callable[[str], bytes]
-"""Gives the content of a file that a finding points to; raises FileNotFoundError or Unreadable."""
+"""Returns the content of a file that a finding points to. Raises FileNotFoundError or Unreadable."""
 
 MAX_LINE_CELLS = 150
-"""A longer source line is cut to the part around the words meant."""
+"""A longer source line is shortened to the part around the finding."""
 
 TAB_CELLS = 4
 
@@ -37,17 +36,17 @@ _COLOURS = {"error": "1;31", "warning": "1;33", "info": "1;36"}
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Only on a terminal, and not where NO_COLOR is set (no-color.org)."""
+    """Whether to use colour: on a terminal, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def clean(text: str) -> str:
-    """Text of a host on one line of a terminal, and nothing but text: the rest becomes U+FFFD."""
+    """Text for one line of a terminal; control and formatting characters become U+FFFD."""
     return text if _PLAIN.match(text) else "".join(shown for shown, _ in _cells(text))
 
 
 def sockets(seen: Observation) -> Iterator[str]:
-    """Where Docker listens, layer by layer, each binding with the line that made it so."""
+    """The bindings of each layer, with the lines that configure them."""
     configured = seen.configured
     dockerd = f"dockerd {configured.dockerd_version}"
     if not configured.is_dockerd_known:
@@ -93,7 +92,7 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
 
 
 def findings(found: Iterable[Finding], read: Read, *, colour: bool) -> Iterator[str]:
-    """Each finding as FILE:LINE:COLUMN: severity: message [CODE], with its line and a caret."""
+    """Each finding as FILE:LINE:COLUMN: severity: message [CODE], with the source line and a caret."""
     lines = _Lines(read)
     for finding in found:
         where = finding.location
@@ -101,7 +100,7 @@ def findings(found: Iterable[Finding], read: Read, *, colour: bool) -> Iterator[
         severity = _painted(f"{finding.severity}:", _COLOURS[finding.severity], colour)
         yield f"{_painted(place, '1', colour)}{severity} {clean(finding.message)} [{finding.code}]"
         line = lines.at(where) if where is not None else None
-        # Where a file as a whole is meant, no words of it are.
+        # A finding about a whole file has no excerpt.
         if where is not None and line is not None and (where.line, where.column, where.end_column) != (1, 1, 1):
             number = str(where.line)
             source, caret = excerpt(line, where.column, where.end_column)
@@ -110,26 +109,26 @@ def findings(found: Iterable[Finding], read: Read, *, colour: bool) -> Iterator[
 
 
 def summary(found: tuple[Finding, ...]) -> str:
-    """How much was found, and what of it `fix` would mend."""
+    """The numbers of findings, and of those that `fix` can fix."""
     if not found:
         return "nothing wrong"
     counts = [(severity, sum(finding.severity == severity for finding in found))
               for severity in ("error", "warning", "info")]
-    told = ", ".join(_count(number, severity) for severity, number in counts if number)
-    mended = sum(finding.fix is not None for finding in found)
-    if not mended:
-        return told
+    totals = ", ".join(_count(number, severity) for severity, number in counts if number)
+    fixable = sum(finding.fix is not None for finding in found)
+    if not fixable:
+        return totals
     codes = ", ".join(sorted({finding.code for finding in found if finding.fix is not None}))
-    told += f"; `dockerd-guard fix` would mend {mended} of them ({codes})"
+    totals += f"; {fixable} fixable with `dockerd-guard fix` ({codes})"
     notes = {
-        "disruptive": "by a restart that stops running containers, as live-restore is off",
-        "unsafe": "by changing a file that is not its own",
+        "disruptive": "by a restart that stops running containers, because live-restore is off",
+        "unsafe": "by changing a file that dockerd-guard does not own",
     }
     for fix, how in notes.items():
         number = sum(finding.fix == fix for finding in found)
         if number:
-            told += f", {number} {how}"
-    return told
+            totals += f", {number} {how}"
+    return totals
 
 
 def _count(number: int, noun: str) -> str:
@@ -141,7 +140,7 @@ def _painted(text: str, code: str, colour: bool) -> str:
 
 
 class _Lines:
-    """Lines of files, each file read and split once."""
+    """Lines of files; each file is read and split once."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -164,12 +163,12 @@ class _Lines:
 
 
 def excerpt(line: str, column: int, end_column: int) -> tuple[str, str]:
-    """A source line as a terminal can show it, and the caret line below it.
+    """A source line for the terminal, and the caret line below it.
 
     >>> excerpt("ExecStart=/usr/bin/dockerd -H fd://", 31, 36)
     ('ExecStart=/usr/bin/dockerd -H fd://', '                              ^~~~~')
     """
-    # Far from the words nothing needs to be measured: a line may have a megabyte.
+    # Only the part around the finding is measured: a line may have a megabyte.
     begin = max(0, column - 1 - MAX_LINE_CELLS)
     cells = _cells(line[begin:column - 1 + 2 * MAX_LINE_CELLS])
     first = min(column - 1 - begin, len(cells))
@@ -188,7 +187,7 @@ def excerpt(line: str, column: int, end_column: int) -> tuple[str, str]:
 
 
 _Cell = tuple[str, int]
-"""What is shown for a character, and how many columns of a terminal it takes."""
+"""The replacement for a character, and its width in columns."""
 
 
 def _fitting(cells: list[_Cell], room: int) -> list[_Cell]:
@@ -208,7 +207,7 @@ def _cells(line: str) -> list[_Cell]:
     if line.isascii() and line.isprintable():
         return [(char, 1) for char in line]
     cells: list[_Cell] = []
-    bare = False  # whether the last cell is a letter that an accent may go on
+    bare = False  # whether the last cell can take a combining character
     for char in line:
         before, bare = bare, not unicodedata.combining(char) and char.isprintable() and char != " "
         if " " <= char <= "~":
@@ -216,7 +215,7 @@ def _cells(line: str) -> list[_Cell]:
         elif char == "\t":
             cells.append((" " * TAB_CELLS, TAB_CELLS))
         elif unicodedata.combining(char):
-            # One accent belongs to its letter; piles of them reach into the lines around.
+            # Stacked combining characters would overlap the lines around.
             cells.append((char, 0) if before else ("\N{REPLACEMENT CHARACTER}", 1))
         elif not char.isprintable() and not char.isspace():
             cells.append(("\N{REPLACEMENT CHARACTER}", 1))

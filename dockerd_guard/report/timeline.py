@@ -1,8 +1,8 @@
-"""A host's history as a picture: an SVG that needs nothing but itself.
+"""A host's history as a self-contained SVG.
 
-Above, how long the Docker API was open to the network in each day (or hour, by the length of the whole), on a
-logarithmic scale, or else ten seconds in a year could not be seen. Below, a lane for each place or file with its
-episodes. Hovering over anything tells the entry of the journal.
+The upper part shows how long the Docker API was open to the network in each day (or minute, hour, week, depending
+on the total length), on a logarithmic scale so that seconds remain visible. The lower part has a lane with the
+episodes of each socket or file. Tooltips show the journal entries.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from html import escape
 from typing import NamedTuple
 
 from dockerd_guard.model.address import canonical
-from dockerd_guard.report.history import Episode, History, Span, duration, summary, what
+from dockerd_guard.report.history import Episode, History, Span, duration, subject, summary
 from dockerd_guard.report.text import clean
 
 WIDTH = 1200
 LEFT, RIGHT = 262, 1000
-"""Between these lies the time; before them the labels, after them the figures of each lane."""
+"""The time axis; labels are left of it, totals right of it."""
 
 BARS_TOP, BARS_HEIGHT = 112, 110
 LANE_HEIGHT = 30
 MAX_LANES = 16
 LABEL_LETTERS = 36
 MIN_BAR = 4.0
-"""What took a second in a year is to be seen too."""
+"""Minimum width in pixels, so that short episodes are visible."""
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 
@@ -35,11 +35,11 @@ MAX_BUCKETS = 380
 
 STEPS_S = (1, 5, 15, MINUTE_S, 5 * MINUTE_S, 15 * MINUTE_S, HOUR_S, 3 * HOUR_S, 6 * HOUR_S, 12 * HOUR_S, DAY_S,
            2 * DAY_S, 7 * DAY_S)
-"""Between two ticks of the axis; months and years beyond."""
+"""Distances between ticks of the axis; longer ones are in MONTHS."""
 MONTHS = (1, 2, 3, 6, 12, 24, 60, 120, 1200)
 MAX_TICKS = 13
 
-EXPOSED, CUT_OFF, DRIFT, REPAIRED, KEPT, WARN, INK, PALE, LINE = (
+EXPOSED, BLOCKED, DRIFT, REPAIRED, KEPT, WARN, INK, PALE, LINE = (
     "#c62828", "#4a6fa5", "#e6b450", "#2e7d32", "#6b7785", "#ef6c00", "#1f2933", "#6b7785", "#e1e5ea")
 
 STYLE = f"""\
@@ -52,40 +52,40 @@ text {{ font: 12px system-ui, "DejaVu Sans", sans-serif; fill: {INK}; }}
 
 
 class Lane(NamedTuple):
-    """What happened at one place, or to one file."""
+    """The episodes of one socket or file."""
 
     label: str
     episodes: tuple[Episode, ...]
 
     def exposed_s(self, now: datetime) -> float:
-        """How long it was open."""
+        """Exposure time in seconds."""
         return sum(episode.exposed_s(now) for episode in self.episodes)
 
 
 class Axis(NamedTuple):
-    """Where a moment lies between LEFT and RIGHT."""
+    """The time axis between LEFT and RIGHT."""
 
     begun: datetime
     ended: datetime
     zone: tzinfo | None
 
     def stamp(self, at: datetime) -> str:
-        """In words."""
+        """A formatted time."""
         return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M:%S}"
 
     @property
     def length_s(self) -> float:
-        """Of the whole."""
+        """Length of the axis in seconds."""
         return max((self.ended - self.begun).total_seconds(), 1.0)
 
     def x(self, at: datetime) -> float:
-        """What lies outside is on the edge."""
+        """The x coordinate of a time, clamped to the axis."""
         share = (at - self.begun).total_seconds() / self.length_s
         return LEFT + (RIGHT - LEFT) * min(max(share, 0.0), 1.0)
 
 
 def svg(found: History, host: str, zone: tzinfo | None = None) -> str:
-    """The picture. Times are local, or those of `zone`."""
+    """The SVG document. Times are in `zone`, by default local."""
     axis = Axis(found.since, found.now, zone)
     lanes = tuple(_lanes(found))
     lanes_top = BARS_TOP + BARS_HEIGHT + 34
@@ -99,7 +99,7 @@ def svg(found: History, host: str, zone: tzinfo | None = None) -> str:
         f"<style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         _text(24, 38, title, "title"),
-        _text(24, 60, f"{period}, as dockerd-guard saw it", "pale"),
+        _text(24, 60, f"{period}, observed by dockerd-guard", "pale"),
         _text(24, 80, summary(found, zone)),
         *_grid(axis, lanes_top, bottom),
         *_blind(found.blind, axis, bottom),
@@ -112,7 +112,7 @@ def svg(found: History, host: str, zone: tzinfo | None = None) -> str:
     return "\n".join(parts) + "\n"
 
 
-# -- how long it was open -------------------------------------------------------------------------
+# -- exposure time -------------------------------------------------------------------------
 
 
 def _bars(found: History, axis: Axis) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _bars(found: History, axis: Axis) -> Iterator[str]:
 
 
 def _buckets(spans: Iterable[Span], begun: datetime, length_s: float, now: datetime) -> Iterator[tuple[int, float]]:
-    """Seconds in each bucket that has any."""
+    """Index and seconds of each non-empty bucket."""
     sums: dict[int, float] = {}
     for span in spans:
         left = (span.begun - begun).total_seconds()
@@ -157,7 +157,7 @@ def _share(seconds: float, length_s: float) -> float:
 
 
 def _lanes(found: History) -> Iterator[Lane]:
-    """The worst first; what does not fit shares the last."""
+    """Lanes by exposure time; those beyond MAX_LANES share the last one."""
     groups: dict[str, list[Episode]] = {}
     labels: dict[str, str] = {}
     for episode in found.episodes:
@@ -188,12 +188,12 @@ def _drawn(lanes: tuple[Lane, ...], found: History, axis: Axis, top: int) -> Ite
         figures = f"{len(lane.episodes)} x" + f", open {duration(open_s)}" * bool(open_s)
         yield _text(RIGHT + 20, y + 4, figures, "" if open_s else "pale")
         for episode in lane.episodes:
-            yield f"<g><title>{_told(episode, found.now, axis)}</title>"
+            yield f"<g><title>{_tooltip(episode, found.now, axis)}</title>"
             yield _bar(episode.span, axis, y, 8, DRIFT)
-            yield from (_bar(span, axis, y, 14, CUT_OFF) for span in episode.contained)
+            yield from (_bar(span, axis, y, 14, BLOCKED) for span in episode.contained)
             yield from (_bar(span, axis, y, 20, EXPOSED) for span in episode.exposed)
             yield "</g>"
-        # Marks lie upon all bars, or a long one would hide the end of a short one.
+        # Marks are drawn over all bars, so that a long bar does not hide the end of a short one.
         yield from (_mark(episode, axis, y) for episode in lane.episodes)
 
 
@@ -218,15 +218,15 @@ def _disc(x: float, y: float, fill: str, stroke: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{fill}" stroke="{stroke}" stroke-width="1.5"/>'
 
 
-def _told(episode: Episode, now: datetime, axis: Axis) -> str:
-    lines = [f"{what(episode)}, {axis.stamp(episode.span.begun)}, {duration(episode.span.seconds(now))}",
+def _tooltip(episode: Episode, now: datetime, axis: Axis) -> str:
+    lines = [f"{subject(episode)}, {axis.stamp(episode.span.begun)}, {duration(episode.span.seconds(now))}",
              clean(episode.message)]
     if episode.why:
         lines.append(f"{episode.outcome}: {clean(episode.why)}")
     return escape("\n".join(lines))
 
 
-# -- the frame ------------------------------------------------------------------------------------
+# -- axis and legend ------------------------------------------------------------------------------------
 
 
 def _grid(axis: Axis, lanes_top: int, bottom: int) -> Iterator[str]:
@@ -237,7 +237,7 @@ def _grid(axis: Axis, lanes_top: int, bottom: int) -> Iterator[str]:
 
 
 def _ticks(axis: Axis) -> Iterator[tuple[datetime, str]]:
-    """Round moments of local time, with their labels."""
+    """Ticks at round local times, with their labels."""
     step_s = next((step for step in STEPS_S if axis.length_s / step <= MAX_TICKS), None)
     if step_s is None:
         yield from _months(axis)
@@ -266,7 +266,7 @@ def _blind(spans: tuple[Span, ...], axis: Axis, bottom: int) -> Iterator[str]:
     for span in spans:
         left, right = axis.x(span.begun), axis.x(span.ended or axis.ended)
         yield (f'<rect x="{left:.1f}" y="{BARS_TOP}" width="{max(right - left, MIN_BAR):.1f}" '
-               f'height="{bottom - BARS_TOP}" fill="#9aa5b1" opacity=".35"><title>The agent was blind, '
+               f'height="{bottom - BARS_TOP}" fill="#9aa5b1" opacity=".35"><title>Degraded visibility, '
                f"{axis.stamp(span.begun)}</title></rect>")
 
 
@@ -280,13 +280,13 @@ def _policies(moments: tuple[datetime, ...], axis: Axis, bottom: int) -> Iterato
 def _legend(y: int) -> Iterator[str]:
     entries = (
         (f'<rect x="0" y="-9" width="16" height="14" rx="1.5" fill="{EXPOSED}"/>', "open to the network"),
-        (f'<rect x="0" y="-8" width="16" height="12" rx="1.5" fill="{CUT_OFF}"/>', "cut off meanwhile"),
+        (f'<rect x="0" y="-8" width="16" height="12" rx="1.5" fill="{BLOCKED}"/>', "blocked at the network"),
         (f'<rect x="0" y="-6" width="16" height="8" rx="1.5" fill="{DRIFT}"/>', "drift"),
         (_disc(8, -2, REPAIRED, "#fff"), "corrected by the agent"),
-        (_disc(8, -2, "#fff", KEPT), "ended otherwise"),
-        (f'<path d="M4 -8l8 6l-8 6z" fill="{WARN}"/>', "lasts"),
-        ('<rect x="0" y="-10" width="16" height="16" fill="#9aa5b1" opacity=".35"/>', "agent blind"),
-        (f'<path d="M8 -6l4.5 8h-9z" fill="{INK}"/>', "policy taken"),
+        (_disc(8, -2, "#fff", KEPT), "resolved externally"),
+        (f'<path d="M4 -8l8 6l-8 6z" fill="{WARN}"/>', "ongoing"),
+        ('<rect x="0" y="-10" width="16" height="16" fill="#9aa5b1" opacity=".35"/>', "degraded visibility"),
+        (f'<path d="M8 -6l4.5 8h-9z" fill="{INK}"/>', "policy in force"),
     )
     x = 24.0
     for glyph, label in entries:

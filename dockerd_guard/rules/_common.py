@@ -8,7 +8,7 @@ from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical
 from dockerd_guard.model.finding import Fix
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
-from dockerd_guard.policy.model import Declared, Policy, declared_bindings
+from dockerd_guard.policy.model import DeclaredSocket, Policy, declared_bindings
 
 STRENGTH = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
 """Weakest first."""
@@ -42,7 +42,7 @@ def merged_bindings(seen: Observation) -> tuple[MergedBinding, ...]:
     return tuple(found.values())
 
 
-def declared_places(policy: Policy) -> dict[str, Declared]:
+def declared_places(policy: Policy) -> dict[str, DeclaredSocket]:
     """Return the sockets that the policy declares, by canonical address."""
     return {canonical(socket.address): socket for socket in declared_bindings(policy)}
 

@@ -111,7 +111,7 @@ def is_reported(machine: Machine, what: str, path: str) -> bool:
                       f"DOCKERD_GUARD_FILE=/usr{path}")
         return (word.get("DOCKERD_GUARD_EVENT") == "drift") == (what == "loose")
     assert what == "refused", what
-    return newest(machine, "DOCKERD_GUARD_EVENT=policy").get("MESSAGE", "").startswith("The last good policy stays")
+    return newest(machine, "DOCKERD_GUARD_EVENT=policy").get("MESSAGE", "").startswith("The last valid policy stays")
 
 
 def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, str], ...]) -> list[str]:
@@ -180,7 +180,7 @@ def check_policy_mutations(machine: Machine, mutations: Iterable[str]) -> None:
 def blind(machine: Machine, words: str, *, over: bool = False) -> list[str]:
     """Return the messages about degraded visibility, or with `over` about its end, that contain `words`."""
     return [entry["MESSAGE"] for entry in entries(machine, "blind")
-            if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Seen again") == over]
+            if words in entry["MESSAGE"] and entry["MESSAGE"].startswith("Visibility restored") == over]
 
 
 def is_open(machine: Machine) -> bool:

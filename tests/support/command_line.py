@@ -11,13 +11,13 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 IS_INSTALLED = not (REPOSITORY / "dockerd_guard").exists()
-"""Without the source beside them, these tests are for what the package installed (tests/system/test_installed.py)."""
+"""Without the source next to them, these tests run the installed package (tests/system/test_installed.py)."""
 
 PROGRAM = ["/usr/bin/dockerd-guard"] if IS_INSTALLED else [sys.executable, "-m", "dockerd_guard"]
 
 
 class Said:
-    """What a call of the command line came to."""
+    """The result of a command line."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err

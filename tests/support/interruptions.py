@@ -88,7 +88,7 @@ def interrupt(machine: Machine, interruption: Interruption) -> None:
         assert machine.socket_answers()
         assert len(entries(machine, "failed") + entries(machine, "rolled-back")) == 1
     elif interruption.meanwhile in ("written", "down"):
-        wait_for(lambda: any("systemd cannot be asked" in entry["MESSAGE"] for entry in entries(machine, "blind")),
+        wait_for(lambda: any("cannot query systemd" in entry["MESSAGE"] for entry in entries(machine, "blind")),
                  "entry about D-Bus")
     if interruption.undo:
         # The agent may be using it: retry.

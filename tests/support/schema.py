@@ -1,23 +1,23 @@
-"""The JSON Schema of the policy, and how an editor reads a policy by it."""
+"""The JSON Schema of the policy: applied to YAML as an editor does it, and walked key by key."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
-TOP = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads((TOP / "packaging/policy.schema.json").read_text())
+from dockerd_guard.policy.schema import schema
+
+SCHEMA: dict[str, Any] = json.loads(json.dumps(schema()))
 VALIDATOR = Draft7Validator(SCHEMA)
 
 
 class Core(yaml.SafeLoader):
-    """YAML 1.2's core schema, as the editors' language server reads it."""
+    """YAML 1.2's core schema, which yaml-language-server implements."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- as the class above declares it
 
@@ -29,7 +29,8 @@ for tag, pattern, first in (
     Core.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), list(first))
 
 
-def refusals(text: str) -> list[str]:
+def schema_errors(text: str) -> list[str]:
+    """The errors of a policy that the schema finds."""
     return [error.message for error in VALIDATOR.iter_errors(yaml.load(text, Core))]
 
 

@@ -31,7 +31,7 @@ def test_swarm_tasks_hold_the_restart(machine: Machine) -> None:
     assert not {"2377", "7946"} & set(re.findall(r"\d+", drift))
     enforce(machine)
     held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert "in a swarm, which live-restore does not cover: its tasks would be stopped" in held[-1]["MESSAGE"]
+    assert "in a swarm, where live-restore has no effect: its tasks would be stopped" in held[-1]["MESSAGE"]
     assert machine.main_pid() == dockerd
     machine.run("docker service rm shop")
     wait_for(lambda: not machine.run("docker ps --quiet").out, "end of the task")

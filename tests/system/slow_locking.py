@@ -23,7 +23,7 @@ from tests.support.correction import (
 def test_second_agent_waits_and_takes_over(machine: Machine) -> None:
     first = machine.main_pid("dockerd-guard.service")
     second = machine.popen(["dockerd-guard", "run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for(lambda: messages(machine, f"another agent, PID {first}, guards this host already"),
+    wait_for(lambda: messages(machine, f"another agent, PID {first}, is running on this host"),
              "message of the second agent")
     machine.write(OVERRIDE, OPEN)
     wait_for(lambda: entries(machine, "drift"), "drift entry of the first agent")

@@ -76,9 +76,9 @@ def test_held_exposure_is_blocked_until_corrected(machine: Machine, opened: Open
     assert (entry["DOCKERD_GUARD_SOCKET"], entry["DOCKERD_GUARD_RULE"], entry["DOCKERD_GUARD_LAYER"]) == \
         (opened.address, "DG101", "listening")
     assert "by the nftables table inet dockerd_guard; containers, published ports" in entry["MESSAGE"]
-    wait_for(lambda: f"cut off meanwhile: {opened.address}" in machine.run("systemctl status dockerd-guard").out,
+    wait_for(lambda: f"blocked at the network: {opened.address}" in machine.run("systemctl status dockerd-guard").out,
              "STATUS= line")
-    assert f"cuts off from the network {opened.address}" in machine.run("dockerd-guard diff", check=False).out
+    assert f"blocks at the network meanwhile: {opened.address}" in machine.run("dockerd-guard diff", check=False).out
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
@@ -103,7 +103,7 @@ def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:
                                    "systemctl restart nftables")):
         machine.run(line)
         again = wait_for(lambda n=number: entries(machine, "contained")[count + n:], "entry")  # type: ignore[misc]
-        assert "again: somebody had removed or changed the nftables table" in again[0]["MESSAGE"]
+        assert "again: another program had removed or changed the nftables table" in again[0]["MESSAGE"]
         assert not is_open(machine)
 
     machine.run("systemctl stop dockerd-guard")
@@ -122,7 +122,7 @@ def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:
     machine.write(POLICY, OBSERVE)
     wait_for(lambda: is_open(machine), "release")
     released = wait_for(lambda: entries(machine, "released")[1:], "second entry")
-    assert "the policy does not ask for that any more" in released[0]["MESSAGE"]
+    assert "the policy no longer requests it" in released[0]["MESSAGE"]
 
 
 def test_containment_survives_a_reboot_without_gap(machine: Machine) -> None:
@@ -168,7 +168,7 @@ def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: 
     assert shop_answers(machine)
     assert (machine.main_pid(), machine.container_pid("shop")) == (dockerd, container)
     entry = wait_for(lambda: entries(machine, "contained"), "entry")[-1]
-    assert "by IPAddressDeny=any on docker.service, since python3-nftables is not installed" in entry["MESSAGE"]
+    assert "by IPAddressDeny=any on docker.service, because python3-nftables is not installed" in entry["MESSAGE"]
     assert "pulls, and published ports by loopback or IPv6" in entry["MESSAGE"]
     assert table(machine) == ""
     for number, line in enumerate((
@@ -176,7 +176,7 @@ def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: 
             "systemctl set-property --runtime docker.service IPAddressDeny= IPAddressAllow="), 1):
         machine.run(line)
         again = wait_for(lambda n=number: entries(machine, "contained")[n:], f"entry after {line}")  # type: ignore[misc]
-        assert "again: somebody had removed or changed IPAddressDeny= of" in again[0]["MESSAGE"]
+        assert "again: another program had removed or changed IPAddressDeny= of" in again[0]["MESSAGE"]
         assert not machine.api_answers()
 
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
@@ -195,5 +195,5 @@ def test_port_that_cannot_be_blocked_is_reported_as_open(machine: Machine) -> No
     enforce(machine, NEVER)
     failed = wait_for(lambda: entries(machine, "failed"), "entry")
     assert failed[0]["MESSAGE"].startswith("tcp://0.0.0.0:2375 stays open to the network until it is corrected: ")
-    assert "reaches no socket that systemd opened" in failed[0]["MESSAGE"]
+    assert "does not apply to sockets that systemd opened" in failed[0]["MESSAGE"]
     assert not entries(machine, "contained")

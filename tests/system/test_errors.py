@@ -32,7 +32,7 @@ def test_invalid_policy_is_reported_with_location_and_last_valid_one_stays(machi
         machine.run("systemctl reload dockerd-guard")
         # On a busy host the agent may read a partly written file first, and report that.
         wait_for(lambda n=before, p=place: any(  # type: ignore[misc]
-            p in message and message.startswith("The last good policy stays in force: ")
+            p in message and message.startswith("The last valid policy stays in force: ")
             for message in policy_messages(machine)[n:]), f"entry about {name}")
     machine.write(POLICY, OBSERVE, mode=0o666)
     wait_for(lambda: any("writable" in message for message in policy_messages(machine)), "entry about the mode")
@@ -84,7 +84,7 @@ def test_unreadable_dropin_is_reported_without_a_hang(machine: Machine) -> None:
                  f"entry about {name}")
         machine.run(f"rm -rf {path}")
     assert machine.main_pid("dockerd-guard.service") == agent
-    assert "mistake" not in machine.run("journalctl -u dockerd-guard").out
+    assert "internal error" not in machine.run("journalctl -u dockerd-guard").out
 
 
 @pytest.mark.parametrize(("fifo", "command"), [
@@ -135,12 +135,12 @@ def test_lost_dbus_is_reported_and_used_again_when_it_returns(machine: Machine) 
     agent = machine.main_pid("dockerd-guard.service")
     machine.run("systemctl stop dbus.socket dbus.service")
     machine.run("touch /etc/docker/daemon.json; rm /etc/docker/daemon.json")
-    wait_for(lambda: any("systemd cannot be asked" in entry["MESSAGE"] for entry in entries(machine, "blind")),
+    wait_for(lambda: any("cannot query systemd" in entry["MESSAGE"] for entry in entries(machine, "blind")),
              "entry about D-Bus")
     machine.write(OVERRIDE, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H tcp://0.0.0.0:2375 --tls=false\n")
     wait_for(lambda: entries(machine, "drift"), "drift seen without D-Bus")
     machine.run("systemctl start dbus.socket dbus.service")
-    wait_for(lambda: any(entry["MESSAGE"].startswith("Seen again") for entry in entries(machine, "blind")),
+    wait_for(lambda: any(entry["MESSAGE"].startswith("Visibility restored") for entry in entries(machine, "blind")),
              "entry about the return of D-Bus")
     wait_for(lambda: repaired(machine), "correction once systemd can be asked")
     assert machine.main_pid("dockerd-guard.service") == agent

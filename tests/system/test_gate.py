@@ -146,11 +146,11 @@ def test_restart_applies_no_other_change(machine: Machine, waiting: Waiting) -> 
         return
     held = wait_for(lambda: [found for found in entries(machine, "held") if waiting.words in found["MESSAGE"]],
                     "held correction")
-    assert "Next: take that back, or `systemctl restart docker.service` by hand, when it suits." in held[-1]["MESSAGE"]
+    assert "Next: Revert them, or run `systemctl restart docker.service` at a suitable time." in held[-1]["MESSAGE"]
     for verb in ("diff", "status"):
         found = machine.run(f"dockerd-guard {verb}", check=False).out
         assert waiting.words in found
-        assert "take that back" in found
+        assert "Revert them" in found
     assert machine.main_pid() == dockerd
 
 
@@ -164,7 +164,7 @@ def test_correction_is_rolled_back_if_systemd_loads_something_else(machine: Mach
                  "sh", DROPIN_DIRECTORY, posixpath.basename(OVERRIDE)])
     enforce(machine)
     undone = wait_for(lambda: entries(machine, "rolled-back"), "roll-back")
-    assert "systemd loaded something else: fd://, tcp://0.0.0.0:2375" in undone[0]["MESSAGE"]
+    assert "systemd has loaded a different configuration: fd://, tcp://0.0.0.0:2375" in undone[0]["MESSAGE"]
     assert machine.main_pid() == dockerd
     assert machine.run([*inside, "ls", DROPIN_DIRECTORY]).out == "override.conf\n"
 
@@ -195,7 +195,7 @@ def test_budget_persists_across_agent_restarts(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("correct", "words", "until"), [
-    ("restart: never", "the policy says `restart: never`", ""),
+    ("restart: never", "the policy has `restart: never`", ""),
     ("window: Mon 03:00-03:01 Pacific/Kiritimati", "outside the window Mon 03:00-03:01 Pacific/Kiritimati",
      "03:00 +14"),
 ], ids=["never", "window"])

@@ -82,7 +82,7 @@ def test_exposure_is_one_episode_across_agent_restarts(corrected: Machine) -> No
         "MESSAGE_ID": "dee6bd790a4c44a19870ff0ba7130499"}
     explained = corrected.run("journalctl --catalog --unit=docker --output=short --no-hostname").out
     assert "dockerd-guard[" in explained
-    assert "Subject: Something differs from the policy" in explained
+    assert "Subject: The host differs from the policy" in explained
     assert "Next step: `dockerd-guard explain RULE`" in explained
     assert "is open now" in corrected.run("journalctl --unit=docker.service --output=cat").out
 

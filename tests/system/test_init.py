@@ -75,7 +75,7 @@ def test_init_adopts_the_current_state(machine: Machine, history: History) -> No
     wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == state, f"{state} dockerd")
 
     refused = machine.run("dockerd-guard init", check=False)
-    assert (refused.status, f"{POLICY} is there already" in refused.err) == (2, True)
+    assert (refused.status, f"{POLICY} exists" in refused.err) == (2, True)
     installed = machine.read(POLICY)
     output = machine.run("dockerd-guard init --force").out
     text = machine.read(POLICY)

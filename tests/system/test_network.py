@@ -75,7 +75,7 @@ def test_without_helper_systemd_blocks_and_the_unit_is_reported(machine: Machine
     enforce(machine, NEVER)
     wait_for(lambda: not machine.api_answers(), "end of the exposure", timeout=30)
     entry = wait_for(lambda: entries(machine, "contained"), "entry")[-1]
-    assert f"by IPAddressDeny=any on docker.service, since {UNIT} does not answer (" in entry["MESSAGE"]
+    assert f"by IPAddressDeny=any on docker.service, because {UNIT} does not answer (" in entry["MESSAGE"]
     assert shop_answers(machine)
 
     machine.run(f"systemctl unmask {UNIT}; systemctl start {UNIT}; systemctl reload dockerd-guard")
@@ -133,7 +133,7 @@ def test_verification_is_repeated_after_the_helper_was_lost(machine: Machine) ->
     assert machine.main_pid() == dockerd
     assert len(entries(machine, "held")) == 1
     assert entries(machine, "rolled-back") + entries(machine, "failed") == []
-    assert not [entry for entry in entries(machine, "corrected") if "the correction was" in entry["MESSAGE"]]
+    assert not [entry for entry in entries(machine, "corrected") if "The correction was" in entry["MESSAGE"]]
 
 
 def test_fix_needs_neither_helper_nor_agent(machine: Machine) -> None:

@@ -91,7 +91,7 @@ def test_remove_keeps_corrections_and_purge_removes_them(machine: Machine) -> No
     machine.run("apt-get remove --yes dockerd-guard")
     assert all(machine.exists(path) for path in DROP_INS)
     done = machine.run("apt-get purge --yes dockerd-guard")
-    assert f"{DROP_INS[1]} is gone; check with 'systemctl cat docker.socket'" in done.out
+    assert f"removed {DROP_INS[1]}; check with 'systemctl cat docker.socket'" in done.out
     assert not any(machine.exists(path) for path in (*DROP_INS, "/etc/systemd/system/docker.socket.d",
                                                       "/var/lib/dockerd-guard", "/etc/dockerd-guard"))
     assert machine.exists(saved)
@@ -154,7 +154,7 @@ def test_sandbox_matches_its_documentation(machine: Machine, unit: str) -> None:
     output = machine.run(["systemd-analyze", "security", "--no-pager", instance]).out
     overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", output)
     assert overall is not None
-    assert f"security {instance}` says {overall[1]}:" in page
+    assert f"security {instance}` reports {overall[1]}:" in page
     assert float(overall[1]) <= HIGHEST_SCORE
 
 

@@ -85,14 +85,15 @@ def test_status_of_a_held_correction_a_stopped_agent_and_a_fixed_host(machine: M
     assert plain.isascii()
     assert max(map(len, plain.replace("\r", "").split("\n"))) <= 40
     line = machine.properties("dockerd-guard.service", "StatusText")["StatusText"]
-    assert line.startswith("held: live-restore is off: 1 running container would be stopped; cut off meanwhile: tcp://")
+    assert line.startswith("held: live-restore is off: 1 running container would be stopped; "
+                           "blocked at the network: tcp://")
 
     # The agent is stopped. Containment stays, and is reported.
     machine.run("systemctl stop dockerd-guard")
     down = status(machine)
     assert (down["exit"], down["agent"]["alive"], down["held"]) == (1, False, None)
     assert down["contained"] == held["contained"]
-    assert down["wrong"][0] == "no agent runs"
+    assert down["wrong"][0] == "no agent is running"
 
     # An invalid policy.
     machine.write(POLICY, "version: 1\nmode: enforce\nsockets: [fd://]\nmood: good\n")

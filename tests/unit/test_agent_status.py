@@ -10,7 +10,14 @@ import pytest
 from dockerd_guard.agent.status_file import published
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
-from dockerd_guard.report.agent_status import AgentStatus, Counters, Drift, HeldCorrection, Last, last_of
+from dockerd_guard.report.agent_status import (
+    AgentStatus,
+    Counters,
+    Drift,
+    HeldCorrection,
+    LastCorrection,
+    last_correction,
+)
 from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -24,7 +31,7 @@ LOUD = QUIET._replace(
                             "tcp://0.0.0.0:2375")),
         Drift(NOON, Finding("DG307", "warning", "not loaded", "loaded"))),
     held=HeldCorrection("outside the window", NOON, NOON), contained=("tcp://0.0.0.0:2375",),
-    last=Last(NOON, "corrected", "repaired", "as declared again"),
+    last=LastCorrection(NOON, "corrected", "repaired", "as declared again"),
     counts=Counters({"DG101 configured": 3}, {"repaired": 2, "held": 1}, 12.5))
 
 
@@ -39,6 +46,8 @@ def test_what_is_written_comes_back(agent_status: AgentStatus, tmp_path: Path) -
     QUIET.to_json().replace('"drifts": []', '"drifts": [1]'), LOUD.to_json().replace('"code"', '"cod"'),
     QUIET.to_json().replace('"pid"', '"pidd"'), LOUD.to_json().replace('"repaired": 2', '"repaired": "x"'),
     LOUD.to_json().replace('"repaired": 2', '"repaired": Infinity'), LOUD.to_json().replace("12.5", "[]"),
+    LOUD.to_json().replace("12.5", "1e999"), LOUD.to_json().replace('"pid": 42', f'"pid": {"4" * 10_000}'),
+    LOUD.to_json().replace('"severity": "error"', '"severity": "bad"'), LOUD.to_json().replace("+00:00", ""),
 ])
 def test_what_is_no_bulletin_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(text)
@@ -52,5 +61,6 @@ def test_no_file_is_no_bulletin(tmp_path: Path) -> None:
 def test_the_last_correction_is_the_last_entry_that_tells_of_one() -> None:
     repaired = JournalEntry(Event.CORRECTED, "as declared again", outcome=Outcome.REPAIRED)
     policy = JournalEntry(Event.POLICY, "in force")
-    assert last_of([repaired, policy], NOON) == Last(NOON, "corrected", "repaired", "as declared again")
-    assert last_of([policy], NOON) is None
+    assert last_correction([repaired, policy], NOON) == LastCorrection(
+        NOON, "corrected", "repaired", "as declared again")
+    assert last_correction([policy], NOON) is None

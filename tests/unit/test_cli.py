@@ -1,4 +1,4 @@
-"""The command line: answers, exit codes, and what it does with hosts that are no hosts."""
+"""The command line: output, exit codes, and broken input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_sockets_that_do_not_start(host: Host, call: Call) -> None:
 # -- several roots --------------------------------------------------------------------------------
 
 
-def test_several_roots_give_a_line_each(host: Host, tmp_path: Path, call: Call) -> None:
+def test_several_roots_print_a_line_each(host: Host, tmp_path: Path, call: Call) -> None:
     open_host = tmp_path / "open"
     open_host.mkdir()
     Host(open_host).start(OPEN)
@@ -62,7 +62,7 @@ def test_several_roots_as_text_and_sarif(host: Host, call: Call) -> None:
 # -- the policy -----------------------------------------------------------------------------------
 
 
-def test_a_given_policy_comes_before_the_roots_own(host: Host, tmp_path: Path, call: Call) -> None:
+def test_a_given_policy_replaces_that_of_the_root(host: Host, tmp_path: Path, call: Call) -> None:
     host.put("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [unix:///run/other.sock]\n")
     given = tmp_path / "policy.yaml"
     given.write_text("version: 1\nsockets:\n  - fd://\n  - tcp://127.0.0.1:2376\n")
@@ -75,7 +75,7 @@ def test_a_given_policy_comes_before_the_roots_own(host: Host, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("text", ["version: 1\nsokets: [fd://]\n", None])
-def test_a_bad_policy_is_no_answer(host: Host, tmp_path: Path, call: Call, text: str | None) -> None:
+def test_an_invalid_policy_exits_with_2(host: Host, tmp_path: Path, call: Call, text: str | None) -> None:
     given = tmp_path / "policy.yaml"
     if text is not None:
         given.write_text(text)
@@ -91,7 +91,7 @@ def test_a_bad_policy_is_no_answer(host: Host, tmp_path: Path, call: Call, text:
     [], ["nonsense"], ["lint", "--no-such"], ["lint", "--format", "xml"], ["sockets", "--format", "sarif"],
     ["lint", "--docker-version", "new"], ["lint", "--roo", "/"], ["explain", "DG999"],
 ])
-def test_bad_usage_is_no_answer(words: list[str]) -> None:
+def test_bad_usage_exits_with_2(words: list[str]) -> None:
     try:
         assert cli.main(words) == 2
     except SystemExit as left:
@@ -99,7 +99,7 @@ def test_bad_usage_is_no_answer(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["lint", "--help"], ["--version"]])
-def test_help_is_an_answer(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_exits_with_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(words)
     assert left.value.code == 0
@@ -112,7 +112,7 @@ def test_explain(call: Call) -> None:
     assert call("explain", "DG103", "DG104").out.count("## Why\n") == 2
 
 
-# -- trouble --------------------------------------------------------------------------------------
+# -- broken input --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("path", "make"), [
@@ -133,10 +133,10 @@ def test_explain(call: Call) -> None:
     ("/etc/default/docker", lambda path: path.write_bytes(b"DOCKER_OPTS='-H\n" * 10_000)),
 ])
 @pytest.mark.parametrize("words", [["lint"], ["sockets"], ["lint", "--format", "json"]], ids="-".join)
-def test_a_file_that_is_no_text(
+def test_a_broken_file(
     host: Host, call: Call, path: str, make: Callable[[Path], object], words: list[str]
 ) -> None:
-    """A finding or an error with its name; no hang, no traceback, nothing for a terminal to obey."""
+    """A finding or an error with the file name; no hang, no traceback, no control characters."""
     target = host.root / path[1:]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -149,23 +149,23 @@ def test_a_file_that_is_no_text(
         assert path.rpartition("/")[2] in said.out + said.err
 
 
-def test_no_docker_is_said(tmp_path: Path, call: Call) -> None:
+def test_no_docker_is_reported(tmp_path: Path, call: Call) -> None:
     said = call("lint", "--root", tmp_path)
     assert (said.code, said.out) == (0, "nothing wrong\n")
     assert f"Unit docker.service not found. (below {tmp_path})" in said.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_no_answer_here(host: Host, call: Call) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
+def test_an_unreadable_file_exits_with_2_here(host: Host, call: Call) -> None:
     host.put(OVERRIDE, "", 0)
     said = call("lint", "--root", host.root)
     assert (said.code, said.out) == (2, "")
     assert OVERRIDE in said.err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become another user")
-def test_an_unreadable_file_is_no_answer(host: Host, call: Call) -> None:
-    """The same, as nobody."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_an_unreadable_file_exits_with_2(host: Host, call: Call) -> None:
+    """The same as user nobody."""
     host.start("-H fd://")
     assert call("lint", "--root", host.root).code == 0
     (host.root / OVERRIDE[1:]).chmod(0o600)
@@ -181,8 +181,8 @@ def test_an_unreadable_file_is_no_answer(host: Host, call: Call) -> None:
     assert f"dockerd-guard: {OVERRIDE}: cannot be read: Permission denied" in said.err
 
 
-def test_a_reader_that_leaves(host: Host) -> None:
-    """As `| head -1`: no traceback, nothing on standard error."""
+def test_a_closed_pipe(host: Host) -> None:
+    """Like `| head -1`: no traceback on standard error."""
     roots = [word for _ in range(50) for word in ("--root", str(host.root))]
     pipe_out, pipe_in = os.pipe()
     os.close(pipe_out)
@@ -193,7 +193,7 @@ def test_a_reader_that_leaves(host: Host) -> None:
 
 
 @pytest.mark.skipif(IS_INSTALLED, reason="python3 -I takes no encoding from the environment")
-def test_a_terminal_that_knows_no_unicode(host: Host) -> None:
+def test_a_terminal_without_unicode(host: Host) -> None:
     host.start("-H fd:// -H tcp://0.0.0.0:2375 --label=größe")
     done = run("lint", "--root", host.root, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
     assert done.returncode == 1, done.stderr
@@ -206,8 +206,8 @@ def test_ten_thousand_drop_ins(host: Host, call: Call) -> None:
     assert call("lint", "--root", host.root).code == 0
 
 
-def test_the_linter_needs_nothing_but_yaml(host: Host) -> None:
-    """Neither pystemd nor structlog nor watchdog is imported by lint and sockets."""
+def test_the_linter_needs_only_yaml(host: Host) -> None:
+    """lint and sockets import neither pystemd nor structlog nor watchdog."""
     program = ("import sys; from dockerd_guard.cli import main; main(sys.argv[1:]); "
                "print(*{'pystemd', 'structlog', 'watchdog', '_ssl', 'subprocess'} & sys.modules.keys())")
     for verb in ("lint", "sockets"):

@@ -34,13 +34,13 @@ CASES = (
     Case("{}", IDLE, (), ""),
     Case("{}", SAFE, (), ""),
     Case("{}", BUSY, (), "live-restore is off: 2 running containers would be stopped"),
-    Case("{}", None, (), "dockerd does not answer, so whether containers would be stopped cannot be told"),
+    Case("{}", None, (), "dockerd does not answer; cannot check whether containers would be stopped"),
     Case("{}", SWARM, (), ""),
     Case("{}", SWARM._replace(containers_running=1, live_restore=True), (),
-         "this host is in a swarm, which live-restore does not cover: its tasks would be stopped"),
+         "this host is in a swarm, where live-restore has no effect: its tasks would be stopped"),
     Case("{}", SAFE, (), "shop.service would be stopped with docker.service", ("shop.service",)),
     Case("{restart: always}", BUSY, (), ""),
-    Case("{restart: never}", IDLE, (), "the policy says `restart: never`"),
+    Case("{restart: never}", IDLE, (), "the policy has `restart: never`"),
     Case("{budget: 3/1h}", SAFE, (50, 40), ""),
     Case("{budget: 3/1h}", SAFE, (50, 40, 10), "the budget of 3/1h restarts is used up", until_min=10),
     Case("{budget: 3/1h}", SAFE, (70, 40, 10), ""),
@@ -51,7 +51,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_restart_waits_for_leave(case: Case) -> None:
+def test_a_restart_is_held(case: Case) -> None:
     policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {case.correct}\n".encode())
     restarts = sorted(NOW - timedelta(minutes=minutes) for minutes in case.minutes_ago)
     hold = may_restart(policy.correct, Situation(case.engine, case.dependents, restarts, NOW, docker_is_active=True))
@@ -61,8 +61,8 @@ def test_a_restart_waits_for_leave(case: Case) -> None:
         assert hold.until == NOW + timedelta(minutes=case.until_min)
 
 
-def test_other_options_are_not_put_in_force_by_the_way() -> None:
-    """Also where containers may be stopped; a window does not change it."""
+def test_other_pending_options_hold_a_restart() -> None:
+    """Also if containers may be stopped, and in a window."""
     pending_changes = ("--userns-remap (/etc/default/docker:1)", '"bip" (/etc/docker/daemon.json:2)')
     for correct in ("{}", "{restart: always, window: 'Sat 02:00-05:00 UTC'}"):
         policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
@@ -70,11 +70,11 @@ def test_other_options_are_not_put_in_force_by_the_way() -> None:
         hold = may_restart(policy.correct, situation)
         assert hold is not None
         assert hold.until is None
-        assert hold.reason == ("a restart would put in force what dockerd has not started with yet: --userns-remap "
-                               '(/etc/default/docker:1), "bip" (/etc/docker/daemon.json:2)')
+        assert hold.reason == ("a restart would apply other pending changes: --userns-remap (/etc/default/docker:1), "
+                               '"bip" (/etc/docker/daemon.json:2)')
 
 
-def test_what_does_not_run_may_be_started() -> None:
+def test_a_stopped_docker_may_be_started() -> None:
     policy = parse_policy(b"version: 1\nsockets: [fd://]\ncorrect: {restart: never}\n")
     assert may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=False)) is None
 
@@ -83,15 +83,15 @@ RESTART = "`systemctl restart docker.service`"
 
 
 @pytest.mark.parametrize(("correct", "engine", "dependents", "step"), [
-    ("{restart: never}", SAFE, (), f"{RESTART}, when it suits"),
-    ("{}", BUSY, (), '`"live-restore": true` into /etc/docker/daemon.json and `systemctl reload docker.service`; '
-     f"or {RESTART}, when they may stop"),
-    ("{}", SWARM._replace(containers_running=1), (), f"drain this node, then {RESTART}"),
-    ("{}", None, (), "`systemctl status docker.service` tells what keeps it"),
-    ("{}", None, ("shop.service",), f"{RESTART}, when they may stop"),
-    ("{window: 'Sat 02:00-05:00 UTC'}", SAFE, (), f"nothing before that, or {RESTART} by hand"),
+    ("{restart: never}", SAFE, (), f"Run {RESTART} at a suitable time"),
+    ("{}", BUSY, (), 'Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
+     f"or run {RESTART} when they may stop"),
+    ("{}", SWARM._replace(containers_running=1), (), f"Drain this node, then run {RESTART}"),
+    ("{}", None, (), "Check `systemctl status docker.service`"),
+    ("{}", None, ("shop.service",), f"Run {RESTART} when they may stop"),
+    ("{window: 'Sat 02:00-05:00 UTC'}", SAFE, (), f"Wait, or run {RESTART}"),
 ])
-def test_what_holds_a_restart_says_the_way_out(
+def test_a_held_restart_has_a_next_step(
         correct: str, engine: Engine | None, dependents: tuple[str, ...], step: str) -> None:
     policy = parse_policy(f"version: 1\nsockets: [fd://]\ncorrect: {correct}\n".encode())
     hold = may_restart(policy.correct, Situation(engine, dependents, (), NOW, docker_is_active=True))
@@ -99,9 +99,9 @@ def test_what_holds_a_restart_says_the_way_out(
     assert hold.next_step == step
 
 
-def test_an_engine_that_cannot_even_be_asked_is_not_blamed() -> None:
+def test_a_failed_query_is_reported_as_such() -> None:
     policy = parse_policy(b"version: 1\nsockets: [fd://]\n")
     unasked = str(HelperUnavailable("Connection refused"))
     hold = may_restart(policy.correct, Situation(None, (), (), NOW, docker_is_active=True, unasked=unasked))
-    reason = f"{unasked}, so whether containers would be stopped cannot be told"
+    reason = f"{unasked}; cannot check whether containers would be stopped"
     assert hold == (reason, None, HelperUnavailable.next_step)

@@ -44,16 +44,16 @@ def tried(seconds: float, event: str, outcome: str, run: str = "a") -> Record:
     return Record(at(seconds), event, "not now", run, outcome=outcome, episodes=(OPEN,))
 
 
-def cut(seconds: float, event: str = "contained", run: str = "a") -> Record:
+def contained(seconds: float, event: str = "contained", run: str = "a") -> Record:
     return Record(at(seconds), event, "cut", run, socket="tcp://[::]:2375")
 
 
-def told(records: list[Record], now: float = 1000) -> list[str]:
-    """Each episode in one line: fact, begin-end, outcome, exposed, cut off, and what nobody saw."""
+def summarized(records: list[Record], now: float = 1000) -> list[str]:
+    """Each episode in one line: fact, begin-end, outcome, exposed, contained, unseen ends."""
     return [" ".join(filter(None, (
         episode.fact.split()[0], _span(episode.span), episode.outcome or "-",
         "open " + ",".join(map(_span, episode.exposed)) if episode.exposed else "",
-        "cut " + ",".join(map(_span, episode.contained)) if episode.contained else "",
+        "contained " + ",".join(map(_span, episode.contained)) if episode.contained else "",
         "" if episode.is_begin_seen else "begin unseen", "" if episode.is_end_seen else "end unseen",
     ))) for episode in history(records, at(now)).episodes]
 
@@ -73,35 +73,36 @@ def _span(span: Span) -> str:
     ([start(0), drift(10), drift(11), drift(13, exposed=True), ended(20)], ["DG101 10-20 repaired open 13-20"]),
     ([start(0), drift(10, exposed=True), drift(12), ended(20)], ["DG101 10-20 repaired open 10-12"]),
     ([start(0), drift(10, exposed=True), tried(11, "held", "held")], ["DG101 10- held open 10-"]),
-    # Cut off meanwhile: open no more, also when that is told again.
-    ([start(0), drift(10, exposed=True), tried(11, "held", "held"), cut(12), drift(30, exposed=True), ended(40)],
-     ["DG101 10-40 repaired open 10-12 cut 12-40"]),
-    ([start(0), drift(10, exposed=True), cut(12), cut(15, "released")], ["DG101 10- - open 10-12,15- cut 12-15"]),
+    # Contained: no longer exposed, also if the drift is reported again.
+    ([start(0), drift(10, exposed=True), tried(11, "held", "held"), contained(12), drift(30, exposed=True), ended(40)],
+     ["DG101 10-40 repaired open 10-12 contained 12-40"]),
+    ([start(0), drift(10, exposed=True), contained(12), contained(15, "released")],
+     ["DG101 10- - open 10-12,15- contained 12-15"]),
     ([start(0), drift(10), tried(12, "rolled-back", "failed")], ["DG101 10- failed"]),
     ([start(0), drift(10), tried(12, "contested", "held"), ended(40)], ["DG101 10-40 repaired"]),
-    # One correction ends two.
+    # One correction ends two episodes.
     ([start(0), drift(10), drift(11, EDITED), ended(20, "repaired", OPEN, EDITED)],
      ["DG101 10-20 repaired", "DG304 11-20 repaired"]),
-    # The same again is another episode.
+    # The same drift again is another episode.
     ([start(0), drift(10), ended(14), drift(20), ended(21)], ["DG101 10-14 repaired", "DG101 20-21 repaired"]),
-    # The agent after this one tells it again: the same episode.
+    # The next agent process reports it again: the same episode.
     ([start(0), drift(10), start(50, "b"), drift(51, run="b"), ended(60, run="b")], ["DG101 10-60 repaired"]),
-    # It does not: over when it came.
+    # The next agent process does not report it: it ended by then.
     ([start(0), drift(10), start(50, "b"), start(500, "c")], ["DG101 10-50 kept end unseen"]),
     ([start(0), drift(10), start(500, "b")], ["DG101 10-500 kept end unseen"]),
-    # It has only just come, and is looking still.
+    # The next agent process has just started.
     ([start(0), drift(10), start(990, "b")], ["DG101 10- -"]),
-    # A start without a policy says nothing of what lasts.
+    # A start without a valid policy ends no episode.
     ([start(0), drift(10), Record(at(50), "policy", "bad", "b", outcome="failed"), start(60, "c"), drift(61, run="c")],
      ["DG101 10- -"]),
-    # The journal was rotated since it began.
+    # The begin is older than the journal.
     ([ended(20)], ["DG101 20-20 repaired begin unseen"]),
 ])
 def test_entries_become_episodes(records: list[Record], episodes: list[str]) -> None:
-    assert told(records) == episodes
+    assert summarized(records) == episodes
 
 
-def test_since_leaves_out_what_was_over_by_then() -> None:
+def test_since_leaves_out_earlier_episodes() -> None:
     records = [start(0), drift(10, exposed=True), ended(20), drift(30, exposed=True), ended(50), drift(60), ended(61)]
     found = history(records, at(1000), at(40))
     assert [episode.span.begun for episode in found.episodes] == [at(30), at(60)]
@@ -109,7 +110,7 @@ def test_since_leaves_out_what_was_over_by_then() -> None:
     assert found.corrections == (at(50), at(61))
 
 
-def test_time_that_two_episodes_share_is_counted_once() -> None:
+def test_overlapping_exposure_is_counted_once() -> None:
     assert merged([(at(5), at(9)), (at(0), at(6)), (at(20), at(21))]) == (Span(at(0), at(9)), Span(at(20), at(21)))
 
 
@@ -131,12 +132,16 @@ def row(**fields: Any) -> bytes:
     (row(DOCKERD_GUARD_EVENT="drift", MESSAGE="open", _SYSTEMD_INVOCATION_ID="a", DOCKERD_GUARD_LINE="7",
          DOCKERD_GUARD_EPISODE=["DG101 a", "DG102 b"], DOCKERD_GUARD_EXPOSED="yes"),
      Record(NOON, "drift", "open", "a", line=7, episodes=("DG101 a", "DG102 b"), exposed=True)),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE="7" * 5000, MESSAGE=[[["x"]], {}, 1e300]),
+     Record(NOON, "drift")),
+    (b'{"__REALTIME_TIMESTAMP": "1", "DOCKERD_GUARD_EVENT": "drift", "MESSAGE": ' + b"[" * 100_000, None),
+    (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE=1e999), None),
     # journalctl gives the bytes of what is not printable, and null for what is too long.
     (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_FILE=[47, 1, 255], MESSAGE=None, DOCKERD_GUARD_LINE="x"),
      Record(NOON, "drift", file="/\x01\ufffd")),
     (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_EPISODE=[[97, 1], "b"]),
      Record(NOON, "drift", episodes=("a\x01", "b"))),
-    # Before there were episodes.
+    # Entries from before DOCKERD_GUARD_EPISODE=.
     (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_RULE="DG101", DOCKERD_GUARD_SOCKET="tcp://a:1"),
      Record(NOON, "drift", rule="DG101", socket="tcp://a:1", episodes=("DG101 tcp://a:1",))),
 ])
@@ -145,8 +150,8 @@ def test_a_line_of_journalctl_is_read(line: bytes, record: Record | None) -> Non
 
 
 STORY = [
-    start(0), drift(10, EDITED), drift(20, exposed=True), tried(21, "held", "held"), cut(22), ended(80, "repaired"),
-    ended(3600, "kept", EDITED), drift(4000),
+    start(0), drift(10, EDITED), drift(20, exposed=True), tried(21, "held", "held"), contained(22),
+    ended(80, "repaired"), ended(3600, "kept", EDITED), drift(4000),
 ]
 
 
@@ -161,16 +166,16 @@ def test_history_as_lines() -> None:
     assert lines([]) == "No drift since 2026-11-23 13:23:20.\n"
 
 
-def test_a_narrow_terminal_gets_short_lines() -> None:
+def test_narrow_terminal() -> None:
     golden.check(lines(STORY, 40), "report/history-narrow.txt")
     assert max(map(len, lines(STORY, 40).splitlines())) <= 40
 
 
-def test_colour_is_beside_the_text() -> None:
+def test_outcome_is_coloured() -> None:
     assert "\033[32mrepaired after 1 min" in lines(STORY, 160, colour=True)
 
 
-def test_nothing_of_a_hosts_files_reaches_the_terminal_unclean() -> None:
+def test_output_is_printable() -> None:
     evil = drift(10)._replace(file="/etc/\x1b[2J\n\u202e.conf", socket="tcp://\x07")
     assert lines([start(0), evil], 60).isprintable() is False  # the newlines of our own
     assert all(line.isprintable() for line in lines([start(0), evil]).splitlines())
@@ -192,7 +197,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("length_s", [0, 1, 90, 5000, 40_000, 10 * 86400, 365 * 86400, 20 * 365 * 86400])
-def test_the_picture_keeps_within_its_frame_however_long_the_time(length_s: float) -> None:
+def test_the_timeline_stays_within_its_frame(length_s: float) -> None:
     records = [start(0), drift(length_s / 3, exposed=True), ended(length_s / 2), drift(length_s, exposed=True)]
     picture = ET.fromstring(timeline.svg(history(records, at(length_s)), "web1", UTC))
     width, height = (float(picture.get(name, "")) for name in ("width", "height"))
@@ -204,17 +209,17 @@ def test_the_picture_keeps_within_its_frame_however_long_the_time(length_s: floa
     assert len(ticks) <= timeline.MAX_TICKS + 1
 
 
-def test_the_picture_shows_each_episode_with_its_end() -> None:
+def test_the_timeline_shows_each_episode_with_its_end() -> None:
     picture = ET.fromstring(timeline.svg(history(STORY, at(5000)), "web1", UTC))
     titles = [title.text or "" for title in picture.iter(f"{SVG}title")]
     assert any(title.startswith("DG304, 2026-11-23 12:00:10, 59 min 50 s\nopen\nkept: ") for title in titles)
     colours = [box.get("fill") for box in picture.iter(f"{SVG}rect")]
     # One of each is the legend's. Of the exposed one is the bar above, one the lane's.
-    assert [colours.count(colour) for colour in (timeline.EXPOSED, timeline.CUT_OFF, timeline.DRIFT)] == [3, 2, 4]
+    assert [colours.count(colour) for colour in (timeline.EXPOSED, timeline.BLOCKED, timeline.DRIFT)] == [3, 2, 4]
     assert [text.text for text in picture.iter(f"{SVG}text")].count("2 x, open 2.0 s") == 1
 
 
-def test_the_picture_is_well_formed_whatever_a_file_is_called() -> None:
+def test_the_timeline_is_well_formed_xml() -> None:
     evil = drift(10)._replace(file="/etc/\x1b<&\"'>\0.conf", message="<script>\x01\udcff", socket="tcp://<b>&\x07")
     timeline_of = history([start(0), evil, Record(at(11), "drift", episodes=("\x02",))], at(20))
     assert ET.fromstring(timeline.svg(timeline_of, "<h&\x01>", UTC)) is not None
@@ -228,6 +233,6 @@ def test_more_lanes_than_fit_share_the_last() -> None:
     assert f"{40 - timeline.MAX_LANES + 1} others" in texts
 
 
-def test_an_episode_knows_how_long_it_was_open() -> None:
+def test_exposure_time_of_an_episode() -> None:
     episode = Episode(OPEN, Span(at(0)), "open", exposed=(Span(at(0), at(5)), Span(at(10))))
     assert episode.exposed_s(at(13)) == 8

@@ -1,4 +1,4 @@
-"""`init`: the policy says what the host does, with what is dangerous pointed out, and takes nothing's place."""
+"""`init`: the policy declares the sockets of the host, marks dangerous ones, and replaces no file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.differential.generate import generate
 from tests.support import corpus, golden, shared
 from tests.support.command_line import Call
 from tests.support.hosts import Host
-from tests.support.schema import refusals
+from tests.support.schema import schema_errors
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -33,7 +33,7 @@ PORT = "[Socket]\nListenStream=2375\n"
 
 
 def lines(text: str, section: str) -> list[str]:
-    """What stands below a key of the policy, up to the next."""
+    """The lines below a key of the policy, up to the next key."""
     return text.partition(f"\n{section}:\n")[2].partition("\n\n")[0].split("\n")
 
 
@@ -41,15 +41,15 @@ def codes(seen: Observation, text: str) -> list[str]:
     return sorted({finding.code for finding in judge(seen, parse_policy(text.encode()))})
 
 
-def told(seen: Observation, text: str) -> list[str]:
-    """All that lint and diff say by a policy, and it does not say itself."""
+def missing(seen: Observation, text: str) -> list[str]:
+    """Results of lint and diff with a policy that its comments do not contain."""
     policy = parse_policy(text.encode())
     plan = plan_for(seen, policy)
-    said = " ".join(text.replace("#", " ").split())
+    comments = " ".join(text.replace("#", " ").split())
     words = codes(seen, text)
     words += [change.path for change in plan.changes]
     words += [" ".join(obstacle.split()) for obstacle in plan.obstacles if obstacle.isprintable()]
-    return [word for word in words if " ".join(word.replace("#", " ").split()) not in said]
+    return [word for word in words if " ".join(word.replace("#", " ").split()) not in comments]
 
 
 # -- what is declared ------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def told(seen: Observation, text: str) -> list[str]:
     ("-H tcp://docker.example.org:2376", ["fd://"], ["DG101", "DG102", "DG103"]),
     ("-H tpc://0.0.0.0:2375", ["fd://"], ["DG102", "DG203"]),
 ])
-def test_what_the_host_does_is_declared(host: Host, arguments: str, declared: list[str], found: list[str]) -> None:
+def test_current_sockets_are_declared(host: Host, arguments: str, declared: list[str], found: list[str]) -> None:
     host.start(arguments)
     seen = host.see()
     _, text = adopt(seen)
@@ -78,17 +78,17 @@ def test_what_the_host_does_is_declared(host: Host, arguments: str, declared: li
     assert policy.mode is Mode.OBSERVE
     assert [f"{one.address} {one.tls}" if one.is_tcp else one.address for one in policy.sockets] == declared
     assert codes(seen, text) == found
-    assert told(seen, text) == []
+    assert missing(seen, text) == []
 
 
-def test_what_is_dangerous_is_pointed_out_with_the_safer_line_beside_it(host: Host) -> None:
+def test_dangerous_sockets_are_marked_with_a_safer_alternative(host: Host) -> None:
     host.start("-H fd:// -H tcp://0.0.0.0:2375")
     _, text = adopt(host.see())
     golden.check(text, "init/open-port.yaml")
 
 
-def test_the_safer_lines_are_a_policy_too(host: Host) -> None:
-    """Taken instead of the dangerous ones, they parse, and diff knows what to do."""
+def test_the_safer_alternatives_are_a_valid_policy(host: Host) -> None:
+    """They replace the dangerous lines, parse, and lead to a plan."""
     host.start("-H fd:// -H tcp://0.0.0.0:2375")
     seen = host.see()
     text = adopt(seen)[1]
@@ -122,7 +122,7 @@ def test_a_second_socket_unit(host: Host) -> None:
     seen = host.see()
     text = adopt(seen)[1]
     assert "docker-tcp.socket:2" in text
-    assert told(seen, text) == []
+    assert missing(seen, text) == []
     assert not plan_for(seen, parse_policy(text.encode())).changes
 
 
@@ -130,21 +130,21 @@ def test_a_host_that_cannot_start(host: Host) -> None:
     host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
     seen = host.see()
     _, text = adopt(seen)
-    assert "docker.service does not start; dockerd refuses" in text
+    assert "docker.service does not start with these files; dockerd refuses" in text
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["fd://", "tcp://10.0.0.5:2375"]
     assert "DG201" in codes(seen, text)
-    assert told(seen, text) == []
+    assert missing(seen, text) == []
 
 
 @pytest.mark.parametrize("words", ["-H tcp://0.0.0.0:2375 -H tcp://127.0.0.1:2375",
                                    "-H unix:///run/../run/docker.sock -H fd:// -H unix:///run/a#b -H 'unix:///run/ c'",
                                    "-H unix:///run/\x1b[2J -H unix:///run/'x'"])
-def test_what_no_policy_takes_is_left_out_with_the_reason(host: Host, words: str) -> None:
+def test_what_a_policy_cannot_contain_is_left_out_with_the_reason(host: Host, words: str) -> None:
     host.start(words)
     seen = host.see()
     text = adopt(seen)[1]
     assert "\x1b" not in text
-    assert told(seen, text) == []
+    assert missing(seen, text) == []
 
 
 def listening(seen: Observation, *addresses: str) -> Observation:
@@ -152,21 +152,21 @@ def listening(seen: Observation, *addresses: str) -> Observation:
     return seen._replace(listening=Listening(Layer(LISTENING, True, None, None, (), addresses, bindings)))
 
 
-def test_what_is_open_but_in_no_file_is_told_and_not_declared(host: Host) -> None:
+def test_a_socket_in_no_file_is_commented_and_not_declared(host: Host) -> None:
     seen = listening(host.see(), "unix:///run/docker.sock", "tcp://[::]:2375")
     text = adopt(seen)[1]
     assert lines(text, "sockets")[1:] == [
-        "  # tcp://[::]:2375 is open now, but from no line of the files: with this policy it is drift. If it",
-        "  # is wanted, declare it:",
+        "  # tcp://[::]:2375 is open now, but no file configures it: with this policy it is drift. To allow",
+        "  # it, declare it:",
         "  # - address: 'tcp://[::]:2375'", "  #   tls: none"]
-    assert told(seen, text) == []
+    assert missing(seen, text) == []
 
 
-def test_a_host_name_is_declared_by_the_address_it_has_now(host: Host) -> None:
+def test_a_host_name_is_declared_by_its_current_address(host: Host) -> None:
     host.start("-H tcp://docker.example.org:2375")
     text = adopt(listening(host.see(), "tcp://10.0.0.5:2375"))[1]
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["tcp://10.0.0.5:2375"]
-    assert "'docker.example.org' is no IP address" in text
+    assert "'docker.example.org' is not an IP address" in text
 
 
 def test_no_docker(tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_no_docker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("root", [*corpus.roots(), *shared.corpus()], ids=lambda root: "/".join(root.parts[-2:]))
-def test_a_published_configuration_gives_a_policy_that_says_all(root: Path) -> None:
+def test_a_published_configuration_gives_a_complete_policy(root: Path) -> None:
     holds(root)
 
 
-def test_any_configuration_gives_a_policy_that_says_all() -> None:
+def test_any_configuration_gives_a_complete_policy() -> None:
     for number in range(GENERATED):
         with tempfile.TemporaryDirectory() as root:
             generate(SEED, number).write(Path(root))
@@ -192,13 +192,13 @@ def test_any_configuration_gives_a_policy_that_says_all() -> None:
 
 
 def holds(root: Path) -> None:
-    """The policy parses, by its schema too; lint and diff say nothing by it that it does not say itself; and where
-    the host starts with all that a policy can hold, there is nothing to change."""
+    """The policy is valid, also by its schema; its comments contain the results of lint and diff; and if the host
+    starts and the policy declares everything, nothing has to be changed."""
     with Rootfs(str(root)) as rootfs:
         seen = observe_files(rootfs, None)
         found, text = adopt(seen)
-        assert told(seen, text) == [], text
-        assert refusals(text) == [], text
+        assert missing(seen, text) == [], text
+        assert schema_errors(text) == [], text
         policy = parse_policy(text.encode())
         layer = seen.configured.layer
         if layer.starts and found.declared and not found.refused and seen.configured.service.unit.name == \
@@ -209,7 +209,7 @@ def holds(root: Path) -> None:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def test_standard_output_is_the_policy_alone(host: Host, call: Call) -> None:
+def test_standard_output_contains_only_the_policy(host: Host, call: Call) -> None:
     said = call("init", "--root", host.root)
     assert (said.code, said.err) == (0, "")
     parse_policy(said.out.encode())
@@ -226,13 +226,13 @@ def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Cal
     target.chmod(0o666)
     said = call("init", "--root", host.root, "--output", target)
     assert said.code == 2
-    assert "is there already" in said.err
+    assert f"{target} exists" in said.err
     assert target.read_text() == "# mine\n"
     for number in ("", ".2"):
         saved = Path(f"{target}.dockerd-guard-saved{number}")
         said = call("init", "--root", host.root, "--output", target, "--force")
         assert said.code == 0
-        assert said.out.startswith(f"What was there is kept as {saved}.\nWrote {target}: 1 declared")
+        assert said.out.startswith(f"The previous file is kept as {saved}.\nWrote {target}: 1 declared")
         assert stat.S_IMODE(target.stat().st_mode) == 0o644
         assert saved.exists()
     assert Path(f"{target}.dockerd-guard-saved").read_text() == "# mine\n"
@@ -241,17 +241,17 @@ def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Cal
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), os.mkfifo])
-def test_what_is_no_file_is_not_replaced_either(host: Host, tmp_path: Path, call: Call, make: object) -> None:
+def test_only_regular_files_are_replaced(host: Host, tmp_path: Path, call: Call, make: object) -> None:
     target = tmp_path / "config.yaml"
     make(target)  # type: ignore[operator]
     before = target.lstat()
     for words in ([], ["--force"]):
         said = call("init", "--root", host.root, "--output", target, *words)
-        assert (said.code, "is there already" in said.err) == (2, True)
+        assert (said.code, f"{target} exists" in said.err) == (2, True)
         assert target.lstat() == before
 
 
-def test_where_nothing_can_be_written_it_is_said(host: Host, tmp_path: Path, call: Call) -> None:
+def test_a_write_error_is_reported(host: Host, tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").write_text("")
     said = call("init", "--root", host.root, "--output", tmp_path / "file/config.yaml")
     assert said.code == 2

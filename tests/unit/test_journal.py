@@ -183,18 +183,18 @@ def test_history_reads_the_fields_that_are_written() -> None:
 
 
 @pytest.mark.parametrize(("changes", "mode", "up", "words"), [
-    ({}, Mode.OBSERVE, True, "`dockerd-guard diff` shows what would mend it"),
-    ({}, Mode.ENFORCE, True, "nothing to do, unless a correction is told to be held or to have failed"),
-    ({"fix": None}, Mode.ENFORCE, True, "by hand, as `dockerd-guard explain DG101` tells"),
+    ({}, Mode.OBSERVE, True, "`dockerd-guard diff` shows the fix"),
+    ({}, Mode.ENFORCE, True, "Nothing to do, unless a `held` or `failed` entry follows"),
+    ({"fix": None}, Mode.ENFORCE, True, "Fix it manually; see `dockerd-guard explain DG101`"),
     ({"code": "DG102", "layer": "listening"}, Mode.ENFORCE, False, "`systemctl start docker.service`, if"),
 ])
 def test_a_drift_says_what_where_the_risk_and_the_next_step(
         changes: dict[str, str], mode: Mode, up: bool, words: str) -> None:
     finding = FINDING._replace(**changes)  # type: ignore[arg-type]
-    entry = drift.begun(finding, Cause.DRIFT, mode, exposed=True, is_docker_up=up)
+    entry = drift.drift_entry(finding, Cause.DRIFT, mode, exposed=True, is_docker_up=up)
     assert entry.message.startswith(
-        f"{finding.code} at /etc/a.conf:3: The Docker API listens on tcp://0.0.0.0:2375; it is open now. Whoever "
-        "reaches it from the network is root on this host. Next: ")
+        f"{finding.code} at /etc/a.conf:3: The Docker API listens on tcp://0.0.0.0:2375; it is open now. Anyone "
+        "who can reach it from the network has root on this host. Next: ")
     assert words in entry.message
     assert (entry.episodes, entry.exposed) == ((f"{finding.code} tcp://*:2375",), True)
 

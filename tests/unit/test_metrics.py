@@ -1,4 +1,4 @@
-"""Metrics: what is written for Prometheus, and what is remembered for it."""
+"""Metrics for Prometheus, and the counters behind them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_values_of_a_snapshot() -> None:
                                                 f"# TYPE {PREFIX}{metric.name} {metric.kind}")]
 
 
-def test_the_page_lists_each_metric_as_it_says_of_itself() -> None:
+def test_the_page_lists_each_metric_with_its_help_text() -> None:
     rows = [line for line in (TOP / "docs/metrics.md").read_text().splitlines() if line.startswith(f"| `{PREFIX}")]
     assert rows == [f"| `{PREFIX}{metric.name}{labels_of(metric)}` | {metric.kind} | {metric.help} |"
                     for metric in METRICS]
@@ -69,7 +69,7 @@ def labels_of(metric: Metric) -> str:
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "grafana.json"])
-def test_alerts_and_dashboard_ask_for_metrics_that_there_are(file: str) -> None:
+def test_alerts_and_dashboard_use_existing_metrics(file: str) -> None:
     asked = set(re.findall(PREFIX + r"(\w+)", (TOP / "packaging/prometheus" / file).read_text()))
     assert asked
     assert asked <= {metric.name for metric in METRICS}
@@ -81,7 +81,7 @@ def drift(code: str, layer: str, fact: str) -> JournalEntry:
 
 @pytest.mark.parametrize(("entries", "known", "drifts", "corrections"), [
     ([drift("DG101", "configured", "DG101 tcp://*:2375")], (), {"DG101 configured": 3}, {"held": 1}),
-    # Told again after a restart, or in other words.
+    # Reported again after a restart, or with another layer.
     ([drift("DG101", "running", "DG101 tcp://*:2375")], ("DG101 tcp://*:2375",), {"DG101 configured": 2}, {"held": 1}),
     ([drift("DG101", "running", "DG101 tcp://*:2375"), drift("DG306", "configured", "DG306 configured /a")], ("x",),
      {"DG101 configured": 2, "DG101 running": 1, "DG306 configured": 1}, {"held": 1}),
@@ -93,18 +93,18 @@ def drift(code: str, layer: str, fact: str) -> JournalEntry:
       JournalEntry(Event.POLICY, "", Outcome.FAILED), JournalEntry(Event.BLIND, "", Outcome.FAILED)], (),
      {"DG101 configured": 2}, {"held": 1}),
 ])
-def test_what_entries_count_for(entries: list[JournalEntry], known: tuple[str, ...], drifts: dict[str, int],
+def test_counters_of_entries(entries: list[JournalEntry], known: tuple[str, ...], drifts: dict[str, int],
                                 corrections: dict[str, int]) -> None:
     before = Counters({"DG101 configured": 2}, {"held": 1}, 1.5)
-    assert before.and_of(entries, known) == Counters(drifts, corrections, 1.5)
+    assert before.with_entries(entries, known) == Counters(drifts, corrections, 1.5)
 
 
 @pytest.mark.parametrize(("looks", "seconds"), [
-    # When a look is, whether it finds something open, and when the last trigger came.
+    # Time of a look, whether it finds an exposure, and time of the last trigger.
     ([(10, False, 0), (20, False, 19)], 0),
     ([(10, True, 0), (20, False, 19)], 10),
     ([(10, False, 0), (20, True, 18), (25, True, 18), (30, False, 29)], 12),
-    # Found by a resync: since when is not known.
+    # Found by a resync: the begin is unknown.
     ([(10, False, 5), (310, True, 5), (320, False, 319)], 10),
     ([(10, True, 0), (10, True, 0), (11, False, 0), (12, True, 11.5), (13, False, 0)], 2.5),
 ])
@@ -119,7 +119,7 @@ def test_an_exposure_counts_from_the_trigger_that_showed_it(
     assert watch.seconds == seconds
 
 
-def test_the_file_is_whole_and_everybodys_to_read_and_only_where_somebody_reads_it(tmp_path: Path) -> None:
+def test_the_file_is_written_atomically_and_only_into_an_existing_directory(tmp_path: Path) -> None:
     there = tmp_path / "node-exporter"
     textfile.publish("a 1\n", str(there))
     assert not there.exists()
@@ -133,7 +133,7 @@ def test_the_file_is_whole_and_everybodys_to_read_and_only_where_somebody_reads_
         textfile.publish("a 3\n", str(tmp_path / "link"))
 
 
-def test_the_dashboard_is_json_with_each_panel_in_its_place() -> None:
+def test_dashboard_panels_do_not_overlap() -> None:
     panels = json.loads((TOP / "packaging/prometheus/grafana.json").read_text())["panels"]
     taken = [(x, y) for panel in panels for place in [panel["gridPos"]]
              for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])]

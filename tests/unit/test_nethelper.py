@@ -15,6 +15,7 @@ import pytest
 
 from dockerd_guard.containment.nftables import NftablesTable
 from dockerd_guard.model.address import Tls
+from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper import client
 from dockerd_guard.nethelper.client import NethelperClient
@@ -76,8 +77,13 @@ def test_what_the_agent_asks_is_understood(request_: Request) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_nothing_else_is(hostile: bytes) -> None:
-    with pytest.raises(ValueError, match="no request of ours"):
+    with pytest.raises(JsonError):
         request_of(hostile)
+
+
+def test_the_error_has_the_place_of_the_value() -> None:
+    with pytest.raises(JsonError, match=r"^rejections\[0\]: must be a TCP address$"):
+        request_of(reject("tcp://localhost:2375"))
 
 
 class Service(NamedTuple):
@@ -224,7 +230,7 @@ def test_an_answer_that_is_none_is_as_good_as_no_service(tmp_path: Path, answer:
     (os.getuid(), b"garbage\n", 1),
     (os.getuid(), b"x" * (MAX_LINE_BYTES + READ_BYTES), 1),
     (os.getuid() + 1, line() + b"\n", 1),
-], ids=["hangs up", "garbage", "a line without an end", "somebody else"])
+], ids=["hangs up", "garbage", "a line without an end", "another user"])
 def test_whoever_is_not_the_agent_gets_no_answer(trusted: int, sent: bytes, code: int) -> None:
     ours, theirs = socket.socketpair()
 

@@ -1,15 +1,17 @@
-"""What stands in more than one file of the package says the same in each."""
+"""Files of the package that state the same fact agree."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import runpy
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 import dockerd_guard
+from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
 
@@ -54,6 +56,17 @@ def test_the_example_shows_the_defaults() -> None:
     assert got.tls[:3] == defaults.tls[:3]
     assert [each.address for each in got.socket_unit.listen] == \
         [each.address for each in defaults.socket_unit.listen]
+
+
+def test_the_example_has_every_key() -> None:
+    shown = set(re.findall(r"^[# ]*(?:- )?(\w+):(?= |$)", EXAMPLE, flags=re.MULTILINE))
+    assert {key.word for key in KEYS} <= shown
+
+
+def test_the_table_of_keys_in_the_docs_is_current() -> None:
+    """Otherwise run `PYTHONPATH=. python3 packaging/policy_table.py`."""
+    page = (TOP / "docs/policy.md").read_text()
+    assert runpy.run_path(str(TOP / "packaging/policy_table.py"))["page"](page) == page
 
 
 def parse(text: str) -> Policy:

@@ -44,7 +44,7 @@ CASES = (
     # The command line.
     Case("a flag more", {}, {DROP_IN: f"{START} \\\n  --userns-remap=nobodyhere\n"},
          (f"--userns-remap ({DROP_IN}:4)",)),
-    Case("a flag less", {DROP_IN: f"{START} -s overlay2\n"}, {DROP_IN: f"{START}\n"}, ("--storage-driver no more",)),
+    Case("a flag less", {DROP_IN: f"{START} -s overlay2\n"}, {DROP_IN: f"{START}\n"}, ("--storage-driver removed",)),
     Case("another value", {DROP_IN: f"{START} --bip=10.1.0.1/24\n"}, {DROP_IN: f"{START} --bip=10.2.0.1/24\n"},
          (f"--bip ({DROP_IN}:3)",)),
     Case("out of an environment file", {DROP_IN: f"{START} $OPTIONS\n[Service]\nEnvironmentFile={ENVIRONMENT}\n",
@@ -60,8 +60,8 @@ CASES = (
     # daemon.json
     Case("a key more", {JSON: "{}"}, {JSON: '{"userns-remap": "nobodyhere"}'}, (f'"userns-remap" ({JSON}:1)',)),
     Case("a file of its own", {}, {JSON: '{"debug": true,\n "bip": "10.1.0.1/24"}'}, (f'"bip" ({JSON}:2)',)),
-    Case("a key less", {JSON: '{"data-root": "/srv"}'}, {JSON: "{}"}, (f'"data-root" no more ({JSON})',)),
-    Case("the file gone", {JSON: '{"data-root": "/srv"}'}, {JSON: None}, (f'"data-root" no more ({JSON})',)),
+    Case("a key less", {JSON: '{"data-root": "/srv"}'}, {JSON: "{}"}, (f'"data-root" removed ({JSON})',)),
+    Case("the file gone", {JSON: '{"data-root": "/srv"}'}, {JSON: None}, (f'"data-root" removed ({JSON})',)),
     Case("our advice", {JSON: f"{{{FULL}}}"}, {JSON: f'{{{FULL}, "live-restore": true}}'}),
     Case("our advice, in a swarm, where dockerd would not start with it", {}, {JSON: '{"live-restore": true}'},
          (f'"live-restore" ({JSON}:1)',), in_swarm=True),

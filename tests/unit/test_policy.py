@@ -1,4 +1,4 @@
-"""The policy's grammar: what is taken, and what is said of what is not."""
+"""The policy reader: what it accepts, and its error messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from dockerd_guard.policy.model import (
     Policy,
     PolicyError,
     Restart,
-    TlsFiles,
     Watch,
     declared_bindings,
 )
@@ -33,14 +32,14 @@ from dockerd_guard.policy.reader import load_policy, parse_policy
 from dockerd_guard.policy.values import parse_address, parse_duration, parse_listen_stream, parse_window
 from tests.support.policy_cases import (
     ADDRESSES,
-    ADDRESSES_REFUSED,
     DURATIONS,
+    ERRORS,
+    FD_SOCKETS,
     FULL,
     HEAD,
-    LISTEN_STREAM,
-    MISTAKES,
-    WHAT_FD_STANDS_FOR,
-    WINDOWS_REFUSED,
+    INVALID_ADDRESSES,
+    INVALID_WINDOWS,
+    LISTEN_STREAMS,
 )
 
 pytestmark = pytest.mark.libraries
@@ -50,7 +49,7 @@ def policy(text: str) -> Policy:
     return parse_policy(text.encode(), "p.yaml")
 
 
-def mistakes(text: str | bytes) -> list[str]:
+def errors(text: str | bytes) -> list[str]:
     with pytest.raises(PolicyError) as caught:
         parse_policy(text if isinstance(text, bytes) else text.encode(), "p.yaml")
     return [str(problem) for problem in caught.value.problems]
@@ -62,9 +61,10 @@ def test_the_whole_grammar() -> None:
     assert [(socket.address, socket.tls) for socket in read.sockets] == [
         ("fd://", Tls.NONE), ("tcp://127.0.0.1:2376", Tls.MUTUAL)]
     assert read.sockets[1].location == Location("p.yaml", 5, 14, 34)
-    assert read.tls[:3] == TlsFiles()[:3]
+    assert read.tls[:3] == ("/etc/docker/ca.pem", "/etc/docker/server-cert.pem", "/etc/docker/server-key.pem")
     assert read.correct.window is not None
-    assert read.correct._replace(window=None) == Correct(Restart.LIVE_RESTORE, None, Budget(3, 3600))
+    assert read.correct._replace(window=None) == Correct(
+        Restart.LIVE_RESTORE, None, Budget(3, 3600), foreign_files=True, contain=True)
     assert read.watch == Watch(0.1, 300)
     assert read.waive[0][:4] == (
         "DG103", "tcp://127.0.0.1:2375", "CI runner, loopback only", date(2027, 3, 31))
@@ -73,15 +73,16 @@ def test_the_whole_grammar() -> None:
 def test_defaults() -> None:
     read = policy("version: 1\nsockets: [fd://]\n")
     assert read.mode is Mode.OBSERVE
-    assert read.correct == Correct()
-    assert read.watch == Watch()
+    assert read.correct == policy(FULL).correct._replace(window=None)
+    assert read.watch == policy(FULL).watch
+    assert read.tls[:3] == policy(FULL).tls[:3]
     assert read.waive == ()
     assert [listen.value for listen in read.socket_unit.listen] == ["/run/docker.sock"]
     assert read.tcp_tls is None
 
 
-@pytest.mark.parametrize(("text", "declared"), WHAT_FD_STANDS_FOR)
-def test_what_fd_stands_for(text: str, declared: list[str]) -> None:
+@pytest.mark.parametrize(("text", "declared"), FD_SOCKETS)
+def test_expansion_of_fd(text: str, declared: list[str]) -> None:
     found = declared_bindings(policy(f"version: 1\n{text}\n"))
     assert [f"{one.address} {one.tls} {one.location.line}:{one.location.column}" for one in found] == declared
 
@@ -91,14 +92,14 @@ def test_addresses(text: str, normal: str) -> None:
     assert parse_address(text) == normal
 
 
-@pytest.mark.parametrize(("text", "why"), ADDRESSES_REFUSED)
-def test_addresses_refused(text: str, why: str) -> None:
+@pytest.mark.parametrize(("text", "why"), INVALID_ADDRESSES)
+def test_invalid_addresses(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_address(text)
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "address"), LISTEN_STREAM)
+@pytest.mark.parametrize(("text", "address"), LISTEN_STREAMS)
 def test_listen_stream(text: str, address: str | None) -> None:
     if address is not None:
         assert parse_listen_stream(text) == address
@@ -107,18 +108,27 @@ def test_listen_stream(text: str, address: str | None) -> None:
         parse_listen_stream(text)
 
 
-@pytest.mark.parametrize(("text", "said"), MISTAKES,
+@pytest.mark.parametrize(("text", "messages"), ERRORS,
                          ids=lambda value: repr(value[:40]) if isinstance(value, str | bytes) else "")
-def test_mistakes(text: str | bytes, said: list[str]) -> None:
-    assert [line.removeprefix("p.yaml:") for line in mistakes(text)] == said
+def test_errors(text: str | bytes, messages: list[str]) -> None:
+    assert [line.removeprefix("p.yaml:") for line in errors(text)] == messages
 
 
-def test_all_mistakes_are_told_but_not_endlessly() -> None:
-    assert len(mistakes("version: 2\nmode: x\nwatch: 1\nsockets: [1, 2, 3]")) == 6
-    assert len(mistakes("version: 1\nsockets: [" + "x," * 50_000 + "]")) == MAX_PROBLEMS
+@pytest.mark.parametrize("word", ["servr", "serve", "server!", "nonne", "non", "no-tls", "tls", "verify", "mutuall",
+                                  "never!", "nevre", "alwys", "allways", "alwaysever", "yes!", "live"])
+def test_no_hint_is_a_less_safe_value(word: str) -> None:
+    for text in (f"version: 1\nsockets: [{{address: tcp://10.0.0.5, tls: {word}}}]",
+                 f"{HEAD}correct: {{restart: {word}}}"):
+        message, = errors(text)
+        assert message.partition("did you mean ")[2] in ("", "'mutual'?", "'live-restore'?", "'never'?")
 
 
-def test_damage_is_never_more_than_an_error() -> None:
+def test_all_errors_are_reported_up_to_a_limit() -> None:
+    assert len(errors("version: 2\nmode: x\nwatch: 1\nsockets: [1, 2, 3]")) == 6
+    assert len(errors("version: 1\nsockets: [" + "x," * 50_000 + "]")) == MAX_PROBLEMS
+
+
+def test_a_damaged_policy_raises_policy_error_alone() -> None:
     dice = random.Random(1)
     pieces = [b"\0", b"\xff", b"\t", b"&a ", b"*a", b"!x ", b"- ", b"{", b"]", b"'", b": ", b"|\n", b"---\n", b"%"]
     for _ in range(1000):
@@ -131,7 +141,7 @@ def test_damage_is_never_more_than_an_error() -> None:
 
 
 def test_the_example_is_a_policy() -> None:
-    """What the package installs: it observes, and declares what a stock host has."""
+    """It observes, and declares the sockets of a stock host."""
     read = load_policy(str(Path(__file__).parents[2] / "config.example.yaml"), require_root_owned=False)
     assert read.mode is Mode.OBSERVE
 
@@ -145,8 +155,8 @@ def test_durations(text: str, seconds: float | None) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize(("text", "why"), WINDOWS_REFUSED)
-def test_windows_refused(text: str, why: str) -> None:
+@pytest.mark.parametrize(("text", "why"), INVALID_WINDOWS)
+def test_invalid_windows(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_window(text)
     assert why in str(caught.value)
@@ -189,8 +199,8 @@ def test_windows(window: str, zone: str, moment: str, is_open: bool, opens: str)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of several owners")
 class TestOwnership:
-    """What the agent asks of the policy's file. tmp_path lies below a directory open to all, and $HOME may, so the
-    file is put into root's home directory of passwd(5)."""
+    """With `require_root_owned`. tmp_path, and perhaps $HOME, are below a directory that
+    everyone can write, so the file is in root's home directory of passwd(5)."""
 
     @pytest.fixture
     def home(self) -> Iterator[Path]:
@@ -205,38 +215,38 @@ class TestOwnership:
             load_policy(str(path), require_root_owned=True)
         return str(caught.value)
 
-    def test_roots_own_is_taken(self, home: Path) -> None:
+    def test_a_file_of_root(self, home: Path) -> None:
         assert load_policy(str(home / "config.yaml"), require_root_owned=True).mode is Mode.OBSERVE
 
     @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
     def test_writable_file(self, home: Path, mode: int) -> None:
         (home / "config.yaml").chmod(mode)
         who = "group 0" if mode == 0o664 else "everyone"
-        assert f"is writable by {who}" in self.refusal(home / "config.yaml")
+        assert f"writable by {who}" in self.refusal(home / "config.yaml")
         assert load_policy(str(home / "config.yaml"), require_root_owned=False)
 
     def test_writable_directory(self, home: Path) -> None:
         home.chmod(0o777)
-        assert f"{home}:1:1: is writable by everyone (mode 0777)" in self.refusal(home / "config.yaml")
+        assert f"{home}:1:1: writable by everyone (mode 0777)" in self.refusal(home / "config.yaml")
 
     def test_foreign_owner(self, home: Path) -> None:
         os.chown(home / "config.yaml", 65534, 0)
-        assert "belongs to uid 65534" in self.refusal(home / "config.yaml")
+        assert "owned by uid 65534, must be owned by root" in self.refusal(home / "config.yaml")
 
     def test_link_into_a_foreign_directory(self, home: Path) -> None:
         (home / "open").mkdir()
         (home / "open").chmod(0o777)
         (home / "open/real.yaml").write_text(HEAD)
         (home / "link.yaml").symlink_to("open/real.yaml")
-        assert f"{home}/open:1:1: is writable by everyone" in self.refusal(home / "link.yaml")
+        assert f"{home}/open:1:1: writable by everyone" in self.refusal(home / "link.yaml")
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (lambda path: None, "there is no such file"),
+    (lambda path: None, "no such file"),
     (lambda path: path.mkdir(), "is a directory, not a regular file"),
     (os.mkfifo, "is a FIFO, not a regular file"),
-    (lambda path: path.symlink_to("nowhere"), "there is no such file"),
-    (lambda path: path.symlink_to(path.name), "there is no such file"),
+    (lambda path: path.symlink_to("nowhere"), "no such file"),
+    (lambda path: path.symlink_to(path.name), "no such file"),
 ])
 def test_no_file_to_read(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
     path = tmp_path / "config.yaml"

@@ -1,4 +1,4 @@
-"""Reports: what people and programs get to see."""
+"""Text, JSON, SARIF and GitHub output."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def finding(**other: Any) -> Finding:
     ("abc", 99, 120, ["abc", "   ^"]),
     ("a\tb c", 3, 4, ["a    b c", "     ^"]),
     ("\t-H x", 5, 6, ["    -H x", "       ^"]),
-    # A wide character takes two columns, an accent none.
+    # A wide character takes two columns, a combining character none.
     ("日本 -H x", 4, 6, ["日本 -H x", "     ^~"]),
     ("e\u0301 -H", 4, 6, ["e\u0301 -H", "  ^~"]),
-    # Nothing that a terminal would obey, or that reaches into other lines.
+    # No control characters, no stacked combining characters.
     ("\x1b[31m-H", 6, 8, ["\ufffd[31m-H", "     ^~"]),
     ("a\u202eb", 3, 4, ["a\ufffdb", "  ^"]),
     ("a\u0301\u0301\u0301b", 5, 6, ["a\u0301\ufffd\ufffdb", "   ^"]),
@@ -45,12 +45,12 @@ def finding(**other: Any) -> Finding:
     ("a\udcffb", 3, 4, ["a\ufffdb", "  ^"]),
     ("a\0\x7f\x9bb", 5, 6, ["a\ufffd\ufffd\ufffdb", "    ^"]),
 ])
-def test_the_caret_stands_under_the_words(line: str, column: int, end_column: int, shown: list[str]) -> None:
+def test_the_caret_marks_the_finding(line: str, column: int, end_column: int, shown: list[str]) -> None:
     assert list(text.excerpt(line, column, end_column)) == shown
 
 
 @pytest.mark.parametrize("column", [1, 500, 999_990])
-def test_a_long_line_is_cut_around_the_words(column: int) -> None:
+def test_a_long_line_is_shortened(column: int) -> None:
     line = "x" * (column - 1) + "-H tcp" + "y" * (1_000_000 - column)
     source, caret = text.excerpt(line, column, column + 6)
     assert len(source) <= text.MAX_LINE_CELLS + 6
@@ -65,27 +65,27 @@ def test_findings_as_text() -> None:
     golden.check("".join(f"{line}\n" for line in shown), "report/findings.txt")
 
 
-def test_a_file_that_is_gone_costs_the_excerpt_only() -> None:
+def test_a_missing_file_has_no_excerpt() -> None:
     def gone(path: str) -> bytes:
         raise Unreadable(path, "gone")
 
     assert list(text.findings([finding()], gone, colour=False)) == ["/etc/a.conf:1:40: error: open [DG103]"]
 
 
-@pytest.mark.parametrize(("found", "told"), [
+@pytest.mark.parametrize(("found", "expected"), [
     ([], "nothing wrong"),
     ([{"fix": None}], "1 error"),
     ([{}, {"severity": "warning", "fix": None}],
-     "1 error, 1 warning; `dockerd-guard fix` would mend 1 of them (DG103)"),
+     "1 error, 1 warning; 1 fixable with `dockerd-guard fix` (DG103)"),
     ([{"fix": "unsafe"}, {"fix": "disruptive", "code": "DG308"}],
-     "2 errors; `dockerd-guard fix` would mend 2 of them (DG103, DG308), 1 by a restart that stops "
-     "running containers, as live-restore is off, 1 by changing a file that is not its own"),
+     "2 errors; 2 fixable with `dockerd-guard fix` (DG103, DG308), 1 by a restart that stops "
+     "running containers, because live-restore is off, 1 by changing a file that dockerd-guard does not own"),
 ])
-def test_summary(found: list[dict[str, Any]], told: str) -> None:
-    assert text.summary(tuple(finding(**other) for other in found)) == told
+def test_summary(found: list[dict[str, Any]], expected: str) -> None:
+    assert text.summary(tuple(finding(**other) for other in found)) == expected
 
 
-def test_colour_only_where_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         def isatty(self) -> bool:
             return True
@@ -101,9 +101,9 @@ def test_findings_as_json() -> None:
     golden.check_json(json_output.findings([finding(), finding(location=None, fix=None)]), "report/findings.json")
 
 
-def test_bytes_that_are_no_text_do_not_break_json() -> None:
-    told = json_output.dump(json_output.findings([finding(message="a\udcffb")]))
-    assert json.loads(told)["findings"][0]["message"] == "a\ufffdb"
+def test_invalid_utf8_is_replaced_in_json() -> None:
+    value = json_output.dump(json_output.findings([finding(message="a\udcffb")]))
+    assert json.loads(value)["findings"][0]["message"] == "a\ufffdb"
 
 
 @pytest.mark.parametrize(("given", "command"), [
@@ -133,10 +133,10 @@ def log() -> dict[str, Any]:
     return sarif.log([sarif.Run("/srv/host 1", found, frozenset(["policy ü.yaml"])), sarif.Run("/", ())])
 
 
-def test_sarif_by_hand() -> None:
-    told = json.loads(json_output.dump(log()))
-    run, empty = told["runs"]
-    assert (told["version"], empty["results"]) == ("2.1.0", [])
+def test_sarif() -> None:
+    value = json.loads(json_output.dump(log()))
+    run, empty = value["runs"]
+    assert (value["version"], empty["results"]) == ("2.1.0", [])
     assert run["originalUriBaseIds"] == {"ROOT": {"uri": "file:///srv/host%201/"}}
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["DG103", "DG308", "DG501"]
     first, second, third = run["results"]

@@ -1,7 +1,10 @@
-"""The JSON Schema that editors check a policy by takes what the grammar takes, and refuses what it refuses,
-but for what no schema can say."""
+"""The JSON Schema accepts what the reader accepts, and rejects what it rejects as far as a schema can express it."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,40 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
-from dockerd_guard.policy.model import Correct, Mode, PolicyError, TlsFiles, Watch
+from dockerd_guard.policy.keys import KEYS
+from dockerd_guard.policy.model import PolicyError
 from dockerd_guard.policy.reader import parse_policy
-from dockerd_guard.policy.values import parse_duration
-from tests.support.policy_cases import (
-    ADDRESSES,
-    ADDRESSES_REFUSED,
-    DURATIONS,
-    FULL,
-    HEAD,
-    LISTEN_STREAM,
-    MISTAKES,
-    WHAT_FD_STANDS_FOR,
-    WINDOWS_REFUSED,
-    Rows,
-)
-from tests.support.schema import SCHEMA, TOP, Core, properties, refusals
+from tests.support import policy_cases
+from tests.support.policy_cases import ERRORS, FULL, HEAD
+from tests.support.schema import SCHEMA, Core, properties, schema_errors
 
 pytestmark = pytest.mark.libraries
 
+TOP = Path(__file__).resolve().parents[2]
+
 BEYOND = (
-    # Between values.
-    "is already declared in line", "dockerd has one TLS setting", "already takes this port",
-    "dockerd speaks TLS on TCP only", "which is empty",
-    # Between the characters of one.
-    "is no IPv6 address", "write the IPv4 address itself", "at most 107 bytes", "it has no name",
-    "ports go from 1 to 65535", "it must be from", "the period must be at least", "a window that ends when it starts",
-    "knows no time zone", "is out of range", "year 0 is out of range",
-    # Of YAML's words: for YAML 1.2 these are text, or quoting makes no difference.
+    # Of two values.
+    "is already declared in line", "dockerd has a single TLS setting", "already binds this port",
+    "tls applies to TCP only", "which is empty",
+    # Of the characters of one value.
+    "is not an IPv6 address", "use the IPv4 address", "at most 107 bytes", "the name of the socket is missing",
+    "ports are 1 to 65535", "must be from", "the period must be at least", "the window ends when it starts",
+    "no time zone", "no such day in the calendar",
+    # Of YAML 1.1: in YAML 1.2 these words are text, or quotes make no difference.
     "found the boolean", "expected true or false; found '",
 )
-"""What the grammar says of mistakes that a schema of this kind cannot see."""
+"""Errors of the reader that a JSON Schema cannot express."""
 
 
-def mistakes(text: str) -> list[str]:
+def errors(text: str) -> list[str]:
     try:
         parse_policy(text.encode())
     except PolicyError as error:
@@ -51,52 +46,52 @@ def mistakes(text: str) -> list[str]:
 
 
 def agree(text: str) -> None:
-    said, refused = mistakes(text), refusals(text)
-    if not said:
-        assert refused == [], text
-    elif not refused:
-        assert all(any(words in mistake for words in BEYOND) for mistake in said), (said, text)
+    found, of_schema = errors(text), schema_errors(text)
+    if not found:
+        assert of_schema == [], text
+    elif not of_schema:
+        assert all(any(words in message for words in BEYOND) for message in found), (found, text)
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     Draft7Validator.check_schema(SCHEMA)
 
 
 def test_the_whole_grammar() -> None:
     agree(FULL)
     agree((TOP / "config.example.yaml").read_text())
-    assert mistakes(FULL) == refusals(FULL) == []
+    assert errors(FULL) == schema_errors(FULL) == []
 
 
-@pytest.mark.parametrize("text", [row[0] for row in MISTAKES if isinstance(row[0], str)],
+@pytest.mark.parametrize("text", [text for text, _ in ERRORS if isinstance(text, str)],
                          ids=lambda text: repr(text[:40]))
-def test_the_mistakes_of_the_grammars_own_table(text: str) -> None:
+def test_the_errors_of_the_reader(text: str) -> None:
     try:
         yaml.load(text, Core)
     except (yaml.YAMLError, RecursionError):
-        return  # nothing a schema is ever asked about
-    if mistakes(text)[0].startswith(("duplicate key", "a second document", "anchors", "tags", "nested")):
+        return  # not a document that an editor can check
+    if errors(text)[0].startswith(("duplicate key", "second YAML document", "anchors", "tags", "nested")):
         return
     agree(text)
 
 
-@pytest.mark.parametrize(("form", "rows"), [
-    ("version: 1\nsockets: ['{}']\n", ADDRESSES), ("version: 1\nsockets: ['{}']\n", ADDRESSES_REFUSED),
-    (HEAD + "socket_unit: {{listen: ['{}']}}\n", LISTEN_STREAM), (HEAD + "watch: {{resync: '{}'}}\n", DURATIONS),
-    (HEAD + "correct: {{window: '{}'}}\n", WINDOWS_REFUSED), ("version: 1\n{}\n", WHAT_FD_STANDS_FOR),
+@pytest.mark.parametrize(("table", "policy"), [
+    ("ADDRESSES", "version: 1\nsockets: ['{}']\n"), ("INVALID_ADDRESSES", "version: 1\nsockets: ['{}']\n"),
+    ("LISTEN_STREAMS", HEAD + "socket_unit: {{listen: ['{}']}}\n"), ("DURATIONS", HEAD + "watch: {{resync: '{}'}}\n"),
+    ("INVALID_WINDOWS", HEAD + "correct: {{window: '{}'}}\n"), ("FD_SOCKETS", "version: 1\n{}\n"),
 ])
-def test_the_values_of_the_grammars_own_tables(form: str, rows: Rows) -> None:
-    for text, *_ in rows:
-        agree(form.format(text))
+def test_the_values_of_the_tests_of_the_reader(table: str, policy: str) -> None:
+    for text, _ in getattr(policy_cases, table):
+        agree(policy.format(text))
 
 
-# -- policies nobody wrote --------------------------------------------------------------------------
+# -- generated policies ------------------------------------------------------------------------------
 
 
-TRIED_ADDRESSES = ("fd://", "fd://*", "fd://3", "unix://", "unix:///run/docker.sock", "unix://@docker", "unix://run/x",
-                   "tcp://", "tcp://:2376", "tcp://0.0.0.0:2375", "tcp://10.0.0.5", "tcp://10.0.0.5:", "tcp://[::1]:2376",
-                   "tcp://[::1]", "tcp://::1:2376", "tcp://10.0.0.256:1", "tcp://10.0.0.5:0", "tcp://10.0.0.5:99999",
-                   "tcp://docker.example.org:2376", "tcp://10.0.0.5:2376/", "http://10.0.0.5", "0.0.0.0:2375")
+ADDRESSES = ("fd://", "fd://*", "fd://3", "unix://", "unix:///run/docker.sock", "unix://@docker", "unix://run/x",
+             "tcp://", "tcp://:2376", "tcp://0.0.0.0:2375", "tcp://10.0.0.5", "tcp://10.0.0.5:", "tcp://[::1]:2376",
+             "tcp://[::1]", "tcp://::1:2376", "tcp://10.0.0.256:1", "tcp://10.0.0.5:0", "tcp://10.0.0.5:99999",
+             "tcp://docker.example.org:2376", "tcp://10.0.0.5:2376/", "http://10.0.0.5", "0.0.0.0:2375")
 SCALARS = ("true", "yes", "'yes'", "on", "tRuE", "null", "~", "''", "5", "1.5", "-1", "0", "word", "fd://", "mutual",
            "none", "/etc/docker/ca.pem", "ca.pem", "2375", "127.0.0.1:2375", "'[::1]:2375'", "'@docker'", "70000",
            "100ms", "5min", "1h 30min", "1.5 s", "5 parsecs", "3/1h", "0/1h", "3/0s", "/1h",
@@ -105,16 +100,16 @@ SCALARS = ("true", "yes", "'yes'", "on", "tRuE", "null", "~", "''", "5", "1.5", 
            "observe", "enforce", "[]", "{}", "[x]", "{x: 1}")
 
 scalars = st.sampled_from(SCALARS)
-addresses = st.sampled_from([f"'{address}'" for address in TRIED_ADDRESSES])
+addresses = st.sampled_from([f"'{address}'" for address in ADDRESSES])
 
 
 def often(usual: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Mostly what belongs there, now and then anything else."""
+    """Mostly a usual value, sometimes any scalar."""
     return st.one_of(usual, usual, usual, scalars)
 
 
 def mapping(**keys: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """A mapping with some of these keys, and now and then one more."""
+    """A mapping with some of these keys, sometimes with an unknown one."""
     some = st.fixed_dictionaries({}, optional={**{name: often(value) for name, value in keys.items()},
                                                "unknown": scalars} if keys else {})
     return some.map(lambda made: "{" + ", ".join(f"{key}: {value}" for key, value in made.items()) + "}")
@@ -140,12 +135,12 @@ LEAVES = (
     *(HEAD + f"waive: [{{{{rule: DG103, reason: so, {key}: {{}}}}}}]\n" for key in ("address", "until", "unknown")),
     HEAD + "waive: [{{rule: {}, reason: so}}]\n", HEAD + "waive: [{{rule: DG103, reason: {}}}]\n",
 )
-"""A policy for each place where a value can stand, with room for it."""
+"""A policy for each place of a value, with a placeholder."""
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_value_in_every_place(leaf: str) -> None:
-    for value in (*SCALARS, *(f"'{address}'" for address in TRIED_ADDRESSES)):
+    for value in (*SCALARS, *(f"'{address}'" for address in ADDRESSES)):
         agree(leaf.format(value))
 
 
@@ -174,34 +169,44 @@ def test_any_policy(text: str) -> None:
 
 
 def test_the_generated_policies_are_of_all_kinds() -> None:
-    """Or the test above says nothing."""
+    """Otherwise the test above would prove nothing."""
     kinds: set[tuple[bool, bool]] = set()
 
     @settings(max_examples=1000, deadline=None, derandomize=True, database=None)
     @given(POLICIES)
-    def look(text: str) -> None:
-        kinds.add((bool(mistakes(text)), bool(refusals(text))))
+    def collect(text: str) -> None:
+        kinds.add((bool(errors(text)), bool(schema_errors(text))))
 
-    look()
+    collect()
     assert kinds == {(False, False), (True, True), (True, False)}
 
 
-# -- what it says beside that -----------------------------------------------------------------------
+# -- descriptions and defaults -----------------------------------------------------------------------
 
 
 def test_every_key_is_described() -> None:
     assert [path for path, value in properties(SCHEMA) if not value["description"].endswith(".")] == []
 
 
-def test_the_defaults_are_the_grammars() -> None:
+def test_the_defaults_of_the_schema_are_those_of_the_reader() -> None:
+    """A policy with every default written out equals a policy without optional keys."""
     shown = {path: value["default"] for path, value in properties(SCHEMA) if "default" in value}
-    correct, watch, tls = Correct(), Watch(), TlsFiles()
-    unit = parse_policy(HEAD.encode()).socket_unit
-    assert shown.pop("sockets[].tls") == parse_policy(b"version: 1\nsockets: [tcp://10.0.0.5]").sockets[0].tls
-    assert parse_duration(shown.pop("watch.settle")) == watch.settle_s
-    assert parse_duration(shown.pop("watch.resync")) == watch.resync_s
-    assert shown == {
-        "mode": Mode.OBSERVE, "socket_unit.listen": [listen.value for listen in unit.listen], "tls.ca": tls.ca,
-        "tls.cert": tls.cert, "tls.key": tls.key, "correct.restart": correct.restart, "correct.budget": "3/1h",
-        "correct.foreign_files": correct.foreign_files, "correct.contain": correct.contain, "waive": []}
-    assert parse_policy((HEAD + "correct: {budget: 3/1h}").encode()).correct == correct
+    shown.pop("sockets[].tls")  # only for TCP
+    sections: dict[str, dict[str, Any]] = {}
+    for path, value in shown.items():
+        section, _, key = path.rpartition(".")
+        sections.setdefault(section, {})[key] = value
+    lines = (f"{name}: {json.dumps(value)}\n" for name, value in (sections.pop("") | sections).items())
+    written = parse_policy((HEAD + "".join(lines)).encode())
+    omitted = parse_policy(HEAD.encode())
+    assert (written.mode, written.correct, written.watch, written.waive, written.tls[:3]) == (
+        omitted.mode, omitted.correct, omitted.watch, omitted.waive, omitted.tls[:3])
+    assert [each[:2] for each in written.socket_unit.listen] == [each[:2] for each in omitted.socket_unit.listen]
+
+
+def test_the_defaults_and_examples_of_the_table_are_values() -> None:
+    for key in KEYS:
+        if key.example:
+            section, _, word = key.name.rpartition(".")
+            text = f"{section}: {{{word}: '{key.example}'}}" if section else f"{word}: {key.example}"
+            parse_policy(f"version: 1\n{'' if word == 'sockets' else 'sockets: [fd://]'}\n{text}".encode())

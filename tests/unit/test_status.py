@@ -1,4 +1,4 @@
-"""Status: what is said of a host and the agent on it, from whatever could be asked."""
+"""The output of `status` for a host and its agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import status as report
-from dockerd_guard.report.agent_status import AgentStatus, Drift, HeldCorrection, Last
+from dockerd_guard.report.agent_status import AgentStatus, Drift, HeldCorrection, LastCorrection
 from dockerd_guard.report.status import AgentUnit, Cell, Row, Status
 from tests.support import golden
 
@@ -31,13 +31,14 @@ FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:237
 UNIT = AgentUnit("loaded", "active", "success", 42, BEFORE)
 DOWN = AgentUnit("loaded", "failed", "exit-code", 0, BEFORE)
 
-BULLETIN = AgentStatus(NOON - timedelta(seconds=12), 42, "watching", "enforce", POLICY_FILE, BEFORE, "")
-HOLDING = BULLETIN._replace(
+STATUS_FILE = AgentStatus(NOON - timedelta(seconds=12), 42, "watching", "enforce", POLICY_FILE, BEFORE, "")
+HOLDING = STATUS_FILE._replace(
     state="holding", drifts=(Drift(BEFORE, FINDING),), contained=("tcp://[::]:2375",),
-    held=HeldCorrection("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14), "nothing"),
-    last=Last(BEFORE, "rolled-back", "failed", "The correction did not hold and was undone: no answer."))
+    held=HeldCorrection("outside the window Sat 02:00-05:00", BEFORE, NOON + timedelta(hours=14), "Wait"),
+    last=LastCorrection(BEFORE, "rolled-back", "failed",
+                        "The correction failed verification and was rolled back: no answer."))
 
-GOOD = Status(NOON, UNIT, True, BULLETIN, POLICY, "", (LOCAL,), (), (), None, ())
+GOOD = Status(NOON, UNIT, True, STATUS_FILE, POLICY, "", (LOCAL,), (), (), None, ())
 BAD = GOOD._replace(agent_status=HOLDING, rows=(LOCAL, OPEN), findings=(FINDING,), contained=HOLDING.contained,
                     last=HOLDING.last)
 
@@ -46,18 +47,18 @@ def lines(status: Status, columns: int | None = None, *, colour: bool = False) -
     return "".join(f"{line}\n" for line in report.lines(status, columns=columns, colour=colour, zone=UTC))
 
 
-def test_all_is_well() -> None:
+def test_compliant_host() -> None:
     golden.check(lines(GOOD), "report/status-good.txt")
 
 
-def test_much_is_wrong() -> None:
+def test_host_with_problems() -> None:
     golden.check(lines(BAD), "report/status-bad.txt")
 
 
 def test_forty_columns_are_enough() -> None:
-    told = lines(BAD, 40)
-    assert max(map(len, told.splitlines())) <= 40
-    golden.check(told, "report/status-narrow.txt")
+    shown = lines(BAD, 40)
+    assert max(map(len, shown.splitlines())) <= 40
+    golden.check(shown, "report/status-narrow.txt")
 
 
 def test_colour_changes_no_line() -> None:
@@ -69,50 +70,50 @@ def test_colour_changes_no_line() -> None:
     assert coloured == lines(BAD, 100)
 
 
-def test_only_what_any_terminal_shows_is_printed() -> None:
+def test_output_is_printable() -> None:
     evil = FINDING._replace(message="\x1b]0;x\x07\u202e", location=Location("/etc/\n\udcff.conf", 3))
-    told = lines(BAD._replace(findings=(evil,), policy_problem="\x1b[2J", unseen=("\x9b",)))
-    assert all(line.isprintable() for line in told.splitlines())
+    shown = lines(BAD._replace(findings=(evil,), policy_problem="\x1b[2J", unseen=("\x9b",)))
+    assert all(line.isprintable() for line in shown.splitlines())
     assert lines(BAD).isascii()
 
 
-@pytest.mark.parametrize(("changes", "wrong", "is_sure"), [
+@pytest.mark.parametrize(("changes", "wrong", "is_complete"), [
     ({}, (), True),
-    ({"unit": DOWN, "is_alive": False}, ("no agent runs",), True),
+    ({"unit": DOWN, "is_alive": False}, ("no agent is running",), True),
     ({"unit": UNIT._replace(active_state="activating"), "is_alive": False}, ("the agent is starting",), True),
-    ({"agent_status": BULLETIN._replace(at=NOON - timedelta(hours=1))}, ("the agent does not look",), True),
-    ({"agent_status": BULLETIN._replace(blind=("no bus",))}, ("the agent cannot see everything",), True),
-    ({"policy": None, "policy_problem": "line 3"}, ("the policy cannot be taken",), True),
+    ({"agent_status": STATUS_FILE._replace(at=NOON - timedelta(hours=1))}, ("the agent is overdue",), True),
+    ({"agent_status": STATUS_FILE._replace(blind=("no bus",))}, ("the agent has degraded visibility",), True),
+    ({"policy": None, "policy_problem": "line 3"}, ("the policy is invalid",), True),
     ({"findings": (FINDING, FINDING._replace(severity="warning"))}, ("1 error", "1 warning"), True),
     ({"findings": (FINDING,) * 2}, ("2 errors",), True),
-    ({"contained": ("tcp://a:1", "tcp://b:1")}, ("2 ports cut off",), True),
-    # Without root: a live agent's word is enough.
+    ({"contained": ("tcp://a:1", "tcp://b:1")}, ("2 ports blocked",), True),
+    # Without root the status of a running agent is sufficient.
     ({"unseen": ("no root",)}, (), True),
-    ({"unseen": ("no root",), "agent_status": BULLETIN._replace(blind=("no bus",))},
-     ("the agent cannot see everything",), False),
-    # What a dead agent left says nothing of now.
-    ({"unit": DOWN, "is_alive": False, "agent_status": HOLDING}, ("no agent runs",), True),
-    # Nobody to ask.
+    ({"unseen": ("no root",), "agent_status": STATUS_FILE._replace(blind=("no bus",))},
+     ("the agent has degraded visibility",), False),
+    # The status file of a stopped agent is out of date.
+    ({"unit": DOWN, "is_alive": False, "agent_status": HOLDING}, ("no agent is running",), True),
+    # No source is available.
     ({"unit": None, "is_alive": False, "agent_status": None, "unseen": ("no bus",)}, (), False),
 ])
-def test_what_is_wrong_and_what_is_sure(changes: dict[str, Any], wrong: tuple[str, ...], is_sure: bool) -> None:
+def test_problems_and_completeness(changes: dict[str, Any], wrong: tuple[str, ...], is_complete: bool) -> None:
     status = GOOD._replace(**changes)
     assert status.wrong == wrong
-    assert report.is_sure(status) is is_sure
+    assert report.is_complete(status) is is_complete
 
 
 @pytest.mark.parametrize(("changes", "line"), [
-    ({"unit": None}, "agent    not known: systemd cannot be asked over D-Bus"),
+    ({"unit": None}, "agent    unknown: cannot query systemd over D-Bus"),
     ({"unit": AgentUnit("not-found", "inactive", "", 0, None), "is_alive": False},
      "agent    not installed: there is no dockerd-guard.service"),
     ({"unit": DOWN, "is_alive": False},
-     "agent    failed since 2026-11-23 10:30:00, exit-code; nothing is guarded: systemctl status dockerd-guard"),
+     "agent    failed since 2026-11-23 10:30:00, exit-code; this host is not guarded: systemctl status dockerd-guard"),
     ({"unit": DOWN, "is_alive": False, "agent_status": None},
-     "policy   /etc/dockerd-guard/config.yaml, mode: enforce; nobody keeps it"),
-    ({"policy_problem": "config.yaml:3:1: bad"}, "         config.yaml:3:1: bad; the last good policy stays in force"),
-    ({"agent_status": BULLETIN._replace(held=HeldCorrection("never", BEFORE, None))},
-     "held     never, until that changes; since 2026-11-23 10:30:00"),
-    ({"unseen": ("no root",)}, "not seen: no root"),
+     "policy   /etc/dockerd-guard/config.yaml, mode: enforce; not enforced, no agent is running"),
+    ({"policy_problem": "config.yaml:3:1: bad"}, "         config.yaml:3:1: bad; the last valid policy stays in force"),
+    ({"agent_status": STATUS_FILE._replace(held=HeldCorrection("never", BEFORE, None))},
+     "held     never, until this changes; since 2026-11-23 10:30:00"),
+    ({"unseen": ("no root",)}, "degraded visibility: no root"),
     ({"policy": None}, "unix:///run/docker.sock  ?       yes         yes     yes      yes"),
     ({"rows": (LOCAL._replace(cells=(Cell(), None, None, Cell(by_systemd=True))),)},
      "unix:///run/docker.sock  declared  no          ?       ?        systemd"),
@@ -124,9 +125,9 @@ def test_each_state_has_its_line(changes: dict[str, Any], line: str) -> None:
 
 def test_status_as_json() -> None:
     golden.check_json(report.to_json(BAD), "report/status-bad.json")
-    nobody = report.to_json(GOOD._replace(unit=None, is_alive=False, agent_status=None, policy=None, rows=(
+    unknown = report.to_json(GOOD._replace(unit=None, is_alive=False, agent_status=None, policy=None, rows=(
         LOCAL._replace(cells=(None, Cell(by_systemd=True), Cell(), Cell(Tls.NONE))),)))
-    assert nobody["agent"] == {"alive": None, "unit": None, "pid": None, "state": None, "looked": None, "blind": []}
-    assert nobody["policy"] == {"file": None, "mode": None, "since": None, "problem": None}
-    assert nobody["sockets"][0]["layers"] == {
+    assert unknown["agent"] == {"alive": None, "unit": None, "pid": None, "state": None, "looked": None, "blind": []}
+    assert unknown["policy"] == {"file": None, "mode": None, "since": None, "problem": None}
+    assert unknown["sockets"][0]["layers"] == {
         "configured": None, "loaded": "systemd", "running": False, "listening": "none"}

@@ -1,4 +1,4 @@
-"""Every verb on every kind of terminal: narrow, without Unicode, without colour, gone; and into a full disk."""
+"""Every verb on every kind of terminal: narrow, without Unicode, without colour, closed; and on a full disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 120
 PLAIN = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
 
 ROOT = "(root)"
-"""Stands for the host's root directory in a call."""
+"""Placeholder for the root directory of the host."""
 
 CALLS = (
     ("init", "--root", ROOT),
@@ -36,13 +36,13 @@ CALLS = (
     ("explain",), ("explain", "DG103"), ("explain", "held"),
     ("--help",), ("nonsense",),
 )
-"""Every verb, in all its formats; where there is neither systemd nor a journal, the live ones say so. The agent
-itself has no terminal."""
+"""Every verb in all its formats. Without systemd or a journal those for a live host report that. The agent itself
+has no terminal."""
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A host with much to tell, in letters that not every terminal has."""
+    """A host with findings that contain non-ASCII characters."""
     before = os.umask(0o022)
     host = Host(tmp_path_factory.mktemp("größe"))
     host.start("-H fd:// -H tcp://0.0.0.0:2375 --label größe=大 -H 'unix:///run/ö.sock'")
@@ -61,7 +61,7 @@ def run(call: tuple[str, ...], root: Path, **env: str) -> subprocess.CompletedPr
 
 
 def on_a_terminal(call: tuple[str, ...], root: Path, columns: int, **env: str) -> tuple[int, str]:
-    """The exit code, and all that a terminal so wide is sent."""
+    """The exit code and the output on a terminal of this width."""
     ours, its = pty.openpty()
     ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(command(call, root), cwd=REPOSITORY, env={**PLAIN, **env},
