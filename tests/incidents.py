@@ -117,16 +117,16 @@ def play(machine: Machine, incident: Incident) -> Played:
         if entry["DOCKERD_GUARD_EVENT"] == incident.event and incident.words in entry["MESSAGE"]), None),
         f"entry of {incident.event}")
     words = tuple(entry["MESSAGE"] for entry in _entries(machine)[seen:])
-    said = machine.run(incident.steps).out
+    output = machine.run(incident.steps).out
     try:
         wait_for(lambda: machine.run("dockerd-guard status", check=False).status == 0, "host in order")
     except TimeoutError as error:
-        error.add_note(f"{said}\n{machine.run('dockerd-guard status', check=False).out}")
+        error.add_note(f"{output}\n{machine.run('dockerd-guard status', check=False).out}")
         raise
     return Played(words, awaited, machine.run("dockerd-guard status").out)
 
 
-def leads_to_its_step(machine: Machine, incident: Incident, words: str) -> bool:
+def names_the_step(machine: Machine, incident: Incident, words: str) -> bool:
     """Whether the entry, or the page that it refers to, names the step."""
     page = words.partition("`dockerd-guard explain ")[2].partition("`")[0]
     named = machine.run(["dockerd-guard", "explain", page]).out if page else ""
@@ -147,10 +147,10 @@ def main(arguments: Sequence[str]) -> int:
         with Machine.boot(release, package=Path(package)) as machine:
             wait_for(lambda machine=machine: machine.is_active("dockerd-guard.service"), "agent")  # type: ignore[misc]
             played = play(machine, incident)
-            told = leads_to_its_step(machine, incident, played.awaited)
+            is_named = names_the_step(machine, incident, played.awaited)
         print(f"{number}. {incident.name}\n\n    # {incident.did}\n")
         print("".join(f"    {line}\n" for line in played.words))
-        print(f"    Next: {incident.step}{'' if told else '   NOT IN THE WORDS'}\n    # {incident.steps}\n")
+        print(f"    Next: {incident.step}{'' if is_named else '   NOT NAMED BY THE ENTRY'}\n    # {incident.steps}\n")
         print("".join(f"    {line}\n" for line in played.status.splitlines()))
     return 0
 
