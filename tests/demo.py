@@ -57,7 +57,7 @@ def main(package: Path) -> int:
         image.base(RELEASE)
         with Machine.boot(RELEASE) as machine:
             try:
-                Story(machine, package).tell()
+                Story(machine, package).run()
             except (NotSeen, CommandFailed, TimeoutError) as error:
                 print(f"\n✗ Not seen: {error}\n", file=sys.stderr)
                 log = machine.run("journalctl --boot --lines=40 --unit=dockerd-guard", check=False)
@@ -85,7 +85,7 @@ class Story:
         self.package = package
         self.container = 0
 
-    def tell(self) -> None:
+    def run(self) -> None:
         self.a_host_as_it_should_be()
         self.the_agent_is_installed()
         self.the_guide_is_followed()

@@ -121,7 +121,7 @@ def demo(package: Path) -> str:
     """The output of `make demo`, from the guide to the correction, as SVG."""
     output = io.StringIO()
     with Machine.boot(RELEASE) as machine, redirect_stdout(output):
-        Story(machine, package).tell()
+        Story(machine, package).run()
     parts = output.getvalue().split("\n━━ ")
     shown = "\n".join(f"━━ {part}" for part in parts if part.startswith(SHOWN_OF_DEMO))
     return terminal(shown.splitlines(), "make demo")

@@ -42,7 +42,7 @@ def judged(bench: Bench, layouts: list[Layout]) -> list[dict[str, Any]]:
     real = {}
     for batch in (quick, *(full[first:first + BATCH] for first in range(0, len(full), BATCH))):
         for verdict in bench.judge([(number, layouts[number]) for number in batch]):
-            assert "trouble" not in verdict.real, verdict.real
+            assert "error" not in verdict.real, verdict.real
             real[verdict.number] = verdict.real
     return [real[number] for number in range(len(layouts))]
 
@@ -76,8 +76,8 @@ def answer_of(daemon: Mapping[str, Any], *, with_tls: bool) -> dict[str, Any]:
 
 def reason(log: str) -> str:
     """Give the line with which dockerd ends, without what differs from start to start."""
-    said = [line for line in last_words(log).splitlines() if line.strip() and not line.startswith("See '")]
-    line = next((line for line in log.splitlines() if line.startswith("panic: ")), said[-1] if said else "")
+    words = [line for line in last_words(log).splitlines() if line.strip() and not line.startswith("See '")]
+    line = next((line for line in log.splitlines() if line.startswith("panic: ")), words[-1] if words else "")
     logged = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
     return (logged[1] if logged and line.startswith("time=") else line.removeprefix("Status: "))[:MAX_REASON]
 
@@ -93,7 +93,7 @@ def corpus_answers(bench: Bench) -> list[dict[str, Any]]:
 def _outcome(real: Mapping[str, Any]) -> dict[str, Any]:
     systemd = real["systemd"]
     if not systemd["records"]:
-        reasons = [line for line in systemd["said"].splitlines() if "systemctl" not in line]
+        reasons = [line for line in systemd["stderr"].splitlines() if "systemctl" not in line]
         return {"starts": False, "refused_by": "systemd", "load_state": systemd["state"], "reason": reasons[0]}
     record = systemd["records"][0]
     passed = [each for line in record["sockets"] if (each := received(line)) is not None]

@@ -90,7 +90,7 @@ SERVER = {"tls": True, "tlsverify": False, "tlscert": "/etc/docker/server-cert.p
           "tlskey": "/etc/docker/server-key.pem"}
 SERVER_FLAGS = " ".join(f"--{name}={value}".lower() for name, value in SERVER.items())
 
-# The state of a socket before it is declared with mutual TLS: files, and the scheme by which anybody has access.
+# The state of a socket before it is declared with mutual TLS: files, and the scheme that needs no certificate.
 WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
     "not there": ({}, ""),
     "without TLS": ({OVERRIDE: f"{TCP} --tls=false\n"}, "http"),
