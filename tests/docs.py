@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 180
 WIDTH = 100
 """Columns of the terminal for the commands of a page."""
 
-SHOWN_OF_DEMO = ("Somebody follows the usual guide", "The policy now says")
+SHOWN_OF_DEMO = ("Somebody follows the usual guide", "The policy is changed to mode")
 """Beginnings of the parts of the demo that are in the picture."""
 
 PAGES = (TOP / "README.md", *sorted((TOP / "docs").glob("*.md")))

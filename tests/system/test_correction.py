@@ -224,5 +224,3 @@ def test_hosts_conflict_is_resolved(machine: Machine, hosts: str, after: str) ->
     assert machine.read("/etc/docker/daemon.json") == after
     assert machine.exists(OUR_SERVICE_DROPIN) == (after.count("hosts") == 1)
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
-
-
