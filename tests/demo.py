@@ -140,7 +140,7 @@ class Story:
                                   f"Docker {version}")
         entries = wait_for(lambda: self.entries("drift"), "drift in the journal", timeout=PATIENCE_SECONDS)
         layers = {entry.get("DOCKERD_GUARD_LAYER") for entry in entries}
-        seen(True, f"the agent has detected it in the layers {', '.join(sorted(filter(None, layers)))}:")
+        seen(True, f"the agent has detected it (layers: {', '.join(sorted(filter(None, layers)))}):")
         for entry in entries:
             quote(entry["MESSAGE"])
         seen(not machine.exists(DROP_IN), "and has changed nothing, as in mode: observe")
