@@ -115,10 +115,10 @@ WAITING = (
             "echo DOCKER_DRIVER=btrfs >> /etc/default/docker", "DOCKER_DRIVER in the environment"),
     Waiting("a wrapper", {WRAPPER: f'#!/bin/sh\nexec {DOCKERD} "$@"\n'}, f"sed -i 's|{DOCKERD}|{WRAPPER}|' {OVERRIDE}",
             f"{WRAPPER} ({OVERRIDE}:3)"),
-    Waiting("an additional command", {}, f"echo ExecStartPre=/bin/false >> {OVERRIDE}", f"ExecStartPre= ({OVERRIDE}:4)"),
-    Waiting("the advised change, with options that are in effect", {DAEMON_JSON: SETTINGS % ""},
+    Waiting("another command", {}, f"echo ExecStartPre=/bin/false >> {OVERRIDE}", f"ExecStartPre= ({OVERRIDE}:4)"),
+    Waiting("the advised change, with options in effect", {DAEMON_JSON: SETTINGS % ""},
             f"""echo '{SETTINGS % ', "live-restore": true'}' > {DAEMON_JSON}; systemctl reload docker""", ""),
-    Waiting("our own edit of daemon.json, with options that are in effect",
+    Waiting("our own edit of daemon.json, with options in effect",
             {DAEMON_JSON: SETTINGS % ', "hosts": ["fd://", "tcp://0.0.0.0:2375"], "tls": false'}, ":", ""),
 )
 
