@@ -57,7 +57,7 @@ def main(package: Path) -> int:
         image.base(RELEASE)
         with Machine.boot(RELEASE) as machine:
             try:
-                Story(machine, package).tell()
+                Story(machine, package).run()
             except (NotSeen, CommandFailed, TimeoutError) as error:
                 print(f"\n✗ Not seen: {error}\n", file=sys.stderr)
                 log = machine.run("journalctl --boot --lines=40 --unit=dockerd-guard", check=False)
@@ -85,7 +85,7 @@ class Story:
         self.package = package
         self.container = 0
 
-    def tell(self) -> None:
+    def run(self) -> None:
         self.a_host_as_it_should_be()
         self.the_agent_is_installed()
         self.the_guide_is_followed()
@@ -140,7 +140,7 @@ class Story:
                                   f"Docker {version}")
         entries = wait_for(lambda: self.entries("drift"), "drift in the journal", timeout=PATIENCE_SECONDS)
         layers = {entry.get("DOCKERD_GUARD_LAYER") for entry in entries}
-        seen(True, f"the agent has detected it in the layers {', '.join(sorted(filter(None, layers)))}:")
+        seen(True, f"the agent has detected it (layers: {', '.join(sorted(filter(None, layers)))}):")
         for entry in entries:
             quote(entry["MESSAGE"])
         seen(not machine.exists(DROP_IN), "and has changed nothing, as in mode: observe")

@@ -7,7 +7,7 @@ import pytest
 from tests.incidents import INCIDENTS, Incident, names_the_step, play
 from tests.machines.machine import Machine
 
-DAILY = ("a guide followed", "a socket for everybody", "a slip in the policy")
+DAILY = ("a guide that opens a port", "a socket with mode 0666", "an invalid policy")
 
 
 @pytest.mark.parametrize("incident", [each for each in INCIDENTS if each.name in DAILY],
