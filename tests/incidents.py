@@ -38,7 +38,7 @@ class Incident(NamedTuple):
 INCIDENTS = (
     Incident("a guide that opens a port", "",
              f"mkdir -p $(dirname {OVERRIDE}); printf '{OPEN}' > {OVERRIDE}; {RESTART}",
-             "drift", "is open now. Whoever reaches it from the network is root on this host",
+             "drift", "is open now. Anyone who can reach it from the network has root on this host",
              "`dockerd-guard fix`", "dockerd-guard fix"),
     Incident("hosts for the IDE in daemon.json", "",
              "echo '{\"hosts\": [\"unix:///run/docker.sock\", \"tcp://0.0.0.0:2375\"]}' > /etc/docker/daemon.json; "
@@ -46,7 +46,7 @@ INCIDENTS = (
              "drift", "DG201 at ", "`dockerd-guard fix`", "dockerd-guard fix"),
     Incident("a socket with mode 0666", "",
              "chmod 666 /run/docker.sock", "drift", "/run/docker.sock has mode 0666",
-             "`chmod 0660 /run/docker.sock`", "chmod 0660 /run/docker.sock"),
+             "chmod 0660 /run/docker.sock", "chmod 0660 /run/docker.sock"),
     Incident("a socket unit beside docker.socket", "",
              "printf '[Socket]\\nListenStream=2375\\nService=docker.service\\n[Install]\\nWantedBy=sockets.target\\n' "
              "> /etc/systemd/system/docker-tcp.socket; systemctl daemon-reload; "
