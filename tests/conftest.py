@@ -10,4 +10,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("flaky"):
             if not str(mark.kwargs.get("reason", "")).strip():
-                raise pytest.UsageError(f"{item.nodeid}: reason missing: @pytest.mark.flaky(reruns=1, reason=\"...\")")
+                raise pytest.UsageError(
+                    f"{item.nodeid}: give the reason: @pytest.mark.flaky(reruns=1, reason=\"...\")")

@@ -57,7 +57,7 @@ def main(package: Path) -> int:
         image.base(RELEASE)
         with Machine.boot(RELEASE) as machine:
             try:
-                Story(machine, package).tell()
+                Story(machine, package).run()
             except (NotSeen, CommandFailed, TimeoutError) as error:
                 print(f"\n✗ Not seen: {error}\n", file=sys.stderr)
                 log = machine.run("journalctl --boot --lines=40 --unit=dockerd-guard", check=False)
@@ -67,13 +67,13 @@ def main(package: Path) -> int:
         print(f"The demo cannot run here. {error}", file=sys.stderr)
         return 2
     except (RuntimeError, TimeoutError) as error:
-        print(f"The machine did not come up: {error}\n{host.INSTEAD}", file=sys.stderr)
+        print(f"The machine did not start: {error}\n{host.INSTEAD}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped; the machine is gone.", file=sys.stderr)
+        print("\nStopped. The machine was removed.", file=sys.stderr)
         return 130
-    print(f"\nAll of this was really seen, in {time.monotonic() - began:.0f} s; the machine is gone again.")
-    print("Stand in one yourself: make machine")
+    print(f"\nAll checks passed in {time.monotonic() - began:.0f} s. The machine was removed.")
+    print("To open a shell in such a machine: make machine")
     return 0
 
 
@@ -85,12 +85,12 @@ class Story:
         self.package = package
         self.container = 0
 
-    def tell(self) -> None:
+    def run(self) -> None:
         self.a_host_as_it_should_be()
         self.the_agent_is_installed()
         self.the_guide_is_followed()
         self.the_policy_is_enforced()
-        self.the_journal_tells()
+        self.the_journal()
         self.the_guide_again()
         self.a_socket_is_declared()
 
@@ -99,8 +99,8 @@ class Story:
         version = machine.run(["docker", "version", "--format", "{{.Server.Version}}"]).out.strip()
         systemd = machine.run("systemctl --version").out.split()[1]
         title(f"A Debian {machine.release}, just booted: systemd {systemd} is PID 1, dockerd {version} runs")
-        tell(f"Its address is {ADDRESS}. Whatever is tried 'from outside' comes from another network "
-             "namespace, over a veth pair. Live-restore is switched on, and a container runs.")
+        explain(f"Its address is {ADDRESS}. 'From outside' is another network namespace, connected by a veth pair. "
+                "Live-restore is enabled, and a container runs.")
         machine.write("/etc/docker/daemon.json", '{\n  "live-restore": true\n}\n')
         self.do("systemctl reload docker")
         wait_for(lambda: "true" in machine.run("docker info --format '{{.LiveRestoreEnabled}}'").out,
@@ -113,8 +113,8 @@ class Story:
     def the_agent_is_installed(self) -> None:
         machine = self.machine
         title(f"{self.package.name} is installed")
-        tell("Its policy says: the API listens on fd:// (what docker.socket passes on) and nowhere else; "
-             "mode: observe. Installing changes and restarts nothing.")
+        explain("Its policy: the API listens on fd:// (the sockets of docker.socket) and nowhere else; mode: observe. "
+                "The installation changes and restarts nothing.")
         dockerd = machine.main_pid()
         machine.install(self.package)
         self.do(f"grep -v -e '^ *#' -e '^$' {POLICY}")
@@ -124,14 +124,14 @@ class Story:
 
     def the_guide_is_followed(self) -> None:
         machine = self.machine
-        title("Somebody follows the usual guide to the letter, to reach Docker over the network")
-        tell("The guide says: add -H=tcp://0.0.0.0:2375 to ExecStart in docker.service, then three "
-             "commands. dockerd holds its own start up for 16 s, so strongly does it advise against this.")
+        title("Somebody follows the usual guide to make Docker reachable over the network")
+        explain("The guide: add -H=tcp://0.0.0.0:2375 to ExecStart= in docker.service, then run three commands. "
+                "dockerd delays its start by 16 s as a warning.")
         unit = machine.properties("docker.service", "FragmentPath")["FragmentPath"]
         self.do(f"sed -i '/^ExecStart=/s|$| -H=tcp://0.0.0.0:2375|' {unit}")
         self.do(f"grep ^ExecStart= {unit}")
         self.do("systemctl daemon-reload")
-        with progress("dockerd comes back"):
+        with progress("dockerd restarts"):
             self.do("systemctl restart docker")
         self.do("ps -ef | grep docker | grep -v grep", lines=6)
         asked = machine.outside(f"curl --silent --max-time 10 http://{ADDRESS}:2375/version", check=False)
@@ -140,14 +140,14 @@ class Story:
                                   f"Docker {version}")
         entries = wait_for(lambda: self.entries("drift"), "drift in the journal", timeout=PATIENCE_SECONDS)
         layers = {entry.get("DOCKERD_GUARD_LAYER") for entry in entries}
-        seen(True, f"the agent saw it too, in what is {', '.join(sorted(filter(None, layers)))}:")
+        seen(True, f"the agent has detected it (layers: {', '.join(sorted(filter(None, layers)))}):")
         for entry in entries:
             quote(entry["MESSAGE"])
-        seen(not machine.exists(DROP_IN), "and, in mode: observe, changed nothing")
+        seen(not machine.exists(DROP_IN), "and has changed nothing, as in mode: observe")
 
     def the_policy_is_enforced(self) -> None:
         machine = self.machine
-        title("The policy now says mode: enforce")
+        title("The policy is changed to mode: enforce")
         before = machine.main_pid()
         self.do(f"sed -i 's/^mode: observe/mode: enforce/' {POLICY}")
         began = time.monotonic()
@@ -161,17 +161,17 @@ class Story:
         seen(True, "the API answers on /run/docker.sock")
         seen(machine.main_pid() not in (0, before), "dockerd was restarted")
         self.container_lives()
-        tell("The agent's own drop-in did it; the unit that the guide edited is as the guide left it:")
+        explain("The correction is a drop-in of the agent. The edited unit is unchanged:")
         self.do(f"cat {DROP_IN}")
 
-    def the_journal_tells(self) -> None:
-        title("What the journal says")
+    def the_journal(self) -> None:
+        title("The journal")
         self.do("journalctl -u dockerd-guard -o short-iso --no-hostname")
         entry = self.entries("corrected")[-1]
         fields = {name: value for name, value in entry.items()
                   if name.startswith("DOCKERD_GUARD_") or name in ("MESSAGE", "MESSAGE_ID", "PRIORITY",
                                                                    "OBJECT_SYSTEMD_UNIT")}
-        tell("One entry with its fields (journalctl -u dockerd-guard -o json), its own fields only:")
+        explain("One entry with its fields (journalctl -u dockerd-guard -o json), its own fields only:")
         quote(json.dumps(dict(sorted(fields.items())), indent=1, ensure_ascii=False))
         seen(entry["DOCKERD_GUARD_OUTCOME"] == "repaired", "the outcome is a field: repaired")
         both = self.machine.journal("--unit=docker.service", "DOCKERD_GUARD_EVENT=corrected")
@@ -179,23 +179,23 @@ class Story:
 
     def the_guide_again(self) -> None:
         machine = self.machine
-        title("The same once more, as systemctl edit docker does it, with the policy in force")
+        title("The same change again, by a drop-in as of systemctl edit docker, with the policy in force")
         corrections = len(self.entries("corrected"))
         self.do("mkdir -p /etc/systemd/system/docker.service.d && "
                 "printf '[Service]\\nExecStart=\\n"
                 "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\\n' "
                 "> /etc/systemd/system/docker.service.d/override.conf")
-        with progress("the agent has the last word before anybody restarts"):
+        with progress("the agent corrects the files before Docker restarts"):
             self.corrected(corrections + 1)
         self.do("systemctl daemon-reload && systemctl restart docker")
-        seen(not machine.api_answers(), f"from outside, {ADDRESS}:2375 refuses still")
+        seen(not machine.api_answers(), f"from outside, {ADDRESS}:2375 still refuses")
         seen(machine.socket_answers(), "the API answers on /run/docker.sock")
         self.container_lives()
 
     def a_socket_is_declared(self) -> None:
         machine = self.machine
-        title("The other direction: a TCP socket with mutual TLS is declared")
-        tell("Certificates are made with openssl: an authority, one for the server, one for a client.")
+        title("A TCP socket with mutual TLS is declared")
+        explain("openssl creates the certificates: a CA, one for the server, one for a client.")
         machine.run(["sh", "-c", CERTIFICATES])
         for name in ("ca", "client-cert", "client-key"):
             pem = machine.read(f"/etc/docker/{name}.pem")
@@ -214,15 +214,15 @@ class Story:
         client = f"docker --tlsverify -H tcp://{ADDRESS}:2376 version --format '{{{{.Server.Version}}}}'"
         version = machine.outside(client, check=False)
         show("outside$", client, version.out + version.err)
-        seen(version.status == 0, "from outside, a client with a certificate is let in")
+        seen(version.status == 0, "from outside, a client with a certificate is accepted")
         machine.outside("mv /root/.docker/cert.pem /root/.docker/key.pem /tmp")
         refused = machine.outside(client, check=False)
         show("outside$", f"{client}    # certificate taken away", refused.out + refused.err)
         seen(refused.status != 0 and "certificate" in refused.err, "without one it is refused")
         plain = machine.outside(f"curl --silent --insecure --max-time 10 https://{ADDRESS}:2376/_ping",
                                 check=False)
-        seen(plain.out != "OK", "and so is a client that checks nothing and shows nothing")
-        seen(not machine.api_answers(2376), "and one that speaks no TLS")
+        seen(plain.out != "OK", "a client that does not verify and has no certificate is refused")
+        seen(not machine.api_answers(2376), "a client without TLS is refused")
         seen(machine.socket_answers(), "the API answers on /run/docker.sock")
         self.container_lives()
         self.do("dockerd-guard sockets")
@@ -237,7 +237,7 @@ class Story:
 
     def container_lives(self) -> None:
         now = self.machine.container_pid("bystander")
-        seen(now == self.container, f"the container was not touched: still PID {now}")
+        seen(now == self.container, f"the container still runs: PID {now}")
 
     def entries(self, event: str) -> list[dict[str, Any]]:
         return self.machine.journal("--unit=dockerd-guard", f"DOCKERD_GUARD_EVENT={event}")
@@ -253,7 +253,7 @@ def title(text: str) -> None:
     print(f"\n━━ {text}", flush=True)
 
 
-def tell(text: str) -> None:
+def explain(text: str) -> None:
     print(textwrap.fill(text, 100), flush=True)
 
 

@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 180
 WIDTH = 100
 """Columns of the terminal for the commands of a page."""
 
-SHOWN_OF_DEMO = ("Somebody follows the usual guide", "The policy now says")
+SHOWN_OF_DEMO = ("Somebody follows the usual guide", "The policy is changed to mode")
 """Beginnings of the parts of the demo that are in the picture."""
 
 PAGES = (TOP / "README.md", *sorted((TOP / "docs").glob("*.md")))
@@ -121,7 +121,7 @@ def demo(package: Path) -> str:
     """The output of `make demo`, from the guide to the correction, as SVG."""
     output = io.StringIO()
     with Machine.boot(RELEASE) as machine, redirect_stdout(output):
-        Story(machine, package).tell()
+        Story(machine, package).run()
     parts = output.getvalue().split("\n━━ ")
     shown = "\n".join(f"━━ {part}" for part in parts if part.startswith(SHOWN_OF_DEMO))
     return terminal(shown.splitlines(), "make demo")

@@ -16,13 +16,13 @@ BAR_PX = 34
 STYLE = """
 text { font: 14px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; fill: #c9d1d9; white-space: pre }
 .title { fill: #79c0ff; font-weight: bold } .seen { fill: #7ee787 } .command { fill: #ffffff; font-weight: bold }
-.told { fill: #8b949e } .wait { fill: #d29922 } .open { fill: #ff7b72; font-weight: bold }
+.text { fill: #8b949e } .wait { fill: #d29922 } .open { fill: #ff7b72; font-weight: bold }
 """
 
 _KINDS = (
     ("title", r"━━ "), ("open", r" ✓ from outside, anybody is root"), ("seen", r" ✓ "),
     ("command", r"   (#|outside\$) "),
-    ("wait", r"   … "), ("told", r"\S"),
+    ("wait", r"   … "), ("text", r"\S"),
 )
 
 
@@ -37,7 +37,7 @@ def terminal(lines: Iterable[str], title: str) -> str:
         f'<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>',
         *(f'<circle cx="{MARGIN_PX + 20 * number}" cy="18" r="6" fill="{colour}"/>'
           for number, colour in enumerate(("#ff5f56", "#ffbd2e", "#27c93f"))),
-        f'<text x="{width // 2}" y="23" text-anchor="middle" class="told">{escape(title)}</text>',
+        f'<text x="{width // 2}" y="23" text-anchor="middle" class="text">{escape(title)}</text>',
         *_texts(shown),
         "</svg>", ""))
 
@@ -46,9 +46,9 @@ def _texts(shown: list[str]) -> Iterator[str]:
     for number, line in enumerate(shown):
         if line:
             kind = next((name for name, begin in _KINDS if re.match(begin, line)), "")
-            said = f' class="{kind}"' if kind else ""
+            style = f' class="{kind}"' if kind else ""
             y = BAR_PX + (number + 1) * LINE_PX
-            yield f'<text x="{MARGIN_PX}" y="{y}"{said} xml:space="preserve">{escape(line)}</text>'
+            yield f'<text x="{MARGIN_PX}" y="{y}"{style} xml:space="preserve">{escape(line)}</text>'
 
 
 def _wrapped(line: str) -> Iterator[str]:

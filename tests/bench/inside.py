@@ -193,7 +193,7 @@ def prepare() -> None:
 
 
 def cold(count: int) -> Iterator[Table]:
-    """One pass over this host's docker.service, each program started anew."""
+    """One pass over this host's docker.service, each program started once per sample."""
     yield "", "ms", in_turn(count, {
         "dockerd-guard lint": ("dockerd-guard", "lint"),
         "dockerd-guard lint --root /": ("dockerd-guard", "lint", "--root", "/"),

@@ -49,7 +49,7 @@ def systemd(releases: Iterable[str]) -> None:
 
 
 def systemd_answers(machine: Machine) -> Answers:
-    """Give what the machine's systemd answers, by file."""
+    """Return what the machine's systemd answers, by file."""
     found = list(documents("systemd"))
     by_topic = answers(machine, found)
     return {document.path: by_topic[document.topic] for document in found}
@@ -64,7 +64,7 @@ def dockerd(releases: Iterable[str]) -> None:
 
 
 def dockerd_answers(bench: Bench) -> Answers:
-    """Give what the machine's dockerd answers, by file."""
+    """Return what the machine's dockerd answers, by file."""
     found = list(documents("dockerd"))
     by_topic = dockerd_machine.answers(bench, found)
     return {document.path: by_topic[document.topic] for document in found}
@@ -100,7 +100,7 @@ def write(found: Iterable[Document], answers_: Answers, release: str, version: s
 
 
 def differing(answers_: Answers, found: Iterable[Document], release: str) -> list[str]:
-    """Give a line for each vector whose expected value is not what the release's program answers."""
+    """Return a line for each vector whose expected value is not what the release's program answers."""
     return [f"{document.topic}: {vector['name']}: {answer}, expected {expected(vector, release)}"
             for document in found
             for vector, answer in zip(document.vectors, answers_[document.path], strict=True)

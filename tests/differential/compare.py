@@ -104,8 +104,8 @@ def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
 
 def compare(layout: Layout, facts: Facts, real: dict[str, Any]) -> list[Mismatch] | None:
     """Return all differences; None if systemd's own result is random."""
-    if "trouble" in real:
-        return [Mismatch("trouble", None, real["trouble"])]
+    if "error" in real:
+        return [Mismatch("error", None, real["error"])]
     try:
         seen, passed = read(layout, facts)
     except Exception as error:
@@ -156,7 +156,7 @@ def _systemd(seen: Configured, passed: tuple[str, ...], real: dict[str, Any]) ->
 def _why(real: dict[str, Any]) -> str:
     states = " ".join(f"{name}={unit.get('LoadState')}/{unit.get('ActiveState')}/{unit.get('Result')}"
                       for name, unit in {**real["sockets"], "docker.service": real["service"]}.items())
-    return f"no: {real['said']} {states}"
+    return f"no: {real['stderr']} {states}"
 
 
 def _is_direct(seen: Configured) -> bool:
@@ -233,26 +233,26 @@ def received(line: str) -> str | None:
 
 def _daemon(seen: Configured, systemd: dict[str, Any], real: dict[str, Any]) -> Iterator[Mismatch]:
     layer = seen.layer
-    if "trouble" in real:
-        yield Mismatch("trouble", None, real["trouble"])
+    if "error" in real:
+        yield Mismatch("error", None, real["error"])
         return
     if not seen.daemon.certain:
         return
-    said = last_words(real["log"])
+    error = last_words(real["log"])
     created = [f"{proto}://{address}" for proto, address in real["created"]]
     if real["outcome"] == "timeout" and re.fullmatch(r"docker(-current|-latest)?",
                                                      layer.argv[0].rpartition("/")[2]):
         if layer.refused_by != "dockerd":
-            yield Mismatch("dockerd starts", f"{layer.starts} {layer.hosts}", f"no: the client hangs {said}")
+            yield Mismatch("dockerd starts", f"{layer.starts} {layer.hosts}", f"no: the client hangs {error}")
         return
     if real["outcome"] == "timeout":
-        yield Mismatch("trouble: dockerd neither ended nor listened", layer.hosts, said)
+        yield Mismatch("error: dockerd neither ended nor listened", layer.hosts, error)
         return
     if real["outcome"] == "ended":
         refused = layer.refused_by == "dockerd"
-        if not refused and not STATE.search(said):
+        if not refused and not STATE.search(error):
             yield Mismatch("dockerd starts", f"{layer.starts} {layer.hosts}",
-                           f"no ({real['status']}): {said}")
+                           f"no ({real['status']}): {error}")
         elif not refused and set(created) - set(layer.hosts):
             yield Mismatch("hosts", layer.hosts, created)
         return

@@ -1,7 +1,7 @@
 /* Replaces dockerd: records how systemd started it, sends READY=1 and exits.
  *
  * One directory for each start, /run/differential/records/TIME-PID, with argv and environ as the
- * kernel has them (words ended by NUL), its cgroup, program (a link to what was executed, whatever argv[0] says),
+ * kernel has them (words ended by NUL), its cgroup, program (a link to what was executed, independent of argv[0]),
  * and sockets: a line for each descriptor passed, "FD FAMILY TYPE LISTENING V6ONLY SOCKADDR-IN-HEX".
  * Complete once `done` is there.
  */

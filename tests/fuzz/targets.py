@@ -380,8 +380,8 @@ def _format(seen: Observation, wanted: Policy) -> None:
         for line in (*text.sockets(seen), *text.findings(found, seen.rootfs.read, colour=False), text.summary(found)):
             assert not re.search("[\x00-\x1f\x7f-\x9f]", line), line
         log = sarif.log([sarif.Run("/", found, frozenset())])
-        for told in (report_json.sockets(seen), report_json.findings(found), log):
-            json.loads(report_json.dump(told))
+        for output in (report_json.sockets(seen), report_json.findings(found), log):
+            json.loads(report_json.dump(output))
         for line in github.commands(found, "/", frozenset()):
             assert "\n" not in line
 

@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "the vendor's unit": Target(UNIT, "", "", ("first directory", "directory anew")),
+    "the vendor's unit": Target(UNIT, "", "", ("first directory", "directory replaced")),
     "override": Target(OVERRIDE, CLOSED, OPEN),
     "new drop-in": Target(DROPIN, CLOSED, OPEN),
     "socket drop-in": Target(SOCKET_DROPIN, "[Socket]\n", "[Socket]\nListenStream=0.0.0.0:2375\n"),
@@ -75,7 +75,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "mask": (
         ("cp {open}/* {path}", "open"),
         ("ln -sfn /dev/null {path}", "closed")),
-    "directory anew": (
+    "directory replaced": (
         ("cp {open}/* {path}", "open"),
         ("mv {dir} {dir}.away", "closed"),
         ("mkdir {dir}; cp {open}/* {path}", "open"),
@@ -92,7 +92,7 @@ POLICY_MUTATIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "chmod": (("chmod 666 {path}", "refused"), ("cp {open}/* {path}; chmod 644 {path}", "open")),
     "symlink swap": MUTATIONS["symlink swap"],
     "mask": (("ln -sfn /dev/null {path}", "refused"), ("rm {path}; cp {open}/* {path}", "open")),
-    "directory anew": (("mv {dir} {dir}.away", "refused"), ("mkdir {dir}; cp {open}/* {path}", "open")),
+    "directory replaced": (("mv {dir} {dir}.away", "refused"), ("mkdir {dir}; cp {open}/* {path}", "open")),
 }
 
 

@@ -16,18 +16,18 @@ from tests.support.vectors import DATA
 
 
 def roots() -> list[Path]:
-    """Give the root directories."""
+    """Return the root directories."""
     return sorted((DATA / "corpus").glob("*/root"))
 
 
 def expectation(root: Path) -> dict[str, Any]:
-    """Give what expected.json holds: {"about": text, "expected": {release: outcome}}."""
+    """Return what expected.json holds: {"about": text, "expected": {release: outcome}}."""
     value: dict[str, Any] = json.loads((root.parent / "expected.json").read_text())
     return value
 
 
 def layout(root: Path) -> Layout:
-    """Give the tree as a value. Where it has TCP, dockerd starts all the way, so that TLS can be tried."""
+    """Return the tree as a value. Where it has TCP, dockerd starts all the way, so that TLS can be tried."""
     files, links = {}, {}
     for path in sorted(root.rglob("*")):
         name = f"/{path.relative_to(root)}"

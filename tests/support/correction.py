@@ -43,14 +43,14 @@ EXPOSURES = (
     Exposure("a drop-in that resets ExecStart=",
              {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"},
              "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
-    Exposure("a shorthand behind another, continued on the next line",
+    Exposure("combined short options, continued on the next line",
              {OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -DHtcp://0.0.0.0:2375 \\\n"
                         "  --tls=false --host=fd://\n"},
              "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
     Exposure("DOCKER_OPTS in the environment file",
              {"/etc/default/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375 --tls=false --label a=b"\n'},
              "", "/etc/default/docker", (OUR_SERVICE_DROPIN,)),
-    Exposure("DOCKER_OPTS by Environment=",
+    Exposure("DOCKER_OPTS in Environment=",
              {OVERRIDE: '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375 --tls=false"\n'},
              "", OVERRIDE, (OUR_SERVICE_DROPIN,)),
     Exposure("a port in docker.socket",
@@ -58,7 +58,7 @@ EXPOSURES = (
              "systemctl stop docker.socket docker.service; systemctl daemon-reload; "
              "systemctl start docker.socket docker.service",
              SOCKET_OVERRIDE, (OUR_SOCKET_DROPIN,)),
-    Exposure("a socket unit of somebody's own",
+    Exposure("an additional socket unit",
              {"/etc/systemd/system/docker-tcp.socket":
               "[Socket]\nListenStream=2375\nService=docker.service\n[Install]\nWantedBy=sockets.target\n"},
              "systemctl daemon-reload; systemctl stop docker.socket docker.service; "

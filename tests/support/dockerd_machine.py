@@ -23,7 +23,7 @@ MAX_REASON = 240
 
 
 def answers(bench: Bench, documents: Iterable[Document]) -> dict[str, list[Any]]:
-    """Give the answers of this machine's dockerd to all vectors, by topic."""
+    """Return the answers of this machine's dockerd to all vectors, by topic."""
     vectors = [(document.topic, vector) for document in documents for vector in document.vectors]
     real = judged(bench, [layout_of(vector, full=topic == "tls") for topic, vector in vectors])
     found: dict[str, list[Any]] = {}
@@ -35,20 +35,20 @@ def answers(bench: Bench, documents: Iterable[Document]) -> dict[str, list[Any]]
 
 
 def judged(bench: Bench, layouts: list[Layout]) -> list[dict[str, Any]]:
-    """Give what the machine's judge reports of each layout, those that start all the way a few at a time."""
+    """Return what the machine's judge reports of each layout, those that start all the way a few at a time."""
     numbers = sorted(range(len(layouts)), key=lambda number: layouts[number].full)
     quick = [number for number in numbers if not layouts[number].full]
     full = [number for number in numbers if layouts[number].full]
     real = {}
     for batch in (quick, *(full[first:first + BATCH] for first in range(0, len(full), BATCH))):
         for verdict in bench.judge([(number, layouts[number]) for number in batch]):
-            assert "trouble" not in verdict.real, verdict.real
+            assert "error" not in verdict.real, verdict.real
             real[verdict.number] = verdict.real
     return [real[number] for number in range(len(layouts))]
 
 
 def layout_of(vector: Vector, *, full: bool) -> Layout:
-    """Give a docker.service with the vector's arguments and variables, and its daemon.json."""
+    """Return a docker.service with the vector's arguments and variables, and its daemon.json."""
     words = " ".join(map(quoted, vector["argv"]))
     variables = "".join(f"Environment={quoted(f'{name}={value}')}\n" for name, value in vector.get("env", {}).items())
     files = {SERVICE: f"[Service]\nType=notify\nExecStart=:/usr/bin/dockerd {words}\n{variables}".encode()}
@@ -58,13 +58,13 @@ def layout_of(vector: Vector, *, full: bool) -> Layout:
 
 
 def quoted(word: str) -> str:
-    """Give a word as a unit file has it (systemd.service(5), "Command lines")."""
+    """Return a word as a unit file has it (systemd.service(5), "Command lines")."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", "\\n")
     return f'"{escaped}"'
 
 
 def answer_of(daemon: Mapping[str, Any], *, with_tls: bool) -> dict[str, Any]:
-    """Give the hosts that dockerd listens on, or the reason why it refuses to start."""
+    """Return the hosts that dockerd listens on, or the reason why it refuses to start."""
     if daemon["outcome"] == "ended":
         return {"refused": reason(daemon["log"])}
     assert daemon["outcome"] in ("listening", "serving"), daemon
@@ -75,9 +75,9 @@ def answer_of(daemon: Mapping[str, Any], *, with_tls: bool) -> dict[str, Any]:
 
 
 def reason(log: str) -> str:
-    """Give the line with which dockerd ends, without what differs from start to start."""
-    said = [line for line in last_words(log).splitlines() if line.strip() and not line.startswith("See '")]
-    line = next((line for line in log.splitlines() if line.startswith("panic: ")), said[-1] if said else "")
+    """Return the line with which dockerd ends, without what differs from start to start."""
+    words = [line for line in last_words(log).splitlines() if line.strip() and not line.startswith("See '")]
+    line = next((line for line in log.splitlines() if line.startswith("panic: ")), words[-1] if words else "")
     logged = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
     return (logged[1] if logged and line.startswith("time=") else line.removeprefix("Status: "))[:MAX_REASON]
 
@@ -85,7 +85,7 @@ def reason(log: str) -> str:
 # The corpus.
 
 def corpus_answers(bench: Bench) -> list[dict[str, Any]]:
-    """Give what the machine's systemd and dockerd do with each tree, in the order of corpus.roots()."""
+    """Return what the machine's systemd and dockerd do with each tree, in the order of corpus.roots()."""
     real = judged(bench, [corpus.layout(root) for root in corpus.roots()])
     return [_outcome(each) for each in real]
 
@@ -93,7 +93,7 @@ def corpus_answers(bench: Bench) -> list[dict[str, Any]]:
 def _outcome(real: Mapping[str, Any]) -> dict[str, Any]:
     systemd = real["systemd"]
     if not systemd["records"]:
-        reasons = [line for line in systemd["said"].splitlines() if "systemctl" not in line]
+        reasons = [line for line in systemd["stderr"].splitlines() if "systemctl" not in line]
         return {"starts": False, "refused_by": "systemd", "load_state": systemd["state"], "reason": reasons[0]}
     record = systemd["records"][0]
     passed = [each for line in record["sockets"] if (each := received(line)) is not None]

@@ -1,4 +1,4 @@
-"""Expected output in files beside its input. `python3 -m tests.data.renew lint` writes them anew."""
+"""Expected output in files beside its input. `python3 -m tests.data.renew lint` renews them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.support.vectors import Facts
 
 
 def reading(root: Path, unit: str, version: int) -> Facts:
-    """Give the facts of a unit below a root, as systemd of this version has them."""
+    """Return the facts of a unit below a root, as systemd of this version has them."""
     with Rootfs(str(root)) as rootfs:
         if unit.endswith(".socket"):
             socket = load_socket(rootfs, unit, version)

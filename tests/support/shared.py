@@ -20,10 +20,10 @@ IS_THERE = not MISSING
 
 
 def vectors(name: str) -> Any:
-    """Give the vectors of a program."""
+    """Return the vectors of a program."""
     return json.loads((SHARED / f"vectors/{name}.json").read_text())
 
 
 def corpus() -> list[Path]:
-    """Give the directories of the published configurations; none where they are not there."""
+    """Return the directories of the published configurations; none where they are not there."""
     return sorted(path.parent for path in (SHARED / "corpus").glob("*/case.json"))

@@ -1,7 +1,7 @@
 r"""What systemd makes of unit files, as tables.
 
 tests/unit/test_systemd_reading.py holds our reading against them, tests/system/test_systemd_reading.py
-the real systemd of each release. A result is what all of 252, 257 and 262 say, or a dict of results
+the real systemd of each release. A result is that of 252, 257 and 262, or a dict of results
 and the version each of them holds from. UNIT stands for the unit's name without its type.
 """
 
@@ -95,7 +95,7 @@ COMMANDS: tuple[tuple[str, str, object], ...] = (
     ("a name to be searched", "x a", [["x", "a"]]),
     ("argv[0] as written", "//bin///./x//y a", [["//bin///./x//y", "a"]]),
     ("a relative path", "bin/x", "bad-setting"),
-    ("a relative path that says so", "./x", "bad-setting"),
+    ("a relative path with ./", "./x", "bad-setting"),
     ("a slash at the end", "/bin/x/", "bad-setting"),
     ("a dot at the end", "/bin/.", {0: [["/bin/."]], 253: "bad-setting"}),
     ("control characters in the path", r"/bin/x\x01", "bad-setting"),

@@ -26,7 +26,7 @@ print(json.dumps(found))
 
 
 def answers(machine: Machine, documents: Iterable[Document]) -> dict[str, list[Any]]:
-    """Give the answers of this machine's systemd to all vectors, by topic."""
+    """Return the answers of this machine's systemd to all vectors, by topic."""
     machine.copy_in(recorder(), RECORDER)
     machine.run(f"chmod 755 {RECORDER} && mkdir -p {RECORDS}")
     asked = {}
@@ -59,7 +59,7 @@ def put(machine: Machine, units: Iterable[tuple[str, Mapping[str, Content]]]) ->
 
 
 def shown(machine: Machine, units: list[str]) -> list[Facts]:
-    """Give the units' facts by their D-Bus properties; None for those that D-Bus cannot send."""
+    """Return the units' facts by their D-Bus properties; None for those that D-Bus cannot send."""
     script = []
     for unit in units:
         path = "/org/freedesktop/systemd1/unit/" + "".join(
@@ -109,6 +109,6 @@ def _start(machine: Machine, units: Mapping[str, str], facts: Mapping[str, Facts
 
 
 def _unnamed(answer: object, stem: str) -> object:
-    """Give the answer with UNIT for the unit's name."""
+    """Return the answer with UNIT for the unit's name."""
     text = json.dumps(answer)
     return json.loads(text.replace(stem, "UNIT"))

@@ -39,7 +39,7 @@ def put(root: Path, files: Mapping[str, Content], stem: str) -> None:
 
 
 def named(value: Any, stem: str) -> Any:
-    """Give the value with UNIT replaced in all texts."""
+    """Return the value with UNIT replaced in all texts."""
     if isinstance(value, str):
         return value.replace("UNIT", stem)
     if isinstance(value, list):

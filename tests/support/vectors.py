@@ -44,19 +44,19 @@ class Document(NamedTuple):
 
 
 def documents(directory: str) -> Iterator[Document]:
-    """Give the files of vectors in a directory of tests/data."""
+    """Return the files of vectors in a directory of tests/data."""
     for path in sorted((DATA / directory).glob("*.json")):
         yield Document(path, json.loads(path.read_text()))
 
 
 def expected(vector: Mapping[str, Any], release: str) -> Any:
-    """Give what the release's program answered."""
+    """Return what the release's program answered."""
     answers = vector["expected"]
     return answers[next(name for name in reversed(RELEASES[:RELEASES.index(release) + 1]) if name in answers)]
 
 
 def with_answer(vector: Vector, release: str, answer: object) -> Vector:
-    """Give the vector with this release's answer in it; equal answers of later releases are left out."""
+    """Return the vector with this release's answer in it; equal answers of later releases are left out."""
     known = vector.get("expected") or {RELEASES[0]: answer}
     answers = {name: expected({"expected": {RELEASES[0]: answer, **known}}, name) for name in RELEASES}
     answers[release] = answer
@@ -68,7 +68,7 @@ def with_answer(vector: Vector, release: str, answer: object) -> Vector:
 
 
 def dump(value: Mapping[str, Any]) -> str:
-    """Give a file's text: a vector a line, or several lines where one is too long to read."""
+    """Return a file's text: a vector a line, or several lines where one is too long to read."""
     head = [f" {json.dumps(key)}: {json.dumps(item, ensure_ascii=False)},\n"
             for key, item in value.items() if key != "vectors"]
     return "{\n" + "".join(head) + ' "vectors": [\n' + ",\n".join(map(_lines, value["vectors"])) + "\n ]\n}\n"
@@ -114,14 +114,14 @@ STARTED = ("expansion", "environment_file")
 
 
 def unit_of(topic: str, vector: Vector) -> str:
-    """Give the unit that is asked about."""
+    """Return the unit that is asked about."""
     if "unit" in vector:
         return str(vector["unit"])
     return "UNIT.socket" if topic in ("address", "listen") else "UNIT.service"
 
 
 def files_of(topic: str, vector: Vector) -> dict[str, Content]:
-    """Give the files that make the unit."""
+    """Return the files that make the unit."""
     if topic == "files":
         return {path: _content(item) for path, item in vector["files"].items()}
     files: dict[str, Content] = {}
@@ -137,7 +137,7 @@ def files_of(topic: str, vector: Vector) -> dict[str, Content]:
 
 
 def answer_of(topic: str, facts: Facts) -> Any:
-    """Give the answer: the topic's fact, or the LoadState where the unit is not loaded."""
+    """Return the answer: the topic's fact, or the LoadState where the unit is not loaded."""
     if topic == "files":
         names = ("state", "fragment", "dropins", "names", "environment", "argv")
         return {name: facts[name] for name in (names if facts["state"] == "loaded" else names[:1])}
@@ -145,7 +145,7 @@ def answer_of(topic: str, facts: Facts) -> Any:
 
 
 def data(value: object) -> bytes:
-    """Give the bytes of a file: text, or {"hex": digits} for what is not text."""
+    """Return the bytes of a file: text, or {"hex": digits} for what is not text."""
     return bytes.fromhex(value["hex"]) if isinstance(value, dict) else str(value).encode()
 
 

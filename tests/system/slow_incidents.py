@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.incidents import INCIDENTS, Incident, leads_to_its_step, play
+from tests.incidents import INCIDENTS, Incident, names_the_step, play
 from tests.machines.machine import Machine
 
 
 @pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
 def test_entry_names_the_next_step(machine: Machine, incident: Incident) -> None:
     played = play(machine, incident)
-    assert leads_to_its_step(machine, incident, played.awaited)
+    assert names_the_step(machine, incident, played.awaited)

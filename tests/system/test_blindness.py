@@ -33,7 +33,7 @@ SOME = (
     ("daemon.json", "chmod"),
     ("environment file", "symlink swap"),
     ("new drop-in", "mask"),
-    ("socket drop-in", "directory anew"),
+    ("socket drop-in", "directory replaced"),
 )
 
 

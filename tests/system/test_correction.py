@@ -90,11 +90,11 @@ SERVER = {"tls": True, "tlsverify": False, "tlscert": "/etc/docker/server-cert.p
           "tlskey": "/etc/docker/server-key.pem"}
 SERVER_FLAGS = " ".join(f"--{name}={value}".lower() for name, value in SERVER.items())
 
-# The state of a socket before it is declared with mutual TLS: files, and the scheme by which anybody has access.
+# The state of a socket before it is declared with mutual TLS: files, and the scheme that needs no certificate.
 WEAKER: Mapping[str, tuple[Mapping[str, str], str]] = {
-    "not there": ({}, ""),
+    "missing": ({}, ""),
     "without TLS": ({OVERRIDE: f"{TCP} --tls=false\n"}, "http"),
-    "with TLS that asks nobody for a certificate": (
+    "with TLS without client certificates": (
         {OVERRIDE: f"{TCP} {SERVER_FLAGS}\n"}, "https"),
     "the same by daemon.json": (
         {OVERRIDE: f"{TCP}\n", "/etc/docker/daemon.json": json.dumps(SERVER)}, "https"),
@@ -172,7 +172,7 @@ FOREIGN = (
     Foreign("hosts in daemon.json", "/etc/docker/daemon.json",
             '{\n  "live-restore": true,\n  "hosts": ["fd://", "tcp://0.0.0.0:2375"],   \n  "tls": false\n}\n',
             '{\n  "live-restore": true,\n  "tls": false\n}\n'),
-    Foreign("a drop-in behind ours", "/etc/systemd/system/docker.service.d/zzz.conf",
+    Foreign("a drop-in that sorts after ours", "/etc/systemd/system/docker.service.d/zzz.conf",
             f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false --live-restore\n",
             None),
 )
@@ -211,7 +211,7 @@ def test_foreign_file_that_overrides_our_dropin_is_saved_and_changed(machine: Ma
 @pytest.mark.parametrize(("hosts", "after"), [
     ('["fd://"]', '{"hosts": ["fd://"], "live-restore": true}\n'),
     ('["fd://", "tcp://0.0.0.0:2375"]', '{"live-restore": true}\n'),
-], ids=["the policy's stay and the flag goes", "others go and the flag stays"])
+], ids=["declared hosts", "other hosts"])
 def test_hosts_conflict_is_resolved(machine: Machine, hosts: str, after: str) -> None:
     machine.write("/etc/docker/daemon.json", f'{{"hosts": {hosts}, "live-restore": true}}\n')
     failed = machine.run("systemctl restart docker", check=False)
@@ -224,5 +224,3 @@ def test_hosts_conflict_is_resolved(machine: Machine, hosts: str, after: str) ->
     assert machine.read("/etc/docker/daemon.json") == after
     assert machine.exists(OUR_SERVICE_DROPIN) == (after.count("hosts") == 1)
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
-
-

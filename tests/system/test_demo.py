@@ -9,4 +9,4 @@ from tests.machines.machine import Machine
 
 
 def test_demo_completes(bare_machine: Machine, package: Path) -> None:
-    Story(bare_machine, package).tell()
+    Story(bare_machine, package).run()

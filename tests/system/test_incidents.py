@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.incidents import INCIDENTS, Incident, leads_to_its_step, play
+from tests.incidents import INCIDENTS, Incident, names_the_step, play
 from tests.machines.machine import Machine
 
-DAILY = ("a guide followed", "a socket for everybody", "a slip in the policy")
+DAILY = ("a guide that opens a port", "a socket with mode 0666", "an invalid policy")
 
 
 @pytest.mark.parametrize("incident", [each for each in INCIDENTS if each.name in DAILY],
                          ids=lambda incident: incident.name)
 def test_entry_names_the_next_step(machine: Machine, incident: Incident) -> None:
     played = play(machine, incident)
-    assert leads_to_its_step(machine, incident, played.awaited)
+    assert names_the_step(machine, incident, played.awaited)

@@ -53,7 +53,7 @@ HISTORIES = (
     History("a second socket unit", {"/etc/systemd/system/docker-tcp.socket": TCP_SOCKET},
             f"systemctl enable docker-tcp.socket; {BY_SOCKETS}",
             ("- address: fd://", "tls: none", "- /run/docker.sock", "- '[::]:2375'"), ("DG103",)),
-    History("all at once", {
+    History("all of these", {
         OVERRIDE: f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://127.0.0.1:4243 --tls=false "
                   "$DOCKER_OPTS\nEnvironmentFile=-/etc/default/docker\n",
         "/etc/default/docker": "DOCKER_OPTS='-H unix:///run/docker-ci.sock'\n",

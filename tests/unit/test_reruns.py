@@ -24,8 +24,8 @@ def test_fails_once():
 
 @pytest.mark.parametrize(("mark", "status", "shown"), [
     ("@pytest.mark.flaky(reruns=1, reason='dockerd closes the socket late')", pytest.ExitCode.OK, "1 rerun"),
-    ("@pytest.mark.flaky(reruns=1)", pytest.ExitCode.USAGE_ERROR, "reason missing"),
-    ("@pytest.mark.flaky(reruns=1, reason=' ')", pytest.ExitCode.USAGE_ERROR, "reason missing"),
+    ("@pytest.mark.flaky(reruns=1)", pytest.ExitCode.USAGE_ERROR, "give the reason"),
+    ("@pytest.mark.flaky(reruns=1, reason=' ')", pytest.ExitCode.USAGE_ERROR, "give the reason"),
     ("", pytest.ExitCode.TESTS_FAILED, "1 failed"),
 ])
 def test_a_rerun_needs_a_reason(mark: str, status: pytest.ExitCode, shown: str, tmp_path: Path) -> None:

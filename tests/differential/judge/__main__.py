@@ -33,7 +33,7 @@ def main() -> None:
         try:
             result["systemd"] = ask_systemd(layout)
         except Exception as error:
-            result["trouble"] = f"{type(error).__name__}: {error}"
+            result["error"] = f"{type(error).__name__}: {error}"
         record = next(iter(result.get("systemd", {}).get("records", ())), None)
         if record is None:
             emit(result)

@@ -69,7 +69,7 @@ def start_daemon(layout: dict[str, Any], record: dict[str, Any], daemon: Daemon,
         try:
             answer = in_namespaces(layout, record, write_end)
         except BaseException as error:
-            answer = {"trouble": f"{type(error).__name__}: {error}"}
+            answer = {"error": f"{type(error).__name__}: {error}"}
         with contextlib.suppress(OSError):
             os.write(write_end, json.dumps(answer).encode())
         os._exit(0)
@@ -98,7 +98,7 @@ def collect(daemons: dict[int, Daemon], known: dict[str, Any], until: int | None
                 answer = json.loads(bytes(daemon.text))
                 known[daemon.key] = answer
             except ValueError:
-                answer = {"trouble": f"no answer: {bytes(daemon.text)!r}"}
+                answer = {"error": f"no answer: {bytes(daemon.text)!r}"}
             emit({**daemon.result, "daemon": answer})
         if not ready and (until is None or len(daemons) <= until):
             return

@@ -79,7 +79,7 @@ def ask_systemd(layout: dict[str, Any]) -> dict[str, Any]:
         service = after.get("docker.service", {})
         return {"state": units.get("docker.service", {}).get("LoadState"), "error": service.get("LoadError"),
                 "sockets": {name: after.get(name, {}) for name in sockets}, "service": service,
-                "said": done.stderr.strip(), "status": done.returncode, "records": records(not done.returncode)}
+                "stderr": done.stderr.strip(), "status": done.returncode, "records": records(not done.returncode)}
     finally:
         # Also those that were not started here: units that require them start them.
         # One by one: systemctl 262 stops none of several if one cannot be stopped.
