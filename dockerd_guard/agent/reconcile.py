@@ -55,7 +55,7 @@ def assess(  # noqa: PLR0913, PLR0917 -- a pass up to its decision
     """Plan and decide. Changes nothing; asks the engine only where a restart may be needed."""
     memory = with_start(seen, memory)
     plan = plan_for(seen, policy)
-    if required_actions(seen, plan, policy, memory.intent).starts_dockerd:
+    if memory.intent is not None or required_actions(seen, plan, policy).starts_dockerd:
         seen = seen._replace(engine=observe_engine(seen, kernel))
     decision, memory = choose(now, seen, findings, plan, policy, memory)
     return Assessment(seen, policy, findings, plan, decision), memory
@@ -94,7 +94,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         return _recovered(assessment, memory, context, state)
     result: Result | None = None
     if verdict is Verdict.ROLL_BACK and memory.intent is not None:
-        result = roll_back(memory.intent, context, may_start=assessment.decision.actions.start)
+        result = roll_back(memory.intent, context, may_start=_may_start(assessment, memory, context, state))
         memory = _rolled_back(memory, result, policy, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, state)
@@ -125,6 +125,17 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
     return result, memory._replace(intent=intent)
 
 
+def _may_start(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> bool:
+    """Whether dockerd may be started to undo a correction: a start that cannot be stored is not made (I2)."""
+    if not assessment.decision.actions.start:
+        return False
+    try:
+        state.save(memory.with_restart(context.clock.now()))
+    except OSError:
+        return False
+    return True
+
+
 def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -> Memory:
     for start in result.starts:
         memory = memory.with_restart(start)
@@ -138,7 +149,7 @@ def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -
 def _recovered(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> Pass:
     assert memory.intent is not None  # noqa: S101 -- decide() recovers nothing else
     try:
-        recovery = recover(memory.intent, context, may_start=assessment.decision.actions.start)
+        recovery = recover(memory.intent, context, may_start=_may_start(assessment, memory, context, state))
         for start in recovery.starts:
             memory = memory.with_restart(start)
         memory = memory._replace(intent=recovery.intent)

@@ -74,6 +74,8 @@ class Containment:
         self._now = contained
         self._store = remember
         self._wanted: tuple[Exposure, ...] = ()
+        self._is_known = False
+        """Whether it is known which table is in force."""
         self._applied: tuple[Rejection, ...] = ()
         self._shown = ""
         self._is_filtered = False
@@ -110,6 +112,11 @@ class Containment:
         """
         if not wanted:
             self._wanted = ()
+            if not self._is_known:
+                # A table whose record was lost, on a full disk say, would stay for ever.
+                with contextlib.suppress(Unsupported):
+                    self._network.release()
+                    self._is_known = True
             for way in self._now.methods:
                 self._lift(way, manager)
             released = tuple(address for address, by in self._reported.items() if by is not None)
@@ -150,7 +157,7 @@ class Containment:
 
     def _by_nftables(self, wanted: tuple[Exposure, ...]) -> None:
         """Install the table unless it is in force unchanged."""
-        self._wanted = wanted
+        self._wanted, self._is_known = wanted, True
         rejections = tuple(exposure.rejection for exposure in wanted)
         shown = self._network.shown()
         self._remember(_with(self._now, Method.NFTABLES, wanted))

@@ -21,11 +21,11 @@ from dockerd_guard.plan import backoff
 from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
-from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory, digest
 from dockerd_guard.plan.pending_changes import INVOCATION, pending_changes
 from dockerd_guard.plan.plan import Change, Plan, files_of
-from dockerd_guard.policy.model import Mode, Policy
+from dockerd_guard.policy.model import Mode, Policy, Restart
 
 QUIET_S = 0.5
 """How long nothing must have changed before own files are removed from a host that complies without them: a program
@@ -130,9 +130,9 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
     if memory.intent is not None and not memory.intent.is_applied:
-        return base._replace(verdict=Verdict.RECOVER, actions=_may_start(now, policy, memory)), memory
+        return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory)), memory
     if _has_failed_with(seen, memory.intent):
-        return base._replace(verdict=Verdict.ROLL_BACK, actions=_may_start(now, policy, memory),
+        return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
                              intent=memory.intent), memory
     if policy.mode is not Mode.ENFORCE:
         return _with_hold(base, _forecast(now, plan, required, facts, policy, memory)), memory
@@ -209,12 +209,15 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
                              wake_s=_wake_s(now, hold_now, facts) if hold_now else None), memory
 
 
-def _may_start(now: Instant, policy: Policy, memory: Memory) -> Actions:
+def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Actions:
     """Whether dockerd may be started to undo a correction: one start beyond the budget, since the correction that
-    used it up must be undone too (I2, I3)."""
+    used it up must be undone too (I2, I3), and not if that stops containers that outlived dockerd (I1)."""
     budget = policy.correct.budget
     recent = [moment for moment in memory.restarts if now.seconds_since(moment) < budget.per_s]
-    return Actions(start=len(recent) <= budget.restarts)
+    facts = RestartFacts(seen.running is not None, seen.engine,
+                         next_live_restore=seen.configured.daemon.live_restore)
+    stops = policy.correct.restart is not Restart.ALWAYS and bool(what_stops(facts))
+    return Actions(start=len(recent) <= budget.restarts and not stops)
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:

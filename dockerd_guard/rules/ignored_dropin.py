@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
+from dockerd_guard.model.names import SAVED_SUFFIX
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs, Unreadable
@@ -29,7 +30,6 @@ _DISABLED_SUFFIXES = (
     ".dpkg-dist",
     ".rpmnew",
     ".rpmsave",
-    ".dockerd-guard-saved",
 )
 """Suffixes of files that are disabled on purpose, or that a package manager or an editor has left."""
 
@@ -68,7 +68,7 @@ def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[str]:
             continue
         for name in names:
             path = f"{directory}/{unit.name}.d/{name}"
-            if name.endswith((".conf", *_DISABLED_SUFFIXES)) or name.startswith("."):
+            if name.endswith((".conf", *_DISABLED_SUFFIXES)) or name.startswith(".") or SAVED_SUFFIX in name:
                 continue
             try:
                 if b"[Service]" in (content := rootfs.read(path)) or b"[Socket]" in content:

@@ -116,9 +116,9 @@ def _open(world: World) -> Iterator[str]:
             continue
         if not host.nftables_is_gone:
             yield f"I7: {address} is open and not blocked"
-    said = set(agent.controller.memory.contained.addresses)
-    if wrong := said & set(host.open_addresses()) and not host.nftables_is_gone:
-        yield f"I7: said to be blocked and open: {wrong}"
+    wrong = set(agent.controller.memory.contained.addresses) & set(host.open_addresses())
+    if wrong and not host.nftables_is_gone:
+        yield f"I7: reported as blocked, and open: {wrong}"
 
 
 def _time(world: World, then: Before) -> Iterator[str]:

@@ -91,14 +91,16 @@ def _restart_agent(world: World) -> None:
 def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) -> list[str]:
     """The passes that one action causes: at once, and again when the agent asks for it."""
     found = list(invariants.violations(world, then)) if then is not None else []
-    for _ in range(3):
+    for _ in range(4):
         world.agents[-1].controller.changed()
         then = invariants.before(world)
         try:
             wake_s = world.agents[-1].run_pass()
         except Crash:
+            # systemd starts it again, at once.
             _restart_agent(world)
-            wake_s = 0.0
+            world.host.clock.sleep(0.1)
+            continue
         decisions[world.agents[-1].controller.decision.verdict] += 1
         found += invariants.violations(world, then)
         found += [f"I12: {line}" for line in _internal_errors(world)]
