@@ -300,6 +300,13 @@ def test_what_one_side_left_alone_is_not_contested() -> None:
     assert contested(at(60), disk.rootfs(), (GOOD,), never) is None
 
 
+def test_a_change_to_another_state_than_the_one_that_was_undone_is_not_contested() -> None:
+    disk = Disk()
+    disk.put(OURS, b"bad", 30)
+    assert contested(at(60), disk.rootfs(), (GOOD._replace(after=b"better"),), undone(10, 20, 30)) is None
+    assert contested(at(60), disk.rootfs(), (GOOD._replace(after=None),), undone(10, 20, 30)) is None
+
+
 def test_copies_that_go_with_a_change_do_not_count() -> None:
     """A saved original gets a new name each time."""
     disk = Disk()

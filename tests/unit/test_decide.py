@@ -348,8 +348,12 @@ def test_decisions(host: SimulatedHost, row: Row) -> None:
     if until is not None and row.until_s is not None:
         assert (until - outcome.now.wall).total_seconds() == pytest.approx(row.until_s)
     check(decision, outcome)
-    again = decided(host, read_policy(row.policy), row.memory)
-    assert (again.assessment.decision, again.memory) == (decision, outcome.memory)
+
+
+def test_the_same_situation_is_decided_the_same_again(host: SimulatedHost) -> None:
+    do(host, (*opened(), fault(engine_is_silent=True)))
+    first, second = (decided(host, read_policy(""), failed(1)) for _ in range(2))
+    assert (first.assessment.decision, first.memory) == (second.assessment.decision, second.memory)
 
 
 def check(decision: Decision, outcome: Outcome) -> None:

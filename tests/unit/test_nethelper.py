@@ -27,7 +27,7 @@ REQUESTS = (
     Request(Verb.SHOWN),
     Request(Verb.REJECT, rejections=(OPEN, Rejection("tcp://0.0.0.0:1"))),
     Request(Verb.PING, "tcp://localhost:2376", Tls.MUTUAL),
-    Request(Verb.ASK, "tcp://[fe80::1%eth0]:2375"),
+    Request(Verb.PING, "tcp://[fe80::1%eth0]:2375"),
     Request(Verb.UNBINDABLE, "tcp://10.0.0.5:65535"),
 )
 
@@ -50,13 +50,13 @@ HOSTILE = {
     "a field too few": b'{"verb": "shown"}',
     "no verb of ours": line(verb="run"),
     "a verb that is no text": line(verb=["shown"]),
-    "a UNIX socket": line(verb="ask", address="unix:///run/docker.sock"),
+    "a UNIX socket": line(verb="ping", address="unix:///run/docker.sock"),
     "no port": line(verb="ping", address="tcp://10.0.0.5"),
     "a port too high": line(verb="ping", address="tcp://10.0.0.5:65536"),
     "port 0": line(verb="unbindable", address="tcp://10.0.0.5:0"),
     "an address that is no text": line(verb="ping", address=7),
     "no TLS of ours": line(verb="ping", address="tcp://10.0.0.5:1", tls="tls1.0"),
-    "a header in the host": line(verb="ask", address="tcp://a\r\nb:1"),
+    "a header in the host": line(verb="ping", address="tcp://a\r\nb:1"),
     "to reject a name": reject("tcp://localhost:2375"),
     "to reject a zone": reject("tcp://[fe80::1%eth0]:2375"),
     "nftables' language": reject('tcp://0.0.0.0:1" accept; flush ruleset; #'),
@@ -134,7 +134,6 @@ def test_it_is_asked_as_if_it_were_here(service: Service) -> None:
         assert network.unbindable(f"tcp://127.0.0.1:{port}") == f"127.0.0.1:{port} is in use by another program"
     assert network.unbindable(f"tcp://127.0.0.1:{port}") == ""
     assert not network.ping(f"tcp://127.0.0.1:{port}", Tls.NONE).answers
-    assert network.ask(f"tcp://127.0.0.1:{port}") is None
     assert len(service.connections) == 1
     network.rest()
     assert network.fileno() is None
