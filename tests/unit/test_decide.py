@@ -27,7 +27,7 @@ from dockerd_guard.plan.decide import (
     retry_now,
     started_at,
 )
-from dockerd_guard.plan.gate import Cost, Hold
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts
 from dockerd_guard.plan.memory import Attempt, Contained, CorrectedFile, HeldCorrection, Intent, Memory, digest
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.policy.model import Policy
@@ -417,6 +417,8 @@ def test_what_is_contained(
     ("containers", (*BUSY, *opened()[:2], restart, containers(2)), "", Cost.CONTAINERS, False),
     ("a start", (*opened("-H fd:// --tlsverify"), sleep(120)), "", Cost.RELOAD, False),
     ("an obstacle", (dropin(OPEN, LATE), reload, restart), "correct: {foreign_files: false}", Cost.NOTHING, False),
+    ("observed only, and an obstacle", (dropin(OPEN, LATE), reload, restart),
+     "mode: observe\ncorrect: {foreign_files: false}", Cost.NOTHING, False),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_it_costs(
     host: SimulatedHost, name: str, happened: tuple[Act, ...], text: str, cost: Cost, complies: bool
@@ -821,3 +823,11 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
     host.stop("admin")
     with Rootfs(str(host.root)) as rootfs:
         assert started_at(seen_on(host, rootfs)) == ""
+
+
+def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
+    assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (), RestartFacts(is_active=False),
+                                 None, None)
+    assert Result(True) == (True, (), None, "", False, "", False, (), (), True, None)
+    assert [str(verdict) for verdict in Verdict] == [
+        "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]
