@@ -218,7 +218,7 @@ def _may_start(now: Instant, policy: Policy, memory: Memory) -> Actions:
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
-    if plan.obstacles or plan.caused:
+    if plan.caused:
         return Actions()
     return required if hold is None else required.without_starts
 
