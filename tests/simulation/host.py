@@ -259,7 +259,8 @@ class SimulatedHost:
                               for finding in bad_tls_files.check(Observation(rootfs, now), None))
         commands_before = [setting.value for setting in service.unit.settings if setting.key == "ExecStartPre"]
         text = " ".join(layer.argv) + (self.text("/etc/docker/daemon.json") or "")
-        if not layer.starts or has_bad_tls or "/bin/false" in commands_before or any(option in text for option in FAILING_OPTIONS):
+        if not layer.starts or has_bad_tls or "/bin/false" in commands_before or any(
+                option in text for option in FAILING_OPTIONS):
             self.clock.sleep(REFUSAL_S)
             return False
         plain = any(binding.is_tcp and binding.tls is Tls.NONE for binding in layer.bindings)

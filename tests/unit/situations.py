@@ -11,8 +11,8 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import UNITS
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.decide import decide
 from dockerd_guard.plan.assessment import Assessment
+from dockerd_guard.plan.decide import decide
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy
@@ -47,7 +47,10 @@ def link(path: str, target: str) -> Act:
 
 
 def remove(*paths: str) -> Act:
-    return lambda host: [host.remove(path) for path in paths]
+    def remove_them(host: SimulatedHost) -> None:
+        for path in paths:
+            host.remove(path)
+    return remove_them
 
 
 def dropin(arguments: str, path: str = OVERRIDE) -> Act:
@@ -149,7 +152,9 @@ def do(host: SimulatedHost, acts: Iterable[Act]) -> None:
         act(host)
 
 
-def decided(host: SimulatedHost, in_force: Policy, remember: Remember | None = None, choose: Decide = decide) -> Outcome:
+def decided(
+    host: SimulatedHost, in_force: Policy, remember: Remember | None = None, choose: Decide = decide
+) -> Outcome:
     """What is decided about a host now, from what its agent stored and `remember` changes."""
     now = host.clock.now()
     memory = SimulatedStateFiles(host).load()

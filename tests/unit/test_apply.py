@@ -123,7 +123,8 @@ def test_systemd_that_has_not_loaded_what_was_written_is_not_restarted(
     assert [start.by for start in agent.host.starts if start.by == "us"] == []
 
 
-@pytest.mark.parametrize("error", [Refused("AccessDenied", "Access denied"), JobFailed("docker.service", "Reload", "x")])
+@pytest.mark.parametrize("error", [
+    Refused("AccessDenied", "Access denied"), JobFailed("docker.service", "Reload", "x")])
 def test_a_refused_reload_is_undone(
     agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -162,7 +163,8 @@ def test_what_does_not_answer_is_rolled_back(agent: SimulatedAgent, monkeypatch:
 def test_a_stop_that_hangs_is_followed_by_a_start(agent: SimulatedAgent) -> None:
     do(agent.host, (*opened(), fault(stop_hangs=True)))
     agent.run_pass()
-    assert "job timeout" in next(each.message for each in agent.journal.entries if each.event in ("failed", "rolled-back"))
+    message = next(each.message for each in agent.journal.entries if each.event in ("failed", "rolled-back"))
+    assert "job timeout" in message
     assert agent.host.running is not None
 
 
@@ -188,7 +190,9 @@ def test_without_the_network_helper_tcp_is_not_changed(
     assert (agent.host.text(OURS) is None) == (method == "check")
 
 
-def test_an_address_in_use_is_held_before_anything_changes(agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_in_use_is_held_before_anything_changes(
+    agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     do(agent.host, (policy(LOOPBACK),))
     monkeypatch.setattr(SimulatedNetwork, "unbindable", lambda *_: "127.0.0.1:2375 is in use by another program")
     agent.run_pass()
@@ -312,14 +316,15 @@ def test_host_files_write_and_remove_below_the_root(tmp_path: Path) -> None:
     assert not (tmp_path / "etc/unit.d").exists()
 
 
-@pytest.mark.parametrize(("flags", "blocks", "free", "expected"), [
-    (0, 100, 1, ""), (0, 100, 0, "No space left on device"), (0, 0, 0, ""), (os.ST_RDONLY, 100, 1, "Read-only file system"),
+@pytest.mark.parametrize(("status", "expected"), [
+    ((0, 100, 1), ""), ((0, 100, 0), "No space left on device"), ((0, 0, 0), ""),
+    ((os.ST_RDONLY, 100, 1), "Read-only file system"),
 ])
 def test_why_nothing_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int, blocks: int, free: int, expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: tuple[int, int, int], expected: str
 ) -> None:
     class Status:
-        f_flag, f_blocks, f_bavail = flags, blocks, free
+        f_flag, f_blocks, f_bavail = status
 
     monkeypatch.setattr(os, "statvfs", lambda path: Status)
     assert HostFiles(str(tmp_path)).problem("/etc") == expected

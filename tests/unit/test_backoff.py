@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,8 @@ from dockerd_guard.rootfs import Content, FileStatus, Link, Rootfs
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY_S = 86400.0
-OURS, THEIRS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf", "/etc/systemd/system/docker.service.d/z.conf"
 DIRECTORY = "/etc/systemd/system/docker.service.d"
+OURS, THEIRS = f"{DIRECTORY}/zz-dockerd-guard.conf", f"{DIRECTORY}/z.conf"
 
 GOOD = Change(OURS, None, b"good")
 """A correction that writes our drop-in."""
@@ -140,7 +141,7 @@ def test_a_configuration_manager_costs_ever_fewer_corrections() -> None:
     hours = [round(seconds / 3600, 1) for seconds in agent.corrections]
     assert hours[:3] == [0.0, 1.0, 2.0]
     assert len(hours) <= 12
-    assert all(later - earlier <= 25 for earlier, later in zip(hours[3:], hours[4:], strict=False))
+    assert all(later - earlier <= 25 for earlier, later in itertools.pairwise(hours[3:]))
 
 
 @pytest.mark.parametrize("changes", [(GOOD,), ASIDE], ids=["our drop-in", "a late drop-in set aside"])

@@ -140,15 +140,15 @@ class Filter:
     """systemd's IP filter of docker.service, and what is asked of it."""
 
     def __init__(self) -> None:
-        self.current: tuple[object, object] = ((), ())
+        self.current: tuple[Any, Any] = ((), ())
         self.calls: list[str] = []
 
-    def ip_filter(self, unit: str) -> tuple[object, object]:
+    def ip_filter(self, unit: str) -> tuple[Any, Any]:
         return self.current
 
-    def set_ip_filter(self, unit: str, allow: object, deny: object) -> None:
+    def set_ip_filter(self, unit: str, allow: Any, deny: Any) -> None:
         self.calls.append("set")
-        self.current = (tuple(allow), tuple(deny))  # type: ignore[call-overload]
+        self.current = (tuple(allow), tuple(deny))
 
     def reload(self) -> None:
         self.calls.append("reload")
@@ -184,14 +184,14 @@ BY_SOCKET = Exposure("tcp://[::]:2376", "DG101", Via.SOCKET_UNIT)
 class Blocking:
     """A Containment with stand-ins; `stored` is what it recorded."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, contained: Contained = Contained()) -> None:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, contained: Contained | None = None) -> None:
         self.nftables, self.filter = Nftables(), Filter()
         self.stored: list[Contained] = []
         self.files = [directory / name for name in ("allow", "deny")]
         (directory / "cgroup").touch()
         monkeypatch.setattr(containment, "CONTROL_FILES", tuple(map(str, self.files)))
         monkeypatch.setattr(containment, "CGROUP_V2_FILE", str(directory / "cgroup"))
-        self.containment = Containment(contained, cast(Any, self.nftables), self.stored.append)
+        self.containment = Containment(contained or Contained(), cast(Any, self.nftables), self.stored.append)
 
     def keep(self, *wanted: Exposure) -> ContainmentResult:
         result = self.containment.keep(wanted, cast(Any, self.filter))
@@ -234,12 +234,12 @@ def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES, put_back=(BY_FLAG,))
     blocking.nftables.blocked = ()
     blocking.containment.restore()
-    assert blocking.nftables.blocked == (BY_FLAG.rejection,)
+    assert list(blocking.nftables.blocked) == [BY_FLAG.rejection]
     assert blocking.keep(BY_FLAG).put_back == (BY_FLAG,)
     assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES)
     blocking.keep()
     blocking.containment.restore()
-    assert blocking.nftables.blocked == ()
+    assert not blocking.nftables.blocked
 
 
 def test_it_is_blocked_at_once_and_reported_later(blocking: Blocking) -> None:
@@ -423,7 +423,7 @@ def test_the_table_is_deleted_by_netlink(
     monkeypatch: pytest.MonkeyPatch, answer: bytes | OSError, problem: str
 ) -> None:
     kernel = Netlink(answer)
-    monkeypatch.setattr(nftables.socket, "socket", kernel)
+    monkeypatch.setattr("socket.socket", kernel)
     if problem:
         with pytest.raises(Unsupported, match=f"cannot delete the nftables table: {problem}"):
             nftables.delete_table()
@@ -446,7 +446,7 @@ def test_changes_of_the_table_are_noticed(
     monkeypatch: pytest.MonkeyPatch, answers: tuple[bytes | OSError, ...], is_changed: bool
 ) -> None:
     kernel = Netlink(*answers)
-    monkeypatch.setattr(nftables.socket, "socket", kernel)
+    monkeypatch.setattr("socket.socket", kernel)
     monitor = nftables.NftablesMonitor()
     assert monitor.fileno() == 7
     assert monitor.take() is is_changed
@@ -454,7 +454,7 @@ def test_changes_of_the_table_are_noticed(
 
 def test_a_monitor_that_may_not_listen_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Netlink(PermissionError())
-    monkeypatch.setattr(nftables.socket, "socket", kernel)
+    monkeypatch.setattr("socket.socket", kernel)
     with pytest.raises(PermissionError):
         nftables.NftablesMonitor()
     assert kernel.is_closed

@@ -249,8 +249,8 @@ def test_contained_for_ever_without_nftables(agent: SimulatedAgent, monkeypatch:
 
 
 def test_fd_lost_with_daemon_jsons_hosts(agent: SimulatedAgent) -> None:
-    do(agent.host, (dropin(""), daemon_json('{"live-restore": true, "hosts": ["fd://", "tcp://127.0.0.1:2375"]}'), reload,
-                    restart))
+    hosts = '["fd://", "tcp://127.0.0.1:2375"]'
+    do(agent.host, (dropin(""), daemon_json(f'{{"live-restore": true, "hosts": {hosts}}}'), reload, restart))
     run(agent, 600)
     assert agent.host.running is not None
     assert agent.host.running.layer.hosts == ("fd://",)
@@ -447,7 +447,7 @@ def test_a_reload_retries_what_failed(agent: SimulatedAgent) -> None:
     agent.run_pass()
     assert agent.controller.decision.verdict is Verdict.HOLD
     agent.run_pass(retry=True)
-    assert agent.controller.decision.verdict is Verdict.APPLY
+    assert agent.controller.decision.actions.anything
 
 
 def test_what_fix_did_is_logged_once(agent: SimulatedAgent) -> None:

@@ -1,4 +1,4 @@
-"""The agent's loop: triggers, signals, locks and what it notifies, with stand-ins for systemd, inotify and the network."""
+"""The agent's loop: triggers, signals, locks and notifications, with stand-ins for systemd, inotify and the network."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Bus(SimulatedManager):
         self.read, self.write = os.pipe2(os.O_NONBLOCK)
         self.is_broken = False
 
-    def subscribe(self, woken: Any, units: tuple[str, ...]) -> None:
-        self.woken = woken
+    def subscribe(self, on_change: Any = None, units: tuple[str, ...] = ()) -> None:
+        self.woken = on_change
 
     def fileno(self) -> int:
         if self.is_broken:
             raise Unavailable("broken")
         return self.read
 
-    def process(self) -> None:
+    def process(self, timeout_s: float = 0.0) -> None:
         if self.is_broken:
             raise Unavailable("broken")
         with contextlib.suppress(BlockingIOError):
@@ -180,7 +180,6 @@ class Loop:
         assert (path, require_root_owned) == ("/policy.yaml", True)
         return self.policy
 
-    @property
     def state_of_agent(self) -> AgentState:
         return self.agent._machine.state
 
@@ -215,10 +214,10 @@ def test_a_change_of_files_starts_a_pass_after_a_quiet_time(made: Loop) -> None:
     agent._pass()
     write(made.files.write)
     assert agent._wait()
-    assert made.state_of_agent is AgentState.SETTLING
+    assert made.state_of_agent() is AgentState.SETTLING
     assert agent._controller.memory.changed_at is not None
     agent._pass()
-    assert made.state_of_agent is AgentState.WATCHING
+    assert made.state_of_agent() is AgentState.WATCHING
 
 
 def test_a_signal_of_systemd_starts_a_pass(made: Loop) -> None:
@@ -249,7 +248,7 @@ def test_the_wake_of_a_pass_is_kept(made: Loop, monkeypatch: pytest.MonkeyPatch)
     made.agent._wake_in(0.01)
     made.agent._wake_in(5.0)
     assert made.agent._wait()
-    assert made.state_of_agent is AgentState.WATCHING
+    assert made.state_of_agent() is AgentState.WATCHING
 
 
 def test_the_watchdog_is_fed_while_nothing_happens(made: Loop) -> None:
@@ -284,7 +283,7 @@ def test_signals(made: Loop, number: signal.Signals, goes_on: bool) -> None:
     made.notify.taken()
     os.kill(os.getpid(), number)
     assert made.agent._wait() is goes_on
-    assert (made.state_of_agent is AgentState.STOPPING) is not goes_on
+    assert (made.state_of_agent() is AgentState.STOPPING) is not goes_on
     assert made.notify.taken() == (["RELOADING"] if number == signal.SIGHUP else [])
     made.journal.entries.clear()
     made.agent._pass()
@@ -296,8 +295,12 @@ def test_a_reload_retries_what_failed(made: Loop, monkeypatch: pytest.MonkeyPatc
     made.agent._pass()
     retries: list[bool] = []
     real = made.agent._controller.run_pass
-    monkeypatch.setattr(made.agent._controller, "run_pass", lambda problems, *, retry, watch: (
-        retries.append(retry), real(problems, retry=retry, watch=watch)))
+
+    def run_pass(problems: list[str], *, retry: bool, watch: Any) -> None:
+        retries.append(retry)
+        real(problems, retry=retry, watch=watch)
+
+    monkeypatch.setattr(made.agent._controller, "run_pass", run_pass)
     made.agent._signal(signal.SIGHUP)
     made.agent._pass()
     made.agent._pass()
@@ -311,7 +314,7 @@ def test_a_flushed_table_comes_back_before_anything_else(made: Loop) -> None:
     made.agent._pass()
     assert made.network.follows is True
     assert made.host.blocked
-    assert made.state_of_agent is AgentState.HOLDING
+    assert made.state_of_agent() is AgentState.HOLDING
     made.host.blocked, made.host.table = (), 99
     write(made.network.write)
     assert made.agent._events(0.0)
