@@ -16,6 +16,7 @@ from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.containment.containment import Containment
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
@@ -132,9 +133,7 @@ class Controller:
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
         problems += watch(rootfs, policy)
-        for fix in self.memory.manual_fixes:
-            self._tracker.report_manual_fix(fix, findings)
-        self.memory = self.memory._replace(manual_fixes=())
+        self._report_manual_fixes(findings)
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         if self._tracker.report_drifts(seen, findings, policy, cause, is_contested=is_contested):
             self._wake_in(CONFIRM_S)
@@ -151,6 +150,15 @@ class Controller:
             self._contain(seen, manager, problems)
             self._count_exposed(seen)
         self.decision = done.assessment.decision
+
+    def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
+        """Log what `fix` did since the last pass; stored at once, since this pass may end early."""
+        for fix in self.memory.manual_fixes:
+            self._tracker.report_manual_fix(fix, findings)
+        if self.memory.manual_fixes:
+            self.memory = self.memory._replace(manual_fixes=())
+            with contextlib.suppress(OSError):
+                self.host.state.save(self.memory)
 
     def _record(self, done: Pass, seen: Observation, before: Memory, cause: Cause) -> None:
         """Log what the pass came to, and when to look again."""

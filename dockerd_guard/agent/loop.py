@@ -143,10 +143,14 @@ class Agent:
     def _events(self, timeout_s: float) -> bool:
         """Wait for events or the timeout. Returns whether a pass is due."""
         fds = [self._waker.fileno()]
+        was_connected = self._controller.manager is not None
         if (bus := self._bus_fd()) is not None:
             fds.append(bus)
             # Signals that arrived during a D-Bus call are queued in libsystemd; poll(2) does not report them.
             self._listen()
+        if was_connected and self._controller.manager is None:
+            # The connection broke during the last pass: do not wait for the resync.
+            return True
         fds += [fd for fd in (self._files.fileno(), self._network.fileno()) if fd is not None]
         ready = wait(fds, timeout_s)
         came = False
@@ -161,7 +165,7 @@ class Agent:
                 came |= self._signal(number)
         if bus in ready:
             self._listen()
-        return came or (bus is not None and self._bus_fd() is None)
+        return came or (was_connected and self._bus_fd() is None)
 
     def _signal(self, number: int) -> bool:
         """Take in a signal, or a wake-up (0). Returns whether a pass is due."""

@@ -45,6 +45,8 @@ class Pass(NamedTuple):
     @property
     def seen(self) -> Observation | None:
         """The latest observation, None where something was done since."""
+        if self.assessment.decision.verdict is Verdict.RECOVER:
+            return None
         return self.assessment.seen if self.result is None else self.result.seen
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context, Units
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.model.names import SAVED_SUFFIX, SERVICE, SOCKET
+from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.plan.memory import Intent
-from dockerd_guard.plan.plan import content_at
+from dockerd_guard.plan.plan import Change, content_at, original_of
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.manager import JobFailed, Refused
 
@@ -67,8 +67,7 @@ def undo(
         now = {change.path: content_at(rootfs, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or (
-                theirs and SAVED_SUFFIX in change.path):
+        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent):
             continue
         try:
             context.files.put(change.path, change.before, change.access)
@@ -90,6 +89,13 @@ def undo(
             with contextlib.suppress(JobFailed, Refused):
                 manager.run_job("StartUnit", SERVICE, timeout_s=0)
     return Undone(tuple(left_changed), tuple(not_started), starts)
+
+
+def _keeps(change: Change, intent: Intent) -> bool:
+    """Whether a copy stays, since its content is not restored to the original."""
+    original = original_of(change.path)
+    return original != change.path and change.before is None and not any(
+        other.path == original and other.before == change.after for other in intent.changes)
 
 
 def is_up(manager: Units, unit: str) -> bool:

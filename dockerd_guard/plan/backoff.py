@@ -77,18 +77,16 @@ def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: 
     A change that was not undone is never delayed by one that was.
     """
     found = [_contest(now, rootfs, file) for file in _redone(changes, known)]
-    if not found or len(found) < len(_essential(changes)):
+    if len(found) < len(_essential(changes)):
         return None
     last = max((each for each in found if each is not None), default=None, key=lambda each: each.until)
-    if last is None or None in found or last.until <= now.wall:
-        return None
-    return last
+    return last if last is not None and None not in found and last.until > now.wall else None
 
 
 def _redone(changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]) -> Iterator[CorrectedFile]:
     for change in _essential(changes):
         file = known.get(change.path)
-        if file is not None and file.undone and file.digest == digest(change.after):
+        if file is not None and file.digest == digest(change.after):
             yield file
 
 

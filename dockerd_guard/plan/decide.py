@@ -221,7 +221,7 @@ def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
-    if plan.obstacles or plan.caused:
+    if plan.caused:
         return Actions()
     return required if hold is None else required.without_starts
 

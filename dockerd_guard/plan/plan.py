@@ -226,10 +226,10 @@ def saved_name(rootfs: Rootfs, path: str) -> str:
     return name
 
 
-def _copied(path: str) -> str:
+def original_of(path: str) -> str:
     """The foreign file that `path` is a copy of; `path` itself if it is no copy.
 
-    >>> _copied("/etc/docker/daemon.json.dockerd-guard-saved"), _copied("/etc/a.d/zy-b.conf")
+    >>> original_of("/etc/docker/daemon.json.dockerd-guard-saved"), original_of("/etc/a.d/zy-b.conf")
     ('/etc/docker/daemon.json', '/etc/a.d/b.conf')
     """
     directory, _, name = path.partition(SAVED_SUFFIX)[0].rpartition("/")
@@ -238,7 +238,7 @@ def _copied(path: str) -> str:
 
 def _access(rootfs: Rootfs, path: str) -> Access:
     """The owner and mode of the file, or of the original where it is a copy."""
-    for each in (path, _copied(path)):
+    for each in (path, original_of(path)):
         if (entry := rootfs.stat(each, follow=False)) is not None and entry.is_file:
             return Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode))
     return Access()

@@ -96,8 +96,9 @@ def copied_name(world: World, variant: int) -> None:
 
 def no_late_dropins(world: World, variant: int) -> None:
     """An administrator cleans up."""
-    for name in ("zzz-0", "zzz-1", "zzz-2", "zzz-3", "zzzz", "zzz-war", "zy-evil", "zy-zzz-war", "zy-zzz-0", "zy-zzz-1", "zy-zzz-2", "zy-zzzz"):
+    for name in ("zzz-0", "zzz-1", "zzz-2", "zzz-3", "zzzz", "zzz-war", "evil"):
         world.host.remove(f"{DROPINS}/{name}.conf")
+        world.host.remove(f"{DROPINS}/zy-{name}.conf")
 
 
 def daemon_json(world: World, variant: int) -> None:

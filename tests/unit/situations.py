@@ -47,7 +47,10 @@ def link(path: str, target: str) -> Act:
 
 
 def remove(*paths: str) -> Act:
-    return lambda host: [host.remove(path) for path in paths]
+    def remove_them(host: SimulatedHost) -> None:
+        for path in paths:
+            host.remove(path)
+    return remove_them
 
 
 def dropin(arguments: str, path: str = OVERRIDE) -> Act:
@@ -149,7 +152,9 @@ def do(host: SimulatedHost, acts: Iterable[Act]) -> None:
         act(host)
 
 
-def decided(host: SimulatedHost, in_force: Policy, remember: Remember | None = None, choose: Decide = decide) -> Outcome:
+def decided(
+    host: SimulatedHost, in_force: Policy, remember: Remember | None = None, choose: Decide = decide
+) -> Outcome:
     """What is decided about a host now, from what its agent stored and `remember` changes."""
     now = host.clock.now()
     memory = SimulatedStateFiles(host).load()

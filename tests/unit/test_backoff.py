@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,8 @@ from dockerd_guard.rootfs import Content, FileStatus, Link, Rootfs
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY_S = 86400.0
-OURS, THEIRS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf", "/etc/systemd/system/docker.service.d/z.conf"
 DIRECTORY = "/etc/systemd/system/docker.service.d"
+OURS, THEIRS = f"{DIRECTORY}/zz-dockerd-guard.conf", f"{DIRECTORY}/z.conf"
 
 GOOD = Change(OURS, None, b"good")
 """A correction that writes our drop-in."""
@@ -140,7 +141,7 @@ def test_a_configuration_manager_costs_ever_fewer_corrections() -> None:
     hours = [round(seconds / 3600, 1) for seconds in agent.corrections]
     assert hours[:3] == [0.0, 1.0, 2.0]
     assert len(hours) <= 12
-    assert all(later - earlier <= 25 for earlier, later in zip(hours[3:], hours[4:], strict=False))
+    assert all(later - earlier <= 25 for earlier, later in itertools.pairwise(hours[3:]))
 
 
 @pytest.mark.parametrize("changes", [(GOOD,), ASIDE], ids=["our drop-in", "a late drop-in set aside"])
@@ -298,6 +299,13 @@ def test_what_one_side_left_alone_is_not_contested() -> None:
     assert contested(at(60), disk.rootfs(), (), undone(10, 20, 30)) is None
     never = {OURS: undone(10, 20, 30)[OURS]._replace(undone=())}
     assert contested(at(60), disk.rootfs(), (GOOD,), never) is None
+
+
+def test_a_change_to_another_state_than_the_one_that_was_undone_is_not_contested() -> None:
+    disk = Disk()
+    disk.put(OURS, b"bad", 30)
+    assert contested(at(60), disk.rootfs(), (GOOD._replace(after=b"better"),), undone(10, 20, 30)) is None
+    assert contested(at(60), disk.rootfs(), (GOOD._replace(after=None),), undone(10, 20, 30)) is None
 
 
 def test_copies_that_go_with_a_change_do_not_count() -> None:

@@ -26,7 +26,7 @@ from dockerd_guard.plan.decide import (
     retry_now,
     started_at,
 )
-from dockerd_guard.plan.gate import Cost, Hold
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts
 from dockerd_guard.plan.memory import Attempt, Contained, CorrectedFile, HeldCorrection, Intent, Memory, digest
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.policy.model import Policy
@@ -64,13 +64,16 @@ from tests.unit.situations import (
     write,
 )
 
-WRITE, RELOAD, RESTART, START = "write 1 file", "reload systemd's units", "restart docker.service", "start docker.service"
+WRITE, RELOAD = "write 1 file", "reload systemd's units"
+RESTART, START = "restart docker.service", "start docker.service"
 CORRECT = (WRITE, RELOAD, RESTART)
 
 SOCKET_OPEN = (listens("/run/docker.sock", "2375"), reload, restart_socket)
 WITH_CERTIFICATES = "sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: mutual}]\n"
-NO_CERTIFICATES = "; ".join(f"{flag} /etc/docker/{name}.pem is missing: dockerd will not start with TLS" for flag, name in (
-    ("tlscacert", "ca"), ("tlscert", "server-cert"), ("tlskey", "server-key")))
+NO_CERTIFICATES = "; ".join(
+    f"{flag} /etc/docker/{name}.pem is missing: dockerd will not start with TLS"
+    for flag, name in (("tlscacert", "ca"), ("tlscert", "server-cert"), ("tlskey", "server-key")))
+NO_START = f"dockerd would not start: {NO_CERTIFICATES}"
 FIX_THIS = "fix this; the agent retries automatically"
 
 FAILED = (daemon_json("{}"), *opened("-H fd:// --tlsverify"), sleep(120))
@@ -172,8 +175,8 @@ ROWS = (
     Row("dockerd is stopped", NOTHING, (stop,)),
     Row("it failed with an option of somebody else", NOTHING, (*opened("-H fd:// --storage-driver=zfs"), sleep(120))),
     Row("only observed", NOTHING, opened(), policy="mode: observe", required=CORRECT),
-    Row("only observed, and a restart would be held", NOTHING, (*BUSY, *opened()[:2], restart, containers(2)), hold=STOPS,
-        policy="mode: observe", required=CORRECT),
+    Row("only observed, and a restart would be held", NOTHING, (*BUSY, *opened()[:2], restart, containers(2)),
+        hold=STOPS, policy="mode: observe", required=CORRECT),
     Row("only observed, and nothing can be done", NOTHING, opened("-H fd:// true"),
         hold='dockerd would refuse this configuration: "dockerd" accepts no argument(s).', policy="mode: observe"),
 
@@ -244,8 +247,8 @@ ROWS = (
     Row("the start of what had failed was held", APPLY, (*FAILED, containers(1), guarded, vanish), (START,)),
     Row("and is held still", HOLD, (*FAILED, containers(1), guarded), (),
         "live-restore is off: 1 running container that outlived dockerd would be stopped", 60.0, required=(START,)),
-    Row("and somebody has changed the file since", APPLY, (*FAILED, containers(1), guarded, vanish, write(OURS, "[Service]\n")),
-        (WRITE, RELOAD, START)),
+    Row("and somebody has changed the file since", APPLY,
+        (*FAILED, containers(1), guarded, vanish, write(OURS, "[Service]\n")), (WRITE, RELOAD, START)),
     Row("and Docker was stopped since", NOTHING, (*FAILED, containers(1), guarded, vanish, stop)),
 
     # Nothing may be done.
@@ -257,8 +260,11 @@ ROWS = (
         "correct: {foreign_files: false}"),
     Row("docker.service is masked", HOLD, (link("/etc/systemd/system/docker.service", "/dev/null"), reload), (),
         "docker.service is masked", 60.0, obstacles("docker.service is masked")),
-    Row("the correction itself would keep dockerd from starting", HOLD, (), (), f"dockerd would not start: {NO_CERTIFICATES}",
+    Row("the correction itself would keep dockerd from starting", HOLD, (), (), NO_START,
         60.0, policy=WITH_CERTIFICATES, required=CORRECT),
+    Row("the same of a Docker that is stopped", HOLD, (stop,), (), f"dockerd would not start: {NO_CERTIFICATES}", 60.0,
+        policy=WITH_CERTIFICATES, required=(WRITE, RELOAD)),
+    Row("an obstacle that is gone", APPLY, opened(), CORRECT, memory=obstacles("x")),
     Row("the same while the engine is silent", HOLD, (fault(engine_is_silent=True),), (),
         f"dockerd would not start: {NO_CERTIFICATES}", 5.0, policy=WITH_CERTIFICATES, required=CORRECT),
 
@@ -292,7 +298,8 @@ ROWS = (
     Row("undone twice", APPLY, (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS)), (WRITE, RELOAD),
         memory=undone(20)),
     Row("undone three times", BACK_OFF, (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS)), (),
-        f"contested: something else removes {OURS}", 590.0, undone(50, 20, 10), until_s=590.0, required=(WRITE, RELOAD)),
+        f"contested: something else removes {OURS}", 590.0, undone(50, 20, 10), until_s=590.0,
+        required=(WRITE, RELOAD)),
     Row("undone three times, by a file", BACK_OFF,
         (*opened(), guarded, sleep(60), write(OURS, "[Service]\n"), sleep(5)), (),
         f"contested: something else writes {OURS}", 595.0, undone(50, 20, 10), until_s=595.0, required=(WRITE, RELOAD)),
@@ -346,8 +353,12 @@ def test_decisions(host: SimulatedHost, row: Row) -> None:
     if until is not None and row.until_s is not None:
         assert (until - outcome.now.wall).total_seconds() == pytest.approx(row.until_s)
     check(decision, outcome)
-    again = decided(host, read_policy(row.policy), row.memory)
-    assert (again.assessment.decision, again.memory) == (decision, outcome.memory)
+
+
+def test_the_same_situation_is_decided_the_same_again(host: SimulatedHost) -> None:
+    do(host, (*opened(), fault(engine_is_silent=True)))
+    first, second = (decided(host, read_policy(""), failed(1)) for _ in range(2))
+    assert (first.assessment.decision, first.memory) == (second.assessment.decision, second.memory)
 
 
 def check(decision: Decision, outcome: Outcome) -> None:
@@ -359,7 +370,8 @@ def check(decision: Decision, outcome: Outcome) -> None:
     if decision.verdict is APPLY:
         assert decision.intent is not None
         assert not decision.intent.is_applied
-        assert {change.path for change in decision.actions.changes} <= {change.path for change in decision.intent.changes}
+        paths = {change.path for change in decision.intent.changes}
+        assert {change.path for change in decision.actions.changes} <= paths
     if decision.actions.starts_dockerd and not is_undoing:
         assert outcome.memory.restarts[-1] == outcome.now
 
@@ -401,24 +413,37 @@ def test_what_is_contained(
         assert addresses == (["tcp://0.0.0.0:2375"] if is_shown else expected)
 
 
-@pytest.mark.parametrize(("name", "happened", "text", "cost", "complies"), [
-    ("it complies", (), "", Cost.NOTHING, True),
-    ("observed only, and wrong", opened(), "mode: observe", Cost.RESTART, False),
-    ("a file and a reload", (dropin(OPEN),), "", Cost.RELOAD, False),
-    ("a reload alone", (dropin(OPEN), reload, remove(OVERRIDE)), "", Cost.RELOAD, False),
-    ("a restart", opened(), "", Cost.RESTART, False),
-    ("a restart alone", (*opened(), remove(OVERRIDE), reload), "", Cost.RESTART, False),
-    ("containers", (*BUSY, *opened()[:2], restart, containers(2)), "", Cost.CONTAINERS, False),
-    ("a start", (*opened("-H fd:// --tlsverify"), sleep(120)), "", Cost.RELOAD, False),
-    ("an obstacle", (dropin(OPEN, LATE), reload, restart), "correct: {foreign_files: false}", Cost.NOTHING, False),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("happened", "text", "cost", "complies"), [
+    pytest.param((), "", Cost.NOTHING, True, id="it complies"),
+    pytest.param(opened(), "mode: observe", Cost.RESTART, False, id="observed only, and wrong"),
+    pytest.param((dropin(OPEN),), "", Cost.RELOAD, False, id="a file and a reload"),
+    pytest.param((dropin(OPEN), reload, remove(OVERRIDE)), "", Cost.RELOAD, False, id="a reload alone"),
+    pytest.param(opened(), "", Cost.RESTART, False, id="a restart"),
+    pytest.param((*opened(), remove(OVERRIDE), reload), "", Cost.RESTART, False, id="a restart alone"),
+    pytest.param((*BUSY, *opened()[:2], restart, containers(2)), "", Cost.CONTAINERS, False, id="containers"),
+    pytest.param((*opened("-H fd:// --tlsverify"), sleep(120)), "", Cost.RELOAD, False, id="a start"),
+    pytest.param((dropin(OPEN, LATE), reload, restart), "correct: {foreign_files: false}", Cost.NOTHING, False,
+                 id="an obstacle"),
+    pytest.param((dropin(OPEN, LATE), reload, restart), "mode: observe\ncorrect: {foreign_files: false}", Cost.NOTHING,
+                 False, id="observed only, and an obstacle"),
+])
 def test_what_it_costs(
-    host: SimulatedHost, name: str, happened: tuple[Act, ...], text: str, cost: Cost, complies: bool
+    host: SimulatedHost, happened: tuple[Act, ...], text: str, cost: Cost, complies: bool
 ) -> None:
     do(host, happened)
     for choose in (decide, by_hand):
         decision = decided(host, read_policy(text), choose=choose).assessment.decision
         assert (decision.cost, decision.complies) == (cost, complies), choose
+
+
+def test_a_tree_of_files_costs_a_reload(host: SimulatedHost) -> None:
+    """--root: nothing is loaded and nothing runs."""
+    do(host, (dropin(OPEN),))
+    outcome = decided(host, read_policy(""))
+    seen = outcome.assessment.seen._replace(loaded=None, running=None, listening=None, engine=None)
+    for choose in (decide, by_hand):
+        decision, _ = choose(outcome.now, seen, (), outcome.assessment.plan, read_policy(""), Memory())
+        assert (decision.cost, decision.required.steps()) == (Cost.RELOAD, (WRITE,))
 
 
 def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> None:
@@ -470,7 +495,8 @@ def test_a_socket_unit_that_must_not_pass_anything_is_stopped(host: SimulatedHos
     assert decision.verdict is APPLY
     assert decision.intent is not None
     assert decision.intent.stops == ("docker-tcp.socket",)
-    assert required_actions(seen._replace(loaded=None), plan._replace(changes=FOREIGN), read_policy("")) == Actions(FOREIGN)
+    of_files = required_actions(seen._replace(loaded=None), plan._replace(changes=FOREIGN), read_policy(""))
+    assert of_files == Actions(FOREIGN)
     assert required_actions(seen, plan._replace(obstacles=("x",)), read_policy("")) == Actions()
 
 
@@ -516,7 +542,8 @@ def test_what_fix_would_do(host: SimulatedHost, row: Forecast) -> None:
     outcome = decided(host, read_policy(row.policy), row.memory, by_hand)
     decision = outcome.assessment.decision
     hold = decision.hold.reason if decision.hold is not None else ""
-    assert (decision.verdict, decision.actions.steps(), hold, decision.wake_s) == (row.verdict, row.steps, row.hold, None)
+    assert (decision.verdict, decision.actions.steps(), hold) == (row.verdict, row.steps, row.hold)
+    assert decision.wake_s is None
     assert (decision.intent is not None) == (decision.verdict is APPLY)
     check(decision, outcome)
 
@@ -543,7 +570,8 @@ class Kept(NamedTuple):
 
 KEPT = (
     Kept("nothing is held where it complies", (), HELD, lambda memory, now: memory.held is None),
-    Kept("nor where the policy only observes", opened(), HELD, lambda memory, now: memory.held is None, "mode: observe"),
+    Kept("nor where the policy only observes", opened(), HELD, lambda memory, now: memory.held is None,
+         "mode: observe"),
     Kept("nor what failed", opened(), failed(1), lambda memory, now: memory.attempt is None, "mode: observe"),
     Kept("but what was restarted counts", opened(), restarted(5), lambda memory, now: len(memory.restarts) == 1,
          "mode: observe"),
@@ -562,13 +590,16 @@ KEPT = (
          lambda memory, now: memory.held == HeldCorrection(
              OBSTACLE, now.wall, None, "change this manually, or allow `foreign_files` in the policy's `correct`"),
          "correct: {foreign_files: false}"),
+    Kept("what the correction itself would break is held", (stop,), HELD,
+         lambda memory, now: memory.held == HeldCorrection(NO_START, now.wall, None, FIX_THIS), WITH_CERTIFICATES),
     Kept("a failure is forgotten where it complies", (), failed(1), lambda memory, now: memory.attempt is None),
     Kept("also where dockerd is stopped", (stop,), failed(1), lambda memory, now: memory.attempt is None),
     Kept("not where dockerd does not stay up", (*opened("-H fd:// --storage-driver=zfs"), sleep(120)), failed(1),
          lambda memory, now: memory.attempt is not None),
     Kept("a failure gets its inputs from the first observation", opened(), failed(1),
          lambda memory, now: memory.attempt is not None and bool(memory.attempt.inputs)),
-    Kept("a failure is forgotten once it is tried again", opened(), failed(300), lambda memory, now: memory.attempt is None),
+    Kept("a failure is forgotten once it is tried again", opened(), failed(300),
+         lambda memory, now: memory.attempt is None),
     Kept("what failed is held", opened(), failed(100), lambda memory, now: memory.held == HeldCorrection(
         "the last attempt failed: no luck", now.wall, ago(now, -200).wall, FIX_THIS)),
     Kept("a dispute is held", (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS)), undone(50, 20, 10),
@@ -589,7 +620,8 @@ KEPT = (
     Kept("or has not for ten seconds", (), both(undone(1, after=b"x"), changed(10)),
          lambda memory, now: not memory.corrected),
     Kept("not before", (), both(undone(1, after=b"x"), changed(9.9)), lambda memory, now: bool(memory.corrected)),
-    Kept("what nobody undid stays", (*opened(), guarded, sleep(60)), restarted(), lambda memory, now: bool(memory.corrected)),
+    Kept("what nobody undid stays", (*opened(), guarded, sleep(60)), restarted(),
+         lambda memory, now: bool(memory.corrected)),
 )
 
 
@@ -625,8 +657,8 @@ PROBATIONS = (
     Probation("it is down, and was never started", begun(is_applied=True, changes=FOREIGN), "unproven", (stop,)),
     Probation("it had failed before, and is down", begun(is_applied=True, changes=FOREIGN, was_active=False), "kept",
               (*opened("-H fd:// --storage-driver=zfs"), sleep(120))),
-    Probation("it had failed before, and nothing was changed", begun(is_applied=True, changes=(), was_active=False), "gone",
-              (*opened("-H fd:// --storage-driver=zfs"), sleep(120))),
+    Probation("it had failed before, and nothing was changed", begun(is_applied=True, changes=(), was_active=False),
+              "gone", (*opened("-H fd:// --storage-driver=zfs"), sleep(120))),
     Probation("it was down before, and is stopped", begun(is_applied=True, changes=FOREIGN, was_active=False), "gone",
               (stop,)),
     Probation("it was down before", begun(is_applied=True, changes=FOREIGN, was_active=False), "gone"),
@@ -764,7 +796,8 @@ RECORDED = (
              Result(True, starts=(NOW,)), {"attempt": None, "held": None, "restarts": (ago(NOW, 60), NOW)}),
     Recorded("decided to restart, and never came to it", STARTS, Result(False, error="full", unwritable=True),
              {"restarts": (ago(NOW, 60),), "attempt": Attempt(NOW, "full", 60.0)}),
-    Recorded("rolled back: two starts", STARTS, Result(False, error="no", was_rolled_back=True, starts=(ago(NOW, 2), NOW)),
+    Recorded("rolled back: two starts", STARTS,
+             Result(False, error="no", was_rolled_back=True, starts=(ago(NOW, 2), NOW)),
              {"restarts": (ago(NOW, 60), ago(NOW, 2), NOW), "attempt": Attempt(NOW, "no", 300.0, None, True)}),
     Recorded("it failed", PLAIN, Result(False, error="no"), {"attempt": Attempt(NOW, "no", 300.0)}),
     Recorded("it failed, under a shorter resync", PLAIN, Result(False, error="no"),
@@ -815,3 +848,11 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
     host.stop("admin")
     with Rootfs(str(host.root)) as rootfs:
         assert started_at(seen_on(host, rootfs)) == ""
+
+
+def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
+    assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (),
+                                 RestartFacts(is_active=False), None, None)
+    assert Result(True) == (True, (), None, "", False, "", False, (), (), True, None)
+    assert [str(verdict) for verdict in Verdict] == [
+        "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]

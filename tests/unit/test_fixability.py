@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from dockerd_guard.agent.reconcile import assess, by_hand
+from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.assessment import annotate_fixability, plan_for
+from dockerd_guard.plan.assessment import annotate_fixability
+from dockerd_guard.plan.memory import Memory
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
@@ -34,8 +39,10 @@ def fixability(root: Path, files: dict[str, str], wanted: Policy) -> set[str]:
     contents = {path: text.encode() for path, text in {**STOCK, **files}.items()}
     with Rootfs(str(root), contents) as rootfs:
         seen = Observation(rootfs, observe_configured(rootfs))
-        plan = plan_for(seen, wanted)
-        findings = annotate_fixability(judge(seen, wanted), seen, wanted, plan)
+        assessment, _ = assess(seen, judge(seen, wanted), wanted, Memory(), Instant(datetime.now(UTC)), HostKernel(),
+                               by_hand)
+        plan = assessment.plan
+        findings = annotate_fixability(assessment)
         resolved = {finding.fact for finding in findings}
         if plan.changes:
             with rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
@@ -47,13 +54,12 @@ def fixability(root: Path, files: dict[str, str], wanted: Policy) -> set[str]:
 @pytest.mark.parametrize(("files", "wanted", "expected"), [
     pytest.param(command("-H fd:// -H tcp://:2375"), FD,
                  {"DG101 safe", "DG103 safe", "DG203 safe"}, id="an open port"),
-    pytest.param(command("-H fd:// --nothing"), FD, {"DG102 None", "DG205 None"}, id="a flag that dockerd refuses"),
-    pytest.param({DAEMON_JSON: "{"}, FD, {"DG102 None", "DG205 None"}, id="a daemon.json that dockerd refuses"),
-    pytest.param(command('-H fd:// --label "a'), FD, {"DG102 None", "DG302 None"},
-                 id="an ExecStart= that systemd refuses"),
-    pytest.param({}, TLS, {"DG102 None"}, id="missing certificates"),
-    pytest.param(command("-H fd:// -H unix:///run/docker.sock"), FD, {"DG208 None"},
-                 id="a redundant host that complies with the policy"),
+    pytest.param(command("-H fd:// --nothing"), FD, {"DG102 None", "DG205 None"}, id="a flag that stands in the way"),
+    pytest.param({DAEMON_JSON: "{"}, FD, {"DG102 None", "DG205 None"}, id="a daemon.json that stands in the way"),
+    pytest.param(command('-H fd:// --label "a'), FD, {"DG102 None", "DG302 None"}, id="no command to keep"),
+    pytest.param({}, TLS, {"DG102 None"}, id="certificates that are not there"),
+    pytest.param(command("-H fd:// -H unix:///run/docker.sock"), FD, {"DG208 safe"},
+                 id="a socket of its own in place of that of fd://"),
     pytest.param(command("-H fd:// -H tcp://0.0.0.0:2375 --tlsverify=false --tlscert=/a --tlskey=/b"), FD,
                  {"DG101 safe", "DG103 safe", "DG105 safe", "DG206 safe"},
                  id="an ineffective TLS option that is removed with the port"),

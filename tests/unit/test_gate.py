@@ -102,7 +102,8 @@ CASES = (
     Case("a unit stops, and so would containers", "{}", engine(BUSY)._replace(dependents=("shop.service",)), SHOP),
     Case("a unit may stop", "{restart: always}", RUNS._replace(dependents=("shop.service",))),
     Case("never", "{restart: never}", engine(IDLE), NEVER),
-    Case("never comes first", "{restart: never}", engine(BUSY)._replace(pending_changes=("x",), refusals=("y",)), NEVER),
+    Case("never comes first", "{restart: never}", engine(BUSY)._replace(
+        pending_changes=("x",), refusals=("y",)), NEVER),
     # dockerd that is down.
     Case("a stopped dockerd is started", "{}", DOWN),
     Case("also where restarts are never allowed", "{restart: never}", DOWN),
@@ -202,3 +203,8 @@ def test_the_cost(facts: RestartFacts, writes: bool, starts: bool, expected: Cos
 def test_what_stops_is_empty_where_nothing_does() -> None:
     assert what_stops(RUNS) == what_stops(DOWN) == ""
     assert what_stops(RestartFacts(is_active=False)) == ""
+
+
+def test_what_is_shown_in_json() -> None:
+    assert [str(each) for each in Cost] == ["nothing", "reload", "restart", "containers"]
+    assert Hold("x") == ("x", None, "")

@@ -39,14 +39,16 @@ THEN = Instant(NOON, "boot", 12.5)
 LATER = Instant(NOON.replace(hour=13), "boot", 3612.5)
 
 INTENT = Intent(
-    (Change("/a", None, b"new \xff", Access(1, 2, 0o640)), Change("/b", b"old", None), Change("/c", Link("/x"), Link("/y")),
+    (Change("/a", None, b"new \xff", Access(1, 2, 0o640)), Change("/b", b"old", None),
+     Change("/c", Link("/x"), Link("/y")),
      Change("/d", b"", b"")),
     THEN, ("docker.socket", "docker.service"), True, "invocation", True, LATER)
 
 FULL = Memory(
     restarts=(THEN, LATER),
     attempt=Attempt(THEN, "no space", 60.5, "digest", True),
-    corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True), "/b": CorrectedFile("/b", "absent", LATER)},
+    corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True),
+               "/b": CorrectedFile("/b", "absent", LATER)},
     held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait"),
     obstacles=("one", "two"),
     contained=Contained(("nftables", "IPAddressDeny="), ("tcp://0.0.0.0:2375",)),
@@ -82,7 +84,8 @@ def put(state: StateFiles, text: str, name: str = MEMORY_FILE) -> None:
 def test_the_fixture_has_every_field() -> None:
     """Of a new field, the default would come back whether it is stored or not."""
     for value, default in ((FULL, Memory()), (INTENT, Intent((), THEN, ())), (FULL.attempt, Attempt(LATER, "", 0.0)),
-                           (FULL.corrected["/a"], CorrectedFile("", "", LATER)), (FULL.held, HeldCorrection("", LATER.wall, None)),
+                           (FULL.corrected["/a"], CorrectedFile("", "", LATER)),
+                           (FULL.held, HeldCorrection("", LATER.wall, None)),
                            (FULL.contained, Contained()), (FULL.manual_fixes[0], ManualFix("", (), ()))):
         assert value is not None
         names = {name for name in value._fields if getattr(value, name) == getattr(default, name)}
@@ -118,7 +121,7 @@ def test_nobody_else_reads_it(state: StateFiles) -> None:
 
 def test_what_is_the_same_is_not_written_again(state: StateFiles) -> None:
     """Each pass loads and saves: an idle host's disk stays idle."""
-    def inode() -> tuple[int, int]:
+    def inode() -> tuple[int, ...]:
         return tuple((Path(state.directory) / name).stat().st_ino for name in (MEMORY_FILE, INTENT_FILE))
 
     state.save(FULL)

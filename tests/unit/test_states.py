@@ -54,7 +54,8 @@ def test_the_diagram_has_every_transition() -> None:
     lines = [line.strip() for line in diagram().splitlines()]
     assert lines[:3] == ["```mermaid", "stateDiagram-v2", "[*] --> starting"]
     assert lines[-2:] == ["stopping --> [*]", "```"]
-    assert {tuple(line.split(" --> ")) for line in lines[3:-2]} == {(here.value, there.value) for here, there in allowed()}
+    assert {tuple(line.split(" --> ")) for line in lines[3:-2]} == {
+        (here.value, there.value) for here, there in allowed()}
 
 
 def test_the_diagram_in_the_docs_is_current() -> None:
