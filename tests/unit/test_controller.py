@@ -15,7 +15,7 @@ from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.manager import Unavailable
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import SimulatedHost, SimulatedManager, SimulatedNetwork
-from tests.unit.situations import (
+from tests.support.situations import (
     DIRECTORY,
     LATE,
     OPEN,
