@@ -90,14 +90,15 @@ class _Execution:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, change.path) from None
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
-        if self.actions.reload:
+        # A start applies what systemd has loaded, not what was judged, where somebody edited a file since.
+        loads = self.actions.reload or self.actions.starts_dockerd
+        if loads:
             manager.reload()
             self.steps.append("systemd reloaded its units")
         for name in self.actions.stop_sockets:
             manager.run_job("StopUnit", name)
             self.steps.append(f"stopped {name}")
-        loads = self.actions.reload or self.actions.stop_sockets
-        if loads and (problem := self._not_loaded()) is not None:
+        if (loads or self.actions.stop_sockets) and (problem := self._not_loaded()) is not None:
             return problem
         if not self.actions.starts_dockerd:
             return self._finished()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context, Units
@@ -67,7 +67,7 @@ def undo(
         now = {change.path: content_at(rootfs, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent):
+        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, theirs):
             continue
         try:
             context.files.put(change.path, change.before, change.access)
@@ -91,11 +91,11 @@ def undo(
     return Undone(tuple(left_changed), tuple(not_started), starts)
 
 
-def _keeps(change: Change, intent: Intent) -> bool:
+def _keeps(change: Change, intent: Intent, theirs: Collection[str]) -> bool:
     """Whether a copy stays, since its content is not restored to the original."""
     original = original_of(change.path)
-    return original != change.path and change.before is None and not any(
-        other.path == original and other.before == change.after for other in intent.changes)
+    return original != change.path and change.before is None and (original in theirs or not any(
+        other.path == original and other.before == change.after for other in intent.changes))
 
 
 def is_up(manager: Units, unit: str) -> bool:
