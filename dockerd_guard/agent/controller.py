@@ -69,7 +69,7 @@ class Controller:
         self.memory = host.state.load()
         self.decision = Decision(Verdict.NOTHING)
         self.exposed = 0
-        """Addresses that are open to the network against the policy."""
+        """Addresses that are open to the network against the policy and not blocked."""
         self.wake_s: float | None = None
         """When to look again at the latest, after the last pass."""
         self.containment = Containment(self.memory.contained, host.network, self._remember_contained)

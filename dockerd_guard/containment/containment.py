@@ -112,7 +112,7 @@ class Containment:
         """
         if not wanted:
             self._wanted = ()
-            if not self._is_known:
+            if not self._is_known and not self.is_by_nftables:
                 # A table whose record was lost, on a full disk say, would stay for ever.
                 with contextlib.suppress(Unsupported):
                     self._network.release()
@@ -184,7 +184,7 @@ class Containment:
     def _lift(self, way: str, manager: Manager) -> None:
         if way == Method.NFTABLES:
             self._network.release()
-            self._applied, self._shown = (), ""
+            self._applied, self._shown, self._is_known = (), "", True
         else:
             for path in CONTROL_FILES:
                 files.remove(path)

@@ -104,8 +104,8 @@ def what_stops(facts: RestartFacts) -> str:  # noqa: PLR0911 -- one for each rea
         return f"{', '.join(facts.dependents)} would be stopped with docker.service"
     answer = facts.engine
     engine = answer.engine if answer is not None else None
-    if answer is None or (engine is None and answer.problem):
-        reason = answer.problem if answer is not None else "dockerd does not answer"
+    if answer is None or (engine is None and (answer.problem or answer.shims)):
+        reason = (answer.problem if answer is not None else "") or "dockerd does not answer"
         return f"{reason}; cannot check whether containers would be stopped"
     running = max(engine.containers_running if engine is not None else 0, answer.shims)
     if engine is None or not running:

@@ -14,7 +14,7 @@ from tests.support.hosts import Host
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def stock_host(tmp_path: Path) -> Iterator[Host]:
     before = os.umask(0o022)
     (tmp_path / "host").mkdir()
     yield Host(tmp_path / "host")

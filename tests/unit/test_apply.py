@@ -24,7 +24,7 @@ from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.systemd.manager import JobFailed, Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedFiles, SimulatedHost, SimulatedManager, SimulatedNetwork
-from tests.unit.situations import (
+from tests.support.situations import (
     LATE,
     OPEN,
     OURS,
@@ -145,7 +145,7 @@ def test_docker_that_was_started_meanwhile_is_held(agent: SimulatedAgent, monkey
     do(agent.host, (dropin(OPEN), reload, lambda host: host.stop("admin")))
     monkeypatch.setattr(SimulatedFiles, "put", once(SimulatedFiles.put, lambda: agent.host.start("admin")))
     agent.run_pass()
-    assert "docker.service was started meanwhile" in entry(agent, "held")
+    assert "docker.service was started during the correction" in entry(agent, "held")
     agent.run_pass()
     assert agent.host.running is not None
     assert agent.host.running.layer.hosts == ("fd://",)
@@ -186,7 +186,7 @@ def test_without_the_network_helper_tcp_is_not_changed(
     do(agent.host, (policy(LOOPBACK),))
     monkeypatch.setattr(SimulatedNetwork, method, gone)
     agent.run_pass()
-    assert "cannot check whether Docker answers over TCP" in entry(agent, "held")
+    assert "cannot verify that Docker answers over TCP" in entry(agent, "held")
     assert (agent.host.text(OURS) is None) == (method == "check")
 
 

@@ -24,14 +24,14 @@ OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
 # -- contracts ------------------------------------------------------------------------------------
 
 
-def test_a_given_dockerd_version(host: Host, call: Call) -> None:
-    said = call("sockets", "--root", host.root, "--format", "json", "--docker-version", "20.10.24")
+def test_a_given_dockerd_version(stock_host: Host, call: Call) -> None:
+    said = call("sockets", "--root", stock_host.root, "--format", "json", "--docker-version", "20.10.24")
     assert said.json["dockerd_version"] == "20.10.24"
 
 
-def test_sockets_that_do_not_start(host: Host, call: Call) -> None:
-    host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
-    layer = call("sockets", "--root", host.root, "--format", "json").json["layers"]["configured"]
+def test_sockets_that_do_not_start(stock_host: Host, call: Call) -> None:
+    stock_host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
+    layer = call("sockets", "--root", stock_host.root, "--format", "json").json["layers"]["configured"]
     assert (layer["starts"], layer["refused_by"], layer["hosts"]) == (
         False, "dockerd", ["fd://", "tcp://10.0.0.5:2375"])
     assert "both as a flag and in the configuration file" in layer["reason"]
@@ -40,33 +40,34 @@ def test_sockets_that_do_not_start(host: Host, call: Call) -> None:
 # -- several roots --------------------------------------------------------------------------------
 
 
-def test_several_roots_print_a_line_each(host: Host, tmp_path: Path, call: Call) -> None:
+def test_several_roots_print_a_line_each(stock_host: Host, tmp_path: Path, call: Call) -> None:
     open_host = tmp_path / "open"
     open_host.mkdir()
     Host(open_host).start(OPEN)
     gone = tmp_path / "gone"
-    said = call("lint", "--format", "json", "--root", host.root, "--root", open_host, "--root", gone)
+    said = call("lint", "--format", "json", "--root", stock_host.root, "--root", open_host, "--root", gone)
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert said.code == 2
-    assert [line["root"] for line in lines] == [str(host.root), str(open_host), str(gone)]
+    assert [line["root"] for line in lines] == [str(stock_host.root), str(open_host), str(gone)]
     assert [len(line.get("findings", ())) for line in lines] == [0, 1, 0]
     assert lines[2]["error"].endswith("No such file or directory")
-    assert call("lint", "--format", "json", "--root", host.root, "--root", open_host).code == 1
+    assert call("lint", "--format", "json", "--root", stock_host.root, "--root", open_host).code == 1
 
 
-def test_several_roots_as_text_and_sarif(host: Host, call: Call) -> None:
-    assert call("sockets", "--root", host.root, "--root", host.root).out.count(f"{host.root}:\n") == 2
-    assert len(call("lint", "--format", "sarif", "--root", host.root, "--root", host.root).json["runs"]) == 2
+def test_several_roots_as_text_and_sarif(stock_host: Host, call: Call) -> None:
+    assert call("sockets", "--root", stock_host.root, "--root", stock_host.root).out.count(f"{stock_host.root}:\n") == 2
+    said = call("lint", "--format", "sarif", "--root", stock_host.root, "--root", stock_host.root)
+    assert len(said.json["runs"]) == 2
 
 
 # -- the policy -----------------------------------------------------------------------------------
 
 
-def test_a_given_policy_replaces_that_of_the_root(host: Host, tmp_path: Path, call: Call) -> None:
-    host.put("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [unix:///run/other.sock]\n")
+def test_a_given_policy_replaces_that_of_the_root(stock_host: Host, tmp_path: Path, call: Call) -> None:
+    stock_host.put("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [unix:///run/other.sock]\n")
     given = tmp_path / "policy.yaml"
     given.write_text("version: 1\nsockets:\n  - fd://\n  - tcp://127.0.0.1:2376\n")
-    said = call("lint", "--root", host.root, "--policy", given)
+    said = call("lint", "--root", stock_host.root, "--policy", given)
     assert said.code == 1
     assert said.out.split("\n")[:3] == [
         f"{given}:4:5: error: tcp://127.0.0.1:2376 is declared, but the files on disk do not configure it [DG102]",
@@ -75,11 +76,11 @@ def test_a_given_policy_replaces_that_of_the_root(host: Host, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("text", ["version: 1\nsokets: [fd://]\n", None])
-def test_an_invalid_policy_exits_with_2(host: Host, tmp_path: Path, call: Call, text: str | None) -> None:
+def test_an_invalid_policy_exits_with_2(stock_host: Host, tmp_path: Path, call: Call, text: str | None) -> None:
     given = tmp_path / "policy.yaml"
     if text is not None:
         given.write_text(text)
-    said = call("lint", "--root", host.root, "--policy", given)
+    said = call("lint", "--root", stock_host.root, "--policy", given)
     assert (said.code, said.out) == (2, "")
     assert f"dockerd-guard: {given}:" in said.err
 
@@ -134,14 +135,14 @@ def test_explain(call: Call) -> None:
 ])
 @pytest.mark.parametrize("words", [["lint"], ["sockets"], ["lint", "--format", "json"]], ids="-".join)
 def test_a_broken_file(
-    host: Host, call: Call, path: str, make: Callable[[Path], object], words: list[str]
+    stock_host: Host, call: Call, path: str, make: Callable[[Path], object], words: list[str]
 ) -> None:
     """A finding or an error with the file name; no hang, no traceback, no control characters."""
-    target = host.root / path[1:]
+    target = stock_host.root / path[1:]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     make(target)
-    said = call(*words, "--root", host.root)
+    said = call(*words, "--root", stock_host.root)
     assert "Traceback" not in said.err
     assert "\x1b" not in said.out + said.err
     assert said.code in (0, 1, 2)
@@ -156,34 +157,34 @@ def test_no_docker_is_reported(tmp_path: Path, call: Call) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
-def test_an_unreadable_file_exits_with_2_here(host: Host, call: Call) -> None:
-    host.put(OVERRIDE, "", 0)
-    said = call("lint", "--root", host.root)
+def test_an_unreadable_file_exits_with_2_here(stock_host: Host, call: Call) -> None:
+    stock_host.put(OVERRIDE, "", 0)
+    said = call("lint", "--root", stock_host.root)
     assert (said.code, said.out) == (2, "")
     assert OVERRIDE in said.err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_an_unreadable_file_exits_with_2(host: Host, call: Call) -> None:
+def test_an_unreadable_file_exits_with_2(stock_host: Host, call: Call) -> None:
     """The same as user nobody."""
-    host.start("-H fd://")
-    assert call("lint", "--root", host.root).code == 0
-    (host.root / OVERRIDE[1:]).chmod(0o600)
-    for directory in (host.root, *host.root.parents):
+    stock_host.start("-H fd://")
+    assert call("lint", "--root", stock_host.root).code == 0
+    (stock_host.root / OVERRIDE[1:]).chmod(0o600)
+    for directory in (stock_host.root, *stock_host.root.parents):
         if directory.stat().st_mode & 0o011 != 0o011:
             directory.chmod(directory.stat().st_mode & 0o7777 | 0o011)
     os.seteuid(65534)
     try:
-        said = call("lint", "--root", host.root)
+        said = call("lint", "--root", stock_host.root)
     finally:
         os.seteuid(0)
     assert (said.code, said.out) == (2, "")
     assert f"dockerd-guard: {OVERRIDE}: cannot be read: Permission denied" in said.err
 
 
-def test_a_closed_pipe(host: Host) -> None:
+def test_a_closed_pipe(stock_host: Host) -> None:
     """Like `| head -1`: no traceback on standard error."""
-    roots = [word for _ in range(50) for word in ("--root", str(host.root))]
+    roots = [word for _ in range(50) for word in ("--root", str(stock_host.root))]
     pipe_out, pipe_in = os.pipe()
     os.close(pipe_out)
     done = subprocess.run([*PROGRAM, "sockets", *roots], cwd=REPOSITORY,
@@ -193,24 +194,24 @@ def test_a_closed_pipe(host: Host) -> None:
 
 
 @pytest.mark.skipif(IS_INSTALLED, reason="python3 -I takes no encoding from the environment")
-def test_a_terminal_without_unicode(host: Host) -> None:
-    host.start("-H fd:// -H tcp://0.0.0.0:2375 --label=größe")
-    done = run("lint", "--root", host.root, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+def test_a_terminal_without_unicode(stock_host: Host) -> None:
+    stock_host.start("-H fd:// -H tcp://0.0.0.0:2375 --label=größe")
+    done = run("lint", "--root", stock_host.root, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
     assert done.returncode == 1, done.stderr
     assert rb"--label=gr\xf6\xdfe" in done.stdout
 
 
-def test_ten_thousand_drop_ins(host: Host, call: Call) -> None:
+def test_ten_thousand_drop_ins(stock_host: Host, call: Call) -> None:
     for number in range(10_000):
-        host.put(f"/etc/systemd/system/docker.service.d/{number:05}.conf", "[Service]\nEnvironment=A=B\n")
-    assert call("lint", "--root", host.root).code == 0
+        stock_host.put(f"/etc/systemd/system/docker.service.d/{number:05}.conf", "[Service]\nEnvironment=A=B\n")
+    assert call("lint", "--root", stock_host.root).code == 0
 
 
-def test_the_linter_needs_only_yaml(host: Host) -> None:
+def test_the_linter_needs_only_yaml(stock_host: Host) -> None:
     """lint and sockets import neither pystemd nor structlog nor watchdog."""
     program = ("import sys; from dockerd_guard.cli import main; main(sys.argv[1:]); "
                "print(*{'pystemd', 'structlog', 'watchdog', '_ssl', 'subprocess'} & sys.modules.keys())")
     for verb in ("lint", "sockets"):
-        done = subprocess.run([sys.executable, "-c", program, verb, "--root", host.root], cwd=REPOSITORY,
+        done = subprocess.run([sys.executable, "-c", program, verb, "--root", stock_host.root], cwd=REPOSITORY,
                               capture_output=True, text=True, check=True)
         assert done.stdout.endswith("\n\n"), done.stdout

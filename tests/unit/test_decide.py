@@ -32,7 +32,7 @@ from dockerd_guard.plan.plan import Change
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.host import SimulatedHost
-from tests.unit.situations import (
+from tests.support.situations import (
     DAEMON_JSON,
     LATE,
     OPEN,
@@ -74,7 +74,7 @@ NO_CERTIFICATES = "; ".join(
     f"{flag} /etc/docker/{name}.pem is missing: dockerd will not start with TLS"
     for flag, name in (("tlscacert", "ca"), ("tlscert", "server-cert"), ("tlskey", "server-key")))
 NO_START = f"dockerd would not start: {NO_CERTIFICATES}"
-FIX_THIS = "fix this; the agent retries automatically"
+FIX_THIS = "Fix this; the agent retries automatically"
 
 FAILED = (daemon_json("{}"), *opened("-H fd:// --tlsverify"), sleep(120))
 """Docker is down because of its TLS flags, and live-restore is off."""
@@ -207,8 +207,8 @@ ROWS = (
     Row("a late drop-in", APPLY, (dropin(OPEN, LATE), reload, restart), ("write 4 files", RELOAD, RESTART)),
     Row("pending tls in daemon.json would leave Docker dead", APPLY,
         (*opened(), daemon_json('{"live-restore": true, "tls": true}')), (WRITE, RELOAD),
-        "dockerd would not start: TLS is on and no tlscert is given: dockerd will not start with TLS; TLS is on and no "
-        "tlskey is given: dockerd will not start with TLS", 60.0, required=CORRECT),
+        "dockerd would not start: TLS is on, but tlscert is not set: dockerd will not start with TLS; TLS is on, but "
+        "tlskey is not set: dockerd will not start with TLS", 60.0, required=CORRECT),
     Row("containers killed: live-restore is off in the file, on in the engine", APPLY,
         (containers(1), *opened(), daemon_json('{"live-restore": false}')), (WRITE, RELOAD),
         "live-restore is off in the configuration that a restart would load: 1 running container would be stopped",
@@ -234,7 +234,7 @@ ROWS = (
         policy="correct: {window: '14:00-15:00 UTC'}", until_s=6183.2, required=CORRECT),
     Row("a restart would apply another change", APPLY, (
         *opened(), dropin(f"{OPEN} --bip=10.1.0.1/24")), (WRITE, RELOAD),
-        f"a restart would also apply changes that dockerd has not been started with: --bip ({OVERRIDE}:3)", 60.0,
+        f"a restart would apply other pending changes: --bip ({OVERRIDE}:3)", 60.0,
         required=CORRECT),
     Row("Docker is down with containers that would be stopped", APPLY,
         (daemon_json("{}"), *opened("-H fd:// --tlsverify"), sleep(120), containers(1)), (WRITE, RELOAD),
@@ -298,14 +298,15 @@ ROWS = (
     Row("undone twice", APPLY, (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS)), (WRITE, RELOAD),
         memory=undone(20)),
     Row("undone three times", BACK_OFF, (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS)), (),
-        f"contested: something else removes {OURS}", 590.0, undone(50, 20, 10), until_s=590.0,
+        f"contested: another program removes {OURS}", 590.0, undone(50, 20, 10), until_s=590.0,
         required=(WRITE, RELOAD)),
     Row("undone three times, by a file", BACK_OFF,
         (*opened(), guarded, sleep(60), write(OURS, "[Service]\n"), sleep(5)), (),
-        f"contested: something else writes {OURS}", 595.0, undone(50, 20, 10), until_s=595.0, required=(WRITE, RELOAD)),
+        f"contested: another program writes {OURS}", 595.0, undone(50, 20, 10), until_s=595.0,
+        required=(WRITE, RELOAD)),
     Row("undone three times, and the wait is almost over", BACK_OFF,
         (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS), sleep(600)), (),
-        f"contested: something else removes {OURS}", 1.0, undone(650, 620, 599.9), until_s=0.1,
+        f"contested: another program removes {OURS}", 1.0, undone(650, 620, 599.9), until_s=0.1,
         required=(WRITE, RELOAD)),
     Row("undone three times, and left alone since", APPLY,
         (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS), sleep(700)), (WRITE, RELOAD),
@@ -385,7 +386,7 @@ def test_what_is_shown_of_a_held_restart(host: SimulatedHost) -> None:
     outcome = decided(host, read_policy(""))
     decision = outcome.assessment.decision
     assert (decision.cost, decision.complies) == (Cost.CONTAINERS, False)
-    assert decision.hold == Hold(SILENT, None, "`systemctl status docker.service` shows why")
+    assert decision.hold == Hold(SILENT, None, "Check `systemctl status docker.service`")
     assert [exposure.address for exposure in decision.contain] == ["tcp://0.0.0.0:2375"]
     assert (decision.facts.is_active, decision.facts.next_live_restore) == (True, True)
     assert decision.facts.engine is not None
@@ -580,7 +581,7 @@ KEPT = (
          lambda memory, now: memory.held is not None and memory.held.since == now.wall),
     Kept("and keeps it while it is the same", (*opened(), fault(engine_is_silent=True)), held_since(SILENT, 60),
          lambda memory, now: memory.held == HeldCorrection(
-             SILENT, ago(now, 60).wall, None, "`systemctl status docker.service` shows why")),
+             SILENT, ago(now, 60).wall, None, "Check `systemctl status docker.service`")),
     Kept("an obstacle is remembered", (dropin(OPEN, LATE), reload, restart), HELD,
          lambda memory, now: memory.obstacles == (OBSTACLE,) and memory.held is not None,
          "correct: {foreign_files: false}"),
@@ -588,7 +589,7 @@ KEPT = (
     Kept("also where nothing is left to do", (), obstacles("x"), lambda memory, now: memory.obstacles == ()),
     Kept("an obstacle is held", (dropin(OPEN, LATE), reload, restart), obstacles(OBSTACLE),
          lambda memory, now: memory.held == HeldCorrection(
-             OBSTACLE, now.wall, None, "change this manually, or allow `foreign_files` in the policy's `correct`"),
+             OBSTACLE, now.wall, None, "Fix this manually, or allow `foreign_files` in the policy's `correct`"),
          "correct: {foreign_files: false}"),
     Kept("what the correction itself would break is held", (stop,), HELD,
          lambda memory, now: memory.held == HeldCorrection(NO_START, now.wall, None, FIX_THIS), WITH_CERTIFICATES),
@@ -604,8 +605,8 @@ KEPT = (
         "the last attempt failed: no luck", now.wall, ago(now, -200).wall, FIX_THIS)),
     Kept("a dispute is held", (*opened(), guarded, sleep(60), dropin(OPEN), remove(OURS)), undone(50, 20, 10),
          lambda memory, now: memory.held == HeldCorrection(
-             f"contested: something else removes {OURS}", now.wall, ago(now, -590).wall,
-             "find the program that removes it, then `dockerd-guard fix`")),
+             f"contested: another program removes {OURS}", now.wall, ago(now, -590).wall,
+             "Find the program that removes it, then run `dockerd-guard fix`")),
     Kept("a restart is counted before it happens", opened(), restarted(5),
          lambda memory, now: memory.restarts == (ago(now, 300), now)),
     Kept("a start as well", (*opened("-H fd:// --tlsverify"), sleep(120)), restarted(),
@@ -837,9 +838,9 @@ def test_a_reload_retries_what_failed() -> None:
 
 def test_the_next_step_at_an_obstacle(host: SimulatedHost) -> None:
     plan = decided(host, read_policy("")).assessment.plan._replace(obstacles=("a", "b"))
-    assert obstructed(plan, read_policy("")) == Hold("a; b", None, "change this manually")
+    assert obstructed(plan, read_policy("")) == Hold("a; b", None, "Fix this manually")
     assert obstructed(plan, read_policy("correct: {foreign_files: false}")) == Hold(
-        "a; b", None, "change this manually, or allow `foreign_files` in the policy's `correct`")
+        "a; b", None, "Fix this manually, or allow `foreign_files` in the policy's `correct`")
 
 
 def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:

@@ -29,19 +29,19 @@ RUNS = RestartFacts(is_active=True, engine=EngineAnswer(SAFE), next_live_restore
 DOWN = RestartFacts(is_active=False, engine=EngineAnswer())
 
 RESTART = "`systemctl restart docker.service`"
-BY_HAND = f"wait, or run {RESTART}"
-WHEN_STOPPABLE = f"{RESTART} when these may stop"
-ADD_LIVE_RESTORE = ('Add `"live-restore": true` to /etc/docker/daemon.json and `systemctl reload docker.service`; '
-                    f"or {RESTART} when these may stop")
-FIX_THIS = "fix this; the agent retries automatically"
+BY_HAND = f"Wait, or run {RESTART}"
+WHEN_STOPPABLE = f"Run {RESTART} when they may stop"
+ADD_LIVE_RESTORE = ('Add `"live-restore": true` to /etc/docker/daemon.json and run `systemctl reload docker.service`, '
+                    f"or run {RESTART} when they may stop")
+FIX_THIS = "Fix this; the agent retries automatically"
 LIVE_RESTORE_OFF = Hold("live-restore is off: 2 running containers would be stopped", None, ADD_LIVE_RESTORE)
 SHOP = Hold("shop.service would be stopped with docker.service", None, WHEN_STOPPABLE)
-NEVER = Hold("the policy says `restart: never`", None, f"{RESTART} when convenient")
+NEVER = Hold("the policy has `restart: never`", None, f"Run {RESTART} at a suitable time")
 REFUSED = Hold("dockerd would not start: no certificate; no key", None, FIX_THIS)
 UNASKED = Hold("dockerd does not answer; cannot check whether containers would be stopped", None,
-               "`systemctl status docker.service` shows why")
-PENDING = Hold("a restart would also apply changes that dockerd has not been started with: --bip (/a:1), --mtu removed",
-               None, f"revert these changes, or {RESTART} when convenient")
+               "Check `systemctl status docker.service`")
+PENDING = Hold("a restart would apply other pending changes: --bip (/a:1), --mtu removed",
+               None, f"Revert them, or run {RESTART} at a suitable time")
 
 
 def correct(text: str) -> Correct:
@@ -83,13 +83,14 @@ CASES = (
          Hold("live-restore is off in the configuration that a restart would load: 2 running containers would be "
               "stopped", None, ADD_LIVE_RESTORE)),
     Case("a swarm's task", "{}", engine(SWARM),
-         Hold("this host is in a swarm, which live-restore does not cover: its tasks would be stopped", None,
-              f"drain this node, then {RESTART}")),
+         Hold("this host is in a swarm, where live-restore has no effect: its tasks would be stopped", None,
+              f"Drain this node, then run {RESTART}")),
     Case("dockerd runs its own containerd", "{}", engine(SAFE, embeds=True),
          Hold("dockerd runs its own containerd, which stops with it: 2 running containers would be stopped", None,
               ADD_LIVE_RESTORE)),
     Case("the engine was not asked", "{}", RUNS._replace(engine=None), UNASKED),
-    Case("the engine does not answer", "{}", RUNS._replace(engine=EngineAnswer()), UNASKED),
+    Case("no engine to ask, and no containers", "{}", RUNS._replace(engine=EngineAnswer())),
+    Case("no engine to ask, and containers run", "{}", RUNS._replace(engine=EngineAnswer(shims=1)), UNASKED),
     Case("the engine does not answer, with a reason", "{}",
          RUNS._replace(engine=EngineAnswer(None, "dockerd is starting")),
          UNASKED._replace(reason="dockerd is starting; cannot check whether containers would be stopped")),

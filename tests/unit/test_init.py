@@ -70,9 +70,9 @@ def missing(seen: Observation, text: str) -> list[str]:
     ("-H tcp://docker.example.org:2376", ["fd://"], ["DG101", "DG102", "DG103"]),
     ("-H tpc://0.0.0.0:2375", ["fd://"], ["DG102", "DG203"]),
 ])
-def test_current_sockets_are_declared(host: Host, arguments: str, declared: list[str], found: list[str]) -> None:
-    host.start(arguments)
-    seen = host.see()
+def test_current_sockets_are_declared(stock_host: Host, arguments: str, declared: list[str], found: list[str]) -> None:
+    stock_host.start(arguments)
+    seen = stock_host.see()
     _, text = adopt(seen)
     policy = parse_policy(text.encode())
     assert policy.mode is Mode.OBSERVE
@@ -81,16 +81,16 @@ def test_current_sockets_are_declared(host: Host, arguments: str, declared: list
     assert missing(seen, text) == []
 
 
-def test_dangerous_sockets_are_marked_with_a_safer_alternative(host: Host) -> None:
-    host.start("-H fd:// -H tcp://0.0.0.0:2375")
-    _, text = adopt(host.see())
+def test_dangerous_sockets_are_marked_with_a_safer_alternative(stock_host: Host) -> None:
+    stock_host.start("-H fd:// -H tcp://0.0.0.0:2375")
+    _, text = adopt(stock_host.see())
     golden.check(text, "init/open-port.yaml")
 
 
-def test_the_safer_alternatives_are_a_valid_policy(host: Host) -> None:
+def test_the_safer_alternatives_are_a_valid_policy(stock_host: Host) -> None:
     """They replace the dangerous lines, parse, and lead to a plan."""
-    host.start("-H fd:// -H tcp://0.0.0.0:2375")
-    seen = host.see()
+    stock_host.start("-H fd:// -H tcp://0.0.0.0:2375")
+    seen = stock_host.see()
     text = adopt(seen)[1]
     dangerous = next(line for line in text.split("\n") if line.startswith("  - address: tcp://0.0.0.0:2375"))
     safer = text.replace("  # - address", "  - address").replace("  #   tls: mutual", "    tls: mutual") \
@@ -101,34 +101,34 @@ def test_the_safer_alternatives_are_a_valid_policy(host: Host) -> None:
     assert b"-H tcp://0.0.0.0:2376 --tlsverify --tlscacert=/etc/docker/ca.pem" in (changed.after or b"")
 
 
-def test_tls_files_are_those_dockerd_is_given(host: Host) -> None:
-    host.start(f"-H tcp://10.0.0.5:2376 {TLS}")
-    assert lines(adopt(host.see())[1], "tls") == ["  ca: /pki/ca", "  cert: /pki/cert", "  key: /pki/key"]
+def test_tls_files_are_those_dockerd_is_given(stock_host: Host) -> None:
+    stock_host.start(f"-H tcp://10.0.0.5:2376 {TLS}")
+    assert lines(adopt(stock_host.see())[1], "tls") == ["  ca: /pki/ca", "  cert: /pki/cert", "  key: /pki/key"]
 
 
-def test_a_port_that_comes_in_through_fd(host: Host) -> None:
-    host.put("/etc/systemd/system/docker.socket.d/port.conf", PORT)
-    text = adopt(host.see())[1]
+def test_a_port_that_comes_in_through_fd(stock_host: Host) -> None:
+    stock_host.put("/etc/systemd/system/docker.socket.d/port.conf", PORT)
+    text = adopt(stock_host.see())[1]
     golden.check(text, "init/socket-unit-port.yaml")
-    assert codes(host.see(), text) == ["DG103"]
+    assert codes(stock_host.see(), text) == ["DG103"]
 
 
-def test_a_second_socket_unit(host: Host) -> None:
-    host.put("/etc/systemd/system/docker-tcp.socket", PORT + "Service=docker.service\n[Install]\n"
+def test_a_second_socket_unit(stock_host: Host) -> None:
+    stock_host.put("/etc/systemd/system/docker-tcp.socket", PORT + "Service=docker.service\n[Install]\n"
              "WantedBy=sockets.target\n")
-    wants = host.root / "etc/systemd/system/docker.service.wants"
+    wants = stock_host.root / "etc/systemd/system/docker.service.wants"
     wants.mkdir(parents=True)
     (wants / "docker-tcp.socket").symlink_to("/etc/systemd/system/docker-tcp.socket")
-    seen = host.see()
+    seen = stock_host.see()
     text = adopt(seen)[1]
     assert "docker-tcp.socket:2" in text
     assert missing(seen, text) == []
     assert not plan_for(seen, parse_policy(text.encode())).changes
 
 
-def test_a_host_that_cannot_start(host: Host) -> None:
-    host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
-    seen = host.see()
+def test_a_host_that_cannot_start(stock_host: Host) -> None:
+    stock_host.put("/etc/docker/daemon.json", '{"hosts": ["tcp://10.0.0.5:2375"]}')
+    seen = stock_host.see()
     _, text = adopt(seen)
     assert "docker.service does not start with these files; dockerd refuses" in text
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["fd://", "tcp://10.0.0.5:2375"]
@@ -139,9 +139,9 @@ def test_a_host_that_cannot_start(host: Host) -> None:
 @pytest.mark.parametrize("words", ["-H tcp://0.0.0.0:2375 -H tcp://127.0.0.1:2375",
                                    "-H unix:///run/../run/docker.sock -H fd:// -H unix:///run/a#b -H 'unix:///run/ c'",
                                    "-H unix:///run/\x1b[2J -H unix:///run/'x'"])
-def test_what_a_policy_cannot_contain_is_left_out_with_the_reason(host: Host, words: str) -> None:
-    host.start(words)
-    seen = host.see()
+def test_what_a_policy_cannot_contain_is_left_out_with_the_reason(stock_host: Host, words: str) -> None:
+    stock_host.start(words)
+    seen = stock_host.see()
     text = adopt(seen)[1]
     assert "\x1b" not in text
     assert missing(seen, text) == []
@@ -152,8 +152,8 @@ def listening(seen: Observation, *addresses: str) -> Observation:
     return seen._replace(listening=Listening(Layer(LISTENING, True, None, None, (), addresses, bindings)))
 
 
-def test_a_socket_in_no_file_is_commented_and_not_declared(host: Host) -> None:
-    seen = listening(host.see(), "unix:///run/docker.sock", "tcp://[::]:2375")
+def test_a_socket_in_no_file_is_commented_and_not_declared(stock_host: Host) -> None:
+    seen = listening(stock_host.see(), "unix:///run/docker.sock", "tcp://[::]:2375")
     text = adopt(seen)[1]
     assert lines(text, "sockets")[1:] == [
         "  # tcp://[::]:2375 is open now, but no file configures it: with this policy it is drift. To allow",
@@ -162,9 +162,9 @@ def test_a_socket_in_no_file_is_commented_and_not_declared(host: Host) -> None:
     assert missing(seen, text) == []
 
 
-def test_a_host_name_is_declared_by_its_current_address(host: Host) -> None:
-    host.start("-H tcp://docker.example.org:2375")
-    text = adopt(listening(host.see(), "tcp://10.0.0.5:2375"))[1]
+def test_a_host_name_is_declared_by_its_current_address(stock_host: Host) -> None:
+    stock_host.start("-H tcp://docker.example.org:2375")
+    text = adopt(listening(stock_host.see(), "tcp://10.0.0.5:2375"))[1]
     assert [one.address for one in parse_policy(text.encode()).sockets] == ["tcp://10.0.0.5:2375"]
     assert "'docker.example.org' is not an IP address" in text
 
@@ -209,28 +209,28 @@ def holds(root: Path) -> None:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def test_standard_output_contains_only_the_policy(host: Host, call: Call) -> None:
-    said = call("init", "--root", host.root)
+def test_standard_output_contains_only_the_policy(stock_host: Host, call: Call) -> None:
+    said = call("init", "--root", stock_host.root)
     assert (said.code, said.err) == (0, "")
     parse_policy(said.out.encode())
-    assert not (host.root / POLICY_FILE[1:]).exists()
+    assert not (stock_host.root / POLICY_FILE[1:]).exists()
 
 
-def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Call) -> None:
+def test_nothing_is_replaced_without_force(stock_host: Host, tmp_path: Path, call: Call) -> None:
     target = tmp_path / "new/config.yaml"
     os.umask(0o077)
-    said = call("init", "--root", host.root, "--output", target)
+    said = call("init", "--root", stock_host.root, "--output", target)
     assert (said.code, said.err) == (0, "")
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     target.write_text("# mine\n")
     target.chmod(0o666)
-    said = call("init", "--root", host.root, "--output", target)
+    said = call("init", "--root", stock_host.root, "--output", target)
     assert said.code == 2
     assert f"{target} exists" in said.err
     assert target.read_text() == "# mine\n"
     for number in ("", ".2"):
         saved = Path(f"{target}.dockerd-guard-saved{number}")
-        said = call("init", "--root", host.root, "--output", target, "--force")
+        said = call("init", "--root", stock_host.root, "--output", target, "--force")
         assert said.code == 0
         assert said.out.startswith(f"The previous file is kept as {saved}.\nWrote {target}: 1 declared")
         assert stat.S_IMODE(target.stat().st_mode) == 0o644
@@ -241,19 +241,19 @@ def test_nothing_is_replaced_without_force(host: Host, tmp_path: Path, call: Cal
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), os.mkfifo])
-def test_only_regular_files_are_replaced(host: Host, tmp_path: Path, call: Call, make: object) -> None:
+def test_only_regular_files_are_replaced(stock_host: Host, tmp_path: Path, call: Call, make: object) -> None:
     target = tmp_path / "config.yaml"
     make(target)  # type: ignore[operator]
     before = target.lstat()
     for words in ([], ["--force"]):
-        said = call("init", "--root", host.root, "--output", target, *words)
+        said = call("init", "--root", stock_host.root, "--output", target, *words)
         assert (said.code, f"{target} exists" in said.err) == (2, True)
         assert target.lstat() == before
 
 
-def test_a_write_error_is_reported(host: Host, tmp_path: Path, call: Call) -> None:
+def test_a_write_error_is_reported(stock_host: Host, tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").write_text("")
-    said = call("init", "--root", host.root, "--output", tmp_path / "file/config.yaml")
+    said = call("init", "--root", stock_host.root, "--output", tmp_path / "file/config.yaml")
     assert said.code == 2
     assert "Not a directory" in said.err and "Traceback" not in said.err
 

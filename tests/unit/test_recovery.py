@@ -13,7 +13,7 @@ from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.systemd.manager import Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import Crash, SimulatedHost, SimulatedManager
-from tests.unit.situations import (
+from tests.support.situations import (
     DAEMON_JSON,
     DIRECTORY,
     LATE,
