@@ -17,7 +17,7 @@ PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(wildcard READ
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv clean clean-cache
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential mutation bench soak machine docs deb lintian piuparts venv clean clean-cache
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,9 @@ differential: venv ## judge generated trees by real systemd and dockerd: N=5000 
 
 slow-test: venv deb ## what takes too long for each day: wars over files, every mutation, growth with size (TEST=tests/system/slow_war.py)
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
+
+mutation: venv ## change each operator, branch and constant of the decisions; unit tests must notice: MODULES="decide gate"
+	$(VENV)/bin/python -m tests.mutation $(MODULES)
 
 docs: venv deb ## print into README.md and docs/ what the program prints on a machine
 	@$(MACHINES) prepare
