@@ -67,8 +67,8 @@ def made(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
      "held: outside the window"),
     ((), (), STANDING._replace(memory=Memory(contained=Contained(("nftables",), ("tcp://a:1", "tcp://b:2"))),
                                policy_problem="x"),
-     "enforce: Docker listens as declared, on fd://, tcp://127.0.0.1:2376; blocked at the network: tcp://a:1, tcp://b:2; "
-     "the policy file is invalid, the last valid policy stays in force"),
+     "enforce: Docker listens as declared, on fd://, tcp://127.0.0.1:2376; blocked at the network: tcp://a:1, tcp://b:2"
+     "; the policy file is invalid, the last valid policy stays in force"),
 ])
 def test_the_status_line(
     made: Published, drifts: tuple[Finding, ...], blind: tuple[str, ...], standing: Standing, line: str
