@@ -19,7 +19,8 @@ def test_a_sample_of_mutants_is_noticed() -> None:
 
 
 def test_what_is_listed_as_equivalent_exists() -> None:
-    assert EQUIVALENT.keys() <= {mutant.key for module in TESTS for mutant in mutants(module)}
+    keys = [mutant.key for module in TESTS for mutant in mutants(module)]
+    assert [known for known in EQUIVALENT if not any(key.startswith(known) for key in keys)] == []
 
 
 def test_the_mutations_of_a_line() -> None:
