@@ -134,8 +134,9 @@ class _Execution:
                  *(SERVICE,) * (self.actions.restart or self.actions.start or was_active))
         if SERVICE in units:
             self.starts.append(self.context.clock.now())
-        # A unit that failed before must be reset to be started at all; one that worked keeps its start limit.
-        restart(self.context.manager, units, reset_failed=not was_active)
+        # The start limit counts the starts of an administrator too: without a reset this one may be refused, and
+        # dockerd would be down. One reset for each correction (I2).
+        restart(self.context.manager, units, reset_failed=True)
         self.steps.append(f"{'restarted' if was_active else 'started'} {' and '.join(units)}")
 
     def _verified(self) -> Result:
@@ -155,7 +156,7 @@ class _Execution:
     def _undo(self, reason: str, *, restarts: bool) -> Result:
         """Restore the files, and dockerd if it was started with the new ones and ran before."""
         restarts = restarts and self.intent.was_active
-        undone = undo(self.intent, self.context, restarts=restarts, reset_failed=self.intent.was_active)
+        undone = undo(self.intent, self.context, restarts=restarts, reset_failed=not self.starts)
         error = reason + (f"; errors while undoing it: {undone.message}" if undone.message else "")
         return Result(False, tuple(self.steps), error=error, was_rolled_back=not undone.message,
                       starts=(*self.starts, *undone.starts), restored=not undone.left_changed)
