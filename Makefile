@@ -21,6 +21,7 @@ MACHINES := python3 -m tests.machines
 
 .PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv \
   venv-oldest lock clean clean-cache
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential mutation bench soak machine docs deb lintian piuparts venv clean clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,6 +67,10 @@ slow-test: venv deb ## tests that take too long for every day: TEST=tests/system
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
 
 docs: venv deb ## renew the program's output in README.md and docs/, from a machine
+mutation: venv ## change each operator, branch and constant of the decisions; unit tests must notice: MODULES="decide gate"
+	$(VENV)/bin/python -m tests.mutation $(MODULES)
+
+docs: venv deb ## print into README.md and docs/ what the program prints on a machine
 	@$(MACHINES) prepare
 	$(VENV)/bin/python -m tests.docs $(DEB)
 

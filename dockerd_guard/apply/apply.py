@@ -90,14 +90,15 @@ class _Execution:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, change.path) from None
             self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
-        if self.actions.reload:
+        # A start applies what systemd has loaded, not what was judged, where somebody edited a file since.
+        loads = self.actions.reload or self.actions.starts_dockerd
+        if loads:
             manager.reload()
-            self.steps.append("systemd reloaded its units")
+            self.steps.append("reloaded systemd")
         for name in self.actions.stop_sockets:
             manager.run_job("StopUnit", name)
             self.steps.append(f"stopped {name}")
-        loads = self.actions.reload or self.actions.stop_sockets
-        if loads and (problem := self._not_loaded()) is not None:
+        if (loads or self.actions.stop_sockets) and (problem := self._not_loaded()) is not None:
             return problem
         if not self.actions.starts_dockerd:
             return self._finished()
@@ -114,9 +115,10 @@ class _Execution:
         if loaded is not None and complies(loaded.layer, self.policy):
             return None
         if path := changed_meanwhile(self.actions.changes, self.seen.configured, self.policy, self.context.files.root):
-            return self._undo(f"something else changed {path} meanwhile", restarts=False)._replace(interference=path)
+            return self._undo(f"another program changed {path} during the correction",
+                              restarts=False)._replace(interference=path)
         found = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)
-        return self._undo(f"systemd loaded something else: {found}", restarts=False)
+        return self._undo(f"systemd has loaded a different configuration: {found}", restarts=False)
 
     def _finished(self) -> Result:
         """The end without a start: dockerd may have been started meanwhile, with what was loaded before."""
@@ -132,8 +134,9 @@ class _Execution:
                  *(SERVICE,) * (self.actions.restart or self.actions.start or was_active))
         if SERVICE in units:
             self.starts.append(self.context.clock.now())
-        # A unit that failed before must be reset to be started at all; one that worked keeps its start limit.
-        restart(self.context.manager, units, reset_failed=not was_active)
+        # The start limit counts the starts of an administrator too: without a reset this one may be refused, and
+        # dockerd would be down. One reset for each correction (I2).
+        restart(self.context.manager, units, reset_failed=True)
         self.steps.append(f"{'restarted' if was_active else 'started'} {' and '.join(units)}")
 
     def _verified(self) -> Result:
@@ -147,13 +150,13 @@ class _Execution:
                           kept=self.actions.changes)
         if problem:
             return self._undo(problem, restarts=True)
-        self.steps.append("every declared socket answers, and no other listens")
+        self.steps.append("verified that every declared socket answers and no other listens")
         return Result(True, tuple(self.steps), starts=tuple(self.starts), kept=self.actions.changes, seen=self.seen)
 
     def _undo(self, reason: str, *, restarts: bool) -> Result:
         """Restore the files, and dockerd if it was started with the new ones and ran before."""
         restarts = restarts and self.intent.was_active
-        undone = undo(self.intent, self.context, restarts=restarts, reset_failed=self.intent.was_active)
-        error = reason + (f"; while it was undone: {undone.message}" if undone.message else "")
+        undone = undo(self.intent, self.context, restarts=restarts, reset_failed=not self.starts)
+        error = reason + (f"; errors while undoing it: {undone.message}" if undone.message else "")
         return Result(False, tuple(self.steps), error=error, was_rolled_back=not undone.message,
                       starts=(*self.starts, *undone.starts), restored=not undone.left_changed)

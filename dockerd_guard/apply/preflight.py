@@ -45,7 +45,7 @@ class Preflight(NamedTuple):
         """Unit files at which PID 1 would block for ever during a reload."""
         with Rootfs(self.context.files.root) as rootfs:
             for path in UnitFiles(rootfs, self.plan.after.systemd_version).traps():
-                yield f"{path} is not a regular file; systemd would block while reading it"
+                yield f"{path} is not a regular file; systemd would hang reading it"
 
     def unbindable(self) -> Iterator[str]:
         """Declared addresses that dockerd could not bind: of no interface here, or in use."""

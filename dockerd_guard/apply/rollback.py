@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context, Units
@@ -67,7 +67,7 @@ def undo(
         now = {change.path: content_at(rootfs, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent):
+        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, theirs):
             continue
         try:
             context.files.put(change.path, change.before, change.access)
@@ -91,11 +91,11 @@ def undo(
     return Undone(tuple(left_changed), tuple(not_started), starts)
 
 
-def _keeps(change: Change, intent: Intent) -> bool:
+def _keeps(change: Change, intent: Intent, theirs: Collection[str]) -> bool:
     """Whether a copy stays, since its content is not restored to the original."""
     original = original_of(change.path)
-    return original != change.path and change.before is None and not any(
-        other.path == original and other.before == change.after for other in intent.changes)
+    return original != change.path and change.before is None and (original in theirs or not any(
+        other.path == original and other.before == change.after for other in intent.changes))
 
 
 def is_up(manager: Units, unit: str) -> bool:
@@ -132,10 +132,10 @@ def recover(intent: Intent, context: Context, *, may_start: bool) -> Recovery:
                 starts = (context.clock.now(),) if SERVICE in ours else ()
                 restart(manager, ours, reset_failed=False)
         except JobFailed as error:
-            recovery = _undone(intent, context, f"{began}, and cannot be finished ({error})", restarts=True,
+            recovery = _undone(intent, context, f"{began} and cannot be finished ({error})", restarts=True,
                                may_start=may_start)
             return recovery._replace(starts=starts + recovery.starts)
-        return Recovery(f"{began}: all its files are written and stay; the next pass decides about the rest",
+        return Recovery(f"{began}: all its files are written and stay; the next pass checks the rest",
                         intent._replace(is_applied=True), starts)
     # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
     started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
@@ -146,8 +146,7 @@ def _undone(intent: Intent, context: Context, began: str, *, restarts: bool, may
     if intent.was_active and manager_state(context.manager) == "failed":
         restarts = True
     undone = undo(intent, context, restarts=restarts, reset_failed=True, may_start=may_start)
-    message = began + (f"; while it was undone: {undone.message}" if undone.message else
-                       ": everything is as before")
+    message = began + (f"; errors while undoing it: {undone.message}" if undone.message else "; it was undone")
     return Recovery(message, intent if undone.left_changed else None, undone.starts)
 
 

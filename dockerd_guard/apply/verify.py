@@ -44,7 +44,7 @@ def verify(policy: Policy, service_type: str, context: Context) -> Verification:
 
 def _problem(seen: Observation, policy: Policy, network: Network) -> str:
     if seen.running is None or seen.listening is None:
-        return "dockerd does not run"
+        return "dockerd is not running"
     if not complies(seen.listening.layer, policy):
         listening = ", ".join(binding.address for binding in seen.listening.layer.bindings) or "nothing"
         return f"dockerd listens on {listening}"

@@ -97,7 +97,8 @@ def _foreign(world: World, then: Before) -> Iterator[str]:
     for path, content in then.files.items():
         if path.endswith("/zz-dockerd-guard.conf") or "dockerd-guard" in path.rpartition("/")[0]:
             continue
-        is_known = hashlib.sha256(content).hexdigest() in host.written or hashlib.sha256(content).digest() in kept
+        is_known = bool({hashlib.sha256(content).hexdigest(), content.decode(errors="replace")} & host.written)
+        is_known |= hashlib.sha256(content).digest() in kept
         if now.get(path) != content and not is_known:
             yield f"I5: the content of {path} is lost"
         is_own = path.startswith((DROPINS, "/etc/systemd/system/docker.socket.d", "/etc/docker/daemon.json"))

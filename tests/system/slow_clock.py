@@ -53,9 +53,10 @@ def now_is(machine: Machine, moment: str) -> None:
     set_clock(machine, (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds())
 
 
-def _last_round_in_s(machine: Machine) -> float:
-    """Return the time of the last correction by the agent's clock, in seconds from now."""
-    at = json.loads(machine.run("cat /var/lib/dockerd-guard/rounds.json || echo '{}'").out).get("rounds", [[0]])[-1][0]
+def _correction_in_s(machine: Machine) -> float:
+    """Return the time when our drop-in was last written, by the agent's clock, in seconds from now."""
+    corrected = json.loads(machine.read("/var/lib/dockerd-guard/memory.json"))["corrected"]
+    at = next((file["at"][0] for file in corrected if file["path"] == OUR_SERVICE_DROPIN), None)
     return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds() if at else math.inf
 
 
@@ -79,7 +80,7 @@ def test_drift_is_corrected_after_clock_jumps(set_machine: Machine) -> None:
         wait_for(lambda j=jump: f"--label jump={j}\n" in machine.run(  # type: ignore[misc]
             ["cat", OUR_SERVICE_DROPIN], check=False).out, "correction")
         # The time is that of the agent's clock.
-        wait_for(lambda j=jump: abs(_last_round_in_s(machine) - j) < DAY_S, "entry about it")  # type: ignore[misc]
+        wait_for(lambda j=jump: abs(_correction_in_s(machine) - j) < DAY_S, "entry about it")  # type: ignore[misc]
     assert entries(machine, "contested") == []
 
 

@@ -52,13 +52,13 @@ def test_restarts_against_a_periodic_configuration_manager_back_off(machine: Mac
     wait_for(lambda: repaired(machine), "first correction")
     first = len(repaired(machine))
     run_repeatedly(machine, f"[ ! -e {OUR_SERVICE_DROPIN} ] || {{ rm {OUR_SERVICE_DROPIN}; systemctl daemon-reload; "
-                 "systemctl reset-failed docker; systemctl restart docker; date +%s >> /root/rounds; }", every_s=3)
+                 "systemctl reset-failed docker; systemctl restart docker; date +%s >> /root/restarts; }", every_s=3)
     time.sleep(60)
     machine.run("systemctl stop conflict")
-    rounds = machine.read("/root/rounds").splitlines()
+    restarts = machine.read("/root/restarts").splitlines()
     made = len(repaired(machine)) - first
-    assert 3 <= len(rounds) <= 7, "about fifteen if each were corrected at once"
-    assert made <= len(rounds)
+    assert 3 <= len(restarts) <= 7, "about fifteen if each were corrected at once"
+    assert made <= len(restarts)
     assert 1 <= len(entries(machine, "contested")) <= 4
     # The last exposure is corrected, or blocked while corrections are suspended.
     wait_for(lambda: not machine.api_answers(), "end of the exposure")

@@ -36,8 +36,8 @@ def calm(machine: Machine) -> bool:
 
 def test_corrections_restart_no_container(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    # So many corrections within minutes count as a conflict, and the agent would stop: tests/system/slow_contention.py.
-    machine.run(f"sed -i 's/^UPDATES = .*/UPDATES = 1000/; s/^ROUNDS = .*/ROUNDS = 1000/' {BACKOFF}")
+    # The same exposure again counts as a correction that was undone: tests/system/slow_contention.py.
+    machine.run(f"sed -i 's/^FREE_REPEATS = .*/FREE_REPEATS = 1000/' {BACKOFF}")
     machine.run("systemctl restart dockerd-guard; systemctl reload docker")
     container = machine.start_container()
     before, corrected, lost = starts(machine), 0, 0

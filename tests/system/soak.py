@@ -32,7 +32,8 @@ from tests.support.correction import (
     entries,
 )
 
-POLICY = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect:\n  budget: 100000/1h\n"
+POLICY = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect:\n  budget: {budget}/1h\n"
+BUDGET = 100_000
 AGENT = "dockerd-guard.service"
 STEP_TIMEOUT_S = 90
 
@@ -109,7 +110,7 @@ def soak(machine: Machine, seconds: float, seed: int,
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl daemon-reload; systemctl restart docker")
     container = machine.start_container()
-    enforce(machine, POLICY)
+    enforce(machine, POLICY.format(budget=BUDGET))
     choose = random.Random(seed)
     start = time.monotonic()
     samples: list[Sample] = []
@@ -119,8 +120,8 @@ def soak(machine: Machine, seconds: float, seed: int,
         is_restart = choose.random() < (0.2 if seconds < 600 else 0.02)
         name, line = choose.choice(list((RESTARTS if is_restart else DISTURBANCES).items()))
         step = f"{drift.path}, {name}"
-        # So many changes count as a conflict with another program: forget them.
-        machine.remove("/var/lib/dockerd-guard/rounds.json")
+        # The same drift again counts as a correction that was undone. A new policy starts anew.
+        enforce(machine, POLICY.format(budget=BUDGET + len(samples) % 2))
         began = time.monotonic()
         _step(machine, drift, line, f"step {len(samples)} of seed {seed}: {step}")
         assert machine.container_pid() == container, step
@@ -151,13 +152,14 @@ def _complies(machine: Machine) -> bool:
 
 def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
     pid = wait_for(lambda: machine.main_pid(AGENT), "agent")
-    # A running pass has directories open: take the minimum.
-    shown = machine.run(f"cat /proc/{pid}/status; echo; for each in 1 2 3 4 5 6 7 8; do ls /proc/{pid}/fd | wc -l; "
-                        "sleep 0.1; done").out
-    about, _, descriptors = shown.partition("\n\n")
+    # A running pass has directories open and may renew watches: take the minimum.
+    shown = machine.run(f"cat /proc/{pid}/status; echo; for each in 1 2 3 4 5 6 7 8; do "
+                        f"echo $(ls /proc/{pid}/fd | wc -l) $(ls /proc/{pid}/task | wc -l); sleep 0.1; done").out
+    about, _, counts = shown.partition("\n\n")
+    descriptors, threads = zip(*(map(int, line.split()) for line in counts.splitlines()), strict=True)
     status = dict(line.split(":", 1) for line in about.splitlines())
     return Sample(round(at_s, 1), step, round(took_s, 2), pid, int(status["VmRSS"].split()[0]) / 1024,
-                  min(map(int, descriptors.split())), int(status["Threads"]))
+                  min(descriptors), min(threads))
 
 
 def growing(samples: Sequence[Sample]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from tests.support.correction import (
     repaired,
 )
 
+STATE = "/var/lib/dockerd-guard"
 FALLBACK_FILES = "/run/systemd/system.control/docker.service.d"
 
 # One connection with two requests, the second after a line on standard input.
@@ -151,7 +153,9 @@ def test_package_removal_ends_containment(machine: Machine, verb: str) -> None:
     assert table(machine) == ""
     assert is_open(machine)
     assert "open to the network again: tcp://[::]:2375" in done.out + done.err
-    assert not machine.exists("/var/lib/dockerd-guard/contained.json")
+    assert machine.exists(STATE) is (verb == "remove")
+    if verb == "remove":
+        assert json.loads(machine.read(f"{STATE}/memory.json"))["contained"] == {"methods": [], "addresses": []}
 
 
 def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: Machine) -> None:

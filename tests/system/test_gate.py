@@ -49,7 +49,8 @@ sign -not_before 20200101000000Z -not_after 20200102000000Z || sign -days -1
 OBSTACLES = (
     Obstacle("no certificates", f"[fd://, tcp://{ADDRESS}:2376]", "", "/etc/docker/server-cert.pem"),
     Obstacle("a key of another certificate", f"[fd://, tcp://{ADDRESS}:2376]",
-             "cp /etc/docker/ca-key.pem /etc/docker/server-key.pem", "/etc/docker/server-key.pem cannot be used"),
+             "cp /etc/docker/ca-key.pem /etc/docker/server-key.pem",
+             "/etc/docker/server-key.pem does not match tlscert /etc/docker/server-cert.pem"),
     Obstacle("an expired certificate", f"[fd://, tcp://{ADDRESS}:2376]",
              EXPIRE, "/etc/docker/server-cert.pem expired on"),
     Obstacle("an invalid CA file", f"[fd://, tcp://{ADDRESS}:2376]", "echo none > /etc/docker/ca.pem",

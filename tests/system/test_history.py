@@ -99,7 +99,7 @@ def test_drift_ended_by_fix_is_reported_once_as_repaired(machine: Machine) -> No
     assert episode["outcome"] == "repaired"
     assert not [each for each in entries(machine, "DOCKERD_GUARD_OUTCOME=kept")
                 if each.get("DOCKERD_GUARD_RULE") == "DG101"]
-    assert not machine.exists("/var/lib/dockerd-guard/by-hand.json")
+    assert json.loads(machine.read("/var/lib/dockerd-guard/memory.json"))["manual_fixes"] == []
 
 
 def test_missing_permission_for_the_journal_is_reported(machine: Machine) -> None:

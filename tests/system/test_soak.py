@@ -12,5 +12,6 @@ def test_random_drift_is_detected_and_no_resource_grows(machine: Machine) -> Non
     samples = soak(machine, SECONDS, seed=1)
     assert len(samples) >= 2
     assert growing(samples) == []
-    assert {sample.threads for sample in samples} == {1}
+    # watchdog has threads for each watch. The first step creates directories that are watched from then on.
+    assert len({sample.threads for sample in samples[1:]}) == 1
     assert max(sample.descriptors for sample in samples) - min(sample.descriptors for sample in samples) <= 2

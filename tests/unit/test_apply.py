@@ -78,8 +78,8 @@ def test_steps_are_recorded(agent: SimulatedAgent) -> None:
     do(agent.host, opened())
     agent.run_pass()
     assert entry(agent, "corrected") == (
-        f"Docker listens as declared again: wrote {OURS}; systemd reloaded its units; restarted docker.service; "
-        "every declared socket answers, and no other listens.")
+        f"Docker listens as declared again: wrote {OURS}; reloaded systemd; restarted docker.service; "
+        "verified that every declared socket answers and no other listens.")
 
 
 def test_a_file_that_something_else_writes_meanwhile_is_left_alone(
@@ -91,7 +91,7 @@ def test_a_file_that_something_else_writes_meanwhile_is_left_alone(
     monkeypatch.setattr(SimulatedFiles, "put", once(SimulatedFiles.put, lambda: agent.host.put(OURS, theirs)))
     agent.run_pass()
     message = next(each.message for each in agent.journal.entries if each.event in ("failed", "rolled-back"))
-    assert f"something else changed {OURS} meanwhile" in message
+    assert f"another program changed {OURS} during the correction" in message
     assert agent.host.text(OURS) == theirs
     assert agent.controller.memory.attempt is None, "it is no failure of the correction"
     assert [start.by for start in agent.host.starts if start.by == "us"] == []
@@ -105,7 +105,7 @@ def test_another_file_that_opens_the_port_again_meanwhile_is_named(
         SimulatedFiles.put, lambda: do(agent.host, (sleep(0.1), dropin(OPEN, LATE)))))
     agent.run_pass()
     message = next(each.message for each in agent.journal.entries if each.event in ("failed", "rolled-back"))
-    assert f"something else changed {LATE} meanwhile" in message
+    assert f"another program changed {LATE} during the correction" in message
     assert agent.host.text(OURS) is None
     agent.run_pass()
     assert agent.host.text(LATE) is None, "the next pass corrects that"
@@ -117,7 +117,7 @@ def test_systemd_that_has_not_loaded_what_was_written_is_not_restarted(
     do(agent.host, opened())
     monkeypatch.setattr(SimulatedHost, "reload", lambda _: None)
     agent.run_pass()
-    assert "systemd loaded something else: fd://, tcp://0.0.0.0:2375" in entry(agent, "rolled-back")
+    assert "systemd has loaded a different configuration: fd://, tcp://0.0.0.0:2375" in entry(agent, "rolled-back")
     assert agent.host.text(OURS) is None
     assert agent.controller.memory.attempt is not None
     assert [start.by for start in agent.host.starts if start.by == "us"] == []
@@ -207,7 +207,7 @@ def test_a_unit_file_at_which_systemd_would_block_is_held(agent: SimulatedAgent)
     directory.mkdir()
     os.mkfifo(directory / "trap.conf")
     agent.run_pass()
-    assert "is not a regular file; systemd would block while reading it" in entry(agent, "held")
+    assert "is not a regular file; systemd would hang reading it" in entry(agent, "held")
 
 
 # --- dockerd's own validation ---------------------------------------------------------------------

@@ -154,7 +154,7 @@ def test_a_crash_during_the_start_of_docker_is_finished(host: SimulatedHost) -> 
     agent = new_agent(host)
     agent.run_pass()
     assert agent.journal.lines[0].endswith(
-        "was interrupted: all its files are written and stay; the next pass decides about the rest.")
+        "was interrupted: all its files are written and stay; the next pass checks the rest.")
     assert host.running is not None
     agent.run_pass()
     assert agent.controller.decision.verdict is Verdict.NOTHING

@@ -1,0 +1,142 @@
+"""What has to be done to a host, by each layer: observations of a simulated host with one thing changed."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.situations import OPEN, OURS, decided, do, dropin, opened, read_policy, sleep, stop
+
+from dockerd_guard.model.address import Binding, Tls, Via, scope_of
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
+from dockerd_guard.plan.memory import Intent
+from dockerd_guard.plan.plan import Change
+from dockerd_guard.systemd.sockets import Listen
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.host import SimulatedHost
+
+NOW: Instant = SimulatedClock().now()
+POLICY = read_policy("")
+TCP = "tcp://[::]:2375"
+
+
+def binding(address: str, via: Via = Via.FLAG) -> Binding:
+    return Binding(address, scope_of(address), Tls.NONE, via)
+
+
+def steps(host: SimulatedHost, seen: Observation | None = None, intent: Intent | None = None) -> tuple[str, ...]:
+    assessment = decided(host, POLICY).assessment
+    return required_actions(seen or assessment.seen, assessment.plan, POLICY, intent).steps()
+
+
+def observed(host: SimulatedHost) -> Observation:
+    return decided(host, POLICY).assessment.seen
+
+
+@pytest.mark.parametrize(("actions", "starts", "anything"), [
+    (Actions(), False, False), (Actions(changes=(Change("/a", None, b""),)), False, True),
+    (Actions(reload=True), False, True),
+    (Actions(stop_sockets=("a.socket",)), False, True), (Actions(restart_socket=True), True, True),
+    (Actions(restart=True), True, True), (Actions(start=True), True, True),
+])
+def test_what_starts_dockerd(actions: Actions, starts: bool, anything: bool) -> None:
+    assert (actions.starts_dockerd, actions.anything) == (starts, anything)
+    assert actions.without_starts.starts_dockerd is False
+    assert actions.without_starts.anything == (anything and not starts)
+
+
+def test_one_of_the_two_live_layers_is_enough(host: SimulatedHost) -> None:
+    """dockerd was started as declared and listens elsewhere, or the other way round."""
+    seen = observed(host)
+    assert seen.running is not None
+    assert seen.listening is not None
+    extra = binding("tcp://0.0.0.0:2375")
+    running = seen.running._replace(layer=seen.running.layer._replace(bindings=(*seen.running.layer.bindings, extra)))
+    layer = seen.listening.layer
+    listening = seen.listening._replace(layer=layer._replace(bindings=(*layer.bindings, extra)))
+    assert steps(host, seen) == ()
+    assert steps(host, seen._replace(running=running)) == ("restart docker.service",)
+    assert steps(host, seen._replace(listening=listening)) == ("restart docker.service",)
+
+
+def test_what_has_failed(host: SimulatedHost) -> None:
+    seen = observed(host)
+    assert seen.loaded is not None
+    down = seen._replace(running=None, loaded=seen.loaded._replace(active_state="failed"))
+    assert has_failed(down)
+    assert not has_failed(seen)
+    assert not has_failed(down._replace(running=seen.running))
+    assert not has_failed(down._replace(loaded=None))
+    assert not has_failed(down._replace(loaded=seen.loaded._replace(active_state="inactive")))
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({}, True), ({"is_applied": False}, False), ({"changes": ()}, False),
+    ({"changes": (Change(OURS, None, b"other"),)}, False),
+    ({"changes": (Change(OURS, None, b"x"), Change("/etc/missing", None, b"x"))}, False),
+])
+def test_whether_a_correction_is_in_force(host: SimulatedHost, change: dict[str, object], expected: bool) -> None:
+    host.put(OURS, "x")
+    intent = Intent((Change(OURS, None, b"x"),), NOW, (), is_applied=True)._replace(**change)
+    seen = observed(host)
+    with seen.rootfs.changed({}) as rootfs:
+        assert is_in_force(seen._replace(rootfs=rootfs), intent) is expected
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({}, True), ({"was_active": True}, False), ({"proven_by": NOW}, False), ({"is_applied": False}, False),
+    ({"changes": (Change(OURS, None, b"other"),)}, False),
+])
+def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, object], expected: bool) -> None:
+    """docker.service failed with a configuration that complies now."""
+    host.put("/etc/elsewhere", "x")
+    do(host, (*opened("-H fd:// --storage-driver=zfs"), sleep(120)))
+    intent = Intent((Change("/etc/elsewhere", None, b"x"),), NOW, (), is_applied=True)._replace(**change)
+    seen = observed(host)
+    with seen.rootfs.changed({}) as rootfs:
+        assert steps(host, seen._replace(rootfs=rootfs), intent) == (("start docker.service",) if expected else ())
+    assert steps(host) == ()
+
+
+# --- docker.socket --------------------------------------------------------------------------------
+
+
+def with_socket(seen: Observation, *, state: str = "active", held: tuple[str, ...] = ("unix:///run/docker.sock",),
+                passed: tuple[str, ...] = (), of_another: tuple[str, ...] = ()) -> Observation:
+    """docker.socket in this state, PID 1 holding and dockerd having been passed these; another socket unit."""
+    assert seen.loaded is not None
+    assert seen.listening is not None
+    other = seen.loaded.sockets[0]._replace(
+        unit=seen.loaded.sockets[0].unit._replace(name="docker-tcp.socket"),
+        listen=tuple(Listen("Stream", address.removeprefix("tcp://"), Location("/x", 1)) for address in of_another))
+    layer = seen.listening.layer
+    return seen._replace(
+        running=None,
+        loaded=seen.loaded._replace(socket_states={"docker.socket": state}, active_state="active",
+                                    sockets=(*seen.loaded.sockets, *((other,) if of_another else ()))),
+        listening=seen.listening._replace(held_by_systemd=held, layer=layer._replace(bindings=(
+            *layer.bindings, *(binding(address, Via.SOCKET_UNIT) for address in passed)))))
+
+
+@pytest.mark.parametrize(("change", "is_stale"), [
+    ({}, False),
+    ({"held": ()}, True),
+    ({"passed": (TCP,)}, True),
+    # That of another socket unit, which is stopped on its own.
+    ({"passed": (TCP,), "of_another": (TCP,)}, False),
+    ({"held": ("unix:///run/docker.sock", TCP), "of_another": (TCP,)}, False),
+    ({"state": "inactive", "held": ()}, False),
+    ({"state": "failed", "passed": (TCP,)}, False),
+])
+def test_when_docker_socket_holds_other_addresses_than_its_unit(
+    host: SimulatedHost, change: dict[str, tuple[str, ...]], is_stale: bool
+) -> None:
+    seen = with_socket(observed(host), **change)  # type: ignore[arg-type]
+    assert ("restart docker.socket" in steps(host, seen)) is is_stale
+    assert "restart docker.socket" not in steps(host, seen._replace(listening=None))
+
+
+def test_a_stopped_docker_is_not_started(host: SimulatedHost) -> None:
+    do(host, (dropin(OPEN), stop))
+    assert steps(host) == ("write 1 file", "reload systemd's units")
