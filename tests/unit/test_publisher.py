@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.situations import do, opened, policy, read_policy
 
 from dockerd_guard.agent import notify, status_file, textfile
 from dockerd_guard.agent.drift_tracker import DriftTracker
@@ -23,6 +22,7 @@ from dockerd_guard.plan.memory import Attempt, Contained, HeldCorrection, Memory
 from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedHost
+from tests.support.situations import do, opened, policy, read_policy
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POLICY = read_policy("sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: none}]")
