@@ -38,7 +38,6 @@ TIMEOUT_S = 120.0
 """A mutant whose tests take longer has been noticed: it does not end."""
 
 EQUIVALENT: dict[str, str] = {
-    "gate: without `answer is None`: if answer is None or engine is None:": "engine is None then; for the type checker",
     "decide: without `hold is not None`: if hold is not None and hold.until is not None:":
         "where nothing may be done, something is held",
     r"decide: '\n' -> other text: return hashlib.sha256(": "any separator does",

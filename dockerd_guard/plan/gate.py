@@ -107,8 +107,7 @@ def what_stops(facts: RestartFacts) -> str:  # noqa: PLR0911 -- one for each rea
     if answer is None or (engine is None and (answer.problem or answer.shims)):
         reason = (answer.problem if answer is not None else "") or "dockerd does not answer"
         return f"{reason}; cannot check whether containers would be stopped"
-    running = max(engine.containers_running if engine is not None else 0, answer.shims)
-    if engine is None or not running:
+    if engine is None or not (running := max(engine.containers_running, answer.shims)):
         return ""
     if engine.in_swarm:
         return "this host is in a swarm, where live-restore has no effect: its tasks would be stopped"
