@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,12 +73,24 @@ class Running(NamedTuple):
     """Each with whether systemd passed it."""
 
 
-def _lstat_with_simulated_ctime(rootfs: Rootfs, where: str, real: Callable[..., FileStatus | None] = (
-        Rootfs._lstat_on_disk)) -> FileStatus | None:
-    """Only the kernel sets ctime, by the real clock: on a simulated host it is the mtime, which is simulated. That of
-    directories is not, so they have none."""
-    found = real(rootfs, where)
-    return found and found._replace(ctime_ns=found.mtime_ns if found.is_file or found.is_link else 0)
+@contextlib.contextmanager
+def simulated_times() -> Iterator[None]:
+    """Let Rootfs read the simulated times of files. Each use of a SimulatedHost needs it.
+
+    Only the kernel sets ctime, by the real clock: of files and links it is the mtime here, which is simulated; of
+    directories it is 0.
+    """
+    real = Rootfs._lstat_on_disk
+
+    def lstat(rootfs: Rootfs, resolved: str) -> FileStatus | None:
+        found = real(rootfs, resolved)
+        return found and found._replace(ctime_ns=found.mtime_ns if found.is_file or found.is_link else 0)
+
+    Rootfs._lstat_on_disk = lstat  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        Rootfs._lstat_on_disk = real  # type: ignore[method-assign]
 
 
 class Crash(BaseException):
@@ -88,7 +101,6 @@ class SimulatedHost:
     """All state of one host. Every model below is a view of it."""
 
     def __init__(self, root: Path) -> None:
-        Rootfs._lstat_on_disk = _lstat_with_simulated_ctime  # type: ignore[method-assign,assignment]
         shutil.rmtree(root, ignore_errors=True)
         self.root = root
         self.clock = SimulatedClock()

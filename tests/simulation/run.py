@@ -26,7 +26,7 @@ from tests.simulation.actions import (
     choose,
 )
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
-from tests.simulation.host import Crash, SimulatedHost
+from tests.simulation.host import Crash, SimulatedHost, simulated_times
 
 STEPS = 40
 """Actions of one history."""
@@ -54,7 +54,8 @@ def play(actions: Sequence[Action]) -> Outcome:
     """Play one history to its end, or to the first violation."""
     root = scratch()
     try:
-        return _play(actions, root)
+        with simulated_times():
+            return _play(actions, root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from dockerd_guard.rootfs import Rootfs
 from tests.support import shared
 
 if TYPE_CHECKING:
@@ -36,9 +35,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def simulated_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the simulation replace file times (tests/simulation/host.py) for one test."""
-    monkeypatch.setattr(Rootfs, "_lstat_on_disk", Rootfs._lstat_on_disk)
+def simulated_times() -> Iterator[None]:
+    """Read the simulated times of files (tests/simulation/host.py) in one test."""
+    from tests.simulation import host
+
+    with host.simulated_times():
+        yield
 
 
 @pytest.fixture

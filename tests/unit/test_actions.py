@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from tests.unit.situations import OPEN, OURS, decided, do, dropin, opened, read_policy, sleep, stop
 
 from dockerd_guard.model.address import Binding, Tls, Via, scope_of
 from dockerd_guard.model.instant import Instant
@@ -15,6 +16,7 @@ from dockerd_guard.plan.plan import Change
 from dockerd_guard.systemd.sockets import Listen
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.host import SimulatedHost
+from tests.support.situations import OPEN, OURS, decided, do, dropin, opened, read_policy, sleep, stop
 
 NOW: Instant = SimulatedClock().now()
 POLICY = read_policy("")
@@ -76,7 +78,7 @@ def test_what_has_failed(host: SimulatedHost) -> None:
     ({"changes": (Change(OURS, None, b"other"),)}, False),
     ({"changes": (Change(OURS, None, b"x"), Change("/etc/missing", None, b"x"))}, False),
 ])
-def test_whether_a_correction_is_in_force(host: SimulatedHost, change: dict[str, object], expected: bool) -> None:
+def test_whether_a_correction_is_in_force(host: SimulatedHost, change: dict[str, Any], expected: bool) -> None:
     host.put(OURS, "x")
     intent = Intent((Change(OURS, None, b"x"),), NOW, (), is_applied=True)._replace(**change)
     seen = observed(host)
@@ -88,7 +90,7 @@ def test_whether_a_correction_is_in_force(host: SimulatedHost, change: dict[str,
     ({}, True), ({"was_active": True}, False), ({"proven_by": NOW}, False), ({"is_applied": False}, False),
     ({"changes": (Change(OURS, None, b"other"),)}, False),
 ])
-def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, object], expected: bool) -> None:
+def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, Any], expected: bool) -> None:
     """docker.service failed with a configuration that complies now."""
     host.put("/etc/elsewhere", "x")
     do(host, (*opened("-H fd:// --storage-driver=zfs"), sleep(120)))

@@ -329,6 +329,12 @@ def test_a_drift_its_correction_and_its_end(agent: SimulatedAgent) -> None:
     assert agent.controller.exposed == 0
 
 
+def test_what_is_open_and_not_blocked_is_counted_as_exposed(agent: SimulatedAgent) -> None:
+    do(agent.host, (policy(f"{ENFORCE}correct: {{contain: false}}\n"), *opened(), fault(engine_is_silent=True)))
+    agent.run_pass()
+    assert agent.controller.exposed == 1
+
+
 def test_a_hold_is_logged_once_and_its_end_too(agent: SimulatedAgent) -> None:
     do(agent.host, (*opened(), fault(engine_is_silent=True)))
     assert agent.run_pass() == 5.0

@@ -1,19 +1,15 @@
-"""What the agent publishes: the status file, the metrics, the STATUS= line, notifications to the service manager."""
+"""What the agent publishes: the status file, the metrics, the STATUS= line."""
 
 from __future__ import annotations
 
 import os
-import sys
-import types
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.situations import do, opened, policy, read_policy
 
-from dockerd_guard.agent import notify, status_file, textfile
+from dockerd_guard.agent import status_file, textfile
 from dockerd_guard.agent.drift_tracker import DriftTracker
-from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.publisher import Publisher, Standing, policy_changed_at
 from dockerd_guard.agent.states import AgentState
 from dockerd_guard.agent.status_file import published
@@ -23,6 +19,7 @@ from dockerd_guard.plan.memory import Attempt, Contained, HeldCorrection, Memory
 from dockerd_guard.report.journal import Event, JournalEntry, Outcome
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedHost
+from tests.support.situations import do, opened, policy, read_policy
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POLICY = read_policy("sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: none}]")
@@ -163,53 +160,3 @@ def test_when_a_policy_changed(tmp_path: Path) -> None:
     changed = policy_changed_at(str(tmp_path / "policy"))
     assert abs((datetime.now(UTC) - changed).total_seconds()) < 60
     assert abs((datetime.now(UTC) - policy_changed_at("/missing")).total_seconds()) < 60
-
-
-# --- sd_notify ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    module = types.ModuleType("pystemd")
-    module.daemon = types.SimpleNamespace(  # type: ignore[attr-defined]
-        notify=lambda unset, *states: found.append((*states, str(unset))))
-    monkeypatch.setitem(sys.modules, "pystemd", module)
-    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
-    monkeypatch.setattr("time.monotonic_ns", lambda: 5_000_000)
-    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
-        monkeypatch.delenv(name, raising=False)
-    return found
-
-
-def test_notifications(sent: list[tuple[str, ...]]) -> None:
-    service_manager = Notify()
-    service_manager.status("a")
-    service_manager.status("a")
-    service_manager.ready("b")
-    service_manager.status("b")
-    service_manager.reloading()
-    service_manager.alive()
-    service_manager.stopping()
-    assert [states[:-1] for states in sent] == [
-        ("STATUS=a",), ("READY=1", "STATUS=b"), ("RELOADING=1", "MONOTONIC_USEC=5000"), ("STOPPING=1",)]
-
-
-@pytest.mark.parametrize(("usec", "pid", "expected"), [
-    ("20000000", str(os.getpid()), 10.0), ("20000000", None, 10.0), ("20000000", "1", None), ("x", None, None)])
-def test_the_service_watchdog(
-    sent: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, usec: str, pid: str | None, expected: float | None
-) -> None:
-    monkeypatch.setenv("WATCHDOG_USEC", usec)
-    if pid is not None:
-        monkeypatch.setenv("WATCHDOG_PID", pid)
-    service_manager = Notify()
-    service_manager.alive()
-    assert service_manager.watchdog_s == expected
-    assert len(sent) == (expected is not None)
-
-
-def test_nobody_is_notified_outside_a_service(sent: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET")
-    notify.Notify().ready("x")
-    assert sent == []

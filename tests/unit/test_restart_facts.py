@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.situations import DAEMON_JSON, Outcome, daemon_json, decided, do, link, read_policy, write
 
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.observe.observation import EngineAnswer
@@ -13,6 +12,7 @@ from dockerd_guard.plan.gate import RestartFacts
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.plan.plan import Change
 from tests.simulation.host import SimulatedHost
+from tests.support.situations import DAEMON_JSON, Outcome, daemon_json, decided, do, link, read_policy, write
 
 RESTART = Actions(restart=True)
 ENGINE = Engine("26.1.5", live_restore=True, containers_running=0, in_swarm=False)
