@@ -63,7 +63,7 @@ class Verdict(StrEnum):
     BACK_OFF = "back off"
     """Another program keeps undoing the correction."""
     APPLY = "apply"
-    """Carry out the actions; with a hold, all but the restart."""
+    """Carry out the actions; with a hold, all but the restart. Without actions, verify an earlier correction."""
 
 
 class Decision(NamedTuple):
@@ -171,6 +171,8 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
 ) -> tuple[Decision, Memory]:
     required, facts = base.required, base.facts
     if not required.anything and not plan.obstacles:
+        if memory.intent is not None and memory.intent.is_unverified and seen.running is not None:
+            return base._replace(verdict=Verdict.APPLY, intent=memory.intent, wake_s=RETRY_HELD_S), memory
         left_s = _left_s(now, memory.intent) if memory.intent is not None else math.inf
         return base._replace(wake_s=left_s if left_s < math.inf else None), _complied(now, seen, memory)
     if plan.obstacles != memory.obstacles and plan.obstacles:
@@ -299,7 +301,10 @@ def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
     """With what others have done to corrected files; without what the policy no longer asks for."""
     memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
                              intent=_proven(now, seen, memory.intent))
-    return memory if policy.mode is Mode.ENFORCE else memory._replace(held=None, attempt=None)
+    if policy.mode is Mode.ENFORCE:
+        return memory
+    intent = memory.intent and memory.intent._replace(is_unverified=False)
+    return memory._replace(held=None, attempt=None, intent=intent)
 
 
 def _complied(now: Instant, seen: Observation, memory: Memory) -> Memory:
@@ -351,7 +356,7 @@ def _proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | 
         return intent._replace(proven_by=None)
     if intent.proven_by is None:
         return intent._replace(proven_by=now) if started_at(seen) != intent.invocation else intent
-    return intent if _left_s(now, intent) > 0 else None
+    return intent if intent.is_unverified or _left_s(now, intent) > 0 else None
 
 
 def _left_s(now: Instant, intent: Intent) -> float:
