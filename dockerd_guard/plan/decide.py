@@ -43,6 +43,9 @@ RETRY_HELD_S = 60.0
 RETRY_UNWRITABLE_S = 60.0
 """When a correction is tried again that failed since a file could not be written."""
 
+STARTING_S = 120.0
+"""How long an interrupted correction waits for a dockerd that is starting. It pauses for 16 s before plain TCP."""
+
 PROBATION_S = 30.0
 """How long dockerd must run after a correction before its previous configuration is forgotten."""
 
@@ -130,6 +133,10 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
     if memory.intent is not None and not memory.intent.is_applied:
+        if _is_starting(now, seen):
+            hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
+                        next_step="Wait")
+            return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
         return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory)), memory
     if _has_failed_with(seen, memory.intent):
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
@@ -220,6 +227,13 @@ def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
                          next_live_restore=seen.configured.daemon.live_restore)
     stops = policy.correct.restart is not Restart.ALWAYS and bool(what_stops(facts))
     return Actions(start=len(recent) <= budget.restarts and not stops)
+
+
+def _is_starting(now: Instant, seen: Observation) -> bool:
+    """Whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
+    if seen.running is None or seen.loaded is None or seen.loaded.active_state != "activating":
+        return False
+    return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
@@ -375,6 +389,10 @@ def record(
         memory = memory.with_restart(start)
     if result.kept:
         memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
+    changes = decision.actions.changes
+    if result.interference in {change.path for change in changes}:
+        # It was undone before it was complete, which counts as well.
+        memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected))
     if result.error and not result.interference:
         retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
         memory = memory._replace(attempt=Attempt(now, result.error, retry_s, None, result.was_rolled_back))
