@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
+from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan import backoff
 from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
@@ -299,8 +299,8 @@ def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
              *(path for path in (tls.ca, tls.cert, tls.key) if path)}
     for path in sorted(paths):
         for follow in (False, True):
-            entry = seen.rootfs.stat(path, follow=follow) if path.startswith("/") else None
-            yield f"{path} {entry and (entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.ctime_ns)}"
+            # systemd starts a service in /, so a relative path is one below it.
+            yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
     for change in plan.changes:
         yield f"{change.path} {digest(change.after)}"
     if seen.loaded is not None:
@@ -338,8 +338,9 @@ def _is_quiet(now: Instant, memory: Memory, quiet_s: float) -> bool:
 
 def _unrest_s(now: Instant, seen: Observation, policy: Policy, memory: Memory, required: Actions) -> float:
     """How long to wait before own files are removed: the host complies without them, but may not for long."""
+    # A foreign file is removed only together with a copy that is written.
     removes_own = bool(required.changes) and not required.starts_dockerd and all(
-        change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in required.changes)
+        change.after is None for change in required.changes)
     if not removes_own or memory.changed_at is None:
         return 0.0
     quiet_s = CONTESTED_QUIET_S if any(file.undone for file in memory.corrected.values()) else QUIET_S
