@@ -19,9 +19,8 @@ PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) do
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential bench soak machine docs deb lintian piuparts venv \
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb lintian piuparts venv \
   venv-oldest lock clean clean-cache
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential mutation bench soak machine docs deb lintian piuparts venv clean clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -66,11 +65,13 @@ differential: venv ## compare with the real systemd and dockerd: N=5000 trees fo
 slow-test: venv deb ## tests that take too long for every day: TEST=tests/system/slow_crash.py (default: all)
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
 
-docs: venv deb ## renew the program's output in README.md and docs/, from a machine
-mutation: venv ## change each operator, branch and constant of the decisions; unit tests must notice: MODULES="decide gate"
+simulate: venv ## play random histories on simulated hosts: DECISIONS=1000000, SEED=1
+	$(VENV)/bin/python -m tests.simulation --decisions $(or $(DECISIONS),100000) $(if $(SEED),--seed $(SEED))
+
+mutation: venv ## mutate the decisions and run their unit tests: MODULES="decide gate"
 	$(VENV)/bin/python -m tests.mutation $(MODULES)
 
-docs: venv deb ## print into README.md and docs/ what the program prints on a machine
+docs: venv deb ## renew the program's output in README.md and docs/, from a machine
 	@$(MACHINES) prepare
 	$(VENV)/bin/python -m tests.docs $(DEB)
 

@@ -42,7 +42,7 @@ EQUIVALENT: dict[str, str] = {
         "where nothing may be done, something is held",
     r"decide: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "decide: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
-    "decide: ' ' -> other text: yield f\"{path} {entry": "any separator does",
+    "decide: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
     "decide: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "decide: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
 }
@@ -293,6 +293,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.mutation", description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", choices=[*TESTS, []], help="modules of plan/ (default: all)")
     parser.add_argument("--sample", type=int, metavar="N", help="only so many mutants, chosen by the seed")
+    parser.add_argument("--from-line", type=int, default=0, metavar="N", help="only mutants from this line on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
@@ -302,6 +303,7 @@ def main() -> int:
              and not any(mutant.key.startswith(known) for mutant in every)]
     chosen = [mutant for mutant in every if not mutant.is_equivalent]
     equivalent = len(every) - len(chosen)
+    chosen = [mutant for mutant in chosen if mutant.line >= options.from_line]
     if options.sample:
         chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
     if options.list:

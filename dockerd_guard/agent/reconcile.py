@@ -120,10 +120,14 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
     now = context.clock.now()
     memory = record(now, decision, result, policy, memory)
     intent = decision.intent
-    if result.error and result.restored:
+    if result.error and result.restored and intent is not None and intent.is_unverified:
+        intent = None
+    elif result.error and result.restored:
         intent = memory.intent if memory.intent is not None and memory.intent.is_applied else None
     elif not result.error and intent is not None:
-        intent = intent._replace(is_applied=True, proven_by=now if result.starts else None)
+        is_unverified = result.hold is not None and (bool(result.starts) or intent.is_unverified)
+        intent = intent._replace(is_applied=True, proven_by=now if result.starts else intent.proven_by,
+                                 is_unverified=is_unverified)
     return result, memory._replace(intent=intent)
 
 

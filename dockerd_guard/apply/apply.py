@@ -83,6 +83,8 @@ class _Execution:
             return self._undo(str(error), restarts=bool(self.starts))
 
     def _run(self) -> Result:
+        if self.intent.is_unverified:
+            return self._verified()
         manager = self.context.manager
         for change in self.actions.changes:
             try:
@@ -103,7 +105,7 @@ class _Execution:
         if not self.actions.starts_dockerd:
             return self._finished()
         self._start()
-        return self._verified()
+        return self._verified() if self.starts else self._finished()
 
     def _not_loaded(self) -> Result | None:
         """The failure where systemd has not loaded what was written.
@@ -140,9 +142,7 @@ class _Execution:
         self.steps.append(f"{'restarted' if was_active else 'started'} {' and '.join(units)}")
 
     def _verified(self) -> Result:
-        """The end of a correction: it holds, or is undone."""
-        if not self.starts:
-            return self._finished()
+        """The end of a correction that dockerd was started with: it holds, or is undone."""
         try:
             problem, self.seen = verify(self.policy, self.plan.after.service.type, self.context)
         except HelperUnavailable as error:

@@ -180,7 +180,7 @@ def _intent(data: Mapping[str, Any]) -> Intent:
         tuple(Change(str(row["path"]), _content(row["before"]), _content(row["after"]),
                      Access(*map(int, row["access"]))) for row in data["changes"]),
         _instant(data["begun"]), tuple(map(str, data["stops"])), bool(data["was_active"]), str(data["invocation"]),
-        bool(data["is_applied"]), data["proven_by"] and _instant(data["proven_by"]))
+        bool(data["is_applied"]), data["proven_by"] and _instant(data["proven_by"]), bool(data["is_unverified"]))
 
 
 def _instant_json(moment: Instant) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from dockerd_guard.model.address import Via
 from dockerd_guard.observe import engine, processes
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.observe.observation import EngineAnswer, Observation, Process
@@ -57,13 +58,16 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
     # While it starts it answers nobody, and that may take 16 s.
     if seen.loaded is not None and seen.loaded.active_state == "activating":
         return EngineAnswer(None, "dockerd is starting", shims, embeds)
-    addresses = [binding.address for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
-    for address in addresses:
+    bindings = [binding for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
+    for address in (binding.address for binding in bindings):
         # systemd calls listen(2) for the sockets that it passes on.
         pids = {seen.running.process.pid, *((1,) if address in seen.listening.held_by_systemd else ())}
         if (answer := kernel.ask(address, pids)) is not None:
             return EngineAnswer(answer, "", shims, embeds)
-    if addresses:
+    # systemd passes its sockets to a dockerd without fd:// as well, which accepts no connection there.
+    hosts = seen.running.layer.hosts
+    uses_passed = not hosts or any(host.startswith("fd://") for host in hosts)
+    if any(uses_passed or binding.via is not Via.SOCKET_UNIT for binding in bindings):
         return EngineAnswer(None, "dockerd does not answer", shims, embeds)
     # Nobody proves who answers at a TCP port. Without a container no answer is needed.
     problem = "dockerd has no UNIX socket at which its state can be verified" if shims else ""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.plan.memory import CorrectedFile, digest
 from dockerd_guard.plan.plan import Change, content_at
 from dockerd_guard.rootfs import Rootfs
@@ -79,7 +80,9 @@ def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: 
     found = [_contest(now, rootfs, file) for file in _redone(changes, known)]
     if len(found) < len(_essential(changes)):
         return None
-    last = max((each for each in found if each is not None), default=None, key=lambda each: each.until)
+    # Where all were undone at once, the foreign file shows more.
+    last = max((each for each in found if each is not None), default=None,
+               key=lambda each: (each.until, not each.file.endswith(f"/{DROPIN_NAME}")))
     return last if last is not None and None not in found and last.until > now.wall else None
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
+from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan import backoff
 from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
@@ -43,6 +43,9 @@ RETRY_HELD_S = 60.0
 RETRY_UNWRITABLE_S = 60.0
 """When a correction is tried again that failed since a file could not be written."""
 
+STARTING_S = 120.0
+"""How long an interrupted correction waits for a dockerd that is starting. It pauses for 16 s before plain TCP."""
+
 PROBATION_S = 30.0
 """How long dockerd must run after a correction before its previous configuration is forgotten."""
 
@@ -63,7 +66,7 @@ class Verdict(StrEnum):
     BACK_OFF = "back off"
     """Another program keeps undoing the correction."""
     APPLY = "apply"
-    """Carry out the actions; with a hold, all but the restart."""
+    """Carry out the actions; with a hold, all but the restart. Without actions, verify an earlier correction."""
 
 
 class Decision(NamedTuple):
@@ -130,6 +133,10 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
     if memory.intent is not None and not memory.intent.is_applied:
+        if _is_starting(now, seen):
+            hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
+                        next_step="Wait")
+            return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
         return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory)), memory
     if _has_failed_with(seen, memory.intent):
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
@@ -171,6 +178,8 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
 ) -> tuple[Decision, Memory]:
     required, facts = base.required, base.facts
     if not required.anything and not plan.obstacles:
+        if memory.intent is not None and memory.intent.is_unverified and seen.running is not None:
+            return base._replace(verdict=Verdict.APPLY, intent=memory.intent, wake_s=RETRY_HELD_S), memory
         left_s = _left_s(now, memory.intent) if memory.intent is not None else math.inf
         return base._replace(wake_s=left_s if left_s < math.inf else None), _complied(now, seen, memory)
     if plan.obstacles != memory.obstacles and plan.obstacles:
@@ -218,6 +227,13 @@ def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
                          next_live_restore=seen.configured.daemon.live_restore)
     stops = policy.correct.restart is not Restart.ALWAYS and bool(what_stops(facts))
     return Actions(start=len(recent) <= budget.restarts and not stops)
+
+
+def _is_starting(now: Instant, seen: Observation) -> bool:
+    """Whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
+    if seen.running is None or seen.loaded is None or seen.loaded.active_state != "activating":
+        return False
+    return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S
 
 
 def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
@@ -283,8 +299,8 @@ def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
              *(path for path in (tls.ca, tls.cert, tls.key) if path)}
     for path in sorted(paths):
         for follow in (False, True):
-            entry = seen.rootfs.stat(path, follow=follow) if path.startswith("/") else None
-            yield f"{path} {entry and (entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.ctime_ns)}"
+            # systemd starts a service in /, so a relative path is one below it.
+            yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
     for change in plan.changes:
         yield f"{change.path} {digest(change.after)}"
     if seen.loaded is not None:
@@ -299,7 +315,10 @@ def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
     """With what others have done to corrected files; without what the policy no longer asks for."""
     memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
                              intent=_proven(now, seen, memory.intent))
-    return memory if policy.mode is Mode.ENFORCE else memory._replace(held=None, attempt=None)
+    if policy.mode is Mode.ENFORCE:
+        return memory
+    intent = memory.intent and memory.intent._replace(is_unverified=False)
+    return memory._replace(held=None, attempt=None, intent=intent)
 
 
 def _complied(now: Instant, seen: Observation, memory: Memory) -> Memory:
@@ -319,8 +338,9 @@ def _is_quiet(now: Instant, memory: Memory, quiet_s: float) -> bool:
 
 def _unrest_s(now: Instant, seen: Observation, policy: Policy, memory: Memory, required: Actions) -> float:
     """How long to wait before own files are removed: the host complies without them, but may not for long."""
+    # A foreign file is removed only together with a copy that is written.
     removes_own = bool(required.changes) and not required.starts_dockerd and all(
-        change.after is None and change.path.endswith(f"/{DROPIN_NAME}") for change in required.changes)
+        change.after is None for change in required.changes)
     if not removes_own or memory.changed_at is None:
         return 0.0
     quiet_s = CONTESTED_QUIET_S if any(file.undone for file in memory.corrected.values()) else QUIET_S
@@ -351,7 +371,7 @@ def _proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | 
         return intent._replace(proven_by=None)
     if intent.proven_by is None:
         return intent._replace(proven_by=now) if started_at(seen) != intent.invocation else intent
-    return intent if _left_s(now, intent) > 0 else None
+    return intent if intent.is_unverified or _left_s(now, intent) > 0 else None
 
 
 def _left_s(now: Instant, intent: Intent) -> float:
@@ -370,6 +390,10 @@ def record(
         memory = memory.with_restart(start)
     if result.kept:
         memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
+    changes = decision.actions.changes
+    if result.interference in {change.path for change in changes}:
+        # It was undone before it was complete, which counts as well.
+        memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected))
     if result.error and not result.interference:
         retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
         memory = memory._replace(attempt=Attempt(now, result.error, retry_s, None, result.was_rolled_back))

@@ -26,7 +26,8 @@ class Intent(NamedTuple):
 
     `was_active`: docker.service ran then, with this `invocation` ID. `is_applied`: everything was applied that could
     be. The previous content is kept until dockerd has been started with the new one and has run for a while since
-    `proven_by`; it is restored if dockerd fails before.
+    `proven_by`; it is restored if dockerd fails before. `is_unverified`: dockerd was started with it, and the result
+    could not be verified yet.
     """
 
     changes: tuple[Change, ...]
@@ -36,6 +37,7 @@ class Intent(NamedTuple):
     invocation: str = ""
     is_applied: bool = False
     proven_by: Instant | None = None
+    is_unverified: bool = False
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
         """Return these changes with newer ones after them: what is restored is the first content, unless somebody

@@ -190,6 +190,31 @@ def test_without_the_network_helper_tcp_is_not_changed(
     assert (agent.host.text(OURS) is None) == (method == "check")
 
 
+@pytest.mark.parametrize(("answers", "event", "starts"), [(True, "corrected", 1), (False, "rolled-back", 2)])
+def test_verification_is_repeated_once_the_network_helper_is_back(
+    agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch, answers: bool, event: str, starts: int
+) -> None:
+    def gone(*_: object) -> None:
+        raise HelperUnavailable("Connection refused")
+
+    do(agent.host, (policy(LOOPBACK),))
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedNetwork, "ping", gone)
+        agent.run_pass()
+        patch.setattr(SimulatedNetwork, "check", gone)
+        do(agent.host, (sleep(100),))
+        agent.run_pass()
+    assert "cannot verify that Docker answers over TCP" in entry(agent, "held")
+    if not answers:
+        monkeypatch.setattr(SimulatedNetwork, "ping", lambda *_: Ping(False, Tls.NONE, "timed out"))
+    agent.run_pass()
+    words = "verified that every declared socket answers" if answers else "does not answer: timed out"
+    assert words in entry(agent, event)
+    assert (agent.host.text(OURS) is not None) is answers
+    assert len([start.by for start in agent.host.starts if start.by == "us"]) == starts
+    assert agent.controller.memory.intent is None or not agent.controller.memory.intent.is_unverified
+
+
 def test_an_address_in_use_is_held_before_anything_changes(
     agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from dockerd_guard.agent.reconcile import by_hand
 from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.plan.actions import Actions, required_actions
 from dockerd_guard.plan.decide import (
     Decision,
@@ -148,6 +149,11 @@ def both(*parts: Remember) -> Remember:
 # --- the table ------------------------------------------------------------------------------------
 
 
+def starting(host: SimulatedHost) -> None:
+    """dockerd runs and has not reported READY=1 yet."""
+    host.active[SERVICE] = "activating"
+
+
 class Row(NamedTuple):
     """A situation: what happened on the host, what is remembered, the policy (`fd://`, enforced, unless it says
     otherwise). And the decision: verdict, the steps to execute, why something is held and for how long (seconds), and
@@ -280,6 +286,11 @@ ROWS = (
     Row("our file of docker.socket is not needed any more", WAIT,
         (*SOCKET_OPEN, guarded, remove("/etc/systemd/system/docker.socket.d/override.conf")), wake_s=0.4,
         memory=changed(0.1), required=(WRITE, RELOAD)),
+    Row("it complies without us, and one of two corrections was undone", WAIT, (*opened(), guarded, remove(OVERRIDE)),
+        wake_s=9.0, memory=both(changed(1.0), undone(900, path="/etc/elsewhere")), required=(WRITE, RELOAD)),
+    Row("one of our files is removed and another one written", APPLY,
+        (*opened(), guarded, remove(OVERRIDE), listens("/run/docker.sock", "2375")), ("write 2 files", RELOAD),
+        memory=changed(0.0)),
     Row("a port that opened just now does not wait", APPLY, opened(), CORRECT, memory=changed(0.0)),
     Row("nor does a file that is written", APPLY, (dropin(OPEN),), (WRITE, RELOAD), memory=changed(0.0)),
     Row("nor a reload alone", APPLY, (dropin(OPEN), reload, remove(OVERRIDE)), (RELOAD,), memory=changed(0.0)),
@@ -321,6 +332,9 @@ ROWS = (
         required=()),
     Row("one start beyond the budget is for this", RECOVER, (), (START,), memory=both(begun(), restarted(50, 40, 10)),
         required=()),
+    Row("but waits for a dockerd that is starting", WAIT, (starting,), memory=begun(), required=(), wake_s=5.0,
+        hold="dockerd is starting; an interrupted correction is finished or undone afterwards"),
+    Row("and not for long", RECOVER, (sleep(121), starting), memory=begun(), required=()),
     Row("one only", RECOVER, memory=both(begun(), restarted(50, 40, 20, 10))),
     Row("one only in the period", RECOVER, (), (START,), memory=both(begun(), restarted(60, 40, 20, 10)), required=()),
     Row("dockerd failed with a correction", ROLL_BACK, DIED, (START,), required=()),
@@ -807,6 +821,9 @@ RECORDED = (
              {"attempt": Attempt(NOW, "full", 10.0)}, TEN_SECONDS),
     Recorded("something else changed a file meanwhile: no failure of ours", PLAIN,
              Result(False, error="changed", interference=OURS), {}),
+    Recorded("something else undid the change meanwhile", PLAIN._replace(actions=Actions((CHANGE,))),
+             Result(False, error="changed", interference=OURS),
+             {"corrected": {OURS: CorrectedFile(OURS, digest(b"new"), NOW)}}),
     Recorded("held in preflight", PLAIN, Result(False, hold=Hold("in use", NOW.wall, "wait")),
              {"held": HeldCorrection("in use", NOW.wall, NOW.wall, "wait")}),
     Recorded("held in preflight, for the same reason as before", PLAIN, Result(False, hold=Hold("old", None, "wait")),
