@@ -46,7 +46,7 @@ class Actions(NamedTuple):
         count = len(self.changes)
         return (
             *((f"write {count} file{'s' * (count != 1)}",) if count else ()),
-            *(("reload systemd's units",) if self.reload else ()),
+            *(("reload systemd",) if self.reload else ()),
             *(f"stop {name}" for name in self.stop_sockets),
             *((f"restart {SOCKET}",) if self.restart_socket else ()),
             *((f"restart {SERVICE}",) if self.restart else ()),

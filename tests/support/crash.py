@@ -213,7 +213,9 @@ def try_point(machine: Machine, known: States, step: str, *, cut: bool) -> list[
         wait_for(lambda: machine.properties(AGENT, "ActiveState")["ActiveState"] == "failed", f"step {step}")
         machine.run(f"systemctl reset-failed {AGENT}")
         start_agent(machine, OBSERVE)
-    # The agent does not interrupt a pending start, which takes seconds on a busy host.
+    # The agent does not interrupt a pending start, which takes seconds on a busy host: it recovers afterwards.
+    wait_for(lambda: machine.run(f"grep -qs '\"is_applied\": false' {STATE}/intent.json", check=False).status != 0,
+             "end of the interrupted correction")
     wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] not in (
         "activating", "deactivating"), "dockerd that has started or failed")
     wrong = between(host_state(machine), known)

@@ -65,7 +65,7 @@ from tests.support.situations import (
     write,
 )
 
-WRITE, RELOAD = "write 1 file", "reload systemd's units"
+WRITE, RELOAD = "write 1 file", "reload systemd"
 RESTART, START = "restart docker.service", "start docker.service"
 CORRECT = (WRITE, RELOAD, RESTART)
 
