@@ -244,5 +244,3 @@ def _version(text: str) -> Version:
         return Version.parse(text)
     except ValueError:
         raise ArgumentTypeError(f"invalid dockerd version: {text!r}; expected a version such as 26.1.5") from None
-
-

@@ -197,5 +197,3 @@ class Containment:
             self._is_filtered = False
         methods = tuple(each for each in self._now.methods if each != way)
         self._remember(Contained(methods, self._now.addresses if methods else ()))
-
-

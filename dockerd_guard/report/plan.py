@@ -111,4 +111,3 @@ def _hold_json(hold: Hold | None) -> dict[str, str | None] | None:
     if hold is None:
         return None
     return {"reason": hold.reason, "until": hold.until.isoformat() if hold.until is not None else None}
-

@@ -221,5 +221,3 @@ class _Glob:
             return False
         last = middle[-1]
         return any(last.fullmatch(name, start) for start in range(found.end(), len(name) + 1))
-
-

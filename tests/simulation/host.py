@@ -548,5 +548,3 @@ def validate_nothing(host: SimulatedHost) -> Callable[..., str | None]:
         return None
 
     return validate
-
-
