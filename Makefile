@@ -33,6 +33,7 @@ demo: ## show an exposure and its correction on a temporary machine
 test: check ## all checks, then the system tests on Debian 12, 13 and sid
 	@$(MACHINES) build
 	@$(MAKE) --silent lintian
+	$(VENV)/bin/python -m tests.simulation --decisions 5000
 	$(VENV)/bin/python -m pytest tests/system --numprocesses=$(JOBS) --durations=10
 
 check: lint unit ## lint, types and unit tests, without machines (minutes)

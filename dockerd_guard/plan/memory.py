@@ -13,7 +13,7 @@ from dockerd_guard.plan.pending_changes import StartRecord
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Content, Link
 
-MAX_RESTARTS = 100
+MAX_RESTARTS = 10_000
 """Restarts that are remembered: more than any budget allows in its period."""
 
 MAX_FACTS = 100
