@@ -18,7 +18,7 @@ from dockerd_guard.systemd.units import Service, load_service
 CODE = "DG107"
 TITLE = "another access path: a command, unit, process or second dockerd that forwards to or serves the API"
 
-_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S*\s+(?:daemon|-d)")
+_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
 
 
