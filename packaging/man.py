@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dockerd_guard import __version__
 from dockerd_guard.cli import DESCRIPTION, EPILOG, VERBS, parser
-from dockerd_guard.policy.keys import FIRST_VERSION, Key, keys_in
+from dockerd_guard.policy.keys import FIRST_VERSION, PolicyKey, keys_in
 from dockerd_guard.policy.schema import text_of, written
 
 TOP = Path(__file__).resolve().parents[1]
@@ -112,7 +112,7 @@ def _keys(name: str) -> Iterator[str]:
                 yield ".RE"
 
 
-def _notes(key: Key) -> Iterator[str]:
+def _notes(key: PolicyKey) -> Iterator[str]:
     """Values, default and example of a key, in sentences."""
     if key.values:
         yield f"One of {', '.join(key.values)}."

@@ -20,8 +20,7 @@ from dockerd_guard.report.agent_status import AgentStatus, Counters, last_correc
 from dockerd_guard.report.correction import hold_text
 from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Journal
-from dockerd_guard.report.metrics import Snapshot
-from dockerd_guard.report.metrics import text as metrics_text
+from dockerd_guard.report.metrics import Snapshot, metrics_text
 
 
 class Standing(NamedTuple):

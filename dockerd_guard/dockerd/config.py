@@ -11,7 +11,7 @@ from dockerd_guard.dockerd.gojson import InvalidJson, Lines, Node, after, scan
 from dockerd_guard.dockerd.gotext import BLANKS
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.dockerd.values import TRUE, is_addr, is_ip, is_prefix, size
-from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Unreadable
 
@@ -180,7 +180,7 @@ def _file(path: str, root: Node, place: _Locator, version: Version | None) -> Fi
         keys.append(key)
         last[name] = key
         if field:
-            message = message or _mismatch(field, options.fields[field], value, version or NEWEST)
+            message = message or _mismatch(field, options.fields[field], value, version or NEWEST_DOCKERD)
             # null keeps the value of an earlier duplicate, except for lists, maps and pointers.
             if value.kind != "null" or field in ("tls", "tlsverify"):
                 values[field] = key

@@ -13,7 +13,7 @@ from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.tls import TlsSetting, resolve_tls
-from dockerd_guard.dockerd.version import NEWEST, OLDEST_TESTED, Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, OLDEST_TESTED, Version
 from dockerd_guard.model.address import Tls, Via
 from dockerd_guard.model.location import Location
 
@@ -60,13 +60,13 @@ def resolve_daemon(
     `read` returns the content of a file and raises FileNotFoundError or rootfs.Unreadable, as Rootfs.read does.
     If `version` is None (unknown), hosts and TLS are read as in the newest release, flags and keys of all
     releases are accepted, `docker daemon` and `docker -d` included, and settings are refused only if
-    both OLDEST_TESTED and NEWEST refuse them.
+    both OLDEST_TESTED and NEWEST_DOCKERD refuse them.
     """
     program = program_of(argv, environ, version, read)
     if not program.certain and not program.words and program.reason is not None:
         return _unknown_daemon(program, config_file)
     environ = program.environ
-    release = version or NEWEST
+    release = version or NEWEST_DOCKERD
     line = parse(program.words, version)
     given = last(line.flags)
     rootless = bool(environ.get("ROOTLESSKIT_STATE_DIR"))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.options import Option, Options, options_of
 from dockerd_guard.dockerd.values import CHECKS, TRUE
-from dockerd_guard.dockerd.version import NEWEST, OLDEST_TESTED, Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, OLDEST_TESTED, Version
 
 
 class FlagWord(NamedTuple):
@@ -155,7 +155,7 @@ def _quote_letter(letter: str) -> str:
 
 def _set(option: Option, flag: Flag, flags: _FlagList, version: Version | None) -> str | None:
     check = CHECKS.get(option.kind)
-    message = check(flag.value, version or NEWEST) if check is not None else None
+    message = check(flag.value, version or NEWEST_DOCKERD) if check is not None else None
     if version is None and check is not None and option.kind != "host" and not check(flag.value, OLDEST_TESTED):
         message = None
     if message is None and option.kind == "runtime":

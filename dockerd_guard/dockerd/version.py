@@ -29,7 +29,7 @@ class Version(NamedTuple):
         return cls(int(major), int(minor), int(patch))
 
 
-NEWEST = Version(29, 7, 2)
+NEWEST_DOCKERD = Version(29, 7, 2)
 """The newest release that is implemented here."""
 
 OLDEST_TESTED = Version(20, 10, 24)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.json_values import JsonError, JsonObject, as_object, as_str, get, loads
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, SOCKET_PATH, Request, Verb, Wire, ping_of
+from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, SOCKET_PATH, HelperVerb, Request, Wire, ping_of
 from dockerd_guard.observe import engine
 from dockerd_guard.observe.engine import Ping
 from dockerd_guard.observe.network import HelperUnavailable, Unsupported
@@ -36,24 +36,24 @@ class NethelperClient:
         self._is_silent = False
 
     def check(self) -> None:
-        self._request(Request(Verb.CHECK), _as_nothing)
+        self._request(Request(HelperVerb.CHECK), _as_nothing)
 
     def shown(self) -> str:
-        return self._request(Request(Verb.SHOWN), as_str)
+        return self._request(Request(HelperVerb.SHOWN), as_str)
 
     def reject(self, wanted: tuple[Rejection, ...]) -> str:
-        return self._request(Request(Verb.REJECT, rejections=wanted), as_str)
+        return self._request(Request(HelperVerb.REJECT, rejections=wanted), as_str)
 
     def release(self) -> None:
-        self._request(Request(Verb.RELEASE), _as_nothing)
+        self._request(Request(HelperVerb.RELEASE), _as_nothing)
 
     def ping(self, address: str, tls: Tls) -> Ping:
         if not address.startswith("tcp://"):
             return engine.ping(address, tls)
-        return self._request(Request(Verb.PING, address, tls), ping_of)
+        return self._request(Request(HelperVerb.PING, address, tls), ping_of)
 
     def unbindable(self, address: str) -> str:
-        return self._request(Request(Verb.UNBINDABLE, address), as_str)
+        return self._request(Request(HelperVerb.UNBINDABLE, address), as_str)
 
     def follow(self, *, is_there: bool) -> bool:
         """Receive changes of the nftables table if it exists (`is_there`); otherwise the helper need not keep running.
@@ -64,7 +64,7 @@ class NethelperClient:
             self._follows = False
         if not is_there or self._follows:
             return False
-        self._request(Request(Verb.FOLLOW), _as_nothing)
+        self._request(Request(HelperVerb.FOLLOW), _as_nothing)
         self._follows = True
         return True
 

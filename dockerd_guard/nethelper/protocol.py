@@ -41,7 +41,7 @@ IP_PLACE = re.compile(r"tcp://(?:\[([0-9a-f:.]+)\]|([0-9.]+)):(\d{1,5})", re.ASC
 IP = re.compile(r"[0-9a-f:.]+", re.ASCII)
 
 
-class Verb(StrEnum):
+class HelperVerb(StrEnum):
     """The requests: the methods of Network, and `follow`."""
 
     CHECK = "check"
@@ -56,7 +56,7 @@ class Verb(StrEnum):
 class Request(NamedTuple):
     """One request: `address` and `tls` for the last three verbs, `rejections` for `reject`."""
 
-    verb: Verb
+    verb: HelperVerb
     address: str = ""
     tls: Tls = Tls.NONE
     rejections: tuple[Rejection, ...] = ()
@@ -65,8 +65,8 @@ class Request(NamedTuple):
 def request_of(line: bytes) -> Request:
     """The request in a line. Addresses are checked strictly, since they become part of nftables' language."""
     data = as_object(loads(line, MAX_LINE_BYTES))
-    verb = get(data, "verb", as_one_of(Verb))
-    as_address = _as_place if verb in (Verb.PING, Verb.UNBINDABLE) else as_str
+    verb = get(data, "verb", as_one_of(HelperVerb))
+    as_address = _as_place if verb in (HelperVerb.PING, HelperVerb.UNBINDABLE) else as_str
     return Request(verb, get(data, "address", as_address), get(data, "tls", as_one_of(Tls)),
                    get(data, "rejections", as_list(_as_rejection)))
 

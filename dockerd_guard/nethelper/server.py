@@ -13,7 +13,7 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper.local import LocalNetwork
-from dockerd_guard.nethelper.protocol import Verb, Wire, request_of
+from dockerd_guard.nethelper.protocol import HelperVerb, Wire, request_of
 from dockerd_guard.observe.network import Unsupported
 
 ROOT = 0
@@ -35,7 +35,7 @@ def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
             for line in wire.receive() if connection.fileno() in ready else ():
                 request = request_of(line)
                 try:
-                    if request.verb is Verb.FOLLOW and changes is None:
+                    if request.verb is HelperVerb.FOLLOW and changes is None:
                         changes = _followed(poll)
                     wire.send(answer=_answer(here, *request))
                 except Unsupported as error:
@@ -56,13 +56,13 @@ def _followed(poll: select.poll) -> NftablesMonitor:
     return changes
 
 
-def _answer(here: LocalNetwork, verb: Verb, address: str, tls: Tls, rejections: tuple[Rejection, ...]) -> object:
-    answers: dict[Verb, Callable[[], object]] = {
-        Verb.SHOWN: here.shown,
-        Verb.REJECT: lambda: here.reject(rejections),
-        Verb.RELEASE: here.release,
-        Verb.PING: lambda: here.ping(address, tls),
-        Verb.UNBINDABLE: lambda: here.unbindable(address),
+def _answer(here: LocalNetwork, verb: HelperVerb, address: str, tls: Tls, rejections: tuple[Rejection, ...]) -> object:
+    answers: dict[HelperVerb, Callable[[], object]] = {
+        HelperVerb.SHOWN: here.shown,
+        HelperVerb.REJECT: lambda: here.reject(rejections),
+        HelperVerb.RELEASE: here.release,
+        HelperVerb.PING: lambda: here.ping(address, tls),
+        HelperVerb.UNBINDABLE: lambda: here.unbindable(address),
     }
     return answers.get(verb, here.check)()
 

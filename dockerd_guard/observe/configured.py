@@ -10,8 +10,7 @@ from dockerd_guard.dockerd.command import program_of
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.flags import UNKNOWN
 from dockerd_guard.dockerd.hosts import NO_SOCKETS, InvalidHost, parse_host
-from dockerd_guard.dockerd.version import NEWEST as NEWEST_DOCKERD
-from dockerd_guard.dockerd.version import Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
 from dockerd_guard.model.address import Binding, Tls, Via, scope_of
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
@@ -23,8 +22,7 @@ from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand, too_long
 from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.sockets import Listen, load_socket, sockets_for
-from dockerd_guard.systemd.units import NEWEST as NEWEST_SYSTEMD
-from dockerd_guard.systemd.units import detect_version, load_service
+from dockerd_guard.systemd.units import NEWEST_SYSTEMD, detect_version, load_service
 
 if TYPE_CHECKING:
     from dockerd_guard.rootfs import Rootfs

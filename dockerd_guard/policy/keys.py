@@ -38,7 +38,7 @@ class Type(StrEnum):
     DATE = "a date such as 2027-03-31"
 
 
-class Key(NamedTuple):
+class PolicyKey(NamedTuple):
     """One key.
 
     `name` is its path: `correct.budget`; `waive[].rule` is a key of a mapping in the list `waive`. `text` is plain text
@@ -75,81 +75,83 @@ class Key(NamedTuple):
 
 
 KEYS = (
-    Key("version", Type.VERSION, "Version of this format.", is_required=True),
-    Key("mode", Type.CHOICE,
+    PolicyKey("version", Type.VERSION, "Version of this format.", is_required=True),
+    PolicyKey("mode", Type.CHOICE,
         "observe: report every drift in the journal, change nothing. enforce: also correct it.",
         default=Mode.OBSERVE, values=tuple(Mode)),
-    Key("sockets", Type.LIST,
+    PolicyKey("sockets", Type.LIST,
         "All addresses where the Docker API listens, and no others. Each item is an address in the syntax of dockerd's "
         "-H (fd://, unix:///PATH, tcp://IP:PORT), or a mapping with address and tls. fd:// stands for the sockets that "
         "docker.socket passes to dockerd. Host names other than localhost are not allowed, since what they resolve to "
         "can change.",
         is_required=True, items=Type.ADDRESS, example="[fd://, {address: tcp://10.0.0.5:2376, tls: mutual}]",
         synonyms=("hosts", "host", "addresses", "bindings")),
-    Key("sockets[].address", Type.ADDRESS,
+    PolicyKey("sockets[].address", Type.ADDRESS,
         "The address. As in dockerd, the default port is 2375 and the default host is localhost.", is_required=True,
         synonyms=("host", "listen")),
-    Key("sockets[].tls", Type.CHOICE,
+    PolicyKey("sockets[].tls", Type.CHOICE,
         "TLS of a TCP address. mutual: clients need a certificate. server: TLS without client certificates. none: no "
         "TLS. dockerd has a single TLS setting for all TCP sockets.",
         default=Tls.MUTUAL, values=(Tls.MUTUAL, Tls.SERVER, Tls.NONE), suggested=(Tls.MUTUAL,),
         value_synonyms=MappingProxyType({"verify": Tls.MUTUAL, "tlsverify": Tls.MUTUAL, "client": Tls.MUTUAL})),
-    Key("socket_unit", Type.MAPPING, "The socket units that fd:// stands for."),
-    Key("socket_unit.listen", Type.LIST,
+    PolicyKey("socket_unit", Type.MAPPING, "The socket units that fd:// stands for."),
+    PolicyKey("socket_unit.listen", Type.LIST,
         "ListenStream= of docker.socket and of other socket units that start docker.service (systemd.socket(5)): an "
         "absolute path, @NAME, PORT, IPv4:PORT or [IPv6]:PORT.",
         default=("/run/docker.sock",), items=Type.LISTEN_STREAM, synonyms=("ListenStream", "address")),
-    Key("tls", Type.MAPPING, "Files passed to dockerd when a socket uses TLS."),
-    Key("tls.ca", Type.PATH, "CA certificate that client certificates are verified against.",
+    PolicyKey("tls", Type.MAPPING, "Files passed to dockerd when a socket uses TLS."),
+    PolicyKey("tls.ca", Type.PATH, "CA certificate that client certificates are verified against.",
         default="/etc/docker/ca.pem", synonyms=("tlscacert", "cacert")),
-    Key("tls.cert", Type.PATH, "Certificate of this server.", default="/etc/docker/server-cert.pem",
+    PolicyKey("tls.cert", Type.PATH, "Certificate of this server.", default="/etc/docker/server-cert.pem",
         synonyms=("tlscert", "certificate")),
-    Key("tls.key", Type.PATH, "Private key of that certificate.", default="/etc/docker/server-key.pem",
+    PolicyKey("tls.key", Type.PATH, "Private key of that certificate.", default="/etc/docker/server-key.pem",
         synonyms=("tlskey",)),
-    Key("correct", Type.MAPPING, "Limits of corrections, in mode: enforce and for dockerd-guard fix.",
+    PolicyKey("correct", Type.MAPPING, "Limits of corrections, in mode: enforce and for dockerd-guard fix.",
         synonyms=("fix", "correction")),
-    Key("correct.restart", Type.CHOICE,
+    PolicyKey("correct.restart", Type.CHOICE,
         "When dockerd may be restarted. live-restore: only if containers keep running. always: even if containers "
         "stop. never: not at all.",
         default=Restart.LIVE_RESTORE, values=tuple(Restart), suggested=(Restart.LIVE_RESTORE, Restart.NEVER)),
-    Key("correct.window", Type.WINDOW,
+    PolicyKey("correct.window", Type.WINDOW,
         "Restart dockerd only during these hours: [DAYS] HH:MM-HH:MM ZONE. Without a window: at any time.",
         example="Sat,Sun 02:00-05:00 Europe/Berlin"),
-    Key("correct.budget", Type.BUDGET, "Maximum number of restarts of dockerd in a period: COUNT/PERIOD.",
+    PolicyKey("correct.budget", Type.BUDGET, "Maximum number of restarts of dockerd in a period: COUNT/PERIOD.",
         default="3/1h"),
-    Key("correct.foreign_files", Type.BOOLEAN,
+    PolicyKey("correct.foreign_files", Type.BOOLEAN,
         "Move a drop-in aside, or edit daemon.json, where no drop-in of dockerd-guard can override it. The previous "
         "content is kept as NAME.dockerd-guard-saved.", default=True),
-    Key("correct.contain", Type.BOOLEAN, "Block an exposure at the network while it cannot be corrected.",
+    PolicyKey("correct.contain", Type.BOOLEAN, "Block an exposure at the network while it cannot be corrected.",
         default=True),
-    Key("watch", Type.MAPPING, "How this host is watched."),
-    Key("watch.settle", Type.DURATION, "Time without further changes before a change is evaluated.",
+    PolicyKey("watch", Type.MAPPING, "How this host is watched."),
+    PolicyKey("watch.settle", Type.DURATION, "Time without further changes before a change is evaluated.",
         default="100ms", within=("1ms", "60s")),
-    Key("watch.resync", Type.DURATION, "Interval after which everything is read again.",
+    PolicyKey("watch.resync", Type.DURATION, "Interval after which everything is read again.",
         default="5min", within=("1s", "1d")),
-    Key("waive", Type.LIST,
+    PolicyKey("waive", Type.LIST,
         "Accepted findings. A waiver that has expired or matches nothing is itself a finding (DG501).",
         default=(), example="[{rule: DG103, address: 'tcp://127.0.0.1:2375', reason: 'CI runner, loopback only', "
         "until: 2027-03-31}]",
         synonyms=("ignore", "exceptions", "allow")),
-    Key("waive[].rule", Type.RULE, "Code of the rule; dockerd-guard explain lists them.", is_required=True,
+    PolicyKey("waive[].rule", Type.RULE, "Code of the rule; dockerd-guard explain lists them.", is_required=True,
         synonyms=("code",)),
-    Key("waive[].address", Type.ADDRESS, "Address of the finding. Without it, the waiver applies to every address.",
+    PolicyKey("waive[].address", Type.ADDRESS,
+        "Address of the finding. Without it, the waiver applies to every address.",
         synonyms=("socket", "host")),
-    Key("waive[].reason", Type.TEXT, "Why the finding is accepted.", is_required=True, synonyms=("why", "comment")),
-    Key("waive[].until", Type.DATE, "Last day of the waiver, YYYY-MM-DD. Without it, the waiver does not expire.",
+    PolicyKey("waive[].reason", Type.TEXT, "Why the finding is accepted.", is_required=True,
+        synonyms=("why", "comment")),
+    PolicyKey("waive[].until", Type.DATE, "Last day of the waiver, YYYY-MM-DD. Without it, the waiver does not expire.",
         synonyms=("expires",)),
 )
 
 
 @cache
-def key_of(name: str) -> Key:
+def key_of(name: str) -> PolicyKey:
     """The key with this full name. Raises StopIteration."""
     return next(key for key in KEYS if key.name == name)
 
 
 @cache
-def keys_in(name: str) -> dict[str, Key]:
+def keys_in(name: str) -> dict[str, PolicyKey]:
     """The keys of a mapping by the word in the file, in the order of the table.
 
     `name` is the full name of the mapping: the empty string for the whole policy, `waive[]` for an item of a list.

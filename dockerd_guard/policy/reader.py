@@ -15,7 +15,7 @@ from typing import Any
 
 from dockerd_guard.model.address import Scope, Tls, canonical, scope_of
 from dockerd_guard.model.location import Location
-from dockerd_guard.policy.keys import Key, Type, key_of, keys_in
+from dockerd_guard.policy.keys import PolicyKey, Type, key_of, keys_in
 from dockerd_guard.policy.model import (
     POLICY_FILE,
     Correct,
@@ -177,14 +177,14 @@ class _Reader:
         return {word: self.scalar(nodes[word], key) if word in nodes else _default(key)
                 for word, key in keys_in(name).items() if key.type not in (Type.MAPPING, Type.LIST)}
 
-    def items(self, node: Node, key: Key) -> list[Node]:
+    def items(self, node: Node, key: PolicyKey) -> list[Node]:
         """The items of a list."""
         if isinstance(node, ListNode):
             return node.items
         self.problems.add(node.location, f"expected {key.word} to be a list; found {describe(node)}")
         return []
 
-    def scalar(self, node: Node, key: Key) -> Any:
+    def scalar(self, node: Node, key: PolicyKey) -> Any:
         """The value of a scalar, the default after an error."""
         if key.type in (Type.VERSION, Type.BOOLEAN):
             value = self.plain(node, key)
@@ -192,7 +192,7 @@ class _Reader:
             value = self.choice(node, key) if key.type is Type.CHOICE else self.parsed(node, key, key.type)
         return _default(key) if value is None else value
 
-    def plain(self, node: Node, key: Key) -> Any:
+    def plain(self, node: Node, key: PolicyKey) -> Any:
         """A version or a boolean, which must not be quoted. None after an error."""
         word = node.text.lower() if isinstance(node, ScalarNode) and not node.quoted else ""
         if key.type is Type.BOOLEAN and word in TRUE_WORDS | FALSE_WORDS:
@@ -211,7 +211,7 @@ class _Reader:
         self.problems.add(node.location, f"expected {expected}; found {describe(node)}")
         return None
 
-    def choice(self, node: Node, key: Key) -> Any:
+    def choice(self, node: Node, key: PolicyKey) -> Any:
         """One of the values of a key, None after an error."""
         text = self.word(node, key.expected)
         if text is None or text in key.values:
@@ -220,7 +220,7 @@ class _Reader:
         self.problems.add(node.location, f"expected {key.expected}; found {describe(node)}{hint}")
         return None
 
-    def parsed(self, node: Node, key: Key, of_type: Type) -> Any:
+    def parsed(self, node: Node, key: PolicyKey, of_type: Type) -> Any:
         """A scalar as parsed for the type of the key or of the items of a list. None after an error."""
         text = self.word(node, of_type)
         if text is None:
@@ -243,7 +243,7 @@ def _title(name: str) -> str:
     return f"an item of {name.removesuffix('[]')}" if name.endswith("[]") else name or "the policy"
 
 
-def _default(key: Key) -> Any:
+def _default(key: PolicyKey) -> Any:
     """The default of a scalar, parsed; None if it has none."""
     parse = _PARSERS.get(key.type)
     return parse(key.default) if parse is not None and isinstance(key.default, str) else key.default

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dockerd_guard.policy.keys import Key, Type, keys_in
+from dockerd_guard.policy.keys import PolicyKey, Type, keys_in
 
 _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IP = rf"{_BYTE}(\.{_BYTE}){{3}}|\[[0-9A-Fa-f:.]+\]"
@@ -65,7 +65,7 @@ def _mapping(name: str) -> dict[str, Any]:
             "properties": {key.word: _value(key) for key in keys}}
 
 
-def _value(key: Key) -> dict[str, Any]:
+def _value(key: PolicyKey) -> dict[str, Any]:
     described: dict[str, Any] = {"description": text_of(key)}
     if key.default is not None:
         described["default"] = list(key.default) if isinstance(key.default, tuple) else key.default
@@ -81,7 +81,7 @@ def _value(key: Key) -> dict[str, Any]:
     return described | {"allOf": [_reference(key.type)]}
 
 
-def _list(key: Key) -> dict[str, Any]:
+def _list(key: PolicyKey) -> dict[str, Any]:
     kinds = [_reference(key.items)] if key.items is not None else []
     if keys_in(f"{key.name}[]"):
         kinds.append(_mapping(f"{key.name}[]"))
@@ -93,12 +93,12 @@ def _reference(kind: Type) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{kind.name.lower()}"}
 
 
-def text_of(key: Key) -> str:
+def text_of(key: PolicyKey) -> str:
     """The text of a key with the range of its values."""
     return f"{key.text} From {key.within[0]} to {key.within[1]}." if key.within is not None else key.text
 
 
-def written(key: Key) -> str:
+def written(key: PolicyKey) -> str:
     """The default of a key as it is written in YAML; the empty string if it has none."""
     if isinstance(key.default, tuple):
         return f"[{', '.join(key.default)}]"

@@ -100,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-def text(now: Snapshot) -> str:
+def metrics_text(now: Snapshot) -> str:
     """The content of the metrics file."""
     return "".join(
         f"# HELP {PREFIX}{metric.name} {metric.help}\n# TYPE {PREFIX}{metric.name} {metric.kind}\n"

@@ -25,7 +25,7 @@ from dockerd_guard.systemd.parse import (
 )
 from dockerd_guard.systemd.specifiers import IN_UNIT_NAMES, MAX_UNIT_NAME_BYTES, Expanded
 from dockerd_guard.systemd.syntax import Setting, byte_length
-from dockerd_guard.systemd.units import NEWEST, Service, load_service
+from dockerd_guard.systemd.units import NEWEST_SYSTEMD, Service, load_service
 
 _SUN_PATH_BYTES = 108
 _PLAIN_SERVICE = re.compile(rb"^Service=([A-Za-z0-9:_.@-]+)$", re.MULTILINE)
@@ -60,7 +60,7 @@ class Socket(NamedTuple):
     enabled: bool = False
 
 
-def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST) -> tuple[Socket, ...]:
+def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST_SYSTEMD) -> tuple[Socket, ...]:
     """Return the socket units that pass their sockets to this service, sorted by name.
 
     These are the units whose Service= is this service (default: the service of the same name), and those in
@@ -119,7 +119,7 @@ def _is_enabled(socket: Socket, service: Service, version: int, rootfs: Rootfs) 
     return any(map(files.is_linked, names))
 
 
-def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST) -> Socket:
+def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST_SYSTEMD) -> Socket:
     """Load a socket unit as systemd `version` does."""
     return _SocketLoader(rootfs, name, version).load()
 
@@ -345,7 +345,7 @@ _TO_ESCAPE = re.compile("[^ !#-&(-\\[\\]-~]")
 _INTERFACE = re.compile(r"[!-~]{1,127}")
 
 
-def parse_address(text: str, version: int = NEWEST) -> str | None:
+def parse_address(text: str, version: int = NEWEST_SYSTEMD) -> str | None:
     """Parse an address as socket_address_parse() and format it as systemd does; None if it is refused.
 
     >>> parse_address("0x947"), parse_address("[::ffff:127.0.0.1]:80"), parse_address("localhost:80")

@@ -19,9 +19,9 @@ from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
 from dockerd_guard.systemd.words import Word
 
-__all__ = ["NEWEST", "LoadState", "Service", "Unit", "detect_version", "load_service"]
+__all__ = ["NEWEST_SYSTEMD", "LoadState", "Service", "Unit", "detect_version", "load_service"]
 
-NEWEST = 262
+NEWEST_SYSTEMD = 262
 """The newest systemd version that is implemented here."""
 
 USER_ALWAYS_SET_VERSION = 255
@@ -81,7 +81,7 @@ def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:
         return ()
 
 
-def load_service(rootfs: Rootfs, name: str = "docker.service", version: int = NEWEST) -> Service:
+def load_service(rootfs: Rootfs, name: str = "docker.service", version: int = NEWEST_SYSTEMD) -> Service:
     """Load a service unit as systemd `version` does."""
     return _ServiceLoader(rootfs, name, version).load()
 

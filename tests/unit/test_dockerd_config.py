@@ -12,7 +12,7 @@ from dockerd_guard.dockerd.config import File, conflict, load, parse, without_ke
 from dockerd_guard.dockerd.flags import FlagWord
 from dockerd_guard.dockerd.flags import parse as parse_flags
 from dockerd_guard.dockerd.gojson import InvalidJson, after, scan
-from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Unreadable
 
@@ -20,7 +20,7 @@ V20, V26, V28 = Version(20, 10, 24), Version(26, 1, 5), Version(28, 5, 2)
 PATH = "/etc/docker/daemon.json"
 
 
-def read(text: str | bytes, version: Version | None = NEWEST) -> File:
+def read(text: str | bytes, version: Version | None = NEWEST_DOCKERD) -> File:
     return parse(PATH, text if isinstance(text, bytes) else text.encode(), version)
 
 
@@ -147,7 +147,7 @@ def test_value_types(text: str, mismatch: bool) -> None:
 ])
 def test_conflicts(argv: str, text: str, message: str | None) -> None:
     words = tuple(FlagWord(word, index) for index, word in enumerate(argv.split(), 1))
-    assert conflict(read(text), parse_flags(words, NEWEST).flags, NEWEST) == message
+    assert conflict(read(text), parse_flags(words, NEWEST_DOCKERD).flags, NEWEST_DOCKERD) == message
 
 
 def test_locations() -> None:
@@ -245,7 +245,7 @@ def test_read_errors() -> None:
     def fail(error: Exception) -> File:
         def read_file(path: str) -> bytes:
             raise error
-        return load(PATH, read_file, NEWEST)
+        return load(PATH, read_file, NEWEST_DOCKERD)
 
     assert fail(FileNotFoundError()).missing
     assert fail(Unreadable(PATH, "is a directory, not a regular file")).error == f"read {PATH}: is a directory"

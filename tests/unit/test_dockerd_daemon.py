@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dockerd_guard.dockerd.daemon import Daemon, resolve_daemon
 from dockerd_guard.dockerd.hosts import NO_SOCKETS
 from dockerd_guard.dockerd.tls import Note
-from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
 from dockerd_guard.model.address import Tls, Via
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Unreadable
@@ -395,4 +395,4 @@ def test_import_avoids_large_modules() -> None:
 
 def test_unknown_release_is_read_as_newest() -> None:
     assert daemon("dockerd -H '' -H fd://", version=None).hosts == daemon(
-        "dockerd -H '' -H fd://", version=NEWEST).hosts
+        "dockerd -H '' -H fd://", version=NEWEST_DOCKERD).hosts

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from dockerd_guard.dockerd.flags import CommandLine, Flag, FlagWord, parse, without_flags
-from dockerd_guard.dockerd.version import NEWEST, Version
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
 
 TLS = frozenset(("tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
 
 
-def line(*words: str, version: Version | None = NEWEST) -> CommandLine:
+def line(*words: str, version: Version | None = NEWEST_DOCKERD) -> CommandLine:
     return parse(tuple(FlagWord(text, index) for index, text in enumerate(words, 1)), version)
 
 

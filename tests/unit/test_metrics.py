@@ -14,7 +14,7 @@ from dockerd_guard.agent import textfile
 from dockerd_guard.agent.counters import Stopwatch
 from dockerd_guard.report.agent_status import Counters
 from dockerd_guard.report.journal import Event, JournalEntry, Outcome
-from dockerd_guard.report.metrics import METRICS, PREFIX, Metric, Snapshot, text
+from dockerd_guard.report.metrics import METRICS, PREFIX, Metric, Snapshot, metrics_text
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ corrections_total{{outcome="pending"}} 1
 
 
 def test_the_values_of_a_snapshot() -> None:
-    lines = text(SNAPSHOT).splitlines()
+    lines = metrics_text(SNAPSHOT).splitlines()
     assert [line for line in lines if not line.startswith("#")] == [PREFIX + line for line in VALUES.splitlines()]
     assert [line for line in lines if line.startswith("#")] == [
         line for metric in METRICS for line in (f"# HELP {PREFIX}{metric.name} {metric.help}",

@@ -19,23 +19,23 @@ from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper import client
 from dockerd_guard.nethelper.client import NethelperClient
-from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, READ_BYTES, Request, Verb, request_of
+from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, READ_BYTES, HelperVerb, Request, request_of
 from dockerd_guard.nethelper.server import serve
 from dockerd_guard.observe.network import HelperUnavailable, Unsupported
 
 OPEN = Rejection("tcp://[::]:2375", ("10.0.0.5", "fd77::2"))
 REQUESTS = (
-    Request(Verb.SHOWN),
-    Request(Verb.REJECT, rejections=(OPEN, Rejection("tcp://0.0.0.0:1"))),
-    Request(Verb.PING, "tcp://localhost:2376", Tls.MUTUAL),
-    Request(Verb.PING, "tcp://[fe80::1%eth0]:2375"),
-    Request(Verb.UNBINDABLE, "tcp://10.0.0.5:65535"),
+    Request(HelperVerb.SHOWN),
+    Request(HelperVerb.REJECT, rejections=(OPEN, Rejection("tcp://0.0.0.0:1"))),
+    Request(HelperVerb.PING, "tcp://localhost:2376", Tls.MUTUAL),
+    Request(HelperVerb.PING, "tcp://[fe80::1%eth0]:2375"),
+    Request(HelperVerb.UNBINDABLE, "tcp://10.0.0.5:65535"),
 )
 
 
 def line(**fields: object) -> bytes:
     """A line as the agent would send it, but for these fields."""
-    return json.dumps({**Request(Verb.SHOWN)._asdict(), **fields}).encode()
+    return json.dumps({**Request(HelperVerb.SHOWN)._asdict(), **fields}).encode()
 
 
 def reject(address: object, *spared: object) -> bytes:

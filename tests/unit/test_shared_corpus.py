@@ -12,7 +12,7 @@ import pytest
 
 from dockerd_guard import cli
 from dockerd_guard.dockerd.hosts import InvalidHost, parse_host
-from dockerd_guard.dockerd.version import NEWEST
+from dockerd_guard.dockerd.version import NEWEST_DOCKERD
 from dockerd_guard.model.address import Scope, Via, canonical
 from dockerd_guard.observe.configured import dockerd_syntax, observe_configured
 from dockerd_guard.rootfs import Rootfs
@@ -83,6 +83,6 @@ def listens(root: Path) -> list[str]:
 def normalised(host: str) -> str:
     """Return a host as dockerd normalises it; unchanged if dockerd refuses it."""
     try:
-        return parse_host(host, NEWEST)
+        return parse_host(host, NEWEST_DOCKERD)
     except InvalidHost:
         return host
