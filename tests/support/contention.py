@@ -28,7 +28,8 @@ class Writer(NamedTuple):
 WRITERS = (
     Writer("writes the same drop-in, which ours overrides", f"printf '{OPEN}\\n' > {OVERRIDE}", None, 1),
     Writer("writes a different drop-in each time, which ours overrides",
-           f"n=$((n+1)); printf '{OPEN} --label n='$n'\\n' > {OVERRIDE}", OVERRIDE, 11),
+           # Nobody undoes a correction: each edit asks for another one.
+           f"n=$((n+1)); printf '{OPEN} --label n='$n'\\n' > {OVERRIDE}", None, 100),
     Writer("removes our drop-in", f"rm -f {OUR_SERVICE_DROPIN}", OUR_SERVICE_DROPIN, 3),
     Writer("replaces our drop-in", f"printf '{OPEN}\\n' > {OUR_SERVICE_DROPIN}", OUR_SERVICE_DROPIN, 3),
     Writer("writes a drop-in that overrides ours", f"printf '{OPEN}\\n' > {LATER}", LATER, 3),
