@@ -15,9 +15,9 @@ from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report.journal import Journal, JournalEntry
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
-from tests.simulation.host import (
+from tests.simulation.host import SimulatedHost
+from tests.simulation.interfaces import (
     SimulatedFiles,
-    SimulatedHost,
     SimulatedKernel,
     SimulatedManager,
     SimulatedNetwork,

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import Tls, canonical, split_host_port
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
-from dockerd_guard.observe.engine import Engine, Ping
-from dockerd_guard.observe.kernel import HostKernel
-from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import Configured, Layer, Observation, Process
-from dockerd_guard.observe.processes import SocketOwner, Sockets
-from dockerd_guard.plan.memory import digest
-from dockerd_guard.rootfs import Access, Content, FileStatus, Rootfs
+from dockerd_guard.observe.processes import SocketOwner
+from dockerd_guard.rootfs import FileStatus, Rootfs
 from dockerd_guard.rules import bad_tls_files
 from dockerd_guard.systemd.assignments import Variable
 from dockerd_guard.systemd.environment import resolve_environment
-from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState
 from tests.simulation.clock import SimulatedClock
 
 SYSTEMD, DOCKERD = 252, Version(26, 1, 5)
@@ -337,214 +330,3 @@ class SimulatedHost:
             if self.crash_in < 0:
                 self.crash_in = None
                 raise Crash
-
-
-class SimulatedManager(Manager):
-    """systemd's D-Bus API."""
-
-    def __init__(self, host: SimulatedHost) -> None:  # super().__init__ would connect
-        self._host = host
-        self.heartbeat: Callable[[], None] = lambda: None
-        self._ask()
-
-    def _ask(self) -> None:
-        if self._host.bus_is_gone:
-            raise Unavailable("Connection refused")
-
-    def version(self) -> int:
-        self._ask()
-        return SYSTEMD
-
-    def environment(self) -> tuple[str, ...]:
-        self._ask()
-        return tuple(f"{name}={value}" for name, value in self._host.environment.items())
-
-    def unit(self, name: str) -> UnitState:
-        self._ask()
-        host = self._host
-        state = host.active.get(name, "inactive")
-        shown = "activating" if state == "auto-restart" else state
-        if name == SOCKET:
-            socket = next((each for each in host.loaded.sockets if each.unit.name == SOCKET), None)
-            return UnitState(name, {
-                "LoadState": "loaded" if socket else "not-found", "ActiveState": shown, "Names": [name],
-                "Listen": [(item.kind, item.address) for item in socket.listen] if socket else [],
-                "Accept": False, "SocketMode": 0o660, "BindIPv6Only": "default",
-                "DropInPaths": list(socket.unit.dropins) if socket else [],
-                "FragmentPath": socket.unit.fragment or "" if socket else ""})
-        service = host.loaded.service
-        return UnitState(name, {
-            "LoadState": service.unit.load_state, "LoadError": ("", service.unit.reason or ""), "ActiveState": shown,
-            "SubState": state if state == "auto-restart" else shown, "Type": service.type, "Names": [name],
-            "FragmentPath": service.unit.fragment or "", "DropInPaths": list(service.unit.dropins),
-            "MainPID": host.running.process.pid if host.running else 0,
-            "TriggeredBy": [socket.unit.name for socket in host.loaded.sockets] or (
-                [SOCKET] if host.active[SOCKET] == "active" else []),
-            "ExecStartEx": [(command.path, [word.text for word in command.argv], []) for command in service.exec_start],
-            "Environment": [f"{each.name}={each.variable.value}" for each in service.environment],
-            "EnvironmentFiles": [(file.path, file.optional) for file in service.environment_files],
-            "PassEnvironment": [], "UnsetEnvironment": [],
-            "ExecMainStartTimestamp": int(host.running.process.started_ns / 1000) if host.running else 0})
-
-    def reload(self) -> None:
-        self._ask()
-        self._host.tick()
-        self._host.clock.sleep(0.1)
-        self._host.reload()
-        self._host.tick()
-
-    def run_job(self, verb: str, unit: str, timeout_s: float = 240.0) -> None:
-        self._ask()
-        host = self._host
-        host.tick()
-        if unit == SOCKET:
-            if verb == "StopUnit":
-                host.active[SOCKET], host.held = "inactive", ()
-            elif host.running is not None:
-                raise JobFailed(unit, verb, "failed")
-            else:
-                host.start_socket()
-            return
-        if verb in ("StopUnit", "RestartUnit") and host.stop_hangs and host.running is not None:
-            host.clock.sleep(min(timeout_s, 240.0))
-            raise JobFailed(unit, verb, "timeout")
-        if verb in ("StopUnit", "RestartUnit"):
-            host.stop("us")
-            host.tick()
-        if verb in ("StartUnit", "RestartUnit") and not host.start("us"):
-            raise JobFailed(unit, verb, "failed")
-        host.tick()
-
-    def reset_failed(self, unit: str) -> None:
-        self._ask()
-        if unit == SERVICE:
-            self._host.resets += 1
-            self._host.reset_failed()
-
-    def ip_filter(self, unit: str) -> Any:
-        self._ask()
-        return self._host.ip_filter
-
-    def set_ip_filter(self, unit: str, allow: Iterable[Any], deny: Iterable[Any]) -> None:
-        self._ask()
-        self._host.ip_filter = (tuple(allow), tuple(deny))
-
-
-class SimulatedSockets(Sockets):
-    """The kernel's tables of sockets."""
-
-    def __init__(self, host: SimulatedHost) -> None:
-        super().__init__()
-        self._host = host
-
-    def of(self, pid: int) -> tuple[SocketOwner, ...]:
-        if pid == 1:
-            return self._host.held
-        running = self._host.running
-        return tuple(sock for sock, _ in running.sockets) if running and running.process.pid == pid else ()
-
-    def reachable(self, pid: int) -> tuple[SocketOwner, ...]:
-        return self.of(pid)
-
-    def of_other(self, pid: int) -> tuple[SocketOwner, ...]:
-        return self.of(pid)
-
-    def inodes(self, pid: int) -> set[int]:
-        return {sock.inode for sock in self.of(pid)}
-
-
-class SimulatedKernel(HostKernel):
-    """Processes, sockets and the engine."""
-
-    def __init__(self, host: SimulatedHost) -> None:
-        self._host = host
-
-    def sockets(self) -> Sockets:
-        return SimulatedSockets(self._host)
-
-    def daemons(self, main: int) -> dict[int, Process]:
-        running = self._host.running
-        return {running.process.pid: running.process} if running is not None else {}
-
-    def process(self, pid: int) -> Process | None:
-        return self.daemons(pid).get(pid)
-
-    def ask(self, address: str, pids: Collection[int]) -> Engine | None:
-        running = self._host.running
-        if running is None or self._host.engine_is_silent:
-            return None
-        return Engine(str(DOCKERD), running.live_restore, len(self._host.containers), False)
-
-    def shims(self) -> int:
-        return len(self._host.containers)
-
-    def embeds_containerd(self, pid: int) -> bool:
-        return False
-
-
-class SimulatedNetwork:
-    """nftables and connections, as the network helper gives them."""
-
-    def __init__(self, host: SimulatedHost) -> None:
-        self._host = host
-
-    def _library(self) -> None:
-        if self._host.nftables_is_gone:
-            raise Unsupported("python3-nftables is not installed")
-
-    def check(self) -> None:
-        self._host.tick()
-
-    def shown(self) -> str:
-        self._library()
-        return f"table {self._host.table} {self._host.blocked}" if self._host.blocked else ""
-
-    def reject(self, wanted: tuple[Rejection, ...]) -> str:
-        self._library()
-        self._host.blocked = wanted
-        self._host.table += 1
-        self._host.tick()
-        return self.shown()
-
-    def release(self) -> None:
-        self._host.blocked = ()
-
-    def ping(self, address: str, tls: Tls) -> Ping:
-        running = self._host.running
-        found = running is not None and any(
-            canonical(sock.address) == canonical(address) for sock, _ in running.sockets)
-        if not found or running is None:
-            return Ping(False, Tls.NONE, "Connection refused")
-        return Ping(True, running.tls if address.startswith("tcp://") else Tls.NONE, "")
-
-    def unbindable(self, address: str) -> str:
-        return ""
-
-
-class SimulatedFiles(HostFiles):
-    """A disk that may be full or read-only, and on which the agent may be killed at each write."""
-
-    def __init__(self, host: SimulatedHost) -> None:
-        super().__init__(str(host.root))
-        self._host = host
-
-    def put(self, path: str, content: Content | None, access: Access) -> None:
-        self._host.tick()
-        if self._host.disk_errno and (content is not None or self._host.disk_errno == errno.EROFS):
-            raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
-        super().put(path, content, access)
-        self._host.written.add(digest(content))
-        self._host.touch(path)
-        self._host.tick()
-
-    def problem(self, path: str) -> str:
-        return os.strerror(self._host.disk_errno) if self._host.disk_errno else ""
-
-
-def validate_nothing(host: SimulatedHost) -> Callable[..., str | None]:
-    """dockerd's own validation: records which binary was run."""
-    def validate(process: Process, path: str, arguments: object, config: object) -> str | None:
-        host.executed.append(process.executable)
-        return None
-
-    return validate

@@ -18,7 +18,8 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
-from tests.simulation.host import SimulatedFiles, SimulatedHost, SimulatedKernel, SimulatedManager
+from tests.simulation.host import SimulatedHost
+from tests.simulation.interfaces import SimulatedFiles, SimulatedKernel, SimulatedManager
 
 Act = Callable[[SimulatedHost], object]
 Remember = Callable[[Instant, Memory], Memory]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.support import shared
 
 if TYPE_CHECKING:
+    from tests.simulation.agent import SimulatedAgent
     from tests.simulation.host import SimulatedHost
 
 # How long an input takes to be made or judged depends on the host's load.
@@ -56,3 +57,11 @@ def host(in_memory: Path, simulated_times: None) -> SimulatedHost:
     from tests.simulation.host import SimulatedHost
 
     return SimulatedHost(in_memory / "host")
+
+
+@pytest.fixture
+def agent(host: SimulatedHost) -> SimulatedAgent:
+    """An agent on this host, and the journal it writes."""
+    from tests.simulation.agent import RecordedJournal, SimulatedAgent
+
+    return SimulatedAgent(host, RecordedJournal())

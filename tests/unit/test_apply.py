@@ -23,7 +23,8 @@ from dockerd_guard.observe.observation import Process
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.systemd.manager import JobFailed, Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
-from tests.simulation.host import SimulatedFiles, SimulatedHost, SimulatedManager, SimulatedNetwork
+from tests.simulation.host import SimulatedHost
+from tests.simulation.interfaces import SimulatedFiles, SimulatedManager, SimulatedNetwork
 from tests.support.situations import (
     LATE,
     OPEN,

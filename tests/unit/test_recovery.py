@@ -12,7 +12,8 @@ from dockerd_guard.apply.rollback import Undone
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.systemd.manager import Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
-from tests.simulation.host import Crash, SimulatedHost, SimulatedManager
+from tests.simulation.host import Crash, SimulatedHost
+from tests.simulation.interfaces import SimulatedManager
 from tests.support.situations import (
     DAEMON_JSON,
     DIRECTORY,
