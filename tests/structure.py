@@ -1,4 +1,4 @@
-"""Check the structure of the package: direction of imports, circles, file lengths. Part of `make lint`.
+"""Check the structure of the package: direction of imports, circles; file lengths, of tests too. Part of `make lint`.
 
 `python3 -m tests.structure` prints each violation and exits with 1. `--picture` prints the rooms and their imports as
 a Mermaid graph (docs/architecture.md).
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "dockerd_guard"
+CODE = (PACKAGE, "packaging", "tests")
 MAX_LINES = 500
 
 ROOMS = (
@@ -94,7 +95,7 @@ def violations(root: Path) -> Iterator[str]:
                 yield f"{path}:{line}: {room} and {other} must not import each other"
     for circle in circles(graph):
         yield f"circle of imports: {' -> '.join((*circle, circle[0]))}"
-    for file in sorted((root / PACKAGE).rglob("*.py")):
+    for file in sorted(file for top in CODE for file in (root / top).rglob("*.py")):
         if (lines := len(file.read_text().splitlines())) > MAX_LINES:
             yield f"{file.relative_to(root)}: {lines} lines; at most {MAX_LINES} are allowed"
         if file.parent == root / PACKAGE and file.stem not in (*ROOMS, "__init__"):

@@ -68,7 +68,7 @@ class DriftTracker:
         now = {finding.fact: finding for finding in self._confirmed(drifts(findings), doubtful_before)}
         for fact, finding in now.items():
             known = self.drifts.get(fact)
-            if known is None or (_told(known) != _told(finding) and not is_contested):
+            if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_contested):
                 exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
                 self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
                                        is_docker_up=seen.running is not None))
@@ -83,7 +83,7 @@ class DriftTracker:
                 self.write(resolved_entry(finding, cause, "not by the agent"))
         self.drifts = now
         if not seen.troubles:
-            self._tell_what_ended_unseen(cause)
+            self._report_what_ended_unseen(cause)
         return any(fact not in now for fact in self._doubtful)
 
     def _confirmed(self, findings: Iterable[Finding], doubtful_before: dict[str, float]) -> Iterator[Finding]:
@@ -102,7 +102,7 @@ class DriftTracker:
             if now - self._doubtful[fact] >= CONFIRM_S:
                 yield finding
 
-    def _tell_what_ended_unseen(self, cause: Cause) -> None:
+    def _report_what_ended_unseen(self, cause: Cause) -> None:
         """Log the end of drifts that the previous agent process reported and that no longer exist."""
         for fact, drift in self._earlier.items():
             if fact not in self.drifts:
@@ -112,9 +112,9 @@ class DriftTracker:
     def forget_fixed(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:
         """Drop and return the drifts that a correction has ended. The entry of the correction names them."""
         now = {finding.fact for finding in findings}
-        mended = tuple(fact for fact in self.drifts if fact not in now)
+        ended = tuple(fact for fact in self.drifts if fact not in now)
         self.drifts = {fact: finding for fact, finding in self.drifts.items() if fact in now}
-        return mended
+        return ended
 
     def report_manual_fix(self, fix: ManualFix, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did: the drifts it ended, of those that the journal contains, or why it ended none."""
@@ -141,6 +141,6 @@ def _may_pass(finding: Finding) -> bool:
         finding.code in ("DG102", "DG107") and finding.layer in (RUNNING, LISTENING))
 
 
-def _told(finding: Finding) -> str:
+def _text_in_journal(finding: Finding) -> str:
     """The message without its address: the kernel reports [::] for `-H tcp://0.0.0.0`."""
     return finding.message.replace(finding.socket, "") if finding.socket else finding.message

@@ -52,7 +52,7 @@ def test_no_file_is_no_bulletin(tmp_path: Path) -> None:
     assert published(str(tmp_path / "status.json")) is None
 
 
-def test_the_last_correction_is_the_last_entry_that_tells_of_one() -> None:
+def test_the_last_correction_is_the_last_entry_that_names_one() -> None:
     repaired = JournalEntry(Event.CORRECTED, "as declared again", outcome=Outcome.REPAIRED)
     policy = JournalEntry(Event.POLICY, "in force")
     assert last_correction([repaired, policy], NOON) == LastCorrection(

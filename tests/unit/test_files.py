@@ -21,7 +21,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done to the disk from here on, names of temporary files as `temporary`."""
     done: list[str] = []
 
-    def told(path: int | str, directory: int | None) -> str:
+    def name_of(path: int | str, directory: int | None) -> str:
         full = os.readlink(f"/proc/self/fd/{path if isinstance(path, int) else directory}")
         name = full if isinstance(path, int) else f"{full}/{path}"
         last = os.path.basename(name)
@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 return real(path, *rest, **named)
             if name != "open" or rest[0] & os.O_CREAT:
                 target = f" {rest[0]}" if name == "replace" else ""
-                done.append(f"{name} {told(path, directory)}{target}")
+                done.append(f"{name} {name_of(path, directory)}{target}")
             return real(path, *rest, **named)
         return call
 

@@ -45,7 +45,7 @@ def life(pid: int, rss_mb: list[float], descriptors: int = 9, threads: int = 1) 
 @pytest.mark.parametrize(("samples", "grows"), [
     (life(1, [28.0, 30.0, 31.0, 31.0, 31.0] + [31.0, 31.1] * 20), []),
     (life(1, [20.0 + step / 10 for step in range(100)]), ["rss_mb from 22.8 to 27.6"]),
-    # Each life by itself, and none that is too short to tell.
+    # Each life by itself, and none that is too short to count.
     (life(1, [30.0] * 20) + life(2, [40.0] * 20) + life(3, [10.0, 99.0]), []),
     (life(1, [30.0] * 10, 9) + life(1, [30.0] * 10, 11), ["descriptors from 9.0 to 11.0"]),
     (life(1, [30.0] * 10, 9) + life(1, [30.0] * 10, 10), []),

@@ -145,7 +145,7 @@ def test_it_is_asked_as_if_it_were_here(service: Service) -> None:
     assert network.fileno() is None
 
 
-def test_one_that_is_killed_is_followed_by_another_and_the_loss_is_told(service: Service) -> None:
+def test_one_that_is_killed_is_followed_by_another_and_the_loss_is_reported(service: Service) -> None:
     network = NethelperClient(service.path)
     network.check()
     assert not network.changes()
@@ -184,7 +184,7 @@ def test_one_that_talks_and_never_answers_is_not_waited_for(tmp_path: Path, monk
             network.check()
 
 
-def test_what_nftables_cannot_do_is_told_in_its_words(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nftables_cannot_do_is_reported_in_its_words(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: NftablesTable) -> str:
         raise Unsupported("python3-nftables is not installed")
 

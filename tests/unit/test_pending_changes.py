@@ -1,4 +1,4 @@
-"""What a restart would put in force besides where Docker listens: told by what runs and what the files say since."""
+"""What a restart would put in force besides where Docker listens: what runs, compared with the files since."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def lay(root: Path, files: Files, after_ns: int = 0) -> int:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_only_what_may_keep_dockerd_from_starting_is_told(tmp_path: Path, case: Case) -> None:
+def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, case: Case) -> None:
     plain = {name: content.decode() for name, content in PLAIN.items()}
     started_ns = lay(tmp_path, {**plain, DOCKERD: "", **case.at_start})
     at_start = observe_configured(Rootfs(str(tmp_path)))
