@@ -62,18 +62,14 @@ def test_live_restore_switched_off_in_the_file_stops_no_container(machine: Machi
 def test_missing_certificates_in_daemon_json_do_not_leave_docker_dead(machine: Machine) -> None:
     live_restore(machine)
     start_with(machine, f"{DOCKERD} -H fd:// -H tcp://0.0.0.0:2375")
-    container = machine.start_container()
+    container, dockerd = machine.start_container(), machine.main_pid()
     machine.write(DAEMON_JSON, '{"live-restore": true, "tls": true}\n')
     fixed = machine.run("dockerd-guard fix", check=False)
+    assert fixed.status == 1
+    assert "Held: dockerd would not start: TLS is on, but tlscert is not set" in fixed.out
+    assert machine.main_pid() == dockerd
     assert machine.socket_answers()
     assert machine.container_pid() == container
-    if fixed.status:
-        assert "server-cert.pem" in fixed.out + fixed.err or "cert.pem" in fixed.out + fixed.err
-    else:
-        # The key whose files are unusable was dropped.
-        assert not machine.api_answers()
-        machine.run(RESTART)
-        assert machine.socket_answers()
 
 
 class Down(NamedTuple):
@@ -114,7 +110,7 @@ SCRIPT = f'#!/bin/sh\ntouch /etc/trap-ran\nexec {DOCKERD} "$@"\n'
 TRAPS = (
     Trap("another program", "ExecStart=\nExecStart=/srv/x/dockerd -H fd:// -H tcp://0.0.0.0:2375 --tls=false"),
     # ld.so writes a file for each process that has these.
-    Trap("LD_PRELOAD", 'Environment=LD_PRELOAD=/srv/x/none.so LD_DEBUG=files LD_DEBUG_OUTPUT=/etc/trap-ran\n'
+    Trap("LD_PRELOAD", 'Environment=LD_PRELOAD=libdl.so.2 LD_DEBUG=files LD_DEBUG_OUTPUT=/etc/trap-ran\n'
                        f"ExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false"),
 )
 
@@ -273,7 +269,7 @@ TOKEN = "s3cr3t-t0ken"
 
 SECRETS = (
     Secret("an address", {"log-driver": "syslog", "log-opts": {"syslog-address": f"{TOKEN}://log.example"}}),
-    Secret("a name", {"log-driver": "json-file", "log-opts": {f"splunk-{TOKEN}": TOKEN}}),
+    Secret("an option of another driver", {"log-driver": "json-file", "log-opts": {"splunk-token": TOKEN}}),
     Secret("a size", {"log-driver": "json-file", "log-opts": {"max-size": TOKEN}}),
 )
 
@@ -304,7 +300,8 @@ def test_block_is_released_with_the_package_after_nftables_was_removed(machine: 
     machine.run("systemctl restart dockerd-guard; systemctl daemon-reload")
     wait_for(lambda: machine.is_active("dockerd-guard"), "agent that runs again")
     wait_for(lambda: machine.exists("/run/dockerd-guard/status.json"), "status")
-    assert not is_open(machine)
+    # IPAddressDeny= drops packets, the table rejects them.
+    wait_for(lambda: not machine.api_answers(), "end of the exposure")
     done = machine.run("dpkg --remove dockerd-guard")
     assert "Traceback" not in done.out + done.err
     assert table(machine) == ""
