@@ -20,6 +20,7 @@ from dockerd_guard.plan.decide import (
     Result,
     Verdict,
     decide,
+    foreign_inputs,
     forget_policy,
     inputs,
     obstructed,
@@ -209,7 +210,8 @@ ROWS = (
     Row("fd:// among daemon.json's hosts", APPLY, (
         dropin(""), daemon_json('{"live-restore": true, "hosts": ["fd://", "tcp://127.0.0.1:2375"]}'), reload, restart),
         ("write 3 files", RELOAD, RESTART)),
-    Row("a unit without -H under a policy of fd://", APPLY, opened(""), CORRECT),
+    Row("a unit without -H under a policy of fd://", APPLY, opened(""),
+        (WRITE, RELOAD, "restart docker.socket", RESTART)),
     Row("a late drop-in", APPLY, (dropin(OPEN, LATE), reload, restart), ("write 4 files", RELOAD, RESTART)),
     Row("pending tls in daemon.json would leave Docker dead", APPLY,
         (*opened(), daemon_json('{"live-restore": true, "tls": true}')), (WRITE, RELOAD),
@@ -775,6 +777,49 @@ def test_the_policy_is_an_input(host: SimulatedHost) -> None:
     assert digest_of(host, "") != digest_of(host, "correct: {budget: 4/1h}")
 
 
+def linked_daemon_json(host: SimulatedHost) -> None:
+    do(host, (*opened(), write("/srv/daemon.json", "{}"), link(DAEMON_JSON, "/srv/daemon.json")))
+
+
+@pytest.mark.parametrize(("written", "then", "is_foreign"), [
+    ((), sleep(0), False),
+    ((OURS,), dropin(OPEN, OURS), False),
+    (("/srv/daemon.json",), write("/srv/daemon.json", "{ }"), False),
+    ((OURS,), write("/srv/daemon.json", "{ }"), True),
+    ((OURS,), dropin(f"{OPEN} --debug"), True),
+    ((OURS,), environment(DOCKER_OPTS="--debug"), True),
+    ((OURS,), stop, False),
+    ((OURS,), fault(disk_errno=28), False),
+])
+def test_own_writes_are_not_foreign_inputs(
+    host: SimulatedHost, written: tuple[str, ...], then: Act, is_foreign: bool
+) -> None:
+    def digest_now() -> str:
+        outcome = decided(host, read_policy(""))
+        with Rootfs(str(host.root)) as rootfs:
+            return foreign_inputs(seen_on(host, rootfs), outcome.assessment.plan, read_policy(""), written)
+
+    linked_daemon_json(host)
+    before = digest_now()
+    do(host, (sleep(1), then))
+    assert (digest_now() != before) is is_foreign
+
+
+@pytest.mark.parametrize(("foreign", "verdict"), [(None, HOLD), ("", HOLD), ("other", APPLY)])
+def test_what_was_repaired_before_the_first_look_at_the_host_is_noticed(
+    host: SimulatedHost, foreign: str | None, verdict: Verdict
+) -> None:
+    """I9."""
+    do(host, opened())
+    outcome = decided(host, read_policy(""))
+    decision = outcome.assessment.decision
+    written = tuple(each.path for each in decision.actions.changes)
+    attempt = Attempt(host.clock.now(), "no luck", 300.0, None, True,
+                      decision.foreign if foreign is None else foreign, written)
+    again = decided(host, read_policy(""), lambda _, memory: memory._replace(attempt=attempt)).assessment.decision
+    assert again.verdict is verdict
+
+
 def test_inputs_are_known_without_systemd(host: SimulatedHost) -> None:
     do(host, opened())
     outcome = decided(host, read_policy(""))
@@ -870,7 +915,7 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
 
 def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
     assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (),
-                                 RestartFacts(is_active=False), None, None)
+                                 RestartFacts(is_active=False), None, None, "")
     assert Result(True) == (True, (), None, "", False, "", False, (), (), True, None)
     assert [str(verdict) for verdict in Verdict] == [
         "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]
