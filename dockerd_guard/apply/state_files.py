@@ -154,7 +154,8 @@ def _memory(data: Mapping[str, Any]) -> Memory:
     return Memory(
         restarts=tuple(map(_instant, data["restarts"])),
         attempt=attempt and Attempt(_instant(attempt["at"]), str(attempt["error"]), float(attempt["retry_s"]),
-                                    attempt["inputs"] and str(attempt["inputs"]), bool(attempt["was_rolled_back"])),
+                                    attempt["inputs"] and str(attempt["inputs"]), bool(attempt["was_rolled_back"]),
+                                    str(attempt.get("foreign", "")), tuple(map(str, attempt.get("written", ())))),
         corrected={file.path: file for file in corrected},
         held=held and HeldCorrection(str(held["reason"]), _time(held["since"]),
                                      held["until"] and _time(held["until"]), str(held["next_step"])),

@@ -95,9 +95,15 @@ def _is_start_left(seen: Observation, intent: Intent | None) -> bool:
 
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
-    """Whether docker.socket is active and holds other addresses than the corrected unit lists."""
+    """Whether docker.socket is active and holds other addresses than the corrected unit lists, or dockerd has replaced
+    a socket file that it is to be passed: when that dockerd stops, the file is gone."""
     if loaded.socket_states.get(SOCKET) != "active" or seen.listening is None:
         return False
+    bindings = plan.after.layer.bindings
+    to_be_passed = ({binding.key for binding in bindings if binding.via is Via.SOCKET_UNIT}
+                    - {binding.key for binding in bindings if binding.via is not Via.SOCKET_UNIT})
+    if to_be_passed & set(map(canonical, seen.listening.taken)):
+        return True
     wanted = {canonical(address) for address, _ in passed_by(
         socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
     # After a reload PID 1 no longer shows which unit its other sockets are of; dockerd has them still.

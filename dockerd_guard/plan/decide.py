@@ -86,6 +86,8 @@ class Decision(NamedTuple):
     facts: RestartFacts = RestartFacts(is_active=False)
     intent: Intent | None = None
     wake_s: float | None = None
+    foreign: str = ""
+    """foreign_inputs() of an action."""
 
     @property
     def complies(self) -> bool:
@@ -190,7 +192,10 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
         return base._replace(verdict=Verdict.WAIT, wake_s=wait_s), memory
     if (failed := memory.attempt) is not None:
         current = inputs(seen, plan, policy)
-        failed = failed._replace(inputs=failed.inputs or current)
+        # What was repaired between the failure and the first look at the host counts as well.
+        is_stale = failed.inputs is None and failed.foreign not in ("", foreign_inputs(seen, plan, policy,
+                                                                                      failed.written))
+        failed = failed._replace(inputs=failed.inputs or ("" if is_stale else current))
         memory = memory._replace(attempt=failed)
         left_s = failed.retry_s - now.seconds_since(failed.at)
         if failed.inputs == current and left_s > 0:
@@ -214,7 +219,8 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     if actions.starts_dockerd:
         # Counted before it happens, so that no crash can make a restart free (I2).
         memory = memory.with_restart(now)
-    return decision._replace(verdict=Verdict.APPLY, intent=intent,
+    foreign = foreign_inputs(seen, plan, policy, tuple(change.path for change in actions.changes))
+    return decision._replace(verdict=Verdict.APPLY, intent=intent, foreign=foreign,
                              wake_s=_wake_s(now, hold_now, facts) if hold_now else None), memory
 
 
@@ -291,21 +297,38 @@ def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:
     return hashlib.sha256("\n".join(_inputs(seen, plan, policy)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def foreign_inputs(seen: Observation, plan: Plan, policy: Policy, written: tuple[str, ...]) -> str:
+    """Return a digest of those inputs that a correction, which wrote these files, does not change itself."""
+    lines = (repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_environment(seen))
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
     yield repr(policy)
     yield seen.disk_problem
+    yield from _file_inputs(seen, plan, frozenset())
+    for change in plan.changes:
+        yield f"{change.path} {digest(change.after)}"
+    yield from _environment(seen)
+    if seen.loaded is not None:
+        yield f"{seen.loaded.active_state} {sorted(seen.loaded.socket_states.items())}"
+
+
+def _environment(seen: Observation) -> Iterator[str]:
+    if seen.loaded is not None:
+        yield repr(sorted((seen.configured.manager_environment or {}).items()))
+
+
+def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iterator[str]:
     tls = plan.after.daemon.tls
     paths = {*files_of(seen.configured), *files_of(plan.after), *(change.path for change in plan.changes),
              *(path for path in (tls.ca, tls.cert, tls.key) if path)}
     for path in sorted(paths):
+        if path in without or seen.rootfs.resolve(path) in without:
+            continue
         for follow in (False, True):
             # systemd starts a service in /, so a relative path is one below it.
             yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
-    for change in plan.changes:
-        yield f"{change.path} {digest(change.after)}"
-    if seen.loaded is not None:
-        yield repr(sorted((seen.configured.manager_environment or {}).items()))
-        yield f"{seen.loaded.active_state} {sorted(seen.loaded.socket_states.items())}"
 
 
 # --- what the memory holds ------------------------------------------------------------------------
@@ -396,7 +419,9 @@ def record(
         memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected))
     if result.error and not result.interference:
         retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
-        memory = memory._replace(attempt=Attempt(now, result.error, retry_s, None, result.was_rolled_back))
+        memory = memory._replace(attempt=Attempt(
+            now, result.error, retry_s, None, result.was_rolled_back, decision.foreign,
+            tuple(change.path for change in decision.actions.changes)))
     elif not result.error and result.hold is None:
         memory = memory._replace(attempt=None)
     if result.hold is not None:

@@ -52,7 +52,8 @@ class Intent(NamedTuple):
 class Attempt(NamedTuple):
     """A correction that failed. It is tried again when `inputs` change, or from `retry_at` on.
 
-    `inputs` is None until the first observation after the failure, since the failure itself changes them.
+    `inputs` is None until the first observation after the failure, since the failure itself changes them. Until then
+    `foreign` counts: those at the time of the decision that the correction does not change, all but `written`.
     """
 
     at: Instant
@@ -60,6 +61,8 @@ class Attempt(NamedTuple):
     retry_s: float
     inputs: str | None = None
     was_rolled_back: bool = False
+    foreign: str = ""
+    written: tuple[str, ...] = ()
 
 
 class CorrectedFile(NamedTuple):

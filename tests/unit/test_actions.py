@@ -139,6 +139,24 @@ def test_when_docker_socket_holds_other_addresses_than_its_unit(
     assert "restart docker.socket" not in steps(host, seen._replace(listening=None))
 
 
+@pytest.mark.parametrize(("taken", "also", "is_stale"), [
+    ("unix:///run/docker.sock", (), True),
+    ("unix:///run/other.sock", (), False),
+    # -H fd:// -H unix:///run/docker.sock: dockerd would replace it again.
+    ("unix:///run/docker.sock", ("unix:///run/docker.sock",), False),
+])
+def test_socket_file_that_dockerd_has_replaced(
+    host: SimulatedHost, taken: str, also: tuple[str, ...], is_stale: bool
+) -> None:
+    seen = with_socket(observed(host))
+    assert seen.listening is not None
+    seen = seen._replace(listening=seen.listening._replace(taken=(taken,)))
+    after = decided(host, POLICY).assessment.plan.after
+    layer = after.layer._replace(bindings=(*after.layer.bindings, *map(binding, also)))
+    plan = decided(host, POLICY).assessment.plan._replace(after=after._replace(layer=layer))
+    assert required_actions(seen, plan, POLICY).restart_socket is is_stale
+
+
 def test_a_stopped_docker_is_not_started(host: SimulatedHost) -> None:
     do(host, (dropin(OPEN), stop))
-    assert steps(host) == ("write 1 file", "reload systemd's units")
+    assert steps(host) == ("write 1 file", "reload systemd")

@@ -136,7 +136,8 @@ ROWS = (
     Row("fd:// among daemon.json's hosts", APPLY, (
         dropin(""), daemon_json('{"live-restore": true, "hosts": ["fd://", "tcp://127.0.0.1:2375"]}'), reload, restart),
         ("write 3 files", RELOAD, RESTART)),
-    Row("a unit without -H under a policy of fd://", APPLY, opened(""), CORRECT),
+    Row("a unit without -H under a policy of fd://", APPLY, opened(""),
+        (WRITE, RELOAD, "restart docker.socket", RESTART)),
     Row("a late drop-in", APPLY, (dropin(OPEN, LATE), reload, restart), ("write 4 files", RELOAD, RESTART)),
     Row("pending tls in daemon.json would leave Docker dead", APPLY,
         (*opened(), daemon_json('{"live-restore": true, "tls": true}')), (WRITE, RELOAD),

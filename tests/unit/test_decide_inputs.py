@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from dockerd_guard.plan.decide import inputs
+from dockerd_guard.plan.decide import Verdict, foreign_inputs, inputs
+from dockerd_guard.plan.memory import Attempt
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.host import SimulatedHost
+from tests.support.remembered import APPLY, HOLD
 from tests.support.situations import (
     DAEMON_JSON,
     LATE,
     OPEN,
+    OURS,
     Act,
     daemon_json,
     decided,
@@ -75,6 +78,49 @@ def test_a_failure_is_retried_when_an_input_changes(
 def test_the_policy_is_an_input(host: SimulatedHost) -> None:
     do(host, opened())
     assert digest_of(host, "") != digest_of(host, "correct: {budget: 4/1h}")
+
+
+def linked_daemon_json(host: SimulatedHost) -> None:
+    do(host, (*opened(), write("/srv/daemon.json", "{}"), link(DAEMON_JSON, "/srv/daemon.json")))
+
+
+@pytest.mark.parametrize(("written", "then", "is_foreign"), [
+    ((), sleep(0), False),
+    ((OURS,), dropin(OPEN, OURS), False),
+    (("/srv/daemon.json",), write("/srv/daemon.json", "{ }"), False),
+    ((OURS,), write("/srv/daemon.json", "{ }"), True),
+    ((OURS,), dropin(f"{OPEN} --debug"), True),
+    ((OURS,), environment(DOCKER_OPTS="--debug"), True),
+    ((OURS,), stop, False),
+    ((OURS,), fault(disk_errno=28), False),
+])
+def test_own_writes_are_not_foreign_inputs(
+    host: SimulatedHost, written: tuple[str, ...], then: Act, is_foreign: bool
+) -> None:
+    def digest_now() -> str:
+        outcome = decided(host, read_policy(""))
+        with Rootfs(str(host.root)) as rootfs:
+            return foreign_inputs(seen_on(host, rootfs), outcome.assessment.plan, read_policy(""), written)
+
+    linked_daemon_json(host)
+    before = digest_now()
+    do(host, (sleep(1), then))
+    assert (digest_now() != before) is is_foreign
+
+
+@pytest.mark.parametrize(("foreign", "verdict"), [(None, HOLD), ("", HOLD), ("other", APPLY)])
+def test_what_was_repaired_before_the_first_look_at_the_host_is_noticed(
+    host: SimulatedHost, foreign: str | None, verdict: Verdict
+) -> None:
+    """I9."""
+    do(host, opened())
+    outcome = decided(host, read_policy(""))
+    decision = outcome.assessment.decision
+    written = tuple(each.path for each in decision.actions.changes)
+    attempt = Attempt(host.clock.now(), "no luck", 300.0, None, True,
+                      decision.foreign if foreign is None else foreign, written)
+    again = decided(host, read_policy(""), lambda _, memory: memory._replace(attempt=attempt)).assessment.decision
+    assert again.verdict is verdict
 
 
 def test_inputs_are_known_without_systemd(host: SimulatedHost) -> None:

@@ -46,7 +46,7 @@ INTENT = Intent(
 
 FULL = Memory(
     restarts=(THEN, LATER),
-    attempt=Attempt(THEN, "no space", 60.5, "digest", True),
+    attempt=Attempt(THEN, "no space", 60.5, "digest", True, "another", ("/a",)),
     corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True),
                "/b": CorrectedFile("/b", "absent", LATER)},
     held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait"),
