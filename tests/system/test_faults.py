@@ -270,7 +270,6 @@ SECRETS = (
     Secret("an address", {"log-driver": "syslog", "log-opts": {"syslog-address": f"{TOKEN}://log.example"}}),
     Secret("an option of another driver", {"log-driver": "json-file", "log-opts": {"splunk-token": TOKEN}},
            is_quoted=False),
-    Secret("an address without a scheme", {"log-driver": "gelf", "log-opts": {"gelf-address": TOKEN}}),
 )
 
 
