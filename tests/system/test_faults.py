@@ -250,11 +250,9 @@ def test_fix_that_is_rolled_back_is_recorded_as_failed(machine: Machine) -> None
     assert machine.run("dockerd-guard fix", check=False).status != 0
     assert machine.socket_answers()
     assert not machine.exists(OUR_SERVICE_DROPIN)
+    undone = wait_for(lambda: entries(machine, "rolled-back") + entries(machine, "failed"), "entry")
+    assert {entry["DOCKERD_GUARD_OUTCOME"] for entry in undone} == {"failed"}
     assert not repaired(machine)
-    outcomes = {entry["DOCKERD_GUARD_EVENT"]: entry.get("DOCKERD_GUARD_OUTCOME")
-                for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot")
-                if "DOCKERD_GUARD_EVENT" in entry}
-    assert outcomes.get("rolled-back", outcomes.get("failed")) == "failed"
     assert "repaired" not in machine.run("dockerd-guard history", check=False).out
 
 
@@ -272,7 +270,6 @@ SECRETS = (
     Secret("an address", {"log-driver": "syslog", "log-opts": {"syslog-address": f"{TOKEN}://log.example"}}),
     Secret("an option of another driver", {"log-driver": "json-file", "log-opts": {"splunk-token": TOKEN}},
            is_quoted=False),
-    Secret("a size", {"log-driver": "json-file", "log-opts": {"max-size": TOKEN}}),
 )
 
 
@@ -286,7 +283,7 @@ def test_secret_in_log_opts_is_published_nowhere(machine: Machine, secret: Secre
     for verb in ("fix", "diff", "status"):
         machine.run(f"dockerd-guard {verb}", check=False)
     ours = machine.run("journalctl --boot --output=json --all SYSLOG_IDENTIFIER=dockerd-guard").out
-    theirs = machine.run("journalctl --boot --unit=docker.service _COMM=dockerd").out
+    theirs = machine.run("journalctl --boot SYSLOG_IDENTIFIER=dockerd").out
     assert (TOKEN in theirs) is secret.is_quoted
     assert TOKEN not in ours
     assert TOKEN not in machine.read("/run/dockerd-guard/status.json")
