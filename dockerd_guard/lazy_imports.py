@@ -14,8 +14,11 @@ from typing import Any
 DEFERRED = (
     "asyncio",  # imported by structlog for its coroutines; imports OpenSSL
     "lxml.etree",  # imported by pystemd for introspection
+    "random",  # imported by tempfile
     "shutil",  # imported by argparse for the terminal width, by watchdog to find libc; imports four compressors
     "ssl",  # imported by http.client for HTTPS
+    "tempfile",  # imported by ctypes.util, which looks for libraries with a compiler
+    "uuid",  # imported by structlog for its thread-local context
 )
 
 DISABLED = (
