@@ -129,6 +129,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         main_pid=state.number("MainPID"),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(_dependents(manager, state)),
+        invocation=state.hexadecimal("InvocationID"),
     )
 
 

@@ -84,6 +84,8 @@ class Loaded(NamedTuple):
     socket_states: Mapping[str, str]
     dependents: tuple[str, ...]
     """Active units that stop with docker.service (RequiredBy=, BoundBy=, ConsistsOf=)."""
+    invocation: str = ""
+    """Invocation ID of the last start of docker.service, also after it ended; "" before the first."""
 
 
 class Process(NamedTuple):

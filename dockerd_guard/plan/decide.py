@@ -379,8 +379,12 @@ def _intent(now: Instant, seen: Observation, actions: Actions, earlier: Intent |
 
 
 def _has_failed_with(seen: Observation, intent: Intent | None) -> bool:
-    """Whether dockerd, which ran before a correction, failed with what that wrote (I3)."""
-    return intent is not None and intent.was_active and has_failed(seen) and is_in_force(seen, intent)
+    """Whether dockerd, which ran before a correction, failed with what that wrote (I3).
+
+    One that was killed, and not started since the correction, ran with what was there before.
+    """
+    return (intent is not None and intent.was_active and has_failed(seen) and is_in_force(seen, intent)
+            and seen.loaded is not None and seen.loaded.invocation != intent.invocation)
 
 
 def _proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | None:

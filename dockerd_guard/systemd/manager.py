@@ -79,6 +79,10 @@ class UnitState(NamedTuple):
         value = self.properties.get(name)
         return tuple(item for item in value if isinstance(item, tuple)) if isinstance(value, list) else ()
 
+    def hexadecimal(self, name: str) -> str:
+        """A property of bytes (`ay`), in hexadecimal."""
+        return self.text(name).encode("utf-8", "surrogateescape").hex()
+
     @property
     def is_loaded(self) -> bool:
         return self.text("LoadState") == "loaded"

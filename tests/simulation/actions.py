@@ -250,6 +250,11 @@ def kill(world: World, variant: int) -> None:
     world.host.crash_in = variant % 12
 
 
+def kill_dockerd(world: World, variant: int) -> None:
+    """dockerd is killed; systemd starts it again after a while."""
+    world.host.kill()
+
+
 def manual_fix(world: World, variant: int) -> None:
     """dockerd-guard fix."""
     if not world.host.bus_is_gone:
@@ -327,13 +332,15 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "stop": (stop, 1), "start": (start, 4), "reload docker": (reload_dockerd, 3), "policy": (policy, 3),
     "bad policy": (bad_policy, 1), "containers": (containers, 5), "flush": (flush, 2), "disk": (disk, 3),
     "bus": (bus, 2), "nftables": (nftables, 1), "engine": (engine, 2), "dockerd faults": (dockerd_faults, 2),
-    "clock": (clock, 1), "kill": (kill, 3), "fix": (manual_fix, 2), "reload agent": (reload_agent, 1),
+    "clock": (clock, 1), "kill": (kill, 3), "kill dockerd": (kill_dockerd, 2),
+    "fix": (manual_fix, 2), "reload agent": (reload_agent, 1),
     "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 3),
     "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 1),
 }
 """Each with its weight."""
 
-FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "failing override"))
+FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "kill dockerd",
+                    "failing override"))
 
 
 def choose(random_: random.Random, count: int) -> tuple[Action, ...]:

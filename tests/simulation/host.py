@@ -86,6 +86,11 @@ def simulated_times() -> Iterator[None]:
         Rootfs._lstat_on_disk = real  # type: ignore[method-assign]
 
 
+def invocation(number: int) -> str:
+    """The invocation ID of a start of docker.service, counted from 0."""
+    return f"{number:032x}"
+
+
 class Crash(BaseException):
     """The agent is killed at this moment."""
 
@@ -109,6 +114,7 @@ class SimulatedHost:
         self.table = 0
         self.ip_filter: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
         self.by = "admin"
+        self.invocation = ""
         self.resets = 0
         """Times that we cleared the start limit of docker.service."""
         self._budgets: list[int] = []
@@ -252,6 +258,7 @@ class SimulatedHost:
 
     def _dockerd(self, by: str) -> bool:
         """What dockerd does with what systemd has loaded and the files say now."""
+        self.invocation = invocation(len(self.starts))
         with Rootfs(str(self.root)) as rootfs:
             service = self.loaded.service
             inherited = {name: Variable(value) for name, value in self.environment.items()}
@@ -280,9 +287,8 @@ class SimulatedHost:
         for binding in layer.bindings:
             if not (uses_fd and binding.key in passed):
                 sockets.append((SocketOwner(binding.address, self.inode()), False))
-        invocation = f"invocation-{len(self.starts)}"
         environ = {name: variable.value or "" for name, variable in environment.variables.items()}
-        process = Process(self._pid, layer.argv, {**environ, "INVOCATION_ID": invocation}, started_ns, SERVICE,
+        process = Process(self._pid, layer.argv, {**environ, "INVOCATION_ID": self.invocation}, started_ns, SERVICE,
                           "/usr/bin/dockerd")
         self.running = Running(process, layer, daemon.tls.mode, daemon.live_restore, tuple(sockets))
         self.active[SERVICE] = "active"
@@ -292,6 +298,11 @@ class SimulatedHost:
 
     def _die(self, pid: int) -> None:
         if self.running is not None and self.running.process.pid == pid:
+            self._failed()
+
+    def kill(self) -> None:
+        """dockerd is killed from outside; containers outlive it."""
+        if self.running is not None:
             self._failed()
 
     def _kill_containers(self, by: str) -> None:

@@ -76,6 +76,11 @@ def restart(host: SimulatedHost) -> None:
     host.restart("admin")
 
 
+def kill(host: SimulatedHost) -> None:
+    """systemctl kill --signal=KILL docker."""
+    host.kill()
+
+
 def stop(host: SimulatedHost) -> None:
     host.stop("admin")
 

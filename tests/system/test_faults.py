@@ -49,6 +49,21 @@ def live_restore(machine: Machine) -> None:
 
 # Containers that stop, a Docker that stays down.
 
+def test_killed_dockerd_did_not_fail_with_a_correction_that_it_was_not_started_with(machine: Machine) -> None:
+    live_restore(machine)
+    enforce(machine, ENFORCE)
+    machine.write(OVERRIDE, OPEN)
+    wait_for(lambda: repaired(machine), "correction of the file")
+    dockerd = machine.main_pid()
+    machine.run("systemctl kill --signal=KILL docker")
+    wait_for(lambda: machine.main_pid() not in (0, dockerd) and machine.socket_answers(), "dockerd that is back")
+    settled(machine)
+    assert machine.exists(OUR_SERVICE_DROPIN)
+    assert not machine.api_answers()
+    assert not entries(machine, "rolled-back")
+    assert not entries(machine, "failed")
+
+
 def test_live_restore_switched_off_in_the_file_stops_no_container(machine: Machine) -> None:
     live_restore(machine)
     container, dockerd = machine.start_container(), machine.main_pid()

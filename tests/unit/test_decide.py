@@ -15,7 +15,7 @@ from dockerd_guard.plan.actions import Actions, required_actions
 from dockerd_guard.plan.decide import Verdict, decide
 from dockerd_guard.plan.gate import Cost, Hold
 from dockerd_guard.plan.memory import HeldCorrection, Intent, Memory
-from tests.simulation.host import SimulatedHost
+from tests.simulation.host import SimulatedHost, invocation
 from tests.support.remembered import (
     APPLY,
     BACK_OFF,
@@ -375,7 +375,7 @@ def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> Non
     do(host, opened())
     outcome = decided(host, read_policy(""))
     intent = outcome.assessment.decision.intent
-    assert intent == Intent(outcome.assessment.plan.changes, outcome.now, ("docker.service",), True, "invocation-1")
+    assert intent == Intent(outcome.assessment.plan.changes, outcome.now, ("docker.service",), True, invocation(1))
     do(host, (remove(OVERRIDE), *SOCKET_OPEN))
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
@@ -394,7 +394,7 @@ def test_an_intent_stops_only_what_runs(
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
     assert (intent.stops, intent.was_active, intent.is_applied, intent.proven_by) == (stops, was_active, False, None)
-    assert intent.invocation == ("invocation-0" if was_active else "")
+    assert intent.invocation == (invocation(0) if was_active else "")
 
 
 def test_an_intent_keeps_the_content_before_the_first_correction(host: SimulatedHost) -> None:

@@ -25,7 +25,7 @@ from dockerd_guard.plan.memory import Attempt, Contained, CorrectedFile, HeldCor
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs
-from tests.simulation.host import SimulatedHost
+from tests.simulation.host import SimulatedHost, invocation
 from tests.support.remembered import (
     APPLY,
     DIED,
@@ -57,6 +57,7 @@ from tests.support.situations import (
     dropin,
     fault,
     guarded,
+    kill,
     opened,
     read_policy,
     reload,
@@ -163,7 +164,7 @@ class Probation(NamedTuple):
 
 
 PROBATIONS = (
-    Probation("dockerd has not been started since", begun(is_applied=True, invocation="invocation-0", changes=FOREIGN),
+    Probation("dockerd has not been started since", begun(is_applied=True, invocation=invocation(0), changes=FOREIGN),
               "kept"),
     Probation("dockerd was started since", begun(is_applied=True, changes=FOREIGN), "proven"),
     Probation("it has run for a while", begun(is_applied=True, changes=FOREIGN, proven_s_ago=29.5), "kept"),
@@ -221,6 +222,16 @@ def test_what_dockerd_failed_with_is_rolled_back(
     assert (decision.verdict is ROLL_BACK) == is_rolled_back
     if is_rolled_back:
         assert decision.intent == outcome.memory.intent
+
+
+@pytest.mark.parametrize(("then", "is_rolled_back"), [((), False), ((fault(dies_after_s=0.5), sleep(300)), True)])
+def test_a_killed_dockerd_did_not_fail_with_a_correction_that_it_was_not_started_with(
+    host: SimulatedHost, then: tuple[Act, ...], is_rolled_back: bool
+) -> None:
+    """I3. systemd starts it again, with the correction."""
+    do(host, (dropin(OPEN), guarded, kill, *then))
+    assert (decided(host, read_policy("")).assessment.decision.verdict is ROLL_BACK) is is_rolled_back
+    assert ours(host) is not None
 
 
 # --- record ---------------------------------------------------------------------------------------
@@ -302,7 +313,7 @@ def test_the_next_step_at_an_obstacle(host: SimulatedHost) -> None:
 
 def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
     with Rootfs(str(host.root)) as rootfs:
-        assert started_at(seen_on(host, rootfs)) == "invocation-0"
+        assert started_at(seen_on(host, rootfs)) == invocation(0)
     host.stop("admin")
     with Rootfs(str(host.root)) as rootfs:
         assert started_at(seen_on(host, rootfs)) == ""
