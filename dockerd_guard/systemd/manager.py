@@ -80,8 +80,9 @@ class UnitState(NamedTuple):
         return tuple(item for item in value if isinstance(item, tuple)) if isinstance(value, list) else ()
 
     def hexadecimal(self, name: str) -> str:
-        """A property of bytes (`ay`), in hexadecimal."""
-        return self.text(name).encode("utf-8", "surrogateescape").hex()
+        """A property of bytes (`ay`, in pystemd a list of numbers), in hexadecimal."""
+        value = self.properties.get(name)
+        return bytes(value).hex() if isinstance(value, list) else ""
 
     @property
     def is_loaded(self) -> bool:

@@ -67,7 +67,7 @@ class SimulatedManager(Manager):
             "Environment": [f"{each.name}={each.variable.value}" for each in service.environment],
             "EnvironmentFiles": [(file.path, file.optional) for file in service.environment_files],
             "PassEnvironment": [], "UnsetEnvironment": [],
-            "InvocationID": bytes.fromhex(host.invocation).decode("utf-8", "surrogateescape"),
+            "InvocationID": list(bytes.fromhex(host.invocation)),
             "ExecMainStartTimestamp": int(host.running.process.started_ns / 1000) if host.running else 0})
 
     def reload(self) -> None:
