@@ -83,8 +83,10 @@ def check_conflict(machine: Machine, writer: Writer, seconds: float) -> None:
     assert machine.is_active("conflict.service")
     assert restarted == 0
     assert corrected <= writer.corrections
-    assert reloaded <= 2 * writer.corrections, "one for each correction, one to undo it"
-    assert logged <= 3 * writer.corrections + 5
+    # Three that were undone, and the one that was under way at the time of the first.
+    assert reloaded <= 2 * (writer.corrections + 1), "one for each correction, one to undo it"
+    # A correction may end four drifts, of DG101, DG303, DG307 and DG308: which of them it meets depends on the moment.
+    assert logged <= 5 * writer.corrections + 5
     contested = entries(machine, "contested")
     assert [entry["DOCKERD_GUARD_FILE"] for entry in contested] == ([writer.named] if writer.named else [])
     assert all(entry["PRIORITY"] == "2" for entry in contested)
