@@ -123,7 +123,10 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
     if result.error and result.restored and intent is not None and intent.is_unverified:
         intent = None
     elif result.error and result.restored:
-        intent = memory.intent if memory.intent is not None and memory.intent.is_applied else None
+        # The earlier correction stays in force where only this one was undone.
+        is_earlier = memory.intent is not None and memory.intent.is_applied and (
+            result.undone == decision.actions.changes)
+        intent = memory.intent if is_earlier else None
     elif not result.error and intent is not None:
         is_unverified = result.hold is not None and (bool(result.starts) or intent.is_unverified)
         intent = intent._replace(is_applied=True, proven_by=now if result.starts else intent.proven_by,

@@ -154,9 +154,13 @@ class _Execution:
         return Result(True, tuple(self.steps), starts=tuple(self.starts), kept=self.actions.changes, seen=self.seen)
 
     def _undo(self, reason: str, *, restarts: bool) -> Result:
-        """Restore the files, and dockerd if it was started with the new ones and ran before."""
+        """Restore the files, and dockerd if it was started with the new ones and ran before.
+
+        An earlier correction that dockerd was not started with yet is part of what it was started with now.
+        """
+        intent = self.intent if restarts else self.intent._replace(changes=self.actions.changes)
         restarts = restarts and self.intent.was_active
-        undone = undo(self.intent, self.context, restarts=restarts, reset_failed=not self.starts)
+        undone = undo(intent, self.context, restarts=restarts, reset_failed=not self.starts)
         error = reason + (f"; errors while undoing it: {undone.message}" if undone.message else "")
         return Result(False, tuple(self.steps), error=error, was_rolled_back=not undone.message,
-                      starts=(*self.starts, *undone.starts), restored=not undone.left_changed)
+                      starts=(*self.starts, *undone.starts), undone=intent.changes, restored=not undone.left_changed)

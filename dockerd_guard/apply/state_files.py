@@ -134,7 +134,8 @@ def _memory_json(memory: Memory) -> dict[str, object]:
         "restarts": [_instant_json(moment) for moment in memory.restarts],
         "attempt": attempt and {**attempt._asdict(), "at": _instant_json(attempt.at)},
         "corrected": [{"path": file.path, "digest": file.digest, "at": _instant_json(file.at),
-                       "undone": [_instant_json(moment) for moment in file.undone], "is_undone": file.is_undone}
+                       "undone": [_instant_json(moment) for moment in file.undone], "is_undone": file.is_undone,
+                       "because_of": file.because_of}
                       for file in memory.corrected.values()],
         "held": held and {**held._asdict(), "since": held.since.isoformat(),
                           "until": held.until and held.until.isoformat()},
@@ -149,7 +150,8 @@ def _memory_json(memory: Memory) -> dict[str, object]:
 def _memory(data: Mapping[str, Any]) -> Memory:
     attempt, start, held = data["attempt"], data["start"], data["held"]
     corrected = (CorrectedFile(str(row["path"]), str(row["digest"]), _instant(row["at"]),
-                               tuple(map(_instant, row["undone"])), bool(row["is_undone"]))
+                               tuple(map(_instant, row["undone"])), bool(row["is_undone"]),
+                               str(row.get("because_of", "")))
                  for row in data["corrected"])
     return Memory(
         restarts=tuple(map(_instant, data["restarts"])),

@@ -59,14 +59,20 @@ def _observed(now: Instant, rootfs: Rootfs, file: CorrectedFile) -> CorrectedFil
     return file._replace(is_undone=differs)
 
 
-def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]
+def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile], interference: str = ""
               ) -> Mapping[str, CorrectedFile]:
-    """Return the corrected files after these changes were made."""
+    """Return the corrected files after these changes were made.
+
+    `interference`: the one that another program changed meanwhile, so that all were rolled back. That counts against
+    the others only where they are changed together with it (I8).
+    """
     found = dict(known)
     for change in changes:
         after, before = digest(change.after), known.get(change.path)
-        undone = before.undone if before is not None and before.digest == after else ()
-        found[change.path] = CorrectedFile(change.path, after, now, undone)
+        because_of = interference if interference != change.path else ""
+        is_same = before is not None and (before.digest, before.because_of) == (after, because_of)
+        undone = before.undone if before is not None and is_same else ()
+        found[change.path] = CorrectedFile(change.path, after, now, undone, because_of=because_of)
     newest = sorted(found.values(), key=lambda file: now.seconds_since(file.at))[:MAX_FILES]
     return {file.path: file for file in newest}
 
@@ -86,10 +92,20 @@ def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: 
     return last if last is not None and None not in found and last.until > now.wall else None
 
 
+def dispute(now: Instant, rootfs: Rootfs, known: Mapping[str, CorrectedFile]) -> Contested | None:
+    """Return the latest dispute over a file that differs now from how a correction left it.
+
+    A host may comply in the middle of one: a shell truncates a file before it writes to it.
+    """
+    found = (_contest(now, rootfs, file) for file in known.values() if file.is_undone and not file.because_of)
+    return max((each for each in found if each is not None), default=None, key=lambda each: each.until)
+
+
 def _redone(changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]) -> Iterator[CorrectedFile]:
+    paths = {"", *(change.path for change in changes)}
     for change in _essential(changes):
         file = known.get(change.path)
-        if file is not None and file.digest == digest(change.after):
+        if file is not None and file.digest == digest(change.after) and file.because_of in paths:
             yield file
 
 

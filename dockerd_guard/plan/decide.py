@@ -101,7 +101,8 @@ class Result(NamedTuple):
     `is_done`: the host complies. `error`: what failed; `was_rolled_back`: everything is as before. `hold`: what was
     found only while executing, before anything was changed. `interference`: a file that something else changed
     meanwhile. `unwritable`: a file could not be written. `starts`: starts of docker.service, the rollback's included.
-    `kept`: changes that are in force. `seen`: the last look at the host, None if something was done since.
+    `kept`: changes that are in force. `undone`: changes that were restored to what was there before. `seen`: the last
+    look at the host, None if something was done since.
     """
 
     is_done: bool
@@ -113,6 +114,7 @@ class Result(NamedTuple):
     unwritable: bool = False
     starts: tuple[Instant, ...] = ()
     kept: tuple[Change, ...] = ()
+    undone: tuple[Change, ...] = ()
     restored: bool = True
     """Whether all files were restored, if they had to be."""
     seen: Observation | None = None
@@ -180,6 +182,10 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
 ) -> tuple[Decision, Memory]:
     required, facts = base.required, base.facts
     if not required.anything and not plan.obstacles:
+        dispute = backoff.dispute(now, seen.rootfs, memory.corrected)
+        if memory.held is not None and dispute is not None and not _is_quiet(now, memory, CONTESTED_QUIET_S):
+            return base._replace(verdict=Verdict.BACK_OFF, hold=_contested(dispute), contested=dispute,
+                                 wake_s=CONTESTED_QUIET_S), memory
         if memory.intent is not None and memory.intent.is_unverified and seen.running is not None:
             return base._replace(verdict=Verdict.APPLY, intent=memory.intent, wake_s=RETRY_HELD_S), memory
         left_s = _left_s(now, memory.intent) if memory.intent is not None else math.inf
@@ -204,8 +210,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
             return _with_hold(base, hold)._replace(verdict=Verdict.HOLD, wake_s=left_s), _held(memory, now, hold)
         memory = memory._replace(attempt=None)
     if (contested := backoff.contested(now, seen.rootfs, required.changes, memory.corrected)) is not None:
-        hold = Hold(f"contested: another program {contested.verb} {contested.file}", contested.until,
-                    f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
+        hold = _contested(contested)
         wake_s = (contested.until - now.wall).total_seconds()
         return (base._replace(verdict=Verdict.BACK_OFF, hold=hold, contested=contested, wake_s=max(wake_s, 1.0)),
                 _held(memory, now, hold))
@@ -246,6 +251,11 @@ def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
     if plan.caused:
         return Actions()
     return required if hold is None else required.without_starts
+
+
+def _contested(contested: Contested) -> Hold:
+    return Hold(f"contested: another program {contested.verb} {contested.file}", contested.until,
+                f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
 
 
 def _with_hold(decision: Decision, hold: Hold | None) -> Decision:
@@ -418,14 +428,18 @@ def record(
     if result.kept:
         memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
     changes = decision.actions.changes
-    if result.interference in {change.path for change in changes}:
+    paths = {change.path for change in changes}
+    # What an earlier correction left, and this one restored, nobody else has undone.
+    ours = {change.path for change in result.undone} - paths
+    memory = memory._replace(corrected={path: file for path, file in memory.corrected.items() if path not in ours})
+    if result.interference in paths:
         # It was undone before it was complete, which counts as well.
-        memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected))
+        memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected, result.interference))
     if result.error and not result.interference:
         retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
         memory = memory._replace(attempt=Attempt(
             now, result.error, retry_s, None, result.was_rolled_back, decision.foreign,
-            tuple(change.path for change in decision.actions.changes)))
+            tuple(change.path for change in changes)))
     elif not result.error and result.hold is None:
         memory = memory._replace(attempt=None)
     if result.hold is not None:

@@ -371,6 +371,23 @@ def test_a_repeated_correction_keeps_what_was_undone_and_another_one_does_not() 
     assert other == CorrectedFile(OURS, digest(b"better"), at(3))
 
 
+def test_what_was_rolled_back_because_of_another_file_waits_only_together_with_it() -> None:
+    """I8. Nobody else has undone it."""
+    disk = Disk()
+    theirs = Change("/d/theirs.conf", b"open", None)
+    known: Mapping[str, CorrectedFile] = {}
+    for second in range(3):
+        known = observed(at(second + 0.5), disk.rootfs(),
+                         corrected(at(second), (GOOD, theirs), known, theirs.path))
+        disk.put(theirs.path, b"open", second + 0.2)
+        known = observed(at(second + 0.7), disk.rootfs(), known)
+    assert len(known[OURS].undone) == len(known[theirs.path].undone) == 3
+    assert contested(at(4), disk.rootfs(), (GOOD, theirs), known) is not None
+    assert contested(at(4), disk.rootfs(), (GOOD,), known) is None
+    alone = corrected(at(5), (GOOD,), known)[OURS]
+    assert alone == CorrectedFile(OURS, digest(b"good"), at(5))
+
+
 def test_the_memory_is_bounded() -> None:
     known: Mapping[str, CorrectedFile] = {}
     for number in range(150):

@@ -49,6 +49,7 @@ from tests.support.situations import (
     LATE,
     OPEN,
     OURS,
+    OVERRIDE,
     Act,
     Remember,
     ago,
@@ -275,6 +276,11 @@ RECORDED = (
     Recorded("something else undid the change meanwhile", PLAIN._replace(actions=Actions((CHANGE,))),
              Result(False, error="changed", interference=OURS),
              {"corrected": {OURS: CorrectedFile(OURS, digest(b"new"), NOW)}}),
+    Recorded("something else changed another of its files meanwhile", PLAIN._replace(
+                 actions=Actions((CHANGE, CHANGE._replace(path=OVERRIDE)))),
+             Result(False, error="changed", interference=OVERRIDE),
+             {"corrected": {OURS: CorrectedFile(OURS, digest(b"new"), NOW, because_of=OVERRIDE),
+                            OVERRIDE: CorrectedFile(OVERRIDE, digest(b"new"), NOW)}}),
     Recorded("held in preflight", PLAIN, Result(False, hold=Hold("in use", NOW.wall, "wait")),
              {"held": HeldCorrection("in use", NOW.wall, NOW.wall, "wait")}),
     Recorded("held in preflight, for the same reason as before", PLAIN, Result(False, hold=Hold("old", None, "wait")),
@@ -322,6 +328,6 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
 def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
     assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (),
                                  RestartFacts(is_active=False), None, None, "")
-    assert Result(True) == (True, (), None, "", False, "", False, (), (), True, None)
+    assert Result(True) == (True, (), None, "", False, "", False, (), (), (), True, None)
     assert [str(verdict) for verdict in Verdict] == [
         "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]

@@ -6,6 +6,7 @@ import pytest
 
 from dockerd_guard.plan.decide import Verdict
 from tests.simulation.agent import SimulatedAgent
+from tests.simulation.host import SimulatedHost
 from tests.support.passes import ENFORCE, events, messages, run, starts_by_us
 from tests.support.situations import (
     DIRECTORY,
@@ -170,6 +171,53 @@ def test_the_same_drop_in_again_and_again_is_contested(agent: SimulatedAgent) ->
     agent.run_pass()
     assert agent.host.text(LATE) is None
 
+
+def test_an_interrupted_correction_leaves_an_earlier_one_in_force(
+    agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program writes during each correction: three are undone, and nothing that was corrected before (I8)."""
+    do(agent.host, (policy(f"{ENFORCE}correct: {{restart: never}}\n"), sleep(1), *opened()))
+    agent.run_pass()
+    ours = agent.host.text(OURS)
+    assert ours is not None
+    do(agent.host, (sleep(60), dropin(OPEN, LATE)))
+    reloads: list[str | None] = []
+    load = SimulatedHost.reload
+
+    def reload_meanwhile(host: SimulatedHost) -> None:
+        reloads.append(host.text(OURS))
+        do(host, (sleep(0.1), dropin(OPEN, LATE)))
+        load(host)
+
+    monkeypatch.setattr(SimulatedHost, "reload", reload_meanwhile)
+    run(agent, 60, resync_s=1)
+    assert agent.controller.decision.verdict is Verdict.BACK_OFF
+    assert reloads == [ours] * 6, "one reload for each correction, one to undo it"
+    assert len(messages(agent, "contested")) == 1
+    monkeypatch.setattr(SimulatedHost, "reload", load)
+    do(agent.host, (remove(LATE, OURS), sleep(1), reload))
+    agent.run_pass()
+    assert agent.host.text(OURS) == ours, "what the other program has not undone does not wait"
+
+
+def test_a_file_that_is_being_rewritten_ends_no_dispute(agent: SimulatedAgent) -> None:
+    """A shell truncates a file before it writes to it: in that moment the host complies."""
+    for _ in range(4):
+        do(agent.host, (dropin(OPEN, LATE), sleep(5)))
+        agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.BACK_OFF
+    for _ in range(20):
+        for text in ("", f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {OPEN}\n"):
+            do(agent.host, (sleep(0.2), write(LATE, text)))
+            agent.controller.memory = agent.controller.memory._replace(changed_at=agent.host.clock.now())
+            agent.run_pass()
+            assert agent.controller.decision.verdict is Verdict.BACK_OFF
+    assert len(messages(agent, "contested")) == 1
+    assert not [each for each in agent.journal.entries if "not through the agent" in each.message]
+    do(agent.host, (remove(LATE), sleep(11)))
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.NOTHING
+    assert agent.controller.memory.held is None
 
 def test_contained_late_while_contested(agent: SimulatedAgent) -> None:
     """Containment never waits (I8)."""

@@ -47,7 +47,7 @@ INTENT = Intent(
 FULL = Memory(
     restarts=(THEN, LATER),
     attempt=Attempt(THEN, "no space", 60.5, "digest", True, "another", ("/a",)),
-    corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True),
+    corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True, "/b"),
                "/b": CorrectedFile("/b", "absent", LATER)},
     held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait"),
     obstacles=("one", "two"),
