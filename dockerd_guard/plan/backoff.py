@@ -32,12 +32,13 @@ MAX_FILES = 100
 
 class Contested(NamedTuple):
     """What another program keeps undoing: since when, how often, which file it changes, whether that is there now,
-    and until when it must be left alone."""
+    when it was written last, and until when it must be left alone."""
 
     since: datetime
     times: int
     file: str
     is_there: bool
+    written: datetime
     until: datetime
 
     @property
@@ -92,13 +93,14 @@ def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: 
     return last if last is not None and None not in found and last.until > now.wall else None
 
 
-def dispute(now: Instant, rootfs: Rootfs, known: Mapping[str, CorrectedFile]) -> Contested | None:
-    """Return the latest dispute over a file that differs now from how a correction left it.
+def dispute(now: Instant, rootfs: Rootfs, known: Mapping[str, CorrectedFile], quiet_s: float) -> Contested | None:
+    """Return the latest dispute over a file that was written within `quiet_s`, not by a correction.
 
-    A host may comply in the middle of one: a shell truncates a file before it writes to it.
+    Its files may comply for a moment: a shell truncates a file before it writes to it.
     """
     found = (_contest(now, rootfs, file) for file in known.values() if file.is_undone and not file.because_of)
-    return max((each for each in found if each is not None), default=None, key=lambda each: each.until)
+    return max((each for each in found if each is not None and now.wall - each.written < timedelta(seconds=quiet_s)),
+               default=None, key=lambda each: each.written)
 
 
 def _redone(changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]) -> Iterator[CorrectedFile]:
@@ -127,5 +129,6 @@ def _contest(now: Instant, rootfs: Rootfs, file: CorrectedFile) -> Contested | N
         written_s = min(written_s, max(now.wall.timestamp() - known.ctime_ns / 1e9, 0.0))
     lasted = timedelta(seconds=now.seconds_since(recent[0]) - written_s)
     quiet = min(max(lasted, MIN_QUIET), MAX_QUIET)
+    written = now.wall - timedelta(seconds=written_s)
     return Contested(now.wall - timedelta(seconds=now.seconds_since(recent[0])), len(recent), file.path,
-                     entry is not None, now.wall - timedelta(seconds=written_s) + quiet)
+                     entry is not None, written, written + quiet)

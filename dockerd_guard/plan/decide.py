@@ -181,11 +181,12 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, base: Decision
 ) -> tuple[Decision, Memory]:
     required, facts = base.required, base.facts
-    if not required.anything and not plan.obstacles:
-        dispute = backoff.dispute(now, seen.rootfs, memory.corrected)
-        if memory.held is not None and dispute is not None and not _is_quiet(now, memory, CONTESTED_QUIET_S):
+    if not required.changes and not plan.obstacles:
+        dispute = backoff.dispute(now, seen.rootfs, memory.corrected, CONTESTED_QUIET_S)
+        if dispute is not None:
             return base._replace(verdict=Verdict.BACK_OFF, hold=_contested(dispute), contested=dispute,
                                  wake_s=CONTESTED_QUIET_S), memory
+    if not required.anything and not plan.obstacles:
         if memory.intent is not None and memory.intent.is_unverified and seen.running is not None:
             return base._replace(verdict=Verdict.APPLY, intent=memory.intent, wake_s=RETRY_HELD_S), memory
         left_s = _left_s(now, memory.intent) if memory.intent is not None else math.inf

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.backoff import Contested, contested, corrected, observed
+from dockerd_guard.plan.backoff import Contested, contested, corrected, dispute, observed
 from dockerd_guard.plan.memory import CorrectedFile, digest
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Content, FileStatus, Link, Rootfs
@@ -209,12 +209,12 @@ def test_what_is_contested_is_described() -> None:
     disk = Disk()
     disk.put(OURS, b"bad", 50.0)
     found = contested(at(60), disk.rootfs(), (GOOD,), undone(10, 20, 30))
-    assert found == Contested(at(10).wall, 3, OURS, True, at(50).wall + timedelta(minutes=10))
+    assert found == Contested(at(10).wall, 3, OURS, True, at(50).wall, at(50).wall + timedelta(minutes=10))
     assert found.verb == "writes"
     del disk.files[OURS]
     disk.directory_changed_s = 40.0
     found = contested(at(60), disk.rootfs(), (GOOD,), undone(10, 20, 30))
-    assert found == Contested(at(10).wall, 3, OURS, False, at(40).wall + timedelta(minutes=10))
+    assert found == Contested(at(10).wall, 3, OURS, False, at(40).wall, at(40).wall + timedelta(minutes=10))
     assert found.verb == "removes"
 
 
@@ -235,6 +235,22 @@ def test_the_wait(undone_s: tuple[float, ...], written_s: float, until_s: float)
     assert almost is not None
     assert almost.until == at(until_s).wall
     assert contested(at(until_s), disk.rootfs(), (GOOD,), undone(*undone_s)) is None
+
+
+@pytest.mark.parametrize(("known", "now_s", "is_disputed"), [
+    (undone(10, 20, 30), 49.9, True),
+    (undone(10, 20, 30), 50.0, False),                  # it was written at 40 s
+    (undone(20, 30), 45, False),                        # two are free
+    ({OURS: undone(10, 20, 30)[OURS]._replace(is_undone=False)}, 45, False),
+    ({OURS: undone(10, 20, 30)[OURS]._replace(because_of="/d/theirs.conf")}, 45, False),
+    ({}, 45, False),
+])
+def test_a_dispute_lasts_until_its_file_is_left_alone(
+    known: Mapping[str, CorrectedFile], now_s: float, is_disputed: bool
+) -> None:
+    disk = Disk()
+    disk.put(OURS, b"", 40.0)
+    assert (dispute(at(now_s), disk.rootfs(), known, quiet_s=10.0) is not None) is is_disputed
 
 
 def test_a_file_time_in_the_future_counts_as_now() -> None:

@@ -15,6 +15,7 @@ from tests.support.situations import (
     OURS,
     OVERRIDE,
     POLICY,
+    Act,
     containers,
     daemon_json,
     do,
@@ -200,21 +201,22 @@ def test_an_interrupted_correction_leaves_an_earlier_one_in_force(
     assert agent.host.text(OURS) == ours, "what the other program has not undone does not wait"
 
 
-def test_a_file_that_is_being_rewritten_ends_no_dispute(agent: SimulatedAgent) -> None:
-    """A shell truncates a file before it writes to it: in that moment the host complies."""
+@pytest.mark.parametrize("load", [(), (reload,)], ids=["loaded: as corrected", "loaded: theirs"])
+def test_a_file_that_is_being_rewritten_ends_no_dispute(agent: SimulatedAgent, load: tuple[Act, ...]) -> None:
+    """A shell truncates a file before it writes to it: in that moment the files comply."""
     for _ in range(4):
         do(agent.host, (dropin(OPEN, LATE), sleep(5)))
         agent.run_pass()
     assert agent.controller.decision.verdict is Verdict.BACK_OFF
     for _ in range(20):
         for text in ("", f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {OPEN}\n"):
-            do(agent.host, (sleep(0.2), write(LATE, text)))
-            agent.controller.memory = agent.controller.memory._replace(changed_at=agent.host.clock.now())
+            do(agent.host, (sleep(0.2), *load, write(LATE, text)))
             agent.run_pass()
             assert agent.controller.decision.verdict is Verdict.BACK_OFF
     assert len(messages(agent, "contested")) == 1
     assert not [each for each in agent.journal.entries if "not through the agent" in each.message]
     do(agent.host, (remove(LATE), sleep(11)))
+    agent.run_pass()
     agent.run_pass()
     assert agent.controller.decision.verdict is Verdict.NOTHING
     assert agent.controller.memory.held is None
