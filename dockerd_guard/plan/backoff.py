@@ -78,6 +78,13 @@ def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, Cor
     return {file.path: file for file in newest}
 
 
+def interrupted(now: Instant, path: str, known: Mapping[str, CorrectedFile]) -> Mapping[str, CorrectedFile]:
+    """Return the corrected files after another program changed this one during a correction that had left it out."""
+    file = known.get(path)
+    return known if file is None else {
+        **known, path: file._replace(is_undone=True, undone=(*file.undone, now)[-MAX_FILES:])}
+
+
 def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]
               ) -> Contested | None:
     """Return what speaks against making these changes now: all of them were undone again and again.

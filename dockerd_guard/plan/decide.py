@@ -436,6 +436,8 @@ def record(
     if result.interference in paths:
         # It was undone before it was complete, which counts as well.
         memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected, result.interference))
+    elif result.interference:
+        memory = memory._replace(corrected=backoff.interrupted(now, result.interference, memory.corrected))
     if result.error and not result.interference:
         retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
         memory = memory._replace(attempt=Attempt(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -255,6 +255,7 @@ class Recorded(NamedTuple):
     result: Result
     expected: dict[str, object]
     policy: Policy = FIVE_MIN
+    before: Mapping[str, CorrectedFile] = {}
 
 
 RECORDED = (
@@ -281,6 +282,15 @@ RECORDED = (
              Result(False, error="changed", interference=OVERRIDE),
              {"corrected": {OURS: CorrectedFile(OURS, digest(b"new"), NOW, because_of=OVERRIDE),
                             OVERRIDE: CorrectedFile(OVERRIDE, digest(b"new"), NOW)}}),
+    Recorded("something else undid an earlier change during a correction of something else", PLAIN,
+             Result(False, error="changed", interference=OURS),
+             {"corrected": {OURS: CorrectedFile(OURS, "x", ago(NOW, 9), (ago(NOW, 5), NOW), True)}},
+             before={OURS: CorrectedFile(OURS, "x", ago(NOW, 9), (ago(NOW, 5),))}),
+    Recorded("an earlier correction of its own is undone as well", PLAIN._replace(actions=Actions((CHANGE,))),
+             Result(False, error="no", undone=(CHANGE, CHANGE._replace(path=OVERRIDE))),
+             {"attempt": Attempt(NOW, "no", 300.0, None, written=(OURS,)),
+              "corrected": {OURS: CorrectedFile(OURS, "x", ago(NOW, 9))}},
+             before={path: CorrectedFile(path, "x", ago(NOW, 9)) for path in (OURS, OVERRIDE)}),
     Recorded("held in preflight", PLAIN, Result(False, hold=Hold("in use", NOW.wall, "wait")),
              {"held": HeldCorrection("in use", NOW.wall, NOW.wall, "wait")}),
     Recorded("held in preflight, for the same reason as before", PLAIN, Result(False, hold=Hold("old", None, "wait")),
@@ -296,8 +306,9 @@ RECORDED = (
 
 @pytest.mark.parametrize("row", RECORDED, ids=lambda row: row.name)
 def test_what_is_remembered_of_a_result(row: Recorded) -> None:
-    assert record(NOW, row.decision, row.result, row.policy, REMEMBERED)._asdict() == {
-        **REMEMBERED._asdict(), **row.expected}
+    before = REMEMBERED._replace(corrected=row.before)
+    assert record(NOW, row.decision, row.result, row.policy, before)._asdict() == {
+        **before._asdict(), **row.expected}
 
 
 def test_a_new_policy_forgets_what_was_about_the_old_one() -> None:
