@@ -170,7 +170,8 @@ class Controller:
             self._wake_in(done.wake_s)
         if decision.complies and before.held is not None and done.result is None and not done.recovery:
             self._tracker.write(resolved_entry(before.held, cause))
-        if decision.contested is not None and self.decision.verdict is not Verdict.BACK_OFF:
+        is_new = before.held is None or decision.hold is None or before.held.reason != decision.hold.reason
+        if decision.contested is not None and is_new:
             self._tracker.write(contested_entry(decision.contested, self.host.clock.now().wall, assessment, cause))
         for entry in self._correction_entries(done, seen, before, cause):
             self._tracker.write(entry)

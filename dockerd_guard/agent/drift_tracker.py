@@ -65,7 +65,8 @@ class DriftTracker:
         """
         open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
         doubtful_before, self._doubtful = self._doubtful, {}
-        now = {finding.fact: finding for finding in self._confirmed(drifts(findings), doubtful_before)}
+        now = {finding.fact: finding
+               for finding in self._confirmed(drifts(findings), doubtful_before, is_contested=is_contested)}
         for fact, finding in now.items():
             known = self.drifts.get(fact)
             if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_contested):
@@ -86,16 +87,18 @@ class DriftTracker:
             self._report_what_ended_unseen(cause)
         return any(fact not in now for fact in self._doubtful)
 
-    def _confirmed(self, findings: Iterable[Finding], doubtful_before: dict[str, float]) -> Iterator[Finding]:
+    def _confirmed(
+        self, findings: Iterable[Finding], doubtful_before: dict[str, float], *, is_contested: bool
+    ) -> Iterator[Finding]:
         """Leave out differences that may lie between two steps of an ordinary change.
 
-        An edit comes before its daemon-reload, and a stop before a start. A difference that ends within
-        CONFIRM_S is not reported.
+        An edit comes before its daemon-reload, a stop before a start, and a file that another program rewrites all
+        the time is empty for a moment. A difference that ends within CONFIRM_S is not reported.
         """
         now = self._monotonic()
         for finding in findings:
             fact = finding.fact
-            if fact in self.drifts or fact in self._earlier or not _may_pass(finding):
+            if fact in self.drifts or fact in self._earlier or not (is_contested or _may_pass(finding)):
                 yield finding
                 continue
             self._doubtful[fact] = doubtful_before.get(fact, now)

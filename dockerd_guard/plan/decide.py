@@ -181,7 +181,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, base: Decision
 ) -> tuple[Decision, Memory]:
     required, facts = base.required, base.facts
-    if not required.changes and not plan.obstacles:
+    if not required.changes:
         dispute = backoff.dispute(now, seen.rootfs, memory.corrected, CONTESTED_QUIET_S)
         if dispute is not None:
             return base._replace(verdict=Verdict.BACK_OFF, hold=_contested(dispute), contested=dispute,

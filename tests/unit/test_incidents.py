@@ -221,6 +221,22 @@ def test_a_file_that_is_being_rewritten_ends_no_dispute(agent: SimulatedAgent, l
     assert agent.controller.decision.complies
     assert agent.controller.memory.held is None
 
+def test_a_broken_moment_of_a_disputed_file_is_not_reported(agent: SimulatedAgent) -> None:
+    """An empty daemon.json is one that dockerd refuses, and one without live-restore."""
+    hosts = '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}'
+    do(agent.host, (containers(1),))
+    for _ in range(4):
+        do(agent.host, (daemon_json(hosts), sleep(5)))
+        agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.BACK_OFF
+    entries = len(agent.journal.entries)
+    for text in ("", hosts, '{"live', hosts, "{}", hosts):
+        do(agent.host, (sleep(0.2), daemon_json(text)))
+        agent.run_pass()
+    assert agent.journal.entries[entries:] == []
+    assert agent.host.killed == []
+
+
 def test_contained_late_while_contested(agent: SimulatedAgent) -> None:
     """Containment never waits (I8)."""
     for _ in range(6):
