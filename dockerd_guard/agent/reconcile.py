@@ -155,7 +155,8 @@ def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -
 def _recovered(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> Pass:
     assert memory.intent is not None  # noqa: S101 -- decide() recovers nothing else
     try:
-        recovery = recover(memory.intent, context, may_start=_may_start(assessment, memory, context, state))
+        recovery = recover(memory.intent, context, may_start=_may_start(assessment, memory, context, state),
+                           is_repaired=assessment.decision.intent is None)
         for start in recovery.starts:
             memory = memory.with_restart(start)
         memory = memory._replace(intent=recovery.intent)

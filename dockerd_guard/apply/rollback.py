@@ -66,15 +66,18 @@ def undo(
     with Rootfs(context.files.root) as rootfs:
         now = {change.path: content_at(rootfs, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
+    kept = list(theirs)
+    # Copies come before their originals: what cannot be restored keeps its copies (I5).
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, theirs):
+        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, kept):
             continue
         try:
             context.files.put(change.path, change.before, change.access)
         except OSError as error:
             # An absent file is removed once more, together with the directory that may have been made for it.
-            if now[change.path] is not None:
+            if now[change.path] != change.before:
                 left_changed.append(f"{change.path}: {error.strerror}")
+                kept.append(change.path)
     manager = context.manager
     try:
         manager.reload()
@@ -91,10 +94,10 @@ def undo(
     return Undone(tuple(left_changed), tuple(not_started), starts)
 
 
-def _keeps(change: Change, intent: Intent, theirs: Collection[str]) -> bool:
+def _keeps(change: Change, intent: Intent, kept: Collection[str]) -> bool:
     """Whether a copy stays, since its content is not restored to the original."""
     original = original_of(change.path)
-    return original != change.path and change.before is None and (original in theirs or not any(
+    return original != change.path and change.before is None and (original in kept or not any(
         other.path == original and other.before == change.after for other in intent.changes))
 
 
@@ -111,11 +114,12 @@ class Recovery(NamedTuple):
     starts: tuple[Instant, ...] = ()
 
 
-def recover(intent: Intent, context: Context, *, may_start: bool) -> Recovery:
+def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: bool) -> Recovery:
     """Finish what a crash interrupted. Raises OSError, Refused, Unavailable.
 
     Each file is whole, old or new. If all are new they stay: what was stopped is started, and the next pass decides
-    about the rest. Otherwise all are made old again.
+    about the rest. Otherwise all are made old again; but all stay where dockerd was started since and complies
+    (`is_repaired`), if its sockets are up too.
     """
     for directory in {change.path.rpartition("/")[0] for change in intent.changes}:
         context.files.sweep(directory)
@@ -137,6 +141,8 @@ def recover(intent: Intent, context: Context, *, may_start: bool) -> Recovery:
             return recovery._replace(starts=starts + recovery.starts)
         return Recovery(f"{began}: all its files are written and stay; the next pass checks the rest",
                         intent._replace(is_applied=True), starts)
+    if is_repaired and all(is_up(manager, name) for name in intent.stops):
+        return Recovery(f"{began}: dockerd was started since and complies; the next pass checks the rest", None)
     # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
     started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
     return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp(), may_start=may_start)

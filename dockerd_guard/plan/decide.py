@@ -73,7 +73,8 @@ class Decision(NamedTuple):
     """What to do now, at what cost, what is held, and when to look again at the latest.
 
     `actions` are to be executed; `required` is everything that compliance needs. lint, diff, fix, journal and status
-    all show this value. `intent` is stored before the first change.
+    all show this value. `intent` is stored before the first change; of RECOVER and ROLL_BACK it is what is undone, None
+    where dockerd has been started since and complies.
     """
 
     verdict: Verdict
@@ -139,7 +140,8 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
                         next_step="Wait")
             return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
-        return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory)), memory
+        return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory),
+                             intent=None if _is_repaired(seen, plan, required, memory.intent) else memory.intent), memory
     if _has_failed_with(seen, memory.intent):
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
                              intent=memory.intent), memory
@@ -233,6 +235,13 @@ def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
                          next_live_restore=seen.configured.daemon.live_restore)
     stops = policy.correct.restart is not Restart.ALWAYS and bool(what_stops(facts))
     return Actions(start=len(recent) <= budget.restarts and not stops)
+
+
+def _is_repaired(seen: Observation, plan: Plan, required: Actions, intent: Intent) -> bool:
+    """Whether dockerd was started since a correction was interrupted, and complies: to undo the correction would
+    restart it with what was wrong before (I3, I14)."""
+    is_up = seen.loaded is not None and seen.loaded.active_state == "active" and seen.running is not None
+    return is_up and started_at(seen) != intent.invocation and not plan.obstacles and not required.starts_dockerd
 
 
 def _is_starting(now: Instant, seen: Observation) -> bool:
