@@ -8,7 +8,7 @@ has stopped, and a configuration manager that runs every hour costs a few correc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -69,6 +69,11 @@ def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, Cor
         found[change.path] = CorrectedFile(change.path, after, now, undone)
     newest = sorted(found.values(), key=lambda file: now.seconds_since(file.at))[:MAX_FILES]
     return {file.path: file for file in newest}
+
+
+def restored(paths: Collection[str], known: Mapping[str, CorrectedFile]) -> Mapping[str, CorrectedFile]:
+    """Return the corrected files after we undid corrections of these paths ourselves, which does not count."""
+    return {path: file._replace(is_undone=True) if path in paths else file for path, file in known.items()}
 
 
 def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]

@@ -140,8 +140,9 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
                         next_step="Wait")
             return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
+        undone = None if _is_repaired(seen, plan, required, memory.intent) else memory.intent
         return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory),
-                             intent=None if _is_repaired(seen, plan, required, memory.intent) else memory.intent), memory
+                             intent=undone), memory
     if _has_failed_with(seen, memory.intent):
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
                              intent=memory.intent), memory
@@ -345,6 +346,8 @@ def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iter
 
 def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Memory:
     """With what others have done to corrected files; without what the policy no longer asks for."""
+    if memory.intent is not None and not memory.intent.is_applied:
+        memory = undone_by_us(memory, memory.intent)
     memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
                              intent=_proven(now, seen, memory.intent))
     if policy.mode is Mode.ENFORCE:
@@ -426,6 +429,8 @@ def record(
         memory = memory.with_restart(start)
     if result.kept:
         memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
+    if result.error:
+        memory = undone_by_us(memory, decision.intent)
     changes = decision.actions.changes
     if result.interference in {change.path for change in changes}:
         # It was undone before it was complete, which counts as well.
@@ -442,6 +447,12 @@ def record(
     elif result.is_done:
         memory = memory._replace(held=None)
     return memory
+
+
+def undone_by_us(memory: Memory, intent: Intent | None) -> Memory:
+    """Return the memory after the files of a correction were restored: nobody else has undone it (I8)."""
+    paths = {change.path for change in intent.changes} if intent is not None else ()
+    return memory._replace(corrected=backoff.restored(paths, memory.corrected))
 
 
 def forget_policy(memory: Memory) -> Memory:

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.backoff import Contested, contested, corrected, observed
+from dockerd_guard.plan.backoff import Contested, contested, corrected, observed, restored
 from dockerd_guard.plan.memory import CorrectedFile, digest
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Content, FileStatus, Link, Rootfs
@@ -352,6 +352,22 @@ def test_what_others_did_to_a_corrected_file_is_observed() -> None:
     assert known[OURS] == CorrectedFile(OURS, digest(b"good"), at(0), (at(2),), False)
     disk.put(OURS, None, 5)
     assert observed(at(5), disk.rootfs(), known)[OURS].undone == (at(2), at(5))
+
+
+def test_what_we_undid_ourselves_does_not_count() -> None:
+    disk = Disk()
+    known = corrected(at(0), (GOOD, *ASIDE), {})
+    disk.make((GOOD, *ASIDE), 0)
+    disk.put(OURS, None, 1)
+    disk.put(THEIRS, b"bad", 1)
+    known = observed(at(2), disk.rootfs(), restored({OURS}, known))
+    assert (known[OURS].undone, known[OURS].is_undone) == ((), True)
+    assert (known[THEIRS].undone, known[THEIRS].is_undone) == ((at(2),), True)
+    # It is made again, and somebody else undoes it.
+    disk.make((GOOD,), 3)
+    known = observed(at(3), disk.rootfs(), known)
+    disk.put(OURS, None, 4)
+    assert observed(at(4), disk.rootfs(), known)[OURS].undone == (at(4),)
 
 
 def test_a_corrected_link_is_compared_by_its_target() -> None:
