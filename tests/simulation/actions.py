@@ -9,12 +9,17 @@ from typing import NamedTuple
 
 from tests.simulation.agent import SimulatedAgent
 from tests.simulation.host import VENDOR_SERVICE, SimulatedHost
+from tests.simulation.watch import Watch, files
 
 DROPINS = "/etc/systemd/system/docker.service.d"
 DAEMON_JSON = "/etc/docker/daemon.json"
 POLICY = "/etc/dockerd-guard/config.yaml"
 OTHER_UNIT = "/etc/systemd/system/audit-ship.service"
 OTHER_UNIT_TEXT = "[Service]\nExecStart=/usr/bin/audit-ship\nExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n"
+
+
+SECRET = "hunter2"
+"""A value of an option, a key or a variable. It must not be logged (I11)."""
 
 
 class Action(NamedTuple):
@@ -25,10 +30,11 @@ class Action(NamedTuple):
 
 
 class World(NamedTuple):
-    """A host and its agent, which is replaced when it is killed."""
+    """A host, its agent, which is replaced when it is killed, and what the invariants remember."""
 
     host: SimulatedHost
     agents: list[SimulatedAgent]
+    watch: Watch
 
 
 def _exec(arguments: str) -> str:
@@ -37,7 +43,7 @@ def _exec(arguments: str) -> str:
 
 ARGUMENTS = (
     "-H fd://", "-H fd:// -H tcp://0.0.0.0:2375", "-H fd:// -H tcp://0.0.0.0:2375 --tls=false", "-H tcp://10.0.0.5:2375",
-    "-H unix:///run/docker.sock", "-H fd:// -H tcp://127.0.0.1:2375", "-H fd:// --label a=b", "",
+    "-H unix:///run/docker.sock", "-H fd:// -H tcp://127.0.0.1:2375", f"-H fd:// --label secret={SECRET}", "",
     "-H fd:// -H tcp://0.0.0.0:2376 --tlsverify --tlscacert=ca.pem --tlscert=cert.pem --tlskey=key.pem",
     "-H fd:// --tls --tlscert=/nowhere --tlskey=/nowhere", "-H tcp://0.0.0.0.2375", "-H fd:// $DOCKER_OPTS",
 )
@@ -46,7 +52,7 @@ JSON = (
     '{"live-restore": true}', '{"live-restore": false}', "{}", '{"live-restore": true, "hosts": ["fd://"]}',
     '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}', '{"live-restore": true, "tls": true}',
     '{"live-restore": true, "debug": true}', "{", '{"live-restore": true, "storage-driver": "zfs"}', "",
-    '{"live-restore": true, "log-opts": {"max-size": "10m"}}', '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}',
+    f'{{"live-restore": true, "log-opts": {{"env": "{SECRET}"}}}}', '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}',
 )
 POLICIES = (
     "version: 1\nmode: enforce\nsockets: [fd://]\n",
@@ -128,7 +134,7 @@ def set_environment(world: World, variant: int) -> None:
 
 def code_in_dropin(world: World, variant: int) -> None:
     """A drop-in that would run other code."""
-    texts = ("[Service]\nEnvironment=LD_PRELOAD=/srv/evil.so\n",
+    texts = (f"[Service]\nEnvironment=LD_PRELOAD=/srv/evil.so SECRET={SECRET}\n",
              "[Service]\nExecStart=\nExecStart=/srv/x/dockerd -H fd://\n")
     world.host.put(f"{DROPINS}/code.conf", texts[variant % 2])
 
@@ -261,9 +267,24 @@ def manual_fix(world: World, variant: int) -> None:
         world.agents[-1].fix()
 
 
+def remove_package(world: World, variant: int) -> None:
+    """The package is removed, and installed again later."""
+    if not world.host.bus_is_gone:
+        world.watch.problems += world.agents[-1].uninstall()
+
+
+def _pass(world: World, *, retry: bool = False) -> None:
+    """A pass in the middle of an action, whose end alone is checked."""
+    then = files(world.host)
+    world.watch.others_changed(then)
+    world.agents[-1].run_pass(retry=retry)
+    world.watch.we_changed(then, files(world.host))
+    world.watch.failure = None
+
+
 def reload_agent(world: World, variant: int) -> None:
     """systemctl reload dockerd-guard."""
-    world.agents[-1].run_pass(retry=True)
+    _pass(world, retry=True)
 
 
 def _exposed(world: World) -> None:
@@ -309,7 +330,7 @@ def war(world: World, variant: int) -> None:
         _exposed(world)
         world.host.put(f"{DROPINS}/zzz-war.conf", _exec(ARGUMENTS[1]))
         world.agents[-1].controller.changed()
-        world.agents[-1].run_pass()
+        _pass(world)
         world.host.clock.sleep(1.0)
     world.host.remove(f"{DROPINS}/zzz-war.conf")
 
@@ -333,7 +354,7 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "bad policy": (bad_policy, 1), "containers": (containers, 5), "flush": (flush, 2), "disk": (disk, 3),
     "bus": (bus, 2), "nftables": (nftables, 1), "engine": (engine, 2), "dockerd faults": (dockerd_faults, 2),
     "clock": (clock, 1), "kill": (kill, 3), "kill dockerd": (kill_dockerd, 2),
-    "fix": (manual_fix, 2), "reload agent": (reload_agent, 1),
+    "fix": (manual_fix, 2), "reload agent": (reload_agent, 1), "remove package": (remove_package, 1),
     "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 3),
     "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 1),
 }

@@ -118,8 +118,6 @@ class SimulatedHost:
         self.resets = 0
         """Times that we cleared the start limit of docker.service."""
         self._budgets: list[int] = []
-        self.written: set[str] = set()
-        """Digests of what the agent wrote."""
         self.executed: list[str] = []
         """Programs that the agent ran, by path."""
         # Faults.

@@ -16,7 +16,6 @@ from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import Process
 from dockerd_guard.observe.processes import SocketOwner, Sockets
-from dockerd_guard.plan.memory import digest
 from dockerd_guard.rootfs import Access, Content
 from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState
 from tests.simulation.host import DOCKERD, SYSTEMD, SimulatedHost
@@ -75,6 +74,8 @@ class SimulatedManager(Manager):
         self._host.tick()
         self._host.clock.sleep(0.1)
         self._host.reload()
+        # The agent has removed the files of the filter, or sets it again in the same pass.
+        self._host.ip_filter = ((), ())
         self._host.tick()
 
     def run_job(self, verb: str, unit: str, timeout_s: float = 240.0) -> None:
@@ -217,7 +218,6 @@ class SimulatedFiles(HostFiles):
         if self._host.disk_errno and (content is not None or self._host.disk_errno == errno.EROFS):
             raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
         super().put(path, content, access)
-        self._host.written.add(digest(content))
         self._host.touch(path)
         self._host.tick()
 
@@ -226,9 +226,10 @@ class SimulatedFiles(HostFiles):
 
 
 def validate_nothing(host: SimulatedHost) -> Callable[..., str | None]:
-    """dockerd's own validation: records which binary was run."""
+    """dockerd's own validation: records which program was run. It runs nothing but the file that dockerd is."""
     def validate(process: Process, path: str, arguments: object, config: object) -> str | None:
-        host.executed.append(process.executable)
+        if path == process.executable:
+            host.executed.append(path)
         return None
 
     return validate

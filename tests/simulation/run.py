@@ -27,6 +27,7 @@ from tests.simulation.actions import (
 )
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import Crash, SimulatedHost, simulated_times
+from tests.simulation.watch import Watch
 
 STEPS = 40
 """Actions of one history."""
@@ -63,7 +64,7 @@ def play(actions: Sequence[Action]) -> Outcome:
 def _play(actions: Sequence[Action], root: Path) -> Outcome:
     host = SimulatedHost(root)
     host.put(OTHER_UNIT, OTHER_UNIT_TEXT)
-    world = World(host, [])
+    world = World(host, [], Watch())
     decisions: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     _restart_agent(world)
@@ -91,7 +92,7 @@ def _restart_agent(world: World) -> None:
 
 def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) -> list[str]:
     """The passes that one action causes: at once, and again when the agent asks for it."""
-    found = list(invariants.violations(world, then)) if then is not None else []
+    found = list(invariants.violations(world, then, is_manual=True)) if then is not None else []
     for _ in range(4):
         world.agents[-1].controller.changed()
         then = invariants.before(world)
@@ -99,10 +100,12 @@ def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) 
             wake_s = world.agents[-1].run_pass()
         except Crash:
             # systemd starts it again, at once.
+            found += invariants.after_crash(world, then)
             _restart_agent(world)
             world.host.clock.sleep(0.1)
             continue
-        decisions[world.agents[-1].controller.decision.verdict] += 1
+        if not world.host.bus_is_gone:
+            decisions[world.agents[-1].controller.decision.verdict] += 1
         found += invariants.violations(world, then)
         found += [f"I12: {line}" for line in _internal_errors(world)]
         if found or wake_s is None or wake_s > 1.0:
