@@ -12,7 +12,10 @@ from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.plan.memory import Intent
 from dockerd_guard.plan.plan import Change, content_at, original_of
 from dockerd_guard.rootfs import Rootfs
-from dockerd_guard.systemd.manager import JobFailed, Refused
+from dockerd_guard.systemd.manager import JOB_TIMEOUT_S, JobFailed, Refused
+
+AFTER_TIMEOUT_S = 60.0
+"""How long each job of an undo may take after a job of the correction took too long: systemd still works on that."""
 
 STILL_UP = ("active", "activating", "reloading")
 
@@ -29,37 +32,40 @@ class Undone(NamedTuple):
         return "; ".join(self.left_changed + self.not_started)
 
 
-def restart(manager: Units, units: Sequence[str], *, reset_failed: bool) -> None:
+def restart(
+    manager: Units, units: Sequence[str], *, reset_failed: bool, timeout_s: float = JOB_TIMEOUT_S
+) -> None:
     """Restart docker.service together with these of its socket units; the sockets alone where it is not among them.
 
-    `reset_failed` clears the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=).
-    Raises JobFailed and Refused.
+    `reset_failed` clears the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=). `timeout_s`
+    is that of each job. Raises JobFailed and Refused.
     """
     if reset_failed:
         manager.reset_failed(SERVICE)
     sockets = [name for name in units if name != SERVICE]
     if not sockets:
-        manager.run_job("RestartUnit", SERVICE)
+        manager.run_job("RestartUnit", SERVICE, timeout_s)
         return
     # A socket unit takes new addresses only when it starts, and refuses to start while its service runs: "Socket
     # service docker.service already active, refusing." Sockets stop first, or a client starts the service again.
     for name in (*sockets, SERVICE):
-        manager.run_job("StopUnit", name)
+        manager.run_job("StopUnit", name, timeout_s)
     for name in sockets:
         manager.reset_failed(name)
-        manager.run_job("StartUnit", name)
+        manager.run_job("StartUnit", name, timeout_s)
     if SERVICE in units:
-        manager.run_job("StartUnit", SERVICE)
+        manager.run_job("StartUnit", SERVICE, timeout_s)
 
 
-def undo(
-    intent: Intent, context: Context, *, restarts: bool, reset_failed: bool, may_start: bool = True
+def undo(  # noqa: PLR0913 -- how far, and how long
+    intent: Intent, context: Context, *, restarts: bool, reset_failed: bool, may_start: bool = True,
+    after: JobFailed | None = None,
 ) -> Undone:
     """Restore everything as it was before the intent. Raises Unavailable.
 
     `restarts`: docker.service was started with the new files, or failed with them, and is started again. A file that
     somebody else has changed since stays; then what was saved of it stays too. Without `may_start` units are left as
-    they are.
+    they are. `after`: the job that failed before, where it was one.
     """
     left_changed, not_started = [], []
     starts: tuple[Instant, ...] = ()
@@ -84,7 +90,8 @@ def undo(
         stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
         if may_start and stops and (restarts or not all(is_up(manager, name) for name in stops)):
             starts = (context.clock.now(),) if SERVICE in stops else ()
-            restart(manager, stops, reset_failed=reset_failed)
+            restart(manager, stops, reset_failed=reset_failed,
+                    timeout_s=AFTER_TIMEOUT_S if after is not None and after.result == "timeout" else JOB_TIMEOUT_S)
     except (JobFailed, Refused) as error:
         not_started.append(str(error))
         if SERVICE in intent.stops and isinstance(error, JobFailed) and error.verb.startswith("Stop"):
@@ -137,7 +144,7 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
                 restart(manager, ours, reset_failed=False)
         except JobFailed as error:
             recovery = _undone(intent, context, f"{began} and cannot be finished ({error})", restarts=True,
-                               may_start=may_start)
+                               may_start=may_start, after=error)
             return recovery._replace(starts=starts + recovery.starts)
         return Recovery(f"{began}: all its files are written and stay; the next pass checks the rest",
                         intent._replace(is_applied=True), starts)
@@ -148,10 +155,12 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
     return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp(), may_start=may_start)
 
 
-def _undone(intent: Intent, context: Context, began: str, *, restarts: bool, may_start: bool) -> Recovery:
+def _undone(  # noqa: PLR0913 -- as undo()
+    intent: Intent, context: Context, began: str, *, restarts: bool, may_start: bool, after: JobFailed | None = None
+) -> Recovery:
     if intent.was_active and manager_state(context.manager) == "failed":
         restarts = True
-    undone = undo(intent, context, restarts=restarts, reset_failed=True, may_start=may_start)
+    undone = undo(intent, context, restarts=restarts, reset_failed=True, may_start=may_start, after=after)
     message = began + (f"; errors while undoing it: {undone.message}" if undone.message else "; it was undone")
     return Recovery(message, intent if undone.left_changed else None, undone.starts)
 
