@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from tests.simulation.agent import SimulatedAgent
-from tests.simulation.host import VENDOR_SERVICE, SimulatedHost
+from tests.simulation.agent import RecordedJournal, SimulatedAgent
+from tests.simulation.host import VENDOR_SERVICE, Crash, SimulatedHost
 from tests.simulation.watch import Watch, files
 
 DROPINS = "/etc/systemd/system/docker.service.d"
@@ -35,6 +35,16 @@ class World(NamedTuple):
     host: SimulatedHost
     agents: list[SimulatedAgent]
     watch: Watch
+
+
+def restart_agent(world: World) -> None:
+    """systemd starts the agent again."""
+    host = world.host
+    host.crash_in = None
+    if host.text(POLICY) == BAD_POLICY:
+        # An agent without a valid policy does not start.
+        host.put(POLICY, POLICIES[0])
+    world.agents.append(SimulatedAgent(host, world.agents[-1].journal if world.agents else RecordedJournal()))
 
 
 def _exec(arguments: str) -> str:
@@ -246,6 +256,92 @@ def dockerd_faults(world: World, variant: int) -> None:
     world.host.stop_hangs = variant % 11 == 0
 
 
+def next_start(world: World, variant: int) -> None:
+    """dockerd fails once when it is started, or binds nothing, which no file shows before."""
+    world.host.next_starts = [("refuses", "deaf")[variant % 2]]
+
+
+def full_in_between(world: World, variant: int) -> None:
+    """The disk is full after some writes of a correction, of a late drop-in say."""
+    late_dropin(world, variant)
+    world.host.full_in = variant % 8
+
+
+def interference(world: World, variant: int) -> None:
+    """Another program writes to a file that a correction has just written, which then fails."""
+    late_dropin(world, variant)
+    if variant % 2:
+        world.host.reload()
+        world.host.restart("admin")
+        world.host.next_starts = ["refuses"]
+    world.host.interferes = f"# {variant}\n"
+
+
+def dies(world: World, variant: int) -> None:
+    """dockerd is restarted and dies again and again, until systemd gives up; then the cause is gone."""
+    host = world.host
+    dies_after_s = host.dies_after_s
+    host.reset_failed()
+    host.dies_after_s = 1.0
+    host.restart("admin")
+    host.clock.sleep(60)
+    host.dies_after_s = dies_after_s
+
+
+def dies_again(world: World, variant: int) -> None:
+    """It does so after each of some corrections that needed no restart."""
+    for number in range(variant % 7):
+        late_dropin(world, number)
+        _pass(world)
+        dies(world, variant)
+        _pass(world)
+
+
+def silent_with_containers(world: World, variant: int) -> None:
+    """Containers run without live-restore, a port is open, and the engine does not answer."""
+    world.host.put(DAEMON_JSON, JSON[1])
+    _exposed(world)
+    if world.host.running is not None:
+        world.host.containers = {1, 2}
+    world.host.engine_is_silent = True
+
+
+def down_with_containers(world: World, variant: int) -> None:
+    """Containers outlive a dockerd that does not start any more; live-restore is off in the file now.
+
+    It failed because of its TLS flags, or with a correction and a pending option that is gone again.
+    """
+    host = world.host
+    host.put(DAEMON_JSON, JSON[0])
+    if variant % 2:
+        host.put(f"{DROPINS}/override.conf", _exec("-H fd://"))
+        host.reload()
+        host.reset_failed()
+        host.restart("admin")
+        host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1]))
+        _pass(world)
+    host.containers = {1, 2} if host.running is not None else set()
+    host.put(DAEMON_JSON, '{"storage-driver": "zfs"}' if variant % 2 else JSON[1])
+    if not variant % 2:
+        host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[9]))
+        host.reload()
+    host.restart("admin")
+    host.clock.sleep(60)
+    host.put(DAEMON_JSON, JSON[1])
+
+
+def killed_again(world: World, variant: int) -> None:
+    """The agent is killed within one correction after the other."""
+    for number in range(variant % 7):
+        _exposed(world)
+        world.host.crash_in = 6 + (variant + number) % 10
+        try:
+            _pass(world)
+        except Crash:
+            restart_agent(world)
+    world.host.crash_in = None
+
+
 def clock(world: World, variant: int) -> None:
     """The wall clock is set."""
     world.host.clock.wall_offset_s += (3600, -3600, 86400 * 30, -86400)[variant % 4]
@@ -353,15 +449,19 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "stop": (stop, 1), "start": (start, 4), "reload docker": (reload_dockerd, 3), "policy": (policy, 3),
     "bad policy": (bad_policy, 1), "containers": (containers, 5), "flush": (flush, 2), "disk": (disk, 3),
     "bus": (bus, 2), "nftables": (nftables, 1), "engine": (engine, 2), "dockerd faults": (dockerd_faults, 2),
-    "clock": (clock, 1), "kill": (kill, 3), "kill dockerd": (kill_dockerd, 2),
+    "clock": (clock, 1), "next start": (next_start, 2), "full in between": (full_in_between, 1),
+    "interference": (interference, 1), "dies": (dies, 2), "dies again": (dies_again, 1),
+    "silent with containers": (silent_with_containers, 1), "down with containers": (down_with_containers, 2),
+    "killed again": (killed_again, 1), "kill": (kill, 3), "kill dockerd": (kill_dockerd, 2),
     "fix": (manual_fix, 2), "reload agent": (reload_agent, 1), "remove package": (remove_package, 1),
-    "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 3),
-    "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 1),
+    "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 5),
+    "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 2),
 }
 """Each with its weight."""
 
 FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "kill dockerd",
-                    "failing override"))
+                    "failing override", "next start", "full in between", "interference", "dies", "dies again",
+                    "silent with containers", "down with containers", "killed again"))
 
 
 def choose(random_: random.Random, count: int) -> tuple[Action, ...]:
@@ -375,7 +475,8 @@ def calm(world: World) -> None:
     host = world.host
     host.disk_errno, host.bus_is_gone, host.nftables_is_gone = 0, False, False
     host.engine_is_silent, host.dies_after_s, host.is_slow, host.stop_hangs = False, None, False, False
-    host.crash_in = None
+    host.crash_in = host.full_in = host.interferes = None
+    host.next_starts.clear()
     no_late_dropins(world, 0)
     for name in ("override", "code", "pre"):
         host.remove(f"{DROPINS}/{name}.conf")

@@ -9,7 +9,7 @@ from typing import Any
 
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.model.address import Tls, canonical
-from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.engine import Engine, Ping
 from dockerd_guard.observe.kernel import HostKernel
@@ -214,12 +214,20 @@ class SimulatedFiles(HostFiles):
         self._host = host
 
     def put(self, path: str, content: Content | None, access: Access) -> None:
-        self._host.tick()
+        host = self._host
+        host.tick()
+        if host.full_in is not None:
+            host.full_in -= 1
+            if host.full_in < 0:
+                host.full_in, host.disk_errno = None, errno.ENOSPC
         if self._host.disk_errno and (content is not None or self._host.disk_errno == errno.EROFS):
             raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
         super().put(path, content, access)
-        self._host.touch(path)
-        self._host.tick()
+        host.touch(path)
+        if host.interferes is not None and content is not None and not path.endswith(f"/{DROPIN_NAME}"):
+            host.put(path, host.interferes)
+            host.interfered[path], host.interferes = host.interferes.encode(), None
+        host.tick()
 
     def problem(self, path: str) -> str:
         return os.strerror(self._host.disk_errno) if self._host.disk_errno else ""

@@ -42,7 +42,8 @@ def before(world: World) -> Before:
     """What is so before a pass."""
     host, agent = world.host, world.agents[-1]
     faults = bool(host.disk_errno or host.bus_is_gone or host.engine_is_silent or host.dies_after_s or host.stop_hangs
-                  or host.crash_in is not None)
+                  or host.crash_in is not None or host.full_in is not None or host.interferes)
+    host.interfered.clear()
     now = files(host)
     world.watch.others_changed(now)
     intent, known = agent.controller.memory.intent, world.watch.correction
@@ -131,7 +132,10 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
     host, known = world.host, world.watch.correction
     if known is None or then.has_faults or then.state != "failed" or host.active[SERVICE] != "failed":
         return
-    if host.starts[-1].at > known.at and all(now.get(path) == content for path, content in known.files.items()):
+    # It may include earlier corrections, of files that somebody else has changed since.
+    intent = then.memory.intent
+    is_in_force = intent is not None and all(now.get(each.path) == _text(each.after) for each in intent.changes)
+    if is_in_force and host.starts[-1].at > known.at:
         yield "I3: dockerd failed with a correction that stays"
 
 
@@ -146,7 +150,7 @@ def _code(world: World, then: Before) -> Iterator[str]:
 def _content(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
     """What somebody else wrote stays somewhere, whatever became of the file."""
     host, kept = world.host, set(now.values())
-    for path, content in then.files.items():
+    for path, content in (*then.files.items(), *host.interfered.items()):
         # A copy that we made may be the only one that is left.
         is_ours = path.endswith(f"/{DROPIN_NAME}") or (
             (path, content) in world.watch.ours and original_of(path) == path)
@@ -163,7 +167,7 @@ def _foreign(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[s
         if old != new and not path.startswith((DROPINS, "/etc/systemd/system/docker.socket.d", DAEMON_JSON)):
             yield f"I5: {path} was changed"
         original = then.files.get(original_of(path))
-        if old != new and new is not None and SAVED_SUFFIX in path and new != original:
+        if old != new is not None and SAVED_SUFFIX in path and new not in (original, world.host.interfered.get(path)):
             yield f"I5: {path} is not what {original_of(path)} was"
 
 
@@ -213,8 +217,9 @@ def _records(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[s
             if listens != declared:
                 yield f"I10: reported as repaired, and listens on {sorted(listens)}"
         if entry.event is Event.ROLLED_BACK and agent.controller.decision.verdict is Verdict.APPLY and (
-                then.memory.intent is None) and now != then.files:
-            yield f"I10: reported as rolled back, and {set(now.items()) ^ set(then.files.items())} differ"
+                then.memory.intent is None) and (
+                different := {path for path, _ in now.items() ^ then.files.items()} - host.interfered.keys()):
+            yield f"I10: reported as rolled back, and {sorted(different)} differ"
 
 
 def _open(world: World) -> Iterator[str]:

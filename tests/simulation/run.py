@@ -14,18 +14,15 @@ from dockerd_guard.plan.decide import Verdict
 from tests.simulation import invariants
 from tests.simulation.actions import (
     ACTIONS,
-    BAD_POLICY,
     FAULTS,
     OTHER_UNIT,
     OTHER_UNIT_TEXT,
-    POLICIES,
-    POLICY,
     Action,
     World,
     calm,
     choose,
+    restart_agent,
 )
-from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import Crash, SimulatedHost, simulated_times
 from tests.simulation.watch import Watch
 
@@ -67,27 +64,19 @@ def _play(actions: Sequence[Action], root: Path) -> Outcome:
     world = World(host, [], Watch())
     decisions: Counter[str] = Counter()
     faults: Counter[str] = Counter()
-    _restart_agent(world)
+    restart_agent(world)
     for action in actions:
         faults.update([action.name] if action.name in FAULTS else [])
         then = invariants.before(world)
         try:
             ACTIONS[action.name][0](world, action.variant)
         except Crash:
-            _restart_agent(world)
+            restart_agent(world)
         found = _run(world, then if action.name == "fix" else None, decisions)
         if found:
             return Outcome(tuple(f"after {action}: {each}" for each in found), decisions, faults)
     calm(world)
     return Outcome(tuple(_settle(world, decisions)), decisions, faults)
-
-
-def _restart_agent(world: World) -> None:
-    world.host.crash_in = None
-    if world.host.text(POLICY) == BAD_POLICY:
-        # An agent without a valid policy does not start.
-        world.host.put(POLICY, POLICIES[0])
-    world.agents.append(SimulatedAgent(world.host, world.agents[-1].journal if world.agents else RecordedJournal()))
 
 
 def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) -> list[str]:
@@ -101,7 +90,7 @@ def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) 
         except Crash:
             # systemd starts it again, at once.
             found += invariants.after_crash(world, then)
-            _restart_agent(world)
+            restart_agent(world)
             world.host.clock.sleep(0.1)
             continue
         if not world.host.bus_is_gone:
