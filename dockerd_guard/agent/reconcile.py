@@ -20,7 +20,7 @@ from dockerd_guard.observe.kernel import HostKernel, observe_engine
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
-from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record
+from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record, undone_by_us
 from dockerd_guard.plan.memory import Attempt, Memory
 from dockerd_guard.plan.pending_changes import start_record
 from dockerd_guard.plan.plan import Plan
@@ -148,19 +148,21 @@ def _may_start(assessment: Assessment, memory: Memory, context: Context, state: 
 def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -> Memory:
     for start in result.starts:
         memory = memory.with_restart(start)
-    paths = {change.path for change in memory.intent.changes} if memory.intent is not None else set()
+    memory = undone_by_us(memory, memory.intent)
     return memory._replace(
         attempt=Attempt(now, result.error, policy.watch.resync_s, None, result.was_rolled_back),
-        corrected={path: file for path, file in memory.corrected.items() if path not in paths},
         intent=None if result.restored else memory.intent and memory.intent._replace(is_applied=False))
 
 
 def _recovered(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> Pass:
     assert memory.intent is not None  # noqa: S101 -- decide() recovers nothing else
     try:
-        recovery = recover(memory.intent, context, may_start=_may_start(assessment, memory, context, state))
+        recovery = recover(memory.intent, context, may_start=_may_start(assessment, memory, context, state),
+                           is_repaired=assessment.decision.intent is None)
         for start in recovery.starts:
             memory = memory.with_restart(start)
+        if recovery.intent is None or not recovery.intent.is_applied:
+            memory = undone_by_us(memory, memory.intent)
         memory = memory._replace(intent=recovery.intent)
         state.save(memory)
     except (OSError, Refused) as error:

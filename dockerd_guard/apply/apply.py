@@ -79,7 +79,9 @@ class _Execution:
         except OSError as error:
             # Only files are written here; systemd's errors have types of their own.
             return self._undo(f"{error.filename}: {error.strerror}", restarts=False)._replace(unwritable=True)
-        except (JobFailed, Refused) as error:
+        except JobFailed as error:
+            return self._undo(str(error), restarts=bool(self.starts), after=error)
+        except Refused as error:
             return self._undo(str(error), restarts=bool(self.starts))
 
     def _run(self) -> Result:
@@ -153,14 +155,14 @@ class _Execution:
         self.steps.append("verified that every declared socket answers and no other listens")
         return Result(True, tuple(self.steps), starts=tuple(self.starts), kept=self.actions.changes, seen=self.seen)
 
-    def _undo(self, reason: str, *, restarts: bool) -> Result:
+    def _undo(self, reason: str, *, restarts: bool, after: JobFailed | None = None) -> Result:
         """Restore the files, and dockerd if it was started with the new ones and ran before.
 
         An earlier correction that dockerd was not started with yet is part of what it was started with now.
         """
         intent = self.intent if restarts else self.intent._replace(changes=self.actions.changes)
         restarts = restarts and self.intent.was_active
-        undone = undo(intent, self.context, restarts=restarts, reset_failed=not self.starts)
+        undone = undo(intent, self.context, restarts=restarts, reset_failed=not self.starts, after=after)
         error = reason + (f"; errors while undoing it: {undone.message}" if undone.message else "")
         return Result(False, tuple(self.steps), error=error, was_rolled_back=not undone.message,
                       starts=(*self.starts, *undone.starts), undone=intent.changes, restored=not undone.left_changed)

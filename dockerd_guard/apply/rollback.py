@@ -12,7 +12,10 @@ from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.plan.memory import Intent
 from dockerd_guard.plan.plan import Change, content_at, original_of
 from dockerd_guard.rootfs import Rootfs
-from dockerd_guard.systemd.manager import JobFailed, Refused
+from dockerd_guard.systemd.manager import JOB_TIMEOUT_S, JobFailed, Refused
+
+AFTER_TIMEOUT_S = 60.0
+"""How long each job of an undo may take after a job of the correction took too long: systemd still works on that."""
 
 STILL_UP = ("active", "activating", "reloading")
 
@@ -29,59 +32,66 @@ class Undone(NamedTuple):
         return "; ".join(self.left_changed + self.not_started)
 
 
-def restart(manager: Units, units: Sequence[str], *, reset_failed: bool) -> None:
+def restart(
+    manager: Units, units: Sequence[str], *, reset_failed: bool, timeout_s: float = JOB_TIMEOUT_S
+) -> None:
     """Restart docker.service together with these of its socket units; the sockets alone where it is not among them.
 
-    `reset_failed` clears the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=).
-    Raises JobFailed and Refused.
+    `reset_failed` clears the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=). `timeout_s`
+    is that of each job. Raises JobFailed and Refused.
     """
     if reset_failed:
         manager.reset_failed(SERVICE)
     sockets = [name for name in units if name != SERVICE]
     if not sockets:
-        manager.run_job("RestartUnit", SERVICE)
+        manager.run_job("RestartUnit", SERVICE, timeout_s)
         return
     # A socket unit takes new addresses only when it starts, and refuses to start while its service runs: "Socket
     # service docker.service already active, refusing." Sockets stop first, or a client starts the service again.
     for name in (*sockets, SERVICE):
-        manager.run_job("StopUnit", name)
+        manager.run_job("StopUnit", name, timeout_s)
     for name in sockets:
         manager.reset_failed(name)
-        manager.run_job("StartUnit", name)
+        manager.run_job("StartUnit", name, timeout_s)
     if SERVICE in units:
-        manager.run_job("StartUnit", SERVICE)
+        manager.run_job("StartUnit", SERVICE, timeout_s)
 
 
-def undo(
-    intent: Intent, context: Context, *, restarts: bool, reset_failed: bool, may_start: bool = True
+def undo(  # noqa: PLR0913 -- how far, and how long
+    intent: Intent, context: Context, *, restarts: bool, reset_failed: bool, may_start: bool = True,
+    after: JobFailed | None = None,
 ) -> Undone:
     """Restore everything as it was before the intent. Raises Unavailable.
 
     `restarts`: docker.service was started with the new files, or failed with them, and is started again. A file that
     somebody else has changed since stays; then what was saved of it stays too. Without `may_start` units are left as
-    they are.
+    they are. `after`: the job that failed before, where it was one.
     """
     left_changed, not_started = [], []
     starts: tuple[Instant, ...] = ()
     with Rootfs(context.files.root) as rootfs:
         now = {change.path: content_at(rootfs, change.path) for change in intent.changes}
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
+    kept = list(theirs)
+    # Copies come before their originals: what cannot be restored keeps its copies (I5).
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, theirs):
+        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, kept):
             continue
         try:
             context.files.put(change.path, change.before, change.access)
         except OSError as error:
             # An absent file is removed once more, together with the directory that may have been made for it.
-            if now[change.path] is not None:
+            if now[change.path] != change.before:
                 left_changed.append(f"{change.path}: {error.strerror}")
+                kept.append(change.path)
     manager = context.manager
     try:
         manager.reload()
         stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
         if may_start and stops and (restarts or not all(is_up(manager, name) for name in stops)):
             starts = (context.clock.now(),) if SERVICE in stops else ()
-            restart(manager, stops, reset_failed=reset_failed)
+            restart(manager, stops, reset_failed=reset_failed,
+                    timeout_s=AFTER_TIMEOUT_S if after is not None and after.result == "timeout" else JOB_TIMEOUT_S)
     except (JobFailed, Refused) as error:
         not_started.append(str(error))
         if SERVICE in intent.stops and isinstance(error, JobFailed) and error.verb.startswith("Stop"):
@@ -91,10 +101,10 @@ def undo(
     return Undone(tuple(left_changed), tuple(not_started), starts)
 
 
-def _keeps(change: Change, intent: Intent, theirs: Collection[str]) -> bool:
+def _keeps(change: Change, intent: Intent, kept: Collection[str]) -> bool:
     """Whether a copy stays, since its content is not restored to the original."""
     original = original_of(change.path)
-    return original != change.path and change.before is None and (original in theirs or not any(
+    return original != change.path and change.before is None and (original in kept or not any(
         other.path == original and other.before == change.after for other in intent.changes))
 
 
@@ -111,11 +121,12 @@ class Recovery(NamedTuple):
     starts: tuple[Instant, ...] = ()
 
 
-def recover(intent: Intent, context: Context, *, may_start: bool) -> Recovery:
+def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: bool) -> Recovery:
     """Finish what a crash interrupted. Raises OSError, Refused, Unavailable.
 
     Each file is whole, old or new. If all are new they stay: what was stopped is started, and the next pass decides
-    about the rest. Otherwise all are made old again.
+    about the rest. Otherwise all are made old again; but all stay where dockerd was started since and complies
+    (`is_repaired`), if its sockets are up too.
     """
     for directory in {change.path.rpartition("/")[0] for change in intent.changes}:
         context.files.sweep(directory)
@@ -133,19 +144,23 @@ def recover(intent: Intent, context: Context, *, may_start: bool) -> Recovery:
                 restart(manager, ours, reset_failed=False)
         except JobFailed as error:
             recovery = _undone(intent, context, f"{began} and cannot be finished ({error})", restarts=True,
-                               may_start=may_start)
+                               may_start=may_start, after=error)
             return recovery._replace(starts=starts + recovery.starts)
         return Recovery(f"{began}: all its files are written and stay; the next pass checks the rest",
                         intent._replace(is_applied=True), starts)
+    if is_repaired and all(is_up(manager, name) for name in intent.stops):
+        return Recovery(f"{began}: dockerd was started since and complies; the next pass checks the rest", None)
     # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
     started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
     return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp(), may_start=may_start)
 
 
-def _undone(intent: Intent, context: Context, began: str, *, restarts: bool, may_start: bool) -> Recovery:
+def _undone(  # noqa: PLR0913 -- as undo()
+    intent: Intent, context: Context, began: str, *, restarts: bool, may_start: bool, after: JobFailed | None = None
+) -> Recovery:
     if intent.was_active and manager_state(context.manager) == "failed":
         restarts = True
-    undone = undo(intent, context, restarts=restarts, reset_failed=True, may_start=may_start)
+    undone = undo(intent, context, restarts=restarts, reset_failed=True, may_start=may_start, after=after)
     message = began + (f"; errors while undoing it: {undone.message}" if undone.message else "; it was undone")
     return Recovery(message, intent if undone.left_changed else None, undone.starts)
 

@@ -8,7 +8,7 @@ has stopped, and a configuration manager that runs every hour costs a few correc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -71,9 +71,10 @@ def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, Cor
     for change in changes:
         after, before = digest(change.after), known.get(change.path)
         because_of = interference if interference != change.path else ""
-        is_same = before is not None and (before.digest, before.because_of) == (after, because_of)
-        undone = before.undone if before is not None and is_same else ()
-        found[change.path] = CorrectedFile(change.path, after, now, undone, because_of=because_of)
+        made = CorrectedFile(change.path, after, now, because_of=because_of)
+        if before is not None and (before.digest, before.because_of) == (after, because_of):
+            made = made._replace(undone=before.undone)
+        found[change.path] = made
     newest = sorted(found.values(), key=lambda file: now.seconds_since(file.at))[:MAX_FILES]
     return {file.path: file for file in newest}
 
@@ -83,6 +84,11 @@ def interrupted(now: Instant, path: str, known: Mapping[str, CorrectedFile]) -> 
     file = known.get(path)
     return known if file is None else {
         **known, path: file._replace(is_undone=True, undone=(*file.undone, now)[-MAX_FILES:])}
+
+
+def restored(paths: Collection[str], known: Mapping[str, CorrectedFile]) -> Mapping[str, CorrectedFile]:
+    """Return the corrected files after we undid corrections of these paths ourselves, which does not count."""
+    return {path: file._replace(is_undone=True) if path in paths else file for path, file in known.items()}
 
 
 def contested(now: Instant, rootfs: Rootfs, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile]

@@ -73,7 +73,8 @@ class Decision(NamedTuple):
     """What to do now, at what cost, what is held, and when to look again at the latest.
 
     `actions` are to be executed; `required` is everything that compliance needs. lint, diff, fix, journal and status
-    all show this value. `intent` is stored before the first change.
+    all show this value. `intent` is stored before the first change; of RECOVER and ROLL_BACK it is what is undone, None
+    where dockerd has been started since and complies.
     """
 
     verdict: Verdict
@@ -141,7 +142,9 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
                         next_step="Wait")
             return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
-        return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory)), memory
+        undone = None if _is_repaired(seen, plan, required, memory.intent) else memory.intent
+        return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory),
+                             intent=undone), memory
     if _has_failed_with(seen, memory.intent):
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
                              intent=memory.intent), memory
@@ -239,6 +242,13 @@ def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
                          next_live_restore=seen.configured.daemon.live_restore)
     stops = policy.correct.restart is not Restart.ALWAYS and bool(what_stops(facts))
     return Actions(start=len(recent) <= budget.restarts and not stops)
+
+
+def _is_repaired(seen: Observation, plan: Plan, required: Actions, intent: Intent) -> bool:
+    """Whether dockerd was started since a correction was interrupted, and complies: to undo the correction would
+    restart it with what was wrong before (I3, I14)."""
+    is_up = seen.loaded is not None and seen.loaded.active_state == "active" and seen.running is not None
+    return is_up and started_at(seen) != intent.invocation and not plan.obstacles and not required.starts_dockerd
 
 
 def _is_starting(now: Instant, seen: Observation) -> bool:
@@ -347,6 +357,8 @@ def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iter
 
 def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Memory:
     """With what others have done to corrected files; without what the policy no longer asks for."""
+    if memory.intent is not None and not memory.intent.is_applied:
+        memory = undone_by_us(memory, memory.intent)
     memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
                              intent=_proven(now, seen, memory.intent))
     if policy.mode is Mode.ENFORCE:
@@ -428,11 +440,10 @@ def record(
         memory = memory.with_restart(start)
     if result.kept:
         memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
+    if result.error:
+        memory = undone_by_us(memory, decision.intent)
     changes = decision.actions.changes
     paths = {change.path for change in changes}
-    # What an earlier correction left, and this one restored, nobody else has undone.
-    ours = {change.path for change in result.undone} - paths
-    memory = memory._replace(corrected={path: file for path, file in memory.corrected.items() if path not in ours})
     if result.interference in paths:
         # It was undone before it was complete, which counts as well.
         memory = memory._replace(corrected=backoff.corrected(now, changes, memory.corrected, result.interference))
@@ -450,6 +461,12 @@ def record(
     elif result.is_done:
         memory = memory._replace(held=None)
     return memory
+
+
+def undone_by_us(memory: Memory, intent: Intent | None) -> Memory:
+    """Return the memory after the files of a correction were restored: nobody else has undone it (I8)."""
+    paths = {change.path for change in intent.changes} if intent is not None else ()
+    return memory._replace(corrected=backoff.restored(paths, memory.corrected))
 
 
 def forget_policy(memory: Memory) -> Memory:

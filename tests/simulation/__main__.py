@@ -18,6 +18,8 @@ def _one(seed: int) -> tuple[int, Outcome]:
 
 
 def _outcomes(first: int, jobs: int) -> Iterator[tuple[int, Outcome]]:
+    if jobs == 1:
+        yield from map(_one, range(first, 2**62))
     with multiprocessing.Pool(jobs) as pool:
         yield from pool.imap(_one, iter(range(first, 2**62)), chunksize=4)
 
@@ -45,7 +47,7 @@ def main() -> int:
         faults += outcome.faults
         if outcome.violations:
             broken.append(seed)
-            print(f"seed {seed}: {outcome.violations[0]}", flush=True)
+            print(f"seed {seed}, after {decisions.total()} decisions: {outcome.violations[0]}", flush=True)
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
             print(f"{decisions.total()} decisions, {len(broken)} broken, {shown - began:.0f} s", flush=True)

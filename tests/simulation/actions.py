@@ -7,14 +7,19 @@ import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from tests.simulation.agent import SimulatedAgent
-from tests.simulation.host import VENDOR_SERVICE, SimulatedHost
+from tests.simulation.agent import RecordedJournal, SimulatedAgent
+from tests.simulation.host import VENDOR_SERVICE, Crash, SimulatedHost
+from tests.simulation.watch import Watch, files
 
 DROPINS = "/etc/systemd/system/docker.service.d"
 DAEMON_JSON = "/etc/docker/daemon.json"
 POLICY = "/etc/dockerd-guard/config.yaml"
 OTHER_UNIT = "/etc/systemd/system/audit-ship.service"
 OTHER_UNIT_TEXT = "[Service]\nExecStart=/usr/bin/audit-ship\nExecStart=/usr/bin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n"
+
+
+SECRET = "hunter2"
+"""A value of an option, a key or a variable. It must not be logged (I11)."""
 
 
 class Action(NamedTuple):
@@ -25,10 +30,21 @@ class Action(NamedTuple):
 
 
 class World(NamedTuple):
-    """A host and its agent, which is replaced when it is killed."""
+    """A host, its agent, which is replaced when it is killed, and what the invariants remember."""
 
     host: SimulatedHost
     agents: list[SimulatedAgent]
+    watch: Watch
+
+
+def restart_agent(world: World) -> None:
+    """systemd starts the agent again."""
+    host = world.host
+    host.crash_in = None
+    if host.text(POLICY) == BAD_POLICY:
+        # An agent without a valid policy does not start.
+        host.put(POLICY, POLICIES[0])
+    world.agents.append(SimulatedAgent(host, world.agents[-1].journal if world.agents else RecordedJournal()))
 
 
 def _exec(arguments: str) -> str:
@@ -37,7 +53,7 @@ def _exec(arguments: str) -> str:
 
 ARGUMENTS = (
     "-H fd://", "-H fd:// -H tcp://0.0.0.0:2375", "-H fd:// -H tcp://0.0.0.0:2375 --tls=false", "-H tcp://10.0.0.5:2375",
-    "-H unix:///run/docker.sock", "-H fd:// -H tcp://127.0.0.1:2375", "-H fd:// --label a=b", "",
+    "-H unix:///run/docker.sock", "-H fd:// -H tcp://127.0.0.1:2375", f"-H fd:// --label secret={SECRET}", "",
     "-H fd:// -H tcp://0.0.0.0:2376 --tlsverify --tlscacert=ca.pem --tlscert=cert.pem --tlskey=key.pem",
     "-H fd:// --tls --tlscert=/nowhere --tlskey=/nowhere", "-H tcp://0.0.0.0.2375", "-H fd:// $DOCKER_OPTS",
 )
@@ -46,7 +62,7 @@ JSON = (
     '{"live-restore": true}', '{"live-restore": false}', "{}", '{"live-restore": true, "hosts": ["fd://"]}',
     '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}', '{"live-restore": true, "tls": true}',
     '{"live-restore": true, "debug": true}', "{", '{"live-restore": true, "storage-driver": "zfs"}', "",
-    '{"live-restore": true, "log-opts": {"max-size": "10m"}}', '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}',
+    f'{{"live-restore": true, "log-opts": {{"env": "{SECRET}"}}}}', '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}',
 )
 POLICIES = (
     "version: 1\nmode: enforce\nsockets: [fd://]\n",
@@ -128,7 +144,7 @@ def set_environment(world: World, variant: int) -> None:
 
 def code_in_dropin(world: World, variant: int) -> None:
     """A drop-in that would run other code."""
-    texts = ("[Service]\nEnvironment=LD_PRELOAD=/srv/evil.so\n",
+    texts = (f"[Service]\nEnvironment=LD_PRELOAD=/srv/evil.so SECRET={SECRET}\n",
              "[Service]\nExecStart=\nExecStart=/srv/x/dockerd -H fd://\n")
     world.host.put(f"{DROPINS}/code.conf", texts[variant % 2])
 
@@ -240,6 +256,92 @@ def dockerd_faults(world: World, variant: int) -> None:
     world.host.stop_hangs = variant % 11 == 0
 
 
+def next_start(world: World, variant: int) -> None:
+    """dockerd fails once when it is started, or binds nothing, which no file shows before."""
+    world.host.next_starts = [("refuses", "deaf")[variant % 2]]
+
+
+def full_in_between(world: World, variant: int) -> None:
+    """The disk is full after some writes of a correction, of a late drop-in say."""
+    late_dropin(world, variant)
+    world.host.full_in = variant % 8
+
+
+def interference(world: World, variant: int) -> None:
+    """Another program writes to a file that a correction has just written, which then fails."""
+    late_dropin(world, variant)
+    if variant % 2:
+        world.host.reload()
+        world.host.restart("admin")
+        world.host.next_starts = ["refuses"]
+    world.host.interferes = f"# {variant}\n"
+
+
+def dies(world: World, variant: int) -> None:
+    """dockerd is restarted and dies again and again, until systemd gives up; then the cause is gone."""
+    host = world.host
+    dies_after_s = host.dies_after_s
+    host.reset_failed()
+    host.dies_after_s = 1.0
+    host.restart("admin")
+    host.clock.sleep(60)
+    host.dies_after_s = dies_after_s
+
+
+def dies_again(world: World, variant: int) -> None:
+    """It does so after each of some corrections that needed no restart."""
+    for number in range(variant % 7):
+        late_dropin(world, number)
+        _pass(world)
+        dies(world, variant)
+        _pass(world)
+
+
+def silent_with_containers(world: World, variant: int) -> None:
+    """Containers run without live-restore, a port is open, and the engine does not answer."""
+    world.host.put(DAEMON_JSON, JSON[1])
+    _exposed(world)
+    if world.host.running is not None:
+        world.host.containers = {1, 2}
+    world.host.engine_is_silent = True
+
+
+def down_with_containers(world: World, variant: int) -> None:
+    """Containers outlive a dockerd that does not start any more; live-restore is off in the file now.
+
+    It failed because of its TLS flags, or with a correction and a pending option that is gone again.
+    """
+    host = world.host
+    host.put(DAEMON_JSON, JSON[0])
+    if variant % 2:
+        host.put(f"{DROPINS}/override.conf", _exec("-H fd://"))
+        host.reload()
+        host.reset_failed()
+        host.restart("admin")
+        host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1]))
+        _pass(world)
+    host.containers = {1, 2} if host.running is not None else set()
+    host.put(DAEMON_JSON, '{"storage-driver": "zfs"}' if variant % 2 else JSON[1])
+    if not variant % 2:
+        host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[9]))
+        host.reload()
+    host.restart("admin")
+    host.clock.sleep(60)
+    host.put(DAEMON_JSON, JSON[1])
+
+
+def killed_again(world: World, variant: int) -> None:
+    """The agent is killed within one correction after the other."""
+    for number in range(variant % 7):
+        _exposed(world)
+        world.host.crash_in = 6 + (variant + number) % 10
+        try:
+            _pass(world)
+        except Crash:
+            restart_agent(world)
+    world.host.crash_in = None
+
+
 def clock(world: World, variant: int) -> None:
     """The wall clock is set."""
     world.host.clock.wall_offset_s += (3600, -3600, 86400 * 30, -86400)[variant % 4]
@@ -261,9 +363,24 @@ def manual_fix(world: World, variant: int) -> None:
         world.agents[-1].fix()
 
 
+def remove_package(world: World, variant: int) -> None:
+    """The package is removed, and installed again later."""
+    if not world.host.bus_is_gone:
+        world.watch.problems += world.agents[-1].uninstall()
+
+
+def _pass(world: World, *, retry: bool = False) -> None:
+    """A pass in the middle of an action, whose end alone is checked."""
+    then = files(world.host)
+    world.watch.others_changed(then)
+    world.agents[-1].run_pass(retry=retry)
+    world.watch.we_changed(then, files(world.host))
+    world.watch.failure = None
+
+
 def reload_agent(world: World, variant: int) -> None:
     """systemctl reload dockerd-guard."""
-    world.agents[-1].run_pass(retry=True)
+    _pass(world, retry=True)
 
 
 def _exposed(world: World) -> None:
@@ -309,7 +426,7 @@ def war(world: World, variant: int) -> None:
         _exposed(world)
         world.host.put(f"{DROPINS}/zzz-war.conf", _exec(ARGUMENTS[1]))
         world.agents[-1].controller.changed()
-        world.agents[-1].run_pass()
+        _pass(world)
         world.host.clock.sleep(1.0)
     world.host.remove(f"{DROPINS}/zzz-war.conf")
 
@@ -332,15 +449,19 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "stop": (stop, 1), "start": (start, 4), "reload docker": (reload_dockerd, 3), "policy": (policy, 3),
     "bad policy": (bad_policy, 1), "containers": (containers, 5), "flush": (flush, 2), "disk": (disk, 3),
     "bus": (bus, 2), "nftables": (nftables, 1), "engine": (engine, 2), "dockerd faults": (dockerd_faults, 2),
-    "clock": (clock, 1), "kill": (kill, 3), "kill dockerd": (kill_dockerd, 2),
-    "fix": (manual_fix, 2), "reload agent": (reload_agent, 1),
-    "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 3),
-    "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 1),
+    "clock": (clock, 1), "next start": (next_start, 2), "full in between": (full_in_between, 1),
+    "interference": (interference, 1), "dies": (dies, 2), "dies again": (dies_again, 1),
+    "silent with containers": (silent_with_containers, 1), "down with containers": (down_with_containers, 2),
+    "killed again": (killed_again, 1), "kill": (kill, 3), "kill dockerd": (kill_dockerd, 2),
+    "fix": (manual_fix, 2), "reload agent": (reload_agent, 1), "remove package": (remove_package, 1),
+    "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 5),
+    "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 2),
 }
 """Each with its weight."""
 
 FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "kill dockerd",
-                    "failing override"))
+                    "failing override", "next start", "full in between", "interference", "dies", "dies again",
+                    "silent with containers", "down with containers", "killed again"))
 
 
 def choose(random_: random.Random, count: int) -> tuple[Action, ...]:
@@ -354,7 +475,8 @@ def calm(world: World) -> None:
     host = world.host
     host.disk_errno, host.bus_is_gone, host.nftables_is_gone = 0, False, False
     host.engine_is_silent, host.dies_after_s, host.is_slow, host.stop_hangs = False, None, False, False
-    host.crash_in = None
+    host.crash_in = host.full_in = host.interferes = None
+    host.next_starts.clear()
     no_late_dropins(world, 0)
     for name in ("override", "code", "pre"):
         host.remove(f"{DROPINS}/{name}.conf")

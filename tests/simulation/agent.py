@@ -9,6 +9,7 @@ from dockerd_guard.agent.drift_tracker import DriftTracker
 from dockerd_guard.agent.reconcile import by_hand, reconcile
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.state_files import StateFiles
+from dockerd_guard.commands.uninstall import release
 from dockerd_guard.observe.live import observer
 from dockerd_guard.policy.model import Policy, PolicyError
 from dockerd_guard.policy.reader import read_policy
@@ -77,6 +78,13 @@ class SimulatedAgent:
         """One pass; the seconds after which the next is due at the latest."""
         self.controller.run_pass([], retry=retry, watch=lambda rootfs, policy: ())
         return self.controller.wake_s
+
+    def uninstall(self) -> list[str]:
+        """What the removal of the package runs. Returns what it leaves (I13)."""
+        release(self.state, self.ports.network, SimulatedManager(self.host))
+        host = self.host
+        return ([f"I13: blocked after the removal: {host.blocked}"] * bool(host.blocked)
+                + [f"I13: IPAddressDeny= after the removal: {host.ip_filter}"] * any(host.ip_filter))
 
     def fix(self) -> None:
         """`dockerd-guard fix`, as far as it is not output."""

@@ -118,8 +118,6 @@ class SimulatedHost:
         self.resets = 0
         """Times that we cleared the start limit of docker.service."""
         self._budgets: list[int] = []
-        self.written: set[str] = set()
-        """Digests of what the agent wrote."""
         self.executed: list[str] = []
         """Programs that the agent ran, by path."""
         # Faults.
@@ -131,6 +129,13 @@ class SimulatedHost:
         self.is_slow = False
         self.stop_hangs = False
         self.crash_in: int | None = None
+        self.next_starts: list[str] = []
+        """What becomes of the next starts of dockerd: `refuses`, or `deaf` (it binds nothing)."""
+        self.full_in: int | None = None
+        """After so many writes of the agent the disk is full."""
+        self.interferes: str | None = None
+        """What another program writes to the next file that the agent has written and that is not its own."""
+        self.interfered: dict[str, bytes] = {}
         self._inode = 10
         self._pid = 100
         self._limit: list[float] = []
@@ -271,7 +276,9 @@ class SimulatedHost:
                               for finding in bad_tls_files.check(Observation(rootfs, now), None))
         commands_before = [setting.value for setting in service.unit.settings if setting.key == "ExecStartPre"]
         text = " ".join(layer.argv) + (self.text("/etc/docker/daemon.json") or "")
-        fails = "/bin/false" in commands_before or any(option in text for option in FAILING_OPTIONS)
+        fate = self.next_starts.pop(0) if self.next_starts else ""
+        fails = fate == "refuses" or "/bin/false" in commands_before or any(
+            option in text for option in FAILING_OPTIONS)
         if not layer.starts or has_bad_tls or fails:
             self.clock.sleep(REFUSAL_S)
             return False
@@ -287,6 +294,8 @@ class SimulatedHost:
         for binding in layer.bindings:
             if not (uses_fd and binding.key in passed):
                 sockets.append((SocketOwner(binding.address, self.inode()), False))
+        if fate == "deaf":
+            sockets = []
         environ = {name: variable.value or "" for name, variable in environment.variables.items()}
         process = Process(self._pid, layer.argv, {**environ, "INVOCATION_ID": self.invocation}, started_ns, SERVICE,
                           "/usr/bin/dockerd")

@@ -9,14 +9,13 @@ from typing import Any
 
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.model.address import Tls, canonical
-from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.engine import Engine, Ping
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import Process
 from dockerd_guard.observe.processes import SocketOwner, Sockets
-from dockerd_guard.plan.memory import digest
 from dockerd_guard.rootfs import Access, Content
 from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState
 from tests.simulation.host import DOCKERD, SYSTEMD, SimulatedHost
@@ -75,6 +74,8 @@ class SimulatedManager(Manager):
         self._host.tick()
         self._host.clock.sleep(0.1)
         self._host.reload()
+        # The agent has removed the files of the filter, or sets it again in the same pass.
+        self._host.ip_filter = ((), ())
         self._host.tick()
 
     def run_job(self, verb: str, unit: str, timeout_s: float = 240.0) -> None:
@@ -213,22 +214,30 @@ class SimulatedFiles(HostFiles):
         self._host = host
 
     def put(self, path: str, content: Content | None, access: Access) -> None:
-        self._host.tick()
+        host = self._host
+        host.tick()
+        if host.full_in is not None:
+            host.full_in -= 1
+            if host.full_in < 0:
+                host.full_in, host.disk_errno = None, errno.ENOSPC
         if self._host.disk_errno and (content is not None or self._host.disk_errno == errno.EROFS):
             raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
         super().put(path, content, access)
-        self._host.written.add(digest(content))
-        self._host.touch(path)
-        self._host.tick()
+        host.touch(path)
+        if host.interferes is not None and content is not None and not path.endswith(f"/{DROPIN_NAME}"):
+            host.put(path, host.interferes)
+            host.interfered[path], host.interferes = host.interferes.encode(), None
+        host.tick()
 
     def problem(self, path: str) -> str:
         return os.strerror(self._host.disk_errno) if self._host.disk_errno else ""
 
 
 def validate_nothing(host: SimulatedHost) -> Callable[..., str | None]:
-    """dockerd's own validation: records which binary was run."""
+    """dockerd's own validation: records which program was run. It runs nothing but the file that dockerd is."""
     def validate(process: Process, path: str, arguments: object, config: object) -> str | None:
-        host.executed.append(process.executable)
+        if path == process.executable:
+            host.executed.append(path)
         return None
 
     return validate

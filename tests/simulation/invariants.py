@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.model.address import canonical
+from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
+from dockerd_guard.plan.backoff import FREE_REPEATS
 from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.plan.memory import Memory
+from dockerd_guard.plan.plan import original_of
 from dockerd_guard.policy.model import Mode, Restart, declared_bindings
-from tests.simulation.actions import DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, World
-from tests.simulation.host import SimulatedHost
+from dockerd_guard.report.journal import Event, Outcome
+from dockerd_guard.rootfs import Content, Link
+from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, SECRET, World
+from tests.simulation.watch import Correction, files, inputs
 
 MAX_PASS_S = 400.0
 """A pass may wait for one stop that hangs (240 s), and for verification."""
@@ -21,52 +26,88 @@ class Before(NamedTuple):
 
     files: Mapping[str, bytes]
     was_running: bool
+    state: str
     killed: int
     starts: int
     resets: int
+    executed: int
+    entries: int
+    lines: int
     seconds: float
     has_faults: bool
-
-
-def files(host: SimulatedHost) -> dict[str, bytes]:
-    """The content of every file below /etc that is not ours."""
-    found = {}
-    for path in sorted((host.root / "etc").rglob("*")):
-        if path.is_symlink():
-            found["/" + str(path.relative_to(host.root))] = f"link {path.readlink()}".encode()
-        elif path.is_file():
-            found["/" + str(path.relative_to(host.root))] = path.read_bytes()
-    return found
+    memory: Memory
 
 
 def before(world: World) -> Before:
     """What is so before a pass."""
-    host = world.host
+    host, agent = world.host, world.agents[-1]
     faults = bool(host.disk_errno or host.bus_is_gone or host.engine_is_silent or host.dies_after_s or host.stop_hangs
-                  or host.crash_in is not None)
-    return Before(files(host), host.running is not None, len(host.killed), len(host.starts), host.resets,
-                  host.clock.seconds, faults)
+                  or host.crash_in is not None or host.full_in is not None or host.interferes)
+    host.interfered.clear()
+    now = files(host)
+    world.watch.others_changed(now)
+    intent, known = agent.controller.memory.intent, world.watch.correction
+    if known is not None and (intent is None or intent.begun.since_boot_s > known.at):
+        # An action has run passes of its own.
+        world.watch.correction = None
+    return Before(now, host.running is not None, host.active[SERVICE], len(host.killed),
+                  len(host.starts), host.resets, len(host.executed), len(agent.journal.entries),
+                  len(agent.journal.lines), host.clock.seconds, faults, agent.controller.memory)
 
 
-def violations(world: World, then: Before) -> Iterator[str]:
-    """Everything that a pass broke."""
+def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterator[str]:
+    """Everything that a pass broke, or `dockerd-guard fix` (`is_manual`)."""
+    now = files(world.host)
     yield from _containers(world, then)
-    yield from _budget(world, then)
+    yield from _budget(world, then, is_manual)
     yield from _works(world, then)
-    yield from _code(world)
-    yield from _foreign(world, then)
-    yield from _open(world)
+    yield from _content(world, then, now)
+    yield from _foreign(world, then, now)
+    yield from _secrets(world, then)
     yield from _time(world, then)
+    yield from world.watch.problems
+    changed = world.watch.we_changed(then.files, now)
+    if is_manual:
+        world.watch.failure = None
+        return
+    if world.host.bus_is_gone:
+        # Nothing was decided.
+        return
+    yield from _open(world)
+    yield from _code(world, then)
+    yield from _delays(world)
+    yield from _retries(world, now)
+    yield from _records(world, then, now)
+    yield from _rolls_back(world, then, now)
+    decision = world.agents[-1].controller.decision
+    if decision.verdict is Verdict.APPLY and changed and then.was_running:
+        world.watch.correction = Correction(changed, world.host.clock.seconds)
+    elif changed or world.agents[-1].controller.memory.intent is None:
+        # It was undone, or dockerd has run with it for long enough.
+        world.watch.correction = None
+
+
+def after_crash(world: World, then: Before) -> Iterator[str]:
+    """What must be so wherever the agent is killed."""
+    now = files(world.host)
+    yield from _containers(world, then)
+    yield from _content(world, then, now)
+    yield from _foreign(world, then, now)
+    world.watch.we_changed(then.files, now)
+    world.watch.correction = world.watch.failure = None
 
 
 def _containers(world: World, then: Before) -> Iterator[str]:
-    policy = world.agents[-1].controller.policy
-    killed = [by for _, by in world.host.killed[then.killed:] if by == "us"]
+    policy, host = world.agents[-1].controller.policy, world.host
+    killed = [by for _, by in host.killed[then.killed:] if by == "us"]
     if killed and policy.correct.restart is not Restart.ALWAYS:
         yield f"I1: {len(killed)} containers were stopped under restart: {policy.correct.restart}"
+    ours = [start for start in host.starts[then.starts:] if start.by == "us"]
+    if ours and then.was_running and not then.has_faults and policy.correct.restart is Restart.NEVER:
+        yield "I1: dockerd was restarted under restart: never"
 
 
-def _budget(world: World, then: Before) -> Iterator[str]:
+def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     policy, host = world.agents[-1].controller.policy, world.host
     ours = [start.at for start in host.starts if start.by == "us"]
     recent = [at for at in ours if host.clock.seconds - at < policy.correct.budget.per_s]
@@ -75,6 +116,9 @@ def _budget(world: World, then: Before) -> Iterator[str]:
         yield f"I2: {len(recent)} starts by us, allowed are {policy.correct.budget}"
     if host.resets - then.resets > 1:
         yield f"I2: {host.resets - then.resets} times ResetFailedUnit in one pass"
+    has_started = any(start.by == "us" for start in host.starts[then.starts:])
+    if has_started and not is_manual and policy.mode is not Mode.ENFORCE and then.memory.intent is None:
+        yield f"I2: started by us under mode: {policy.mode}"
 
 
 def _works(world: World, then: Before) -> Iterator[str]:
@@ -83,33 +127,105 @@ def _works(world: World, then: Before) -> Iterator[str]:
         yield f"I3: dockerd ran before the pass, and is {host.active} after it"
 
 
-def _code(world: World) -> Iterator[str]:
-    if wrong := [path for path in world.host.executed if path != "/usr/bin/dockerd"]:
+def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
+    """A correction of a dockerd that ran, and that failed when it was started with it, is undone."""
+    host, known = world.host, world.watch.correction
+    if known is None or then.has_faults or then.state != "failed" or host.active[SERVICE] != "failed":
+        return
+    # It may include earlier corrections, of files that somebody else has changed since.
+    intent = then.memory.intent
+    is_in_force = intent is not None and all(now.get(each.path) == _text(each.after) for each in intent.changes)
+    if is_in_force and host.starts[-1].at > known.at:
+        yield "I3: dockerd failed with a correction that stays"
+
+
+def _code(world: World, then: Before) -> Iterator[str]:
+    decision, host = world.agents[-1].controller.decision, world.host
+    if wrong := [path for path in host.executed if path != "/usr/bin/dockerd"]:
         yield f"I4: executed {wrong}"
+    if len(host.executed) > then.executed and not decision.actions.starts_dockerd:
+        yield f"I4: executed {host.executed[-1]}, and no restart was allowed: {decision.hold}"
 
 
-def _foreign(world: World, then: Before) -> Iterator[str]:
-    host = world.host
-    now = files(host)
+def _content(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
+    """What somebody else wrote stays somewhere, whatever became of the file."""
+    host, kept = world.host, set(now.values())
+    for path, content in (*then.files.items(), *host.interfered.items()):
+        # A copy that we made may be the only one that is left.
+        is_ours = path.endswith(f"/{DROPIN_NAME}") or (
+            (path, content) in world.watch.ours and original_of(path) == path)
+        if not is_ours and content not in kept and not path.startswith("/etc/dockerd-guard/"):
+            yield f"I5: the content of {path} is lost"
     if host.text(OTHER_UNIT) != OTHER_UNIT_TEXT:
         yield f"I5: {OTHER_UNIT} was changed"
-    kept = {hashlib.sha256(content).digest() for content in now.values()}
-    for path, content in then.files.items():
-        if path.endswith("/zz-dockerd-guard.conf") or "dockerd-guard" in path.rpartition("/")[0]:
-            continue
-        is_known = bool({hashlib.sha256(content).hexdigest(), content.decode(errors="replace")} & host.written)
-        is_known |= hashlib.sha256(content).digest() in kept
-        if now.get(path) != content and not is_known:
-            yield f"I5: the content of {path} is lost"
-        is_own = path.startswith((DROPINS, "/etc/systemd/system/docker.socket.d", "/etc/docker/daemon.json"))
-        if now.get(path) != content and not is_own:
+
+
+def _foreign(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
+    """Only drop-ins of the unit itself and daemon.json are changed, and a link stays a link, also in its copies."""
+    for path in {*then.files, *now}:
+        old, new = then.files.get(path), now.get(path)
+        if old != new and not path.startswith((DROPINS, "/etc/systemd/system/docker.socket.d", DAEMON_JSON)):
             yield f"I5: {path} was changed"
+        original = then.files.get(original_of(path))
+        if old != new is not None and SAVED_SUFFIX in path and new not in (original, world.host.interfered.get(path)):
+            yield f"I5: {path} is not what {original_of(path)} was"
+
+
+def _secrets(world: World, then: Before) -> Iterator[str]:
+    journal = world.agents[-1].journal
+    texts = [*(str(entry) for entry in journal.entries[then.entries:]), *journal.lines[then.lines:]]
+    yield from (f"I11: {text}" for text in texts if SECRET in text)
+
+
+def _delays(world: World) -> Iterator[str]:
+    """Nothing is delayed but what was really undone again and again (I8)."""
+    decision = world.agents[-1].controller.decision
+    if decision.verdict is Verdict.BACK_OFF:
+        yield from (f"I8: {change.path} is delayed, and was undone {times} times"
+                    for change in decision.required.changes if not change.is_copy
+                    if (times := world.watch.undone[change.path, _text(change.after)]) <= FREE_REPEATS)
+    if decision.verdict is Verdict.WAIT and decision.hold is None and decision.required.starts_dockerd:
+        yield f"I8: a restart that is needed waits for {decision.wake_s} s"
+
+
+def _text(content: Content | None) -> bytes | None:
+    return f"link {content.target}".encode() if isinstance(content, Link) else content
+
+
+def _retries(world: World, now: Mapping[str, bytes]) -> Iterator[str]:
+    """A failure holds nothing any more once one of its inputs has changed (I9)."""
+    agent, watch = world.agents[-1], world.watch
+    attempt, hold = agent.controller.memory.attempt, agent.controller.decision.hold
+    if attempt is None or hold is None or not hold.reason.startswith("the last attempt failed"):
+        watch.failure = None
+        return
+    current = (attempt.at, inputs(world.host, now, agent.controller.policy))
+    if watch.failure is not None and watch.failure[0] == attempt.at and watch.failure != current:
+        yield f"I9: inputs changed, and still {hold.reason}"
+    watch.failure = current
+
+
+def _records(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
+    """What the journal reports of a correction is so (I10)."""
+    agent, host = world.agents[-1], world.host
+    declared = {canonical(socket.address) for socket in declared_bindings(agent.controller.policy)}
+    for entry in agent.journal.entries[then.entries:]:
+        is_correction = entry.event is Event.CORRECTED and entry.message.startswith("Docker listens as declared again:")
+        if is_correction and entry.outcome is Outcome.REPAIRED and host.running is not None:
+            listens = {canonical(sock.address) for sock, _ in host.running.sockets} | {
+                canonical(sock.address) for sock in host.held if host.active[SOCKET] == "active"}
+            if listens != declared:
+                yield f"I10: reported as repaired, and listens on {sorted(listens)}"
+        if entry.event is Event.ROLLED_BACK and agent.controller.decision.verdict is Verdict.APPLY and (
+                then.memory.intent is None) and (
+                different := {path for path, _ in now.items() ^ then.files.items()} - host.interfered.keys()):
+            yield f"I10: reported as rolled back, and {sorted(different)} differ"
 
 
 def _open(world: World) -> Iterator[str]:
     agent, host = world.agents[-1], world.host
     policy = agent.controller.policy
-    if policy.mode is not Mode.ENFORCE or not policy.correct.contain or host.bus_is_gone:
+    if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return
     declared = {canonical(socket.address) for socket in declared_bindings(policy)}
     for address in host.open_addresses():
@@ -117,6 +233,8 @@ def _open(world: World) -> Iterator[str]:
             continue
         if not host.nftables_is_gone:
             yield f"I7: {address} is open and not blocked"
+        elif not any(host.ip_filter) and not agent.controller.exposed:
+            yield f"I7: {address} is open and not reported as open"
     wrong = set(agent.controller.memory.contained.addresses) & set(host.open_addresses())
     if wrong and not host.nftables_is_gone:
         yield f"I7: reported as blocked, and open: {wrong}"

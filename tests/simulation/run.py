@@ -14,19 +14,17 @@ from dockerd_guard.plan.decide import Verdict
 from tests.simulation import invariants
 from tests.simulation.actions import (
     ACTIONS,
-    BAD_POLICY,
     FAULTS,
     OTHER_UNIT,
     OTHER_UNIT_TEXT,
-    POLICIES,
-    POLICY,
     Action,
     World,
     calm,
     choose,
+    restart_agent,
 )
-from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import Crash, SimulatedHost, simulated_times
+from tests.simulation.watch import Watch
 
 STEPS = 40
 """Actions of one history."""
@@ -63,17 +61,17 @@ def play(actions: Sequence[Action]) -> Outcome:
 def _play(actions: Sequence[Action], root: Path) -> Outcome:
     host = SimulatedHost(root)
     host.put(OTHER_UNIT, OTHER_UNIT_TEXT)
-    world = World(host, [])
+    world = World(host, [], Watch())
     decisions: Counter[str] = Counter()
     faults: Counter[str] = Counter()
-    _restart_agent(world)
+    restart_agent(world)
     for action in actions:
         faults.update([action.name] if action.name in FAULTS else [])
         then = invariants.before(world)
         try:
             ACTIONS[action.name][0](world, action.variant)
         except Crash:
-            _restart_agent(world)
+            restart_agent(world)
         found = _run(world, then if action.name == "fix" else None, decisions)
         if found:
             return Outcome(tuple(f"after {action}: {each}" for each in found), decisions, faults)
@@ -81,17 +79,9 @@ def _play(actions: Sequence[Action], root: Path) -> Outcome:
     return Outcome(tuple(_settle(world, decisions)), decisions, faults)
 
 
-def _restart_agent(world: World) -> None:
-    world.host.crash_in = None
-    if world.host.text(POLICY) == BAD_POLICY:
-        # An agent without a valid policy does not start.
-        world.host.put(POLICY, POLICIES[0])
-    world.agents.append(SimulatedAgent(world.host, world.agents[-1].journal if world.agents else RecordedJournal()))
-
-
 def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) -> list[str]:
     """The passes that one action causes: at once, and again when the agent asks for it."""
-    found = list(invariants.violations(world, then)) if then is not None else []
+    found = list(invariants.violations(world, then, is_manual=True)) if then is not None else []
     for _ in range(4):
         world.agents[-1].controller.changed()
         then = invariants.before(world)
@@ -99,10 +89,12 @@ def _run(world: World, then: invariants.Before | None, decisions: Counter[str]) 
             wake_s = world.agents[-1].run_pass()
         except Crash:
             # systemd starts it again, at once.
-            _restart_agent(world)
+            found += invariants.after_crash(world, then)
+            restart_agent(world)
             world.host.clock.sleep(0.1)
             continue
-        decisions[world.agents[-1].controller.decision.verdict] += 1
+        if not world.host.bus_is_gone:
+            decisions[world.agents[-1].controller.decision.verdict] += 1
         found += invariants.violations(world, then)
         found += [f"I12: {line}" for line in _internal_errors(world)]
         if found or wake_s is None or wake_s > 1.0:

@@ -29,15 +29,18 @@ from tests.support.situations import (
     LATE,
     OPEN,
     OURS,
+    Act,
     daemon_json,
     do,
     dropin,
     fault,
+    listens,
     opened,
     policy,
     read_policy,
     reload,
     restart,
+    restart_socket,
     sleep,
     write,
 )
@@ -167,6 +170,17 @@ def test_a_stop_that_hangs_is_followed_by_a_start(agent: SimulatedAgent) -> None
     message = next(each.message for each in agent.journal.entries if each.event in ("failed", "rolled-back"))
     assert "job timeout" in message
     assert agent.host.running is not None
+
+
+@pytest.mark.parametrize("drift", [opened(), (listens("/run/docker.sock", "2375"), reload, restart_socket)],
+                         ids=["docker.service", "docker.socket"])
+def test_a_stop_that_hangs_is_waited_for_once(agent: SimulatedAgent, drift: tuple[Act, ...]) -> None:
+    """I12."""
+    do(agent.host, (*drift, fault(stop_hangs=True)))
+    begun = agent.host.clock.seconds
+    agent.run_pass()
+    assert agent.controller.decision.actions.starts_dockerd
+    assert 240 < agent.host.clock.seconds - begun < 320
 
 
 def test_a_disk_that_fails_after_some_files_is_undone(agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.backoff import Contested, contested, corrected, dispute, observed
+from dockerd_guard.plan.backoff import Contested, contested, corrected, dispute, interrupted, observed, restored
 from dockerd_guard.plan.memory import CorrectedFile, digest
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Content, FileStatus, Link, Rootfs
@@ -370,6 +370,22 @@ def test_what_others_did_to_a_corrected_file_is_observed() -> None:
     assert observed(at(5), disk.rootfs(), known)[OURS].undone == (at(2), at(5))
 
 
+def test_what_we_undid_ourselves_does_not_count() -> None:
+    disk = Disk()
+    known = corrected(at(0), (GOOD, *ASIDE), {})
+    disk.make((GOOD, *ASIDE), 0)
+    disk.put(OURS, None, 1)
+    disk.put(THEIRS, b"bad", 1)
+    known = observed(at(2), disk.rootfs(), restored({OURS}, known))
+    assert (known[OURS].undone, known[OURS].is_undone) == ((), True)
+    assert (known[THEIRS].undone, known[THEIRS].is_undone) == ((at(2),), True)
+    # It is made again, and somebody else undoes it.
+    disk.make((GOOD,), 3)
+    known = observed(at(3), disk.rootfs(), known)
+    disk.put(OURS, None, 4)
+    assert observed(at(4), disk.rootfs(), known)[OURS].undone == (at(4),)
+
+
 def test_a_corrected_link_is_compared_by_its_target() -> None:
     disk = Disk()
     known = corrected(at(0), (Change(OURS, None, Link("/a")),), {})
@@ -402,6 +418,38 @@ def test_what_was_rolled_back_because_of_another_file_waits_only_together_with_i
     assert contested(at(4), disk.rootfs(), (GOOD,), known) is None
     alone = corrected(at(5), (GOOD,), known)[OURS]
     assert alone == CorrectedFile(OURS, digest(b"good"), at(5))
+
+
+def test_a_file_that_a_correction_left_out_is_undone_once_more() -> None:
+    known = {**undone(1, 2), **undone(1, path="/d/other")}
+    once = interrupted(at(3), OURS, known)
+    assert once == {**known, OURS: CorrectedFile(OURS, digest(b"good"), at(0), (at(1), at(2), at(3)), True)}
+    as_left = {OURS: known[OURS]._replace(is_undone=False)}
+    assert interrupted(at(3), OURS, as_left)[OURS].is_undone
+    assert interrupted(at(3), "/d/unknown", known) == known
+    assert len(interrupted(at(200), OURS, undone(*range(100)))[OURS].undone) == 100
+
+
+def test_the_latest_dispute_is_described() -> None:
+    disk = Disk()
+    disk.put(OURS, b"", 40.0)
+    disk.put("/d/other", b"", 41.0)
+    found = dispute(at(45), disk.rootfs(), {**undone(10, 20, 30, path="/d/other"), **undone(10, 20, 30)}, 10.0)
+    assert found is not None
+    assert found.file == "/d/other"
+
+
+def test_of_two_disputes_the_foreign_file_is_named() -> None:
+    disk = Disk()
+    ours, theirs = (f"/d/{name}" for name in ("zz-dockerd-guard.conf", "not-zz-dockerd-guard.conf"))
+    for path in (ours, theirs):
+        disk.put(path, b"", 40.0)
+    changes = tuple(Change(path, None, b"good") for path in (theirs, ours))
+    for order in (changes, changes[::-1]):
+        found = contested(at(45), disk.rootfs(), order,
+                          {**undone(10, 20, 30, path=ours), **undone(10, 20, 30, path=theirs)})
+        assert found is not None
+        assert found.file == theirs
 
 
 def test_the_memory_is_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import sys
 import types
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from dockerd_guard.apply.state_files import StateFiles
+from dockerd_guard.commands import uninstall
 from dockerd_guard.containment import containment, nftables
 from dockerd_guard.containment.containment import Containment, ContainmentResult, Method
 from dockerd_guard.containment.nftables import NftablesTable, ruleset
@@ -28,7 +31,7 @@ from dockerd_guard.observe.observation import (
     Running,
 )
 from dockerd_guard.plan.exposures import Exposure, exposures
-from dockerd_guard.plan.memory import Contained
+from dockerd_guard.plan.memory import Contained, Memory
 from dockerd_guard.policy.reader import parse_policy
 from tests.support import golden
 
@@ -305,6 +308,28 @@ def test_what_an_earlier_process_blocked_is_released(tmp_path: Path, monkeypatch
     assert blocking.nftables.releases == 1
     assert blocking.filter.calls == ["reload", "set"]
     assert blocking.stored[-1] == Contained()
+
+
+@pytest.mark.parametrize("code", [0, errno.ENOSPC, errno.EROFS])
+def test_the_removal_of_the_package_releases_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """I13: also where nothing can be stored."""
+    blocking = Blocking(tmp_path, monkeypatch)
+    blocking.nftables.blocked = (BY_FLAG.rejection,)
+    blocking.filter.current = (containment.LOCALHOST, containment.ANY)
+    state = StateFiles(str(tmp_path / "state"))
+    state.save(Memory(contained=Contained(("nftables", "IPAddressDeny="), ("tcp://[::]:2375",))))
+
+    def refuse(name: str, content: bytes | None) -> None:
+        raise OSError(code, os.strerror(code))
+
+    if code:
+        monkeypatch.setattr(state, "_write", refuse)
+    released = uninstall.release(state, cast(Any, blocking.nftables), cast(Any, blocking.filter))
+    assert released == ("tcp://[::]:2375",)
+    assert not blocking.nftables.blocked
+    assert not any(blocking.filter.current)
 
 
 # --- nftables -------------------------------------------------------------------------------------

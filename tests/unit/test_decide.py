@@ -298,6 +298,29 @@ def test_decisions(host: SimulatedHost, row: Row) -> None:
     check(decision, outcome)
 
 
+@pytest.mark.parametrize(("happened", "memory", "is_undone"), [
+    ((), begun(), False),
+    ((), begun(was_active=False, invocation=""), False),
+    # dockerd has not been started since.
+    ((), begun(invocation=invocation(0)), True),
+    ((stop,), begun(), True),
+    # It does not comply, or it cannot be judged whether it does.
+    (opened(), begun(), True),
+    ((link("/etc/systemd/system/docker.service", "/dev/null"), reload), begun(), True),
+    ((sleep(121), starting), begun(), True),
+    # What is left is done by the next passes.
+    ((dropin(OPEN),), begun(), False),
+])
+def test_what_is_repaired_meanwhile_is_not_undone(
+    host: SimulatedHost, happened: tuple[Act, ...], memory: Remember, is_undone: bool
+) -> None:
+    do(host, happened)
+    outcome = decided(host, read_policy(""), memory)
+    decision = outcome.assessment.decision
+    assert decision.verdict is RECOVER
+    assert decision.intent == (outcome.memory.intent if is_undone else None)
+
+
 def test_the_same_situation_is_decided_the_same_again(host: SimulatedHost) -> None:
     do(host, (*opened(), fault(engine_is_silent=True)))
     first, second = (decided(host, read_policy(""), failed(1)) for _ in range(2))

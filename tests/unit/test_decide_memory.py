@@ -136,6 +136,12 @@ KEPT = (
     Kept("nor a reload", (dropin(OPEN),), restarted(), lambda memory, now: memory.restarts == ()),
     Kept("what others did to our file is remembered", (*opened(), guarded, remove(OURS)), restarted(),
          lambda memory, now: memory.corrected[OURS].undone == (now,)),
+    Kept("what an interrupted correction of ours did is not", (*opened(), guarded, remove(OURS)), begun(),
+         lambda memory, now: memory.corrected[OURS].undone == () and memory.corrected[OURS].is_undone),
+    Kept("unless it is of other files", (*opened(), guarded, remove(OURS)), begun(changes=FOREIGN),
+         lambda memory, now: memory.corrected[OURS].undone == (now,)),
+    Kept("or is applied", (*opened(), guarded, remove(OURS)), begun(is_applied=True),
+         lambda memory, now: memory.corrected[OURS].undone == (now,)),
     Kept("a dispute ends where it complies and nothing changes", (), undone(1, after=b"x"),
          lambda memory, now: not memory.corrected),
     Kept("or has not for ten seconds", (), both(undone(1, after=b"x"), changed(10)),
@@ -286,11 +292,6 @@ RECORDED = (
              Result(False, error="changed", interference=OURS),
              {"corrected": {OURS: CorrectedFile(OURS, "x", ago(NOW, 9), (ago(NOW, 5), NOW), True)}},
              before={OURS: CorrectedFile(OURS, "x", ago(NOW, 9), (ago(NOW, 5),))}),
-    Recorded("an earlier correction of its own is undone as well", PLAIN._replace(actions=Actions((CHANGE,))),
-             Result(False, error="no", undone=(CHANGE, CHANGE._replace(path=OVERRIDE))),
-             {"attempt": Attempt(NOW, "no", 300.0, None, written=(OURS,)),
-              "corrected": {OURS: CorrectedFile(OURS, "x", ago(NOW, 9))}},
-             before={path: CorrectedFile(path, "x", ago(NOW, 9)) for path in (OURS, OVERRIDE)}),
     Recorded("held in preflight", PLAIN, Result(False, hold=Hold("in use", NOW.wall, "wait")),
              {"held": HeldCorrection("in use", NOW.wall, NOW.wall, "wait")}),
     Recorded("held in preflight, for the same reason as before", PLAIN, Result(False, hold=Hold("old", None, "wait")),
@@ -309,6 +310,20 @@ def test_what_is_remembered_of_a_result(row: Recorded) -> None:
     before = REMEMBERED._replace(corrected=row.before)
     assert record(NOW, row.decision, row.result, row.policy, before)._asdict() == {
         **before._asdict(), **row.expected}
+
+
+@pytest.mark.parametrize(("result", "path", "is_undone"), [
+    (Result(False, error="no"), OURS, True),
+    (Result(False, error="no"), "/etc/other", False),
+    (Result(False, hold=Hold("old")), OURS, False),
+    (Result(True), OURS, False),
+])
+def test_what_we_restored_was_undone_by_nobody_else(result: Result, path: str, is_undone: bool) -> None:
+    """I8: the correction failed, and its intent covers one before it."""
+    file = CorrectedFile(path, digest(b"new"), ago(NOW, 60))
+    decision = PLAIN._replace(intent=Intent((CHANGE,), NOW, ()))
+    memory = record(NOW, decision, result, FIVE_MIN, REMEMBERED._replace(corrected={path: file}))
+    assert memory.corrected == {path: file._replace(is_undone=is_undone)}
 
 
 def test_a_new_policy_forgets_what_was_about_the_old_one() -> None:

@@ -91,5 +91,5 @@ def test_what_fix_would_do(host: SimulatedHost, row: Forecast) -> None:
     hold = decision.hold.reason if decision.hold is not None else ""
     assert (decision.verdict, decision.actions.steps(), hold) == (row.verdict, row.steps, row.hold)
     assert decision.wake_s is None
-    assert (decision.intent is not None) == (decision.verdict is APPLY)
+    assert (decision.intent is not None) == (decision.verdict in (APPLY, RECOVER))
     check(decision, outcome)

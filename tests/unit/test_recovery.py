@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.support.situations import (
     dropin,
     fault,
     guarded,
+    link,
     listens,
     opened,
     reload,
@@ -186,6 +188,56 @@ def test_docker_that_dies_after_a_correction_gets_its_configuration_back(host: S
     assert SimulatedStateFiles(host).load().intent is None
     agent.run_pass()
     assert agent.controller.decision.hold is not None, "not at once again"
+
+
+@pytest.mark.parametrize("errno", [28, 30])
+def test_what_an_administrator_repaired_is_not_undone(host: SimulatedHost, errno: int) -> None:
+    """A late drop-in was set aside, dockerd failed for another reason, and the disk kept the roll back from its end.
+
+    The administrator removes the cause and the drop-in and starts dockerd. To undo the correction then would bring the
+    drop-in back and restart dockerd with its port (I3, I14).
+    """
+    do(host, (dropin("-H tcp://10.0.0.5:2375", LATE), guarded, sleep(1)))
+    assert host.text(LATE) is None
+    do(host, (daemon_json('{"live-restore": true, "storage-driver": "zfs"}'), restart, sleep(120),
+              fault(disk_errno=errno)))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.memory.intent is not None
+    host.remove(f"{DIRECTORY}/zy-zzz.conf")
+    host.remove(LATE)
+    do(host, (fault(disk_errno=0), daemon_json('{"live-restore": true}'), reload))
+    host.reset_failed()
+    assert host.restart("admin")
+    starts = len(host.starts)
+    agent.run_pass()
+    assert (host.text(LATE), len(host.starts)) == (None, starts)
+    pass_until_done(agent)
+    assert (host.text(LATE), len(host.starts)) == (None, starts)
+    assert host.running is not None and host.running.layer.hosts == ("fd://",)
+
+
+@pytest.mark.parametrize(("happened", "path"), [
+    (DRIFTS["a late drop-in"], LATE),
+    ((write("/srv/zzz.conf", f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {OPEN}\n"),
+      link(LATE, "../../../../srv/zzz.conf"), reload, restart), LATE),
+    (DRIFTS["daemon.json"], DAEMON_JSON),
+], ids=["a late drop-in", "a link", "daemon.json"])
+def test_a_full_disk_loses_no_foreign_content(host: SimulatedHost, happened: tuple[Act, ...], path: str) -> None:
+    """I5: the disk is full when a correction is rolled back. The copies stay until the original is restored."""
+    do(host, happened)
+    content, target = host.text(path), os.path.realpath(host.root / path.lstrip("/"))
+    do(host, (guarded, sleep(1), fault(dies_after_s=1.0), restart, sleep(120), fault(dies_after_s=None, disk_errno=28)))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.ROLL_BACK
+    saved = host.root / f"{path}.dockerd-guard-saved".lstrip("/")
+    assert content in {file.read_text() for file in (host.root / path.lstrip("/"), saved) if file.exists()}
+    do(host, (fault(disk_errno=0), sleep(5)))
+    agent.run_pass()
+    assert host.text(path) == content
+    assert os.path.realpath(host.root / path.lstrip("/")) == target
+    assert not os.path.lexists(saved)
 
 
 def test_docker_that_never_comes_up_again_is_not_restarted_for_ever(host: SimulatedHost) -> None:
