@@ -6,8 +6,6 @@ lists and objects are made of others: `as_list(as_str)`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -140,14 +138,6 @@ def as_datetime(value: object) -> datetime:
         raise JsonError("must be a date and time with a time zone") from None
 
 
-def as_bytes(value: object) -> bytes:
-    """Bytes in base64."""
-    try:
-        return base64.b64decode(as_str(value), validate=True)
-    except (binascii.Error, ValueError):
-        raise JsonError("must be base64") from None
-
-
 def as_object(value: object) -> JsonObject:
     """An object."""
     if not isinstance(value, dict):
@@ -165,11 +155,6 @@ def as_one_of(values: Iterable[T]) -> Callable[[object], T]:
         return known[value]
 
     return convert
-
-
-def as_optional(convert: Callable[[object], T]) -> Callable[[object], T | None]:
-    """A converter of a value that may be null."""
-    return lambda value: None if value is None else convert(value)
 
 
 def as_list(convert: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:

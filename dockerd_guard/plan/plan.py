@@ -28,7 +28,6 @@ from dockerd_guard.systemd.words import quote_word
 SERVICE_DROPIN = f"{UNITS}/{SERVICE}.d/{DROPIN_NAME}"
 SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
 
-HEADER_BEGIN = b"# Written by dockerd-guard "
 HEADER = """\
 # Written by dockerd-guard so that Docker listens as declared in {policy}.
 # Do not edit: change the policy instead. `dockerd-guard fix` restores this file.

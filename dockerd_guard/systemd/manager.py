@@ -85,10 +85,6 @@ class UnitState(NamedTuple):
         return bytes(value).hex() if isinstance(value, list) else ""
 
     @property
-    def is_loaded(self) -> bool:
-        return self.text("LoadState") == "loaded"
-
-    @property
     def load_error(self) -> str:
         error = self.properties.get("LoadError")
         return str(error[1]) if isinstance(error, tuple) and len(error) > 1 else ""
