@@ -213,32 +213,7 @@ class Rootfs:
 
         Raises Unreadable if the directory cannot be listed.
         """
-        resolved = self.resolve(path)
-        if resolved is None:
-            return ()
-        self.listed.add(resolved)
-        resolved = "" if resolved == "/" else resolved
-        entry = self._lstat(resolved)
-        if entry is None or not entry.is_directory:
-            return ()
-        found: set[str] = set()
-        fd = self._directory(resolved)
-        if fd is not None:
-            try:
-                # O_PATH descriptors cannot be listed. "." relative to one is the same directory.
-                listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-            except OSError as error:
-                raise self._unreadable(resolved or "/", error) from None
-            try:
-                found.update(os.listdir(listing))
-            finally:
-                os.close(listing)
-        for name, kind in self._overlay.get(resolved, {}).items():
-            if kind is None:
-                found.discard(name)
-            else:
-                found.add(name)
-        return tuple(sorted(found, key=os.fsencode))
+        return tuple(sorted(self.kinds(path), key=os.fsencode))
 
     def kinds(self, path: str) -> dict[str, str]:
         """Return the names in a directory with their types: `f` regular file, `d` directory, `l` symbolic link,
@@ -255,13 +230,13 @@ class Rootfs:
         fd = self._directory(resolved)
         if fd is not None:
             try:
+                # O_PATH descriptors cannot be listed. "." relative to one is the same directory.
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             except OSError as error:
                 raise self._unreadable(resolved or "/", error) from None
             try:
                 with os.scandir(listing) as entries:
-                    for entry_ in entries:
-                        found[entry_.name] = _kind(entry_)
+                    found.update((each.name, _kind(each)) for each in entries)
             finally:
                 os.close(listing)
         for name, kind in self._overlay.get(resolved, {}).items():
