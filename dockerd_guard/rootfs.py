@@ -215,6 +215,13 @@ class Rootfs:
         """
         return tuple(sorted(self.kinds(path), key=os.fsencode))
 
+    def names_if_possible(self, path: str) -> tuple[str, ...]:
+        """Return the names in a directory; empty if it does not exist or cannot be listed."""
+        try:
+            return self.names(path)
+        except Unreadable:
+            return ()
+
     def kinds(self, path: str) -> dict[str, str]:
         """Return the names in a directory with their types: `f` regular file, `d` directory, `l` symbolic link,
         `?` anything else. Takes one getdents(2) and no stat(2). Raises Unreadable as names() does.
@@ -263,6 +270,13 @@ class Rootfs:
         content = planned if isinstance(planned, bytes) else self._read(path, resolved, entry)
         self._contents[resolved] = content
         return content
+
+    def read_if_possible(self, path: str) -> bytes | None:
+        """Return the content of a regular file; None if it does not exist or cannot be read."""
+        try:
+            return self.read(path)
+        except (FileNotFoundError, Unreadable):
+            return None
 
     def _read(self, path: str, resolved: str, entry: FileStatus) -> bytes:
         if not entry.is_file:

@@ -157,19 +157,12 @@ def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
             paths = [f"{path}/{part}" for path in paths]
             continue
         glob = _Glob(part)
-        matches = (f"{path}/{name}" for path in paths for name in _names(rootfs, path or "/")
+        matches = (f"{path}/{name}" for path in paths for name in rootfs.names_if_possible(path or "/")
                    if glob.matches(name) and (name[0] != "." or part[0] == "." or part.startswith("\\.")))
         paths = list(islice(matches, MAX_MATCHES + 1))
         if len(paths) > MAX_MATCHES:
             raise _LoadError(f"more than {MAX_MATCHES} paths match")
     return sorted(path for path in paths if path == "/dev/null" or _exists(rootfs, path))
-
-
-def _names(rootfs: Rootfs, path: str) -> tuple[str, ...]:
-    try:
-        return rootfs.names(path)
-    except Unreadable:
-        return ()
 
 
 def _exists(rootfs: Rootfs, path: str) -> bool:

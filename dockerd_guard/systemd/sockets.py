@@ -101,10 +101,7 @@ def _may_serve(rootfs: Rootfs, fragment: Fragment, services: set[str], version: 
         return True
     unit = fragment.path.rpartition("/")[2]
     for path in (fragment.path, *unit_files(rootfs, version).drop_ins(unit, fragment.names, [])):
-        try:
-            data = rootfs.read(path)
-        except (FileNotFoundError, Unreadable):
-            continue
+        data = rootfs.read_if_possible(path) or b""
         plain = _PLAIN_SERVICE.findall(data)
         if len(plain) < data.count(b"Service") or not services.isdisjoint(name.decode() for name in plain):
             return True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs, Unreadable
+from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs
 from dockerd_guard.systemd.assignments import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, LoadState, Unit
@@ -66,19 +66,12 @@ class Service(NamedTuple):
 def detect_version(rootfs: Rootfs) -> int | None:
     """Return the major version of the installed systemd, from the name of libsystemd-shared; None if not found."""
     directories = ["/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd"]
-    directories += [f"/usr/lib/{name}/systemd" for name in _names(rootfs, "/usr/lib") if "-linux-" in name]
+    directories += [f"/usr/lib/{name}/systemd" for name in rootfs.names_if_possible("/usr/lib") if "-linux-" in name]
     for directory in directories:
-        found = [int(match[1]) for name in _names(rootfs, directory) if (match := _LIBRARY.fullmatch(name))]
+        found = [int(match[1]) for name in rootfs.names_if_possible(directory) if (match := _LIBRARY.fullmatch(name))]
         if found:
             return max(found)
     return None
-
-
-def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:
-    try:
-        return rootfs.names(directory)
-    except Unreadable:
-        return ()
 
 
 def load_service(rootfs: Rootfs, name: str = "docker.service", version: int = NEWEST_SYSTEMD) -> Service:
@@ -142,11 +135,7 @@ class _ServiceLoader(Loader):
         drop_ins = unit.dropins or self.files.drop_ins(unit.name, unit.names, [])
         ignored: list[Problem] = []
         for path in (unit.fragment, *drop_ins):
-            try:
-                data = self.rootfs.read(path)
-            except (FileNotFoundError, Unreadable):
-                continue
-            for setting in written_settings(data, path, "ExecStart"):
+            for setting in written_settings(self.rootfs.read_if_possible(path) or b"", path, "ExecStart"):
                 if setting.value:
                     found.extend(commands(setting, specifiers, self.version, ignored, lenient=True))
                 else:
@@ -242,11 +231,8 @@ class _ServiceLoader(Loader):
         name = self.values.get("User", "root")
         if name in ("root", "0"):
             return "root", "/root", root_shell(self.rootfs)
-        try:
-            lines = self.rootfs.read("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
-        except (FileNotFoundError, Unreadable):
-            lines = []
-        for line in lines:
+        accounts = self.rootfs.read_if_possible("/etc/passwd") or b""
+        for line in accounts.decode("utf-8", "surrogateescape").split("\n"):
             fields = line.split(":")
             if len(fields) == 7 and name in (fields[0], fields[2]):
                 return fields[0], simplify(fields[5]), simplify(fields[6])
