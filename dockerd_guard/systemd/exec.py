@@ -13,7 +13,16 @@ from dockerd_guard.systemd.assignments import NAME, Environment, Variable
 from dockerd_guard.systemd.parse import is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
 from dockerd_guard.systemd.syntax import MAX_TEXT, WHITESPACE, BadFileError, Problem, Setting, byte_length, is_safe
-from dockerd_guard.systemd.words import SPLIT_VARIABLE, Extracted, Word, WordError, extract_first_word, rules_of
+from dockerd_guard.systemd.words import (
+    SPLIT_VARIABLE,
+    Extracted,
+    Word,
+    WordError,
+    extract_first_word,
+    rules_of,
+    skip_blanks,
+    split_words,
+)
 
 AMBIENT_REMOVED_VERSION = 258
 """Since this version the `!!` prefix has no effect (NEWS)."""
@@ -193,7 +202,7 @@ class _ExecParser(NamedTuple):
         except WordError:
             if self.lenient:
                 return extract_first_word(value, position, rules._replace(keep_unknown_escapes=True, relax=True))
-            location = self.setting.at(_skip_blanks(value, position), len(value))
+            location = self.setting.at(skip_blanks(value, position), len(value))
             raise BadFileError(location, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
@@ -230,11 +239,11 @@ class _ExecParser(NamedTuple):
         value = self.setting.value
         while position < len(value):
             if value[position] == ";" and _ends_word(value, position + 1):
-                return end, _skip_blanks(value, position + 1), True
+                return end, skip_blanks(value, position + 1), True
             if value.startswith("\\;", position) and _ends_word(value, position + 2):
                 end = position + 2
                 argv.append(Word(";", "\\;", self.setting.at(position, end)))
-                position = _skip_blanks(value, end)
+                position = skip_blanks(value, end)
                 continue
             try:
                 found = self.word(position)
@@ -253,12 +262,6 @@ class _ExecParser(NamedTuple):
 
 def _ends_word(value: str, position: int) -> bool:
     return position >= len(value) or value[position] in WHITESPACE
-
-
-def _skip_blanks(value: str, position: int) -> int:
-    while position < len(value) and value[position] in WHITESPACE:
-        position += 1
-    return position
 
 
 def expand(command: Command, environment: Environment | Mapping[str, Variable]) -> tuple[Argument, ...]:
@@ -330,11 +333,9 @@ def _split_variable(
         if name in unknown:
             yield Argument("", word.location, index, name, certain=False)
         return
-    position = 0
-    while (part := extract_first_word(variable.value, position, SPLIT_VARIABLE)) is not None:
+    for part in split_words(variable.value, SPLIT_VARIABLE):
         yield Argument(part.text, variable.at(part.start, part.end) or word.location, index, name,
                        word.certain and variable.certain)
-        position = part.next
 
 
 def _replace_variables(

@@ -26,7 +26,7 @@ from dockerd_guard.systemd.syntax import (
     printable,
     settings,
 )
-from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, extract_first_word, rules_of
+from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, rules_of, split_words
 
 LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
 
@@ -59,13 +59,17 @@ class Unit(NamedTuple):
     ambiguity: str | None = None
 
 
+Handler = Callable[["Loader", Setting], None]
+"""Applies one assignment."""
+
+
 class Loader:
     """Reads the files of one unit in order. A subclass defines the settings of its section by `handlers` and
     `exec_keys`."""
 
     section = ""
     exec_keys: frozenset[str] = frozenset()
-    handlers: dict[str, Callable[[Loader, Setting], None]] = {}  # noqa: RUF012 -- constant, set by subclasses
+    handlers: dict[str, Handler] = {}  # noqa: RUF012 -- constant, set by subclasses
 
     def __init__(self, rootfs: Rootfs, name: str, version: int) -> None:
         self.rootfs = rootfs
@@ -137,6 +141,11 @@ class Loader:
         """Record a problem."""
         self.problems.append(Problem(location, text, effect))
 
+    def note_invalid(self, setting: Setting) -> None:
+        """Record that an assignment is ignored because its value is invalid."""
+        self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
+                  "ignored")
+
     def read_drop_in(self, path: str) -> None:
         """Read one drop-in. An error in it drops the rest of the file only.
 
@@ -207,20 +216,15 @@ class Loader:
     def words(self, setting: Setting, *, unescape: bool, error: str) -> Iterator[Word]:
         """Yield the words of a list with specifiers expanded. A syntax error ends the list."""
         position = 0
-        rules = rules_of(self.version) if unescape else UNQUOTED
-        while True:
-            try:
-                raw = extract_first_word(setting.value, position, rules)
-            except WordError:
-                self.note(setting.at(position, len(setting.value)), f"{error}, ignoring: {setting.value}", "ignored")
-                return
-            if raw is None:
-                return
-            position = raw.next
-            location = setting.at(raw.start, raw.end)
-            expanded = self.expand(raw.text, location)
-            if expanded is not None:
-                yield Word(expanded.text, setting.value[raw.start:raw.end], location, expanded.certain)
+        try:
+            for raw in split_words(setting.value, rules_of(self.version) if unescape else UNQUOTED):
+                position = raw.next
+                location = setting.at(raw.start, raw.end)
+                expanded = self.expand(raw.text, location)
+                if expanded is not None:
+                    yield Word(expanded.text, setting.value[raw.start:raw.end], location, expanded.certain)
+        except WordError:
+            self.note(setting.at(position, len(setting.value)), f"{error}, ignoring: {setting.value}", "ignored")
 
     def unit_names(self, setting: Setting) -> Iterator[Word]:
         """Yield unit names separated by blanks, without unquoting (config_parse_unit_deps)."""
@@ -250,27 +254,29 @@ class Loader:
         if setting.value in choices:
             self.values[setting.key] = setting.value
         else:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
 
     def keep_boolean(self, setting: Setting) -> None:
         """Keep a boolean as `yes` or `no`."""
         value = parse_boolean(setting.value)
         if value is None:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
         else:
             self.values[setting.key] = "yes" if value else "no"
 
     def keep_user(self, setting: Setting) -> None:
         """User=, Group= and so on: an invalid name refuses the unit."""
-        if not setting.value:
+        if setting.value:
+            self.values[setting.key] = self.user_name(setting, setting.value)
+        else:
             self.values.pop(setting.key, None)
-            return
-        name = self.expand_or_refuse(setting, setting.value)
+
+    def user_name(self, setting: Setting, text: str) -> str:
+        """Return the name of a user or group; an invalid one refuses the unit."""
+        name = self.expand_or_refuse(setting, text)
         if not is_valid_user(name):
             raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
-        self.values[setting.key] = name
+        return name
 
     def expand_or_refuse(self, setting: Setting, text: str) -> str:
         """Expand specifiers; an unknown one refuses the unit."""
@@ -281,14 +287,14 @@ class Loader:
                                f"{error}", fatal_setting=True) from None
 
 
-def _set_success_action(loader: Loader, setting: Setting) -> None:
-    actions = (action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
-               for suffix in ("", "-force", "-immediate"))
-    loader.keep_choice(setting, ("none", "exit", "exit-force", *actions))
+def choice(*choices: str) -> Handler:
+    """Return a handler that keeps a value if it is one of these."""
+    return lambda loader, setting: loader.keep_choice(setting, choices)
 
 
-def _set_kill_mode(loader: Loader, setting: Setting) -> None:
-    loader.keep_choice(setting, ("control-group", "process", "mixed", "none"))
+_set_success_action = choice("none", "exit", "exit-force", *(
+    action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
+    for suffix in ("", "-force", "-immediate")))
 
 
 def _set_pam_name(loader: Loader, setting: Setting) -> None:
@@ -299,9 +305,7 @@ def _set_pam_name(loader: Loader, setting: Setting) -> None:
 
 def _check_groups(loader: Loader, setting: Setting) -> None:
     for found in _WORD.finditer(setting.value):
-        name = loader.expand_or_refuse(setting, found[0])
-        if not is_valid_user(name):
-            raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
+        loader.user_name(setting, found[0])
 
 
 def _check_dynamic_user(loader: Loader, setting: Setting) -> None:
@@ -363,12 +367,12 @@ def _check_image_policy(_: Loader, setting: Setting) -> None:
             raise BadFileError(setting.location, f"Failed to parse image policy, refusing: {setting.value}")
 
 
-_REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
+_REFUSING: dict[str, Handler] = {
     "AppArmorProfile": _check_label,
     "DynamicUser": _check_dynamic_user,
     "ExtensionImagePolicy": _check_image_policy,
     "Group": Loader.keep_user,
-    "KillMode": _set_kill_mode,
+    "KillMode": choice("control-group", "process", "mixed", "none"),
     "MountImagePolicy": _check_image_policy,
     "PAMName": _set_pam_name,
     "RootDirectory": _check_root,

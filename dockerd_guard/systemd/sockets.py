@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs, Unreadable
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Handler, Loader, Unit
 from dockerd_guard.systemd.lookup import Fragment, is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
     parse_boolean,
@@ -282,8 +281,7 @@ class _SocketLoader(Loader):
         """SocketMode=."""
         mode = parse_mode(setting.value)
         if mode is None:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
         else:
             self.mode = mode
 
@@ -291,8 +289,7 @@ class _SocketLoader(Loader):
         """MaxConnections=."""
         number = parse_unsigned(setting.value)
         if number is None:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
         else:
             self.max_connections = number
 
@@ -322,7 +319,7 @@ _NETLINK = {
     16: "generic", 18: "scsitransport", 19: "ecryptfs", 20: "rdma",
 }
 _NETLINK_NUMBERS = {name: number for number, name in _NETLINK.items()}
-_SocketLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
+_SocketLoader.handlers = cast("dict[str, Handler]", {
     **dict.fromkeys(
         ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
          "ListenMessageQueue", "ListenUSBFunction"),

@@ -6,14 +6,14 @@ Implements service_load() and service_verify() (src/core/service.c) and parsers 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs
 from dockerd_guard.systemd.assignments import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, LoadState, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Handler, Loader, LoadState, Unit, choice
 from dockerd_guard.systemd.parse import parse_unsigned, path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
@@ -243,19 +243,6 @@ class _ServiceLoader(Loader):
         newer = ("notify-reload",) if self.version >= _NOTIFY_RELOAD_VERSION else ()
         self.keep_choice(setting, ("simple", "exec", "forking", "oneshot", "dbus", "notify", "idle", *newer))
 
-    def set_restart(self, setting: Setting) -> None:
-        """Restart=."""
-        self.keep_choice(setting, (
-            "no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"))
-
-    def set_exit_type(self, setting: Setting) -> None:
-        """ExitType=."""
-        self.keep_choice(setting, ("main", "cgroup"))
-
-    def set_notify_access(self, setting: Setting) -> None:
-        """NotifyAccess=."""
-        self.keep_choice(setting, ("none", "main", "exec", "all"))
-
     def set_fd_store_max(self, setting: Setting) -> None:
         """FileDescriptorStoreMax=."""
         if (number := parse_unsigned(setting.value)) is not None:
@@ -399,22 +386,22 @@ _DIRECTORIES = {
     "LogsDirectory": ("LOGS_DIRECTORY", "/var/log"),
     "ConfigurationDirectory": ("CONFIGURATION_DIRECTORY", "/etc"),
 }
-_ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
+_ServiceLoader.handlers = cast("dict[str, Handler]", {
     "BusName": _ServiceLoader.set_bus_name,
     "Environment": _ServiceLoader.add_environment,
     "EnvironmentFile": _ServiceLoader.add_environment_file,
-    "ExitType": _ServiceLoader.set_exit_type,
+    "ExitType": choice("main", "cgroup"),
     "FileDescriptorStoreMax": _ServiceLoader.set_fd_store_max,
     "ImportCredential": _ServiceLoader.note_credentials,
     "LoadCredential": _ServiceLoader.note_credentials,
     "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
-    "NotifyAccess": _ServiceLoader.set_notify_access,
+    "NotifyAccess": choice("none", "main", "exec", "all"),
     "OpenFile": _ServiceLoader.keep_raw,
     "PIDFile": _ServiceLoader.check_pid_file,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
     "PrivatePIDs": _ServiceLoader.keep_boolean,
     "RemainAfterExit": _ServiceLoader.keep_boolean,
-    "Restart": _ServiceLoader.set_restart,
+    "Restart": choice("no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"),
     "RestartForceExitStatus": _ServiceLoader.set_force_exit_status,
     "SetCredential": _ServiceLoader.note_credentials,
     "SetCredentialEncrypted": _ServiceLoader.note_credentials,
