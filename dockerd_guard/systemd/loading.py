@@ -6,8 +6,8 @@ Implements unit_load_fragment() and unit_load_dropin() (src/core/load-fragment.c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Rootfs, Unreadable
@@ -33,6 +33,8 @@ LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
 DEPENDENCIES = ("Requires", "Requisite", "BindsTo", "BindTo", "Wants", "Upholds")
 _DEPENDENCY_LINKS = {"Requires": ".requires", "Wants": ".wants", "Upholds": ".upholds"}
 _WORD = re.compile(f"[^{WHITESPACE}]+")
+_RESET_BY_EMPTY = frozenset((
+    "BusName", "Group", "PIDFile", "RestartForceExitStatus", "SocketGroup", "SocketUser", "User"))
 _VAR_RUN = re.compile(r"/+(?:\./+)*var/+(?:\./+)*run(?:|/+(?:\./+)*(.*))", re.DOTALL)
 _NO_DYNAMIC_HOME_VERSION = 253
 
@@ -65,7 +67,7 @@ Handler = Callable[["Loader", Setting], None]
 
 class Loader:
     """Reads the files of one unit in order. A subclass defines the settings of its section by `handlers` and
-    `exec_keys`."""
+    `exec_keys`, and adds to `lists` those that an empty assignment clears."""
 
     section = ""
     exec_keys: frozenset[str] = frozenset()
@@ -83,6 +85,7 @@ class Loader:
         self.dependencies: dict[str, list[Word]] = {}
         self.values: dict[str, str] = {}
         """Valid values of enumerations, booleans and other simple settings."""
+        self.lists: Mapping[str, dict[str, Any] | list[Any]] = {}
 
     def read(self) -> Unit:  # noqa: PLR0911 -- one per load state
         """Find and read all files. Checks of the unit as a whole are not included."""
@@ -195,6 +198,10 @@ class Loader:
         if since is None or self.version < since:
             if not key.startswith("X-"):
                 self.note(setting.location, f"Unknown key '{key}' in section [{setting.section}], ignoring.", "ignored")
+        elif not setting.value and key in self.lists:
+            self.lists[key].clear()
+        elif not setting.value and key in _RESET_BY_EMPTY:
+            self.values.pop(key, None)
         elif handler is not None:
             handler(self, setting)
 
@@ -266,10 +273,7 @@ class Loader:
 
     def keep_user(self, setting: Setting) -> None:
         """User=, Group= and so on: an invalid name refuses the unit."""
-        if setting.value:
-            self.values[setting.key] = self.user_name(setting, setting.value)
-        else:
-            self.values.pop(setting.key, None)
+        self.values[setting.key] = self.user_name(setting, setting.value)
 
     def user_name(self, setting: Setting, text: str) -> str:
         """Return the name of a user or group; an invalid one refuses the unit."""

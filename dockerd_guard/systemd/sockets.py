@@ -131,6 +131,7 @@ class _SocketLoader(Loader):
         self.mode = 0o666
         self.max_connections = 64
         self.symlinks = False
+        self.lists = dict.fromkeys(_LISTEN, self.listen)
 
     def load(self) -> Socket:
         """Read and verify."""
@@ -185,10 +186,7 @@ class _SocketLoader(Loader):
         return unit if reason is None else unit._replace(load_state="bad-setting", reason=reason)
 
     def add_listen(self, setting: Setting) -> None:
-        """ListenStream= and the other Listen*= settings; an empty value clears all of them."""
-        if not setting.value:
-            self.listen.clear()
-            return
+        """ListenStream= and the other Listen*= settings, which are one list."""
         expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
@@ -312,6 +310,8 @@ _VSOCK_TYPES_VERSION = 253
 _VSOCK_NAMES_VERSION = 256
 _VSOCK_ANY_VERSION = 258
 _VSOCK_TYPES = ("vsock-stream", "vsock-dgram", "vsock-seqpacket")
+_LISTEN = ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
+           "ListenMessageQueue", "ListenUSBFunction")
 _IN_FILE_SYSTEM = ("Stream", "Datagram", "SequentialPacket", "FIFO")
 _NETLINK = {
     0: "route", 3: "firewall", 4: "inet-diag", 5: "nflog", 6: "xfrm", 7: "selinux", 8: "iscsi", 9: "audit",
@@ -320,10 +320,7 @@ _NETLINK = {
 }
 _NETLINK_NUMBERS = {name: number for number, name in _NETLINK.items()}
 _SocketLoader.handlers = cast("dict[str, Handler]", {
-    **dict.fromkeys(
-        ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
-         "ListenMessageQueue", "ListenUSBFunction"),
-        _SocketLoader.add_listen),
+    **dict.fromkeys(_LISTEN, _SocketLoader.add_listen),
     "Accept": _SocketLoader.keep_boolean,
     "BindIPv6Only": _SocketLoader.set_bind_ipv6_only,
     "MaxConnections": _SocketLoader.set_max_connections,

@@ -94,8 +94,11 @@ class _ServiceLoader(Loader):
         self.pass_environment: dict[str, Word] = {}
         self.unset_environment: dict[str, Word] = {}
         self.sockets: list[Word] = []
-        self.directories: dict[str, list[str]] = {}
+        self.directories: dict[str, list[str]] = {key: [] for key in _DIRECTORIES}
         self.has_credentials = False
+        self.lists = {
+            "Environment": self.environment, "EnvironmentFile": self.environment_files,
+            "PassEnvironment": self.pass_environment, "UnsetEnvironment": self.unset_environment, **self.directories}
 
     def load(self) -> Service:
         """Read and verify."""
@@ -201,7 +204,7 @@ class _ServiceLoader(Loader):
         # Placeholder values are not set (USER_CREDS_CLEAN, later USER_CREDS_SUPPRESS_PLACEHOLDER).
         found = {name: value for name, value in found.items() if value not in _PLACEHOLDERS.get(name, ())}
         for key, (variable, prefix) in _DIRECTORIES.items():
-            if paths := self.directories.get(key):
+            if paths := self.directories[key]:
                 found[variable] = ":".join(f"{prefix}/{path}" for path in sorted(paths, key=lambda p: p.split("/")))
         if "PIDFile" in self.values:
             found["PIDFILE"] = self.values["PIDFile"]
@@ -254,9 +257,6 @@ class _ServiceLoader(Loader):
 
     def set_bus_name(self, setting: Setting) -> None:
         """BusName=: a well-known name."""
-        if not setting.value:
-            self.values.pop("BusName", None)
-            return
         expanded = self.expand(setting.value, setting.location, max_bytes=_BUS_NAME_MAX_BYTES)
         if expanded is None:
             return
@@ -267,16 +267,11 @@ class _ServiceLoader(Loader):
 
     def set_force_exit_status(self, setting: Setting) -> None:
         """RestartForceExitStatus=: only whether it is set."""
-        if not setting.value:
-            self.values.pop(setting.key, None)
-        elif any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
+        if any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
             self.values[setting.key] = setting.value
 
     def check_pid_file(self, setting: Setting) -> None:
         """PIDFile=: an invalid path refuses the unit."""
-        if not setting.value:
-            self.values.pop("PIDFile", None)
-            return
         expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
@@ -291,10 +286,7 @@ class _ServiceLoader(Loader):
 
     def add_directories(self, setting: Setting) -> None:
         """RuntimeDirectory= and so on: relative paths, optionally with `:LINK`."""
-        kept = self.directories.setdefault(setting.key, [])
-        if not setting.value:
-            kept.clear()
-            return
+        kept = self.directories[setting.key]
         for word in self.words(setting, unescape=False, error=f"Invalid syntax {setting.key}="):
             path = simplify(word.text.partition(":")[0])
             first = path.partition("/")[0]
@@ -304,9 +296,6 @@ class _ServiceLoader(Loader):
 
     def add_environment(self, setting: Setting) -> None:
         """Environment=."""
-        if not setting.value:
-            self.environment.clear()
-            return
         for word in self.words(setting, unescape=True, error="Invalid syntax"):
             assigned = assignment(word)
             if assigned is not None:
@@ -317,9 +306,6 @@ class _ServiceLoader(Loader):
 
     def add_environment_file(self, setting: Setting) -> None:
         """EnvironmentFile=: one path, without unquoting."""
-        if not setting.value:
-            self.environment_files.clear()
-            return
         expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
@@ -332,9 +318,6 @@ class _ServiceLoader(Loader):
 
     def add_pass_environment(self, setting: Setting) -> None:
         """PassEnvironment=: names."""
-        if not setting.value:
-            self.pass_environment.clear()
-            return
         for word in self.words(setting, unescape=False, error="Trailing garbage in PassEnvironment"):
             if NAME.fullmatch(word.text):
                 self.pass_environment.setdefault(word.text, word)
@@ -344,9 +327,6 @@ class _ServiceLoader(Loader):
 
     def add_unset_environment(self, setting: Setting) -> None:
         """UnsetEnvironment=: names or assignments."""
-        if not setting.value:
-            self.unset_environment.clear()
-            return
         for word in self.words(setting, unescape=True, error="Trailing garbage in UnsetEnvironment"):
             name, _, value = word.text.partition("=")
             if NAME.fullmatch(name) and is_utf8(value):
