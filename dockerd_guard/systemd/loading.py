@@ -13,7 +13,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.keys import KEYS
-from dockerd_guard.systemd.lookup import is_unit_name, unit_files
+from dockerd_guard.systemd.lookup import is_unit_name, not_read, unit_files
 from dockerd_guard.systemd.parse import is_valid_user, parse_boolean, path_error
 from dockerd_guard.systemd.specifiers import IN_UNIT_NAMES, MAX_UNIT_NAME_BYTES, BadSpecifierError, Expanded, Specifiers
 from dockerd_guard.systemd.syntax import (
@@ -159,12 +159,12 @@ class Loader:
             self.read_file(self.rootfs.read(path), path)
         except FileNotFoundError:
             if not self.files.is_mask(path):
-                self.note(Location(path), f"'{path}' is not read: it is a dangling symbolic link.", "file-ignored")
+                self.problems.append(not_read(path, "it is a dangling symbolic link"))
         except Unreadable as error:
             if (entry := self.files.stat(path)) is not None and entry.kind == "FIFO":
                 raise BadFileError(Location(path), f"{path} is a FIFO: systemd hangs when it reads it") from None
             if not self.files.is_mask(path):
-                self.note(Location(path), f"'{path}' is not read: it {error.reason}.", "file-ignored")
+                self.problems.append(not_read(path, f"it {error.reason}"))
         except BadFileError as error:
             self.note(error.location, error.text, "rest-dropped")
 

@@ -80,6 +80,11 @@ def is_unit_name(name: str) -> bool:
     return len(name) <= _MAX_NAME_BYTES and _UNIT_NAME.fullmatch(name) is not None
 
 
+def not_read(path: str, reason: str) -> Problem:
+    """Return the problem of a drop-in, or a directory of drop-ins, that has no effect."""
+    return Problem(Location(path), f"'{path}' is not read: {reason}.", "file-ignored")
+
+
 class UnitFiles:
     """The unit files in the search path of one Rootfs. `problems` are directories that could not be listed."""
 
@@ -272,14 +277,13 @@ class UnitFiles:
                 path = f"{directory}/{file}"
                 if file.startswith(".") or not file.endswith(".conf"):
                     if kind in "fl" and _LOOKS_LIKE_A_DROP_IN.fullmatch(file):
-                        problems.append(Problem(
-                            Location(path), f"'{path}' is not read: its name does not end in '.conf'.", "file-ignored"))
+                        problems.append(not_read(path, "its name does not end in '.conf'"))
                     continue
                 if file in found:
-                    self._note_shadow(path, found[file], problems)
+                    how = "masks it" if self.is_mask(found[file]) else "has the same name and takes precedence"
+                    problems.append(not_read(path, f"'{found[file]}' {how}"))
                 elif kind == "l" and self._is_skipped(path):
-                    problems.append(Problem(
-                        Location(path), f"'{path}' is not read: it is an unresolvable symbolic link.", "file-ignored"))
+                    problems.append(not_read(path, "it is an unresolvable symbolic link"))
                 else:
                     found[file] = path
         return tuple(found[file] for file in sorted(found, key=os.fsencode))
@@ -313,10 +317,6 @@ class UnitFiles:
             self._add_directory(directory, name.rpartition(".")[2] + suffix, found, problems)
         return found
 
-    def _note_shadow(self, path: str, winner: str, problems: list[Problem]) -> None:
-        how = "masks it" if self.is_mask(winner) else "has the same name and takes precedence"
-        problems.append(Problem(Location(path), f"'{path}' is not read: '{winner}' {how}.", "file-ignored"))
-
     def _is_skipped(self, path: str) -> bool:
         if self._version < UNOPENABLE_SKIPPED_VERSION or self.stat(path) is not None:
             return False
@@ -335,9 +335,7 @@ class UnitFiles:
             entry = self.stat(os.path.join("/", self._rootfs.readlink(path) or ""))
             if entry is None or not entry.is_directory:
                 if resolved is not None and (there := self.stat(resolved)) is not None and there.is_directory:
-                    problems.append(Problem(
-                        Location(path), f"'{path}' is not read: systemd does not follow a relative symbolic link here.",
-                        "file-ignored"))
+                    problems.append(not_read(path, "systemd does not follow a relative symbolic link here"))
                 return
         elif kind != "d":
             return

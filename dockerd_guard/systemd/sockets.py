@@ -54,7 +54,6 @@ class Socket(NamedTuple):
     accept: bool = False
     socket_mode: int = 0o666
     socket_user: str | None = None
-    socket_group: str | None = None
     bind_ipv6_only: str = "default"
     enabled: bool = False
 
@@ -151,7 +150,6 @@ class _SocketLoader(Loader):
             accept,
             self.mode,
             self.values.get("SocketUser"),
-            self.values.get("SocketGroup"),
             self.values.get("BindIPv6Only", "default"),
         )
 

@@ -57,7 +57,6 @@ class Service(NamedTuple):
     sockets: tuple[Word, ...] = ()
     requires: tuple[Word, ...] = ()
     wants: tuple[Word, ...] = ()
-    kill_mode: str = "control-group"
     built_in: tuple[Assigned, ...] = ()
     written: tuple[Command, ...] = ()
     set_at_start: frozenset[str] = frozenset()
@@ -123,7 +122,6 @@ class _ServiceLoader(Loader):
             tuple(self.sockets),
             tuple(word for key in ("Requires", "BindsTo", "BindTo", "Requisite") for word in dependencies.get(key, ())),
             tuple(word for key in ("Wants", "Upholds") for word in dependencies.get(key, ())),
-            self.values.get("KillMode", "control-group"),
             tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
             tuple(self.written(unit)) if refused else starts,
             frozenset(self.set_at_start()),
