@@ -270,14 +270,11 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
     A few kilobytes of text can expand to gigabytes. Expansion stops at MAX_ARGUMENTS_BYTES, where
     execve(2) fails anyway (see too_long); the last argument then holds most of the text.
     """
-    unknown: frozenset[str] = frozenset()
-    variables = environment
-    if isinstance(environment, Environment):
-        variables, unknown = environment.expansion, environment.unknown_expansion
-    assert not isinstance(variables, Environment)  # noqa: S101 -- for the type checker
+    if not isinstance(environment, Environment):
+        environment = Environment(environment, (), None, environment, frozenset())
     found: list[Argument] = []
     size = 0
-    for argument in _expanded(command, variables, unknown):
+    for argument in _expanded(command, environment.expansion, environment.unknown_expansion):
         found.append(argument)
         size += len(argument.text) + _ARGUMENT_BYTES
         if size > MAX_ARGUMENTS_BYTES:
