@@ -53,7 +53,6 @@ def resolve_daemon(
     environ: Mapping[str, str],
     read: Callable[[str], bytes],
     version: Version | None = None,
-    config_file: str = DEFAULT_CONFIG_FILE,
 ) -> Daemon:
     """Resolve the configuration of dockerd with `argv`, argv[0] included, and `environ`. Never raises.
 
@@ -64,14 +63,14 @@ def resolve_daemon(
     """
     program = program_of(argv, environ, version, read)
     if not program.certain and not program.words and program.reason is not None:
-        return _unknown_daemon(program, config_file)
+        return _unknown_daemon(program)
     environ = program.environ
     release = version or NEWEST_DOCKERD
     line = parse(program.words, version)
     given = last(line.flags)
     rootless = bool(environ.get("ROOTLESSKIT_STATE_DIR"))
     explicit = "config-file" in given
-    path = given["config-file"].value if explicit else _config_file(config_file, rootless, environ)
+    path = given["config-file"].value if explicit else _config_file(rootless, environ)
     file = config.load(path, read, version) if path else File(path, missing=True)
     settings = Settings(line.flags, file, release)
     tls = resolve_tls(given, file, environ, release)
@@ -112,15 +111,15 @@ def resolve_daemon(
     )
 
 
-def _unknown_daemon(program: Program, config_file: str) -> Daemon:
-    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "",
+def _unknown_daemon(program: Program) -> Daemon:
+    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), DEFAULT_CONFIG_FILE, None, False, "",
                   DEFAULT_EXEC_ROOT, DEFAULT_DATA_ROOT, (), (), program)
 
 
-def _config_file(path: str, rootless: bool, environ: Mapping[str, str]) -> str:
-    """Return the path of daemon.json. Under RootlessKit the default is in the user's home (homedir.GetConfigHome)."""
-    if not rootless or path != DEFAULT_CONFIG_FILE:
-        return path
+def _config_file(rootless: bool, environ: Mapping[str, str]) -> str:
+    """Return the default path of daemon.json, under RootlessKit in the user's home (homedir.GetConfigHome)."""
+    if not rootless:
+        return DEFAULT_CONFIG_FILE
     home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
     return f"{home}/docker/daemon.json"
 
