@@ -79,19 +79,10 @@ def scope_of(address: str) -> Scope:
     host, _ = split_host_port(address)
     if _is_localhost(host):
         return Scope.LOOPBACK
-    host = host.partition("%")[0]
-    if host in ("", "0", "0x0", "0.0", "0.0.0"):
+    ip = ip_of(host)
+    if host.partition("%")[0] in ("", "0", "0x0", "0.0", "0.0.0") or (ip is not None and ip.is_unspecified):
         return Scope.WILDCARD
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return Scope.ADDRESS
-    mapped = getattr(ip, "ipv4_mapped", None)
-    if mapped is not None:
-        ip = mapped
-    if ip.is_unspecified:
-        return Scope.WILDCARD
-    return Scope.LOOPBACK if ip.is_loopback else Scope.ADDRESS
+    return Scope.LOOPBACK if ip is not None and ip.is_loopback else Scope.ADDRESS
 
 
 def _is_localhost(host: str) -> bool:
