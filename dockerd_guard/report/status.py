@@ -169,10 +169,9 @@ def to_json(status: Status) -> dict[str, Any]:
     The value of a socket in a layer is its TLS (`none`, `server`, `mutual`), `systemd` if only systemd listens,
     false if it is absent, null if unknown.
     """
-    unit, agent_status = status.unit, status.agent_status
-    alive = agent_status if status.is_alive else None
-    held = alive.held if alive is not None else None
-    since = status.since
+    unit, policy, since = status.unit, status.policy, status.since
+    alive = status.agent_status if status.is_alive else None
+    held, last = alive and alive.held, status.last
     return {
         "schema": SCHEMA,
         "at": status.now.isoformat(),
@@ -181,15 +180,15 @@ def to_json(status: Status) -> dict[str, Any]:
         "agent": {
             "alive": status.is_alive if unit is not None else None,
             "unit": unit.active_state if unit is not None else None,
-            "pid": unit.pid if unit is not None and unit.pid else None,
-            "state": alive.state if alive is not None else None,
-            "looked": alive.at.isoformat() if alive is not None else None,
+            "pid": (unit.pid or None) if unit is not None else None,
+            "state": alive and alive.state,
+            "looked": alive and alive.at.isoformat(),
             "blind": list(alive.blind) if alive is not None else [],
         },
         "policy": {
-            "file": alive.policy_file if alive is not None else status.policy.file if status.policy else None,
-            "mode": alive.mode if alive is not None else str(status.policy.mode) if status.policy else None,
-            "since": alive.policy_since.isoformat() if alive is not None else None,
+            "file": alive.policy_file if alive is not None else policy and policy.file,
+            "mode": alive.mode if alive is not None else policy and str(policy.mode),
+            "since": alive and alive.policy_since.isoformat(),
             "problem": status.policy_problem or None,
         },
         "sockets": [{
@@ -199,12 +198,10 @@ def to_json(status: Status) -> dict[str, Any]:
         "findings": [{
             **finding_json(finding), "since": since[finding.fact].isoformat() if finding.fact in since else None,
         } for finding in status.findings],
-        "held": {"reason": held.reason, "since": held.since.isoformat(),
-                 "until": held.until.isoformat() if held.until is not None else None,
-                 "next": held.next_step or None} if held is not None else None,
+        "held": held and {"reason": held.reason, "since": held.since.isoformat(),
+                          "until": held.until and held.until.isoformat(), "next": held.next_step or None},
         "contained": list(status.contained),
-        "last": {"at": status.last.at.isoformat(), "event": status.last.event, "outcome": status.last.outcome,
-                 "message": status.last.message} if status.last is not None else None,
+        "last": last and {**last._asdict(), "at": last.at.isoformat()},
     }
 
 
