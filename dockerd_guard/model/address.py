@@ -52,7 +52,6 @@ class Binding(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        """Whether this is a TCP address."""
         return self.address.startswith("tcp://")
 
     @property

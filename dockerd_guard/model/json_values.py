@@ -100,14 +100,12 @@ def _convert(value: object, convert: Callable[[object], T], where: str) -> T:
 
 
 def as_str(value: object) -> str:
-    """A string."""
     if not isinstance(value, str):
         raise JsonError("must be a string")
     return value
 
 
 def as_bool(value: object) -> bool:
-    """A boolean."""
     if not isinstance(value, bool):
         raise JsonError("must be true or false")
     return value
@@ -121,7 +119,6 @@ def as_int(value: object) -> int:
 
 
 def as_float(value: object) -> float:
-    """A number."""
     if isinstance(value, float):
         return value
     return float(as_int(value))
@@ -139,7 +136,6 @@ def as_datetime(value: object) -> datetime:
 
 
 def as_object(value: object) -> JsonObject:
-    """An object."""
     if not isinstance(value, dict):
         raise JsonError("must be an object")
     return value

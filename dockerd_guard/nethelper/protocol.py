@@ -118,7 +118,6 @@ class Wire:
         self._rest = b""
 
     def send(self, **fields: object) -> None:
-        """Send one line."""
         self.connection.sendall(json.dumps(fields).encode() + b"\n")
 
     def receive(self) -> list[bytes]:

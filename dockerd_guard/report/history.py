@@ -154,7 +154,6 @@ class Span(NamedTuple):
     ended: datetime | None = None
 
     def seconds(self, now: datetime) -> float:
-        """Its length."""
         return max(((self.ended or now) - self.begun).total_seconds(), 0.0)
 
 
@@ -187,7 +186,6 @@ class Episode(NamedTuple):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is ongoing."""
         return self.span.ended is None
 
     def exposed_s(self, now: datetime) -> float:

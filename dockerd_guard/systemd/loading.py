@@ -141,7 +141,6 @@ class Loader:
         return None
 
     def note(self, location: Location, text: str, effect: Effect) -> None:
-        """Record a problem."""
         self.problems.append(Problem(location, text, effect))
 
     def note_invalid(self, setting: Setting) -> None:
@@ -175,7 +174,6 @@ class Loader:
             self.apply(setting)
 
     def apply(self, setting: Setting) -> None:
-        """Apply one assignment."""
         key = setting.key
         if setting.section == self.section:
             if key in self.exec_keys:

@@ -260,7 +260,6 @@ class _SocketLoader(Loader):
         return None, True
 
     def set_service(self, setting: Setting) -> None:
-        """Service=."""
         expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, allowed=IN_UNIT_NAMES)
         if expanded is None:
             return
@@ -274,7 +273,6 @@ class _SocketLoader(Loader):
             self.service = name
 
     def set_mode(self, setting: Setting) -> None:
-        """SocketMode=."""
         mode = parse_mode(setting.value)
         if mode is None:
             self.note_invalid(setting)
@@ -282,7 +280,6 @@ class _SocketLoader(Loader):
             self.mode = mode
 
     def set_max_connections(self, setting: Setting) -> None:
-        """MaxConnections=."""
         number = parse_unsigned(setting.value)
         if number is None:
             self.note_invalid(setting)

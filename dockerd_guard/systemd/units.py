@@ -240,12 +240,10 @@ class _ServiceLoader(Loader):
         return name, "/", "/usr/sbin/nologin"
 
     def set_type(self, setting: Setting) -> None:
-        """Type=."""
         newer = ("notify-reload",) if self.version >= _NOTIFY_RELOAD_VERSION else ()
         self.keep_choice(setting, ("simple", "exec", "forking", "oneshot", "dbus", "notify", "idle", *newer))
 
     def set_fd_store_max(self, setting: Setting) -> None:
-        """FileDescriptorStoreMax=."""
         if (number := parse_unsigned(setting.value)) is not None:
             self.values[setting.key] = str(number)
 
@@ -293,7 +291,6 @@ class _ServiceLoader(Loader):
                 kept.append(path)
 
     def add_environment(self, setting: Setting) -> None:
-        """Environment=."""
         for word in self.words(setting, unescape=True, error="Invalid syntax"):
             assigned = assignment(word)
             if assigned is not None:
