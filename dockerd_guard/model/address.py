@@ -20,11 +20,16 @@ class Scope(StrEnum):
 
 
 class Tls(StrEnum):
-    """TLS of a binding: none, server authentication only, or mutual with client certificates."""
+    """TLS of a binding: none, server authentication only, or mutual with client certificates; weakest first."""
 
     NONE = "none"
     SERVER = "server"
     MUTUAL = "mutual"
+
+    def is_weaker(self, than: Tls) -> bool:
+        """Whether this protects less."""
+        order = list(Tls)
+        return order.index(self) < order.index(than)
 
 
 class Via(StrEnum):
