@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical
-from dockerd_guard.model.finding import Fix
+from dockerd_guard.model.finding import Finding, Fix, Severity
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
 from dockerd_guard.policy.model import DeclaredSocket, Policy, declared_bindings
@@ -56,6 +56,14 @@ def effect(seen: Observation, layers: tuple[str, ...]) -> str:
     if RUNNING in layers:
         return "; the running dockerd was started with it"
     return "; takes effect at the next restart of docker.service"
+
+
+def binding_finding(  # noqa: PLR0913, PLR0917 -- the fields of a finding
+    code: str, severity: Severity, message: str, seen: Observation, merged: MergedBinding, fix: Fix | None
+) -> Finding:
+    """Return a finding about a binding, located where it is configured. Its message ends with the effect."""
+    return Finding(code, severity, f"{message}{effect(seen, merged.layers)}", merged.layers[0], merged.binding.source,
+                   fix, merged.binding.address)
 
 
 def fix_for_binding(seen: Observation, policy: Policy | None, merged: MergedBinding) -> Fix | None:

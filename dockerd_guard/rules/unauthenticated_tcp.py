@@ -9,8 +9,8 @@ from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import (
+    binding_finding,
     declared_places,
-    effect,
     fix_for_binding,
     merged_bindings,
     origin,
@@ -34,13 +34,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         is_plain = binding.tls is Tls.NONE
         protection = "without TLS" if is_plain else "with TLS that does not verify client certificates"
         note = f" (declared in line {wanted.location.line} of the policy)" if wanted and as_declared else ""
-        yield Finding(
-            CODE,
-            severity,
-            f"{binding.address}{origin(merged)} exposes the Docker API, equivalent to root, {scope_text(binding)} "
-            f"{protection}{note}{effect(seen, merged.layers)}",
-            merged.layers[0],
-            binding.source,
-            None if as_declared else fix_for_binding(seen, policy, merged),
-            binding.address,
-        )
+        message = (f"{binding.address}{origin(merged)} exposes the Docker API, equivalent to root, "
+                   f"{scope_text(binding)} {protection}{note}")
+        fix = None if as_declared else fix_for_binding(seen, policy, merged)
+        yield binding_finding(CODE, severity, message, seen, merged, fix)

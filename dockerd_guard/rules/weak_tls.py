@@ -12,9 +12,9 @@ from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import (
     argument_location,
+    binding_finding,
     command_location,
     declared_places,
-    effect,
     fix_for_binding,
     merged_bindings,
 )
@@ -55,16 +55,8 @@ def _weaker(seen: Observation, policy: Policy) -> Iterator[Finding]:
         wanted = declared.get(binding.key)
         if wanted is None or not binding.tls.is_weaker(wanted.tls):
             continue
-        yield Finding(
-            CODE,
-            "error",
-            f"{binding.address} has {_PROTECTION[binding.tls]}, but the policy declares tls: {wanted.tls}"
-            f"{effect(seen, merged.layers)}",
-            merged.layers[0],
-            binding.source,
-            fix_for_binding(seen, policy, merged),
-            binding.address,
-        )
+        message = f"{binding.address} has {_PROTECTION[binding.tls]}, but the policy declares tls: {wanted.tls}"
+        yield binding_finding(CODE, "error", message, seen, merged, fix_for_binding(seen, policy, merged))
 
 
 def _ineffective_options(seen: Observation) -> Iterator[tuple[Location | None, str]]:
