@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LAYERS
 from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.systemd.syntax import physical_lines
 
 if TYPE_CHECKING:
     from dockerd_guard.model.address import Binding
@@ -30,8 +31,6 @@ MAX_LINE_CELLS = 150
 TAB_CELLS = 4
 
 _PLAIN = re.compile(r"[ -~]*\Z")
-_UNIT_LINE = re.compile(r"([^\n\r\0]*)(?:(?:\r\n|\n\r|[\n\r])\0?|\0|\Z)")
-"""systemd also ends a line at a lone CR and at NUL (read_line_full in src/basic/fileio.c)."""
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "info": "1;36"}
 
@@ -176,9 +175,7 @@ class _Lines:
             text = self._read(file).decode("utf-8", "surrogateescape")
         except (OSError, Unreadable):
             return []
-        if file.endswith((".service", ".socket", ".conf")) and ("\r" in text or "\0" in text):
-            return [line[1] for line in _UNIT_LINE.finditer(text)]
-        return text.split("\n")
+        return list(physical_lines(text)) if file.endswith((".service", ".socket", ".conf")) else text.split("\n")
 
 
 def excerpt(line: str, column: int, end_column: int) -> tuple[str, str]:

@@ -208,7 +208,7 @@ def _logical_lines(text: str, file: str, *, long: bool) -> Iterator[_Line]:
     parts: list[tuple[int, str]] = []
     joined_bytes = 0
     bom_seen = False
-    for number, physical in enumerate(_physical_lines(text), 1):
+    for number, physical in enumerate(physical_lines(text), 1):
         if long and byte_length(physical) >= MAX_LINE_BYTES:
             raise BadFileError(Location(file, number), "Line too long")
         if physical.lstrip(WHITESPACE)[:1] in ("#", ";"):
@@ -246,7 +246,7 @@ def _joined(parts: list[tuple[int, str]], file: str) -> _Line | None:
     return _Line(text, pieces, file)
 
 
-def _physical_lines(text: str) -> Iterator[str]:
+def physical_lines(text: str) -> Iterator[str]:
     """read_line_full(): a line ends with `\\n`, `\\r`, both in either order, or NUL."""
     if "\r" not in text and "\0" not in text:
         lines = text.split("\n")
