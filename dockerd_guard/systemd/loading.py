@@ -135,9 +135,9 @@ class Loader:
         values = self.values
         if (values.get("DynamicUser") == "yes" and values.get("WorkingDirectory") == "~"
                 and self.version >= _NO_DYNAMIC_HOME_VERSION):
-            return "WorkingDirectory=~ is not allowed under DynamicUser=yes. Refusing."
+            return "WorkingDirectory=~ is not allowed under DynamicUser=yes."
         if values.get("PAMName") and values.get("KillMode", "control-group") not in ("control-group", "mixed"):
-            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'. Refusing."
+            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'."
         return None
 
     def note(self, location: Location, text: str, effect: Effect) -> None:

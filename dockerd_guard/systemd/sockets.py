@@ -165,23 +165,22 @@ class _SocketLoader(Loader):
                 return unit._replace(load_state="error", reason=f"Path '{item.address}' is not normalized: Operation "
                                      "not permitted")
         accept = self.values.get("Accept") == "yes"
-        reason = self.verify_contexts()
-        if reason is not None:
+        if reason := self.verify_contexts():
             pass
         elif not self.listen:
-            reason = "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...). Refusing."
+            reason = "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...)."
         elif self.max_connections == 0 and self.version >= _CONNECTIONS_REFUSED_VERSION:
-            reason = "MaxConnection= setting too small. Refusing."
+            reason = "MaxConnection= setting too small."
         elif accept and not self.accepts_only():
-            reason = "Unit configured for accepting sockets, but sockets are non-accepting. Refusing."
+            reason = "Unit configured for accepting sockets, but sockets are non-accepting."
         elif accept and self.service:
-            reason = "Explicit service configuration for accepting socket units not supported. Refusing."
+            reason = "Explicit service configuration for accepting socket units not supported."
         elif self.values.get("PrivatePIDs") == "yes":
-            reason = "PrivatePIDs= setting is only supported for service units. Refusing."
+            reason = "PrivatePIDs= setting is only supported for service units."
         elif self.symlinks and sum(
                 item.kind in _IN_FILE_SYSTEM and item.address.startswith("/") for item in self.listen) != 1:
-            reason = "Unit has symlinks set but none or more than one node in the file system. Refusing."
-        return unit if reason is None else unit._replace(load_state="bad-setting", reason=reason)
+            reason = "Unit has symlinks set but none or more than one node in the file system."
+        return unit if reason is None else unit._replace(load_state="bad-setting", reason=f"{reason} Refusing.")
 
     def add_listen(self, setting: Setting) -> None:
         """ListenStream= and the other Listen*= settings, which are one list."""

@@ -103,7 +103,7 @@ class _ServiceLoader(Loader):
         """Read and verify."""
         unit = self.read()
         if unit.load_state == "loaded" and (refusal := self.verify()):
-            reason, location = refusal
+            reason, location = f"{refusal[0]} Refusing.", refusal[1]
             self.note(location or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
         # A `|` command is executed by the shell of User=.
@@ -162,29 +162,26 @@ class _ServiceLoader(Loader):
         if (refusal := self.verify_contexts()) is not None:
             return refusal, None
         if not starts and not self.commands.get("ExecStop") and no_action:
-            return "Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing.", None
+            return "Service has no ExecStart=, ExecStop=, or SuccessAction=.", None
         if not starts and not oneshot:
-            return ("Service has no ExecStart= setting, which is only allowed for Type=oneshot services. Refusing.",
-                    None)
+            return "Service has no ExecStart= setting, which is only allowed for Type=oneshot services.", None
         if not starts and values.get("RemainAfterExit") != "yes" and no_action:
             return ("Service has no ExecStart= and no SuccessAction= settings and does not have RemainAfterExit=yes "
-                    "set. Refusing."), None
+                    "set."), None
         if len(starts) > 1 and not oneshot:
-            return ("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services. "
-                    "Refusing.", starts[1].location)
+            return ("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services.",
+                    starts[1].location)
         if oneshot and values.get("Restart") in ("always", "on-success"):
             return ("Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot "
-                    "services. Refusing."), None
+                    "services."), None
         if oneshot and "RestartForceExitStatus" in values and self.version < _FORCE_EXIT_ALLOWED_VERSION:
-            return ("Service has RestartForceExitStatus= set, which isn't allowed for Type=oneshot services. "
-                    "Refusing."), None
+            return "Service has RestartForceExitStatus= set, which isn't allowed for Type=oneshot services.", None
         if oneshot and values.get("ExitType") == "cgroup":
-            return ("Service has ExitType=cgroup set, which isn't allowed for Type=oneshot services. Refusing.",
-                    None)
+            return "Service has ExitType=cgroup set, which isn't allowed for Type=oneshot services.", None
         if self.type() == "dbus" and "BusName" not in values:
-            return "Service is of type D-Bus but no D-Bus service name has been specified. Refusing.", None
+            return "Service is of type D-Bus but no D-Bus service name has been specified.", None
         if self.type() == "forking" and values.get("PrivatePIDs") == "yes":
-            return "Service of Type=forking does not support PrivatePIDs=yes. Refusing.", None
+            return "Service of Type=forking does not support PrivatePIDs=yes.", None
         return None
 
     def built_in(self) -> dict[str, str]:
