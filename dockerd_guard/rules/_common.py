@@ -71,8 +71,13 @@ def fix_for_binding(seen: Observation, policy: Policy | None, merged: MergedBind
     if policy is None:
         return None
     if merged.is_foreign:
-        return "unsafe" if policy.correct.foreign_files else None
+        return fix_for_foreign_file(policy)
     return _restarting(seen, RUNNING in merged.layers or LISTENING in merged.layers)
+
+
+def fix_for_foreign_file(policy: Policy | None) -> Fix | None:
+    """Return how `fix` would resolve what only a change of a foreign file resolves."""
+    return "unsafe" if policy is not None and policy.correct.foreign_files else None
 
 
 def fix_for_missing(seen: Observation, layers: tuple[str, ...]) -> Fix | None:
