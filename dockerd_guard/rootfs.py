@@ -200,6 +200,13 @@ class Rootfs:
         resolved = self.resolve(path, follow=follow)
         return None if resolved is None else self._lstat("" if resolved == "/" else resolved)
 
+    def stat_if_possible(self, path: str, *, follow: bool = True) -> FileStatus | None:
+        """Return the status of a path; None if it does not exist or its directory cannot be read."""
+        try:
+            return self.stat(path, follow=follow)
+        except Unreadable:
+            return None
+
     def readlink(self, path: str) -> str | None:
         """Return the target of a symbolic link as written; None if the path is not a link."""
         resolved = self.resolve(path, follow=False)

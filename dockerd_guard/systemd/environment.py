@@ -162,14 +162,7 @@ def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
         paths = list(islice(matches, MAX_MATCHES + 1))
         if len(paths) > MAX_MATCHES:
             raise _LoadError(f"more than {MAX_MATCHES} paths match")
-    return sorted(path for path in paths if path == "/dev/null" or _exists(rootfs, path))
-
-
-def _exists(rootfs: Rootfs, path: str) -> bool:
-    try:
-        return rootfs.stat(path or "/", follow=False) is not None
-    except Unreadable:
-        return False
+    return sorted(path for path in paths if path == "/dev/null" or rootfs.stat_if_possible(path or "/", follow=False))
 
 
 def _glob(pattern: str) -> re.Pattern[str]:

@@ -160,7 +160,7 @@ class Loader:
             if not self.files.is_mask(path):
                 self.problems.append(not_read(path, "it is a dangling symbolic link"))
         except Unreadable as error:
-            if (entry := self.files.stat(path)) is not None and entry.kind == "FIFO":
+            if (entry := self.rootfs.stat_if_possible(path)) is not None and entry.kind == "FIFO":
                 raise BadFileError(Location(path), f"{path} is a FIFO: systemd hangs when it reads it") from None
             if not self.files.is_mask(path):
                 self.problems.append(not_read(path, f"it {error.reason}"))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import DEV_NULL, MAX_LINKS, FileStatus, Rootfs, Unreadable
+from dockerd_guard.rootfs import DEV_NULL, MAX_LINKS, Rootfs, Unreadable
 from dockerd_guard.systemd.syntax import Problem
 
 SEARCH_PATH = (
@@ -116,13 +116,6 @@ class UnitFiles:
             self.problems.append(Problem(Location(directory), error.reason, "file-ignored"))
             return {}
 
-    def stat(self, path: str) -> FileStatus | None:
-        """Return the status of a path, links followed; None if it does not exist or cannot be read."""
-        try:
-            return self._rootfs.stat(path)
-        except Unreadable:
-            return None
-
     def with_suffix(self, suffix: str) -> tuple[str, ...]:
         """Return all unit names with this suffix, sorted."""
         found = {
@@ -172,7 +165,7 @@ class UnitFiles:
     def is_mask(self, path: str) -> bool:
         """Whether a file is a mask: empty, a character device, or a link to /dev/null, which need not exist
         below the root directory (null_or_empty_path_with_root)."""
-        entry = self.stat(path)
+        entry = self._rootfs.stat_if_possible(path)
         if entry is not None:
             return entry.is_character_device or (entry.is_file and entry.size == 0)
         return self._final_target(path) == "/dev/null"
@@ -189,7 +182,7 @@ class UnitFiles:
             links += [f"{directory}/{name}" for name, kind in self._list(directory).items()
                       if kind in "l?" and name.endswith(".conf")]
         for path in sorted(links):
-            entry = self.stat(path)
+            entry = self._rootfs.stat_if_possible(path)
             if entry is not None and (entry.kind == "FIFO" or (
                     entry.is_character_device and self._rootfs.resolve(path) != DEV_NULL)):
                 yield path
@@ -261,7 +254,7 @@ class UnitFiles:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         current = "/"
         for index, part in enumerate(parts):
-            entry = self.stat(os.path.join(current, part))
+            entry = self._rootfs.stat_if_possible(os.path.join(current, part))
             if entry is None:
                 return os.path.normpath(os.path.join(current, *parts[index:]))
             if not entry.is_directory:
@@ -318,7 +311,7 @@ class UnitFiles:
         return found
 
     def _is_skipped(self, path: str) -> bool:
-        if self._version < UNOPENABLE_SKIPPED_VERSION or self.stat(path) is not None:
+        if self._version < UNOPENABLE_SKIPPED_VERSION or self._rootfs.stat_if_possible(path) is not None:
             return False
         target = self._final_target(path)
         return target is None or self._chase(target) is None
@@ -332,9 +325,10 @@ class UnitFiles:
         if kind == "l":
             # A relative target is resolved against `/`, the manager's working directory:
             # is_dir(target) in unit_file_build_name_map(), 252 to 262.
-            entry = self.stat(os.path.join("/", self._rootfs.readlink(path) or ""))
+            entry = self._rootfs.stat_if_possible(os.path.join("/", self._rootfs.readlink(path) or ""))
             if entry is None or not entry.is_directory:
-                if resolved is not None and (there := self.stat(resolved)) is not None and there.is_directory:
+                there = None if resolved is None else self._rootfs.stat_if_possible(resolved)
+                if there is not None and there.is_directory:
                     problems.append(not_read(path, "systemd does not follow a relative symbolic link here"))
                 return
         elif kind != "d":
