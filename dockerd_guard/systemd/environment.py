@@ -83,7 +83,6 @@ def resolve_environment(
         name, equals, value = unset.text.partition("=")
         if name in kept and (not equals or kept[name].value == value):
             del kept[name]
-    unset_first = version < EXPANSION_BEFORE_UNSET_VERSION
     unknown = SET_AT_START.union(service.set_at_start, (
         word.text for word in service.pass_environment if _MANAGER_VARIABLES.fullmatch(word.text)))
     if version >= MEMORY_PRESSURE_VERSION:
@@ -91,9 +90,8 @@ def resolve_environment(
     if descriptors != 0:
         unknown |= _SET_WITH_DESCRIPTORS if descriptors else {*_SET_WITH_DESCRIPTORS, "LISTEN_FDS"}
     unknown_variables = unknown.difference(word.text for word in service.unset_environment)
-    if unset_first:
-        return Environment(kept, tuple(problems), failure, kept, unknown_variables, unknown_variables)
-    return Environment(kept, tuple(problems), failure, merged, unknown, unknown_variables)
+    expansion = (kept, unknown_variables) if version < EXPANSION_BEFORE_UNSET_VERSION else (merged, unknown)
+    return Environment(kept, tuple(problems), failure, *expansion, unknown_variables)
 
 
 def _load(

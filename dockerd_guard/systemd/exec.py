@@ -274,7 +274,7 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
         environment = Environment(environment, (), None, environment, frozenset())
     found: list[Argument] = []
     size = 0
-    for argument in _expanded(command, environment.expansion, environment.unknown_expansion):
+    for argument in _expanded(command, environment):
         found.append(argument)
         size += len(argument.text) + _ARGUMENT_BYTES
         if size > MAX_ARGUMENTS_BYTES:
@@ -284,16 +284,14 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
     return tuple(_in_shell(command, found)) if "|" in command.prefixes else tuple(found)
 
 
-def _expanded(
-    command: Command, variables: Mapping[str, Variable], unknown: frozenset[str]
-) -> Iterator[Argument]:
+def _expanded(command: Command, environment: Environment) -> Iterator[Argument]:
     for index, word in enumerate(command.argv):
         if "$" not in word.text or command.no_env_expand:
             yield Argument(word.text, word.location, index, None, word.certain)
         elif word.text[0] == "$" and word.text[1:2] not in ("{", "$"):
-            yield from _split_variable(word, index, variables, unknown)
+            yield from _split_variable(word, index, environment)
         else:
-            yield _replace_variables(word, index, variables, unknown)
+            yield _replace_variables(word, index, environment)
 
 
 def too_long(arguments: tuple[Argument, ...], variables: Mapping[str, Variable]) -> bool:
@@ -318,16 +316,14 @@ def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]
                        all(word.certain for word in words))
 
 
-def _split_variable(
-    word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
-) -> Iterator[Argument]:
+def _split_variable(word: Word, index: int, environment: Environment) -> Iterator[Argument]:
     """Expand a word that is `$NAME`: it becomes zero or more arguments."""
     name = word.text[1:]
     if not NAME.fullmatch(name):
         return
-    variable = variables.get(name)
+    variable = environment.expansion.get(name)
     if variable is None:
-        if name in unknown:
+        if name in environment.unknown_expansion:
             yield Argument("", word.location, index, name, certain=False)
         return
     for part in split_words(variable.value, SPLIT_VARIABLE):
@@ -335,11 +331,9 @@ def _split_variable(
                        word.certain and variable.certain)
 
 
-def _replace_variables(
-    word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
-) -> Argument:
+def _replace_variables(word: Word, index: int, environment: Environment) -> Argument:
     """Replace `${NAME}` by its value without splitting, and `$$` by `$`."""
-    text = word.text
+    text, variables = word.text, environment.expansion
     parts: list[str] = []
     used: list[str] = []
     certain = word.certain
@@ -360,7 +354,7 @@ def _replace_variables(
             if size > MAX_ARGUMENTS_BYTES:
                 position = len(text)
                 break
-        elif name in unknown:
+        elif name in environment.unknown_expansion:
             certain = False
             used.append(name)
     parts.append(text[position:])
