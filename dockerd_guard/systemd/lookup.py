@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
@@ -106,8 +107,6 @@ class UnitFiles:
         self._inside = tuple(inside)
         self._below = tuple(path + "/" for path in inside)
         self._targets: dict[str, str | None] = {}
-        self._links: dict[str, list[str]] | None = None
-        self._linked: frozenset[str] | None = None
 
     def _list(self, directory: str) -> dict[str, str]:
         try:
@@ -124,14 +123,13 @@ class UnitFiles:
         }
         return tuple(sorted(found))
 
-    def is_linked(self, name: str) -> bool:
-        """Whether any `.wants`, `.requires` or `.upholds` directory contains a link of this name."""
-        if self._linked is None:
-            self._linked = frozenset(
-                link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
-                if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds"))
-                for link, what in self._list(f"{directory}/{entry}").items() if what == "l")
-        return name in self._linked
+    @cached_property
+    def linked(self) -> frozenset[str]:
+        """The names of all links in `.wants`, `.requires` and `.upholds` directories."""
+        return frozenset(
+            link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
+            if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds"))
+            for link, what in self._list(f"{directory}/{entry}").items() if what == "l")
 
     def links_of(self, name: str, names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
         """Return the paths of the links in all `.requires` (or `.wants`, `.upholds`) directories of a unit.
@@ -159,7 +157,7 @@ class UnitFiles:
             names.add(base)
         masked = self.is_mask(path)
         if not masked:
-            names.update(self._aliases().get(path, ()))
+            names.update(self._aliases.get(path, ()))
         return Fragment(path, (name, *sorted(names - {name})), masked)
 
     def is_mask(self, path: str) -> bool:
@@ -196,15 +194,14 @@ class UnitFiles:
             path = os.path.normpath(os.path.join(path.rpartition("/")[0], target))
         return None
 
+    @cached_property
     def _aliases(self) -> dict[str, list[str]]:
-        """Return the names that are links, by the file they resolve to."""
-        if self._links is None:
-            self._links = {}
-            names = {name for kinds in self._kinds.values() for name, kind in kinds.items() if kind == "l"}
-            for name in names:
-                if "@" not in name and (path := self._resolve(name)) is not None:
-                    self._links.setdefault(path, []).append(name)
-        return self._links
+        """The names that are links, by the file they resolve to."""
+        found: dict[str, list[str]] = {}
+        for name in {name for kinds in self._kinds.values() for name, kind in kinds.items() if kind == "l"}:
+            if "@" not in name and (path := self._resolve(name)) is not None:
+                found.setdefault(path, []).append(name)
+        return found
 
     def _resolve(self, name: str) -> str | None:
         """unit_ids_map_get(): resolve aliases by name."""

@@ -107,11 +107,9 @@ def _may_serve(rootfs: Rootfs, fragment: Fragment, services: set[str], version: 
 
 
 def _is_enabled(socket: Socket, service: Service, version: int, rootfs: Rootfs) -> bool:
-    names = socket.unit.names
-    if any(word.text in names for word in (*service.requires, *service.wants)):
-        return True
-    files = unit_files(rootfs, version)
-    return any(map(files.is_linked, names))
+    names = frozenset(socket.unit.names)
+    return any(word.text in names for word in (*service.requires, *service.wants)) or not names.isdisjoint(
+        unit_files(rootfs, version).linked)
 
 
 def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST_SYSTEMD) -> Socket:
