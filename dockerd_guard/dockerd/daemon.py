@@ -90,7 +90,8 @@ def resolve_daemon(
         reasons = [candidate.refusal() or startup.refusal(candidate, listening, read, rootless)
                    for candidate in candidates]
         reason = reasons[0] if all(reasons) else None
-    if reason is None and _is_validate_only(settings):
+    # Like every bool flag, --validate is also a key of daemon.json.
+    if reason is None and release >= Version(23) and settings.boolean("validate"):
         reason = "configuration OK: dockerd --validate exits after checking the configuration"
     return Daemon(
         starts=reason is None,
@@ -144,11 +145,6 @@ def _configuration_error(line: CommandLine, file: File, path: str, explicit: boo
     # dockerd checks the keys before it decodes their values.
     message = message or config.conflict(file, line.flags, version) or file.mismatch
     return f"unable to configure the Docker daemon with file {path}: {message}" if message else None
-
-
-def _is_validate_only(settings: Settings) -> bool:
-    """Whether `--validate` is set. Like every bool flag it is also a key of daemon.json."""
-    return settings.version >= Version(23) and settings.boolean("validate")
 
 
 def _normalise(written: list[HostEntry], version: Version, default: str) -> list[HostEntry]:

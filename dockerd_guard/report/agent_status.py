@@ -84,16 +84,14 @@ class AgentStatus(NamedTuple):
 
     def to_json(self) -> str:
         """The content of the status file."""
-        return json.dumps(encoded(self, {Location: list, Drift: _drift_json}), indent=1) + "\n"
+        return json.dumps(encoded(self, {
+            Location: list, Drift: lambda drift: {"since": drift.since, **drift.finding._asdict()},
+        }), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Raises JsonError."""
         return as_record(cls, {Drift: _drift})(loads(text))
-
-
-def _drift_json(drift: Drift) -> dict[str, object]:
-    return {"since": drift.since, **drift.finding._asdict()}
 
 
 def _drift(value: object) -> Drift:
