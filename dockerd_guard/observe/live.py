@@ -302,8 +302,7 @@ def _loaded_socket(state: UnitState) -> Socket:
         _loaded_unit(state),
         tuple(Listen(str(row[0]), str(row[1]), NOWHERE) for row in state.tuples("Listen")),
         SERVICE, state.properties.get("Accept") is True, state.number("SocketMode"),
-        state.text("SocketUser") or None, state.text("BindIPv6Only"),
-        enabled=state.text("ActiveState") == "active")
+        state.text("SocketUser") or None, state.text("BindIPv6Only"))
 
 
 @contextlib.contextmanager

@@ -123,14 +123,6 @@ class UnitFiles:
         }
         return tuple(sorted(found))
 
-    @cached_property
-    def linked(self) -> frozenset[str]:
-        """The names of all links in `.wants`, `.requires` and `.upholds` directories."""
-        return frozenset(
-            link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
-            if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds"))
-            for link, what in self._list(f"{directory}/{entry}").items() if what == "l")
-
     def links_of(self, name: str, names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
         """Return the paths of the links in all `.requires` (or `.wants`, `.upholds`) directories of a unit.
 

@@ -46,7 +46,7 @@ class Listen(NamedTuple):
 
 
 class Socket(NamedTuple):
-    """A socket unit. `enabled`: a dependency or an enablement link starts it."""
+    """A socket unit."""
 
     unit: Unit
     listen: tuple[Listen, ...] = ()
@@ -55,7 +55,6 @@ class Socket(NamedTuple):
     socket_mode: int = 0o666
     socket_user: str | None = None
     bind_ipv6_only: str = "default"
-    enabled: bool = False
 
 
 def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST_SYSTEMD) -> tuple[Socket, ...]:
@@ -75,8 +74,7 @@ def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST_SYSTEMD)
         if socket.unit.load_state in ("masked", "not-found") or socket.unit.name in found:
             continue
         if socket.service in services or not named.isdisjoint(socket.unit.names):
-            enabled = _is_enabled(socket, service, version, rootfs)
-            found[socket.unit.name] = _require_service(socket, services, rootfs, version)._replace(enabled=enabled)
+            found[socket.unit.name] = _require_service(socket, services, rootfs, version)
     return tuple(found.values())
 
 
@@ -104,12 +102,6 @@ def _may_serve(rootfs: Rootfs, fragment: Fragment, services: set[str], version: 
         if len(plain) < data.count(b"Service") or not services.isdisjoint(name.decode() for name in plain):
             return True
     return False
-
-
-def _is_enabled(socket: Socket, service: Service, version: int, rootfs: Rootfs) -> bool:
-    names = frozenset(socket.unit.names)
-    return any(word.text in names for word in (*service.requires, *service.wants)) or not names.isdisjoint(
-        unit_files(rootfs, version).linked)
 
 
 def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST_SYSTEMD) -> Socket:
