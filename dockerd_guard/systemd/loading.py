@@ -30,8 +30,7 @@ from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, rules_of, spl
 
 LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
 
-DEPENDENCIES = ("Requires", "Requisite", "BindsTo", "BindTo", "Wants", "Upholds")
-_DEPENDENCY_LINKS = {"Requires": ".requires", "Wants": ".wants", "Upholds": ".upholds"}
+REQUIREMENTS = ("Requires", "BindsTo", "BindTo", "Requisite")
 _WORD = re.compile(f"[^{WHITESPACE}]+")
 _RESET_BY_EMPTY = frozenset((
     "BusName", "Group", "PIDFile", "RestartForceExitStatus", "SocketGroup", "SocketUser", "User"))
@@ -82,7 +81,7 @@ class Loader:
         self.settings: list[Setting] = []
         self.specifiers = Specifiers(rootfs, version, name, "")
         self.commands: dict[str, list[Command]] = {}
-        self.dependencies: dict[str, list[Word]] = {}
+        self.requirements: dict[str, list[Word]] = {key: [] for key in REQUIREMENTS}
         self.values: dict[str, str] = {}
         """Valid values of enumerations, booleans and other simple settings."""
         self.lists: Mapping[str, dict[str, Any] | list[Any]] = {}
@@ -110,10 +109,9 @@ class Loader:
             return unit._replace(load_state=state, reason=error.text)
         # From here on the unit has the name of its file (merge_by_names).
         self.specifiers = Specifiers(self.rootfs, self.version, unit.name, fragment.path)
-        for kind, suffix in _DEPENDENCY_LINKS.items():
-            for path in self.files.links_of(unit.name, fragment.names, suffix):
-                name = path.rpartition("/")[2]
-                self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
+        for path in self.files.requirements(unit.name, fragment.names):
+            name = path.rpartition("/")[2]
+            self.requirements["Requires"].append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
         unit = unit._replace(dropins=drop_ins, ambiguity=self.files.ambiguous_drop_ins(unit.name, fragment.names))
         for path in drop_ins:
@@ -185,8 +183,8 @@ class Loader:
                 return
             handler = self.handlers.get(key) or _REFUSING.get(key)
         elif setting.section == "Unit":
-            if key in DEPENDENCIES:
-                self.dependencies.setdefault(key, []).extend(self.unit_names(setting))
+            if key in REQUIREMENTS:
+                self.requirements[key].extend(self.unit_names(setting))
                 return
             handler = _set_success_action if key == "SuccessAction" else None
         else:

@@ -123,13 +123,13 @@ class UnitFiles:
         }
         return tuple(sorted(found))
 
-    def links_of(self, name: str, names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
-        """Return the paths of the links in all `.requires` (or `.wants`, `.upholds`) directories of a unit.
+    def requirements(self, name: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the paths of the links in all `.requires` directories of a unit.
 
         They are found and masked like drop-ins (process_deps() in src/core/load-dropin.c).
         """
         found: dict[str, str] = {}
-        for directory in self._directories_of(name, names, suffix, []):
+        for directory in self._directories_of(name, names, ".requires", []):
             for file, kind in self._list(directory).items():
                 path = f"{directory}/{file}"
                 if file not in found and is_unit_name(file) and not (kind == "l" and self._is_skipped(path)):

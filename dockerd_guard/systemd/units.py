@@ -43,8 +43,7 @@ class Service(NamedTuple):
     If it is not loaded, `written` are the commands of ExecStart= as far as they can be parsed, without those
     that a later empty assignment clears; otherwise it equals `exec_start`. `built_in` are the variables
     that systemd derives from other settings ($USER, $STATE_DIRECTORY), `set_at_start` the names of those with
-    values that are not in any file. `requires` and `wants` name the units that are started with the
-    service; it does not start without the former.
+    values that are not in any file. `requires` are the units without which the service does not start.
     """
 
     unit: Unit
@@ -56,7 +55,6 @@ class Service(NamedTuple):
     unset_environment: tuple[Word, ...] = ()
     sockets: tuple[Word, ...] = ()
     requires: tuple[Word, ...] = ()
-    wants: tuple[Word, ...] = ()
     built_in: tuple[Assigned, ...] = ()
     written: tuple[Command, ...] = ()
     set_at_start: frozenset[str] = frozenset()
@@ -110,7 +108,6 @@ class _ServiceLoader(Loader):
         starts = tuple(command._replace(shell=self.account()[2]) if "|" in command.prefixes else command
                        for command in self.commands.get("ExecStart", ()))
         refused = unit.load_state in ("bad-setting", "error")
-        dependencies = self.dependencies
         return Service(
             self.finished(unit),
             self.type(),
@@ -120,8 +117,7 @@ class _ServiceLoader(Loader):
             tuple(self.pass_environment.values()),
             tuple(self.unset_environment.values()),
             tuple(self.sockets),
-            tuple(word for key in ("Requires", "BindsTo", "BindTo", "Requisite") for word in dependencies.get(key, ())),
-            tuple(word for key in ("Wants", "Upholds") for word in dependencies.get(key, ())),
+            tuple(word for words in self.requirements.values() for word in words),
             tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
             tuple(self.written(unit)) if refused else starts,
             frozenset(self.set_at_start()),
@@ -328,11 +324,10 @@ class _ServiceLoader(Loader):
                           f"Invalid environment name or assignment UnsetEnvironment, ignoring: {word.text}", "ignored")
 
     def add_sockets(self, setting: Setting) -> None:
-        """Sockets=: units that trigger this service; implies Wants=."""
+        """Sockets=: units that trigger this service."""
         for word in self.unit_names(setting):
             if word.text.endswith(".socket"):
                 self.sockets.append(word)
-                self.dependencies.setdefault("Wants", []).append(word)
             else:
                 self.note(cast(Location, word.location), f"Unit must be of type socket, ignoring: {word.text}",
                           "ignored")
