@@ -59,7 +59,6 @@ class Command(NamedTuple):
     path: str
     argv: tuple[Word, ...]
     prefixes: str
-    ignore_failure: bool
     no_env_expand: bool
     location: Location
     executable: Word
@@ -134,8 +133,8 @@ def commands(
         except _Skip:
             return
         yield Command(
-            SHELL if "|" in prefixes else simplify(executable.text), tuple(argv), prefixes, "-" in prefixes,
-            ":" in prefixes, setting.at(first.start, end), executable,
+            SHELL if "|" in prefixes else simplify(executable.text), tuple(argv), prefixes, ":" in prefixes,
+            setting.at(first.start, end), executable,
         )
 
 
