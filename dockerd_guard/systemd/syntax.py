@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from dockerd_guard.model.location import Location
@@ -73,7 +74,7 @@ class Setting(NamedTuple):
     def at(self, start: int, end: int) -> Location:
         """Return the location of value[start:end], truncated at the end of the line."""
         pieces = self.pieces
-        index = bisect_right(pieces, start, key=_offset) - 1 if len(pieces) > 1 else 0
+        index = bisect_right(pieces, start, key=itemgetter(0)) - 1 if len(pieces) > 1 else 0
         offset, line, column = pieces[index]
         if index + 1 < len(pieces):
             # The blank before the next piece is the backslash at the end of this line.
@@ -90,10 +91,6 @@ def printable(text: str) -> str:
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + "…"
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _offset(piece: tuple[int, int, object]) -> int:
-    return piece[0]
 
 
 def byte_length(text: str) -> int:
@@ -173,7 +170,7 @@ class _Line(NamedTuple):
 
     def location(self) -> Location:
         """Return the location from the first character to the end of that physical line."""
-        offset, number, text = self.pieces[bisect_right(self.pieces, 0, key=_offset) - 1]
+        offset, number, text = self.pieces[bisect_right(self.pieces, 0, key=itemgetter(0)) - 1]
         end = min(len(text.rstrip(WHITESPACE)), len(self.text) - offset)
         return Location(self.file, number, 1 - offset, end + 1)
 

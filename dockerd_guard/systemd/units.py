@@ -13,13 +13,11 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs
 from dockerd_guard.systemd.assignments import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Handler, Loader, LoadState, Unit, choice
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Handler, Loader, Unit, choice
 from dockerd_guard.systemd.parse import parse_unsigned, path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
 from dockerd_guard.systemd.words import Word
-
-__all__ = ["NEWEST_SYSTEMD", "LoadState", "Service", "Unit", "detect_version", "load_service"]
 
 NEWEST_SYSTEMD = 262
 """The newest systemd version that is implemented here."""
