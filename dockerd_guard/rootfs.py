@@ -200,6 +200,13 @@ class Rootfs:
         resolved = self.resolve(path, follow=follow)
         return None if resolved is None else self._lstat("" if resolved == "/" else resolved)
 
+    def stat_if_possible(self, path: str, *, follow: bool = True) -> FileStatus | None:
+        """Return the status of a path; None if it does not exist or its directory cannot be read."""
+        try:
+            return self.stat(path, follow=follow)
+        except Unreadable:
+            return None
+
     def readlink(self, path: str) -> str | None:
         """Return the target of a symbolic link as written; None if the path is not a link."""
         resolved = self.resolve(path, follow=False)
@@ -213,32 +220,14 @@ class Rootfs:
 
         Raises Unreadable if the directory cannot be listed.
         """
-        resolved = self.resolve(path)
-        if resolved is None:
+        return tuple(sorted(self.kinds(path), key=os.fsencode))
+
+    def names_if_possible(self, path: str) -> tuple[str, ...]:
+        """Return the names in a directory; empty if it does not exist or cannot be listed."""
+        try:
+            return self.names(path)
+        except Unreadable:
             return ()
-        self.listed.add(resolved)
-        resolved = "" if resolved == "/" else resolved
-        entry = self._lstat(resolved)
-        if entry is None or not entry.is_directory:
-            return ()
-        found: set[str] = set()
-        fd = self._directory(resolved)
-        if fd is not None:
-            try:
-                # O_PATH descriptors cannot be listed. "." relative to one is the same directory.
-                listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-            except OSError as error:
-                raise self._unreadable(resolved or "/", error) from None
-            try:
-                found.update(os.listdir(listing))
-            finally:
-                os.close(listing)
-        for name, kind in self._overlay.get(resolved, {}).items():
-            if kind is None:
-                found.discard(name)
-            else:
-                found.add(name)
-        return tuple(sorted(found, key=os.fsencode))
 
     def kinds(self, path: str) -> dict[str, str]:
         """Return the names in a directory with their types: `f` regular file, `d` directory, `l` symbolic link,
@@ -255,13 +244,13 @@ class Rootfs:
         fd = self._directory(resolved)
         if fd is not None:
             try:
+                # O_PATH descriptors cannot be listed. "." relative to one is the same directory.
                 listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             except OSError as error:
                 raise self._unreadable(resolved or "/", error) from None
             try:
                 with os.scandir(listing) as entries:
-                    for entry_ in entries:
-                        found[entry_.name] = _kind(entry_)
+                    found.update((each.name, _kind(each)) for each in entries)
             finally:
                 os.close(listing)
         for name, kind in self._overlay.get(resolved, {}).items():
@@ -288,6 +277,13 @@ class Rootfs:
         content = planned if isinstance(planned, bytes) else self._read(path, resolved, entry)
         self._contents[resolved] = content
         return content
+
+    def read_if_possible(self, path: str) -> bytes | None:
+        """Return the content of a regular file; None if it does not exist or cannot be read."""
+        try:
+            return self.read(path)
+        except (FileNotFoundError, Unreadable):
+            return None
 
     def _read(self, path: str, resolved: str, entry: FileStatus) -> bytes:
         if not entry.is_file:

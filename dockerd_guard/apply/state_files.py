@@ -7,30 +7,31 @@ nothing: then a correction is held rather than repeated.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
-import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from dockerd_guard.apply import files
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.memory import (
-    Attempt,
-    Contained,
-    CorrectedFile,
-    HeldCorrection,
-    Intent,
-    ManualFix,
-    Memory,
+from dockerd_guard.model.json_values import (
+    JsonError,
+    JsonObject,
+    as_bytes,
+    as_datetime,
+    as_list,
+    as_object,
+    as_record,
+    as_str,
+    encoded,
+    get,
+    loads,
 )
-from dockerd_guard.plan.pending_changes import StartRecord
-from dockerd_guard.plan.plan import Change
+from dockerd_guard.plan.memory import Contained, CorrectedFile, Intent, Memory
 from dockerd_guard.rootfs import Access, Content, Link
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
@@ -43,8 +44,6 @@ OLD_FILES = ("restarts.json", "contained.json", "rounds.json", "started.json", "
 """Of version 0.1."""
 
 WAIT_S = 0.1
-
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class Busy(Exception):
@@ -70,8 +69,8 @@ class StateFiles:
         data = self._read(MEMORY_FILE)
         self._saved = json.dumps(data).encode() if data else None
         try:
-            memory = _memory(data) if data else self._of_old_files()
-        except _MALFORMED:
+            memory = _as_memory(data) if data else self._of_old_files()
+        except JsonError:
             memory = Memory()
         self._saved_intent = self._intent()
         return memory._replace(intent=self._saved_intent)
@@ -86,7 +85,7 @@ class StateFiles:
             for name in OLD_FILES:
                 files.remove(f"{self.directory}/{name}")
         if memory.intent != self._saved_intent:
-            self._write(INTENT_FILE, memory.intent and json.dumps(_intent_json(memory.intent)).encode())
+            self._write(INTENT_FILE, memory.intent and json.dumps(encoded(memory.intent, _ENCODERS)).encode())
             self._saved_intent = memory.intent
         self._unsaved = None
 
@@ -103,122 +102,56 @@ class StateFiles:
     def _intent(self) -> Intent | None:
         data = self._read(INTENT_FILE)
         try:
-            return _intent(data) if data else None
-        except _MALFORMED:
+            return _as_intent(data) if data else None
+        except JsonError:
             return None
 
     def _of_old_files(self) -> Memory:
         """What version 0.1 left: its restarts count, and what it blocked is released in the end."""
-        restarts = self._read("restarts.json").get("restarts", [])
+        restarts = get(self._read("restarts.json"), "restarts", as_list(_as_time), ())
         contained = self._read("contained.json")
-        return Memory(
-            restarts=tuple(sorted(Instant(_time(text)) for text in restarts)),
-            contained=Contained(tuple(map(str, contained.get("ways", []))),
-                                tuple(map(str, contained.get("addresses", [])))))
+        return Memory(restarts=tuple(map(Instant, sorted(restarts))), contained=Contained(
+            *(get(contained, key, as_list(as_str), ()) for key in ("ways", "addresses"))))
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> JsonObject:
         try:
             with open(f"{self.directory}/{name}", "rb") as file:
-                data = json.load(file)
-        except (OSError, ValueError, RecursionError):
+                data = file.read()
+            # An intent has the content of files, and no limit of its own.
+            return as_object(loads(data, len(data)))
+        except (OSError, JsonError):
             return {}
-        return data if isinstance(data, dict) else {}
 
 
-# --- codecs ---------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------
 
 
 def _memory_json(memory: Memory) -> dict[str, object]:
-    attempt, start, held = memory.attempt, memory.start, memory.held
-    return {
-        "restarts": [_instant_json(moment) for moment in memory.restarts],
-        "attempt": attempt and {**attempt._asdict(), "at": _instant_json(attempt.at)},
-        "corrected": [{"path": file.path, "digest": file.digest, "at": _instant_json(file.at),
-                       "undone": [_instant_json(moment) for moment in file.undone], "is_undone": file.is_undone,
-                       "because_of": file.because_of}
-                      for file in memory.corrected.values()],
-        "held": held and {**held._asdict(), "since": held.since.isoformat(),
-                          "until": held.until and held.until.isoformat()},
-        "obstacles": memory.obstacles,
-        "contained": memory.contained._asdict(),
-        "start": start and {"invocation": start.invocation, "daemon_json": _content_json(start.daemon_json),
-                            "settings": start.settings},
-        "manual_fixes": [fix._asdict() for fix in memory.manual_fixes],
-    }
+    data: dict[str, object] = encoded(memory._replace(intent=None, changed_at=None), _ENCODERS)
+    del data["intent"], data["changed_at"]
+    return data | {"corrected": encoded(tuple(memory.corrected.values()), _ENCODERS)}
 
 
-def _memory(data: Mapping[str, Any]) -> Memory:
-    attempt, start, held = data["attempt"], data["start"], data["held"]
-    corrected = (CorrectedFile(str(row["path"]), str(row["digest"]), _instant(row["at"]),
-                               tuple(map(_instant, row["undone"])), bool(row["is_undone"]),
-                               str(row.get("because_of", "")))
-                 for row in data["corrected"])
-    return Memory(
-        restarts=tuple(map(_instant, data["restarts"])),
-        attempt=attempt and Attempt(_instant(attempt["at"]), str(attempt["error"]), float(attempt["retry_s"]),
-                                    attempt["inputs"] and str(attempt["inputs"]), bool(attempt["was_rolled_back"]),
-                                    str(attempt.get("foreign", "")), tuple(map(str, attempt.get("written", ())))),
-        corrected={file.path: file for file in corrected},
-        held=held and HeldCorrection(str(held["reason"]), _time(held["since"]),
-                                     held["until"] and _time(held["until"]), str(held["next_step"])),
-        obstacles=tuple(map(str, data["obstacles"])),
-        contained=Contained(*(tuple(map(str, data["contained"][name])) for name in Contained._fields)),
-        start=start and StartRecord(str(start["invocation"]), _bytes(_content(start["daemon_json"])),
-                                    None if start["settings"] is None else tuple(map(str, start["settings"]))),
-        manual_fixes=tuple(ManualFix(str(fix["outcome"]), tuple(map(str, fix["steps"])), tuple(map(str, fix["fixed"])),
-                                     str(fix["message"])) for fix in data["manual_fixes"]))
+def _as_corrected(value: object) -> dict[str, CorrectedFile]:
+    return {file.path: file for file in as_list(as_record(CorrectedFile, _CONVERTERS))(value)}
 
 
-def _intent_json(intent: Intent) -> dict[str, object]:
-    return {
-        **intent._asdict(), "begun": _instant_json(intent.begun),
-        "proven_by": intent.proven_by and _instant_json(intent.proven_by),
-        "changes": [{"path": change.path, "before": _content_json(change.before), "after": _content_json(change.after),
-                     "access": change.access} for change in intent.changes],
-    }
-
-
-def _intent(data: Mapping[str, Any]) -> Intent:
-    return Intent(
-        tuple(Change(str(row["path"]), _content(row["before"]), _content(row["after"]),
-                     Access(*map(int, row["access"]))) for row in data["changes"]),
-        _instant(data["begun"]), tuple(map(str, data["stops"])), bool(data["was_active"]), str(data["invocation"]),
-        bool(data["is_applied"]), data["proven_by"] and _instant(data["proven_by"]), bool(data["is_unverified"]))
-
-
-def _instant_json(moment: Instant) -> list[object]:
-    return [moment.wall.isoformat(), moment.boot_id, moment.since_boot_s]
-
-
-def _instant(row: list[Any]) -> Instant:
-    since_boot_s = float(row[2])
-    if not math.isfinite(since_boot_s):
-        raise ValueError(since_boot_s)
-    return Instant(_time(row[0]), str(row[1]), since_boot_s)
-
-
-def _time(text: str) -> datetime:
-    """Raises ValueError for a time without a zone, which cannot be compared."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(text)
-    return moment
-
-
-def _content_json(content: Content | None) -> object:
-    if isinstance(content, Link):
-        return {"link": content.target}
-    return None if content is None else base64.b64encode(content).decode()
-
-
-def _content(value: Any) -> Content | None:
+def _as_content(value: object) -> Content | None:
     if isinstance(value, dict):
-        return Link(str(value["link"]))
-    return None if value is None else base64.b64decode(value)
+        return Link(get(value, "link", as_str))
+    return None if value is None else as_bytes(value)
 
 
-def _bytes(content: Content | None) -> bytes | None:
-    return content if isinstance(content, bytes) else None
+def _as_time(value: object) -> datetime:
+    """A time in the zone in which it was written."""
+    as_datetime(value)
+    return datetime.fromisoformat(as_str(value))
+
+
+_ENCODERS: dict[type, Callable[[Any], object]] = {Instant: list, Access: list, Link: lambda link: {"link": link.target}}
+_CONVERTERS = {datetime: _as_time, Content | None: _as_content, Mapping[str, CorrectedFile]: _as_corrected}
+_as_memory = as_record(Memory, _CONVERTERS)
+_as_intent = as_record(Intent, _CONVERTERS)
 
 
 # --- locks ----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from dockerd_guard.model.address import canonical
 from dockerd_guard.model.json_values import JsonError, as_object, as_str, get, loads
 from dockerd_guard.report import json_output
 from dockerd_guard.report.history import Episode, History, Record, Span, lines, to_json
+from dockerd_guard.report.journal import Event
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -33,13 +34,10 @@ if TYPE_CHECKING:
 FIELDS = ("EVENT", "CAUSE", "RULE", "LAYER", "SOCKET", "FILE", "LINE", "OUTCOME", "EPISODE", "EXPOSED")
 """The DOCKERD_GUARD_* fields that are read, in addition to MESSAGE."""
 
-EVENTS = ("drift", "corrected", "held", "contained", "released", "failed", "rolled-back", "blind", "contested",
-          "policy")
-
 AGENT = "dockerd-guard.service"
 
 MATCHES = (f"_SYSTEMD_UNIT={AGENT}", "_UID=0",
-           *(f"DOCKERD_GUARD_EVENT={event}" for event in EVENTS))
+           *(f"DOCKERD_GUARD_EVENT={event}" for event in Event))
 """Matches of the same field are alternatives, different fields must all match (journalctl(1))."""
 
 START_S = 60.0

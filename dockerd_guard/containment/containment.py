@@ -95,9 +95,7 @@ class Containment:
 
     def restore(self) -> None:
         """Put back at once what was blocked last, if somebody changed the table."""
-        if self._wanted:
-            with contextlib.suppress(Unsupported):
-                self._by_nftables(self._wanted)
+        self.block_at_once(self._wanted)
 
     def block_at_once(self, wanted: tuple[Exposure, ...]) -> None:
         """Block these by nftables only, which affects nothing else; `keep` follows and reports."""

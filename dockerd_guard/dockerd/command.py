@@ -35,7 +35,6 @@ class Program(NamedTuple):
     environ: Mapping[str, str] = {}
     certain: bool = True
     reason: str | None = None
-    rootless: bool = False
 
 
 class _Wrapper(NamedTuple):
@@ -159,7 +158,7 @@ def _rootless(
         certain = False
     # rootlesskit sets this for its child. Only its presence matters.
     inside = {**environ, "ROOTLESSKIT_STATE_DIR": environ.get("XDG_RUNTIME_DIR", "")}
-    return Program(words, inside, certain, reason, True)
+    return Program(words, inside, certain, reason)
 
 
 def _client(words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Version | None,

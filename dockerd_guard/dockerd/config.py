@@ -28,7 +28,7 @@ _BOTH = "the following directives are specified both as a flag and in the config
 
 
 class Key(NamedTuple):
-    """A key of the file with the locations of key and value.
+    """A key of the file with its location.
 
     `inside` is the outer key of a nested one. `effective` is false for a key that dockerd accepts and
     ignores: the name of a flag (`host`), or a nested key.
@@ -37,7 +37,6 @@ class Key(NamedTuple):
     name: str
     location: Location
     value: Node
-    value_location: Location
     inside: str | None = None
     effective: bool = True
 
@@ -176,7 +175,7 @@ def _file(path: str, root: Node, place: _Locator, version: Version | None) -> Fi
             # encoding/json matches field names case-insensitively.
             folded = folded or {field.casefold(): field for field in options.fields}
             field = folded.get(name.casefold(), "")
-        key = Key(name, place.of(name_node), value, place.of(value), None, bool(field))
+        key = Key(name, place.of(name_node), value, None, bool(field))
         keys.append(key)
         last[name] = key
         if field:
@@ -191,7 +190,7 @@ def _file(path: str, root: Node, place: _Locator, version: Version | None) -> Fi
     for key in last.values():
         if key.value.kind == "object" and key.name not in FLAT:
             for name_node, value in key.value.members():
-                inner = Key(name_node.text, place.of(name_node), value, place.of(value), key.name,
+                inner = Key(name_node.text, place.of(name_node), value, key.name,
                             options.fields.get(key.name) == "proxies")
                 keys.append(inner)
                 flat[inner.name] = inner

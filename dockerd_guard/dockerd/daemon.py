@@ -53,7 +53,6 @@ def resolve_daemon(
     environ: Mapping[str, str],
     read: Callable[[str], bytes],
     version: Version | None = None,
-    config_file: str = DEFAULT_CONFIG_FILE,
 ) -> Daemon:
     """Resolve the configuration of dockerd with `argv`, argv[0] included, and `environ`. Never raises.
 
@@ -64,14 +63,14 @@ def resolve_daemon(
     """
     program = program_of(argv, environ, version, read)
     if not program.certain and not program.words and program.reason is not None:
-        return _unknown_daemon(program, config_file)
+        return _unknown_daemon(program)
     environ = program.environ
     release = version or NEWEST_DOCKERD
     line = parse(program.words, version)
     given = last(line.flags)
     rootless = bool(environ.get("ROOTLESSKIT_STATE_DIR"))
     explicit = "config-file" in given
-    path = given["config-file"].value if explicit else _config_file(config_file, rootless, environ)
+    path = given["config-file"].value if explicit else _config_file(rootless, environ)
     file = config.load(path, read, version) if path else File(path, missing=True)
     settings = Settings(line.flags, file, release)
     tls = resolve_tls(given, file, environ, release)
@@ -91,7 +90,8 @@ def resolve_daemon(
         reasons = [candidate.refusal() or startup.refusal(candidate, listening, read, rootless)
                    for candidate in candidates]
         reason = reasons[0] if all(reasons) else None
-    if reason is None and _is_validate_only(settings):
+    # Like every bool flag, --validate is also a key of daemon.json.
+    if reason is None and release >= Version(23) and settings.boolean("validate"):
         reason = "configuration OK: dockerd --validate exits after checking the configuration"
     return Daemon(
         starts=reason is None,
@@ -112,15 +112,15 @@ def resolve_daemon(
     )
 
 
-def _unknown_daemon(program: Program, config_file: str) -> Daemon:
-    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), config_file, None, False, "",
+def _unknown_daemon(program: Program) -> Daemon:
+    return Daemon(True, False, program.reason, (), TlsSetting(Tls.NONE), DEFAULT_CONFIG_FILE, None, False, "",
                   DEFAULT_EXEC_ROOT, DEFAULT_DATA_ROOT, (), (), program)
 
 
-def _config_file(path: str, rootless: bool, environ: Mapping[str, str]) -> str:
-    """Return the path of daemon.json. Under RootlessKit the default is in the user's home (homedir.GetConfigHome)."""
-    if not rootless or path != DEFAULT_CONFIG_FILE:
-        return path
+def _config_file(rootless: bool, environ: Mapping[str, str]) -> str:
+    """Return the default path of daemon.json, under RootlessKit in the user's home (homedir.GetConfigHome)."""
+    if not rootless:
+        return DEFAULT_CONFIG_FILE
     home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
     return f"{home}/docker/daemon.json"
 
@@ -145,11 +145,6 @@ def _configuration_error(line: CommandLine, file: File, path: str, explicit: boo
     # dockerd checks the keys before it decodes their values.
     message = message or config.conflict(file, line.flags, version) or file.mismatch
     return f"unable to configure the Docker daemon with file {path}: {message}" if message else None
-
-
-def _is_validate_only(settings: Settings) -> bool:
-    """Whether `--validate` is set. Like every bool flag it is also a key of daemon.json."""
-    return settings.version >= Version(23) and settings.boolean("validate")
 
 
 def _normalise(written: list[HostEntry], version: Version, default: str) -> list[HostEntry]:

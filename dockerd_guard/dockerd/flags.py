@@ -175,39 +175,6 @@ def _duplicate_runtime_error(flag: Flag, flags: _FlagList) -> str | None:
     return None
 
 
-def without_flags(argv: tuple[str, ...], flags: Iterable[Flag], names: frozenset[str]) -> tuple[str, ...]:
-    """Return argv without the flags of these names and their values.
-
-    Other letters of combined shorthands are kept: `-DHx` without host is `-D`. `flags` are those
-    parsed from this argv (Daemon.flags). Flags within an argument of `sh -c` are kept.
-    """
-    removed_words: set[int] = set()
-    removed_letters: dict[int, set[int]] = {}
-    truncated_at: dict[int, int] = {}
-    for flag in flags:
-        if flag.name not in names or argv[flag.argument][:1] != "-":
-            continue
-        word = argv[flag.argument]
-        if flag.words == 2 and flag.value_argument is not None:
-            removed_words.add(flag.value_argument)
-        if word.startswith("--"):
-            removed_words.add(flag.argument)
-        elif flag.value_argument is None:
-            removed_letters.setdefault(flag.argument, set()).add(flag.offset)
-        else:
-            truncated_at[flag.argument] = flag.offset
-    left: list[str] = []
-    for index, word in enumerate(argv):
-        if index in removed_words:
-            continue
-        kept = "".join(letter for place, letter in enumerate(word[:truncated_at.get(index, len(word))])
-                       if place not in removed_letters.get(index, ()))
-        if kept == "-" and word != "-":
-            continue
-        left.append(kept)
-    return tuple(left)
-
-
 def is_set(given: Mapping[str, Flag], name: str) -> bool | None:
     """Return the value of a bool flag, or None if it is not given."""
     return given[name].is_true if name in given else None

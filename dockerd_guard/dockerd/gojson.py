@@ -16,8 +16,7 @@ MAX_DEPTH = 10_000
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
-_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
-_ESCAPES = r'\\(?:(["\\/bfnrt])|u([0-9a-fA-F]{4}))'
+_ESCAPE = re.compile(r'\\(?:(["\\/bfnrt])|u([0-9a-fA-F]{4}))')
 _SHORT = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _SURROGATES = "[\ud800-\udfff]"
 _PAIRS = "[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]"
@@ -179,7 +178,7 @@ def _string(text: str, start: int) -> Node:
             if not value.isascii():
                 value = re.sub(_SURROGATES, "\ufffd", value)
             if escaped:
-                value = re.sub(_PAIRS, _pair, re.sub(_ESCAPES, _unescape, value))
+                value = re.sub(_PAIRS, _pair, _ESCAPE.sub(_unescape, value))
             return Node("string", value, start, at + 1)
         if letter != "\\":
             raise _unexpected(text, at, "in string literal")

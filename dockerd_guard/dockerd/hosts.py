@@ -92,7 +92,7 @@ def _tcp(value: str, version: Version) -> str:
     if path:
         raise InvalidHost(f"invalid bind address ({value}): should not contain a path element")
     host, colon, port = authority.rpartition(":")
-    if not colon or not _is_digits(port):
+    if not colon or not re.fullmatch("[0-9]*", port):
         host, port = authority, ""
     if port and not 0 < int(port[:30]) < 2**63:
         raise InvalidHost(f"invalid bind address ({value}): invalid port: {port}")
@@ -240,10 +240,6 @@ def _check_characters(text: str, mode: str) -> None:
         end = re.match(_HOST_CHARACTERS, text).end()  # type: ignore[union-attr]
         if end < len(text):
             raise InvalidHost(f"invalid character {quote(text[end])} in host name")
-
-
-def _is_digits(text: str) -> bool:
-    return text.isascii() and (text.isdigit() or not text)
 
 
 def _is_ipv4(text: str) -> bool:

@@ -88,11 +88,9 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
                                    ("", values.label, "label", "labels")):
         if not kind or version < Version(25):
             for value in settings.texts(flag, key):
-                message = check(value, version)
-                if message:
+                if message := check(value, version):
                     return message
-    message = _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips"))
-    if message:
+    if message := _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips")):
         return message
     for name, low in (("mtu", 0), ("max-concurrent-downloads", 0), ("max-concurrent-uploads", 0),
                       ("max-download-attempts", 0 if version >= Version(23) else 1)):
@@ -106,8 +104,7 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
     port = settings.number("network-diagnostic-port")
     if version >= Version(28) and not 0 <= port <= 65535:
         return f"invalid network-diagnostic-port ({port}): value must be between 0 and 65535"
-    message = _resources(settings.texts("node-generic-resource", "node-generic-resources"))
-    if message:
+    if message := _resources(settings.texts("node-generic-resource", "node-generic-resources")):
         return message
     if version >= Version(28):
         if settings.text("api-cors-header"):

@@ -59,8 +59,7 @@ def _listeners(settings: Settings, listening: Sequence[HostEntry], read: Callabl
     group = settings.text("group", "docker")
     passed = 0
     for entry in listening:
-        message = hosts.listen_error(entry.address, settings.version, go_resolver)
-        if message:
+        if message := hosts.listen_error(entry.address, settings.version, go_resolver):
             yield message
         if entry.address.startswith("unix://") and group not in ("", "docker") and not _is_group(group, read):
             yield f"failed to load listeners: group {group} not found"
@@ -87,12 +86,11 @@ def _is_group(name: str, read: Callable[[str], bytes]) -> bool:
 def _registries(settings: Settings) -> Iterator[str]:
     """registry.NewService()."""
     for mirror in settings.texts("registry-mirror", "registry-mirrors"):
-        message = values.mirror(mirror, settings.version)
-        if message:
+        if message := values.mirror(mirror, settings.version):
             yield message
     for registry in settings.texts("insecure-registry", "insecure-registries"):
-        if registry.startswith("-") or registry.endswith("-"):
-            yield f"invalid index name ({registry}). Cannot begin or end with a hyphen"
+        if message := values.index(registry, settings.version):
+            yield message
         bare = re.sub("^https?://", "", registry, flags=re.IGNORECASE)
         if "://" in bare and bare == registry:
             yield f"insecure registry {registry} should not contain '://'"

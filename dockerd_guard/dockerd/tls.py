@@ -14,7 +14,6 @@ from dockerd_guard.dockerd.config import File
 from dockerd_guard.dockerd.flags import Flag, is_set
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import Tls
-from dockerd_guard.model.location import Location
 
 CERTIFICATES = (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem"))
 """The options for the files, and the default file names in DOCKER_CERT_PATH, DOCKER_CONFIG or ~/.docker."""
@@ -32,20 +31,15 @@ class Note(StrEnum):
 class TlsSetting(NamedTuple):
     """The TLS settings of all TCP sockets of the daemon, those through fd:// included.
 
-    `origin` is the option that decides (`--tlsverify`, `daemon.json tls`, `DOCKER_TLS_VERIFY`), empty
-    for the default. `ca`, `cert` and `key` are the effective paths, None if TLS is off or none is given;
-    dockerd ignores a default `cert` or `key` whose file does not exist. `arguments` are the indexes in argv of
-    the deciding flags, `location` is that of the deciding value in daemon.json. `default_host`: without any
-    host dockerd listens on tcp://localhost:2376.
+    `ca`, `cert` and `key` are the effective paths, None if TLS is off or none is given; dockerd ignores a default
+    `cert` or `key` whose file does not exist. `default_host`: without any host dockerd listens on
+    tcp://localhost:2376.
     """
 
     mode: Tls
-    origin: str = ""
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
-    arguments: tuple[int, ...] = ()
-    location: Location | None = None
     notes: tuple[Note, ...] = ()
     default_host: bool = False
 
@@ -74,49 +68,28 @@ def resolve_tls(given: Mapping[str, Flag], file: File, environ: Mapping[str, str
         default_host = bool(tls)
     if verify is None:
         verify = bool(tls) and not old
-    paths = _paths(given, file, environ, wants)
-    environ_applies = from_environ and (old or flag_tls is not None)
-    origin, arguments, location = _origin(given, file, environ_applies, bool(tls))
+    ca, cert, key = _paths(given, file, environ, wants)
     notes: list[Note] = []
     if not tls:
         if any(name in given or file.text(name) for name, _ in CERTIFICATES):
             notes.append(Note.CERTIFICATES_ALONE)
         if from_environ:
             notes.append(Note.ENVIRONMENT_IGNORED)
-        return TlsSetting(Tls.NONE, origin, None, None, None, arguments, location, tuple(notes),
-                          default_host)
-    if verify and not paths[0]:
+        return TlsSetting(Tls.NONE, notes=tuple(notes), default_host=default_host)
+    if verify and ca is None:
         notes.append(Note.NO_CA)
     if not verify and not old:
         notes.append(Note.VERIFY_OFF)
-    return TlsSetting(Tls.MUTUAL if verify else Tls.SERVER, origin, paths[0] or None, paths[1] or None,
-                      paths[2] or None, arguments, location, tuple(notes), default_host)
+    return TlsSetting(Tls.MUTUAL if verify else Tls.SERVER, ca, cert, key, tuple(notes), default_host)
 
 
-def _paths(given: Mapping[str, Flag], file: File, environ: Mapping[str, str], wants: bool) -> list[str]:
+def _paths(given: Mapping[str, Flag], file: File, environ: Mapping[str, str], wants: bool) -> list[str | None]:
     """Return the TLS files: from daemon.json, else from flags. Their defaults apply only if flags enable TLS."""
     directory = environ.get("DOCKER_CERT_PATH") or environ.get("DOCKER_CONFIG") or (
         f"{environ.get('HOME') or '/root'}/.docker")
-    found: list[str] = []
+    found: list[str | None] = []
     for name, default in CERTIFICATES:
         flag = given.get(name)
         path = f"{directory}/{default}" if flag is None else flag.value
-        found.append(file.text(name) or (path if wants else ""))
+        found.append(file.text(name) or (path if wants else "") or None)
     return found
-
-
-def _origin(given: Mapping[str, Flag], file: File, environ: bool,
-            on: bool) -> tuple[str, tuple[int, ...], Location | None]:
-    arguments = tuple(sorted(given[name].argument for name in ("tls", "tlsverify") if name in given))
-    key = file.flat.get("tlsverify") or file.flat.get("tls")
-    location = key.value_location if key is not None else None
-    if "tlsverify" in given:
-        return "--tlsverify", arguments, location
-    if key is not None and key.name == "tlsverify":
-        return "daemon.json tlsverify", arguments, location
-    if "tls" in given:
-        forced = environ and on and not given["tls"].is_true
-        return "DOCKER_TLS_VERIFY" if forced else "--tls", arguments, location
-    if key is not None:
-        return "daemon.json tls", arguments, location
-    return ("DOCKER_TLS_VERIFY" if environ else ""), arguments, None

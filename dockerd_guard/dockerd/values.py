@@ -24,7 +24,6 @@ _OLD_SIZE = r"([0-9]+(\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?"
 _DOMAIN = (r":?(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9]))"
                      r"(:?\.(:?[a-zA-Z0-9]|(:?[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])))*")
 _SCHEME = "([a-z][a-z0-9+.-]*)?"
-_IPV4 = r"(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}"
 _ULIMITS = frozenset((
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
     "rtprio", "rttime", "sigpending", "stack",
@@ -34,15 +33,11 @@ _RESERVED = ("com.docker.", "io.docker.", "org.dockerproject.")
 
 def is_ip(text: str) -> bool:
     """Whether net.ParseIP accepts the text: no zone, no leading zeros (Go 1.17)."""
-    if ":" not in text:
-        return re.fullmatch(_IPV4, text) is not None and all(int(part) < 256 for part in text.split("."))
-    if "%" in text or text.startswith("["):
-        return False
     try:
-        ipaddress.IPv6Address(text)
+        ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 def is_addr(text: str) -> bool:
@@ -111,7 +106,8 @@ def _is_valid_url(rest: str) -> bool:
     return re.search(r"%(?![0-9a-fA-F]{2})", re.split(r"\?", rest, maxsplit=1)[0]) is None
 
 
-def _index(value: str, _: Version) -> str | None:
+def index(value: str, _: Version) -> str | None:
+    """registry.ValidateIndexName."""
     if value.startswith("-") or value.endswith("-"):
         return f"invalid index name ({value}). Cannot begin or end with a hyphen"
     return None
@@ -266,7 +262,7 @@ def _quoted(value: str, _: Version) -> str | None:
 
 
 CHECKS: dict[str, Callable[[str, Version], str | None]] = {
-    "bool": _bool, "int": _int, "host": _host, "mirror": mirror, "index": _index, "label": label, "dns": dns,
+    "bool": _bool, "int": _int, "host": _host, "mirror": mirror, "index": index, "label": label, "dns": dns,
     "dns-search": dns_search, "ip": _ip, "ips": _ips, "addr": _addr, "resource": _resource,
     "feature": _feature, "mapmap": _mapmap, "runtime": _runtime, "ulimit": _ulimit, "bytes": size,
     "pools": _pools, "quoted": _quoted,

@@ -20,11 +20,16 @@ class Scope(StrEnum):
 
 
 class Tls(StrEnum):
-    """TLS of a binding: none, server authentication only, or mutual with client certificates."""
+    """TLS of a binding: none, server authentication only, or mutual with client certificates; weakest first."""
 
     NONE = "none"
     SERVER = "server"
     MUTUAL = "mutual"
+
+    def is_weaker(self, than: Tls) -> bool:
+        """Whether this protects less."""
+        order = list(Tls)
+        return order.index(self) < order.index(than)
 
 
 class Via(StrEnum):
@@ -52,7 +57,6 @@ class Binding(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        """Whether this is a TCP address."""
         return self.address.startswith("tcp://")
 
     @property
@@ -79,19 +83,10 @@ def scope_of(address: str) -> Scope:
     host, _ = split_host_port(address)
     if _is_localhost(host):
         return Scope.LOOPBACK
-    host = host.partition("%")[0]
-    if host in ("", "0", "0x0", "0.0", "0.0.0"):
+    ip = ip_of(host)
+    if host.partition("%")[0] in ("", "0", "0x0", "0.0", "0.0.0") or (ip is not None and ip.is_unspecified):
         return Scope.WILDCARD
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return Scope.ADDRESS
-    mapped = getattr(ip, "ipv4_mapped", None)
-    if mapped is not None:
-        ip = mapped
-    if ip.is_unspecified:
-        return Scope.WILDCARD
-    return Scope.LOOPBACK if ip.is_loopback else Scope.ADDRESS
+    return Scope.LOOPBACK if ip is not None and ip.is_loopback else Scope.ADDRESS
 
 
 def _is_localhost(host: str) -> bool:

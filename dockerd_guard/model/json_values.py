@@ -1,7 +1,8 @@
 """Typed access to JSON that another program or an earlier version wrote. Every function raises JsonError alone.
 
 `loads` parses text, `get` takes a value out of an object by a converter: `get(data, "pid", as_int)`. Converters of
-lists and objects are made of others: `as_list(as_str)`.
+lists and objects are made of others: `as_list(as_str)`. `as_record` makes one of the fields of a NamedTuple, and
+`encoded` is its inverse.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import NoReturn, TypeVar
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 JsonObject = Mapping[str, object]
 
@@ -24,6 +26,7 @@ MAX_NUMBER_CHARACTERS = 40
 
 T = TypeVar("T")
 Default = TypeVar("Default")
+Record = TypeVar("Record", bound=tuple[Any, ...])
 
 
 class JsonError(Exception):
@@ -102,14 +105,12 @@ def _convert(value: object, convert: Callable[[object], T], where: str) -> T:
 
 
 def as_str(value: object) -> str:
-    """A string."""
     if not isinstance(value, str):
         raise JsonError("must be a string")
     return value
 
 
 def as_bool(value: object) -> bool:
-    """A boolean."""
     if not isinstance(value, bool):
         raise JsonError("must be true or false")
     return value
@@ -123,7 +124,6 @@ def as_int(value: object) -> int:
 
 
 def as_float(value: object) -> float:
-    """A number."""
     if isinstance(value, float):
         return value
     return float(as_int(value))
@@ -149,7 +149,6 @@ def as_bytes(value: object) -> bytes:
 
 
 def as_object(value: object) -> JsonObject:
-    """An object."""
     if not isinstance(value, dict):
         raise JsonError("must be an object")
     return value
@@ -165,11 +164,6 @@ def as_one_of(values: Iterable[T]) -> Callable[[object], T]:
         return known[value]
 
     return convert
-
-
-def as_optional(convert: Callable[[object], T]) -> Callable[[object], T | None]:
-    """A converter of a value that may be null."""
-    return lambda value: None if value is None else convert(value)
 
 
 def as_list(convert: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
@@ -197,3 +191,61 @@ def as_row(length: int) -> Callable[[object], tuple[object, ...]]:
 def as_map(convert: Callable[[object], T]) -> Callable[[object], dict[str, T]]:
     """A converter to a dictionary whose values are all of one type."""
     return lambda value: {key: _convert(item, convert, key) for key, item in as_object(value).items()}
+
+
+Converters = Mapping[object, Callable[[object], Any]]
+"""Converters by type."""
+
+_CONVERTERS: Converters = {
+    str: as_str, bool: as_bool, int: as_int, float: as_float, bytes: as_bytes, datetime: as_datetime}
+
+
+def as_record(kind: type[Record], converters: Converters = MappingProxyType({})) -> Callable[[object], Record]:
+    """A converter to a NamedTuple by the types of its fields.
+
+    The value is an object, in which fields with a default may be missing, or a list of all fields. `converters` are
+    those of types that are written in another way.
+    """
+    hints = get_type_hints(kind)
+    defaults: Mapping[str, object] = kind._field_defaults  # type: ignore[attr-defined]
+    fields = {name: _converter_of(hints[name], converters) for name in kind._fields}  # type: ignore[attr-defined]
+
+    def convert(value: object) -> Record:
+        is_row = isinstance(value, list)
+        data = dict(zip(fields, as_row(len(fields))(value), strict=True)) if is_row else as_object(value)
+        return kind(**{name: get(data, name, field) for name, field in fields.items()
+                       if name in data or name not in defaults})
+
+    return convert
+
+
+def _converter_of(hint: Any, converters: Converters) -> Callable[[object], Any]:
+    if hint in converters or hint in _CONVERTERS:
+        return converters.get(hint) or _CONVERTERS[hint]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        convert = _converter_of(next(each for each in arguments if each is not NoneType), converters)
+        return lambda value: None if value is None else convert(value)
+    if origin is Literal:
+        return as_one_of(arguments)
+    if origin is tuple:
+        return as_list(_converter_of(arguments[0], converters))
+    if origin is Mapping:
+        return as_map(_converter_of(arguments[1], converters))
+    return as_record(hint, converters)
+
+
+def encoded(value: object, encoders: Mapping[type, Callable[[Any], object]] = MappingProxyType({})) -> Any:
+    """A value of NamedTuples, times and bytes for json.dumps. `encoders` are those of types that are written in another
+    way."""
+    if type(value) in encoders:
+        value = encoders[type(value)](value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {key: encoded(item, encoders) for key, item in value.items()}
+    return [encoded(item, encoders) for item in value] if isinstance(value, (tuple, list)) else value

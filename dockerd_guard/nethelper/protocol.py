@@ -15,10 +15,10 @@ from typing import NamedTuple
 from dockerd_guard.model.address import Tls, ip_of, split_host_port
 from dockerd_guard.model.json_values import (
     JsonError,
-    as_bool,
     as_list,
     as_object,
     as_one_of,
+    as_record,
     as_row,
     as_str,
     get,
@@ -71,10 +71,8 @@ def request_of(line: bytes) -> Request:
                    get(data, "rejections", as_list(_as_rejection)))
 
 
-def ping_of(answer: object) -> Ping:
-    """The answer to Verb.PING."""
-    answers, tls, reason = as_row(len(Ping._fields))(answer)
-    return Ping(as_bool(answers), as_one_of(Tls)(tls), as_str(reason))
+ping_of = as_record(Ping, {Tls: as_one_of(Tls)})
+"""Converts the answer to Verb.PING."""
 
 
 def _as_rejection(value: object) -> Rejection:
@@ -118,7 +116,6 @@ class Wire:
         self._rest = b""
 
     def send(self, **fields: object) -> None:
-        """Send one line."""
         self.connection.sendall(json.dumps(fields).encode() + b"\n")
 
     def receive(self) -> list[bytes]:

@@ -293,8 +293,8 @@ def _loaded_command(row: tuple[object, ...], like: Service) -> Command:
     # (systemd.service(5)).
     shell = next((command.shell for command in like.exec_start if "|" in command.prefixes), SHELL)
     prefixes = "" if "via-shell" not in flags else "|@" if argv[:1] == ("-sh",) else "|"
-    return Command(path, tuple(Word(word, quote_word(word)) for word in argv), prefixes, "ignore-failure" in flags,
-                   "no-env-expand" in flags, NOWHERE, Word(path, quote_word(path)), shell)
+    return Command(path, tuple(Word(word, quote_word(word)) for word in argv), prefixes, "no-env-expand" in flags,
+                   NOWHERE, Word(path, quote_word(path)), shell)
 
 
 def _loaded_socket(state: UnitState) -> Socket:
@@ -302,8 +302,7 @@ def _loaded_socket(state: UnitState) -> Socket:
         _loaded_unit(state),
         tuple(Listen(str(row[0]), str(row[1]), NOWHERE) for row in state.tuples("Listen")),
         SERVICE, state.properties.get("Accept") is True, state.number("SocketMode"),
-        state.text("SocketUser") or None, state.text("SocketGroup") or None, state.text("BindIPv6Only"),
-        enabled=state.text("ActiveState") == "active")
+        state.text("SocketUser") or None, state.text("BindIPv6Only"))
 
 
 @contextlib.contextmanager

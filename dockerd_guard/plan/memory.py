@@ -16,8 +16,6 @@ from dockerd_guard.rootfs import Content, Link
 MAX_RESTARTS = 10_000
 """Restarts that are remembered: more than any budget allows in its period."""
 
-MAX_FACTS = 100
-
 ABSENT = "absent"
 
 

@@ -66,7 +66,7 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
     are_unchanged = not any(_is_newer(seen.rootfs, file, running) for file in files)
     settings = tuple(text for _, text in _compared(seen.configured)) if are_unchanged else None
-    return StartRecord(invocation, _content(seen.rootfs, path), settings)
+    return StartRecord(invocation, seen.rootfs.read_if_possible(path), settings)
 
 
 def pending_changes(
@@ -118,7 +118,7 @@ def _keys(seen: Observation, base: Configured, known: StartRecord | None, passed
         before = _read(known.daemon_json)
     elif not _is_newer(seen.rootfs, path, running):
         return
-    after = _read(_content(seen.rootfs, path))
+    after = _read(seen.rootfs.read_if_possible(path))
     lines = {key.name: key.location.line for key in base.daemon.keys if key.inside is None}
     for name in sorted((before.keys() | after.keys()) - passed_over):
         if before.get(name) != after.get(name):
@@ -185,13 +185,6 @@ def _is_newer(rootfs: Rootfs, path: str, running: Running) -> bool:
         return True
     # cp -p and dpkg preserve the mtime; only the ctime shows when the file was created here.
     return any(max(entry.mtime_ns, entry.ctime_ns) > running.process.started_ns for entry in entries if entry)
-
-
-def _content(rootfs: Rootfs, path: str) -> bytes | None:
-    try:
-        return rootfs.read(path)
-    except (FileNotFoundError, Unreadable):
-        return None
 
 
 def _read(content: bytes | None) -> dict[str, object]:

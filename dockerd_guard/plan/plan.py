@@ -28,7 +28,6 @@ from dockerd_guard.systemd.words import quote_word
 SERVICE_DROPIN = f"{UNITS}/{SERVICE}.d/{DROPIN_NAME}"
 SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
 
-HEADER_BEGIN = b"# Written by dockerd-guard "
 HEADER = """\
 # Written by dockerd-guard so that Docker listens as declared in {policy}.
 # Do not edit: change the policy instead. `dockerd-guard fix` restores this file.
@@ -267,10 +266,9 @@ def _differences(layer: Layer, policy: Policy) -> list[str]:
     words += [f"{socket.address} would be bound by dockerd itself, not passed by {SOCKET}"
               for key, socket in declared.items()
               if socket.is_passed and key in found and found[key].via is not Via.SOCKET_UNIT]
-    strength = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
     words += [f"{socket.address} would have TLS {found[key].tls}, not {socket.tls}"
               for key, socket in declared.items()
-              if key in found and strength.index(found[key].tls) < strength.index(socket.tls)]
+              if key in found and found[key].tls.is_weaker(socket.tls)]
     return words
 
 

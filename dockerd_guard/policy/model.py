@@ -45,7 +45,6 @@ class DeclaredSocket(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        """Whether this is a TCP address."""
         return self.address.startswith("tcp://")
 
 

@@ -178,7 +178,6 @@ class _Reader:
                 for word, key in keys_in(name).items() if key.type not in (Type.MAPPING, Type.LIST)}
 
     def items(self, node: Node, key: PolicyKey) -> list[Node]:
-        """The items of a list."""
         if isinstance(node, ListNode):
             return node.items
         self.problems.add(node.location, f"expected {key.word} to be a list; found {describe(node)}")

@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from dockerd_guard.report.journal import MESSAGE_IDS, Event
+from dockerd_guard.report.journal import Event
 
 WIDTH = 78
 
@@ -38,7 +38,7 @@ def catalog() -> str:
         body = "\n\n".join(textwrap.fill(section, WIDTH, break_on_hyphens=False, break_long_words=False)
                            for section in sections)
         entries.append(
-            f"-- {MESSAGE_IDS[event]}\nSubject: {title[:1].upper()}{title[1:]}\nDefined-By: dockerd-guard\n"
+            f"-- {event.message_id}\nSubject: {title[:1].upper()}{title[1:]}\nDefined-By: dockerd-guard\n"
             f"Documentation: man:dockerd-guard(8)\n\n{body}\n")
     return "\n".join(entries)
 

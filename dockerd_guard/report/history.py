@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
-from dockerd_guard.report.text import clean
+from dockerd_guard.report.text import clean, counted, folded, painted, stamp
 
 SCHEMA = 1
 
@@ -26,21 +25,21 @@ def lines(found: History, *, columns: int | None, colour: bool, zone: tzinfo | N
     Times are in `zone`, by default local.
     """
     if not found.episodes:
-        yield f"No drift since {_time(found.since, zone)}."
+        yield f"No drift since {stamp(found.since, zone)}."
         return
-    rows = [(_time(episode.span.begun, zone) if episode.is_begin_seen else "before the journal", subject(episode),
+    rows = [(stamp(episode.span.begun, zone) if episode.is_begin_seen else "before the journal", subject(episode),
              _place(episode), episode.cause or "-", _end(episode, found.now)) for episode in found.episodes]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for episode, (begun, about, place, cause, end) in zip(found.episodes, rows, strict=True):
-        shown = f"\033[{_COLOURS.get(episode.outcome or '', '1;31')}m{end}\033[0m" if colour else end
+        shown = painted(end, _COLOURS.get(episode.outcome or "", "1;31"), colour)
         if columns is None or columns >= WIDE_COLUMNS:
             cells = (cell.ljust(width) for cell, width in zip((begun, about, place, cause), widths, strict=True))
             yield f"{'  '.join(cells)}  {shown}"
         else:
             yield begun
             for text in (about, place, f"{cause}, {end}"):
-                yield from _folded(text, columns)
-    yield from _folded(summary(found, zone), columns, indent="")
+                yield from folded(text, columns, first="  ", then="  ")
+    yield from folded(summary(found, zone), columns)
 
 
 def subject(episode: Episode) -> str:
@@ -53,26 +52,26 @@ def summary(found: History, zone: tzinfo | None = None) -> str:
     counts = {word: sum(not episode.lasts and episode.outcome == word for episode in found.episodes)
               for word in ("repaired", "kept")}
     lasting = sum(episode.lasts for episode in found.episodes)
-    parts = [_count(len(found.episodes), "episode")]
+    parts = [counted(len(found.episodes), "episode")]
     if counts["repaired"]:
-        parts.append(f"{counts['repaired']} fixed by {_count(len(found.corrections), 'correction')}")
+        parts.append(f"{counts['repaired']} fixed by {counted(len(found.corrections), 'correction')}")
     if counts["kept"]:
         parts.append(f"{counts['kept']} resolved externally")
     if lasting:
         parts.append(f"{lasting} ongoing")
     exposed_s = sum(span.seconds(found.now) for span in found.exposed)
     parts.append(f"open to the network for {duration(exposed_s)}" if exposed_s else "never open to the network")
-    return f"Since {_time(found.since, zone)}: {', '.join(parts)}."
+    return f"Since {stamp(found.since, zone)}: {', '.join(parts)}."
 
 
 def to_json(found: History) -> dict[str, Any]:
     """The output of `history` as JSON. Times are ISO 8601 in UTC; an ongoing episode has no end (null)."""
     return {
-        "schema": SCHEMA, "since": _iso(found.since), "now": _iso(found.now),
+        "schema": SCHEMA, "since": found.since.isoformat(), "now": found.now.isoformat(),
         "exposed_s": sum(span.seconds(found.now) for span in found.exposed),
-        "corrections": [_iso(at) for at in found.corrections],
+        "corrections": [at.isoformat() for at in found.corrections],
         "blind": [_span(span) for span in found.blind],
-        "policies": [_iso(at) for at in found.policies],
+        "policies": [at.isoformat() for at in found.policies],
         "episodes": [{
             "fact": episode.fact, "rule": episode.rule, "socket": episode.socket, "layer": episode.layer,
             "file": episode.file, "line": episode.line, "cause": episode.cause, "message": episode.message,
@@ -126,28 +125,8 @@ def _place(episode: Episode) -> str:
     return clean(f"{episode.file}:{episode.line}" if episode.line else episode.file)
 
 
-def _folded(text: str, columns: int | None, indent: str = "  ") -> Iterator[str]:
-    if columns is None:
-        yield text
-    else:
-        yield from textwrap.wrap(text, max(columns, 20), initial_indent=indent, subsequent_indent=indent,
-                                 break_on_hyphens=False)
-
-
-def _count(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def _time(at: datetime, zone: tzinfo | None) -> str:
-    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
-
-
-def _iso(at: datetime) -> str:
-    return at.isoformat()
-
-
 def _span(span: Span) -> dict[str, str | None]:
-    return {"begun": _iso(span.begun), "ended": _iso(span.ended) if span.ended else None}
+    return {"begun": span.begun.isoformat(), "ended": span.ended.isoformat() if span.ended else None}
 
 
 class Record(NamedTuple):
@@ -175,7 +154,6 @@ class Span(NamedTuple):
     ended: datetime | None = None
 
     def seconds(self, now: datetime) -> float:
-        """Its length."""
         return max(((self.ended or now) - self.begun).total_seconds(), 0.0)
 
 
@@ -208,7 +186,6 @@ class Episode(NamedTuple):
 
     @property
     def lasts(self) -> bool:
-        """Whether it is ongoing."""
         return self.span.ended is None
 
     def exposed_s(self, now: datetime) -> float:

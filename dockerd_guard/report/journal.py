@@ -19,7 +19,7 @@ import io
 import sys
 from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from dockerd_guard.model.location import Location
 
@@ -31,18 +31,27 @@ UNIT = "docker.service"
 
 
 class Event(StrEnum):
-    """The kind of an entry (DOCKERD_GUARD_EVENT)."""
+    """The kind of an entry (DOCKERD_GUARD_EVENT), with its MESSAGE_ID, for which the message catalog has a text
+    (`journalctl -x`), and the level of an entry that has no other."""
 
-    DRIFT = "drift"
-    CORRECTED = "corrected"
-    HELD = "held"
-    CONTAINED = "contained"
-    RELEASED = "released"
-    FAILED = "failed"
-    ROLLED_BACK = "rolled-back"
-    BLIND = "blind"
-    CONTESTED = "contested"
-    POLICY = "policy"
+    message_id: str
+    level: str
+
+    def __new__(cls, word: str, message_id: str = "", level: str = "") -> Self:
+        event = str.__new__(cls, word)
+        event._value_, event.message_id, event.level = word, message_id, level
+        return event
+
+    DRIFT = "drift", "dee6bd790a4c44a19870ff0ba7130499", "warning"
+    CORRECTED = "corrected", "401b426159e741238f6e07100ffaa8ef", "notice"
+    HELD = "held", "b555933614324ad089883c0fff42644b", "warning"
+    CONTAINED = "contained", "f2b89229008e4cc984ba18eba79b0df7", "warning"
+    RELEASED = "released", "07a8d1a03d574862b5574632cc5b428d", "notice"
+    FAILED = "failed", "022f4d707c2e4fa6b7b2497bea7d44f9", "error"
+    ROLLED_BACK = "rolled-back", "df167666f9754c2a9865b6d89679272f", "error"
+    BLIND = "blind", "29925e44d846459ebfce27fd27835d4c", "warning"
+    CONTESTED = "contested", "a6b1c913d15c483da8669e86bad89edc", "critical"
+    POLICY = "policy", "0e42ada70b5c47b5812b947bff541112", "notice"
 
 
 class Cause(StrEnum):
@@ -62,36 +71,8 @@ class Outcome(StrEnum):
     PENDING = "pending"
 
 
-MESSAGE_IDS: Mapping[Event, str] = {
-    Event.DRIFT: "dee6bd790a4c44a19870ff0ba7130499",
-    Event.CORRECTED: "401b426159e741238f6e07100ffaa8ef",
-    Event.HELD: "b555933614324ad089883c0fff42644b",
-    Event.CONTAINED: "f2b89229008e4cc984ba18eba79b0df7",
-    Event.RELEASED: "07a8d1a03d574862b5574632cc5b428d",
-    Event.FAILED: "022f4d707c2e4fa6b7b2497bea7d44f9",
-    Event.ROLLED_BACK: "df167666f9754c2a9865b6d89679272f",
-    Event.BLIND: "29925e44d846459ebfce27fd27835d4c",
-    Event.CONTESTED: "a6b1c913d15c483da8669e86bad89edc",
-    Event.POLICY: "0e42ada70b5c47b5812b947bff541112",
-}
-"""MESSAGE_ID of each event; the message catalog has a text for each (`journalctl -x`)."""
-
 PRIORITIES: Mapping[str, int] = {"critical": 2, "error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 """syslog(3) levels."""
-
-_LEVELS: Mapping[Event, str] = {
-    Event.DRIFT: "warning",
-    Event.CORRECTED: "notice",
-    Event.HELD: "warning",
-    Event.CONTAINED: "warning",
-    Event.RELEASED: "notice",
-    Event.FAILED: "error",
-    Event.ROLLED_BACK: "error",
-    Event.BLIND: "warning",
-    Event.CONTESTED: "critical",
-    Event.POLICY: "notice",
-}
-
 
 class JournalEntry(NamedTuple):
     """One entry: its event, its message, and the fields for programs.
@@ -130,7 +111,7 @@ class JournalEntry(NamedTuple):
         if self.location is not None:
             fields["DOCKERD_GUARD_FILE"] = self.location.file
             fields["DOCKERD_GUARD_LINE"] = str(self.location.line)
-        return {"MESSAGE_ID": MESSAGE_IDS[self.event], "DOCKERD_GUARD_EVENT": str(self.event), **fields}
+        return {"MESSAGE_ID": self.event.message_id, "DOCKERD_GUARD_EVENT": str(self.event), **fields}
 
 
 class Journal:
@@ -159,7 +140,7 @@ class Journal:
 
     def write(self, entry: JournalEntry) -> None:
         """Write one entry. Never raises: a broken journal, pipe or terminal must not stop the agent."""
-        self._log(entry.message, entry.level or _LEVELS[entry.event], entry.fields)
+        self._log(entry.message, entry.level or entry.event.level, entry.fields)
 
     def say(self, message: str, level: str = "info") -> None:
         """Write a message without an event, about the agent itself. Never raises."""

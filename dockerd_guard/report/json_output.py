@@ -79,7 +79,6 @@ def _binding(binding: Binding) -> dict[str, Any]:
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:
-    """A finding as JSON."""
     file, line, column, end_column = _place(finding.location)
     return {
         "code": finding.code, "severity": finding.severity, "message": finding.message,

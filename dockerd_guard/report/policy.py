@@ -224,7 +224,6 @@ class AdoptedSocket(NamedTuple):
 
     @property
     def by_fd(self) -> bool:
-        """Whether it is declared by `fd://`."""
         return self.binding.via is Via.SOCKET_UNIT
 
 

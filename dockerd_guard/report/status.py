@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockerd_guard.model.address import Tls
@@ -13,7 +13,7 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.report.agent_status import AgentStatus, LastCorrection
 from dockerd_guard.report.history import duration
 from dockerd_guard.report.json_output import finding_json
-from dockerd_guard.report.text import clean
+from dockerd_guard.report.text import clean, counted, folded, painted, stamp
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
@@ -31,11 +31,11 @@ RED, YELLOW, GREEN, BOLD = "1;31", "1;33", "1;32", "1"
 
 def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | None = None) -> Iterator[str]:
     """The text. `columns`: the width of the terminal, None without one. Times are in `zone`, by default local."""
-    paint = _painter(colour)
+    paint = partial(painted, colour=colour)
     mood = RED if status.wrong else GREEN if is_complete(status) else YELLOW
-    yield from (paint(line, mood) for line in _folded(_headline(status), columns))
+    yield from (paint(line, mood) for line in folded(_headline(status), columns))
     for label, text in _facts(status, zone):
-        yield from _folded(f"{label:<{LABEL_COLUMNS}}{clean(text)}", columns, LABEL_COLUMNS)
+        yield from folded(f"{label:<{LABEL_COLUMNS}}{clean(text)}", columns, then=" " * LABEL_COLUMNS)
     if status.rows:
         yield ""
         yield from _table(status, columns, paint)
@@ -45,7 +45,7 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     for finding in status.findings[:MAX_FINDINGS]:
         code = {"error": RED, "warning": YELLOW}.get(finding.severity, BOLD)
         # Colour codes must not count when lines are wrapped.
-        first, *more = _folded(f"{finding.severity} {_finding(finding, since, status.now)}", columns, 2)
+        first, *more = folded(f"{finding.severity} {_finding(finding, since, status.now)}", columns, then="  ")
         yield paint(finding.severity, code) + first.removeprefix(finding.severity)
         yield from more
     if len(status.findings) > MAX_FINDINGS:
@@ -53,7 +53,7 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     if status.unseen:
         yield ""
     for text in status.unseen:
-        yield from _folded(f"degraded visibility: {clean(text)}", columns, 2)
+        yield from folded(f"degraded visibility: {clean(text)}", columns, then="  ")
 
 
 def is_complete(status: Status) -> bool:
@@ -73,15 +73,15 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
     yield "agent", _agent(status, zone)
     agent_status = status.agent_status if status.is_alive else None
     if agent_status is not None:
-        yield "policy", f"{agent_status.policy_file}, in force since {_time(agent_status.policy_since, zone)}"
+        yield "policy", f"{agent_status.policy_file}, in force since {stamp(agent_status.policy_since, zone)}"
     elif status.policy is not None:
         yield "policy", f"{status.policy.file}, mode: {status.policy.mode}; not enforced, no agent is running"
     for problem in status.policy_problem.splitlines():
         yield "", f"{problem}" + "; the last valid policy stays in force" * (agent_status is not None)
     if agent_status is not None and agent_status.held is not None:
         held = agent_status.held
-        until = f", until {_time(held.until, zone)}" if held.until is not None else ", until this changes"
-        yield "held", f"{held.reason}{until}; since {_time(held.since, zone)}"
+        until = f", until {stamp(held.until, zone)}" if held.until is not None else ", until this changes"
+        yield "held", f"{held.reason}{until}; since {stamp(held.since, zone)}"
         if held.next_step:
             yield "", f"next: {held.next_step}"
     if status.contained:
@@ -89,7 +89,7 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
     for trouble in agent_status.blind if agent_status is not None else ():
         yield "degraded", trouble
     if status.last is not None:
-        yield "last", f"{_time(status.last.at, zone)}, {status.last.outcome}: {status.last.message}"
+        yield "last", f"{stamp(status.last.at, zone)}, {status.last.outcome}: {status.last.message}"
 
 
 def _agent(status: Status, zone: tzinfo | None) -> str:
@@ -101,7 +101,7 @@ def _agent(status: Status, zone: tzinfo | None) -> str:
     if status.is_alive and agent_status is not None:
         ago = duration((status.now - agent_status.at).total_seconds())
         return f"{agent_status.state}, mode: {agent_status.mode}, PID {unit.pid}; last check {ago} ago"
-    since = f" since {_time(unit.since, zone)}" if unit.since is not None else ""
+    since = f" since {stamp(unit.since, zone)}" if unit.since is not None else ""
     result = f", {unit.result}" if unit.result not in ("", "success") else ""
     return f"{unit.active_state}{since}{result}; this host is not guarded: systemctl status dockerd-guard"
 
@@ -115,9 +115,9 @@ def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if columns is not None and sum(widths) + 2 * len(widths) > columns:
         for address, declared, *layers in table[1:]:
-            yield from _folded(f"{address}: {declared}", columns, 2)
+            yield from folded(f"{address}: {declared}", columns, then="  ")
             listed = ", ".join(f"{name} {cell}" for name, cell in zip(LAYERS, layers, strict=True))
-            yield from (f"  {line}" for line in _folded(listed, columns - 2))
+            yield from (f"  {line}" for line in folded(listed, columns - 2))
         return
     for number, texts in enumerate(table):
         padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
@@ -149,8 +149,7 @@ def _is_wrong(row: Row, cell: Cell | None) -> bool:
         return False
     if row.declared is None:
         return cell.tls is not None or cell.by_systemd
-    order = list(Tls)
-    return cell.tls is None or order.index(cell.tls) < order.index(row.declared)
+    return cell.tls is None or cell.tls.is_weaker(row.declared)
 
 
 def _finding(finding: Finding, since: dict[str, datetime], now: datetime) -> str:
@@ -158,24 +157,6 @@ def _finding(finding: Finding, since: dict[str, datetime], now: datetime) -> str
     begun = since.get(finding.fact)
     lasting = f", for {duration((now - begun).total_seconds())}" if begun is not None else ""
     return clean(f"{finding.code}{where}{lasting}: {finding.message}")
-
-
-def _painter(colour: bool) -> _Painter:
-    def paint(text: str, code: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if colour and text.strip() else text
-
-    return paint
-
-
-def _folded(text: str, columns: int | None, indent: int = 0) -> Iterator[str]:
-    if columns is None:
-        yield text
-    else:
-        yield from textwrap.wrap(text, max(columns, 20), subsequent_indent=" " * indent, break_on_hyphens=False)
-
-
-def _time(at: datetime, zone: tzinfo | None) -> str:
-    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
 # -- JSON -----------------------------------------------------------------------------------------
@@ -187,10 +168,9 @@ def to_json(status: Status) -> dict[str, Any]:
     The value of a socket in a layer is its TLS (`none`, `server`, `mutual`), `systemd` if only systemd listens,
     false if it is absent, null if unknown.
     """
-    unit, agent_status = status.unit, status.agent_status
-    alive = agent_status if status.is_alive else None
-    held = alive.held if alive is not None else None
-    since = status.since
+    unit, policy, since = status.unit, status.policy, status.since
+    alive = status.agent_status if status.is_alive else None
+    held, last = alive and alive.held, status.last
     return {
         "schema": SCHEMA,
         "at": status.now.isoformat(),
@@ -199,15 +179,15 @@ def to_json(status: Status) -> dict[str, Any]:
         "agent": {
             "alive": status.is_alive if unit is not None else None,
             "unit": unit.active_state if unit is not None else None,
-            "pid": unit.pid if unit is not None and unit.pid else None,
-            "state": alive.state if alive is not None else None,
-            "looked": alive.at.isoformat() if alive is not None else None,
+            "pid": (unit.pid or None) if unit is not None else None,
+            "state": alive and alive.state,
+            "looked": alive and alive.at.isoformat(),
             "blind": list(alive.blind) if alive is not None else [],
         },
         "policy": {
-            "file": alive.policy_file if alive is not None else status.policy.file if status.policy else None,
-            "mode": alive.mode if alive is not None else str(status.policy.mode) if status.policy else None,
-            "since": alive.policy_since.isoformat() if alive is not None else None,
+            "file": alive.policy_file if alive is not None else policy and policy.file,
+            "mode": alive.mode if alive is not None else policy and str(policy.mode),
+            "since": alive and alive.policy_since.isoformat(),
             "problem": status.policy_problem or None,
         },
         "sockets": [{
@@ -217,12 +197,10 @@ def to_json(status: Status) -> dict[str, Any]:
         "findings": [{
             **finding_json(finding), "since": since[finding.fact].isoformat() if finding.fact in since else None,
         } for finding in status.findings],
-        "held": {"reason": held.reason, "since": held.since.isoformat(),
-                 "until": held.until.isoformat() if held.until is not None else None,
-                 "next": held.next_step or None} if held is not None else None,
+        "held": held and {"reason": held.reason, "since": held.since.isoformat(),
+                          "until": held.until and held.until.isoformat(), "next": held.next_step or None},
         "contained": list(status.contained),
-        "last": {"at": status.last.at.isoformat(), "event": status.last.event, "outcome": status.last.outcome,
-                 "message": status.last.message} if status.last is not None else None,
+        "last": last and {**last._asdict(), "at": last.at.isoformat()},
     }
 
 
@@ -312,11 +290,11 @@ class Status(NamedTuple):
             yield "the policy is invalid"
         for severity in ("error", "warning"):
             if number := sum(finding.severity == severity for finding in self.findings):
-                yield f"{number} {severity}{'s' * (number != 1)}"
+                yield counted(number, severity)
         if self.is_alive and self.agent_status is not None:
             if self.agent_status.held is not None:
                 yield "a correction is held"
             if self.agent_status.blind:
                 yield "the agent has degraded visibility"
         if self.contained:
-            yield f"{len(self.contained)} port{'s' * (len(self.contained) != 1)} blocked"
+            yield f"{counted(len(self.contained), 'port')} blocked"

@@ -9,11 +9,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, TextIO
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LAYERS
 from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.systemd.syntax import physical_lines
 
 if TYPE_CHECKING:
     from dockerd_guard.model.address import Binding
@@ -29,8 +31,6 @@ MAX_LINE_CELLS = 150
 TAB_CELLS = 4
 
 _PLAIN = re.compile(r"[ -~]*\Z")
-_UNIT_LINE = re.compile(r"([^\n\r\0]*)(?:(?:\r\n|\n\r|[\n\r])\0?|\0|\Z)")
-"""systemd also ends a line at a lone CR and at NUL (read_line_full in src/basic/fileio.c)."""
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "info": "1;36"}
 
@@ -97,15 +97,15 @@ def findings(found: Iterable[Finding], read: Read, *, colour: bool) -> Iterator[
     for finding in found:
         where = finding.location
         place = clean(f"{where}: ") if where is not None else ""
-        severity = _painted(f"{finding.severity}:", _COLOURS[finding.severity], colour)
-        yield f"{_painted(place, '1', colour)}{severity} {clean(finding.message)} [{finding.code}]"
+        severity = painted(f"{finding.severity}:", _COLOURS[finding.severity], colour)
+        yield f"{painted(place, '1', colour)}{severity} {clean(finding.message)} [{finding.code}]"
         line = lines.at(where) if where is not None else None
         # A finding about a whole file has no excerpt.
         if where is not None and line is not None and (where.line, where.column, where.end_column) != (1, 1, 1):
             number = str(where.line)
             source, caret = excerpt(line, where.column, where.end_column)
             yield f" {number} | {source}"
-            yield f" {' ' * len(number)} | {_painted(caret, '1;32', colour)}"
+            yield f" {' ' * len(number)} | {painted(caret, '1;32', colour)}"
 
 
 def summary(found: tuple[Finding, ...]) -> str:
@@ -114,7 +114,7 @@ def summary(found: tuple[Finding, ...]) -> str:
         return "nothing wrong"
     counts = [(severity, sum(finding.severity == severity for finding in found))
               for severity in ("error", "warning", "info")]
-    totals = ", ".join(_count(number, severity) for severity, number in counts if number)
+    totals = ", ".join(counted(number, severity) for severity, number in counts if number)
     fixable = sum(finding.fix is not None for finding in found)
     if not fixable:
         return totals
@@ -131,12 +131,30 @@ def summary(found: tuple[Finding, ...]) -> str:
     return totals
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 error`, `2 errors`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _painted(text: str, code: str, colour: bool) -> str:
-    return f"\033[{code}m{text}\033[0m" if colour and text else text
+def painted(text: str, code: str, colour: bool) -> str:
+    """The text in a colour (ECMA-48 SGR), unless it is blank."""
+    return f"\033[{code}m{text}\033[0m" if colour and text.strip() else text
+
+
+def folded(text: str, columns: int | None, *, first: str = "", then: str = "") -> Iterator[str]:
+    """The text in lines of `columns`, one line if None. The first line is indented by `first`, others by `then`."""
+    if columns is None:
+        yield text
+    else:
+        import textwrap
+
+        yield from textwrap.wrap(text, max(columns, 20), initial_indent=first, subsequent_indent=then,
+                                 break_on_hyphens=False)
+
+
+def stamp(at: datetime, zone: tzinfo | None) -> str:
+    """Date and time in this zone, by default local."""
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
 class _Lines:
@@ -157,9 +175,7 @@ class _Lines:
             text = self._read(file).decode("utf-8", "surrogateescape")
         except (OSError, Unreadable):
             return []
-        if file.endswith((".service", ".socket", ".conf")) and ("\r" in text or "\0" in text):
-            return [line[1] for line in _UNIT_LINE.finditer(text)]
-        return text.split("\n")
+        return list(physical_lines(text)) if file.endswith((".service", ".socket", ".conf")) else text.split("\n")
 
 
 def excerpt(line: str, column: int, end_column: int) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dockerd_guard.model.address import canonical
 from dockerd_guard.report.history import Episode, History, Span, duration, subject, summary
-from dockerd_guard.report.text import clean
+from dockerd_guard.report.text import clean, stamp
 
 WIDTH = 1200
 LEFT, RIGHT = 262, 1000
@@ -71,7 +71,7 @@ class Axis(NamedTuple):
 
     def stamp(self, at: datetime) -> str:
         """A formatted time."""
-        return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M:%S}"
+        return stamp(at, self.zone)
 
     @property
     def length_s(self) -> float:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical
-from dockerd_guard.model.finding import Fix
+from dockerd_guard.model.finding import Finding, Fix, Severity
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
 from dockerd_guard.policy.model import DeclaredSocket, Policy, declared_bindings
-
-STRENGTH = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
-"""Weakest first."""
 
 
 class MergedBinding(NamedTuple):
@@ -61,13 +58,26 @@ def effect(seen: Observation, layers: tuple[str, ...]) -> str:
     return "; takes effect at the next restart of docker.service"
 
 
+def binding_finding(  # noqa: PLR0913, PLR0917 -- the fields of a finding
+    code: str, severity: Severity, message: str, seen: Observation, merged: MergedBinding, fix: Fix | None
+) -> Finding:
+    """Return a finding about a binding, located where it is configured. Its message ends with the effect."""
+    return Finding(code, severity, f"{message}{effect(seen, merged.layers)}", merged.layers[0], merged.binding.source,
+                   fix, merged.binding.address)
+
+
 def fix_for_binding(seen: Observation, policy: Policy | None, merged: MergedBinding) -> Fix | None:
     """Return how `fix` would remove a binding or strengthen its TLS."""
     if policy is None:
         return None
     if merged.is_foreign:
-        return "unsafe" if policy.correct.foreign_files else None
+        return fix_for_foreign_file(policy)
     return _restarting(seen, RUNNING in merged.layers or LISTENING in merged.layers)
+
+
+def fix_for_foreign_file(policy: Policy | None) -> Fix | None:
+    """Return how `fix` would resolve what only a change of a foreign file resolves."""
+    return "unsafe" if policy is not None and policy.correct.foreign_files else None
 
 
 def fix_for_missing(seen: Observation, layers: tuple[str, ...]) -> Fix | None:

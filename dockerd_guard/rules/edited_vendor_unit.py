@@ -9,7 +9,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules._common import command_location
 
 CODE = "DG304"
@@ -47,10 +47,7 @@ def _packaged_sums(rootfs: Rootfs) -> dict[str, str]:
     """Return MD5 sums by path, without the leading `usr/`: packages list unit files with or without it."""
     found: dict[str, str] = {}
     for package in PACKAGES:
-        try:
-            text = rootfs.read(f"{_DPKG}/{package}.md5sums").decode("utf-8", "replace")
-        except (FileNotFoundError, Unreadable):
-            continue
+        text = (rootfs.read_if_possible(f"{_DPKG}/{package}.md5sums") or b"").decode("utf-8", "replace")
         for md5, path in re.findall(r"^([0-9a-f]{32})  (\S+/systemd/system/\S+)$", text, re.MULTILINE):
             found[path.removeprefix("usr/")] = md5
     return found
@@ -59,7 +56,5 @@ def _packaged_sums(rootfs: Rootfs) -> dict[str, str]:
 def _md5(rootfs: Rootfs, path: str) -> str | None:
     import hashlib
 
-    try:
-        return hashlib.md5(rootfs.read(path), usedforsecurity=False).hexdigest()
-    except (FileNotFoundError, Unreadable):
-        return None
+    data = rootfs.read_if_possible(path)
+    return None if data is None else hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockerd_guard.model.address import Via
-from dockerd_guard.model.finding import Finding, Fix
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rules._common import argument_location
+from dockerd_guard.rules._common import argument_location, fix_for_foreign_file
 
 CODE = "DG201"
 TITLE = "`hosts` both as a flag and in daemon.json: dockerd will not start"
@@ -27,9 +27,6 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     daemon = seen.configured.daemon
     flag = next(entry for entry in daemon.hosts if entry.via is Via.FLAG)
     key = next((key.location for key in daemon.keys if key.name == "hosts"), None)
-    fix: Fix | None = None
-    if policy is not None:
-        fix = "unsafe" if policy.correct.foreign_files else None
     yield Finding(
         CODE,
         "error",
@@ -37,5 +34,5 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         "dockerd accepts only one of them",
         CONFIGURED,
         argument_location(seen, flag.argument),
-        fix,
+        fix_for_foreign_file(policy),
     )

@@ -9,7 +9,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SAVED_SUFFIX
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.loading import Unit
 from dockerd_guard.systemd.lookup import SEARCH_PATH
 
@@ -62,16 +62,10 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[str]:
     for directory in SEARCH_PATH:
-        try:
-            names = rootfs.names(f"{directory}/{unit.name}.d")
-        except Unreadable:
-            continue
-        for name in names:
+        for name in rootfs.names_if_possible(f"{directory}/{unit.name}.d"):
             path = f"{directory}/{unit.name}.d/{name}"
             if name.endswith((".conf", *_DISABLED_SUFFIXES)) or name.startswith(".") or SAVED_SUFFIX in name:
                 continue
-            try:
-                if b"[Service]" in (content := rootfs.read(path)) or b"[Socket]" in content:
-                    yield path
-            except (FileNotFoundError, Unreadable):
-                continue
+            content = rootfs.read_if_possible(path) or b""
+            if b"[Service]" in content or b"[Socket]" in content:
+                yield path

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, listen_error, parse_host
 from dockerd_guard.model.address import Via
-from dockerd_guard.model.finding import Finding, Fix
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rules._common import argument_location
+from dockerd_guard.rules._common import argument_location, fix_for_foreign_file
 
 CODE = "DG203"
 TITLE = "a host dockerd cannot parse or resolve, or parses as something else than it looks like"
@@ -56,16 +56,14 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         message = refused.get(entry) or _misreading(entry)
         if message is None:
             continue
-        fix: Fix | None = None
-        if policy is not None:
-            fix = "safe" if entry.via is Via.FLAG else "unsafe" if policy.correct.foreign_files else None
+        is_flag = policy is not None and entry.via is Via.FLAG
         yield Finding(
             CODE,
             "error" if entry in refused else "warning",
             message,
             CONFIGURED,
             entry.location or argument_location(seen, entry.argument),
-            fix,
+            "safe" if is_flag else fix_for_foreign_file(policy),
         )
 
 

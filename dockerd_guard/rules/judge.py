@@ -17,7 +17,7 @@ def judge(seen: Observation, policy: Policy | None, today: date | None = None) -
     findings = [finding for rule in RULES for finding in rule.check(seen, policy)]
     if policy is not None and policy.waive:
         findings = list(unused_waiver.apply(findings, policy, TITLES, today or date.today()))
-    return tuple(sorted(map(_without_line_zero, findings), key=_order))
+    return tuple(sorted(map(_without_line_zero, findings), key=lambda finding: finding.order))
 
 
 def drifts(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -39,7 +39,3 @@ def _without_line_zero(finding: Finding) -> Finding:
     if finding.location is not None and finding.location.line == 0:
         return finding._replace(location=None)
     return finding
-
-
-def _order(finding: Finding) -> tuple[str, int, int, str, str]:
-    return finding.order

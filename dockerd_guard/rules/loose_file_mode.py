@@ -10,7 +10,7 @@ from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rootfs import FileStatus, Unreadable
+from dockerd_guard.rootfs import FileStatus
 
 CODE = "DG401"
 TITLE = "unit files, daemon.json, certificates or keys with loose owner or mode (CIS Docker Benchmark 3.x)"
@@ -28,10 +28,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         return
     key = _key(seen)
     for path in dict.fromkeys(_paths(seen)):
-        try:
-            entry = seen.rootfs.stat(path)
-        except Unreadable:
-            continue
+        entry = seen.rootfs.stat_if_possible(path)
         if entry is None or entry.is_character_device:
             continue
         for severity, problem in _problems(entry, top, path == key):

@@ -11,7 +11,6 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.rules._common import merged_bindings
 from dockerd_guard.systemd.sockets import Socket
 
@@ -94,10 +93,7 @@ def _files(seen: Observation) -> Iterator[Finding]:
         path = merged.binding.address.removeprefix("unix://")
         if not path.startswith("/"):
             continue
-        try:
-            entry = seen.rootfs.stat(path)
-        except Unreadable:
-            continue
+        entry = seen.rootfs.stat_if_possible(path)
         if entry is None or not stat.S_ISSOCK(entry.mode):
             continue
         if entry.mode & stat.S_IWOTH or entry.uid != 0:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dockerd_guard.model.finding import Finding, Fix
+from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import fix_for_foreign_file
 from dockerd_guard.systemd.loading import Unit
 
 CODE = "DG303"
@@ -26,7 +27,6 @@ def _overrides(unit: Unit, keys: tuple[str, ...], policy: Policy | None) -> Iter
     if own is None:
         return
     later = frozenset(unit.dropins[own + 1 :])
-    fix: Fix | None = "unsafe" if policy is not None and policy.correct.foreign_files else None
     reported: set[str] = set()
     for setting in unit.settings:
         file = setting.location.file
@@ -38,5 +38,5 @@ def _overrides(unit: Unit, keys: tuple[str, ...], policy: Policy | None) -> Iter
                 f"{setting.key}= here overrides {unit.dropins[own]}: the file name sorts after {DROPIN_NAME}",
                 CONFIGURED,
                 setting.location,
-                fix,
+                fix_for_foreign_file(policy),
             )

@@ -8,7 +8,6 @@ from dockerd_guard.model.finding import Finding, Fix
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import RUNNING, Layer, Observation, Running
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.rules._common import command_location, declared_places
 
 CODE = "DG308"
@@ -59,8 +58,5 @@ def _newer_daemon_json(seen: Observation, running: Running) -> Location | None:
     keys = [key.location for key in running.daemon.keys if key.name in _NEVER_RELOADED]
     if not keys:
         return None
-    try:
-        entry = seen.rootfs.stat(running.daemon.config_file)
-    except Unreadable:
-        return None
+    entry = seen.rootfs.stat_if_possible(running.daemon.config_file)
     return keys[0] if entry is not None and entry.mtime_ns > running.process.started_ns else None

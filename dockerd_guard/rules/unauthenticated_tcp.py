@@ -9,9 +9,8 @@ from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import (
-    STRENGTH,
+    binding_finding,
     declared_places,
-    effect,
     fix_for_binding,
     merged_bindings,
     origin,
@@ -30,18 +29,12 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         if not binding.is_tcp or binding.tls is Tls.MUTUAL:
             continue
         wanted = declared.get(binding.key)
-        as_declared = wanted is not None and STRENGTH.index(binding.tls) >= STRENGTH.index(wanted.tls)
+        as_declared = wanted is not None and not binding.tls.is_weaker(wanted.tls)
         severity: Severity = "warning" if as_declared or binding.scope is Scope.LOOPBACK else "error"
         is_plain = binding.tls is Tls.NONE
         protection = "without TLS" if is_plain else "with TLS that does not verify client certificates"
         note = f" (declared in line {wanted.location.line} of the policy)" if wanted and as_declared else ""
-        yield Finding(
-            CODE,
-            severity,
-            f"{binding.address}{origin(merged)} exposes the Docker API, equivalent to root, {scope_text(binding)} "
-            f"{protection}{note}{effect(seen, merged.layers)}",
-            merged.layers[0],
-            binding.source,
-            None if as_declared else fix_for_binding(seen, policy, merged),
-            binding.address,
-        )
+        message = (f"{binding.address}{origin(merged)} exposes the Docker API, equivalent to root, "
+                   f"{scope_text(binding)} {protection}{note}")
+        fix = None if as_declared else fix_for_binding(seen, policy, merged)
+        yield binding_finding(CODE, severity, message, seen, merged, fix)

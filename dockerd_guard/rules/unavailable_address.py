@@ -67,9 +67,6 @@ def _addresses(rootfs: Rootfs) -> set[str]:
         # The line after "|-- ADDRESS" is "/32 host LOCAL" if the address belongs to this host.
         if line.strip().startswith("/32 host LOCAL"):
             found.add(above.split()[-1])
-    try:
-        lines = rootfs.read("/proc/net/if_inet6").decode("ascii", "replace").split("\n")
-    except (FileNotFoundError, Unreadable):
-        lines = []
+    lines = (rootfs.read_if_possible("/proc/net/if_inet6") or b"").decode("ascii", "replace").split("\n")
     found.update(str(ipaddress.IPv6Address(int(line[:32], 16))) for line in lines if line)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rules._common import declared_places, effect, fix_for_binding, merged_bindings, origin
+from dockerd_guard.rules._common import binding_finding, declared_places, fix_for_binding, merged_bindings, origin
 
 CODE = "DG101"
 TITLE = "the API listens where the policy does not say"
@@ -24,13 +24,5 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         if binding.key in declared or binding.key in reported:
             continue
         reported.add(binding.key)
-        yield Finding(
-            CODE,
-            "error",
-            f"the Docker API listens on {binding.address}{origin(merged)}, which the policy does not declare"
-            f"{effect(seen, merged.layers)}",
-            merged.layers[0],
-            binding.source,
-            fix_for_binding(seen, policy, merged),
-            binding.address,
-        )
+        message = f"the Docker API listens on {binding.address}{origin(merged)}, which the policy does not declare"
+        yield binding_finding(CODE, "error", message, seen, merged, fix_for_binding(seen, policy, merged))

@@ -9,7 +9,6 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.assignments import Assigned
 from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.units import Service
@@ -35,8 +34,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         name for command in service.exec_start for word in command.argv for name in _USE.findall(word.raw)
     } | set(_USE.findall(_foreign_exec_start(service)))
     reported: set[str] = set()
-    for assigned in seen.configured.environment.variables.items():
-        name, variable = assigned
+    for name, variable in seen.configured.environment.variables.items():
         if _is_unused(name, variable.value, used) and variable.location is not None:
             reported.add(name)
             yield Finding(
@@ -76,8 +74,5 @@ def _is_unused(name: str, value: str, used: set[str]) -> bool:
 
 
 def _assignments(seen: Observation, path: str) -> tuple[Assigned, ...]:
-    try:
-        data = seen.rootfs.read(path)
-    except (FileNotFoundError, Unreadable):
-        return ()
+    data = seen.rootfs.read_if_possible(path) or b""
     return read_environment_file(data, path, seen.configured.systemd_version).assignments

@@ -11,11 +11,10 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import (
-    STRENGTH,
     argument_location,
+    binding_finding,
     command_location,
     declared_places,
-    effect,
     fix_for_binding,
     merged_bindings,
 )
@@ -54,18 +53,10 @@ def _weaker(seen: Observation, policy: Policy) -> Iterator[Finding]:
     for merged in merged_bindings(seen):
         binding = merged.binding
         wanted = declared.get(binding.key)
-        if wanted is None or STRENGTH.index(binding.tls) >= STRENGTH.index(wanted.tls):
+        if wanted is None or not binding.tls.is_weaker(wanted.tls):
             continue
-        yield Finding(
-            CODE,
-            "error",
-            f"{binding.address} has {_PROTECTION[binding.tls]}, but the policy declares tls: {wanted.tls}"
-            f"{effect(seen, merged.layers)}",
-            merged.layers[0],
-            binding.source,
-            fix_for_binding(seen, policy, merged),
-            binding.address,
-        )
+        message = f"{binding.address} has {_PROTECTION[binding.tls]}, but the policy declares tls: {wanted.tls}"
+        yield binding_finding(CODE, "error", message, seen, merged, fix_for_binding(seen, policy, merged))
 
 
 def _ineffective_options(seen: Observation) -> Iterator[tuple[Location | None, str]]:

@@ -83,7 +83,6 @@ def resolve_environment(
         name, equals, value = unset.text.partition("=")
         if name in kept and (not equals or kept[name].value == value):
             del kept[name]
-    unset_first = version < EXPANSION_BEFORE_UNSET_VERSION
     unknown = SET_AT_START.union(service.set_at_start, (
         word.text for word in service.pass_environment if _MANAGER_VARIABLES.fullmatch(word.text)))
     if version >= MEMORY_PRESSURE_VERSION:
@@ -91,9 +90,8 @@ def resolve_environment(
     if descriptors != 0:
         unknown |= _SET_WITH_DESCRIPTORS if descriptors else {*_SET_WITH_DESCRIPTORS, "LISTEN_FDS"}
     unknown_variables = unknown.difference(word.text for word in service.unset_environment)
-    if unset_first:
-        return Environment(kept, tuple(problems), failure, kept, unknown_variables, unknown_variables)
-    return Environment(kept, tuple(problems), failure, merged, unknown, unknown_variables)
+    expansion = (kept, unknown_variables) if version < EXPANSION_BEFORE_UNSET_VERSION else (merged, unknown)
+    return Environment(kept, tuple(problems), failure, *expansion, unknown_variables)
 
 
 def _load(
@@ -156,68 +154,42 @@ def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
         if not _MAGIC.search(part):
             paths = [f"{path}/{part}" for path in paths]
             continue
-        glob = _Glob(part)
-        matches = (f"{path}/{name}" for path in paths for name in _names(rootfs, path or "/")
-                   if glob.matches(name) and (name[0] != "." or part[0] == "." or part.startswith("\\.")))
+        glob = _glob(part)
+        matches = (f"{path}/{name}" for path in paths for name in rootfs.names_if_possible(path or "/")
+                   if glob.fullmatch(name) and (name[0] != "." or part[0] == "." or part.startswith("\\.")))
         paths = list(islice(matches, MAX_MATCHES + 1))
         if len(paths) > MAX_MATCHES:
             raise _LoadError(f"more than {MAX_MATCHES} paths match")
-    return sorted(path for path in paths if path == "/dev/null" or _exists(rootfs, path))
+    return sorted(path for path in paths if path == "/dev/null" or rootfs.stat_if_possible(path or "/", follow=False))
 
 
-def _names(rootfs: Rootfs, path: str) -> tuple[str, ...]:
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Return a regular expression for one path component. Hidden names are not treated specially.
+
+    Matching takes at most linear time for each `*`: a part between two of them is matched where it occurs first.
+    """
+    pieces: list[str] = [""]
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        position += 1
+        if character == "*":
+            pieces.append("")
+        elif character == "?":
+            pieces[-1] += "."
+        elif character == "[" and (found := _BRACKET.match(pattern, position)):
+            parts = re.split(r"(\[:[a-z]+:\])", found[2])
+            inner = "".join(_CLASSES.get(part) or re.sub(r"([\\\[&~|])", r"\\\1", part) for part in parts)
+            pieces[-1] += f"[{'^' if found[1] else ''}{inner}]"
+            position = found.end()
+        else:
+            if character == "\\" and position < len(pattern):
+                character = pattern[position]
+                position += 1
+            pieces[-1] += re.escape(character)
+    middle = "".join(f"(?>.*?{piece})" for piece in pieces[1:-1])
+    last = f".*{pieces[-1]}" if len(pieces) > 1 else ""
     try:
-        return rootfs.names(path)
-    except Unreadable:
-        return ()
-
-
-def _exists(rootfs: Rootfs, path: str) -> bool:
-    try:
-        return rootfs.stat(path or "/", follow=False) is not None
-    except Unreadable:
-        return False
-
-
-class _Glob:
-    """A glob pattern for one path component. Matching takes at most linear time for each `*`."""
-
-    def __init__(self, pattern: str) -> None:
-        pieces: list[str] = [""]
-        position = 0
-        while position < len(pattern):
-            character = pattern[position]
-            position += 1
-            if character == "*":
-                pieces.append("")
-            elif character == "?":
-                pieces[-1] += "."
-            elif character == "[" and (found := _BRACKET.match(pattern, position)):
-                parts = re.split(r"(\[:[a-z]+:\])", found[2])
-                inner = "".join(_CLASSES.get(part) or re.sub(r"([\\\[&~|])", r"\\\1", part) for part in parts)
-                pieces[-1] += f"[{'^' if found[1] else ''}{inner}]"
-                position = found.end()
-            else:
-                if character == "\\" and position < len(pattern):
-                    character = pattern[position]
-                    position += 1
-                pieces[-1] += re.escape(character)
-        try:
-            self._pieces = [re.compile(piece, re.DOTALL) for piece in pieces]
-        except re.error:  # a range from high to low
-            self._pieces = [re.compile(r"(?!)")]
-
-    def matches(self, name: str) -> bool:
-        """Whether the name matches. Hidden names are not treated specially."""
-        first, *middle = self._pieces
-        if not middle:
-            return first.fullmatch(name) is not None
-        found = first.match(name)
-        for piece in middle[:-1]:
-            if found is None:
-                return False
-            found = piece.search(name, found.end())
-        if found is None:
-            return False
-        last = middle[-1]
-        return any(last.fullmatch(name, start) for start in range(found.end(), len(name) + 1))
+        return re.compile(f"{pieces[0]}{middle}{last}", re.DOTALL)
+    except re.error:  # a range from high to low
+        return re.compile(r"(?!)")

@@ -13,7 +13,16 @@ from dockerd_guard.systemd.assignments import NAME, Environment, Variable
 from dockerd_guard.systemd.parse import is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
 from dockerd_guard.systemd.syntax import MAX_TEXT, WHITESPACE, BadFileError, Problem, Setting, byte_length, is_safe
-from dockerd_guard.systemd.words import SPLIT_VARIABLE, Extracted, Word, WordError, extract_first_word, rules_of
+from dockerd_guard.systemd.words import (
+    SPLIT_VARIABLE,
+    Extracted,
+    Word,
+    WordError,
+    extract_first_word,
+    rules_of,
+    skip_blanks,
+    split_words,
+)
 
 AMBIENT_REMOVED_VERSION = 258
 """Since this version the `!!` prefix has no effect (NEWS)."""
@@ -50,7 +59,6 @@ class Command(NamedTuple):
     path: str
     argv: tuple[Word, ...]
     prefixes: str
-    ignore_failure: bool
     no_env_expand: bool
     location: Location
     executable: Word
@@ -125,8 +133,8 @@ def commands(
         except _Skip:
             return
         yield Command(
-            SHELL if "|" in prefixes else simplify(executable.text), tuple(argv), prefixes, "-" in prefixes,
-            ":" in prefixes, setting.at(first.start, end), executable,
+            SHELL if "|" in prefixes else simplify(executable.text), tuple(argv), prefixes, ":" in prefixes,
+            setting.at(first.start, end), executable,
         )
 
 
@@ -193,7 +201,7 @@ class _ExecParser(NamedTuple):
         except WordError:
             if self.lenient:
                 return extract_first_word(value, position, rules._replace(keep_unknown_escapes=True, relax=True))
-            location = self.setting.at(_skip_blanks(value, position), len(value))
+            location = self.setting.at(skip_blanks(value, position), len(value))
             raise BadFileError(location, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
@@ -230,11 +238,11 @@ class _ExecParser(NamedTuple):
         value = self.setting.value
         while position < len(value):
             if value[position] == ";" and _ends_word(value, position + 1):
-                return end, _skip_blanks(value, position + 1), True
+                return end, skip_blanks(value, position + 1), True
             if value.startswith("\\;", position) and _ends_word(value, position + 2):
                 end = position + 2
                 argv.append(Word(";", "\\;", self.setting.at(position, end)))
-                position = _skip_blanks(value, end)
+                position = skip_blanks(value, end)
                 continue
             try:
                 found = self.word(position)
@@ -255,26 +263,17 @@ def _ends_word(value: str, position: int) -> bool:
     return position >= len(value) or value[position] in WHITESPACE
 
 
-def _skip_blanks(value: str, position: int) -> int:
-    while position < len(value) and value[position] in WHITESPACE:
-        position += 1
-    return position
-
-
 def expand(command: Command, environment: Environment | Mapping[str, Variable]) -> tuple[Argument, ...]:
     """Expand variables. Returns the exact arguments of execve(2), including argv[0].
 
     A few kilobytes of text can expand to gigabytes. Expansion stops at MAX_ARGUMENTS_BYTES, where
     execve(2) fails anyway (see too_long); the last argument then holds most of the text.
     """
-    unknown: frozenset[str] = frozenset()
-    variables = environment
-    if isinstance(environment, Environment):
-        variables, unknown = environment.expansion, environment.unknown_expansion
-    assert not isinstance(variables, Environment)  # noqa: S101 -- for the type checker
+    if not isinstance(environment, Environment):
+        environment = Environment(environment, (), None, environment, frozenset())
     found: list[Argument] = []
     size = 0
-    for argument in _expanded(command, variables, unknown):
+    for argument in _expanded(command, environment):
         found.append(argument)
         size += len(argument.text) + _ARGUMENT_BYTES
         if size > MAX_ARGUMENTS_BYTES:
@@ -284,16 +283,14 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
     return tuple(_in_shell(command, found)) if "|" in command.prefixes else tuple(found)
 
 
-def _expanded(
-    command: Command, variables: Mapping[str, Variable], unknown: frozenset[str]
-) -> Iterator[Argument]:
+def _expanded(command: Command, environment: Environment) -> Iterator[Argument]:
     for index, word in enumerate(command.argv):
         if "$" not in word.text or command.no_env_expand:
             yield Argument(word.text, word.location, index, None, word.certain)
         elif word.text[0] == "$" and word.text[1:2] not in ("{", "$"):
-            yield from _split_variable(word, index, variables, unknown)
+            yield from _split_variable(word, index, environment)
         else:
-            yield _replace_variables(word, index, variables, unknown)
+            yield _replace_variables(word, index, environment)
 
 
 def too_long(arguments: tuple[Argument, ...], variables: Mapping[str, Variable]) -> bool:
@@ -318,30 +315,24 @@ def _in_shell(command: Command, arguments: list[Argument]) -> Iterator[Argument]
                        all(word.certain for word in words))
 
 
-def _split_variable(
-    word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
-) -> Iterator[Argument]:
+def _split_variable(word: Word, index: int, environment: Environment) -> Iterator[Argument]:
     """Expand a word that is `$NAME`: it becomes zero or more arguments."""
     name = word.text[1:]
     if not NAME.fullmatch(name):
         return
-    variable = variables.get(name)
+    variable = environment.expansion.get(name)
     if variable is None:
-        if name in unknown:
+        if name in environment.unknown_expansion:
             yield Argument("", word.location, index, name, certain=False)
         return
-    position = 0
-    while (part := extract_first_word(variable.value, position, SPLIT_VARIABLE)) is not None:
+    for part in split_words(variable.value, SPLIT_VARIABLE):
         yield Argument(part.text, variable.at(part.start, part.end) or word.location, index, name,
                        word.certain and variable.certain)
-        position = part.next
 
 
-def _replace_variables(
-    word: Word, index: int, variables: Mapping[str, Variable], unknown: frozenset[str]
-) -> Argument:
+def _replace_variables(word: Word, index: int, environment: Environment) -> Argument:
     """Replace `${NAME}` by its value without splitting, and `$$` by `$`."""
-    text = word.text
+    text, variables = word.text, environment.expansion
     parts: list[str] = []
     used: list[str] = []
     certain = word.certain
@@ -362,7 +353,7 @@ def _replace_variables(
             if size > MAX_ARGUMENTS_BYTES:
                 position = len(text)
                 break
-        elif name in unknown:
+        elif name in environment.unknown_expansion:
             certain = False
             used.append(name)
     parts.append(text[position:])

@@ -6,14 +6,14 @@ Implements unit_load_fragment() and unit_load_dropin() (src/core/load-fragment.c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.systemd.exec import Command, commands
 from dockerd_guard.systemd.keys import KEYS
-from dockerd_guard.systemd.lookup import is_unit_name, unit_files
+from dockerd_guard.systemd.lookup import is_unit_name, not_read, unit_files
 from dockerd_guard.systemd.parse import is_valid_user, parse_boolean, path_error
 from dockerd_guard.systemd.specifiers import IN_UNIT_NAMES, MAX_UNIT_NAME_BYTES, BadSpecifierError, Expanded, Specifiers
 from dockerd_guard.systemd.syntax import (
@@ -26,13 +26,14 @@ from dockerd_guard.systemd.syntax import (
     printable,
     settings,
 )
-from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, extract_first_word, rules_of
+from dockerd_guard.systemd.words import UNQUOTED, Word, WordError, rules_of, split_words
 
 LoadState = Literal["loaded", "not-found", "masked", "bad-setting", "error"]
 
-DEPENDENCIES = ("Requires", "Requisite", "BindsTo", "BindTo", "Wants", "Upholds")
-_DEPENDENCY_LINKS = {"Requires": ".requires", "Wants": ".wants", "Upholds": ".upholds"}
+REQUIREMENTS = ("Requires", "BindsTo", "BindTo", "Requisite")
 _WORD = re.compile(f"[^{WHITESPACE}]+")
+_RESET_BY_EMPTY = frozenset((
+    "BusName", "Group", "PIDFile", "RestartForceExitStatus", "SocketGroup", "SocketUser", "User"))
 _VAR_RUN = re.compile(r"/+(?:\./+)*var/+(?:\./+)*run(?:|/+(?:\./+)*(.*))", re.DOTALL)
 _NO_DYNAMIC_HOME_VERSION = 253
 
@@ -59,13 +60,17 @@ class Unit(NamedTuple):
     ambiguity: str | None = None
 
 
+Handler = Callable[["Loader", Setting], None]
+"""Applies one assignment."""
+
+
 class Loader:
     """Reads the files of one unit in order. A subclass defines the settings of its section by `handlers` and
-    `exec_keys`."""
+    `exec_keys`, and adds to `lists` those that an empty assignment clears."""
 
     section = ""
     exec_keys: frozenset[str] = frozenset()
-    handlers: dict[str, Callable[[Loader, Setting], None]] = {}  # noqa: RUF012 -- constant, set by subclasses
+    handlers: dict[str, Handler] = {}  # noqa: RUF012 -- constant, set by subclasses
 
     def __init__(self, rootfs: Rootfs, name: str, version: int) -> None:
         self.rootfs = rootfs
@@ -76,9 +81,10 @@ class Loader:
         self.settings: list[Setting] = []
         self.specifiers = Specifiers(rootfs, version, name, "")
         self.commands: dict[str, list[Command]] = {}
-        self.dependencies: dict[str, list[Word]] = {}
+        self.requirements: dict[str, list[Word]] = {key: [] for key in REQUIREMENTS}
         self.values: dict[str, str] = {}
         """Valid values of enumerations, booleans and other simple settings."""
+        self.lists: Mapping[str, dict[str, Any] | list[Any]] = {}
 
     def read(self) -> Unit:  # noqa: PLR0911 -- one per load state
         """Find and read all files. Checks of the unit as a whole are not included."""
@@ -103,10 +109,9 @@ class Loader:
             return unit._replace(load_state=state, reason=error.text)
         # From here on the unit has the name of its file (merge_by_names).
         self.specifiers = Specifiers(self.rootfs, self.version, unit.name, fragment.path)
-        for kind, suffix in _DEPENDENCY_LINKS.items():
-            for path in self.files.links_of(unit.name, fragment.names, suffix):
-                name = path.rpartition("/")[2]
-                self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
+        for path in self.files.requirements(unit.name, fragment.names):
+            name = path.rpartition("/")[2]
+            self.requirements["Requires"].append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
         unit = unit._replace(dropins=drop_ins, ambiguity=self.files.ambiguous_drop_ins(unit.name, fragment.names))
         for path in drop_ins:
@@ -128,14 +133,18 @@ class Loader:
         values = self.values
         if (values.get("DynamicUser") == "yes" and values.get("WorkingDirectory") == "~"
                 and self.version >= _NO_DYNAMIC_HOME_VERSION):
-            return "WorkingDirectory=~ is not allowed under DynamicUser=yes. Refusing."
+            return "WorkingDirectory=~ is not allowed under DynamicUser=yes."
         if values.get("PAMName") and values.get("KillMode", "control-group") not in ("control-group", "mixed"):
-            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'. Refusing."
+            return "Unit has PAM enabled. Kill mode must be set to 'control-group' or 'mixed'."
         return None
 
     def note(self, location: Location, text: str, effect: Effect) -> None:
-        """Record a problem."""
         self.problems.append(Problem(location, text, effect))
+
+    def note_invalid(self, setting: Setting) -> None:
+        """Record that an assignment is ignored because its value is invalid."""
+        self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
+                  "ignored")
 
     def read_drop_in(self, path: str) -> None:
         """Read one drop-in. An error in it drops the rest of the file only.
@@ -147,12 +156,12 @@ class Loader:
             self.read_file(self.rootfs.read(path), path)
         except FileNotFoundError:
             if not self.files.is_mask(path):
-                self.note(Location(path), f"'{path}' is not read: it is a dangling symbolic link.", "file-ignored")
+                self.problems.append(not_read(path, "it is a dangling symbolic link"))
         except Unreadable as error:
-            if (entry := self.files.stat(path)) is not None and entry.kind == "FIFO":
+            if (entry := self.rootfs.stat_if_possible(path)) is not None and entry.kind == "FIFO":
                 raise BadFileError(Location(path), f"{path} is a FIFO: systemd hangs when it reads it") from None
             if not self.files.is_mask(path):
-                self.note(Location(path), f"'{path}' is not read: it {error.reason}.", "file-ignored")
+                self.problems.append(not_read(path, f"it {error.reason}"))
         except BadFileError as error:
             self.note(error.location, error.text, "rest-dropped")
 
@@ -163,7 +172,6 @@ class Loader:
             self.apply(setting)
 
     def apply(self, setting: Setting) -> None:
-        """Apply one assignment."""
         key = setting.key
         if setting.section == self.section:
             if key in self.exec_keys:
@@ -175,8 +183,8 @@ class Loader:
                 return
             handler = self.handlers.get(key) or _REFUSING.get(key)
         elif setting.section == "Unit":
-            if key in DEPENDENCIES:
-                self.dependencies.setdefault(key, []).extend(self.unit_names(setting))
+            if key in REQUIREMENTS:
+                self.requirements[key].extend(self.unit_names(setting))
                 return
             handler = _set_success_action if key == "SuccessAction" else None
         else:
@@ -186,6 +194,10 @@ class Loader:
         if since is None or self.version < since:
             if not key.startswith("X-"):
                 self.note(setting.location, f"Unknown key '{key}' in section [{setting.section}], ignoring.", "ignored")
+        elif not setting.value and key in self.lists:
+            self.lists[key].clear()
+        elif not setting.value and key in _RESET_BY_EMPTY:
+            self.values.pop(key, None)
         elif handler is not None:
             handler(self, setting)
 
@@ -207,20 +219,15 @@ class Loader:
     def words(self, setting: Setting, *, unescape: bool, error: str) -> Iterator[Word]:
         """Yield the words of a list with specifiers expanded. A syntax error ends the list."""
         position = 0
-        rules = rules_of(self.version) if unescape else UNQUOTED
-        while True:
-            try:
-                raw = extract_first_word(setting.value, position, rules)
-            except WordError:
-                self.note(setting.at(position, len(setting.value)), f"{error}, ignoring: {setting.value}", "ignored")
-                return
-            if raw is None:
-                return
-            position = raw.next
-            location = setting.at(raw.start, raw.end)
-            expanded = self.expand(raw.text, location)
-            if expanded is not None:
-                yield Word(expanded.text, setting.value[raw.start:raw.end], location, expanded.certain)
+        try:
+            for raw in split_words(setting.value, rules_of(self.version) if unescape else UNQUOTED):
+                position = raw.next
+                location = setting.at(raw.start, raw.end)
+                expanded = self.expand(raw.text, location)
+                if expanded is not None:
+                    yield Word(expanded.text, setting.value[raw.start:raw.end], location, expanded.certain)
+        except WordError:
+            self.note(setting.at(position, len(setting.value)), f"{error}, ignoring: {setting.value}", "ignored")
 
     def unit_names(self, setting: Setting) -> Iterator[Word]:
         """Yield unit names separated by blanks, without unquoting (config_parse_unit_deps)."""
@@ -250,27 +257,26 @@ class Loader:
         if setting.value in choices:
             self.values[setting.key] = setting.value
         else:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
 
     def keep_boolean(self, setting: Setting) -> None:
         """Keep a boolean as `yes` or `no`."""
         value = parse_boolean(setting.value)
         if value is None:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
         else:
             self.values[setting.key] = "yes" if value else "no"
 
     def keep_user(self, setting: Setting) -> None:
         """User=, Group= and so on: an invalid name refuses the unit."""
-        if not setting.value:
-            self.values.pop(setting.key, None)
-            return
-        name = self.expand_or_refuse(setting, setting.value)
+        self.values[setting.key] = self.user_name(setting, setting.value)
+
+    def user_name(self, setting: Setting, text: str) -> str:
+        """Return the name of a user or group; an invalid one refuses the unit."""
+        name = self.expand_or_refuse(setting, text)
         if not is_valid_user(name):
             raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
-        self.values[setting.key] = name
+        return name
 
     def expand_or_refuse(self, setting: Setting, text: str) -> str:
         """Expand specifiers; an unknown one refuses the unit."""
@@ -281,14 +287,14 @@ class Loader:
                                f"{error}", fatal_setting=True) from None
 
 
-def _set_success_action(loader: Loader, setting: Setting) -> None:
-    actions = (action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
-               for suffix in ("", "-force", "-immediate"))
-    loader.keep_choice(setting, ("none", "exit", "exit-force", *actions))
+def choice(*choices: str) -> Handler:
+    """Return a handler that keeps a value if it is one of these."""
+    return lambda loader, setting: loader.keep_choice(setting, choices)
 
 
-def _set_kill_mode(loader: Loader, setting: Setting) -> None:
-    loader.keep_choice(setting, ("control-group", "process", "mixed", "none"))
+_set_success_action = choice("none", "exit", "exit-force", *(
+    action + suffix for action in ("reboot", "poweroff", "soft-reboot", "kexec", "halt")
+    for suffix in ("", "-force", "-immediate")))
 
 
 def _set_pam_name(loader: Loader, setting: Setting) -> None:
@@ -299,9 +305,7 @@ def _set_pam_name(loader: Loader, setting: Setting) -> None:
 
 def _check_groups(loader: Loader, setting: Setting) -> None:
     for found in _WORD.finditer(setting.value):
-        name = loader.expand_or_refuse(setting, found[0])
-        if not is_valid_user(name):
-            raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
+        loader.user_name(setting, found[0])
 
 
 def _check_dynamic_user(loader: Loader, setting: Setting) -> None:
@@ -363,12 +367,12 @@ def _check_image_policy(_: Loader, setting: Setting) -> None:
             raise BadFileError(setting.location, f"Failed to parse image policy, refusing: {setting.value}")
 
 
-_REFUSING: dict[str, Callable[[Loader, Setting], None]] = {
+_REFUSING: dict[str, Handler] = {
     "AppArmorProfile": _check_label,
     "DynamicUser": _check_dynamic_user,
     "ExtensionImagePolicy": _check_image_policy,
     "Group": Loader.keep_user,
-    "KillMode": _set_kill_mode,
+    "KillMode": choice("control-group", "process", "mixed", "none"),
     "MountImagePolicy": _check_image_policy,
     "PAMName": _set_pam_name,
     "RootDirectory": _check_root,

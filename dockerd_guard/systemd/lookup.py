@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, proxy
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import DEV_NULL, MAX_LINKS, FileStatus, Rootfs, Unreadable
+from dockerd_guard.rootfs import DEV_NULL, MAX_LINKS, Rootfs, Unreadable
 from dockerd_guard.systemd.syntax import Problem
 
 SEARCH_PATH = (
@@ -80,6 +81,11 @@ def is_unit_name(name: str) -> bool:
     return len(name) <= _MAX_NAME_BYTES and _UNIT_NAME.fullmatch(name) is not None
 
 
+def not_read(path: str, reason: str) -> Problem:
+    """Return the problem of a drop-in, or a directory of drop-ins, that has no effect."""
+    return Problem(Location(path), f"'{path}' is not read: {reason}.", "file-ignored")
+
+
 class UnitFiles:
     """The unit files in the search path of one Rootfs. `problems` are directories that could not be listed."""
 
@@ -101,8 +107,6 @@ class UnitFiles:
         self._inside = tuple(inside)
         self._below = tuple(path + "/" for path in inside)
         self._targets: dict[str, str | None] = {}
-        self._links: dict[str, list[str]] | None = None
-        self._linked: frozenset[str] | None = None
 
     def _list(self, directory: str) -> dict[str, str]:
         try:
@@ -110,13 +114,6 @@ class UnitFiles:
         except Unreadable as error:
             self.problems.append(Problem(Location(directory), error.reason, "file-ignored"))
             return {}
-
-    def stat(self, path: str) -> FileStatus | None:
-        """Return the status of a path, links followed; None if it does not exist or cannot be read."""
-        try:
-            return self._rootfs.stat(path)
-        except Unreadable:
-            return None
 
     def with_suffix(self, suffix: str) -> tuple[str, ...]:
         """Return all unit names with this suffix, sorted."""
@@ -126,22 +123,13 @@ class UnitFiles:
         }
         return tuple(sorted(found))
 
-    def is_linked(self, name: str) -> bool:
-        """Whether any `.wants`, `.requires` or `.upholds` directory contains a link of this name."""
-        if self._linked is None:
-            self._linked = frozenset(
-                link for directory, kinds in self._kinds.items() for entry, kind in kinds.items()
-                if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds"))
-                for link, what in self._list(f"{directory}/{entry}").items() if what == "l")
-        return name in self._linked
-
-    def links_of(self, name: str, names: tuple[str, ...], suffix: str) -> tuple[str, ...]:
-        """Return the paths of the links in all `.requires` (or `.wants`, `.upholds`) directories of a unit.
+    def requirements(self, name: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the paths of the links in all `.requires` directories of a unit.
 
         They are found and masked like drop-ins (process_deps() in src/core/load-dropin.c).
         """
         found: dict[str, str] = {}
-        for directory in self._directories_of(name, names, suffix, []):
+        for directory in self._directories_of(name, names, ".requires", []):
             for file, kind in self._list(directory).items():
                 path = f"{directory}/{file}"
                 if file not in found and is_unit_name(file) and not (kind == "l" and self._is_skipped(path)):
@@ -161,13 +149,13 @@ class UnitFiles:
             names.add(base)
         masked = self.is_mask(path)
         if not masked:
-            names.update(self._aliases().get(path, ()))
+            names.update(self._aliases.get(path, ()))
         return Fragment(path, (name, *sorted(names - {name})), masked)
 
     def is_mask(self, path: str) -> bool:
         """Whether a file is a mask: empty, a character device, or a link to /dev/null, which need not exist
         below the root directory (null_or_empty_path_with_root)."""
-        entry = self.stat(path)
+        entry = self._rootfs.stat_if_possible(path)
         if entry is not None:
             return entry.is_character_device or (entry.is_file and entry.size == 0)
         return self._final_target(path) == "/dev/null"
@@ -184,7 +172,7 @@ class UnitFiles:
             links += [f"{directory}/{name}" for name, kind in self._list(directory).items()
                       if kind in "l?" and name.endswith(".conf")]
         for path in sorted(links):
-            entry = self.stat(path)
+            entry = self._rootfs.stat_if_possible(path)
             if entry is not None and (entry.kind == "FIFO" or (
                     entry.is_character_device and self._rootfs.resolve(path) != DEV_NULL)):
                 yield path
@@ -198,15 +186,14 @@ class UnitFiles:
             path = os.path.normpath(os.path.join(path.rpartition("/")[0], target))
         return None
 
+    @cached_property
     def _aliases(self) -> dict[str, list[str]]:
-        """Return the names that are links, by the file they resolve to."""
-        if self._links is None:
-            self._links = {}
-            names = {name for kinds in self._kinds.values() for name, kind in kinds.items() if kind == "l"}
-            for name in names:
-                if "@" not in name and (path := self._resolve(name)) is not None:
-                    self._links.setdefault(path, []).append(name)
-        return self._links
+        """The names that are links, by the file they resolve to."""
+        found: dict[str, list[str]] = {}
+        for name in {name for kinds in self._kinds.values() for name, kind in kinds.items() if kind == "l"}:
+            if "@" not in name and (path := self._resolve(name)) is not None:
+                found.setdefault(path, []).append(name)
+        return found
 
     def _resolve(self, name: str) -> str | None:
         """unit_ids_map_get(): resolve aliases by name."""
@@ -256,7 +243,7 @@ class UnitFiles:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         current = "/"
         for index, part in enumerate(parts):
-            entry = self.stat(os.path.join(current, part))
+            entry = self._rootfs.stat_if_possible(os.path.join(current, part))
             if entry is None:
                 return os.path.normpath(os.path.join(current, *parts[index:]))
             if not entry.is_directory:
@@ -272,14 +259,13 @@ class UnitFiles:
                 path = f"{directory}/{file}"
                 if file.startswith(".") or not file.endswith(".conf"):
                     if kind in "fl" and _LOOKS_LIKE_A_DROP_IN.fullmatch(file):
-                        problems.append(Problem(
-                            Location(path), f"'{path}' is not read: its name does not end in '.conf'.", "file-ignored"))
+                        problems.append(not_read(path, "its name does not end in '.conf'"))
                     continue
                 if file in found:
-                    self._note_shadow(path, found[file], problems)
+                    how = "masks it" if self.is_mask(found[file]) else "has the same name and takes precedence"
+                    problems.append(not_read(path, f"'{found[file]}' {how}"))
                 elif kind == "l" and self._is_skipped(path):
-                    problems.append(Problem(
-                        Location(path), f"'{path}' is not read: it is an unresolvable symbolic link.", "file-ignored"))
+                    problems.append(not_read(path, "it is an unresolvable symbolic link"))
                 else:
                     found[file] = path
         return tuple(found[file] for file in sorted(found, key=os.fsencode))
@@ -313,12 +299,8 @@ class UnitFiles:
             self._add_directory(directory, name.rpartition(".")[2] + suffix, found, problems)
         return found
 
-    def _note_shadow(self, path: str, winner: str, problems: list[Problem]) -> None:
-        how = "masks it" if self.is_mask(winner) else "has the same name and takes precedence"
-        problems.append(Problem(Location(path), f"'{path}' is not read: '{winner}' {how}.", "file-ignored"))
-
     def _is_skipped(self, path: str) -> bool:
-        if self._version < UNOPENABLE_SKIPPED_VERSION or self.stat(path) is not None:
+        if self._version < UNOPENABLE_SKIPPED_VERSION or self._rootfs.stat_if_possible(path) is not None:
             return False
         target = self._final_target(path)
         return target is None or self._chase(target) is None
@@ -332,12 +314,11 @@ class UnitFiles:
         if kind == "l":
             # A relative target is resolved against `/`, the manager's working directory:
             # is_dir(target) in unit_file_build_name_map(), 252 to 262.
-            entry = self.stat(os.path.join("/", self._rootfs.readlink(path) or ""))
+            entry = self._rootfs.stat_if_possible(os.path.join("/", self._rootfs.readlink(path) or ""))
             if entry is None or not entry.is_directory:
-                if resolved is not None and (there := self.stat(resolved)) is not None and there.is_directory:
-                    problems.append(Problem(
-                        Location(path), f"'{path}' is not read: systemd does not follow a relative symbolic link here.",
-                        "file-ignored"))
+                there = None if resolved is None else self._rootfs.stat_if_possible(resolved)
+                if there is not None and there.is_directory:
+                    problems.append(not_read(path, "systemd does not follow a relative symbolic link here"))
                 return
         elif kind != "d":
             return

@@ -85,10 +85,6 @@ class UnitState(NamedTuple):
         return bytes(value).hex() if isinstance(value, list) else ""
 
     @property
-    def is_loaded(self) -> bool:
-        return self.text("LoadState") == "loaded"
-
-    @property
     def load_error(self) -> str:
         error = self.properties.get("LoadError")
         return str(error[1]) if isinstance(error, tuple) and len(error) > 1 else ""
@@ -110,7 +106,7 @@ class Manager:
         self._open = False
         self._matches: list[Callable[..., None]] = []
         self._results: dict[str, str] = {}
-        self._on_change: Callable[[str], None] | None = None
+        self._on_change: Callable[[str], None] = lambda _: None
         self.heartbeat: Callable[[], None] = lambda: None
         self._subscribed = False
         try:
@@ -230,39 +226,29 @@ class Manager:
             self._on_change = on_change
         if self._subscribed:
             return
-        results = self._results
-        manager = self
-
         # pystemd keeps no reference to a callback and accepts only plain functions.
         def job_removed(message: Any, error: object = None, userdata: object = None) -> None:
             message.process_reply(True)
             _, job, unit, result = _decode(message.body)
-            if len(results) > 1000:
-                results.clear()
-            results[job] = result
-            if manager._on_change is not None:
-                manager._on_change(unit)
+            if len(self._results) > 1000:
+                self._results.clear()
+            self._results[job] = result
+            self._on_change(unit)
 
-        def reloading(message: Any, error: object = None, userdata: object = None) -> None:
-            message.process_reply(True)
-            if manager._on_change is not None and not message.body:
-                manager._on_change("Reloading")
+        def callback_for(change: str) -> Callable[..., None]:
+            def changed(message: Any, error: object = None, userdata: object = None) -> None:
+                message.process_reply(True)
+                # The body of Reloading is true when a reload begins.
+                if change != "Reloading" or not message.body:
+                    self._on_change(change)
 
-        def unit_files_changed(message: Any, error: object = None, userdata: object = None) -> None:
-            message.process_reply(True)
-            if manager._on_change is not None:
-                manager._on_change("UnitFilesChanged")
-
-        def properties_changed(message: Any, error: object = None, userdata: object = None) -> None:
-            message.process_reply(True)
-            if manager._on_change is not None:
-                manager._on_change("PropertiesChanged")
+            return changed
 
         self._match(MANAGER_PATH, MANAGER, b"JobRemoved", job_removed)
-        self._match(MANAGER_PATH, MANAGER, b"Reloading", reloading)
-        self._match(MANAGER_PATH, MANAGER, b"UnitFilesChanged", unit_files_changed)
+        for change in ("Reloading", "UnitFilesChanged"):
+            self._match(MANAGER_PATH, MANAGER, change.encode(), callback_for(change))
         for unit in units:
-            self._match(_unit_path(unit), PROPERTIES, b"PropertiesChanged", properties_changed)
+            self._match(_unit_path(unit), PROPERTIES, b"PropertiesChanged", callback_for("PropertiesChanged"))
         # systemd sends signals only to subscribed clients (org.freedesktop.systemd1(5), Subscribe).
         try:
             self._call(MANAGER, b"Subscribe", b"", [])

@@ -5,6 +5,7 @@ Implements parse_config_file() (src/core/main.c) and config_parse_many() (src/sh
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.assignments import Variable, assignment
 from dockerd_guard.systemd.specifiers import IN_SYSTEM_CONF, BadSpecifierError, Specifiers
 from dockerd_guard.systemd.syntax import BadFileError, Setting, settings
-from dockerd_guard.systemd.words import Word, WordError, extract_first_word, rules_of
+from dockerd_guard.systemd.words import Word, WordError, rules_of, split_words
 
 if TYPE_CHECKING:
     from dockerd_guard.rootfs import Rootfs
@@ -69,17 +70,8 @@ def _files(rootfs: Rootfs, version: int) -> list[str]:
 def _split_words(setting: Setting, rootfs: Rootfs, version: int) -> Iterator[Word]:
     known = IN_SYSTEM_CONF if version >= MORE_SPECIFIERS_VERSION else IN_SYSTEM_CONF.difference("uUgGhs")
     specifiers = Specifiers(rootfs, version, "", "")
-    position = 0
-    while True:
-        try:
-            raw = extract_first_word(setting.value, position, rules_of(version))
-        except WordError:
-            return
-        if raw is None:
-            return
-        position = raw.next
-        try:
-            text, certain = specifiers.expand(raw.text, known)
-        except BadSpecifierError:
-            continue
-        yield Word(text, setting.value[raw.start:raw.end], setting.at(raw.start, raw.end), certain)
+    with contextlib.suppress(WordError):
+        for raw in split_words(setting.value, rules_of(version)):
+            with contextlib.suppress(BadSpecifierError):
+                text, certain = specifiers.expand(raw.text, known)
+                yield Word(text, setting.value[raw.start:raw.end], setting.at(raw.start, raw.end), certain)

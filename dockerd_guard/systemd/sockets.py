@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs, Unreadable
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Handler, Loader, Unit
 from dockerd_guard.systemd.lookup import Fragment, is_unit_name, unit_files
 from dockerd_guard.systemd.parse import (
     parse_boolean,
@@ -47,7 +46,7 @@ class Listen(NamedTuple):
 
 
 class Socket(NamedTuple):
-    """A socket unit. `enabled`: a dependency or an enablement link starts it."""
+    """A socket unit."""
 
     unit: Unit
     listen: tuple[Listen, ...] = ()
@@ -55,9 +54,7 @@ class Socket(NamedTuple):
     accept: bool = False
     socket_mode: int = 0o666
     socket_user: str | None = None
-    socket_group: str | None = None
     bind_ipv6_only: str = "default"
-    enabled: bool = False
 
 
 def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST_SYSTEMD) -> tuple[Socket, ...]:
@@ -77,8 +74,7 @@ def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST_SYSTEMD)
         if socket.unit.load_state in ("masked", "not-found") or socket.unit.name in found:
             continue
         if socket.service in services or not named.isdisjoint(socket.unit.names):
-            enabled = _is_enabled(socket, service, version, rootfs)
-            found[socket.unit.name] = _require_service(socket, services, rootfs, version)._replace(enabled=enabled)
+            found[socket.unit.name] = _require_service(socket, services, rootfs, version)
     return tuple(found.values())
 
 
@@ -101,22 +97,11 @@ def _may_serve(rootfs: Rootfs, fragment: Fragment, services: set[str], version: 
         return True
     unit = fragment.path.rpartition("/")[2]
     for path in (fragment.path, *unit_files(rootfs, version).drop_ins(unit, fragment.names, [])):
-        try:
-            data = rootfs.read(path)
-        except (FileNotFoundError, Unreadable):
-            continue
+        data = rootfs.read_if_possible(path) or b""
         plain = _PLAIN_SERVICE.findall(data)
         if len(plain) < data.count(b"Service") or not services.isdisjoint(name.decode() for name in plain):
             return True
     return False
-
-
-def _is_enabled(socket: Socket, service: Service, version: int, rootfs: Rootfs) -> bool:
-    names = socket.unit.names
-    if any(word.text in names for word in (*service.requires, *service.wants)):
-        return True
-    files = unit_files(rootfs, version)
-    return any(map(files.is_linked, names))
 
 
 def load_socket(rootfs: Rootfs, name: str, version: int = NEWEST_SYSTEMD) -> Socket:
@@ -135,6 +120,7 @@ class _SocketLoader(Loader):
         self.mode = 0o666
         self.max_connections = 64
         self.symlinks = False
+        self.lists = dict.fromkeys(_LISTEN, self.listen)
 
     def load(self) -> Socket:
         """Read and verify."""
@@ -154,7 +140,6 @@ class _SocketLoader(Loader):
             accept,
             self.mode,
             self.values.get("SocketUser"),
-            self.values.get("SocketGroup"),
             self.values.get("BindIPv6Only", "default"),
         )
 
@@ -170,29 +155,25 @@ class _SocketLoader(Loader):
                 return unit._replace(load_state="error", reason=f"Path '{item.address}' is not normalized: Operation "
                                      "not permitted")
         accept = self.values.get("Accept") == "yes"
-        reason = self.verify_contexts()
-        if reason is not None:
+        if reason := self.verify_contexts():
             pass
         elif not self.listen:
-            reason = "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...). Refusing."
+            reason = "Unit has no Listen setting (ListenStream=, ListenDatagram=, ListenFIFO=, ...)."
         elif self.max_connections == 0 and self.version >= _CONNECTIONS_REFUSED_VERSION:
-            reason = "MaxConnection= setting too small. Refusing."
+            reason = "MaxConnection= setting too small."
         elif accept and not self.accepts_only():
-            reason = "Unit configured for accepting sockets, but sockets are non-accepting. Refusing."
+            reason = "Unit configured for accepting sockets, but sockets are non-accepting."
         elif accept and self.service:
-            reason = "Explicit service configuration for accepting socket units not supported. Refusing."
+            reason = "Explicit service configuration for accepting socket units not supported."
         elif self.values.get("PrivatePIDs") == "yes":
-            reason = "PrivatePIDs= setting is only supported for service units. Refusing."
+            reason = "PrivatePIDs= setting is only supported for service units."
         elif self.symlinks and sum(
                 item.kind in _IN_FILE_SYSTEM and item.address.startswith("/") for item in self.listen) != 1:
-            reason = "Unit has symlinks set but none or more than one node in the file system. Refusing."
-        return unit if reason is None else unit._replace(load_state="bad-setting", reason=reason)
+            reason = "Unit has symlinks set but none or more than one node in the file system."
+        return unit if reason is None else unit._replace(load_state="bad-setting", reason=f"{reason} Refusing.")
 
     def add_listen(self, setting: Setting) -> None:
-        """ListenStream= and the other Listen*= settings; an empty value clears all of them."""
-        if not setting.value:
-            self.listen.clear()
-            return
+        """ListenStream= and the other Listen*= settings, which are one list."""
         expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
@@ -268,7 +249,6 @@ class _SocketLoader(Loader):
         return None, True
 
     def set_service(self, setting: Setting) -> None:
-        """Service=."""
         expanded = self.expand(setting.value, setting.location, max_bytes=MAX_UNIT_NAME_BYTES, allowed=IN_UNIT_NAMES)
         if expanded is None:
             return
@@ -282,20 +262,16 @@ class _SocketLoader(Loader):
             self.service = name
 
     def set_mode(self, setting: Setting) -> None:
-        """SocketMode=."""
         mode = parse_mode(setting.value)
         if mode is None:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
         else:
             self.mode = mode
 
     def set_max_connections(self, setting: Setting) -> None:
-        """MaxConnections=."""
         number = parse_unsigned(setting.value)
         if number is None:
-            self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                      "ignored")
+            self.note_invalid(setting)
         else:
             self.max_connections = number
 
@@ -318,6 +294,8 @@ _VSOCK_TYPES_VERSION = 253
 _VSOCK_NAMES_VERSION = 256
 _VSOCK_ANY_VERSION = 258
 _VSOCK_TYPES = ("vsock-stream", "vsock-dgram", "vsock-seqpacket")
+_LISTEN = ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
+           "ListenMessageQueue", "ListenUSBFunction")
 _IN_FILE_SYSTEM = ("Stream", "Datagram", "SequentialPacket", "FIFO")
 _NETLINK = {
     0: "route", 3: "firewall", 4: "inet-diag", 5: "nflog", 6: "xfrm", 7: "selinux", 8: "iscsi", 9: "audit",
@@ -325,11 +303,8 @@ _NETLINK = {
     16: "generic", 18: "scsitransport", 19: "ecryptfs", 20: "rdma",
 }
 _NETLINK_NUMBERS = {name: number for number, name in _NETLINK.items()}
-_SocketLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
-    **dict.fromkeys(
-        ("ListenStream", "ListenDatagram", "ListenSequentialPacket", "ListenFIFO", "ListenNetlink", "ListenSpecial",
-         "ListenMessageQueue", "ListenUSBFunction"),
-        _SocketLoader.add_listen),
+_SocketLoader.handlers = cast("dict[str, Handler]", {
+    **dict.fromkeys(_LISTEN, _SocketLoader.add_listen),
     "Accept": _SocketLoader.keep_boolean,
     "BindIPv6Only": _SocketLoader.set_bind_ipv6_only,
     "MaxConnections": _SocketLoader.set_max_connections,

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.rootfs import Unreadable
-
 if TYPE_CHECKING:
     from dockerd_guard.rootfs import Rootfs
 
@@ -134,10 +132,8 @@ class Specifiers:
         return others[letter]()
 
     def _line(self, path: str) -> str | None:
-        try:
-            return self._rootfs.read(path).decode("utf-8", "surrogateescape").partition("\n")[0] or None
-        except (FileNotFoundError, Unreadable):
-            return None
+        data = self._rootfs.read_if_possible(path) or b""
+        return data.partition(b"\n")[0].decode("utf-8", "surrogateescape") or None
 
     def _host_name(self) -> str | None:
         return self._line("/proc/sys/kernel/hostname") or self._line("/etc/hostname")
@@ -149,26 +145,17 @@ class Specifiers:
     def _variable(self, path: str, key: str) -> str | None:
         from dockerd_guard.systemd.environment_file import read_environment_file
 
-        try:
-            data = self._rootfs.read(path)
-        except (FileNotFoundError, Unreadable):
-            return None
-        found = read_environment_file(data, path, self._version)
+        found = read_environment_file(self._rootfs.read_if_possible(path) or b"", path, self._version)
         return next((a.value for a in reversed(found.assignments) if a.name == key), None)
 
     def _architecture(self) -> str | None:
         """Return the architecture, from the ELF header of PID 1's executable; None if unknown."""
         for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh"):
-            try:
-                head = self._rootfs.read(path)[:20]
-            except (FileNotFoundError, Unreadable):
-                continue
+            head = (self._rootfs.read_if_possible(path) or b"")[:20]
             if head.startswith(b"\x7fELF"):
-                order = "little" if head[5] == 1 else "big"
-                machine = int.from_bytes(head[18:20], "little" if order == "little" else "big")
-                if machine == 21 and order == "little":
-                    return "ppc64-le"
-                return _ELF_MACHINES.get(machine)
+                is_little = head[5] == 1
+                machine = int.from_bytes(head[18:20], "little" if is_little else "big")
+                return "ppc64-le" if machine == 21 and is_little else _ELF_MACHINES.get(machine)
         return None
 
 

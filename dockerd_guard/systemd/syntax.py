@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from dockerd_guard.model.location import Location
@@ -73,7 +74,7 @@ class Setting(NamedTuple):
     def at(self, start: int, end: int) -> Location:
         """Return the location of value[start:end], truncated at the end of the line."""
         pieces = self.pieces
-        index = bisect_right(pieces, start, key=_offset) - 1 if len(pieces) > 1 else 0
+        index = bisect_right(pieces, start, key=itemgetter(0)) - 1 if len(pieces) > 1 else 0
         offset, line, column = pieces[index]
         if index + 1 < len(pieces):
             # The blank before the next piece is the backslash at the end of this line.
@@ -90,10 +91,6 @@ def printable(text: str) -> str:
     if len(text) > MAX_TEXT:
         text = text[:MAX_TEXT] + "…"
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _offset(piece: tuple[int, int, object]) -> int:
-    return piece[0]
 
 
 def byte_length(text: str) -> int:
@@ -173,7 +170,7 @@ class _Line(NamedTuple):
 
     def location(self) -> Location:
         """Return the location from the first character to the end of that physical line."""
-        offset, number, text = self.pieces[bisect_right(self.pieces, 0, key=_offset) - 1]
+        offset, number, text = self.pieces[bisect_right(self.pieces, 0, key=itemgetter(0)) - 1]
         end = min(len(text.rstrip(WHITESPACE)), len(self.text) - offset)
         return Location(self.file, number, 1 - offset, end + 1)
 
@@ -208,7 +205,7 @@ def _logical_lines(text: str, file: str, *, long: bool) -> Iterator[_Line]:
     parts: list[tuple[int, str]] = []
     joined_bytes = 0
     bom_seen = False
-    for number, physical in enumerate(_physical_lines(text), 1):
+    for number, physical in enumerate(physical_lines(text), 1):
         if long and byte_length(physical) >= MAX_LINE_BYTES:
             raise BadFileError(Location(file, number), "Line too long")
         if physical.lstrip(WHITESPACE)[:1] in ("#", ";"):
@@ -246,7 +243,7 @@ def _joined(parts: list[tuple[int, str]], file: str) -> _Line | None:
     return _Line(text, pieces, file)
 
 
-def _physical_lines(text: str) -> Iterator[str]:
+def physical_lines(text: str) -> Iterator[str]:
     """read_line_full(): a line ends with `\\n`, `\\r`, both in either order, or NUL."""
     if "\r" not in text and "\0" not in text:
         lines = text.split("\n")

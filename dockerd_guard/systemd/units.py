@@ -6,20 +6,18 @@ Implements service_load() and service_verify() (src/core/service.c) and parsers 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs, Unreadable
+from dockerd_guard.rootfs import PATH_MAX_BYTES, Rootfs
 from dockerd_guard.systemd.assignments import NAME, Assigned, EnvironmentFile, Variable, assignment
 from dockerd_guard.systemd.exec import Command, commands
-from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Loader, LoadState, Unit
+from dockerd_guard.systemd.loading import API_REFUSED_VERSION, Handler, Loader, Unit, choice
 from dockerd_guard.systemd.parse import parse_unsigned, path_error, simplify
 from dockerd_guard.systemd.specifiers import Specifiers, root_shell
 from dockerd_guard.systemd.syntax import BadFileError, Problem, Setting, is_utf8, written_settings
 from dockerd_guard.systemd.words import Word
-
-__all__ = ["NEWEST_SYSTEMD", "LoadState", "Service", "Unit", "detect_version", "load_service"]
 
 NEWEST_SYSTEMD = 262
 """The newest systemd version that is implemented here."""
@@ -43,8 +41,7 @@ class Service(NamedTuple):
     If it is not loaded, `written` are the commands of ExecStart= as far as they can be parsed, without those
     that a later empty assignment clears; otherwise it equals `exec_start`. `built_in` are the variables
     that systemd derives from other settings ($USER, $STATE_DIRECTORY), `set_at_start` the names of those with
-    values that are not in any file. `requires` and `wants` name the units that are started with the
-    service; it does not start without the former.
+    values that are not in any file. `requires` are the units without which the service does not start.
     """
 
     unit: Unit
@@ -56,8 +53,6 @@ class Service(NamedTuple):
     unset_environment: tuple[Word, ...] = ()
     sockets: tuple[Word, ...] = ()
     requires: tuple[Word, ...] = ()
-    wants: tuple[Word, ...] = ()
-    kill_mode: str = "control-group"
     built_in: tuple[Assigned, ...] = ()
     written: tuple[Command, ...] = ()
     set_at_start: frozenset[str] = frozenset()
@@ -66,19 +61,12 @@ class Service(NamedTuple):
 def detect_version(rootfs: Rootfs) -> int | None:
     """Return the major version of the installed systemd, from the name of libsystemd-shared; None if not found."""
     directories = ["/usr/lib/systemd", "/lib/systemd", "/usr/lib64/systemd"]
-    directories += [f"/usr/lib/{name}/systemd" for name in _names(rootfs, "/usr/lib") if "-linux-" in name]
+    directories += [f"/usr/lib/{name}/systemd" for name in rootfs.names_if_possible("/usr/lib") if "-linux-" in name]
     for directory in directories:
-        found = [int(match[1]) for name in _names(rootfs, directory) if (match := _LIBRARY.fullmatch(name))]
+        found = [int(match[1]) for name in rootfs.names_if_possible(directory) if (match := _LIBRARY.fullmatch(name))]
         if found:
             return max(found)
     return None
-
-
-def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:
-    try:
-        return rootfs.names(directory)
-    except Unreadable:
-        return ()
 
 
 def load_service(rootfs: Rootfs, name: str = "docker.service", version: int = NEWEST_SYSTEMD) -> Service:
@@ -101,21 +89,23 @@ class _ServiceLoader(Loader):
         self.pass_environment: dict[str, Word] = {}
         self.unset_environment: dict[str, Word] = {}
         self.sockets: list[Word] = []
-        self.directories: dict[str, list[str]] = {}
+        self.directories: dict[str, list[str]] = {key: [] for key in _DIRECTORIES}
         self.has_credentials = False
+        self.lists = {
+            "Environment": self.environment, "EnvironmentFile": self.environment_files,
+            "PassEnvironment": self.pass_environment, "UnsetEnvironment": self.unset_environment, **self.directories}
 
     def load(self) -> Service:
         """Read and verify."""
         unit = self.read()
         if unit.load_state == "loaded" and (refusal := self.verify()):
-            reason, location = refusal
+            reason, location = f"{refusal[0]} Refusing.", refusal[1]
             self.note(location or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
         # A `|` command is executed by the shell of User=.
         starts = tuple(command._replace(shell=self.account()[2]) if "|" in command.prefixes else command
                        for command in self.commands.get("ExecStart", ()))
         refused = unit.load_state in ("bad-setting", "error")
-        dependencies = self.dependencies
         return Service(
             self.finished(unit),
             self.type(),
@@ -125,9 +115,7 @@ class _ServiceLoader(Loader):
             tuple(self.pass_environment.values()),
             tuple(self.unset_environment.values()),
             tuple(self.sockets),
-            tuple(word for key in ("Requires", "BindsTo", "BindTo", "Requisite") for word in dependencies.get(key, ())),
-            tuple(word for key in ("Wants", "Upholds") for word in dependencies.get(key, ())),
-            self.values.get("KillMode", "control-group"),
+            tuple(word for words in self.requirements.values() for word in words),
             tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
             tuple(self.written(unit)) if refused else starts,
             frozenset(self.set_at_start()),
@@ -142,11 +130,7 @@ class _ServiceLoader(Loader):
         drop_ins = unit.dropins or self.files.drop_ins(unit.name, unit.names, [])
         ignored: list[Problem] = []
         for path in (unit.fragment, *drop_ins):
-            try:
-                data = self.rootfs.read(path)
-            except (FileNotFoundError, Unreadable):
-                continue
-            for setting in written_settings(data, path, "ExecStart"):
+            for setting in written_settings(self.rootfs.read_if_possible(path) or b"", path, "ExecStart"):
                 if setting.value:
                     found.extend(commands(setting, specifiers, self.version, ignored, lenient=True))
                 else:
@@ -172,29 +156,26 @@ class _ServiceLoader(Loader):
         if (refusal := self.verify_contexts()) is not None:
             return refusal, None
         if not starts and not self.commands.get("ExecStop") and no_action:
-            return "Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing.", None
+            return "Service has no ExecStart=, ExecStop=, or SuccessAction=.", None
         if not starts and not oneshot:
-            return ("Service has no ExecStart= setting, which is only allowed for Type=oneshot services. Refusing.",
-                    None)
+            return "Service has no ExecStart= setting, which is only allowed for Type=oneshot services.", None
         if not starts and values.get("RemainAfterExit") != "yes" and no_action:
             return ("Service has no ExecStart= and no SuccessAction= settings and does not have RemainAfterExit=yes "
-                    "set. Refusing."), None
+                    "set."), None
         if len(starts) > 1 and not oneshot:
-            return ("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services. "
-                    "Refusing.", starts[1].location)
+            return ("Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services.",
+                    starts[1].location)
         if oneshot and values.get("Restart") in ("always", "on-success"):
             return ("Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot "
-                    "services. Refusing."), None
+                    "services."), None
         if oneshot and "RestartForceExitStatus" in values and self.version < _FORCE_EXIT_ALLOWED_VERSION:
-            return ("Service has RestartForceExitStatus= set, which isn't allowed for Type=oneshot services. "
-                    "Refusing."), None
+            return "Service has RestartForceExitStatus= set, which isn't allowed for Type=oneshot services.", None
         if oneshot and values.get("ExitType") == "cgroup":
-            return ("Service has ExitType=cgroup set, which isn't allowed for Type=oneshot services. Refusing.",
-                    None)
+            return "Service has ExitType=cgroup set, which isn't allowed for Type=oneshot services.", None
         if self.type() == "dbus" and "BusName" not in values:
-            return "Service is of type D-Bus but no D-Bus service name has been specified. Refusing.", None
+            return "Service is of type D-Bus but no D-Bus service name has been specified.", None
         if self.type() == "forking" and values.get("PrivatePIDs") == "yes":
-            return "Service of Type=forking does not support PrivatePIDs=yes. Refusing.", None
+            return "Service of Type=forking does not support PrivatePIDs=yes.", None
         return None
 
     def built_in(self) -> dict[str, str]:
@@ -212,7 +193,7 @@ class _ServiceLoader(Loader):
         # Placeholder values are not set (USER_CREDS_CLEAN, later USER_CREDS_SUPPRESS_PLACEHOLDER).
         found = {name: value for name, value in found.items() if value not in _PLACEHOLDERS.get(name, ())}
         for key, (variable, prefix) in _DIRECTORIES.items():
-            if paths := self.directories.get(key):
+            if paths := self.directories[key]:
                 found[variable] = ":".join(f"{prefix}/{path}" for path in sorted(paths, key=lambda p: p.split("/")))
         if "PIDFile" in self.values:
             found["PIDFILE"] = self.values["PIDFile"]
@@ -242,36 +223,18 @@ class _ServiceLoader(Loader):
         name = self.values.get("User", "root")
         if name in ("root", "0"):
             return "root", "/root", root_shell(self.rootfs)
-        try:
-            lines = self.rootfs.read("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
-        except (FileNotFoundError, Unreadable):
-            lines = []
-        for line in lines:
+        accounts = self.rootfs.read_if_possible("/etc/passwd") or b""
+        for line in accounts.decode("utf-8", "surrogateescape").split("\n"):
             fields = line.split(":")
             if len(fields) == 7 and name in (fields[0], fields[2]):
                 return fields[0], simplify(fields[5]), simplify(fields[6])
         return name, "/", "/usr/sbin/nologin"
 
     def set_type(self, setting: Setting) -> None:
-        """Type=."""
         newer = ("notify-reload",) if self.version >= _NOTIFY_RELOAD_VERSION else ()
         self.keep_choice(setting, ("simple", "exec", "forking", "oneshot", "dbus", "notify", "idle", *newer))
 
-    def set_restart(self, setting: Setting) -> None:
-        """Restart=."""
-        self.keep_choice(setting, (
-            "no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"))
-
-    def set_exit_type(self, setting: Setting) -> None:
-        """ExitType=."""
-        self.keep_choice(setting, ("main", "cgroup"))
-
-    def set_notify_access(self, setting: Setting) -> None:
-        """NotifyAccess=."""
-        self.keep_choice(setting, ("none", "main", "exec", "all"))
-
     def set_fd_store_max(self, setting: Setting) -> None:
-        """FileDescriptorStoreMax=."""
         if (number := parse_unsigned(setting.value)) is not None:
             self.values[setting.key] = str(number)
 
@@ -281,9 +244,6 @@ class _ServiceLoader(Loader):
 
     def set_bus_name(self, setting: Setting) -> None:
         """BusName=: a well-known name."""
-        if not setting.value:
-            self.values.pop("BusName", None)
-            return
         expanded = self.expand(setting.value, setting.location, max_bytes=_BUS_NAME_MAX_BYTES)
         if expanded is None:
             return
@@ -294,16 +254,11 @@ class _ServiceLoader(Loader):
 
     def set_force_exit_status(self, setting: Setting) -> None:
         """RestartForceExitStatus=: only whether it is set."""
-        if not setting.value:
-            self.values.pop(setting.key, None)
-        elif any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
+        if any(_EXIT_STATUS.fullmatch(word) for word in setting.value.split()):
             self.values[setting.key] = setting.value
 
     def check_pid_file(self, setting: Setting) -> None:
         """PIDFile=: an invalid path refuses the unit."""
-        if not setting.value:
-            self.values.pop("PIDFile", None)
-            return
         expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
@@ -318,10 +273,7 @@ class _ServiceLoader(Loader):
 
     def add_directories(self, setting: Setting) -> None:
         """RuntimeDirectory= and so on: relative paths, optionally with `:LINK`."""
-        kept = self.directories.setdefault(setting.key, [])
-        if not setting.value:
-            kept.clear()
-            return
+        kept = self.directories[setting.key]
         for word in self.words(setting, unescape=False, error=f"Invalid syntax {setting.key}="):
             path = simplify(word.text.partition(":")[0])
             first = path.partition("/")[0]
@@ -330,10 +282,6 @@ class _ServiceLoader(Loader):
                 kept.append(path)
 
     def add_environment(self, setting: Setting) -> None:
-        """Environment=."""
-        if not setting.value:
-            self.environment.clear()
-            return
         for word in self.words(setting, unescape=True, error="Invalid syntax"):
             assigned = assignment(word)
             if assigned is not None:
@@ -344,9 +292,6 @@ class _ServiceLoader(Loader):
 
     def add_environment_file(self, setting: Setting) -> None:
         """EnvironmentFile=: one path, without unquoting."""
-        if not setting.value:
-            self.environment_files.clear()
-            return
         expanded = self.expand(setting.value, setting.location, max_bytes=PATH_MAX_BYTES - 1)
         if expanded is None:
             return
@@ -359,9 +304,6 @@ class _ServiceLoader(Loader):
 
     def add_pass_environment(self, setting: Setting) -> None:
         """PassEnvironment=: names."""
-        if not setting.value:
-            self.pass_environment.clear()
-            return
         for word in self.words(setting, unescape=False, error="Trailing garbage in PassEnvironment"):
             if NAME.fullmatch(word.text):
                 self.pass_environment.setdefault(word.text, word)
@@ -371,9 +313,6 @@ class _ServiceLoader(Loader):
 
     def add_unset_environment(self, setting: Setting) -> None:
         """UnsetEnvironment=: names or assignments."""
-        if not setting.value:
-            self.unset_environment.clear()
-            return
         for word in self.words(setting, unescape=True, error="Trailing garbage in UnsetEnvironment"):
             name, _, value = word.text.partition("=")
             if NAME.fullmatch(name) and is_utf8(value):
@@ -383,11 +322,10 @@ class _ServiceLoader(Loader):
                           f"Invalid environment name or assignment UnsetEnvironment, ignoring: {word.text}", "ignored")
 
     def add_sockets(self, setting: Setting) -> None:
-        """Sockets=: units that trigger this service; implies Wants=."""
+        """Sockets=: units that trigger this service."""
         for word in self.unit_names(setting):
             if word.text.endswith(".socket"):
                 self.sockets.append(word)
-                self.dependencies.setdefault("Wants", []).append(word)
             else:
                 self.note(cast(Location, word.location), f"Unit must be of type socket, ignoring: {word.text}",
                           "ignored")
@@ -413,22 +351,22 @@ _DIRECTORIES = {
     "LogsDirectory": ("LOGS_DIRECTORY", "/var/log"),
     "ConfigurationDirectory": ("CONFIGURATION_DIRECTORY", "/etc"),
 }
-_ServiceLoader.handlers = cast("dict[str, Callable[[Loader, Setting], None]]", {
+_ServiceLoader.handlers = cast("dict[str, Handler]", {
     "BusName": _ServiceLoader.set_bus_name,
     "Environment": _ServiceLoader.add_environment,
     "EnvironmentFile": _ServiceLoader.add_environment_file,
-    "ExitType": _ServiceLoader.set_exit_type,
+    "ExitType": choice("main", "cgroup"),
     "FileDescriptorStoreMax": _ServiceLoader.set_fd_store_max,
     "ImportCredential": _ServiceLoader.note_credentials,
     "LoadCredential": _ServiceLoader.note_credentials,
     "LoadCredentialEncrypted": _ServiceLoader.note_credentials,
-    "NotifyAccess": _ServiceLoader.set_notify_access,
+    "NotifyAccess": choice("none", "main", "exec", "all"),
     "OpenFile": _ServiceLoader.keep_raw,
     "PIDFile": _ServiceLoader.check_pid_file,
     "PassEnvironment": _ServiceLoader.add_pass_environment,
     "PrivatePIDs": _ServiceLoader.keep_boolean,
     "RemainAfterExit": _ServiceLoader.keep_boolean,
-    "Restart": _ServiceLoader.set_restart,
+    "Restart": choice("no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always"),
     "RestartForceExitStatus": _ServiceLoader.set_force_exit_status,
     "SetCredential": _ServiceLoader.note_credentials,
     "SetCredentialEncrypted": _ServiceLoader.note_credentials,

@@ -7,6 +7,7 @@ that are not UTF-8 are represented as surrogates (PEP 383).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dockerd_guard.model.location import Location
@@ -88,7 +89,7 @@ _ESCAPED = {
 
 def extract_first_word(text: str, position: int = 0, rules: Rules = STRICT) -> Extracted | None:
     """Return the first word at or after `position`; None if there is none. Raises WordError."""
-    start = _skip_blanks(text, position)
+    start = skip_blanks(text, position)
     if start >= len(text):
         return None
     plain = _PLAIN_WORD.match(text, start)
@@ -120,10 +121,19 @@ def extract_first_word(text: str, position: int = 0, rules: Rules = STRICT) -> E
     if not word.isascii():
         # Bytes that were escaped individually may form characters.
         word = word.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    return Extracted(word, start, offset, _skip_blanks(text, offset))
+    return Extracted(word, start, offset, skip_blanks(text, offset))
 
 
-def _skip_blanks(text: str, position: int) -> int:
+def split_words(text: str, rules: Rules) -> Iterator[Extracted]:
+    """Yield all words. Raises WordError at the first one that is invalid."""
+    position = 0
+    while (word := extract_first_word(text, position, rules)) is not None:
+        yield word
+        position = word.next
+
+
+def skip_blanks(text: str, position: int) -> int:
+    """Return the offset of the first character at or after `position` that is not a blank."""
     found = _BLANKS.match(text, position)
     return found.end() if found else position
 

@@ -43,6 +43,6 @@ def _general(unit: Any) -> Facts:
 
 
 def _command(command: Command) -> Facts:
-    flags = {"ignore-failure": command.ignore_failure, "no-env-expand": command.no_env_expand}
+    flags = {"ignore-failure": "-" in command.prefixes, "no-env-expand": command.no_env_expand}
     return {"path": command.path, "argv": [word.text for word in command.argv],
             "flags": [name for name, is_set in flags.items() if is_set]}

@@ -29,7 +29,6 @@ OURS = f"{DIRECTORY}/zz-dockerd-guard.conf"
 OVERRIDE = f"{DIRECTORY}/override.conf"
 LATE = f"{DIRECTORY}/zzz.conf"
 SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/override.conf"
-OURS_OF_SOCKET = "/etc/systemd/system/docker.socket.d/zz-dockerd-guard.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
 POLICY = "/etc/dockerd-guard/config.yaml"
 

@@ -143,50 +143,49 @@ def test_socket_group_must_exist(command: str, groups: bytes, starts: bool) -> N
     assert daemon(command, files={"/etc/group": groups}).starts is starts
 
 
-@pytest.mark.parametrize(("command", "json", "mode", "origin", "notes"), [
-    ("dockerd", None, Tls.NONE, "", ()),
-    ("dockerd --tls", None, Tls.MUTUAL, "--tls", ()),
-    ("dockerd --tlsverify", None, Tls.MUTUAL, "--tlsverify", ()),
-    ("dockerd --tlsverify=false", None, Tls.SERVER, "--tlsverify", (Note.VERIFY_OFF,)),
-    ("dockerd --tls --tlsverify=false", None, Tls.SERVER, "--tlsverify", (Note.VERIFY_OFF,)),
-    ("dockerd --tls=false", None, Tls.NONE, "--tls", ()),
-    ("dockerd --tls=false --tlsverify", None, Tls.MUTUAL, "--tlsverify", ()),
-    ("dockerd --tlscacert=/a --tlscert=/b --tlskey=/c", None, Tls.NONE, "", (Note.CERTIFICATES_ALONE,)),
-    ("dockerd", '{"tls": true, "tlscacert": "/a"}', Tls.MUTUAL, "daemon.json tls", ()),
-    ("dockerd", '{"tls": true}', Tls.MUTUAL, "daemon.json tls", (Note.NO_CA,)),
-    ("dockerd", '{"tlsverify": true}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
-    ("dockerd", '{"tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
-    ("dockerd", '{"tls": true, "tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
-    ("dockerd", '{"tls": false, "tlsverify": true}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
-    ("dockerd", '{"tls": false}', Tls.NONE, "daemon.json tls", ()),
-    ("dockerd", '{"tlscacert": "/a"}', Tls.NONE, "", (Note.CERTIFICATES_ALONE,)),
-    ("dockerd --tls=false", '{"tlsverify": true, "tlscacert": "/a"}', Tls.MUTUAL, "daemon.json tlsverify", ()),
-    ("dockerd --tls", '{"tlsverify": false}', Tls.SERVER, "daemon.json tlsverify", (Note.VERIFY_OFF,)),
-    ("dockerd --tlsverify", '{"tls": false}', Tls.MUTUAL, "--tlsverify", ()),
-    ("dockerd --tlsverify --tlscacert=", None, Tls.MUTUAL, "--tlsverify", (Note.NO_CA,)),
+@pytest.mark.parametrize(("command", "json", "mode", "notes"), [
+    ("dockerd", None, Tls.NONE, ()),
+    ("dockerd --tls", None, Tls.MUTUAL, ()),
+    ("dockerd --tlsverify", None, Tls.MUTUAL, ()),
+    ("dockerd --tlsverify=false", None, Tls.SERVER, (Note.VERIFY_OFF,)),
+    ("dockerd --tls --tlsverify=false", None, Tls.SERVER, (Note.VERIFY_OFF,)),
+    ("dockerd --tls=false", None, Tls.NONE, ()),
+    ("dockerd --tls=false --tlsverify", None, Tls.MUTUAL, ()),
+    ("dockerd --tlscacert=/a --tlscert=/b --tlskey=/c", None, Tls.NONE, (Note.CERTIFICATES_ALONE,)),
+    ("dockerd", '{"tls": true, "tlscacert": "/a"}', Tls.MUTUAL, ()),
+    ("dockerd", '{"tls": true}', Tls.MUTUAL, (Note.NO_CA,)),
+    ("dockerd", '{"tlsverify": true}', Tls.MUTUAL, (Note.NO_CA,)),
+    ("dockerd", '{"tlsverify": false}', Tls.SERVER, (Note.VERIFY_OFF,)),
+    ("dockerd", '{"tls": true, "tlsverify": false}', Tls.SERVER, (Note.VERIFY_OFF,)),
+    ("dockerd", '{"tls": false, "tlsverify": true}', Tls.MUTUAL, (Note.NO_CA,)),
+    ("dockerd", '{"tls": false}', Tls.NONE, ()),
+    ("dockerd", '{"tlscacert": "/a"}', Tls.NONE, (Note.CERTIFICATES_ALONE,)),
+    ("dockerd --tls=false", '{"tlsverify": true, "tlscacert": "/a"}', Tls.MUTUAL, ()),
+    ("dockerd --tls", '{"tlsverify": false}', Tls.SERVER, (Note.VERIFY_OFF,)),
+    ("dockerd --tlsverify", '{"tls": false}', Tls.MUTUAL, ()),
+    ("dockerd --tlsverify --tlscacert=", None, Tls.MUTUAL, (Note.NO_CA,)),
     # The presence of the key enables TLS, even null or inside another object (IsValueSet).
-    ("dockerd", '{"tlsverify": null}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
-    ("dockerd", '{"x": {"tlsverify": false}}', Tls.MUTUAL, "daemon.json tlsverify", (Note.NO_CA,)),
-    ("dockerd", '{"x": {"tls": true}}', Tls.NONE, "daemon.json tls", ()),
+    ("dockerd", '{"tlsverify": null}', Tls.MUTUAL, (Note.NO_CA,)),
+    ("dockerd", '{"x": {"tlsverify": false}}', Tls.MUTUAL, (Note.NO_CA,)),
+    ("dockerd", '{"x": {"tls": true}}', Tls.NONE, ()),
 ])
-def test_tls(command: str, json: str | None, mode: Tls, origin: str, notes: tuple[Note, ...]) -> None:
+def test_tls(command: str, json: str | None, mode: Tls, notes: tuple[Note, ...]) -> None:
     tls = daemon(command, json).tls
-    assert (tls.mode, tls.origin, tls.notes) == (mode, origin, notes)
+    assert (tls.mode, tls.notes) == (mode, notes)
 
 
-@pytest.mark.parametrize(("command", "version", "mode", "origin"), [
+@pytest.mark.parametrize(("command", "version", "mode"), [
     # moby v19.03 cmd/dockerd: conf.TLS = opts.TLS. From the source, not executed.
-    ("dockerd", V19, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
-    ("dockerd", V20, Tls.NONE, ""),
-    ("dockerd", V28, Tls.NONE, ""),
+    ("dockerd", V19, Tls.MUTUAL),
+    ("dockerd", V20, Tls.NONE),
+    ("dockerd", V28, Tls.NONE),
     # The flag and the environment share a variable: --tls=false enables TLS.
-    ("dockerd --tls=false", V20, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
-    ("dockerd --tls=false", V28, Tls.MUTUAL, "DOCKER_TLS_VERIFY"),
-    ("dockerd --tlsverify=false", V28, Tls.SERVER, "--tlsverify"),
+    ("dockerd --tls=false", V20, Tls.MUTUAL),
+    ("dockerd --tls=false", V28, Tls.MUTUAL),
+    ("dockerd --tlsverify=false", V28, Tls.SERVER),
 ])
-def test_docker_tls_verify(command: str, version: Version, mode: Tls, origin: str) -> None:
-    tls = daemon(command, version=version, DOCKER_TLS_VERIFY="0").tls
-    assert (tls.mode, tls.origin) == (mode, origin)
+def test_docker_tls_verify(command: str, version: Version, mode: Tls) -> None:
+    assert daemon(command, version=version, DOCKER_TLS_VERIFY="0").tls.mode is mode
 
 
 def test_19_03_requires_client_certificates_only_with_tlsverify() -> None:
@@ -211,11 +210,6 @@ def test_certificates(command: str, json: str | None, environ: dict[str, str],
                       paths: tuple[str | None, str | None, str | None]) -> None:
     tls = daemon(command, json, V28, None, **environ).tls
     assert (tls.ca, tls.cert, tls.key) == paths
-
-
-def test_location_of_tls() -> None:
-    tls = daemon("dockerd -D --tls --tlsverify", '{\n"tls": false}').tls
-    assert (tls.arguments, tls.location) == ((2, 3), Location("/etc/docker/daemon.json", 2, 8, 13))
 
 
 def test_locations_of_hosts() -> None:

@@ -1,13 +1,11 @@
-"""pflag's grammar, offsets of flags and values, removal of flags."""
+"""pflag's grammar, and offsets of flags and values."""
 
 from __future__ import annotations
 
 import pytest
 
-from dockerd_guard.dockerd.flags import CommandLine, Flag, FlagWord, parse, without_flags
+from dockerd_guard.dockerd.flags import CommandLine, Flag, FlagWord, parse
 from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
-
-TLS = frozenset(("tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
 
 
 def line(*words: str, version: Version | None = NEWEST_DOCKERD) -> CommandLine:
@@ -125,23 +123,3 @@ def test_flags_by_release(flag: str, known: set[str]) -> None:
 def test_empty_certificate_path_makes_20_10_panic(version: str, refused: bool) -> None:
     error = line("--tlscacert=", version=Version.parse(version)).error
     assert (error is not None and error.startswith("panic: ")) is refused
-
-
-@pytest.mark.parametrize(("argv", "left"), [
-    ("-H fd://", ""),
-    ("-D -H fd:// --live-restore", "-D --live-restore"),
-    ("-DHx", "-D"),
-    ("-DH x", "-D"),
-    ("-DH=x -r", "-D -r"),
-    ("-Hx -Hy --host z --host=w", ""),
-    ("-l debug -H x", "-l debug"),
-    ("--tlsverify --tlscacert=a --tlscert b -D", "-D"),
-    ("--bip -H -Hx", "--bip -H"),
-    ("-H -H -D", "-D"),
-])
-def test_without_flags(argv: str, left: str) -> None:
-    words = ("dockerd", *argv.split())
-    flags = line(*words[1:]).flags
-    kept = without_flags(words, flags, TLS | {"host"})
-    assert kept == ("dockerd", *left.split())
-    assert not any(flag.name in TLS | {"host"} for flag in line(*kept[1:]).flags)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -18,9 +20,10 @@ from dockerd_guard.model.json_values import (
     as_map,
     as_object,
     as_one_of,
-    as_optional,
+    as_record,
     as_row,
     as_str,
+    encoded,
     get,
     loads,
 )
@@ -49,6 +52,55 @@ def test_json_is_read() -> None:
     assert loads(b'{"a": [1, 2.5, true, null, "\\udcff"]}') == {"a": [1, 2.5, True, None, "\udcff"]}
 
 
+class Place(NamedTuple):
+    line: int
+    column: int = 1
+
+
+class Row(NamedTuple):
+    at: datetime
+    kind: Literal["a", "b"]
+    place: Place
+    places: tuple[Place, ...] = ()
+    content: bytes | None = b""
+    counts: Mapping[str, float] = MappingProxyType({})
+
+
+ROW = Row(datetime(2026, 11, 23, 12, tzinfo=UTC), "b", Place(3), (Place(1, 2),), b"\xff", {"x": 0.5})
+ROW_JSON: dict[str, object] = {
+    "at": "2026-11-23T12:00:00+00:00", "kind": "b", "place": {"line": 3, "column": 1}, "places": [[1, 2]],
+    "content": "/w==", "counts": {"x": 0.5}}
+
+
+@pytest.mark.parametrize(("changes", "found"), [
+    ({}, ROW),
+    ({"content": None}, ROW._replace(content=None)),
+    ({"place": {"line": 3}}, ROW),
+    ({"later": 1}, ROW),
+    ({"place": {}}, "place.line: is missing"),
+    ({"place": [3]}, "place: must be a list of 2 items"),
+    ({"places": [[1, 2], [1, "x"]]}, "places[1].column: must be an integer of 64 bits"),
+    ({"places": None}, "places: must be a list"),
+    ({"kind": "c"}, "kind: must be one of a, b"),
+    ({"counts": {"x": "1"}}, "counts.x: must be an integer of 64 bits"),
+])
+def test_records(changes: dict[str, object], found: object) -> None:
+    try:
+        assert as_record(Row)(ROW_JSON | changes) == found
+    except JsonError as error:
+        assert str(error) == found
+
+
+def test_a_record_without_its_optional_fields() -> None:
+    assert as_record(Row)({name: ROW_JSON[name] for name in ("at", "kind", "place")}) == Row(*ROW[:3])
+
+
+def test_an_encoded_record_is_read_again() -> None:
+    assert as_record(Row)(encoded(ROW)) == ROW
+    assert encoded(ROW) == ROW_JSON | {"places": [{"line": 1, "column": 2}]}
+    assert encoded(ROW, {Place: list})["place"] == [3, 1]
+
+
 @pytest.mark.parametrize(("convert", "value", "found"), [
     (as_str, "x", "x"),
     (as_bool, False, False),
@@ -59,8 +111,6 @@ def test_json_is_read() -> None:
     (as_bytes, "AP8=", b"\0\xff"),
     (as_object, {}, {}),
     (as_one_of(("a", "b")), "b", "b"),
-    (as_optional(as_int), None, None),
-    (as_optional(as_int), 1, 1),
     (as_list(as_str), ["x"], ("x",)),
     (as_row(2), ["x", 1], ("x", 1)),
     (as_map(as_int), {"x": 1}, {"x": 1}),

@@ -96,7 +96,7 @@ def test_exec(vector: Vector, tmp_path: Path) -> None:
     assert loaded.unit.load_state == "loaded"
     assert commands is not None
     assert [
-        {"path": c.path, "argv": [word.text for word in c.argv], "ignore_failure": c.ignore_failure} for c in commands
+        {"path": c.path, "argv": [word.text for word in c.argv], "ignore_failure": "-" in c.prefixes} for c in commands
     ] == vector.get("commands", [])
 
 
