@@ -19,7 +19,7 @@ PACKAGED := pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) dockerd_guar
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb wheel lintian piuparts venv \
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb wheel apt-repo lintian piuparts venv \
   venv-oldest lock clean clean-cache
 
 help: ## list the targets
@@ -94,6 +94,10 @@ deb: $(DEB) ## build dist/dockerd-guard_VERSION_all.deb
 $(DEB): $(SOURCES)
 	@$(MACHINES) prepare-packages build-essential debhelper dh-python flit pybuild-plugin-pyproject python3-all
 	@packaging/build $(DEB) $(PACKAGED)
+
+apt-repo: deb ## make a signed apt repository in dist/apt: URI=https://HOST/PATH, KEY=FINGERPRINT (default: a new key)
+	@$(MACHINES) prepare-packages reprepro gnupg
+	@packaging/apt-repo $(DEB) dist/apt $(or $(URI),file:$(CURDIR)/dist/apt) $(KEY)
 
 wheel: venv ## build the Python package, dist/*.whl and *.tar.gz: the same bytes each time
 	rm -f dist/*.whl dist/*.tar.gz

@@ -40,7 +40,8 @@ def wheel() -> Path:
 def fetch(python: str, directory: Path) -> None:
     """Download PyYAML for this version of Python, and what pipx installs beside it."""
     subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:",
-                    f"--python-version={python}", f"--dest={directory}", "PyYAML", "pip", "setuptools", "wheel"], check=True)
+                    f"--python-version={python}", f"--dest={directory}", "PyYAML", "pip", "setuptools",
+                    "wheel"], check=True)
 
 
 def test_every_installer_installs_a_working_command(bare_machine: Machine, wheel: Path, tmp_path: Path) -> None:
