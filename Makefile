@@ -25,10 +25,8 @@ MACHINES := python3 -m tests.machines
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## show an exposure and its correction on a temporary machine
-	@$(MACHINES) prepare
-	@$(MAKE) --silent deb
-	@python3 -m tests.demo $(DEB)
+demo: ## show an exposure and its correction on a temporary machine; without root: the linter on files
+	@if $(MACHINES) prepare; then $(MAKE) --silent deb && python3 -m tests.demo $(DEB); else python3 -m tests.demo_files; fi
 
 test: check ## all checks, then the system tests on Debian 12, 13 and sid
 	@$(MACHINES) build
