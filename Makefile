@@ -99,7 +99,7 @@ apt-repo: deb ## make a signed apt repository in dist/apt: URI=https://HOST/PATH
 
 wheel: venv ## build the Python package, dist/*.whl and *.tar.gz: the same bytes each time
 	rm -f dist/*.whl dist/*.tar.gz
-	SOURCE_DATE_EPOCH=$$(dpkg-parsechangelog --file packaging/debian/changelog --show-field Timestamp) \
+	SOURCE_DATE_EPOCH=$$(date --date "$$(sed -n 's/^ -- .*>  //p;T;q' packaging/debian/changelog)" +%s) \
 	  $(VENV)/bin/uv build --quiet --no-build-isolation --python $(VENV)/bin/python --out-dir dist
 	$(VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
 
