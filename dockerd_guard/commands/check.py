@@ -27,7 +27,8 @@ STDIN = "-"
 def run(options: Namespace) -> int:
     """Check a policy, and print what it means or its effective values. Returns the exit code."""
     try:
-        policy = _read_stdin() if options.file == STDIN else read(os.path.abspath(options.file or POLICY_FILE))
+        path = POLICY_FILE if options.file is None else options.file
+        policy = _read_stdin() if path == STDIN else read(os.path.abspath(path))
     except (PolicyError, OSError) as error:
         raise Unanswerable(str(error)) from None
     for waiver in policy.waive:
@@ -56,7 +57,7 @@ def read(path: str) -> Policy:
         entry = rootfs.stat(path)
         if path == POLICY_FILE:
             problems += ownership_problems(rootfs, frozenset(rootfs.consulted))
-        elif entry is not None and os.geteuid() == 0:
+        elif entry is not None and entry.is_file and os.geteuid() == 0:
             problems += ownership_problems(rootfs, (entry.path,))
     if policy is None or problems:
         raise PolicyError(problems)

@@ -127,6 +127,9 @@ def test_no_file_to_check(call: Call, tmp_path: Path) -> None:
     for name, said in (("missing", "no such file"), (".", "is a directory, not a regular file")):
         done = call("check", tmp_path / name)
         assert (done.code, said in done.err) == (2, True), done.err
+    # As by a variable that is not set.
+    assert "is a directory, not a regular file" in call("check", "").err
+    assert "chmod" not in call("check", os.devnull).err
 
 
 def test_standard_input_and_a_relative_path() -> None:
