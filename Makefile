@@ -15,20 +15,18 @@ SYSTEMDLINT := $(CACHE)/systemdlint
 JOBS ?= 3
 DOCUMENTS := README.md NEWS.md CONTRIBUTING.md docs
 
-PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) dockerd_guard packaging
+PACKAGED := pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) dockerd_guard packaging
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb lintian piuparts venv \
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb wheel apt-repo lintian piuparts venv \
   venv-oldest lock clean clean-cache
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## show an exposure and its correction on a temporary machine
-	@$(MACHINES) prepare
-	@$(MAKE) --silent deb
-	@python3 -m tests.demo $(DEB)
+demo: ## show an exposure and its correction on a temporary machine; without root: the linter on files
+	@if $(MACHINES) prepare; then $(MAKE) --silent deb && python3 -m tests.demo $(DEB); else python3 -m tests.demo_files; fi
 
 test: check ## all checks, then the system tests on Debian 12, 13 and sid
 	@$(MACHINES) build
@@ -63,7 +61,7 @@ differential: venv ## compare with the real systemd and dockerd: N=5000 trees fo
 	@$(MACHINES) build
 	$(VENV)/bin/python -m tests.differential run --count $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
-slow-test: venv deb ## tests that take too long for every day: TEST=tests/system/slow_crash.py (default: all)
+slow-test: venv deb wheel ## tests that take too long for every day: TEST=tests/system/slow_crash.py (default: all)
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)
 
 simulate: venv ## play random histories on simulated hosts: DECISIONS=1000000, SEED=1
@@ -92,8 +90,18 @@ machine: ## open a shell in a temporary machine with the current .deb: RELEASE=t
 deb: $(DEB) ## build dist/dockerd-guard_VERSION_all.deb
 
 $(DEB): $(SOURCES)
-	@$(MACHINES) prepare-packages build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
+	@$(MACHINES) prepare-packages build-essential debhelper dh-python flit pybuild-plugin-pyproject python3-all
 	@packaging/build $(DEB) $(PACKAGED)
+
+apt-repo: deb ## make a signed apt repository in dist/apt: URI=https://HOST/PATH, KEY=FINGERPRINT (default: a new key)
+	@$(MACHINES) prepare-packages reprepro gnupg
+	@packaging/apt-repo $(DEB) dist/apt $(or $(URI),file:$(CURDIR)/dist/apt) $(KEY)
+
+wheel: venv ## build the Python package, dist/*.whl and *.tar.gz: the same bytes each time
+	rm -f dist/*.whl dist/*.tar.gz
+	SOURCE_DATE_EPOCH=$$(date --date "$$(sed -n 's/^ -- .*>  //p;T;q' packaging/debian/changelog)" +%s) \
+	  $(VENV)/bin/uv build --quiet --no-build-isolation --python $(VENV)/bin/python --out-dir dist
+	$(VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
 
 lintian: deb ## check the package with lintian; any output is a failure
 	@$(MACHINES) prepare-packages lintian

@@ -31,6 +31,7 @@ DESCRIPTION = """\
 Keeps the sockets of the Docker API as declared in a YAML policy.
 
   dockerd-guard init                 write a policy from the current state of this host
+  dockerd-guard check                check the policy alone, and show what it means
   dockerd-guard sockets              show where Docker listens, and the configuring lines
   dockerd-guard lint                 report problems with file and line
   dockerd-guard diff                 show the changes that would fix this host, and their cost
@@ -157,6 +158,14 @@ def _init_options(parser: ArgumentParser) -> None:
     _docker_version_option(parser)
 
 
+def _check_options(parser: ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE",
+                        help=f"the policy, - for standard input (default: {POLICY_FILE})")
+    parser.add_argument("--print", action="store_true",
+                        help="print the effective policy with all defaults, as YAML")
+    parser.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+
+
 def _history_options(parser: ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME",
                         help="only drifts that lasted until this time or later (systemd.time(7)): yesterday, "
@@ -174,6 +183,12 @@ VERBS: tuple[Verb, ...] = (
     Verb("init", "write a policy from the current state of this host", _init_options,
          "Writes a policy that declares the current sockets of this host, with mode: observe. Dangerous sockets are "
          "marked, with a safer alternative. Never replaces a file without --force."),
+    Verb("check", "check the policy alone, and show what it means", _check_options,
+         "Checks the syntax, the owner and the mode of a policy, and shows what it requires and permits. Only the file "
+         "is read, not the configuration of Docker. Exit code 2 if the agent would refuse the file. If FILE is not the "
+         f"policy of the agent ({POLICY_FILE}), its directories are not checked, and its owner and mode only by root. "
+         "With standard input, only the text is checked. `systemctl reload dockerd-guard` runs this first and fails "
+         "without effect if the policy is invalid."),
     Verb("sockets", "show where Docker listens, and the configuring lines", _sockets_options,
          "Shows where the Docker API listens according to the files on disk and, on a live host, according to "
          "systemd, the arguments of the running dockerd, and the kernel."),

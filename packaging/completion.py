@@ -54,6 +54,11 @@ class Command(NamedTuple):
         """All possible operands."""
         return tuple(word for option in self.options if not option.names for word in option.words)
 
+    @property
+    def takes_files(self) -> bool:
+        """Whether an operand is a file."""
+        return any(not option.names and option.takes == FILES for option in self.options)
+
 
 def commands(root: ArgumentParser) -> tuple[Command, ...]:
     """The program, then each verb."""
@@ -81,7 +86,7 @@ def bash(found: tuple[Command, ...]) -> str:
         f"# bash completion for {PROGRAM}, generated from its parser.",
         "",
         f"{FUNCTION}() {{",
-        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= i",
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= files= i",
         "    # --format=text is three words, since = is in COMP_WORDBREAKS.",
         "    if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
@@ -95,11 +100,13 @@ def bash(found: tuple[Command, ...]) -> str:
                 patterns = "|".join(f"{verb.name}:{name}" for name in option.names)
                 lines.append(f"        {patterns}) {_bash_value(option)} ;;")
     lines += ["    esac", "    case $verb in"]
-    lines += [f"        {verb.name}) words='{' '.join((*verb.flags, *verb.operands))}' ;;" for verb in verbs]
+    for verb in verbs:
+        files = "; files=-f; compopt -o filenames" if verb.takes_files else ""
+        lines.append(f"        {verb.name}) words='{' '.join((*verb.flags, *verb.operands))}'{files} ;;")
     lines += [
         f"        *) words='{' '.join((names, *program.flags))}' ;;",
         "    esac",
-        '    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")',
+        '    mapfile -t COMPREPLY < <(compgen $files -W "$words" -- "$cur")',
         "}",
         f"complete -F {FUNCTION} {PROGRAM}",
     ]
@@ -173,6 +180,8 @@ def fish(found: tuple[Command, ...]) -> str:
 
 def _fish_option(option: Option) -> str:
     words = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names]
+    if not option.names and option.takes == FILES:
+        words.append("-F")
     if option.names and option.takes:
         words.append({FILES: "-r -F", DIRECTORIES: "-x -a '(__fish_complete_directories)'"}.get(option.takes, "-x"))
     if option.words:

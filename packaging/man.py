@@ -49,9 +49,10 @@ FILES = (
 POLICY_ABOUT = """\
 The policy of dockerd-guard(8): where the Docker API of this host listens, and how drift is corrected. The file is
 /etc/dockerd-guard/config.yaml. The file and every directory above it must be owned by root and writable by root only.
-After a change, run systemctl reload dockerd-guard. If the file is invalid, the errors are reported with line and
-column, and the previous policy stays in force. `dockerd-guard init` writes a policy that matches the current state of
-the host.
+A saved file takes effect at once: run `dockerd-guard check FILE` on a copy before. If the file is invalid, the errors
+are reported with line and column, and the previous policy stays in force. `systemctl reload dockerd-guard` fails if the
+file is invalid, and returns when a valid one is in force. `dockerd-guard check --print` prints the effective policy
+with all defaults. `dockerd-guard init` writes a policy that matches the current state of the host.
 
 The file is a single YAML document without anchors and tags. Unknown keys, duplicate keys and values of the wrong type
 are errors. Durations have a unit, as in systemd.time(7): 100ms, 5min, 1h 30min.

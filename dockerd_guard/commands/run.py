@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import traceback
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dockerd_guard.agent import loop
+from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.lazy_imports import disable
 from dockerd_guard.policy.model import POLICY_FILE
 
@@ -15,8 +16,20 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
+LIBRARIES = ("pystemd", "structlog", "watchdog")
+"""The extra `agent` of the Python package. The Debian package depends on them."""
+
+
 def run(options: Namespace) -> int:
-    """Run the agent on this host until SIGTERM. Returns the exit code."""
+    """Run the agent on this host until SIGTERM. Returns the exit code. Raises Unanswerable if a library is missing."""
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise Unanswerable(
+            f"the agent needs {', '.join(missing)}: install the extra `agent`, pip install 'dockerd-guard[agent]' "
+            "(pystemd is compiled: gcc, pkg-config, python3-dev, libsystemd-dev), or on Debian the package "
+            "dockerd-guard or "
+            f"{' '.join(f'python3-{name}' for name in missing)}")
+    from dockerd_guard.agent import loop
+
     gc.enable()
     # OpenSSL would take 7 MB for as long as the agent runs (observe/certificates.py).
     disable("ssl")

@@ -80,7 +80,7 @@ def read_policy(rootfs: Rootfs, path: str = POLICY_FILE, *, require_root_owned: 
     try:
         before = frozenset(rootfs.consulted)
         data = rootfs.read(path)
-        problems = _ownership(rootfs, rootfs.consulted - before) if require_root_owned else []
+        problems = ownership_problems(rootfs, rootfs.consulted - before) if require_root_owned else []
     except FileNotFoundError:
         problems = [PolicyProblem(Location(path), "no such file")]
     except Unreadable as error:
@@ -90,7 +90,7 @@ def read_policy(rootfs: Rootfs, path: str = POLICY_FILE, *, require_root_owned: 
     return parse_policy(data, path)
 
 
-def _ownership(rootfs: Rootfs, paths: Collection[str]) -> list[PolicyProblem]:
+def ownership_problems(rootfs: Rootfs, paths: Collection[str]) -> list[PolicyProblem]:
     """The files and directories that others than root can change. Symbolic links are as safe as their directories."""
     problems: list[PolicyProblem] = []
     for path in paths:

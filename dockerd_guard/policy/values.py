@@ -14,6 +14,7 @@ MAX_SUN_PATH_BYTES = 107
 """sizeof(sockaddr_un.sun_path) less the final NUL (unix(7))."""
 
 _DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)[ ]?([a-z]+)[ ]*"
+MAX_DURATION_NUMBER = 999_999_999
 _HOURS = r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})"
 
 _UNITS_S = {

@@ -50,15 +50,15 @@ def summary(found: Adoption, path: str, saved: str | None) -> Iterator[str]:
     if found.findings:
         codes = ", ".join(sorted({finding.code for finding in found.findings}))
         yield f"`dockerd-guard lint` reports {codes}; see `dockerd-guard explain CODE`."
-    yield "Next: Review and edit the file, then run `systemctl reload dockerd-guard`."
+    yield "Next: Review and edit the file. A saved file takes effect at once; `dockerd-guard check` shows its meaning."
 
 
 def _lines(found: Adoption) -> Iterator[str]:
     yield f"# yaml-language-server: $schema={SCHEMA_FILE}"
     yield from _comment(
         "Where the Docker API of this host listens. Written by `dockerd-guard init` from the state of the host at "
-        "that time, not from what it should be. Review and edit it, then run: dockerd-guard lint; "
-        "dockerd-guard diff; systemctl reload dockerd-guard. All keys: dockerd-guard.yaml(5).")
+        "that time, not from what it should be. Review and edit it; a saved file takes effect at once. Check it: "
+        "dockerd-guard check; dockerd-guard lint; dockerd-guard diff. All keys: dockerd-guard.yaml(5).")
     for remark in found.remarks:
         yield "#"
         yield from _comment(remark)

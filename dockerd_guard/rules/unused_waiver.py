@@ -26,16 +26,24 @@ def apply(
         if waiver is None or _is_expired(waiver, today):
             yield finding
     for waiver in policy.waive:
-        at = f" at {waiver.address}" if waiver.address is not None else ""
-        if waiver.rule not in codes:
-            message = f"the waiver for {waiver.rule} has no effect: there is no such rule"
-        elif _is_expired(waiver, today):
-            message = f"the waiver for {waiver.rule}{at} has expired: its last day was {waiver.until}"
-        elif waiver not in used:
-            message = f"the waiver for {waiver.rule}{at} matches no finding: remove it"
-        else:
-            continue
-        yield Finding(CODE, "warning", message, CONFIGURED, waiver.location, None, waiver.address)
+        message = without_effect(waiver, codes, today)
+        if not message and waiver not in used:
+            message = f"the waiver for {waiver.rule}{_at(waiver)} matches no finding: remove it"
+        if message:
+            yield Finding(CODE, "warning", message, CONFIGURED, waiver.location, None, waiver.address)
+
+
+def without_effect(waiver: Waiver, codes: Container[str], today: date) -> str:
+    """Return why a waiver has no effect on any host; the empty string if it can have one."""
+    if waiver.rule not in codes:
+        return f"the waiver for {waiver.rule} has no effect: there is no such rule"
+    if _is_expired(waiver, today):
+        return f"the waiver for {waiver.rule}{_at(waiver)} has expired: its last day was {waiver.until}"
+    return ""
+
+
+def _at(waiver: Waiver) -> str:
+    return f" at {waiver.address}" if waiver.address is not None else ""
 
 
 def _is_expired(waiver: Waiver, today: date) -> bool:

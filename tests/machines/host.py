@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 MACHINE_PACKAGES = ("mmdebstrap", "systemd-container", "iproute2", "util-linux", "debian-archive-keyring")
-BUILD_PACKAGES = ("debhelper", "dh-python", "dpkg-dev", "python3-all", "python3-setuptools", "python3-yaml")
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES_WANTED = 4096

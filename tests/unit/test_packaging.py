@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
-from configparser import ConfigParser
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,10 +74,10 @@ def parse(text: str) -> Policy:
 
 
 def test_the_oldest_libraries_are_tested() -> None:
-    """`make unit` tests with the lower bounds of setup.cfg; pystemd is tested on Debian's releases only."""
-    setup = ConfigParser()
-    setup.read(TOP / "setup.cfg")
-    required = re.findall(r"^(\w+)>=(\S+)$", setup["options"]["install_requires"], re.MULTILINE)
+    """`make unit` tests with the lower bounds of pyproject.toml; pystemd is tested on Debian's releases only."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    required = [requirement.split(">=") for requirement in (
+        *project["dependencies"], *project["optional-dependencies"]["agent"])]
     pinned = (TOP / "tests/requirements-oldest.in").read_text()
     assert [name for name, _ in required] == ["PyYAML", "pystemd", "structlog", "watchdog"]
     assert [f"{name}=={version}" for name, version in required

@@ -15,6 +15,7 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import PolicyError
 from dockerd_guard.policy.reader import parse_policy
+from dockerd_guard.report.effective_policy import as_yaml
 from tests.support import policy_cases
 from tests.support.policy_cases import ERRORS, FULL, HEAD
 from tests.support.schema import SCHEMA, Core, properties, schema_errors
@@ -166,6 +167,9 @@ POLICIES = st.fixed_dictionaries(
 @given(POLICIES)
 def test_any_policy(text: str) -> None:
     agree(text)
+    if not errors(text):
+        printed = as_yaml(parse_policy(text.encode()))
+        assert (errors(printed), as_yaml(parse_policy(printed.encode()))) == ([], printed)
 
 
 def test_the_generated_policies_are_of_all_kinds() -> None:

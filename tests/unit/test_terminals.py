@@ -25,7 +25,7 @@ ROOT = "(root)"
 """Placeholder for the root directory of the host."""
 
 CALLS = (
-    ("init", "--root", ROOT),
+    ("init", "--root", ROOT), ("check", "config.example.yaml"), ("check", "--print", "config.example.yaml"),
     ("sockets", "--root", ROOT), ("sockets", "--root", ROOT, "--format", "json"),
     ("lint", "--root", ROOT), ("lint", "--root", ROOT, "--format", "json"),
     ("lint", "--root", ROOT, "--format", "sarif"), ("lint", "--root", ROOT, "--format", "github"),
