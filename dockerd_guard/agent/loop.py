@@ -227,6 +227,8 @@ class Agent:
                 self._work([*problems, f"cannot use the state directory: {error}"])
             else:
                 self._is_busy = False
+                if self._observed_at is None:
+                    self._state_files.sweep()
                 self._work(problems)
         if self._network.changes():
             self._waker.wake()

@@ -414,6 +414,7 @@ def test_what_was_rolled_back_because_of_another_file_waits_only_together_with_i
         disk.put(theirs.path, b"open", second + 0.2)
         known = observed(at(second + 0.7), disk.rootfs(), known)
     assert len(known[OURS].undone) == len(known[theirs.path].undone) == 3
+    assert (known[OURS].because_of, known[theirs.path].because_of) == (theirs.path, "")
     assert contested(at(4), disk.rootfs(), (GOOD, theirs), known) is not None
     assert contested(at(4), disk.rootfs(), (GOOD,), known) is None
     alone = corrected(at(5), (GOOD,), known)[OURS]

@@ -15,6 +15,7 @@ import pytest
 
 from dockerd_guard.agent import loop, status_file, textfile
 from dockerd_guard.agent.states import AgentState
+from dockerd_guard.apply.files import TEMPORARY_PREFIX
 from dockerd_guard.apply.state_files import Busy, exclusive, single_agent
 from dockerd_guard.model.location import Location
 from dockerd_guard.policy.model import PolicyError, PolicyProblem
@@ -234,6 +235,15 @@ def test_a_pass_waits_while_fix_works(made: Loop) -> None:
     made.agent._pass()
     assert made.files.paths
     assert not made.agent._is_busy
+
+
+def test_the_first_pass_removes_what_a_crash_left(made: Loop) -> None:
+    """Later a temporary file may be one that is being written."""
+    left = Path(made.state.directory) / f"{TEMPORARY_PREFIX}0123"
+    for is_kept in (False, True):
+        left.touch()
+        made.agent._pass()
+        assert left.exists() is is_kept
 
 
 def test_a_state_directory_that_cannot_be_used_is_reported(made: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
