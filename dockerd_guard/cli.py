@@ -116,11 +116,24 @@ def _sockets_options(parser: ArgumentParser) -> None:
 def _lint_options(parser: ArgumentParser) -> None:
     _policy_option(parser)
     _look_options(parser, ("text", "json", "sarif", "github"))
+    parser.add_argument("--select", action="extend", type=_codes, default=[], metavar="CODES",
+                        help="report only these rules; codes or their beginnings, separated by commas: DG1,DG204")
+    parser.add_argument("--ignore", action="extend", type=_codes, default=[], metavar="CODES",
+                        help="do not report these rules")
+    parser.add_argument("--fail-on", choices=("error", "warning", "info"), default="warning",
+                        help="exit with 1 for findings of this severity or worse (default: warning)")
+    parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also if there are findings")
+    parser.add_argument("--no-comments", dest="comments", action="store_false",
+                        help="report also what a comment in a file ignores")
+    parser.add_argument("--statistics", action="store_true", help="count the findings of each rule")
+    parser.add_argument("--quiet", action="store_true", help="print findings and errors only")
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto",
+                        help="use colours (default: auto: on a terminal, unless NO_COLOR is set)")
 
 
 def _policy_option(parser: ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="FILE",
-                        help=f"the policy (default: {POLICY_FILE} of the root, if it exists)")
+                        help=f"the policy (default: {POLICY_FILE} of this host, if it exists; none with --root)")
 
 
 def _own_policy_option(parser: ArgumentParser) -> None:
@@ -233,6 +246,11 @@ def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
 def _docker_version_option(parser: ArgumentParser) -> None:
     parser.add_argument("--docker-version", type=_version, metavar="V",
                         help="interpret as dockerd V (default: the installed version, else the newest)")
+
+
+def _codes(text: str) -> list[str]:
+    """The codes of rules in a list separated by commas."""
+    return [code for word in text.split(",") if (code := word.strip().upper())]
 
 
 def _version(text: str) -> Version:

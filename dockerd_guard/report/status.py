@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,7 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.report.agent_status import AgentStatus, LastCorrection
 from dockerd_guard.report.history import duration
 from dockerd_guard.report.json_output import finding_json
-from dockerd_guard.report.text import clean
+from dockerd_guard.report.text import clean, folded
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
@@ -33,9 +32,9 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     """The text. `columns`: the width of the terminal, None without one. Times are in `zone`, by default local."""
     paint = _painter(colour)
     mood = RED if status.wrong else GREEN if is_complete(status) else YELLOW
-    yield from (paint(line, mood) for line in _folded(_headline(status), columns))
+    yield from (paint(line, mood) for line in folded(_headline(status), columns))
     for label, text in _facts(status, zone):
-        yield from _folded(f"{label:<{LABEL_COLUMNS}}{clean(text)}", columns, LABEL_COLUMNS)
+        yield from folded(f"{label:<{LABEL_COLUMNS}}{clean(text)}", columns, LABEL_COLUMNS)
     if status.rows:
         yield ""
         yield from _table(status, columns, paint)
@@ -45,7 +44,7 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     for finding in status.findings[:MAX_FINDINGS]:
         code = {"error": RED, "warning": YELLOW}.get(finding.severity, BOLD)
         # Colour codes must not count when lines are wrapped.
-        first, *more = _folded(f"{finding.severity} {_finding(finding, since, status.now)}", columns, 2)
+        first, *more = folded(f"{finding.severity} {_finding(finding, since, status.now)}", columns, 2)
         yield paint(finding.severity, code) + first.removeprefix(finding.severity)
         yield from more
     if len(status.findings) > MAX_FINDINGS:
@@ -53,7 +52,7 @@ def lines(status: Status, *, columns: int | None, colour: bool, zone: tzinfo | N
     if status.unseen:
         yield ""
     for text in status.unseen:
-        yield from _folded(f"degraded visibility: {clean(text)}", columns, 2)
+        yield from folded(f"degraded visibility: {clean(text)}", columns, 2)
 
 
 def is_complete(status: Status) -> bool:
@@ -115,9 +114,9 @@ def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if columns is not None and sum(widths) + 2 * len(widths) > columns:
         for address, declared, *layers in table[1:]:
-            yield from _folded(f"{address}: {declared}", columns, 2)
+            yield from folded(f"{address}: {declared}", columns, 2)
             listed = ", ".join(f"{name} {cell}" for name, cell in zip(LAYERS, layers, strict=True))
-            yield from (f"  {line}" for line in _folded(listed, columns - 2))
+            yield from (f"  {line}" for line in folded(listed, columns - 2))
         return
     for number, texts in enumerate(table):
         padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
@@ -165,13 +164,6 @@ def _painter(colour: bool) -> _Painter:
         return f"\033[{code}m{text}\033[0m" if colour and text.strip() else text
 
     return paint
-
-
-def _folded(text: str, columns: int | None, indent: int = 0) -> Iterator[str]:
-    if columns is None:
-        yield text
-    else:
-        yield from textwrap.wrap(text, max(columns, 20), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _time(at: datetime, zone: tzinfo | None) -> str:

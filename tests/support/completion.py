@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 30
 CASES = (
     ("dockerd-guard ", {verb.name for verb in VERBS}),
     ("dockerd-guard so", {"sockets"}),
-    ("dockerd-guard lint --f", {"--format"}),
+    ("dockerd-guard lint --fo", {"--format"}),
     ("dockerd-guard lint --format ", {"text", "json", "sarif", "github"}),
     ("dockerd-guard lint --root / --format s", {"sarif"}),
     ("dockerd-guard explain DG20", {code for code in TITLES if code.startswith("DG20")}),

@@ -150,12 +150,6 @@ def test_a_broken_file(
         assert path.rpartition("/")[2] in said.out + said.err
 
 
-def test_no_docker_is_reported(tmp_path: Path, call: Call) -> None:
-    said = call("lint", "--root", tmp_path)
-    assert (said.code, said.out) == (0, "nothing wrong\n")
-    assert f"Unit docker.service not found. (below {tmp_path})" in said.err
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
 def test_an_unreadable_file_exits_with_2_here(stock_host: Host, call: Call) -> None:
     stock_host.put(OVERRIDE, "", 0)
