@@ -116,6 +116,9 @@ def _sockets_options(parser: ArgumentParser) -> None:
 def _lint_options(parser: ArgumentParser) -> None:
     _policy_option(parser)
     _look_options(parser, ("text", "json", "sarif", "github"))
+    parser.add_argument("files", nargs="*", metavar="FILE",
+                        help="judge these files and directories instead of this host; - is standard input")
+    parser.add_argument("--stdin-filename", metavar="FILE", help="the name of the file that - stands for")
     parser.add_argument("--select", action="extend", type=_codes, default=[], metavar="CODES",
                         help="report only these rules; codes or their beginnings, separated by commas: DG1,DG204")
     parser.add_argument("--ignore", action="extend", type=_codes, default=[], metavar="CODES",

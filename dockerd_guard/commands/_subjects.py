@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.model.finding import Finding
-    from dockerd_guard.model.location import Location
     from dockerd_guard.observe.layouts import Domain
 
 
@@ -140,6 +141,15 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
 
 
 def relocated(findings: Iterable[Finding], place: Callable[[Location], Location | None]) -> tuple[Finding, ...]:
-    """The findings with their locations as `place` returns them."""
-    return tuple(finding if finding.location is None else finding._replace(location=place(finding.location))
-                 for finding in findings)
+    """The findings with their locations as `place` returns them; None for a file that is assumed."""
+    return tuple(_relocated(finding, place) for finding in findings)
+
+
+def _relocated(finding: Finding, place: Callable[[Location], Location | None]) -> Finding:
+    if finding.location is None or (location := place(finding.location)) is not None:
+        return finding if finding.location is None else finding._replace(location=location)
+    # The other place that the message names, as of the other hosts of a conflict.
+    message = finding.message.replace(" here", " in the stock unit")
+    named = re.search(r"(/\S{1,4096}):([0-9]{1,9}):([0-9]{1,9})", message)
+    other = Location(named[1], int(named[2]), int(named[3]), int(named[3])) if named is not None else None
+    return finding._replace(message=message, location=place(other) if other is not None else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from dockerd_guard.commands._common import (
 )
 from dockerd_guard.model.finding import SEVERITIES
 from dockerd_guard.policy.model import PolicyError
+from dockerd_guard.policy.reader import load_policy
 from dockerd_guard.report import json_output
 from dockerd_guard.report.lint_result import LintResult
 from dockerd_guard.rootfs import Rootfs, Unreadable
@@ -39,10 +41,12 @@ def run(options: Namespace) -> int:
     _check_codes(options)
     worst = OK
     results: list[LintResult] = []
-    if len(options.root) > 1:
+    if len(options.root) > 1 or options.files:
         gc.enable()
+    if options.files and options.root:
+        raise Unanswerable("--root takes the place of files as arguments: use one of them")
     for root in options.root or ("/",):
-        result = _result_of_root(root, options)
+        result = _result_of_files(options) if options.files else _result_of_root(root, options)
         _print(result, options)
         results.append(result)
         worst = max(worst, _exit_code(result, options))
@@ -79,6 +83,26 @@ def _result_of_root(root: str, options: Namespace) -> LintResult:
         return _no_result(root, f"{root}: {error.strerror or error}")
     except (Unanswerable, PolicyError, Unreadable) as error:
         return _no_result(root, str(error))
+
+
+def _result_of_files(options: Namespace) -> LintResult:
+    from dockerd_guard.commands import _files
+
+    try:
+        policy = load_policy(options.policy, require_root_owned=False) if options.policy is not None else None
+        arguments = _files.Arguments(options.files, options.stdin_filename)
+        judged = _files.judge_arguments(arguments, policy, options)
+        outside = frozenset((*arguments.contents, *([policy.file] if policy is not None else ())))
+
+        def read(path: str) -> bytes:
+            if path in arguments.contents:
+                return arguments.contents[path]
+            with Rootfs() as host:
+                return host.read(os.path.abspath(path))
+
+        return _result("", judged, options, read, outside, has_policy=policy is not None)
+    except (Unanswerable, PolicyError, Unreadable) as error:
+        return _no_result("", str(error))
 
 
 def _no_result(root: str, why: str) -> LintResult:
