@@ -86,11 +86,11 @@ def _result_of_root(root: str, options: Namespace) -> LintResult:
 
 
 def _result_of_files(options: Namespace) -> LintResult:
-    from dockerd_guard.commands import _files
+    from dockerd_guard.commands import _arguments, _files
 
     try:
         policy = load_policy(options.policy, require_root_owned=False) if options.policy is not None else None
-        arguments = _files.Arguments(options.files, options.stdin_filename)
+        arguments = _arguments.Arguments(options.files, options.stdin_filename)
         judged = _files.judge_arguments(arguments, policy, options)
         outside = frozenset((*arguments.contents, *([policy.file] if policy is not None else ())))
 

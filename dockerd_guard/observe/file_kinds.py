@@ -16,7 +16,7 @@ HOME = "/home/user"
 """Home directory of the account whose files are judged."""
 
 _ROOTED = re.compile(
-    r"(?P<top>(?:.*/)?)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
+    r"(?P<top>(?:.*/)?)(?<!usr/)(?<!usr/local/)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
     r"|etc/docker/[^/]*\.json|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
 _DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]*docker[^/]*\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
 _USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)

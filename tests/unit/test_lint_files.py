@@ -79,6 +79,32 @@ CASES = {
     "a mandatory environment file": Case(
         {"override.conf": "[Service]\nEnvironmentFile=/etc/docker.env\nExecStart=\nExecStart=/usr/bin/dockerd $O\n"},
         [], 2),
+    "an environment file that is another argument": Case(
+        {"override.conf": "[Service]\nEnvironmentFile=/etc/docker.env\nExecStart=\nExecStart=/usr/bin/dockerd $O\n",
+         "docker.env.j2": "O=-H tcp://0.0.0.0:2375\n"}, ["docker.env.j2:1:6"]),
+    "an environment file beside": Case(
+        {"a/override.conf": "[Service]\nEnvironmentFile=-/etc/my.env\nExecStart=\nExecStart=/usr/bin/dockerd $O\n",
+         "a/my.env": "O=-H tcp://0.0.0.0:2375\n"}, ["a/my.env:1:6"], 1, ("a/override.conf",)),
+    "an environment file below the root directory": Case(
+        {"root/etc/systemd/system/docker.service.d/a.conf":
+         "[Service]\nEnvironmentFile=/opt/my.env\nExecStart=\nExecStart=/usr/bin/dockerd $O\n",
+         "root/opt/my.env": "O=-H tcp://0.0.0.0:2375\n"}, ["root/opt/my.env:1:6"], 1, (".",)),
+    "a configuration file elsewhere": Case(
+        {"docker.service": "[Service]\nExecStart=/usr/bin/dockerd --config-file /opt/d.json\n", "daemon.json": HOSTS},
+        ["daemon.json:1:13"]),
+    "a configuration file that is not there": Case(
+        {"docker.service": "[Service]\nExecStart=/usr/bin/dockerd --config-file /opt/d.json\n"}, [], 2),
+    "a script": Case({"docker.service": "[Service]\nExecStart=/opt/start\n",
+                      "start": "#!/bin/sh\nexec dockerd -H tcp://0.0.0.0:2375\n"}, ["docker.service:2:11"]),
+    "a script that is not there": Case({"docker.service": "[Service]\nExecStart=/opt/start\n"}, [], 2),
+    "cloud-init: an environment file": Case({"user-data": cloud_init(
+        "- path: /etc/systemd/system/docker.service.d/a.conf\n  content: |\n    [Service]\n"
+        "    EnvironmentFile=/etc/o\n    ExecStart=\n    ExecStart=/usr/bin/dockerd $O\n"
+        "- path: /etc/o\n  content: |\n    O=-H tcp://0.0.0.0:2375\n")}, ["user-data:11:12"]),
+    "/usr/lib and /etc": Case(
+        {"usr/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/bin/dockerd\n",
+         "etc/docker/daemon.json": '{"hosts": ["fd://"]}', "usr/lib/systemd/system/docker.socket":
+         "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0660\n"}, [], 0, (".",)),
     "certificates are not among the files": Case(
         {"daemon.json": '{"tlsverify": true, "tlscacert": "/c/ca.pem", "tlscert": "/c/c.pem", "tlskey": "/c/k.pem"}'},
         [], 0),
