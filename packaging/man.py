@@ -77,6 +77,9 @@ def command_page() -> str:
                 lines += [".TP", _option(action), _text(_sentence(_help(action)))]
     lines += [".SH EXAMPLES", ".nf"]
     lines += [_text(line.strip()) for line in EPILOG.split("\n") if line.startswith("  ")]
+    for verb in VERBS:
+        for words, what in verb.examples:
+            lines += [_text(f"dockerd-guard {words}"), _text(f"    {what}")]
     codes = EPILOG.rpartition("exit codes: ")[2].strip()
     lines += [".fi", ".SH EXIT STATUS"]
     for code in codes.split("; "):

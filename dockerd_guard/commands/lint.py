@@ -45,7 +45,12 @@ def run(options: Namespace) -> int:
         gc.enable()
     if options.files and options.root:
         raise Unanswerable("--root takes the place of files as arguments: use one of them")
+    if (options.fix or options.diff) and (not options.files or "-" in options.files):
+        raise Unanswerable("--fix and --diff need files as arguments; on a host use `dockerd-guard diff` and "
+                           "`dockerd-guard fix`")
     for root in options.root or ("/",):
+        if options.diff:
+            return _print_diff(options)
         result = _result_of_files(options) if options.files else _result_of_root(root, options)
         _print(result, options)
         results.append(result)
@@ -86,7 +91,7 @@ def _result_of_root(root: str, options: Namespace) -> LintResult:
 
 
 def _result_of_files(options: Namespace) -> LintResult:
-    from dockerd_guard.commands import _arguments, _files
+    from dockerd_guard.commands import _arguments, _files, _fix_files
 
     try:
         policy = load_policy(options.policy, require_root_owned=False) if options.policy is not None else None
@@ -100,9 +105,32 @@ def _result_of_files(options: Namespace) -> LintResult:
             with Rootfs() as host:
                 return host.read(os.path.abspath(path))
 
-        return _result("", judged, options, read, outside, has_policy=policy is not None)
+        result = _result("", judged, options, read, outside, has_policy=policy is not None)
+        findings, edits = _fix_files.fixed(result.findings, result.read)
+        if options.fix and not options.diff and edits:
+            _fix_files.write(edits)
+            say(f"fixed {', '.join(edit.file for edit in edits)}")
+            options.fix = False
+            return _result_of_files(options)
+        return result._replace(findings=findings)
     except (Unanswerable, PolicyError, Unreadable) as error:
         return _no_result("", str(error))
+
+
+def _print_diff(options: Namespace) -> int:
+    """Print what --fix would change, as a unified diff. Returns 1 if there is anything."""
+    from dockerd_guard.commands import _fix_files
+    from dockerd_guard.report.text import clean, defused
+
+    result = _result_of_files(options)
+    _, edits = _fix_files.fixed(result.findings, result.read)
+    # patch(1) needs tabs and carriage returns as they are.
+    shown = clean if sys.stdout.isatty() else defused
+    for edit in edits:
+        print_lines(shown(line) for line in edit.diff().split("\n")[:-1])
+    for text in result.unanswered:
+        say(text)
+    return FOUND if edits else UNANSWERED if result.unanswered else OK
 
 
 def _no_result(root: str, why: str) -> LintResult:
@@ -209,4 +237,6 @@ def _print_text(result: LintResult, options: Namespace) -> None:
     if result.unanswered and not result.findings:
         print("nothing wrong in what could be observed")
     else:
-        print_lines(text.folded(text.summary(result.findings, len(result.ignored), result.hidden), columns))
+        print_lines(text.folded(text.summary(
+            result.findings, len(result.ignored), result.hidden,
+            "lint --fix" if options.files else "fix"), columns))

@@ -147,15 +147,15 @@ def statistics(found: Iterable[Finding], titles: Mapping[str, str]) -> Iterator[
         yield f"{counts[code]:>5}  {code}  {titles[code]}"
 
 
-def summary(found: tuple[Finding, ...], ignored: int = 0, hidden: int = 0) -> str:
-    """The numbers of findings, and of those that `fix` can fix; of those ignored by comments and hidden by options."""
+def summary(found: tuple[Finding, ...], ignored: int = 0, hidden: int = 0, verb: str = "fix") -> str:
+    """The numbers of findings, of those that the verb can fix, and of those ignored by comments or left out."""
     left_out = ", ".join([f"{ignored} ignored by comments"] * bool(ignored)
                          + [f"{hidden} left out by --select or --ignore"] * bool(hidden))
-    totals = _totals(found) if found else "no other findings" if left_out else "nothing wrong"
+    totals = _totals(found, verb) if found else "no other findings" if left_out else "nothing wrong"
     return f"{totals}; {left_out}" if left_out else totals
 
 
-def _totals(found: tuple[Finding, ...]) -> str:
+def _totals(found: tuple[Finding, ...], verb: str) -> str:
     counts = [(severity, sum(finding.severity == severity for finding in found))
               for severity in SEVERITIES]
     totals = ", ".join(_count(number, severity) for severity, number in counts if number)
@@ -163,7 +163,7 @@ def _totals(found: tuple[Finding, ...]) -> str:
     if not fixable:
         return totals
     codes = ", ".join(sorted({finding.code for finding in found if finding.fix is not None}))
-    totals += f"; {fixable} fixable with `dockerd-guard fix` ({codes})"
+    totals += f"; {fixable} fixable with `dockerd-guard {verb}` ({codes})"
     notes = {
         "disruptive": "by a restart that stops running containers, because live-restore is off",
         "unsafe": "by changing a file that dockerd-guard does not own",
