@@ -211,8 +211,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("lint", "report problems with file and line", _lint_options,
          "Reports problems with the sockets of the Docker API: on this host, below --root, or in files and "
          "directories, where stock units take the place of what is missing. Without a policy, only rules that need no "
-         "policy apply; the policy of a tree is used only if --policy names it. Exit code 0 means that a configuration of "
-         "dockerd was judged; 2 that there was none, or that the files do not show where it listens. A comment "
+         "policy apply; the policy of a tree is used only if --policy names it. Exit code 0 means that a configuration "
+         "of dockerd was judged; 2 that there was none, or that the files do not show where it listens. A comment "
          "`# dockerd-guard: ignore=DG103 REASON` above an assignment of a unit or environment file ignores findings "
          "about it.",
          (

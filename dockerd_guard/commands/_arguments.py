@@ -86,8 +86,9 @@ class Arguments:
                     self._add(path, self._read(rootfs, path), is_named=True)
 
     def _walk(self, rootfs: Rootfs, directory: str) -> None:
-        """Add the files below a directory that configure dockerd. Symbolic links are not followed."""
+        """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
         todo = [directory]
+        inside = (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
@@ -101,11 +102,23 @@ class Arguments:
                     todo.append(path)
             for name in sorted(kinds):
                 path = os.path.normpath(os.path.join(directory, name))
-                if kinds[name] == "f" and file_kinds.CANDIDATE.search(f"{os.path.basename(directory)}/{name}"):
+                if kinds[name] in "fl" and file_kinds.CANDIDATE.search(f"{os.path.basename(directory)}/{name}"):
                     try:
+                        if kinds[name] == "l" and not self._is_linked_inside(rootfs, path, inside):
+                            continue
                         self._add(path, self._read(rootfs, path), is_named=False)
                     except Unreadable as error:
                         self.unanswered.append(f"{path}: {error.reason}")
+
+    def _is_linked_inside(self, rootfs: Rootfs, path: str, inside: str) -> bool:
+        """Whether a link leads to a file of the directory. The log of a CI system must not show other files."""
+        resolved = rootfs.resolve(os.path.abspath(path))
+        entry = rootfs.stat(resolved) if resolved is not None else None
+        if resolved is None or entry is None or not entry.is_file:
+            return False
+        if not resolved.startswith(inside) and "docker" in path.lower():
+            self.unanswered.append(f"{path}: a link that leads out of the directory is not read")
+        return resolved.startswith(inside)
 
     @staticmethod
     def _read(rootfs: Rootfs, path: str) -> bytes:
@@ -187,7 +200,7 @@ class Arguments:
         try:
             files, published = _read_as_template(source)
         except carriers.UnreadableCarrier as error:
-            if source.is_named or re.search("docker", text):
+            if source.is_named or (carriers.is_carrier(text) and "docker" in text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
             return False
         found = False

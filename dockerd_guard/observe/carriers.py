@@ -1,5 +1,5 @@
-"""Files that carry other files: cloud-init's `write_files`, Butane and Ignition; and services of Compose files that
-hand the API socket to the network.
+"""Files that carry other files: cloud-init's `write_files`, Butane, Ignition, tasks of Ansible with `content`, and
+ConfigMaps of Kubernetes; and services of Compose files that hand the API socket to the network.
 
 They are read as YAML events, so every value keeps its location, and aliases are not expanded. JSON is read as YAML.
 """
@@ -19,8 +19,11 @@ MAX_DEPTH = 40
 MAX_CARRIED_BYTES = 1024 * 1024
 
 _CARRIES = re.compile(
-    r"write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"?ignition\"?[ \t]{0,20}:|^[ \t]{0,80}\"?services\"?[ \t]{0,20}:",
+    r"write_files|daemon\.json|docker\.service|docker\.socket|^[ \t]{0,20}variant[ \t]{0,20}:|"
+    r"\"?ignition\"?[ \t]{0,20}:|^[ \t]{0,80}\"?services\"?[ \t]{0,20}:",
     re.MULTILINE)
+_IS_CARRIER = re.compile(r"\A#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
+_NAMES = ("daemon.json", "docker.service", "docker.socket")
 _SOCKET = re.compile(r"(?:docker|podman)\.sock")
 
 
@@ -74,16 +77,19 @@ def carries(name: str, text: str) -> bool:
         _CARRIES.search(text) is not None)
 
 
+def is_carrier(text: str) -> bool:
+    """Whether a file is there to carry files, and not only a YAML file with a text in it."""
+    return _IS_CARRIER.search(text) is not None
+
+
 def read(text: str) -> tuple[list[Carried], list[PublishedApi]]:
     """Return the carried files, and the services that publish the API. Raises UnreadableCarrier."""
     files: list[Carried] = []
     published: list[PublishedApi] = []
     lines = text.split("\n")
     for root in _documents(text, lines):
-        if not isinstance(root, dict):
-            continue
-        files += _cloud_init(root)
         files += _ignition(root)
+        files += _contents(root)
         published += _compose(root)
     return files, published
 
@@ -169,13 +175,21 @@ def _items(node: Node | None) -> list[Any]:
     return node if isinstance(node, list) else []
 
 
-def _cloud_init(root: Node) -> Iterator[Carried]:
-    for item in _items(_get(root, "write_files")):
-        content = _get(item, "content")
-        if not isinstance(content, Scalar):
-            continue
-        encoding = _text(_get(item, "encoding")).lower()
-        yield _carried(_text(_get(item, "path")), content, _decode(content.text, encoding))
+def _contents(root: Node) -> Iterator[Carried]:
+    """Mappings with a path and a content (cloud-init, Ansible), and keys that are names of dockerd's files."""
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += reversed(node)
+        elif isinstance(node, dict):
+            content, path = _get(node, "content"), _text(_get(node, "path")) or _text(_get(node, "dest"))
+            if isinstance(content, Scalar) and path:
+                yield _carried(path, content, _decode(content.text, _text(_get(node, "encoding")).lower()))
+            for key, (_, value) in reversed(node.items()):
+                if isinstance(value, Scalar) and key in _NAMES and ("\n" in value.text or "{" in value.text):
+                    yield _carried(key, value, value.text.encode("utf-8", "surrogateescape"))
+                todo.append(value)
 
 
 def _ignition(root: Node) -> Iterator[Carried]:

@@ -28,7 +28,7 @@ MAX_LINE_CELLS = 150
 TAB_CELLS = 4
 
 _PLAIN = re.compile(r"[ -~]*\Z")
-_CI_COMMAND = re.compile(r"(?<=#)#(?=[A-Za-z]{0,16}\[)|\A(\s{0,80}):(?=:)")
+_CI_COMMAND = re.compile(r"(?<=#)#(?=[A-Za-z]{0,16}\[)|\A(\s{0,80}):(?=:[A-Za-z-]{1,40}(?:\s|::))")
 _UNIT_LINE = re.compile(r"([^\n\r\0]*)(?:(?:\r\n|\n\r|[\n\r])\0?|\0|\Z)")
 """systemd also ends a line at a lone CR and at NUL (read_line_full in src/basic/fileio.c)."""
 

@@ -159,6 +159,11 @@ CASES = {
     "Ignition": Case({"config.ign": json.dumps({"ignition": {"version": "3.4.0"}, "storage": {"files": [
         {"path": "/etc/docker/daemon.json", "contents": {"source": "data:," + quote(HOSTS)}}]}}, indent=1)},
         ["config.ign:10:17"]),
+    "Ansible: a task with content": Case({"tasks/main.yml":
+        "- name: configure\n  copy:\n    dest: /etc/docker/daemon.json\n    content: |\n"
+        + textwrap.indent(HOSTS, "      ")}, ["tasks/main.yml:5:19"], 1, (".",)),
+    "Kubernetes: a ConfigMap": Case({"cm.yaml": "kind: ConfigMap\ndata:\n  daemon.json: |\n"
+                                     + textwrap.indent(HOSTS, "    ")}, ["cm.yaml:4:17"], 1, (".",)),
     "Compose: the socket and a port": Case({"compose.yaml":
         "services:\n  portainer:\n    ports:\n      - '9000:9000'\n    volumes:\n"
         "      - /var/run/docker.sock:/var/run/docker.sock\n"}, ["compose.yaml:4:10"]),
@@ -216,6 +221,19 @@ def test_standard_input(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     said = call("lint", "-", *(("--stdin-filename", name) if name else ()))
     assert said.code == 1 and f"{place}: error: tcp://0.0.0.0:2375" in said.out, said.out + said.err
+
+
+@pytest.mark.parametrize(("target", "code"), [("files/a.txt", 1), ("../outside.txt", 2)])
+def test_links_are_followed_within_the_directory(
+    target: str, code: int, tmp_path: Path, call: Call
+) -> None:
+    """Otherwise a pull request could print files of the machine that runs the linter."""
+    write(tmp_path, {"repo/files/a.txt": OVERRIDE, "outside.txt": OVERRIDE})
+    (tmp_path / "repo/docker.service.d").mkdir()
+    (tmp_path / "repo/docker.service.d/override.conf").symlink_to(f"../{target}")
+    said = call("lint", tmp_path / "repo")
+    assert said.code == code, said.out + said.err
+    assert ("leads out of the directory" in said.err) == (code == 2)
 
 
 @pytest.mark.parametrize(("words", "error"), [
