@@ -83,12 +83,12 @@ class Arguments:
                     if len(self.placed) + len(self.findings) == before and not self.unanswered:
                         self.unanswered.append(f"{path}: contains no configuration of dockerd")
                 else:
-                    self._add(path, self._read(rootfs, path), is_named=True)
+                    self._add(path, self._read(path), is_named=True)
 
     def _walk(self, rootfs: Rootfs, directory: str) -> None:
         """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
         todo = [directory]
-        inside = (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
+        inside = _inside_of(rootfs, directory)
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
@@ -106,7 +106,7 @@ class Arguments:
                     try:
                         if kinds[name] == "l" and not self._is_linked_inside(rootfs, path, inside):
                             continue
-                        self._add(path, self._read(rootfs, path), is_named=False)
+                        self._add(path, self._read(path), is_named=False)
                     except Unreadable as error:
                         self.unanswered.append(f"{path}: {error.reason}")
 
@@ -121,8 +121,10 @@ class Arguments:
         return resolved.startswith(inside)
 
     @staticmethod
-    def _read(rootfs: Rootfs, path: str) -> bytes:
-        return rootfs.read(os.path.abspath(path))
+    def _read(path: str) -> bytes:
+        # A Rootfs keeps what it has read. Most files of a repository configure no dockerd.
+        with Rootfs() as rootfs:
+            return rootfs.read(os.path.abspath(path))
 
     def _add(self, file: str, data: bytes, *, is_named: bool) -> None:
         if len(data) > MAX_FILE_BYTES:
@@ -149,23 +151,24 @@ class Arguments:
         """The file that a unit of these files refers to by its path on the host: an argument of that name, a file
         within the same file, below the same root directory, or beside them."""
         name = os.path.basename(path)
+        kind = Kind(path, "json" if path.endswith(".json") else "environment", "")
         for key, source in self._others.items():
             if source.carried_as == path or (source.carried_as is None and os.path.basename(
                     file_kinds.plain_name(key)) == name):
                 if source.carried_as is None:
                     del self._others[key]
-                return self._as(Kind(path, "environment", ""), source)[0]
-        beside = dict.fromkeys(candidate for item in files if item.file != STDIN
-                               for directory in (item.kind.group, os.path.dirname(item.file))
-                               for candidate in (os.path.join(directory, path[1:]), os.path.join(directory, name),
-                                                 os.path.join(directory, f"{name}.j2")))
-        with Rootfs() as rootfs:
-            for candidate in beside:
-                if (entry := rootfs.stat(os.path.abspath(candidate))) is not None and entry.is_file and (
-                        entry.size <= MAX_FILE_BYTES):
-                    data = self.contents[candidate] = rootfs.read(os.path.abspath(candidate))
+                return self._as(kind, source)[0]
+        directories = dict.fromkeys(directory for item in files if item.file != STDIN
+                                    for directory in (item.kind.group, os.path.dirname(item.file)))
+        for directory, candidate in ((directory, os.path.join(directory, below)) for directory in directories
+                                     for below in (path.lstrip("/"), name, f"{name}.j2")):
+            with Rootfs() as rootfs:
+                resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
+                entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
+                if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
+                    data = self.contents[candidate] = rootfs.read(resolved)
                     source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, _same)
-                    return self._as(Kind(path, "environment", ""), source)[0]
+                    return self._as(kind, source)[0]
         return None
 
     def _place(self, source: Source) -> bool:
@@ -216,6 +219,11 @@ class Arguments:
             self.findings.append(_published(source.file, api, Location(
                 source.file, line, column, column + api.end_column - api.column)))
         return found or bool(published)
+
+
+def _inside_of(rootfs: Rootfs, directory: str) -> str:
+    """What the resolved path of a file below a directory begins with."""
+    return (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
 
 
 def _read_as_template(source: Source) -> tuple[list[carriers.Carried], list[carriers.PublishedApi]]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_HOSTS = 200
 """Files of different hosts, or alternatives for one place on a host, that are judged."""
 
+MAX_REFERENCES = 100
+"""Files that the units of one host refer to, and that are looked for."""
+
 _PLACEHOLDER = re.compile(r"unknown[0-9]{1,3}\b")
 _ACCOUNT = f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HOME={file_kinds.HOME}"\n'.encode()
 _NO_CERTIFICATES = "DG206"
@@ -85,10 +88,10 @@ def _add_referenced(
     if configured.service.exec_start and not configured.daemon.certain:
         needed.setdefault(configured.service.exec_start[-1].path, False)
     missing = []
-    for path, is_mandatory in needed.items():
+    for number, (path, is_mandatory) in enumerate(needed.items()):
         if path in by_place or not path.startswith("/"):
             continue
-        found = arguments.referenced(path, files)
+        found = arguments.referenced(path, files) if number < MAX_REFERENCES else None
         if found is not None:
             by_place[path] = found
         elif path == config_file and file_kinds.DAEMON_JSON in by_place:

@@ -31,9 +31,10 @@ def judge_host(look: Look) -> Judged:
     """Judge the live host."""
     findings = annotated(look, judge(look.seen, look.policy))
     troubles = tuple(trouble.text for trouble in look.seen.troubles)
-    if look.seen.configured.service.unit.load_state == "not-found" and not look.seen.others:
-        troubles += ("no dockerd is configured on this host: there is nothing to judge",)
-        return Judged(findings, unit_files_of(look.seen), (), troubles, judged=False)
+    unit = look.seen.configured.service.unit
+    if unit.load_state == "not-found" and not look.seen.others:
+        troubles += (f"{unit.reason} No other dockerd runs on this host: there is nothing to judge",)
+        return Judged(findings, unit_files_of(look.seen), (), troubles, judged=bool(findings))
     return Judged(findings, unit_files_of(look.seen), (), troubles)
 
 

@@ -236,6 +236,17 @@ def test_links_are_followed_within_the_directory(
     assert ("leads out of the directory" in said.err) == (code == 2)
 
 
+@pytest.mark.parametrize("path", ["/../outside.env", "/link.env"])
+def test_a_reference_does_not_lead_out_of_the_directory(path: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {"outside.env": "O=-H tcp://0.0.0.0:2375\n", "repo/override.conf":
+                     f"[Service]\nEnvironmentFile={path}\nExecStart=\nExecStart=/usr/bin/dockerd $O\n"})
+    (tmp_path / "repo/link.env").symlink_to("../outside.env")
+    said = call("lint", tmp_path / "repo")
+    assert "2375" not in said.out, said.out
+    # systemd ignores a path with `..` too, so that nothing is unknown.
+    assert said.code == (0 if ".." in path else 2)
+
+
 @pytest.mark.parametrize(("words", "error"), [
     (["gone.conf"], "gone.conf: No such file or directory"),
     (["--root", "/", "override.conf"], "--root takes the place of files"),
@@ -274,6 +285,8 @@ def test_a_comment_in_a_file(tmp_path: Path, call: Call, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("text", [
     "{{" * 400_000, "{{ a }}" * 120_000, "{% if a %}" * 80_000, "[" * 900_000, "#cloud-config\n" + "- [" * 200_000,
     "services:\n" + " a:\n" * 100_000, "\0" * 900_000, '"hosts":' * 100_000, "&a [" * 200_000, "{" + '"a":' * 200_000,
+    "[Service]\n" + "EnvironmentFile=/opt/a\n" * 30_000,
+    "[Service]\n" + "".join(f"EnvironmentFile=/opt/a{number}\n" for number in range(20_000)),
     "write_files:\n" + "- {path: /etc/docker/daemon.json, content: x}\n" * 15_000,
 ], ids=lambda text: text[:12].strip())
 def test_hostile_files_end_soon(
