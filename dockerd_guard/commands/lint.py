@@ -152,7 +152,8 @@ def _result(  # noqa: PLR0913 -- the parts of a result
     kept = tuple(finding for finding in findings if _is_selected(finding.code, options))
     ignored = tuple(entry for entry in ignored if _is_selected(entry[0].code, options))
     return LintResult(root, kept, outside, judged.notes, judged.unanswered, judged.judged, ignored,
-                      len(findings) - len(kept), _kept_contents((*kept, *(finding for finding, _ in ignored)), read))
+                      len(findings) - len(kept), _kept_contents((*kept, *(finding for finding, _ in ignored)), read),
+                      next(iter(judged.files), ""))
 
 
 def _kept_contents(findings: tuple[Finding, ...], read: Callable[[str], bytes]) -> Callable[[str], bytes]:

@@ -35,6 +35,8 @@ class LintResult(NamedTuple):
     ignored: tuple[tuple[Finding, str], ...] = ()
     hidden: int = 0
     read: Read = _nothing
+    main_file: str = ""
+    """Where a finding without a location is shown by a service that requires one."""
 
     def path(self, file: str) -> str:
         """The path on this machine of a file that a finding points to."""

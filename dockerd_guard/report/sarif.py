@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dockerd_guard import __version__
+from dockerd_guard.model.location import Location
 from dockerd_guard.report.lint_result import checkout, in_checkout
 from dockerd_guard.report.text import Lines
 from dockerd_guard.rules.registry import TITLES, page
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
-    from dockerd_guard.model.location import Location
     from dockerd_guard.report.lint_result import LintResult
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -90,11 +90,13 @@ def _result(  # noqa: PLR0913, PLR0917 -- the parts of a result
         "message": {"text": _utf8(finding.message)},
         "properties": {"layer": finding.layer, "fix": finding.fix},
     }
-    path = line = ""
-    if finding.location is not None and finding.location.line:
-        place = _place(finding.location, run)
-        result["locations"] = [{"physicalLocation": place}]
-        path, line = place["artifactLocation"]["uri"], lines.at(finding.location) or ""
+    # Code scanning refuses a log with a result that has no location.
+    where = finding.location
+    if where is None or not where.line:
+        where = Location(run.main_file or "/", 1)
+    place = _place(where, run)
+    result["locations"] = [{"physicalLocation": place}]
+    path, line = place["artifactLocation"]["uri"], lines.at(where) or ""
     result["partialFingerprints"] = {"primaryLocationLineHash": _fingerprint(finding, path, line, seen)}
     if reason is not None:
         result["suppressions"] = [{"kind": "inSource", "justification": _utf8(reason)}]
@@ -119,7 +121,7 @@ def _place(location: Location, run: LintResult) -> dict[str, Any]:
     elif location.file in run.outside:
         artifact = {"uri": "file://" + quote(os.fsencode(os.path.abspath(path)))}
     else:
-        artifact = {"uri": quote(os.fsencode(location.file.lstrip("/"))), "uriBaseId": "ROOT"}
+        artifact = {"uri": quote(os.fsencode(location.file.lstrip("/") or ".")), "uriBaseId": "ROOT"}
     return {
         "artifactLocation": artifact,
         "region": {

@@ -141,7 +141,7 @@ def log() -> dict[str, Any]:
              finding(code="DG308", severity="info", location=None, message="a\udcff"))
     return sarif.log([
         LintResult("/srv/host 1", found, frozenset(["policy ü.yaml"]), ("assumed",), ("unknown",),
-                   ignored=((finding(location=None), "why\udcff"),)),
+                   ignored=((finding(location=None), "why\udcff"),), main_file="/etc/b.conf"),
         LintResult("/", unanswered=("nothing to judge",))])
 
 
@@ -160,7 +160,10 @@ def test_sarif() -> None:
     }
     uri = second["locations"][0]["physicalLocation"]["artifactLocation"]
     assert uri == {"uri": "policy%20%C3%BC.yaml", "uriBaseId": "%SRCROOT%"}
-    assert (third["level"], third["message"]["text"], "locations" in third) == ("note", "a\ufffd", False)
+    assert (third["level"], third["message"]["text"]) == ("note", "a\ufffd")
+    # Code scanning refuses a result without a location.
+    assert third["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "etc/b.conf", "uriBaseId": "ROOT"}
+    assert all(len(result["locations"]) == 1 for result in run["results"])
     assert ignored["suppressions"] == [{"kind": "inSource", "justification": "why\ufffd"}]
     assert all(rule["helpUri"].startswith("https://") for rule in run["tool"]["driver"]["rules"])
 
