@@ -44,11 +44,12 @@ Keeps the sockets of the Docker API as declared in a YAML policy.
 EPILOG = """\
 examples:
   dockerd-guard sockets --root /srv/images/web1             check a root directory; no root privileges needed
+  dockerd-guard lint roles/docker/                          judge the files of a repository
   dockerd-guard lint --policy config.yaml --format github   annotate a pull request
   dockerd-guard lint --root a --root b --format json        one line of JSON for each root
 
-exit codes: 0 no findings; 1 findings; 2 no answer is possible (usage, invalid policy, unreadable file);
-70 internal error of the agent
+exit codes: 0 no findings; 1 findings; 2 no answer is possible (usage, invalid policy, unreadable file, no
+configuration of dockerd); 70 internal error of the agent
 """
 
 

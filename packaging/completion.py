@@ -70,7 +70,7 @@ def _option(action: Action) -> Option:
     takes = str(action.metavar or action.dest) if action.nargs != 0 else ""
     summary = "" if action.help in (None, SUPPRESS) else str(action.help).partition(" (default")[0]
     return Option(tuple(action.option_strings), summary, takes, words or WORDS.get(takes, ()),
-                  type(action).__name__ == "_AppendAction")
+                  type(action).__name__ in ("_AppendAction", "_ExtendAction"))
 
 
 def bash(found: tuple[Command, ...]) -> str:
@@ -96,9 +96,13 @@ def bash(found: tuple[Command, ...]) -> str:
                 lines.append(f"        {patterns}) {_bash_value(option)} ;;")
     lines += ["    esac", "    case $verb in"]
     lines += [f"        {verb.name}) words='{' '.join((*verb.flags, *verb.operands))}' ;;" for verb in verbs]
+    files = [verb.name for verb in verbs if any(not option.names and option.takes == FILES for option in verb.options)]
     lines += [
         f"        *) words='{' '.join((names, *program.flags))}' ;;",
         "    esac",
+        f"    if [[ {' || '.join(f'$verb == {name}' for name in files)} ]] && [[ $cur != -* ]]; then",
+        '        compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return',
+        "    fi",
         '    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")',
         "}",
         f"complete -F {FUNCTION} {PROGRAM}",
@@ -175,6 +179,8 @@ def _fish_option(option: Option) -> str:
     words = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names]
     if option.names and option.takes:
         words.append({FILES: "-r -F", DIRECTORIES: "-x -a '(__fish_complete_directories)'"}.get(option.takes, "-x"))
+    if not option.names and option.takes == FILES:
+        words.append("-F")
     if option.words:
         words.append(f"-a '{' '.join(option.words)}'")
     return " ".join((*words, f"-d '{_quoted(option.summary)}'"))

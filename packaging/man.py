@@ -132,7 +132,8 @@ def _notes(key: PolicyKey) -> Iterator[str]:
 def _synopsis(sub: ArgumentParser) -> Iterator[str]:
     for action in sub._actions:
         if "--help" not in action.option_strings:
-            ellipsis = " ..." if action.nargs == "*" or type(action).__name__ == "_AppendAction" else ""
+            repeats = action.nargs == "*" or type(action).__name__ in ("_AppendAction", "_ExtendAction")
+            ellipsis = " ..." if repeats else ""
             yield f"[{_option(action).removeprefix('.BR ')}]{ellipsis}" if not action.option_strings else \
                 f"[\\fB{_text(action.option_strings[-1])}\\fR{_value(action)}]{ellipsis}"
 

@@ -27,6 +27,8 @@ CASES = (
     ("dockerd-guard explain DG20", {code for code in TITLES if code.startswith("DG20")}),
     ("dockerd-guard explain DG101 DG40", {code for code in TITLES if code.startswith("DG40")}),
     ("dockerd-guard lint --root here/", {"here/directory/"}),
+    ("dockerd-guard lint here/", {"here/directory/", "here/file.yaml"}),
+    ("dockerd-guard lint --stdin-filename here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard init --output here/", {"here/directory/", "here/file.yaml"}),
 )
 """Command lines, and all words that complete the last word of each. The working directory contains `here`."""
