@@ -146,6 +146,8 @@ def _documents(text: str, lines: list[str]) -> Iterator[Node]:
             root = builder.add(event)
             if root is not None:
                 yield root
+    except UnicodeEncodeError as error:
+        raise UnreadableCarrier("not UTF-8", text.count("\n", 0, error.start) + 1) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", None) or "not YAML")

@@ -281,6 +281,12 @@ def test_a_comment_in_a_file(tmp_path: Path, call: Call, monkeypatch: pytest.Mon
     assert (said.code, said.out) == (0, "no other findings; 1 ignored by comments\n")
 
 
+def test_yaml_that_is_not_utf8(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "user-data").write_bytes(b"#cloud-config\n#\xff\nwrite_files: []\n")
+    said = call("lint", tmp_path / "user-data")
+    assert said.code == 2 and "user-data:2: not read: not UTF-8" in said.err
+
+
 @pytest.mark.parametrize("name", ["daemon.json.j2", "override.conf.j2", "user-data", "compose.yaml", "config.ign"])
 @pytest.mark.parametrize("text", [
     "{{" * 400_000, "{{ a }}" * 120_000, "{% if a %}" * 80_000, "[" * 900_000, "#cloud-config\n" + "- [" * 200_000,
