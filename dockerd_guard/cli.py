@@ -45,11 +45,12 @@ Keeps the sockets of the Docker API as declared in a YAML policy.
 EPILOG = """\
 examples:
   dockerd-guard sockets --root /srv/images/web1             check a root directory; no root privileges needed
+  dockerd-guard lint roles/docker/                          judge the files of a repository
   dockerd-guard lint --policy config.yaml --format github   annotate a pull request
   dockerd-guard lint --root a --root b --format json        one line of JSON for each root
 
-exit codes: 0 no findings; 1 findings; 2 no answer is possible (usage, invalid policy, unreadable file);
-70 internal error of the agent
+exit codes: 0 no findings; 1 findings; 2 no answer is possible (usage, invalid policy, unreadable file, no
+configuration of dockerd); 70 internal error of the agent
 """
 
 
@@ -60,6 +61,8 @@ class Verb(NamedTuple):
     summary: str
     options: Callable[[ArgumentParser], None]
     description: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Command lines without the name of the program, each with what it does."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,11 +120,30 @@ def _sockets_options(parser: ArgumentParser) -> None:
 def _lint_options(parser: ArgumentParser) -> None:
     _policy_option(parser)
     _look_options(parser, ("text", "json", "sarif", "github"))
+    parser.add_argument("files", nargs="*", metavar="FILE",
+                        help="judge these files and directories instead of this host; - is standard input")
+    parser.add_argument("--stdin-filename", metavar="FILE", help="the name of the file that - stands for")
+    parser.add_argument("--fix", action="store_true",
+                        help="edit the given files where that cannot open or close a socket that works")
+    parser.add_argument("--diff", action="store_true", help="show what --fix would change, as a unified diff")
+    parser.add_argument("--select", action="extend", type=_codes, default=[], metavar="CODES",
+                        help="report only these rules; codes or their beginnings, separated by commas: DG1,DG204")
+    parser.add_argument("--ignore", action="extend", type=_codes, default=[], metavar="CODES",
+                        help="do not report these rules")
+    parser.add_argument("--fail-on", choices=("error", "warning", "info"), default="warning",
+                        help="exit with 1 for findings of this severity or worse (default: warning)")
+    parser.add_argument("--exit-zero", action="store_true", help="exit with 0 also if there are findings")
+    parser.add_argument("--no-comments", dest="comments", action="store_false",
+                        help="report also what a comment in a file ignores")
+    parser.add_argument("--statistics", action="store_true", help="count the findings of each rule")
+    parser.add_argument("--quiet", action="store_true", help="print findings and errors only")
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto",
+                        help="use colours (default: auto: on a terminal, unless NO_COLOR is set)")
 
 
 def _policy_option(parser: ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="FILE",
-                        help=f"the policy (default: {POLICY_FILE} of the root, if it exists)")
+                        help=f"the policy (default: {POLICY_FILE} of this host, if it exists; none with --root)")
 
 
 def _own_policy_option(parser: ArgumentParser) -> None:
@@ -182,60 +204,130 @@ def _explain_options(parser: ArgumentParser) -> None:
 VERBS: tuple[Verb, ...] = (
     Verb("init", "write a policy from the current state of this host", _init_options,
          "Writes a policy that declares the current sockets of this host, with mode: observe. Dangerous sockets are "
-         "marked, with a safer alternative. Never replaces a file without --force."),
+         "marked, with a safer alternative. Never replaces a file without --force.",
+         (
+             ("init", "write /etc/dockerd-guard/config.yaml"),
+             ("init --output -", "show what it would write"),
+             ("init --root /srv/images/web1", "read an image instead of this host"),
+         )),
     Verb("check", "check the policy alone, and show what it means", _check_options,
          "Checks the syntax, the owner and the mode of a policy, and shows what it requires and permits. Only the file "
          "is read, not the configuration of Docker. Exit code 2 if the agent would refuse the file. If FILE is not the "
          f"policy of the agent ({POLICY_FILE}), its directories are not checked, and its owner and mode only by root. "
          "With standard input, only the text is checked. `systemctl reload dockerd-guard` runs this first and fails "
-         "without effect if the policy is invalid."),
+         "without effect if the policy is invalid.",
+         (
+             ("check", "the policy of the agent"),
+             ("check new.yaml", "a copy, before it is installed"),
+             ("check --print", "the policy with all defaults, as YAML"),
+         )),
     Verb("sockets", "show where Docker listens, and the configuring lines", _sockets_options,
          "Shows where the Docker API listens according to the files on disk and, on a live host, according to "
-         "systemd, the arguments of the running dockerd, and the kernel."),
+         "systemd, the arguments of the running dockerd, and the kernel.",
+         (
+             ("sockets", "all layers of this host"),
+             ("sockets --root /srv/images/web1", "the files of an image; needs no root privileges"),
+             ("sockets --format json", "for programs"),
+         )),
     Verb("lint", "report problems with file and line", _lint_options,
-         "Reports problems with the sockets of the Docker API. Without a policy, only rules that need no policy "
-         "apply."),
+         "Reports problems with the sockets of the Docker API: on this host, below --root, or in files and "
+         "directories, where stock units take the place of what is missing. Without a policy, only rules that need no "
+         "policy apply; the policy of a tree is used only if --policy names it. Exit code 0 means that a configuration "
+         "of dockerd was judged; 2 that there was none, or that the files do not show where it listens. A comment "
+         "`# dockerd-guard: ignore=DG103 REASON` above an assignment of a unit or environment file ignores findings "
+         "about it.",
+         (
+             ("lint", "this host"),
+             ("lint override.conf daemon.json", "files as they would be together on a host"),
+             ("lint roles/docker/", "a role, an image directory, a whole repository"),
+             ("lint - --stdin-filename docker.socket", "standard input, for editors"),
+             ("lint --root /srv/images/web1 --policy policy.yaml", "an image with a policy"),
+             ("lint --format sarif . > lint.sarif", "code scanning; --format github annotates"),
+             ("lint --select DG1 --fail-on error", "rules DG1xx; warnings do not fail"),
+             ("lint --fix --diff .", "show edits that are safe"),
+         )),
     Verb("diff", "show the changes that would fix this host, and their cost", _diff_options,
          "Shows the changes that would make this host comply with its policy as a unified diff, and their cost: "
          "nothing, a reload, a restart, or a stop of containers. Changes nothing. Exit code 1 if there are "
-         "changes."),
+         "changes.",
+         (
+             ("diff", "this host under /etc/dockerd-guard/config.yaml"),
+             ("diff --policy new.yaml", "try a policy before it is installed"),
+             ("diff --root /srv/images/web1 --policy new.yaml", "an image"),
+         )),
     Verb("fix", "apply these changes once", _fix_options,
          "Makes this host comply with its policy as shown by `diff`, as far as the `correct` section of the "
          "policy allows now: writes files, reloads, restarts, verifies that every declared socket answers and no "
-         "other listens, and rolls back on failure."),
+         "other listens, and rolls back on failure.",
+         (
+             ("diff", "what fix would do"),
+             ("fix", "do it"),
+         )),
     Verb("run", "run the agent: check and correct on every change", _run_options,
-         "Runs the agent, as dockerd-guard.service does. Stops on SIGTERM, reloads the policy on SIGHUP."),
+         "Runs the agent, as dockerd-guard.service does. Stops on SIGTERM, reloads the policy on SIGHUP.",
+         (
+             ("run", "run the agent in this terminal"),
+             ("run --log-format json", "with JSON lines on standard output"),
+         )),
     Verb("status", "show the state of this host and of its agent", _format_option,
          "Shows the agent, its policy, each socket in all layers, problems, held corrections, blocked ports, and the "
-         "last correction. Without root it lists what it cannot read. Exit code 1 if there are problems."),
+         "last correction. Without root it lists what it cannot read. Exit code 1 if there are problems.",
+         (
+             ("status", "this host"),
+             ("status --format json", "for programs"),
+         )),
     Verb("history", "list past drifts with their outcome and exposure time", _history_options,
          "Lists drifts from the agent's journal entries: one line for each, with file and line, cause, outcome, and "
-         "how long the Docker API was open to the network."),
+         "how long the Docker API was open to the network.",
+         (
+             ("history --since yesterday", "drifts of the last day"),
+             ("history --plot drift.svg", "a timeline"),
+         )),
     Verb("explain", "explain a rule or a journal event", _explain_options,
          "Prints the page of a rule: reason, bad and good example, fix. Or that of a journal event: cause, "
-         "consequence, next step."),
+         "consequence, next step.",
+         (
+             ("explain", "list rules and journal events"),
+             ("explain DG103", "one rule"),
+             ("explain held", "one journal event"),
+         )),
 )
 
 
 def parser() -> ArgumentParser:
     """The argument parser; completion and the man page are generated from it too."""
-    from argparse import ArgumentParser, HelpFormatter, RawDescriptionHelpFormatter
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
     from functools import partial
 
     from dockerd_guard import __version__
 
     # Without a width argparse queries the terminal through shutil, which imports four compression modules.
-    help_, raw_help = (partial(kind, width=HELP_COLUMNS) for kind in (HelpFormatter, RawDescriptionHelpFormatter))
+    raw_help = partial(RawDescriptionHelpFormatter, width=HELP_COLUMNS)
     whole = ArgumentParser("dockerd-guard", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
                            formatter_class=raw_help)
     whole.add_argument("--version", action="version", version=f"dockerd-guard {__version__}")
     verbs = whole.add_subparsers(title="verbs", metavar="VERB", required=True, prog="dockerd-guard")
     for verb in VERBS:
-        sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.description or verb.summary,
-                               allow_abbrev=False, formatter_class=help_)
+        sub = verbs.add_parser(verb.name, help=verb.summary, description=_filled(verb.description or verb.summary),
+                               epilog=_examples(verb), allow_abbrev=False, formatter_class=raw_help)
         sub.set_defaults(verb=verb.name, root=[], policy=None)
         verb.options(sub)
     return whole
+
+
+def _filled(text: str) -> str:
+    """Text in lines of a terminal, without the module textwrap, which a start needs for nothing else."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= HELP_COLUMNS - 2:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
+
+
+def _examples(verb: Verb) -> str:
+    """The examples of a verb, each followed by what it does."""
+    return "examples:\n" + "\n".join(f"  dockerd-guard {words}\n      {what}" for words, what in verb.examples)
 
 
 def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
@@ -248,6 +340,11 @@ def _look_options(parser: ArgumentParser, formats: tuple[str, ...]) -> None:
 def _docker_version_option(parser: ArgumentParser) -> None:
     parser.add_argument("--docker-version", type=_version, metavar="V",
                         help="interpret as dockerd V (default: the installed version, else the newest)")
+
+
+def _codes(text: str) -> list[str]:
+    """The codes of rules in a list separated by commas."""
+    return [code for word in text.split(",") if (code := word.strip().upper())]
 
 
 def _version(text: str) -> Version:

@@ -112,7 +112,7 @@ class Rootfs:
     """
 
     def __init__(self, root: str = "/", changes: Mapping[str, Content | None] = NO_CHANGES) -> None:
-        """Open the root directory. Raises OSError if it does not exist."""
+        """Open the root directory. Raises OSError if it does not exist. Below the root "" are only `changes`."""
         self.root = root
         self.changes = dict(changes)
         self.consulted: set[str] = set()
@@ -121,7 +121,7 @@ class Rootfs:
         self.listed: set[str] = set()
         self._directories: dict[str, int] = {
             "": os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
-        }
+        } if root else {}
         self._entries: dict[str, FileStatus | None] = {}
         self._targets: dict[str, str] = {}
         self._resolved: tuple[dict[str, str | None], dict[str, str | None]] = ({}, {})
@@ -336,7 +336,9 @@ class Rootfs:
         while resolved and resolved not in self._directories:
             missing.append(resolved)
             resolved = resolved.rpartition("/")[0]
-        fd = self._directories[resolved]
+        if not self.root:
+            return None
+        fd: int | None = self._directories[resolved]
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         for below in reversed(missing):
             try:
@@ -371,6 +373,8 @@ class Rootfs:
 
     def _lstat_on_disk(self, resolved: str) -> FileStatus | None:
         parent, _, name = resolved.rpartition("/")
+        if not resolved and not self.root:
+            return FileStatus("/", stat.S_IFDIR | 0o755, 0, 0, 0, 0)
         try:
             if not resolved:
                 status = os.fstat(self._directories[""])

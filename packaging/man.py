@@ -78,6 +78,9 @@ def command_page() -> str:
                 lines += [".TP", _option(action), _text(_sentence(_help(action)))]
     lines += [".SH EXAMPLES", ".nf"]
     lines += [_text(line.strip()) for line in EPILOG.split("\n") if line.startswith("  ")]
+    for verb in VERBS:
+        for words, what in verb.examples:
+            lines += [_text(f"dockerd-guard {words}"), _text(f"    {what}")]
     codes = EPILOG.rpartition("exit codes: ")[2].strip()
     lines += [".fi", ".SH EXIT STATUS"]
     for code in codes.split("; "):
@@ -130,7 +133,8 @@ def _notes(key: PolicyKey) -> Iterator[str]:
 def _synopsis(sub: ArgumentParser) -> Iterator[str]:
     for action in sub._actions:
         if "--help" not in action.option_strings:
-            ellipsis = " ..." if action.nargs == "*" or type(action).__name__ == "_AppendAction" else ""
+            repeats = action.nargs == "*" or type(action).__name__ in ("_AppendAction", "_ExtendAction")
+            ellipsis = " ..." if repeats else ""
             yield f"[{_option(action).removeprefix('.BR ')}]{ellipsis}" if not action.option_strings else \
                 f"[\\fB{_text(action.option_strings[-1])}\\fR{_value(action)}]{ellipsis}"
 

@@ -28,17 +28,21 @@ UNANSWERED = 2
 (sysexits.h) instead, because systemd does not restart it after 2."""
 
 
+NO_POLICY = f"no policy at {POLICY_FILE}: only rules that need no policy apply"
+
+
 class Unanswerable(Exception):
     """No answer is possible. The message has one or more lines."""
 
 
 class Look(NamedTuple):
-    """One host: its root as given, the observation, and the policy for it."""
+    """One host: its root as given, the observation, and the policy for it. `notes` say what was not used or found."""
 
     root: str
     seen: Observation
     policy: Policy | None
     policy_is_outside: bool
+    notes: tuple[str, ...] = ()
 
     def read(self, path: str) -> bytes:
         """The content of a file that a finding points to."""
@@ -101,7 +105,10 @@ def each(options: Namespace, show: Callable[[Look], int], *, with_policy: bool) 
             print(f"{root}:")
         try:
             with Rootfs(root) as rootfs:
-                worst = max(worst, show(look_at(rootfs, options, with_policy=with_policy)))
+                look = look_at(rootfs, options, with_policy=with_policy)
+                for text in (*look.notes, *(trouble.text for trouble in look.seen.troubles), *unit_note(look)):
+                    say(text)
+                worst = max(worst, show(look))
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -125,18 +132,29 @@ def _no_answer(options: Namespace, root: str, why: str) -> int:
 def look_at(rootfs: Rootfs, options: Namespace, *, with_policy: bool) -> Look:
     """Observe a root and read its policy. Raises Unanswerable or PolicyError."""
     is_live = not options.root
-    policy, outside = policy_for(rootfs, options.policy) if with_policy else (None, False)
+    notes: list[str] = []
+    policy, outside = None, False
+    if with_policy and (is_live or options.policy is not None or rootfs.stat(POLICY_FILE) is None):
+        policy, outside = policy_for(rootfs, options.policy)
+        notes += [NO_POLICY] if policy is None else []
+    elif with_policy:
+        # Otherwise a pull request could waive what it introduces.
+        notes.append(f"{POLICY_FILE} below {rootfs.root} is not used, because a tree must not waive its own findings; "
+                     "use --policy to name a policy")
     observe = observe_live if is_live else observe_files
     seen = observe(rootfs, options.docker_version)
     if rootfs.denied:
         raise Unanswerable("\n".join(f"{path}: {reason}" for path, reason in sorted(rootfs.denied.items())))
-    for trouble in seen.troubles:
-        say(trouble.text)
-    unit = seen.configured.service.unit
-    if unit.load_state in ("not-found", "masked", "error"):
-        say(f"{unit.reason or unit.name + ' is ' + unit.load_state}"
-            + (f" (below {rootfs.root})" if not is_live else ""))
-    return Look(rootfs.root, seen, policy, outside)
+    return Look(rootfs.root, seen, policy, outside, tuple(notes))
+
+
+def unit_note(look: Look) -> tuple[str, ...]:
+    """Why the unit of dockerd is not loaded, if it is not."""
+    unit = look.seen.configured.service.unit
+    if unit.load_state not in ("not-found", "masked", "error"):
+        return ()
+    where = f" (below {look.root})" if look.root != "/" else ""
+    return (f"{unit.reason or unit.name + ' is ' + unit.load_state}{where}",)
 
 
 def policy_for(rootfs: Rootfs, path: str | None) -> tuple[Policy | None, bool]:
@@ -146,7 +164,6 @@ def policy_for(rootfs: Rootfs, path: str | None) -> tuple[Policy | None, bool]:
         return load_policy(path, require_root_owned=False), True
     if rootfs.stat(POLICY_FILE) is not None:
         return read_policy(rootfs), False
-    say(f"no policy at {POLICY_FILE}: only rules that need no policy apply")
     return None, False
 
 

@@ -2,58 +2,242 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from dockerd_guard.commands._common import FOUND, OK, UNANSWERED, Look, each, print_lines, root_name
+from dockerd_guard.commands import _subjects
+from dockerd_guard.commands._common import (
+    FOUND,
+    NO_POLICY,
+    OK,
+    UNANSWERED,
+    Unanswerable,
+    look_at,
+    print_lines,
+    say,
+    unit_note,
+)
+from dockerd_guard.model.finding import SEVERITIES
+from dockerd_guard.policy.model import PolicyError
+from dockerd_guard.policy.reader import load_policy
 from dockerd_guard.report import json_output
-from dockerd_guard.rules.judge import judge
+from dockerd_guard.report.lint_result import LintResult
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules.registry import TITLES
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
+    from dockerd_guard.commands._subjects import Judged
     from dockerd_guard.model.finding import Finding
 
 
 def run(options: Namespace) -> int:
-    """Print the findings of each root. Returns the exit code."""
-    sarif_runs = []
-
-    def show(look: Look) -> int:
-        findings = judge(look.seen, look.policy)
-        if findings and look.policy is not None:
-            # Without findings no plan is needed, which makes a cold start faster.
-            from dockerd_guard.commands.diff import assessed
-            from dockerd_guard.plan.assessment import annotate_fixability
-
-            findings = annotate_fixability(assessed(look, findings))
-        if options.format == "json":
-            print(json_output.dump(json_output.findings(findings), root=root_name(options, look)))
-        elif options.format == "github":
-            from dockerd_guard.report import github
-
-            print_lines(github.commands(findings, look.root, look.outside))
-        elif options.format == "sarif":
-            from dockerd_guard.report import sarif
-
-            sarif_runs.append(sarif.Run(look.root, findings, look.outside))
-        else:
-            _print_text(findings, look)
-        return FOUND if findings else UNANSWERED if look.seen.troubles else OK
-
-    code = each(options, show, with_policy=True)
+    """Print the findings of each root, or of the files. Returns the exit code."""
+    _check_codes(options)
+    worst = OK
+    results: list[LintResult] = []
+    if len(options.root) > 1 or options.files:
+        gc.enable()
+    if options.files and options.root:
+        raise Unanswerable("--root takes the place of files as arguments: use one of them")
+    if (options.fix or options.diff) and (not options.files or "-" in options.files):
+        raise Unanswerable("--fix and --diff need files as arguments; on a host use `dockerd-guard diff` and "
+                           "`dockerd-guard fix`")
+    for root in options.root or ("/",):
+        if options.diff:
+            return _print_diff(options)
+        result = _result_of_files(options) if options.files else _result_of_root(root, options)
+        _print(result, options)
+        results.append(result)
+        worst = max(worst, _exit_code(result, options))
     if options.format == "sarif":
         from dockerd_guard.report import sarif
 
-        print(json_output.dump(sarif.log(sarif_runs)))
-    return code
+        print(json_output.dump(sarif.log(results)))
+    return worst
 
 
-def _print_text(findings: tuple[Finding, ...], look: Look) -> None:
+def _exit_code(result: LintResult, options: Namespace) -> int:
+    severities = SEVERITIES[:SEVERITIES.index(options.fail_on) + 1]
+    if any(finding.severity in severities for finding in result.findings) and result.judged:
+        return OK if options.exit_zero else FOUND
+    return UNANSWERED if result.unanswered else OK
+
+
+def _result_of_root(root: str, options: Namespace) -> LintResult:
+    try:
+        with Rootfs(root) as rootfs:
+            look = look_at(rootfs, options, with_policy=True)
+            judged = _subjects.judge_root(look, options.docker_version) if options.root else \
+                _subjects.judge_host(look)
+            if look.seen.configured.service.unit.load_state in ("masked", "error"):
+                judged = judged._replace(notes=(*judged.notes, *unit_note(look)))
+            if NO_POLICY in look.notes and not options.quiet:
+                say(NO_POLICY)
+            notes = (note for note in look.notes if note != NO_POLICY)
+            judged = judged._replace(notes=(*notes, *judged.notes))
+            return _result(root, judged, options, look.read, look.outside, has_policy=look.policy is not None)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        return _no_result(root, f"{root}: {error.strerror or error}")
+    except (Unanswerable, PolicyError, Unreadable) as error:
+        return _no_result(root, str(error))
+
+
+def _result_of_files(options: Namespace) -> LintResult:
+    from dockerd_guard.commands import _arguments, _files, _fix_files
+
+    try:
+        policy = load_policy(options.policy, require_root_owned=False) if options.policy is not None else None
+        arguments = _arguments.Arguments(options.files, options.stdin_filename)
+        judged = _files.judge_arguments(arguments, policy, options)
+        outside = frozenset((*arguments.contents, *([policy.file] if policy is not None else ())))
+
+        def read(path: str) -> bytes:
+            if path in arguments.contents:
+                return arguments.contents[path]
+            with Rootfs() as host:
+                return host.read(os.path.abspath(path))
+
+        result = _result("", judged, options, read, outside, has_policy=policy is not None)
+        findings, edits = _fix_files.fixed(result.findings, result.read)
+        if options.fix and not options.diff and edits:
+            _fix_files.write(edits)
+            say(f"fixed {', '.join(edit.file for edit in edits)}")
+            options.fix = False
+            return _result_of_files(options)
+        return result._replace(findings=findings)
+    except (Unanswerable, PolicyError, Unreadable) as error:
+        return _no_result("", str(error))
+
+
+def _print_diff(options: Namespace) -> int:
+    """Print what --fix would change, as a unified diff. Returns 1 if there is anything."""
+    from dockerd_guard.commands import _fix_files
+    from dockerd_guard.report.text import clean, defused
+
+    result = _result_of_files(options)
+    _, edits = _fix_files.fixed(result.findings, result.read)
+    # patch(1) needs tabs and carriage returns as they are.
+    shown = clean if sys.stdout.isatty() else defused
+    for edit in edits:
+        print_lines(shown(line) for line in edit.diff().split("\n")[:-1])
+    for text in result.unanswered:
+        say(text)
+    return FOUND if edits else UNANSWERED if result.unanswered else OK
+
+
+def _no_result(root: str, why: str) -> LintResult:
+    return LintResult(root, unanswered=tuple(why.split("\n")), judged=False)
+
+
+def _result(  # noqa: PLR0913 -- the parts of a result
+    root: str, judged: Judged, options: Namespace, read: Callable[[str], bytes], outside: frozenset[str],
+    *, has_policy: bool,
+) -> LintResult:
+    """The result without the findings that options and comments leave out."""
+    findings = judged.findings
+    ignored: tuple[tuple[Finding, str], ...] = ()
+    if options.comments:
+        from dockerd_guard.rules import ignore_comments
+
+        found = ignore_comments.apply(findings, judged.files, read, TITLES, has_policy=has_policy)
+        findings, ignored = found.findings, found.ignored
+    kept = tuple(finding for finding in findings if _is_selected(finding.code, options))
+    ignored = tuple(entry for entry in ignored if _is_selected(entry[0].code, options))
+    return LintResult(root, kept, outside, judged.notes, judged.unanswered, judged.judged, ignored,
+                      len(findings) - len(kept), _kept_contents((*kept, *(finding for finding, _ in ignored)), read),
+                      next(iter(judged.files), ""))
+
+
+def _kept_contents(findings: tuple[Finding, ...], read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """Read the files of these findings while the root is open. Returns a function for their contents."""
+    contents: dict[str, bytes] = {}
+    for file in {finding.location.file for finding in findings if finding.location is not None}:
+        with contextlib.suppress(OSError, Unreadable):
+            contents[file] = read(file)
+
+    def kept(path: str) -> bytes:
+        if path not in contents:
+            raise FileNotFoundError(path)
+        return contents[path]
+
+    return kept
+
+
+def _is_selected(code: str, options: Namespace) -> bool:
+    return (not options.select or code.startswith(tuple(options.select))) and not (
+        options.ignore and code.startswith(tuple(options.ignore)))
+
+
+def _check_codes(options: Namespace) -> None:
+    """Refuse codes and prefixes that match no rule. Raises Unanswerable."""
+    for option, codes in (("--select", options.select), ("--ignore", options.ignore)):
+        for code in codes:
+            if not any(known.startswith(code) for known in TITLES):
+                from difflib import get_close_matches
+
+                near = get_close_matches(code, TITLES, 1, 0.7)
+                hint = f"; did you mean {near[0]}?" if near and option == "--select" else ""
+                raise Unanswerable(f"{option}: no rule {code}{hint}; `dockerd-guard explain` lists the rules")
+
+
+# -- output ---------------------------------------------------------------------------------------
+
+
+def _print(result: LintResult, options: Namespace) -> None:
+    is_one = len(options.root) <= 1
+    if options.format == "json":
+        value = json_output.lint_result(result)
+        if options.statistics:
+            value["statistics"] = _counts(result)
+        print(json_output.dump(value, root=None if is_one else result.root))
+    elif options.format == "github":
+        from dockerd_guard.report import github
+
+        print_lines(github.commands(result))
+    elif options.format == "text":
+        if not is_one:
+            from dockerd_guard.report.text import clean
+
+            print(f"{clean(result.root)}:")
+        _print_text(result, options)
+    if not options.quiet or options.format != "text":
+        for note in result.notes:
+            say(note)
+    for text in result.unanswered:
+        say(text if is_one or result.judged else f"{result.root}: {text}")
+
+
+def _counts(result: LintResult) -> dict[str, int]:
+    codes = [finding.code for finding in result.findings]
+    return {code: codes.count(code) for code in sorted(set(codes))}
+
+
+def _print_text(result: LintResult, options: Namespace) -> None:
     from dockerd_guard.report import text
 
-    print_lines(text.findings(findings, look.read, colour=text.wants_colour(sys.stdout)))
-    if look.seen.troubles and not findings:
+    columns = None
+    if sys.stdout.isatty():
+        import shutil
+
+        columns = shutil.get_terminal_size().columns
+    if options.statistics:
+        print_lines(text.statistics(result.findings, TITLES))
+    else:
+        print_lines(text.findings(result.findings, result.read, colour=text.wants_colour(sys.stdout, options.color),
+                                  columns=columns))
+    if options.quiet or (not result.judged and not result.findings):
+        return
+    if result.unanswered and not result.findings:
         print("nothing wrong in what could be observed")
     else:
-        print(text.summary(findings))
+        print_lines(text.folded(text.summary(
+            result.findings, len(result.ignored), result.hidden,
+            "lint --fix" if options.files else "fix"), columns))

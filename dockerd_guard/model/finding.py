@@ -9,6 +9,9 @@ from dockerd_guard.model.location import Location
 
 Severity = Literal["error", "warning", "info"]
 
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""Worst first."""
+
 Fix = Literal["safe", "disruptive", "unsafe"]
 """How `fix` corrects a finding. `safe`: by our own drop-in, containers keep running. `disruptive`: the same,
 but containers stop, since dockerd restarts without live-restore. `unsafe`: by changing a file that is not

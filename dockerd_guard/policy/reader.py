@@ -253,7 +253,7 @@ def _hint(word: str, names: Collection[str], synonyms: Mapping[str, str]) -> str
     import difflib
 
     word = word[:40].lower()
-    near = synonyms.get(word) or next(iter(difflib.get_close_matches(word, map(str, names), 1, 0.5)), None)
+    near = synonyms.get(word) or next(iter(difflib.get_close_matches(word, map(str, names), 1, 0.6)), None)
     return f"; did you mean {str(near)!r}?" if near else ""
 
 

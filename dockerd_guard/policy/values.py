@@ -152,6 +152,11 @@ def parse_address(text: str) -> str:
     if not separator:
         if text.startswith(("/", "@")):
             raise ValueError(f"missing scheme; did you mean {quoted(f'unix://{text}')}?")
+        if text.startswith("unix:") or text.endswith(".sock"):
+            path = text.removeprefix("unix:").lstrip("/")
+            raise ValueError(f"missing scheme; did you mean {quoted(f'unix:///{path}')}?")
+        if text.rstrip(":/") == "fd":
+            raise ValueError("missing scheme; did you mean 'fd://'?")
         raise ValueError(f"missing scheme; dockerd would use tcp://{text[:60]}")
     if scheme == "fd":
         if rest not in ("", "*"):

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dockerd_guard.report.lint_result import in_checkout
+from dockerd_guard.report.text import clean
+
 if TYPE_CHECKING:
-    from dockerd_guard.model.finding import Finding
+    from dockerd_guard.report.lint_result import LintResult
 
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 
 
-def commands(found: Iterable[Finding], root: str, outside: frozenset[str] = frozenset()) -> Iterator[str]:
-    """One command for each finding. Paths below the working directory (the checkout) are relative to it.
+def commands(result: LintResult) -> Iterator[str]:
+    """One command for each finding, and for each note. Paths are relative to the checkout.
 
-    `outside`: files that are not below the root. Escapes like actions/toolkit (packages/core/src/command.ts).
+    Escapes like actions/toolkit (packages/core/src/command.ts).
     """
-    for finding in found:
+    for finding in result.findings:
         properties = {"title": f"dockerd-guard {finding.code}"}
         where = finding.location
         if where is not None and where.line:
-            path = where.file if where.file in outside else f"{root.rstrip('/')}{where.file}"
+            path = result.path(where.file)
             properties |= {
-                "file": _from_here(path), "line": str(where.line), "col": str(where.column),
+                "file": in_checkout(path) or os.path.abspath(path), "line": str(where.line), "col": str(where.column),
                 "endColumn": str(max(where.end_column, where.column)),
             }
         listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
         yield f"::{_COMMANDS[finding.severity]} {listed}::{_data(finding.message)}"
-
-
-def _from_here(path: str) -> str:
-    relative = os.path.relpath(path)
-    return os.path.abspath(path) if relative.startswith("../") else relative
+    for command, texts in (("notice", result.notes), ("warning" if result.findings else "error", result.unanswered)):
+        for text in texts:
+            yield f"::{command} title=dockerd-guard::{_data(text)}"
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    lines = re.split(r"([\r\n])", text)
+    # The runner's log shows the text on a terminal or in a browser.
+    shown = "".join(line if line in "\r\n" else clean(line) for line in lines)
+    return shown.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
     from dockerd_guard.model.location import Location
     from dockerd_guard.observe.observation import Layer, Observation
+    from dockerd_guard.report.lint_result import LintResult
 
 SCHEMA = 1
 
@@ -34,8 +35,20 @@ def sockets(seen: Observation) -> dict[str, Any]:
 
 
 def findings(found: Iterable[Finding]) -> dict[str, Any]:
-    """The output of `lint`. Location and `fix` are null if there is none."""
+    """The findings of `lint`. Location and `fix` are null if there is none."""
     return {"schema": SCHEMA, "findings": [finding_json(finding) for finding in found]}
+
+
+def lint_result(result: LintResult) -> dict[str, Any]:
+    """The output of `lint`. `error` is there if the answer is incomplete, `notes` if something was assumed."""
+    value = findings(result.findings)
+    if result.notes:
+        value["notes"] = list(result.notes)
+    if result.unanswered:
+        value["error"] = "\n".join(result.unanswered)
+    if result.ignored:
+        value["ignored"] = [{**finding_json(finding), "reason": reason} for finding, reason in result.ignored]
+    return value
 
 
 def dump(value: dict[str, Any], *, root: str | None = None) -> str:
@@ -48,7 +61,10 @@ def dump(value: dict[str, Any], *, root: str | None = None) -> str:
 def _text(value: dict[str, Any], indent: int | None) -> str:
     text = json.dumps(value, indent=indent)
     # Invalid UTF-8 was decoded to lone surrogates, which JSON parsers refuse.
-    return json.dumps(_replaced(value), indent=indent) if "\\udc" in text else text
+    if "\\udc" in text:
+        text = json.dumps(_replaced(value), indent=indent)
+    # GitHub's runner executes `##[command]` wherever a line of a log contains it.
+    return text.replace("##", "#\\u0023")
 
 
 def _replaced(value: Any) -> Any:

@@ -4,47 +4,70 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dockerd_guard import __version__
+from dockerd_guard.model.location import Location
+from dockerd_guard.report.lint_result import checkout, in_checkout
+from dockerd_guard.report.text import Lines
 from dockerd_guard.rules.registry import TITLES, page
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
-    from dockerd_guard.model.location import Location
+    from dockerd_guard.report.lint_result import LintResult
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
+CHECKOUT = "%SRCROOT%"
+"""The uriBaseId of paths in a checkout, which code scanning resolves."""
+
 _LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 
-
-class Run(NamedTuple):
-    """The findings of one root. `outside`: files that are not below it, such as a policy given by --policy."""
-
-    root: str
-    findings: tuple[Finding, ...]
-    outside: frozenset[str] = frozenset()
-
-
-def log(runs: Iterable[Run]) -> dict[str, Any]:
-    """The SARIF log. Locations are URIs relative to the root, the uriBaseId ROOT."""
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [_run(run) for run in runs]}
+_MANUALS = {
+    "DG1": "https://docs.docker.com/engine/security/protect-access/",
+    "DG2": "https://docs.docker.com/reference/cli/dockerd/",
+    "DG3": "https://www.freedesktop.org/software/systemd/man/latest/systemd.unit.html",
+    "DG4": "https://docs.docker.com/engine/security/",
+    "DG5": "https://docs.docker.com/engine/security/protect-access/",
+}
+"""helpUri by group of rules. The page of the rule itself is in `help`: the project has no public address yet."""
 
 
-def _run(run: Run) -> dict[str, Any]:
-    used = sorted({finding.code for finding in run.findings})
-    base = "file://" + quote(os.fsencode(os.path.abspath(run.root)).rstrip(b"/") + b"/")
+def log(results: Iterable[LintResult]) -> dict[str, Any]:
+    """The SARIF log. Paths are relative to the checkout, or else to the root."""
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [_run(result) for result in results]}
+
+
+def _run(result: LintResult) -> dict[str, Any]:
+    found = [*((finding, None) for finding in result.findings), *result.ignored]
+    used = sorted({finding.code for finding, _ in found})
+    bases = {CHECKOUT: {"uri": _directory(checkout())}}
+    if result.root:
+        bases["ROOT"] = {"uri": _directory(os.path.abspath(result.root))}
+    is_complete = bool(result.findings) or not result.unanswered
+    notifications = [
+        *({"level": "note", "message": {"text": _utf8(text)}} for text in result.notes),
+        *({"level": "warning" if result.findings else "error", "message": {"text": _utf8(text)}}
+          for text in result.unanswered),
+    ]
+    lines, seen = Lines(result.read), dict[str, int]()
     return {
         "tool": {"driver": {
             "name": "dockerd-guard",
             "semanticVersion": __version__,
             "rules": [_rule(code) for code in used],
         }},
+        "invocations": [{"executionSuccessful": is_complete, "toolExecutionNotifications": notifications}],
         "columnKind": "unicodeCodePoints",
-        "originalUriBaseIds": {"ROOT": {"uri": base}},
-        "results": [_result(finding, used.index(finding.code), run) for finding in run.findings],
+        "originalUriBaseIds": bases,
+        "results": [_result(finding, reason, used.index(finding.code), result, lines, seen)
+                    for finding, reason in found],
     }
+
+
+def _directory(path: str) -> str:
+    return "file://" + quote(os.fsencode(path).rstrip(b"/") + b"/")
 
 
 def _rule(code: str) -> dict[str, Any]:
@@ -52,11 +75,14 @@ def _rule(code: str) -> dict[str, Any]:
     return {
         "id": code,
         "shortDescription": {"text": TITLES[code]},
+        "helpUri": _MANUALS[code[:3]],
         "help": {"text": text, "markdown": text},
     }
 
 
-def _result(finding: Finding, rule: int, run: Run) -> dict[str, Any]:
+def _result(  # noqa: PLR0913, PLR0917 -- the parts of a result
+    finding: Finding, reason: str | None, rule: int, run: LintResult, lines: Lines, seen: dict[str, int],
+) -> dict[str, Any]:
     result: dict[str, Any] = {
         "ruleId": finding.code,
         "ruleIndex": rule,
@@ -64,16 +90,38 @@ def _result(finding: Finding, rule: int, run: Run) -> dict[str, Any]:
         "message": {"text": _utf8(finding.message)},
         "properties": {"layer": finding.layer, "fix": finding.fix},
     }
-    if finding.location is not None and finding.location.line:
-        result["locations"] = [{"physicalLocation": _place(finding.location, run)}]
+    # Code scanning refuses a log with a result that has no location.
+    where = finding.location
+    if where is None or not where.line:
+        where = Location(run.main_file or "/", 1)
+    place = _place(where, run)
+    result["locations"] = [{"physicalLocation": place}]
+    path, line = place["artifactLocation"]["uri"], lines.at(where) or ""
+    result["partialFingerprints"] = {"primaryLocationLineHash": _fingerprint(finding, path, line, seen)}
+    if reason is not None:
+        result["suppressions"] = [{"kind": "inSource", "justification": _utf8(reason)}]
     return result
 
 
-def _place(location: Location, run: Run) -> dict[str, Any]:
-    if location.file in run.outside:
-        artifact = {"uri": "file://" + quote(os.fsencode(os.path.abspath(location.file)))}
+def _fingerprint(finding: Finding, path: str, line: str, seen: dict[str, int]) -> str:
+    """Identifies a finding when lines move: the rule, the file, the text of the line, and a number for equal ones."""
+    from hashlib import sha256
+
+    text = "\0".join((finding.code, path, "".join(line.split()), finding.socket or ""))
+    digest = sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    seen[digest] = seen.get(digest, 0) + 1
+    return f"{digest}:{seen[digest]}"
+
+
+def _place(location: Location, run: LintResult) -> dict[str, Any]:
+    path = run.path(location.file)
+    relative = in_checkout(path)
+    if relative is not None:
+        artifact = {"uri": quote(os.fsencode(relative)), "uriBaseId": CHECKOUT}
+    elif location.file in run.outside:
+        artifact = {"uri": "file://" + quote(os.fsencode(os.path.abspath(path)))}
     else:
-        artifact = {"uri": quote(os.fsencode(location.file.lstrip("/"))), "uriBaseId": "ROOT"}
+        artifact = {"uri": quote(os.fsencode(location.file.lstrip("/") or ".")), "uriBaseId": "ROOT"}
     return {
         "artifactLocation": artifact,
         "region": {

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, TextIO
 
+from dockerd_guard.model.finding import SEVERITIES
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LAYERS
 from dockerd_guard.rootfs import Unreadable
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from dockerd_guard.model.address import Binding
     from dockerd_guard.model.finding import Finding
     from dockerd_guard.observe.observation import Layer, Observation
-
-Read = Callable[[str], bytes]
-"""Returns the content of a file that a finding points to. Raises FileNotFoundError or Unreadable."""
+    from dockerd_guard.report.lint_result import Read
 
 MAX_LINE_CELLS = 150
 """A longer source line is shortened to the part around the finding."""
@@ -31,18 +30,29 @@ MAX_LINE_CELLS = 150
 TAB_CELLS = 4
 
 _PLAIN = re.compile(r"[ -~]*\Z")
+_CI_COMMAND = re.compile(r"(?<=#)#(?=[A-Za-z]{0,16}\[)|\A(\s{0,80}):(?=:[A-Za-z-]{1,40}(?:\s|::))")
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "info": "1;36"}
 
 
-def wants_colour(stream: TextIO) -> bool:
-    """Whether to use colour: on a terminal, unless NO_COLOR is set (no-color.org)."""
+def wants_colour(stream: TextIO, when: str = "auto") -> bool:
+    """Whether to use colour. `auto`: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    if when != "auto":
+        return when == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def clean(text: str) -> str:
     """Text for one line of a terminal; control and formatting characters become U+FFFD."""
-    return text if _PLAIN.match(text) else "".join(shown for shown, _ in _cells(text))
+    return defused(text if _PLAIN.match(text) else "".join(shown for shown, _ in _cells(text)))
+
+
+def defused(text: str) -> str:
+    """A line that no CI system reads as a command: GitHub's runner looks for `::` at the start of a line and for
+    `##[` anywhere in it, Azure Pipelines for `##vso[`. The length is the same."""
+    if "##" not in text and "::" not in text:
+        return text
+    return _CI_COMMAND.sub(lambda found: f"{found[1] or ''}\N{REPLACEMENT CHARACTER}", text)
 
 
 def sockets(seen: Observation) -> Iterator[str]:
@@ -91,35 +101,59 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield ("  " + "  ".join(cells)).rstrip()
 
 
-def findings(found: Iterable[Finding], read: Read, *, colour: bool) -> Iterator[str]:
-    """Each finding as FILE:LINE:COLUMN: severity: message [CODE], with the source line and a caret."""
-    lines = _Lines(read)
+def findings(found: Iterable[Finding], read: Read, *, colour: bool, columns: int | None = None) -> Iterator[str]:
+    """Each finding as FILE:LINE:COLUMN: severity: message [CODE], with the source line and a caret.
+
+    `columns` is the width of the terminal; None: long lines are not broken.
+    """
+    lines = Lines(read)
     for finding in found:
         where = finding.location
         place = clean(f"{where}: ") if where is not None else ""
-        severity = painted(f"{finding.severity}:", _COLOURS[finding.severity], colour)
-        yield f"{painted(place, '1', colour)}{severity} {clean(finding.message)} [{finding.code}]"
+        severity = f"{finding.severity}:"
+        shown = folded(f"{place}{severity} {clean(finding.message)} [{finding.code}]", columns, then="  ")
+        for number, words in enumerate(shown):
+            if number == 0 and words.startswith(f"{place}{severity}"):
+                shown_severity = painted(severity, _COLOURS[finding.severity], colour)
+                yield f"{painted(place, '1', colour)}{shown_severity}{words.removeprefix(f'{place}{severity}')}"
+            else:
+                yield words
         line = lines.at(where) if where is not None else None
         # A finding about a whole file has no excerpt.
         if where is not None and line is not None and (where.line, where.column, where.end_column) != (1, 1, 1):
-            number = str(where.line)
-            source, caret = excerpt(line, where.column, where.end_column)
-            yield f" {number} | {source}"
-            yield f" {' ' * len(number)} | {painted(caret, '1;32', colour)}"
+            number_ = str(where.line)
+            room = MAX_LINE_CELLS if columns is None else min(max(columns - len(number_) - 10, 10), MAX_LINE_CELLS)
+            source, caret = excerpt(line, where.column, where.end_column, room)
+            yield f" {number_} | {source}"
+            yield f" {' ' * len(number_)} | {painted(caret, '1;32', colour)}"
 
 
-def summary(found: tuple[Finding, ...]) -> str:
-    """The numbers of findings, and of those that `fix` can fix."""
-    if not found:
-        return "nothing wrong"
+def statistics(found: Iterable[Finding], titles: Mapping[str, str]) -> Iterator[str]:
+    """The number of findings of each rule, most frequent first."""
+    counts: dict[str, int] = {}
+    for finding in found:
+        counts[finding.code] = counts.get(finding.code, 0) + 1
+    for code in sorted(counts, key=lambda code: (-counts[code], code)):
+        yield f"{counts[code]:>5}  {code}  {titles[code]}"
+
+
+def summary(found: tuple[Finding, ...], ignored: int = 0, hidden: int = 0, verb: str = "fix") -> str:
+    """The numbers of findings, of those that the verb can fix, and of those ignored by comments or left out."""
+    left_out = ", ".join([f"{ignored} ignored by comments"] * bool(ignored)
+                         + [f"{hidden} left out by --select or --ignore"] * bool(hidden))
+    totals = _totals(found, verb) if found else "no other findings" if left_out else "nothing wrong"
+    return f"{totals}; {left_out}" if left_out else totals
+
+
+def _totals(found: tuple[Finding, ...], verb: str) -> str:
     counts = [(severity, sum(finding.severity == severity for finding in found))
-              for severity in ("error", "warning", "info")]
+              for severity in SEVERITIES]
     totals = ", ".join(counted(number, severity) for severity, number in counts if number)
     fixable = sum(finding.fix is not None for finding in found)
     if not fixable:
         return totals
     codes = ", ".join(sorted({finding.code for finding in found if finding.fix is not None}))
-    totals += f"; {fixable} fixable with `dockerd-guard fix` ({codes})"
+    totals += f"; {fixable} fixable with `dockerd-guard {verb}` ({codes})"
     notes = {
         "disruptive": "by a restart that stops running containers, because live-restore is off",
         "unsafe": "by changing a file that dockerd-guard does not own",
@@ -157,7 +191,7 @@ def stamp(at: datetime, zone: tzinfo | None) -> str:
     return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
-class _Lines:
+class Lines:
     """Lines of files; each file is read and split once."""
 
     def __init__(self, read: Read) -> None:
@@ -178,8 +212,8 @@ class _Lines:
         return list(physical_lines(text)) if file.endswith((".service", ".socket", ".conf")) else text.split("\n")
 
 
-def excerpt(line: str, column: int, end_column: int) -> tuple[str, str]:
-    """A source line for the terminal, and the caret line below it.
+def excerpt(line: str, column: int, end_column: int, room: int = MAX_LINE_CELLS) -> tuple[str, str]:
+    """A source line for the terminal, and the caret line below it. A line of more than `room` cells is shortened.
 
     >>> excerpt("ExecStart=/usr/bin/dockerd -H fd://", 31, 36)
     ('ExecStart=/usr/bin/dockerd -H fd://', '                              ^~~~~')
@@ -191,13 +225,13 @@ def excerpt(line: str, column: int, end_column: int) -> tuple[str, str]:
     last = min(max(end_column - 1 - begin, first + 1), len(cells))
     before, words, after = cells[:first], cells[first:last], cells[last:]
     words_width = max(_width(words), 1)
-    room = max(MAX_LINE_CELLS - words_width, 0)
-    kept = _fitting(before[::-1], max(room // 2, room - _width(after)))[::-1]
-    shown_words = _fitting(words, MAX_LINE_CELLS)
-    rest = _fitting(after, max(0, MAX_LINE_CELLS - _width(kept) - words_width))
+    beside = max(room - words_width, 0)
+    kept = _fitting(before[::-1], max(beside // 2, beside - _width(after)))[::-1]
+    shown_words = _fitting(words, room)
+    rest = _fitting(after, max(0, room - _width(kept) - words_width))
     left = "..." if begin or len(kept) < len(before) else ""
     cut = len(shown_words) < len(words) or len(rest) < len(after) or len(line) > begin + len(cells)
-    text = "".join(shown for shown, _ in (*kept, *shown_words, *rest)).rstrip()
+    text = defused("".join(shown for shown, _ in (*kept, *shown_words, *rest)).rstrip())
     caret = " " * (len(left) + _width(kept)) + "^" + "~" * (max(_width(shown_words), 1) - 1)
     return left + text + ("..." if cut else ""), caret
 

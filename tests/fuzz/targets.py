@@ -31,6 +31,7 @@ from dockerd_guard.policy.model import Policy, PolicyError
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import github, sarif, text
 from dockerd_guard.report import json_output as report_json
+from dockerd_guard.report.lint_result import LintResult
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from dockerd_guard.systemd import syntax
@@ -367,10 +368,10 @@ def _format(seen: Observation, wanted: Policy) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         for line in (*text.sockets(seen), *text.findings(found, seen.rootfs.read, colour=False), text.summary(found)):
             assert not re.search("[\x00-\x1f\x7f-\x9f]", line), line
-        log = sarif.log([sarif.Run("/", found, frozenset())])
-        for output in (report_json.sockets(seen), report_json.findings(found), log):
+        result = LintResult("/", found, read=seen.rootfs.read)
+        for output in (report_json.sockets(seen), report_json.lint_result(result), sarif.log([result])):
             json.loads(report_json.dump(output))
-        for line in github.commands(found, "/", frozenset()):
+        for line in github.commands(result):
             assert "\n" not in line
 
 

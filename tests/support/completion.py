@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 30
 CASES = (
     ("dockerd-guard ", {verb.name for verb in VERBS}),
     ("dockerd-guard so", {"sockets"}),
-    ("dockerd-guard lint --f", {"--format"}),
+    ("dockerd-guard lint --fo", {"--format"}),
     ("dockerd-guard lint --format ", {"text", "json", "sarif", "github"}),
     ("dockerd-guard lint --root / --format s", {"sarif"}),
     ("dockerd-guard explain DG20", {code for code in TITLES if code.startswith("DG20")}),
@@ -29,6 +29,8 @@ CASES = (
     ("dockerd-guard lint --root here/", {"here/directory/"}),
     ("dockerd-guard check --pr", {"--print"}),
     ("dockerd-guard check here/", {"here/directory/", "here/file.yaml"}),
+    ("dockerd-guard lint here/", {"here/directory/", "here/file.yaml"}),
+    ("dockerd-guard lint --stdin-filename here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard init --output here/", {"here/directory/", "here/file.yaml"}),
 )
 """Command lines, and all words that complete the last word of each. The working directory contains `here`."""

@@ -254,3 +254,17 @@ def test_no_file_to_read(tmp_path: Path, make: Callable[[Path], None], said: str
     with pytest.raises(PolicyError) as caught:
         load_policy(str(path), require_root_owned=False)
     assert str(caught.value) == f"{path}:1:1: {said}"
+
+
+@pytest.mark.parametrize("word", [
+    "server", "sever", "servr", "serve", "none", "non", "nome", "no", "off", "always", "alway", "allways", "restart",
+])
+def test_a_hint_is_never_the_less_safe_choice(word: str) -> None:
+    """A mistyped value must not be replaced by one that opens more than its author may have meant."""
+    for key, unsafe in (("sockets: [{address: tcp://10.0.0.5, tls: %s}]", ("'server'", "'none'")),
+                        ("sockets: [fd://]\ncorrect: {restart: %s}", ("'always'",))):
+        try:
+            parse_policy(f"version: 1\n{key % (word + 'x')}\n".encode(), "/p.yaml")
+        except PolicyError as error:
+            hint = str(error).partition("did you mean ")[2]
+            assert not any(value in hint for value in unsafe), str(error)

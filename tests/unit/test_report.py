@@ -13,6 +13,7 @@ import pytest
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.report import github, json_output, sarif, text
+from dockerd_guard.report.lint_result import LintResult
 from dockerd_guard.rootfs import Unreadable
 from tests.support import golden
 
@@ -85,6 +86,11 @@ def test_summary(found: list[dict[str, Any]], expected: str) -> None:
     assert text.summary(tuple(finding(**other) for other in found)) == expected
 
 
+def test_summary_of_what_is_left_out() -> None:
+    assert text.summary((), 1, 2) == "no other findings; 1 ignored by comments, 2 left out by --select or --ignore"
+    assert text.summary((finding(fix=None),), 1) == "1 error; 1 ignored by comments"
+
+
 def test_colour_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         def isatty(self) -> bool:
@@ -95,6 +101,9 @@ def test_colour_depends_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert text.wants_colour(Terminal())  # type: ignore[arg-type]
     monkeypatch.setenv("NO_COLOR", "1")
     assert not text.wants_colour(Terminal())  # type: ignore[arg-type]
+    assert text.wants_colour(Terminal(), "always")  # type: ignore[arg-type]
+    monkeypatch.delenv("NO_COLOR")
+    assert not text.wants_colour(Terminal(), "never")  # type: ignore[arg-type]
 
 
 def test_findings_as_json() -> None:
@@ -114,15 +123,15 @@ def test_invalid_utf8_is_replaced_in_json() -> None:
      "100%25%0Aopen%0D, really: yes"),
 ])
 def test_github(given: dict[str, Any], command: str) -> None:
-    assert list(github.commands([finding(**given)], "host")) == [command]
-    assert list(github.commands([finding(**given)], str(Path("host").absolute()))) == [command]
+    for root in ("host", str(Path("host").absolute())):
+        assert list(github.commands(LintResult(root, (finding(**given),)))) == [command]
 
 
 def test_github_files_outside_of_the_checkout() -> None:
     outside = finding(location=Location("/srv/p.yaml", 1, 2, 3))
-    command, = github.commands([outside], "/srv/host", frozenset(["/srv/p.yaml"]))
+    command, = github.commands(LintResult("/srv/host", (outside,), frozenset(["/srv/p.yaml"])))
     assert ",file=/srv/p.yaml," in command
-    command, = github.commands([finding()], "/")
+    command, = github.commands(LintResult("/", (finding(),)))
     assert ",file=/etc/a.conf," in command
 
 
@@ -130,24 +139,99 @@ def log() -> dict[str, Any]:
     found = (finding(),
              finding(code="DG501", severity="warning", location=Location("policy ü.yaml", 3, 1, 1)),
              finding(code="DG308", severity="info", location=None, message="a\udcff"))
-    return sarif.log([sarif.Run("/srv/host 1", found, frozenset(["policy ü.yaml"])), sarif.Run("/", ())])
+    return sarif.log([
+        LintResult("/srv/host 1", found, frozenset(["policy ü.yaml"]), ("assumed",), ("unknown",),
+                   ignored=((finding(location=None), "why\udcff"),), main_file="/etc/b.conf"),
+        LintResult("/", unanswered=("nothing to judge",))])
 
 
 def test_sarif() -> None:
     value = json.loads(json_output.dump(log()))
     run, empty = value["runs"]
     assert (value["version"], empty["results"]) == ("2.1.0", [])
-    assert run["originalUriBaseIds"] == {"ROOT": {"uri": "file:///srv/host%201/"}}
+    assert run["originalUriBaseIds"] == {
+        "%SRCROOT%": {"uri": Path.cwd().as_uri() + "/"}, "ROOT": {"uri": "file:///srv/host%201/"}}
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["DG103", "DG308", "DG501"]
-    first, second, third = run["results"]
+    first, second, third, ignored = run["results"]
     assert (first["ruleId"], first["ruleIndex"], first["level"]) == ("DG103", 0, "error")
     assert first["locations"][0]["physicalLocation"] == {
         "artifactLocation": {"uri": "etc/a.conf", "uriBaseId": "ROOT"},
         "region": {"startLine": 1, "startColumn": 40, "endColumn": 58},
     }
     uri = second["locations"][0]["physicalLocation"]["artifactLocation"]
-    assert uri == {"uri": (Path.cwd() / "policy%20%C3%BC.yaml").as_uri().replace("%25", "%")}
-    assert (third["level"], third["message"]["text"], "locations" in third) == ("note", "a\ufffd", False)
+    assert uri == {"uri": "policy%20%C3%BC.yaml", "uriBaseId": "%SRCROOT%"}
+    assert (third["level"], third["message"]["text"]) == ("note", "a\ufffd")
+    # Code scanning refuses a result without a location.
+    assert third["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "etc/b.conf", "uriBaseId": "ROOT"}
+    assert all(len(result["locations"]) == 1 for result in run["results"])
+    assert ignored["suppressions"] == [{"kind": "inSource", "justification": "why\ufffd"}]
+    assert all(rule["helpUri"].startswith("https://") for rule in run["tool"]["driver"]["rules"])
+
+
+def test_sarif_reports_that_nothing_was_judged() -> None:
+    run, empty = log()["runs"]
+    assert (run["invocations"][0]["executionSuccessful"], empty["invocations"][0]["executionSuccessful"]) == (
+        True, False)
+    assert empty["invocations"][0]["toolExecutionNotifications"] == [
+        {"level": "error", "message": {"text": "nothing to judge"}}]
+
+
+def prints(path: str, content: bytes, **other: Any) -> list[str]:
+    run, = sarif.log([LintResult("", (finding(**other), finding(**other)), frozenset([path]),
+                                 read=lambda _: content)])["runs"]
+    return [result["partialFingerprints"]["primaryLocationLineHash"] for result in run["results"]]
+
+
+def test_a_fingerprint_stays_when_lines_move() -> None:
+    here = prints("a.conf", f"{LINE}\n".encode(), location=Location("a.conf", 1, 40, 58))
+    assert len(set(here)) == 2 and here[0].endswith(":1") and here[1].endswith(":2")
+    assert prints("a.conf", f"\n\n  {LINE}\n".encode(), location=Location("a.conf", 3, 42, 60)) == here
+    assert prints("a.conf", f"{LINE}6\n".encode(), location=Location("a.conf", 1, 40, 58)) != here
+    assert prints("b.conf", f"{LINE}\n".encode(), location=Location("b.conf", 1, 40, 58)) != here
+
+
+@pytest.mark.parametrize(("where", "uri"), [
+    ("host", "host/etc/a.conf"), ("./host/", "host/etc/a.conf"), ("sub/../host", "host/etc/a.conf"),
+])
+def test_paths_resolve_in_the_checkout(
+    where: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a subdirectory too: code scanning resolves relative paths from the top of the checkout."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "host").mkdir()
+    monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
+    for directory, prefix in ((tmp_path, ""), (tmp_path / "sub", "../")):
+        monkeypatch.chdir(directory)
+        if prefix and where.startswith("sub"):
+            continue
+        result = LintResult(prefix + where, (finding(),))
+        run, = sarif.log([result])["runs"]
+        assert run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"] == {
+            "uri": uri, "uriBaseId": "%SRCROOT%"}
+        assert f"file={uri}," in next(github.commands(result))
+
+
+HOSTILE = "::error::owned\n::set-output name=x::y\r##[error]owned ##vso[task.x]\x1b[2J\u202e"
+
+
+def test_text_of_files_is_no_command_and_no_control_sequence() -> None:
+    """GitHub's runner executes `::` at the start of a line and `##[` anywhere; Azure Pipelines `##vso[`."""
+    bad = finding(message=HOSTILE, location=Location(HOSTILE, 1, 1, 5))
+    result = LintResult("", (bad,), frozenset([HOSTILE]), (HOSTILE,), (HOSTILE,), read=lambda _: HOSTILE.encode())
+    outputs = {
+        "text": "\n".join((*text.findings(result.findings, result.read, colour=False), text.clean(HOSTILE))),
+        "json": json_output.dump(json_output.lint_result(result)),
+        "sarif": json_output.dump(sarif.log([result])),
+        "github": "\n".join(github.commands(result)),
+    }
+    for name, output in outputs.items():
+        assert "##[" not in output and "##vso[" not in output, name
+        assert name == "github" or not any(line.strip().startswith("::") for line in output.split("\n")), name
+        assert name == "github" or output.isprintable() or "\x1b" not in output, name
+    assert len(outputs["github"].split("\n")) == 3
+    assert "\x1b" not in outputs["github"] and "\u202e" not in outputs["github"]
+    assert json.loads(outputs["json"])["findings"][0]["message"] == HOSTILE
 
 
 def test_sarif_validates_against_its_schema() -> None:

@@ -110,3 +110,14 @@ def test_every_terminal(root: Path, call: tuple[str, ...]) -> None:
                               check=False, timeout=PATIENCE_SECONDS)
     assert lost.returncode == 2
     assert b"Traceback" not in lost.stderr and b"Exception" not in lost.stderr, lost.stderr
+
+
+def test_lint_fits_40_columns(root: Path) -> None:
+    code, said = on_a_terminal(("lint", "--root", ROOT, "--color", "never"), root, 40)
+    lines = [line.rstrip("\r") for line in said.split("\n")]
+    assert code == 1
+    # What is said on standard error is not folded.
+    assert [line for line in lines if len(line) > 40 and not line.startswith("dockerd-guard: ")] == []
+    caret = next(index for index, line in enumerate(lines) if "^~~" in line)
+    column = lines[caret].index("^")
+    assert lines[caret - 1][column:].startswith("tcp://0.0.0.0:23")

@@ -1,0 +1,275 @@
+"""Files and directories as arguments of `lint`: what they contain, and its places on a host."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from dockerd_guard.commands._common import Unanswerable
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe import carriers, file_kinds, templates
+from dockerd_guard.observe.file_kinds import Kind
+from dockerd_guard.observe.observation import CONFIGURED
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules.registry import TITLES
+
+MAX_FILE_BYTES = 1024 * 1024
+MAX_TOTAL_BYTES = 16 * 1024 * 1024
+MAX_NAMES = 50_000
+"""Names looked at in the directories of the command line."""
+
+STDIN = "<stdin>"
+
+_SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".tox", ".terraform"))
+
+Where = Callable[[int, int], tuple[int, int]]
+"""Converts line and column of a placed text into those of the file on the command line."""
+
+
+def _same(line: int, column: int) -> tuple[int, int]:
+    return line, column
+
+
+class Source(NamedTuple):
+    """A text of the command line: a file, or a file within one. `carried_as` is the path it has there."""
+
+    file: str
+    text: str
+    is_named: bool
+    where: Where
+    carried_as: str | None = None
+
+
+class Placed(NamedTuple):
+    """A text at its place on a host, rendered if it is a template."""
+
+    kind: Kind
+    content: bytes
+    file: str
+    where: Where
+    expressions: tuple[templates.Expression, ...] = ()
+    is_template: bool = False
+
+
+class Arguments:
+    """What the arguments of `lint` contain: `placed` texts, and `findings` about the arguments themselves."""
+
+    def __init__(self, paths: Iterable[str], stdin_name: str | None) -> None:
+        """Read all of them. Raises Unanswerable for an argument that cannot be read."""
+        self.contents: dict[str, bytes] = {}
+        self.placed: list[Placed] = []
+        self.findings: list[Finding] = []
+        self.unanswered: list[str] = []
+        self._others: dict[str, Source] = {}
+        """Files of no kind, by the name of the argument, or as `FILE PATH` for a file within one."""
+        self._total = 0
+        self._names = 0
+        with Rootfs() as rootfs:
+            for path in paths:
+                if path == "-":
+                    self._add(stdin_name or STDIN, sys.stdin.buffer.read(MAX_FILE_BYTES + 1), is_named=True)
+                    continue
+                entry = rootfs.stat(os.path.abspath(path))
+                if entry is None:
+                    raise Unanswerable(f"{path}: No such file or directory")
+                if entry.is_directory:
+                    before = len(self.placed) + len(self.findings)
+                    self._walk(rootfs, path)
+                    if len(self.placed) + len(self.findings) == before and not self.unanswered:
+                        self.unanswered.append(f"{path}: contains no configuration of dockerd")
+                else:
+                    self._add(path, self._read(path), is_named=True)
+
+    def _walk(self, rootfs: Rootfs, directory: str) -> None:
+        """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
+        todo = [directory]
+        inside = _inside_of(rootfs, directory)
+        while todo:
+            directory = todo.pop()
+            kinds = rootfs.kinds(os.path.abspath(directory))
+            self._names += len(kinds)
+            if self._names > MAX_NAMES:
+                self.unanswered.append(f"{directory}: more than {MAX_NAMES} names; the rest is not read")
+                return
+            for name in sorted(kinds, reverse=True):
+                path = os.path.join(directory, name)
+                if kinds[name] == "d" and name not in _SKIPPED:
+                    todo.append(path)
+            for name in sorted(kinds):
+                path = os.path.normpath(os.path.join(directory, name))
+                if kinds[name] in "fl" and file_kinds.CANDIDATE.search(f"{os.path.basename(directory)}/{name}"):
+                    try:
+                        if kinds[name] == "l" and not self._is_linked_inside(rootfs, path, inside):
+                            continue
+                        self._add(path, self._read(path), is_named=False)
+                    except Unreadable as error:
+                        self.unanswered.append(f"{path}: {error.reason}")
+
+    def _is_linked_inside(self, rootfs: Rootfs, path: str, inside: str) -> bool:
+        """Whether a link leads to a file of the directory. The log of a CI system must not show other files."""
+        resolved = rootfs.resolve(os.path.abspath(path))
+        entry = rootfs.stat(resolved) if resolved is not None else None
+        if resolved is None or entry is None or not entry.is_file:
+            return False
+        if not resolved.startswith(inside) and "docker" in path.lower():
+            self.unanswered.append(f"{path}: a link that leads out of the directory is not read")
+        return resolved.startswith(inside)
+
+    @staticmethod
+    def _read(path: str) -> bytes:
+        # A Rootfs keeps what it has read. Most files of a repository configure no dockerd.
+        with Rootfs() as rootfs:
+            return rootfs.read(os.path.abspath(path))
+
+    def _add(self, file: str, data: bytes, *, is_named: bool) -> None:
+        if len(data) > MAX_FILE_BYTES:
+            if is_named or "docker" in file.lower():
+                self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+            return
+        source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, _same)
+        if self._place(source) or self._read_carrier(source):
+            self.contents[file] = data
+            self._total += len(data)
+            if self._total > MAX_TOTAL_BYTES:
+                raise Unanswerable(f"{file}: the files have more than {MAX_TOTAL_BYTES >> 20} MiB together")
+        elif is_named:
+            self._others[file] = source
+            self.contents[file] = data
+
+    def unused(self) -> list[str]:
+        """Why arguments are not judged: they are of no kind, and no other file refers to them."""
+        return [f"{file}: not recognized. Expected a unit, a drop-in, an environment file or daemon.json of Docker, or "
+                "a file of cloud-init, Butane, Ignition or Compose"
+                for file, source in self._others.items() if source.carried_as is None]
+
+    def referenced(self, path: str, files: Iterable[Placed]) -> Placed | None:
+        """The file that a unit of these files refers to by its path on the host: an argument of that name, a file
+        within the same file, below the same root directory, or beside them."""
+        name = os.path.basename(path)
+        kind = Kind(path, "json" if path.endswith(".json") else "environment", "")
+        for key, source in self._others.items():
+            if source.carried_as == path or (source.carried_as is None and os.path.basename(
+                    file_kinds.plain_name(key)) == name):
+                if source.carried_as is None:
+                    del self._others[key]
+                return self._as(kind, source)[0]
+        directories = dict.fromkeys(directory for item in files if item.file != STDIN
+                                    for directory in (item.kind.group, os.path.dirname(item.file)))
+        for directory, candidate in ((directory, os.path.join(directory, below)) for directory in directories
+                                     for below in (path.lstrip("/"), name, f"{name}.j2")):
+            with Rootfs() as rootfs:
+                resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
+                entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
+                if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
+                    data = self.contents[candidate] = rootfs.read(resolved)
+                    source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, _same)
+                    return self._as(kind, source)[0]
+        return None
+
+    def _place(self, source: Source) -> bool:
+        path = source.carried_as or os.path.normpath(source.file)
+        text = source.text
+        kind = file_kinds.kind_of(path, text, is_named=source.is_named)
+        if kind is None or (kind.syntax != "json" and source.carried_as is None and carriers.carries(path, text)):
+            return False
+        if source.carried_as is not None or source.is_named:
+            # The files that are named on the command line belong together, as do those within one file.
+            kind = kind._replace(group=source.file if source.carried_as is not None else "")
+        self.placed += self._as(kind, source)
+        return True
+
+    @staticmethod
+    def _as(kind: Kind, source: Source) -> list[Placed]:
+        """The text as a file of this kind; the alternatives of a template."""
+        text = source.text
+        if not templates.is_template(source.file, text, kind.syntax):
+            return [Placed(kind, _encoded(text), source.file, source.where)]
+        first = templates.render(source.file, text, kind.syntax)
+        rendered = [first, *([templates.render(source.file, text, kind.syntax, 1)] if first.has_branches else [])]
+        return [Placed(kind, _encoded(result.text), source.file, _through(result, text, source.where),
+                       result.expressions, is_template=True) for result in rendered]
+
+    def _read_carrier(self, source: Source) -> bool:
+        """Read cloud-init, Butane, Ignition and Compose files. False for any other file."""
+        if not carriers.carries(os.path.basename(file_kinds.plain_name(source.file)), source.text):
+            return False
+        text = source.text
+        through = source.where
+        try:
+            files, published = _read_as_template(source)
+        except carriers.UnreadableCarrier as error:
+            if source.is_named or (carriers.is_carrier(text) and "docker" in text):
+                self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
+            return False
+        found = False
+        for carried in files:
+            content = carried.content.decode("utf-8", "surrogateescape")
+            inner = Source(source.file, content, False, _inside(carried, through), carried.path)
+            if self._place(inner):
+                found = True
+            else:
+                self._others[f"{source.file} {carried.path}"] = inner
+        for api in published:
+            line, column = through(api.line, api.column)
+            self.findings.append(_published(source.file, api, Location(
+                source.file, line, column, column + api.end_column - api.column)))
+        return found or bool(published)
+
+
+def _inside_of(rootfs: Rootfs, directory: str) -> str:
+    """What the resolved path of a file below a directory begins with."""
+    return (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
+
+
+def _read_as_template(source: Source) -> tuple[list[carriers.Carried], list[carriers.PublishedApi]]:
+    """Read a file that carries others. If it is YAML only without its tags, as a template, they are blanked."""
+    try:
+        return carriers.read(source.text)
+    except carriers.UnreadableCarrier:
+        without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
+                              lambda found: " " * len(found[0]), source.text, flags=re.MULTILINE)
+        if without_tags == source.text:
+            raise
+        return carriers.read(without_tags)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _through(rendered: templates.Rendered, source: str, where: Where) -> Where:
+    """Convert a place in a rendered template."""
+    lines = _starts(rendered.text)
+    source_lines = _starts(source)
+
+    def convert(line: int, column: int) -> tuple[int, int]:
+        offset = rendered.origin(lines[min(line, len(lines)) - 1] + column - 1)
+        found = bisect_right(source_lines, offset)
+        return where(found, offset - source_lines[found - 1] + 1)
+
+    return convert
+
+
+def _starts(text: str) -> list[int]:
+    return [0, *(found.end() for found in re.finditer("\n", text))]
+
+
+def _inside(carried: carriers.Carried, where: Where) -> Where:
+    """Convert a place in a carried file."""
+    if carried.indent is None:
+        return lambda line, column: where(carried.first_line, carried.column)
+    indent = carried.indent
+    return lambda line, column: where(carried.first_line + line - 1, column + indent)
+
+
+def _published(file: str, api: carriers.PublishedApi, location: Location) -> Finding:
+    is_local = api.port.startswith(("127.", "[::1]", "localhost:"))
+    return Finding(
+        "DG108" if "DG108" in TITLES else "DG107", "warning" if is_local else "error",
+        f"the container {api.service} mounts the Docker socket and publishes port {api.port}: who controls it through "
+        "this port has root access to the host", CONFIGURED, location)

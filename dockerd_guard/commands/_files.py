@@ -1,0 +1,201 @@
+"""Files as arguments of `lint`, judged: each at its place on a host, with stock units for what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from dockerd_guard.commands._arguments import Arguments, Placed
+from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
+from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
+from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.location import Location
+from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.observe import file_kinds, stock_units
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules.judge import judge
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.policy.model import Policy
+
+MAX_HOSTS = 200
+"""Files of different hosts, or alternatives for one place on a host, that are judged."""
+
+MAX_REFERENCES = 100
+"""Files that the units of one host refer to, and that are looked for."""
+
+_PLACEHOLDER = re.compile(r"unknown[0-9]{1,3}\b")
+_ACCOUNT = f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HOME={file_kinds.HOME}"\n'.encode()
+_NO_CERTIFICATES = "DG206"
+
+
+def judge_arguments(arguments: Arguments, policy: Policy | None, options: Namespace) -> Judged:
+    """Judge the files, those of one group together."""
+    hosts = list(islice(_hosts(arguments.placed), MAX_HOSTS + 1))
+    parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
+    if len(hosts) > MAX_HOSTS:
+        arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
+    whole = combined([*parts, Judged(tuple(arguments.findings), judged=bool(arguments.findings))])
+    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unused())
+    if not whole.judged and not unanswered:
+        unanswered = ("the files configure no dockerd: there is nothing to judge",)
+    return whole._replace(unanswered=unanswered)
+
+
+def _hosts(placed: list[Placed]) -> Iterator[list[Placed]]:
+    """Divide the files into those of one host. Of several files for one place each is judged with the others."""
+    groups: dict[tuple[str, bool], dict[str, list[Placed]]] = {}
+    for item in placed:
+        groups.setdefault((item.kind.group, item.kind.is_rootless), {}).setdefault(item.kind.place, []).append(item)
+    for places in groups.values():
+        for number in range(max(map(len, places.values()))):
+            yield [items[min(number, len(items) - 1)] for items in places.values()]
+
+
+def _judge_together(
+    files: list[Placed], arguments: Arguments, policy: Policy | None, dockerd: Version | None
+) -> Judged:
+    by_place = {item.kind.place: item for item in files}
+    assumed = _assumed(by_place, is_rootless=files[0].kind.is_rootless)
+    look = _look(by_place, assumed, policy, dockerd)
+    if look.seen.configured.service.unit.load_state == "not-found":
+        assumed[stock_units.SERVICE_FILE] = stock_units.stock_unit(by_place).service
+        look = _look(by_place, assumed, policy, dockerd)
+    missing = _add_referenced(look, by_place, files, arguments)
+    if missing or {item.kind.place for item in files} != by_place.keys():
+        assumed |= {path: b"{}" if path.endswith(".json") else b"" for path in missing}
+        look = _look(by_place, assumed, policy, dockerd)
+    return _result(look, by_place, assumed, missing, policy)
+
+
+def _add_referenced(
+    look: Look, by_place: dict[str, Placed], files: list[Placed], arguments: Arguments
+) -> tuple[str, ...]:
+    """Add the files that the units refer to. Returns the paths of those that are needed and not there."""
+    configured = look.seen.configured
+    needed = {file.path: not file.optional for file in configured.service.environment_files
+              if not re.search(r"[*?\[]", file.path)}
+    config_file = configured.daemon.config_file
+    if config_file not in (DEFAULT_CONFIG_FILE, f"{file_kinds.HOME}/.config/docker/daemon.json", ""):
+        needed[config_file] = True
+    if configured.service.exec_start and not configured.daemon.certain:
+        needed.setdefault(configured.service.exec_start[-1].path, False)
+    missing = []
+    for number, (path, is_mandatory) in enumerate(needed.items()):
+        if path in by_place or not path.startswith("/"):
+            continue
+        found = arguments.referenced(path, files) if number < MAX_REFERENCES else None
+        if found is not None:
+            by_place[path] = found
+        elif path == config_file and file_kinds.DAEMON_JSON in by_place:
+            by_place[path] = by_place.pop(file_kinds.DAEMON_JSON)
+        elif is_mandatory:
+            missing.append(path)
+    return tuple(missing)
+
+
+def _result(
+    look: Look, by_place: dict[str, Placed], assumed: dict[str, bytes], missing: tuple[str, ...], policy: Policy | None
+) -> Judged:
+    files = tuple(by_place.values())
+    is_rootless = files[0].kind.is_rootless
+    findings = tuple(finding for finding in judge(look.seen, policy) if not _is_artifact(finding))
+    broken = [finding.location.file for finding in findings if finding.code == "DG205" and finding.location is not None
+              and finding.location.file in by_place and by_place[finding.location.file].is_template]
+    findings = tuple(finding for finding in findings if finding.code != "DG205" or finding.location is None
+                     or finding.location.file not in broken)
+
+    def place(location: Location) -> Location | None:
+        item = by_place.get(location.file)
+        if item is None:
+            return None
+        line, column = item.where(location.line, location.column)
+        end_line, end = item.where(location.line, location.end_column)
+        return Location(item.file, line, column, end if end_line == line else column)
+
+    found = tuple(_in_words(finding, by_place) for finding in relocated(findings, place))
+    unknown = [f"{item.file}:{item.where(expression.line, 1)[0]}: the value of {expression.text} is not known, and it "
+               "decides where dockerd listens"
+               for item in files for expression in item.expressions if expression.decides]
+    unknown += [f"{by_place[file].file}: this template cannot be read without its values" for file in broken]
+    unknown += [f"{path}: not among the files; what it sets is not known" for path in missing]
+    unknown += [text for text in incomplete(look.seen, found)
+                if not _PLACEHOLDER.search(text) and not broken]
+    notes = []
+    if units := sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET))):
+        package = stock_units.stock_unit(by_place).package
+        kind = "the unit of a rootless dockerd" if is_rootless else f"the stock units of {package}"
+        notes.append(f"{', '.join(dict.fromkeys(item.file for item in files))}: judged with {kind} "
+                     f"({', '.join(units)})")
+    others = [expression.text for item in files for expression in item.expressions if not expression.decides]
+    if others:
+        notes.append(f"{files[0].file}: values that are not known: {', '.join(dict.fromkeys(others))}")
+    return Judged(found, tuple(dict.fromkeys(item.file for item in files)), tuple(notes), tuple(unknown),
+                  judged=bool(found) or any(map(_is_of_dockerd, files)))
+
+
+def _is_of_dockerd(item: Placed) -> bool:
+    """Whether a file configures dockerd, and not only a service that has to do with Docker."""
+    unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", item.kind.place)
+    return item.kind.syntax != "unit" or unit is not None or re.search(
+        rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", item.content) is not None
+
+
+def _look(
+    by_place: dict[str, Placed], assumed: dict[str, bytes], policy: Policy | None, dockerd: Version | None
+) -> Look:
+    rootfs = Rootfs("", {**assumed, **{place: item.content for place, item in by_place.items()}})
+    return Look("", observe_files(rootfs, dockerd), policy, policy_is_outside=True)
+
+
+def _assumed(by_place: dict[str, Placed], *, is_rootless: bool) -> dict[str, bytes]:
+    """The stock units that the files do not replace."""
+    units = {place.rpartition("/")[2] for place in by_place if place.count("/") == 4 or not place.endswith(".conf")}
+    if is_rootless:
+        files = {f"{file_kinds.SYSTEM_UNITS}/docker.service.d/00-account.conf": _ACCOUNT}
+        return files if "docker.service" in units else {**files, stock_units.SERVICE_FILE: stock_units.ROOTLESS}
+    files = stock_units.stock_files(by_place)
+    if "docker.service" in units:
+        del files[stock_units.SERVICE_FILE]
+    elif any(re.search(rb"dockerd|docker\s{1,8}daemon", item.content) and place.endswith(".service")
+             for place, item in by_place.items()):
+        # A unit of another name runs dockerd.
+        del files[stock_units.SERVICE_FILE]
+    if "docker.socket" in units:
+        del files[stock_units.SOCKET_FILE]
+    return files
+
+
+def _is_artifact(finding: Finding) -> bool:
+    """Whether a finding is about what is not among the files, or about a value that replaces an expression."""
+    if finding.code == _NO_CERTIFICATES and "is missing" in finding.message:
+        return True
+    return _PLACEHOLDER.search(finding.message) is not None or (
+        finding.socket is not None and _PLACEHOLDER.search(finding.socket) is not None)
+
+
+def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
+    """The finding with files of the command line and expressions in its message."""
+    message = finding.message
+    for place, item in by_place.items():
+        if place in message:
+            message = re.sub(re.escape(place) + r":([0-9]{1,9}):([0-9]{1,9})", partial(_named, item), message)
+            message = message.replace(place, item.file)
+        for expression in item.expressions:
+            if expression.value.startswith("192.0.2."):
+                message = expression.text.join(re.split(re.escape(expression.value) + "(?![0-9])", message))
+            elif re.fullmatch("49[0-9]{3}", expression.value):
+                message = message.replace(f":{expression.value}", f":{expression.text}")
+    return finding._replace(message=message, fix=None)
+
+
+def _named(item: Placed, found: re.Match[str]) -> str:
+    line, column = item.where(int(found[1]), int(found[2]))
+    return f"{item.file}:{line}:{column}"

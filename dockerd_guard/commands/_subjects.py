@@ -1,0 +1,156 @@
+"""What `lint` judges: each dockerd that a root directory configures, and why an answer is incomplete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.rules.judge import judge
+
+if TYPE_CHECKING:
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.model.finding import Finding
+    from dockerd_guard.observe.layouts import Domain
+
+
+class Judged(NamedTuple):
+    """The findings of one root with their locations in it, and `files`, which may contain comments about them."""
+
+    findings: tuple[Finding, ...]
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unanswered: tuple[str, ...] = ()
+    judged: bool = True
+
+
+def judge_host(look: Look) -> Judged:
+    """Judge the live host."""
+    findings = annotated(look, judge(look.seen, look.policy))
+    troubles = tuple(trouble.text for trouble in look.seen.troubles)
+    unit = look.seen.configured.service.unit
+    if unit.load_state == "not-found" and not look.seen.others:
+        troubles += (f"{unit.reason} No other dockerd runs on this host: there is nothing to judge",)
+        return Judged(findings, unit_files_of(look.seen), (), troubles, judged=bool(findings))
+    return Judged(findings, unit_files_of(look.seen), (), troubles)
+
+
+def judge_root(look: Look, dockerd: Version | None) -> Judged:
+    """Judge every dockerd that the files below a root directory configure."""
+    from dockerd_guard.observe import layouts
+
+    rootfs = look.seen.rootfs
+    parts: list[Judged] = []
+    is_missing = layouts.is_missing(look.seen.configured)
+    if not is_missing:
+        findings = annotated(look, judge(look.seen, look.policy))
+        parts.append(Judged(findings, unit_files_of(look.seen), (), tuple(incomplete(look.seen, findings))))
+    elif (system := layouts.with_stock_unit(rootfs)) is not None:
+        seen = observe_files(system.rootfs, dockerd)
+        parts.append(_of_domain(look._replace(seen=seen), system))
+    for domain in layouts.other_domains(rootfs):
+        seen = _observe_domain(domain, dockerd)
+        parts.append(_of_domain(Look(look.root, seen, None, False), domain))
+    unread = tuple(f"{path} starts dockerd by other means than systemd: what it passes to dockerd is not evaluated"
+                   for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
+    if not parts and not unread:
+        return Judged((), (), (), (
+            f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "
+            "a drop-in, docker.socket or daemon.json; `dockerd-guard lint DIR` finds such files in any directory",
+        ), judged=False)
+    whole = combined(parts)
+    return whole._replace(unanswered=whole.unanswered + unread, judged=bool(parts))
+
+
+def combined(parts: Iterable[Judged]) -> Judged:
+    """Several results as one. What is found twice is kept once."""
+    findings: dict[object, Finding] = {}
+    notes: dict[str, None] = {}
+    unanswered: dict[str, None] = {}
+    files: dict[str, None] = {}
+    judged = False
+    for part in parts:
+        for finding in part.findings:
+            findings.setdefault((finding.code, finding.location, finding.message), finding)
+        notes |= dict.fromkeys(part.notes)
+        unanswered |= dict.fromkeys(part.unanswered)
+        files |= dict.fromkeys(part.files)
+        judged = judged or part.judged
+    return Judged(tuple(sorted(findings.values(), key=lambda finding: finding.order)), tuple(files), tuple(notes),
+                  tuple(unanswered), judged)
+
+
+def annotated(look: Look, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The findings with how `fix` corrects them under the policy."""
+    if not findings or look.policy is None:
+        # Without findings no plan is needed, which makes a cold start faster.
+        return findings
+    from dockerd_guard.commands.diff import assessed
+    from dockerd_guard.plan.assessment import annotate_fixability
+
+    return annotate_fixability(assessed(look, findings))
+
+
+def incomplete(seen: Observation, findings: tuple[Finding, ...]) -> Iterator[str]:
+    """Why the files do not show where dockerd listens, where the live layers are not observed."""
+    layer, unit = seen.configured.layer, seen.configured.service.unit
+    if layer.starts and layer.reason:
+        yield f"{unit.name}: {layer.reason}"
+    elif not layer.starts and not findings and unit.load_state != "masked":
+        yield f"{unit.name} does not start, {layer.refused_by} refuses: {layer.reason}"
+    for setting in unit.settings:
+        if setting.key.startswith("Exec") and "set-environment" in setting.value:
+            yield f"{setting.location}: sets variables of systemd at run time, which the files do not show"
+
+
+def unit_files_of(seen: Observation) -> tuple[str, ...]:
+    """The files of docker.service and its sockets, and the environment files."""
+    service = seen.configured.service
+    units = (service.unit, *(socket.unit for socket in seen.configured.sockets))
+    files = [path for unit in units for path in (unit.fragment, *unit.dropins) if path is not None]
+    return (*files, *(file.path for file in service.environment_files))
+
+
+def _observe_domain(domain: Domain, dockerd: Version | None) -> Observation:
+    from dockerd_guard.observe.configured import observe_configured
+
+    return Observation(domain.rootfs, observe_configured(
+        domain.rootfs, dockerd=dockerd, unit=domain.unit))
+
+
+def _of_domain(look: Look, domain: Domain) -> Judged:
+    findings = judge(look.seen, look.policy)
+    if domain.unit is None:
+        findings = annotated(look, findings)
+
+    def place(location: Location) -> Location | None:
+        if location.file in domain.moved:
+            return location._replace(file=domain.moved[location.file])
+        return None if location.file in domain.assumed else location
+
+    own = {*domain.moved.values()}
+    found = relocated(findings, place)
+    if domain.unit is not None:
+        # The other rules' findings are about the system's dockerd, which is judged by itself.
+        found = tuple(finding for finding in found
+                      if finding.code != "DG107" and (finding.location is None or finding.location.file in own))
+    files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
+    return Judged(found, files, (domain.note,), tuple(incomplete(look.seen, found)))
+
+
+def relocated(findings: Iterable[Finding], place: Callable[[Location], Location | None]) -> tuple[Finding, ...]:
+    """The findings with their locations as `place` returns them; None for a file that is assumed."""
+    return tuple(_relocated(finding, place) for finding in findings)
+
+
+def _relocated(finding: Finding, place: Callable[[Location], Location | None]) -> Finding:
+    if finding.location is None or (location := place(finding.location)) is not None:
+        return finding if finding.location is None else finding._replace(location=location)
+    # The other place that the message names, as of the other hosts of a conflict.
+    message = finding.message.replace(" here", " in the stock unit")
+    named = re.search(r"(/\S{1,4096}):([0-9]{1,9}):([0-9]{1,9})", message)
+    other = Location(named[1], int(named[2]), int(named[3]), int(named[3])) if named is not None else None
+    return finding._replace(message=message, location=place(other) if other is not None else None)

@@ -1,0 +1,125 @@
+"""What a file of a repository configures, by its name, its directory and its content: its place on a host.
+
+`roles/docker/templates/override.conf.j2` is a drop-in of docker.service wherever it is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dockerd_guard.observe.templates import SUFFIXES, Syntax
+
+SYSTEM_UNITS = "/etc/systemd/system"
+DAEMON_JSON = "/etc/docker/daemon.json"
+HOME = "/home/user"
+"""Home directory of the account whose files are judged."""
+
+_ROOTED = re.compile(
+    r"(?P<top>(?:.*/)?)(?<!usr/)(?<!usr/local/)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
+    r"|etc/docker/[^/]*\.json|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
+_DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]*docker[^/]*\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
+_USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)
+_CONTAINERS = frozenset((
+    "files", "file", "templates", "template", "default", "docker", "docker.service.d", "docker.socket.d", "etc",
+    "systemd", "system", "sysconfig", "conf.d", "config", "configs", "conf",
+))
+"""Directories of one role, cookbook or image. Files below different ones belong together."""
+
+_UNIT_SECTION = re.compile(r"^[ \t]{0,80}\[(Service|Socket)\]", re.MULTILINE)
+_NAMES_DOCKER = re.compile(r"docker", re.IGNORECASE)
+_DAEMON_KEYS = re.compile(
+    r'"(?:hosts|live-restore|log-driver|log-opts|exec-opts|storage-driver|storage-opts|insecure-registries|'
+    r'registry-mirrors|tlsverify|tlscacert|data-root|userland-proxy|default-address-pools|userns-remap|'
+    r'metrics-addr|default-ulimits|bip|containerd|cgroup-parent|default-runtime|selinux-enabled)"\s{0,80}:')
+_OPTIONS = re.compile(r"^[ \t]{0,80}(?:export[ \t]{1,8})?(DOCKER_OPTS|DOCKER_OPTIONS|DOCKER_NETWORK_OPTIONS|"
+                      r"DOCKER_STORAGE_OPTIONS|DOCKERD_OPTS|OPTIONS|other_args)=", re.MULTILINE)
+_FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OPTIONS")
+
+CANDIDATE = re.compile(
+    r"docker|daemon.*\.json|override|hosts?\.conf|\.(?:service|socket|ign|bu|fcc|conf)\Z|cloud|user-?data|compose|"
+    r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
+"""Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
+
+
+_NO_SETTINGS = (".md", ".rst", ".sh", ".yml", ".yaml", ".json")
+"""Names of files that may quote a setting, and are none."""
+
+
+class Kind(NamedTuple):
+    """The place of a file on a host, how it is written, and whether it is of an account (rootless).
+
+    `group` is the directory that the file belongs to with others: a root directory, a role.
+    """
+
+    place: str
+    syntax: Syntax
+    group: str
+    is_rootless: bool = False
+
+
+def plain_name(name: str) -> str:
+    """The name without the suffixes of templates."""
+    lower = name.lower()
+    suffix = next((suffix for suffix in SUFFIXES if lower.endswith(suffix) and len(lower) > len(suffix)), "")
+    return plain_name(name[:-len(suffix)]) if suffix else name
+
+
+def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
+    """Return what a file configures; None if it is nothing of dockerd's. `is_named`: it was given by its name, so
+    that its content need not mention Docker."""
+    path = plain_name(path)
+    is_rootless = _USER.match(path) is not None or "/.config/docker/" in f"/{path}"
+    group = _group(path)
+    if (found := _ROOTED.match(path)) is not None:
+        place = "/" + found["place"]
+        if place.startswith(("/etc/docker/", "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
+            return Kind(place, "json" if place.endswith(".json") else "environment", found["top"])
+        name = place.rpartition("/")[2]
+        if _is_dockers(place, text) and name.endswith((".conf", ".service", ".socket")):
+            place = re.sub(r"\A/(?:etc|usr/lib|lib|usr/local/lib|run)/systemd/user/", SYSTEM_UNITS + "/", place)
+            return Kind(place, "unit", found["top"], is_rootless)
+        return None
+    return _by_name(path, text, group, is_rootless) or _by_content(path, text, group, is_named)
+
+
+def _by_name(path: str, text: str, group: str, is_rootless: bool) -> Kind | None:
+    name = path.rpartition("/")[2]
+    if (found := _DROP_IN.match(path)) is not None and found["name"].endswith(".conf"):
+        return Kind(f"{SYSTEM_UNITS}/{found['unit']}.d/{found['name']}", "unit", group, is_rootless)
+    if name.endswith((".service", ".socket")) and _is_dockers(name, text):
+        return Kind(f"{SYSTEM_UNITS}/{name}", "unit", group, is_rootless)
+    if name == "daemon.json" or (name.endswith(".json") and "daemon" in name and _DAEMON_KEYS.search(text)):
+        place = f"{HOME}/.config/docker/daemon.json" if is_rootless else DAEMON_JSON
+        return Kind(place, "json", group, is_rootless)
+    return None
+
+
+def _is_dockers(name: str, text: str) -> bool:
+    return "docker" in name or re.search(r"dockerd|docker\.sock", text) is not None
+
+
+def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None:
+    """A file with a name of its own: by what only such a file contains."""
+    name = path.rpartition("/")[2]
+    mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
+    if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
+            _NO_SETTINGS):
+        unit = "docker.service" if section[1] == "Service" else "docker.socket"
+        base = name if name.endswith(".conf") else f"{name}.conf"
+        return Kind(f"{SYSTEM_UNITS}/{unit}.d/{base}", "unit", group)
+    if text.lstrip("\ufeff \t\r\n").startswith("{") and _DAEMON_KEYS.search(text) and (
+            is_named or name.endswith(".json")) and '"services"' not in text:
+        return Kind(DAEMON_JSON, "json", group)
+    if (option := _OPTIONS.search(text)) is not None and not name.endswith(_NO_SETTINGS) and (
+            _NAMES_DOCKER.search(path) is not None or is_named):
+        place = "/etc/sysconfig/docker" if option[1] in _FEDORA or "sysconfig" in path else "/etc/default/docker"
+        return Kind(place, "environment", group)
+    return None
+
+
+def _group(path: str) -> str:
+    directory = path.rpartition("/")[0]
+    while directory.rpartition("/")[2] in _CONTAINERS and "/" in directory.strip("/"):
+        directory = directory.rpartition("/")[0]
+    return directory

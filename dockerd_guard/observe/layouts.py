@@ -1,0 +1,200 @@
+"""Which configurations of dockerd a tree of files contains: the system's, that of accounts (rootless), the snap's.
+
+A tree below `--root` is an image, a backup, or what a repository installs. It may have daemon.json or a drop-in and
+no docker.service, which a package brings later. Such a configuration is read with the stock unit of a package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.observe import stock_units
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.systemd.lookup import SEARCH_PATH
+
+if TYPE_CHECKING:
+    from dockerd_guard.observe.observation import Configured
+
+MAX_ACCOUNTS = 1000
+"""Home directories looked at."""
+
+DAEMON_JSON = "/etc/docker/daemon.json"
+
+_USER_UNITS = ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user")
+_OWN_UNITS = (".config/systemd/user", ".local/share/systemd/user")
+
+_FIRST = "00-account.conf"
+
+_SNAP = "/var/snap/docker"
+
+_FOREIGN_DAEMON_JSON = ("/ProgramData/docker/config/daemon.json", "/ProgramData/Docker/config/daemon.json")
+"""daemon.json of Docker on Windows."""
+
+_STARTERS = (
+    "/etc/init.d/docker", "/etc/rc.d/init.d/docker", "/etc/init/docker.conf", "/etc/service/docker/run",
+    "/etc/sv/docker/run", "/etc/supervisord.conf", "/etc/inittab", "/var/lib/boot2docker/profile",
+)
+"""Files that start dockerd where systemd does not."""
+
+_ALWAYS_STARTERS = ("/etc/rc.local", "/etc/rc.d/rc.local", "/etc/wsl.conf")
+"""Files that may start a dockerd beside docker.service."""
+
+_STARTER_DIRECTORIES = ("/etc/supervisor/conf.d", "/etc/supervisor.d", "/etc/local.d")
+
+_STARTS_DOCKERD = re.compile(rb"dockerd|\bdocker[ \t]{1,8}(?:daemon|-d)\b|EXTRA_ARGS|DOCKER_(?:OPTS|HOST)")
+
+
+class Domain(NamedTuple):
+    """One dockerd that a tree configures.
+
+    `rootfs` is the tree with assumed files on top. `unit` is its service there; None for the system's dockerd.
+    `moved` maps files of `rootfs` to where they are in the tree, `assumed` are those that are not in it. `note` says
+    what is assumed. `environment` is what the manager of an account passes to its services.
+    """
+
+    rootfs: Rootfs
+    note: str
+    unit: str | None = None
+    moved: Mapping[str, str] = {}
+    assumed: frozenset[str] = frozenset()
+
+
+def is_missing(configured: Configured) -> bool:
+    """Whether no service of the system that runs dockerd was found."""
+    return configured.service.unit.load_state == "not-found"
+
+
+def with_stock_unit(rootfs: Rootfs) -> Domain | None:
+    """Return the system's dockerd of a tree without docker.service; None if nothing of its configuration is there."""
+    found = tuple(_system_files(rootfs))
+    if not found:
+        return None
+    files = dict(stock_units.stock_files(found))
+    # A missing fragment with drop-ins is the reason to be here; a docker.socket of the tree stays.
+    for directory in SEARCH_PATH:
+        if rootfs.stat(f"{directory}/{SOCKET}") is not None:
+            files.pop(stock_units.SOCKET_FILE, None)
+    moved = {}
+    if rootfs.stat(DAEMON_JSON) is None:
+        for path in found:
+            if path.endswith("/daemon.json"):
+                files[DAEMON_JSON] = _read(rootfs, path)
+                files[stock_units.SERVICE_FILE] = files[stock_units.SERVICE_FILE].replace(b" -H fd://", b"")
+                moved[DAEMON_JSON] = path
+                break
+    package = stock_units.stock_unit(found).package
+    return Domain(rootfs.changed(files),
+                  f"{found[0]} without {SERVICE}: judged with the stock unit of {package}",
+                  moved=moved, assumed=frozenset(files) - moved.keys())
+
+
+def _system_files(rootfs: Rootfs) -> Iterator[str]:
+    """Yield the files and directories that belong to a dockerd of the system."""
+    for path in stock_units.ENVIRONMENT_FILES:
+        if _is_file(rootfs, path):
+            yield path
+    for name in _names(rootfs, "/etc/docker"):
+        if name.endswith(".json") and name != "key.json":
+            yield f"/etc/docker/{name}"
+    for directory in SEARCH_PATH:
+        for name in _names(rootfs, directory):
+            if "docker" in name and name.endswith((".service", ".socket", ".d")):
+                yield f"{directory}/{name}"
+    for path in _FOREIGN_DAEMON_JSON:
+        if _is_file(rootfs, path):
+            yield path
+    for home in _homes(rootfs):
+        if _is_file(rootfs, f"{home}/.docker/daemon.json"):
+            yield f"{home}/.docker/daemon.json"
+
+
+def other_domains(rootfs: Rootfs) -> Iterator[Domain]:
+    """Yield the dockerds of accounts and of the snap."""
+    found = False
+    for home in _homes(rootfs):
+        domain = _rootless(rootfs, home.rpartition("/")[2], home, tuple(f"{home}/{path}" for path in _OWN_UNITS))
+        if domain is not None:
+            found = True
+            yield domain
+    if not found and (domain := _rootless(rootfs, "user", "/home/user", ())) is not None:
+        yield domain
+    for name in _names(rootfs, _SNAP):
+        path = f"{_SNAP}/{name}/config/daemon.json"
+        if _is_file(rootfs, path) and (entry := rootfs.stat(path)) is not None and entry.path == path:
+            unit = "/etc/systemd/system/snap-docker-dockerd.service"
+            yield Domain(rootfs.changed({unit: stock_units.SNAP % path.encode()}),
+                         f"{path}: judged with the command of the docker snap", "snap-docker-dockerd.service",
+                         moved={path: path}, assumed=frozenset((unit,)))
+
+
+def _rootless(rootfs: Rootfs, user: str, home: str, own: tuple[str, ...]) -> Domain | None:
+    """Return the dockerd of an account: its user unit, drop-ins and daemon.json, the unit under a name of its own."""
+    directories = (*own, *_USER_UNITS)
+    fragment = next((f"{directory}/{SERVICE}" for directory in directories
+                     if _is_file(rootfs, f"{directory}/{SERVICE}")), None)
+    drop_ins: dict[str, str] = {}
+    for directory in directories:
+        for name in _names(rootfs, f"{directory}/{SERVICE}.d"):
+            drop_ins.setdefault(name, f"{directory}/{SERVICE}.d/{name}")
+    daemon_json = f"{home}/.config/docker/daemon.json"
+    has_json = _is_file(rootfs, daemon_json)
+    if fragment is None and not drop_ins and not has_json:
+        return None
+    name = f"docker-{user.replace('-', '_')}.service"
+    unit = f"/etc/systemd/system/{name}"
+    moved = {f"{unit}.d/{file}": path for file, path in drop_ins.items() if file.endswith(".conf")}
+    if fragment is not None:
+        moved[unit] = fragment
+    files = {place: _read(rootfs, path) for place, path in moved.items()}
+    files.setdefault(unit, stock_units.ROOTLESS)
+    # The user manager sets these. A drop-in that sorts first leaves them to be overridden.
+    files[f"{unit}.d/{_FIRST}"] = (
+        f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HOME={home}"\n'.encode())
+    if has_json:
+        moved[daemon_json] = daemon_json
+    first = fragment or next(iter(moved.values()), daemon_json)
+    return Domain(rootfs.changed(files), f"{first}: judged as a rootless dockerd", name, moved,
+                  frozenset(files) - moved.keys())
+
+
+def unread_starters(rootfs: Rootfs, *, without_systemd: bool) -> Iterator[str]:
+    """Yield files that start dockerd by other means than a unit. What they pass to it is not evaluated."""
+    paths = [*_ALWAYS_STARTERS]
+    if without_systemd:
+        paths += _STARTERS
+    paths += [f"{directory}/{name}" for directory in _STARTER_DIRECTORIES for name in _names(rootfs, directory)]
+    for path in paths:
+        if _is_file(rootfs, path) and _STARTS_DOCKERD.search(_read(rootfs, path)):
+            yield path
+
+
+def _homes(rootfs: Rootfs) -> Iterator[str]:
+    for name in _names(rootfs, "/home")[:MAX_ACCOUNTS]:
+        if re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
+            yield f"/home/{name}"
+    yield "/root"
+
+
+def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:
+    try:
+        return rootfs.names(directory)
+    except Unreadable:
+        return ()
+
+
+def _is_file(rootfs: Rootfs, path: str) -> bool:
+    try:
+        entry = rootfs.stat(path)
+    except Unreadable:
+        return False
+    return entry is not None and entry.is_file
+
+
+def _read(rootfs: Rootfs, path: str) -> bytes:
+    try:
+        return rootfs.read(path)
+    except (FileNotFoundError, Unreadable):
+        return b""

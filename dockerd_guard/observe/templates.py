@@ -1,0 +1,269 @@
+"""Templates of configuration files: Jinja2, Go templates, ERB, `${VAR}`; read as far as their text is certain.
+
+An expression is replaced by a value of the kind that its place needs, so that the rest can be judged: an address that
+is reserved for documentation, a port, a word. What the values really are is not known, and is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+Syntax = Literal["json", "unit", "environment"]
+
+SUFFIXES = (".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".tftpl", ".gotmpl", ".erb", ".epp", ".in", ".template")
+
+MAX_EXPRESSIONS = 200
+"""Expressions in one file; the rest of the file is text."""
+
+_OPENERS = {"{{": "}}", "{%": "%}", "{#": "#}", "<%": "%>", "${": "}"}
+_OPENER = re.compile(r"\{\{|\{%|\{#|<%|\$\{")
+_CONTROL = re.compile(
+    r"(?:/\*|if\b|else\b|elif\b|elseif\b|end\b|endif\b|endfor\b|range\b|with\b|define\b|template\b|block\b|break\b)")
+_BRANCH = re.compile(r"[-~=+]*\s*(if|unless|with|range|for|else|elif|elsif|elseif|endif|endfor|end)\b|[-\s]*\}")
+_LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
+_JINJA = re.compile(r"\{%|\{\{[-\s]*[A-Za-z_]|<%")
+_TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
+
+_BOOLEANS = frozenset((
+    "debug", "tls", "tlsverify", "live-restore", "ipv6", "iptables", "ip6tables", "icc", "ip-masq", "ip-forward",
+    "userland-proxy", "experimental", "selinux-enabled", "no-new-privileges", "raw-logs", "rootless",
+))
+_LISTS = frozenset((
+    "dns", "dns-opts", "dns-search", "registry-mirrors", "insecure-registries", "exec-opts", "storage-opts", "labels",
+    "authorization-plugins", "hosts", "default-address-pools",
+))
+_NUMBERS = frozenset((
+    "mtu", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "shutdown-timeout",
+    "network-control-plane-mtu", "network-diagnostic-port", "cpu-rt-period", "cpu-rt-runtime",
+))
+_MAPS = frozenset(("log-opts", "default-ulimits", "runtimes", "features", "builder", "proxies"))
+_DECIDES = frozenset(("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
+"""Keys of daemon.json that decide where dockerd listens and who may connect."""
+
+_OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
+_HOST_OPTION = re.compile(r"(?:(?:-H|--host)(?:[= ]\s{0,8})?|ListenStream\s{0,8}=\s{0,8})[\"']?\Z")
+_DECIDING_SETTING = re.compile(
+    r"\s{0,80}(?:Exec[A-Za-z]*|Listen[A-Za-z]*|EnvironmentFile|Environment\s{0,8}=.{0,400}-H|Service|(?:export\s+)?"
+    r"(?:DOCKER\w*|OPTIONS|other_args)\s{0,8}=)")
+
+
+class Expression(NamedTuple):
+    """One expression: its text, its line, what replaces it, and whether it decides where dockerd listens."""
+
+    text: str
+    line: int
+    value: str
+    decides: bool
+
+
+class Rendered(NamedTuple):
+    """A template with its expressions replaced. `starts` and `origins` are offsets of pieces in it and in the
+    source."""
+
+    text: str
+    expressions: tuple[Expression, ...]
+    starts: tuple[int, ...]
+    origins: tuple[int, ...]
+    has_branches: bool
+
+    def origin(self, offset: int) -> int:
+        """Return the offset in the source of an offset in the rendered text."""
+        index = bisect_right(self.starts, offset) - 1
+        following = self.origins[index + 1] if index + 1 < len(self.origins) else offset + self.origins[index]
+        return min(self.origins[index] + offset - self.starts[index], max(following, self.origins[index]))
+
+
+def is_template(name: str, text: str, syntax: Syntax) -> bool:
+    """Whether a file is a template: by its name, or because it contains what neither systemd nor dockerd would.
+
+    `{{.Name}}` without such a name is dockerd's own, as in the tag of a log.
+    """
+    return name.lower().endswith(SUFFIXES) or _JINJA.search(text) is not None or (syntax == "json" and "${" in text)
+
+
+def render(name: str, text: str, syntax: Syntax, branch: int = 0) -> Rendered:
+    """Replace the expressions. Of alternatives keep the first (`branch` 0) or the others (1). Linear time.
+
+    `${VAR}` is an expression in JSON, and in files that Terraform renders; elsewhere it is systemd's.
+    """
+    return _Renderer(text, syntax, branch, braces=syntax == "json" or name.endswith((".tftpl", ".tpl"))).run()
+
+
+class _Block(NamedTuple):
+    """An open block: whether its current branch is dropped, and the number of parts and expressions before it."""
+
+    is_dropped: bool
+    parts: int
+    expressions: int
+
+
+class _Renderer:
+    def __init__(self, text: str, syntax: Syntax, branch: int, *, braces: bool) -> None:
+        self.text = text
+        self.braces = braces
+        self.syntax = syntax
+        self.branch = branch
+        self.parts: list[str] = []
+        self.length = 0
+        self.starts: list[int] = []
+        self.origins: list[int] = []
+        self.expressions: list[Expression] = []
+        self.line = 1
+        self.tail = ""
+        """The current line as far as it is rendered."""
+        self.last_key = ""
+        self.previous = ""
+        """The last character that is no blank."""
+        self.open: list[_Block] = []
+        self.has_branches = False
+
+    def run(self) -> Rendered:
+        position = 0
+        for start, end, opener in self._tags():
+            self._literal(position, start)
+            content = self.text[start + len(opener):end - len(_OPENERS[opener])]
+            if opener in ("{%", "<%", "{{") and self._is_control(opener, content):
+                self._blank(start, end)
+                self._control(content)
+            elif opener == "{#":
+                self._blank(start, end)
+            else:
+                self._expression(start, end)
+            position = end
+        self._literal(position, len(self.text))
+        text = "".join(self.parts)
+        if self.syntax == "json":
+            text = _TRAILING_COMMA.sub(" ", text)
+        return Rendered(text, tuple(self.expressions), tuple(self.starts) or (0,), tuple(self.origins) or (0,),
+                        self.has_branches)
+
+    def _tags(self) -> Iterator[tuple[int, int, str]]:
+        position, found_tags = 0, 0
+        unclosed: set[str] = set()
+        while (found := _OPENER.search(self.text, position)) is not None:
+            opener = found[0]
+            position = found.end()
+            if opener in unclosed or (opener == "${" and not self.braces):
+                continue
+            end = self.text.find(_OPENERS[opener], position)
+            if end < 0:
+                unclosed.add(opener)
+                continue
+            position = end + len(_OPENERS[opener])
+            found_tags += 1
+            if found_tags > 50 * MAX_EXPRESSIONS:
+                return
+            yield found.start(), position, opener
+
+    @staticmethod
+    def _is_control(opener: str, content: str) -> bool:
+        inner = content.strip("-~+ \t\n")
+        if opener == "{%":
+            return True
+        if opener == "<%":
+            return not content.lstrip("-").startswith("=")
+        return _CONTROL.match(inner) is not None
+
+    def _control(self, content: str) -> None:
+        found = _BRANCH.match(content)
+        word = found[1] if found is not None else None
+        if found is not None and word is None:
+            word = "else" if "else" in content else "end"
+        if word in ("if", "unless", "with", "range", "for"):
+            self.open.append(_Block(False, len(self.parts), len(self.expressions)))
+        elif word in ("else", "elif", "elsif", "elseif") and self.open:
+            self.has_branches = True
+            block = self.open[-1]
+            if self.branch:
+                # The parts of the branch before this one become blank; lines and offsets stay.
+                for index in range(block.parts, len(self.parts)):
+                    self.parts[index] = re.sub(r"[^\n]", " ", self.parts[index])
+                del self.expressions[block.expressions:]
+                self.tail = ""
+                self.open[-1] = block._replace(parts=len(self.parts))
+            else:
+                self.open[-1] = block._replace(is_dropped=True)
+        elif word is not None and word.startswith("end") and self.open:
+            self.open.pop()
+
+    def _literal(self, start: int, end: int) -> None:
+        if start < end:
+            text = self.text[start:end]
+            self._emit(re.sub(r"[^\n]", " ", text) if self._is_dropped else text, start)
+            self.line += text.count("\n")
+
+    def _blank(self, start: int, end: int) -> None:
+        lines = self.text.count("\n", start, end)
+        self._emit("\n" * lines, start)
+        self.line += lines
+
+    def _emit(self, text: str, origin: int) -> None:
+        self.starts.append(self.length)
+        self.origins.append(origin)
+        self.parts.append(text)
+        self.length += len(text)
+        self.tail = (self.tail + text).rpartition("\n")[2][-1000:]
+        if self.syntax == "json":
+            for found in _LAST_KEY.finditer(text):
+                self.last_key = found[1]
+        stripped = text.rstrip()
+        self.previous = stripped[-1:] or self.previous
+
+    def _expression(self, start: int, end: int) -> None:
+        text = self.text[start:end]
+        if len(self.expressions) >= MAX_EXPRESSIONS or self._is_dropped:
+            self._blank(start, end)
+            return
+        value, decides = (self._in_json if self.syntax == "json" else self._in_unit)(self.text[end:end + 80])
+        self.expressions.append(Expression(" ".join(text.split())[:80], self.line, value, decides))
+        self._emit(value + "\n" * text.count("\n"), start)
+        self.line += text.count("\n")
+
+    def _in_json(self, following: str) -> tuple[str, bool]:
+        key, decides = self.last_key, self.last_key in _DECIDES
+        quotes = self.tail.replace("\\\\", "").replace('\\"', "").count('"')
+        if quotes % 2:
+            before = self.tail.rpartition('"')[2]
+            return self._in_host(before, following) if key == "hosts" else (f"unknown{self._number}", decides)
+        if not self.previous:
+            return "{}", True
+        if self.previous == ":":
+            value = ("false" if key in _BOOLEANS else "[]" if key in _LISTS else "{}" if key in _MAPS
+                     else "0" if key in _NUMBERS else '""')
+            return value, decides
+        if key == "hosts" and self.previous in "[,":
+            return f'"unix:///run/unknown{self._number}.sock"', True
+        return "", True
+
+    def _in_unit(self, following: str) -> tuple[str, bool]:
+        tail = self.tail
+        if "tcp://" in tail and not re.search(r"[\s\"']", tail.rpartition("tcp://")[2]):
+            return self._in_host("tcp://" + tail.rpartition("tcp://")[2], following)
+        if _HOST_OPTION.search(tail):
+            return self._in_host("", following)
+        if not tail.strip():
+            return "", True
+        if _OTHER_OPTION.search(tail) or not _DECIDING_SETTING.match(tail):
+            return f"unknown{self._number}", False
+        return "", True
+
+    def _in_host(self, before: str, following: str) -> tuple[str, bool]:
+        """An expression within a host, after `before`."""
+        if not before and following.startswith("://"):
+            return "tcp", False
+        if re.fullmatch(r"(tcp:)?//[^\s]*:", before):
+            return str(49000 + self._number), False
+        if before.startswith("tcp://") or (not before and re.match(r":[0-9{$]", following)):
+            return f"192.0.2.{self._number}", False
+        return f"unix:///run/unknown{self._number}.sock" if not before else f"unknown{self._number}", True
+
+    @property
+    def _is_dropped(self) -> bool:
+        return any(block.is_dropped for block in self.open)
+
+    @property
+    def _number(self) -> int:
+        return len(self.expressions) + 1
