@@ -20,7 +20,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
-from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.observation import AccessPath, Observation
 from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.plan.memory import Contained, Memory
@@ -41,6 +41,9 @@ from dockerd_guard.systemd.manager import Manager, Unavailable
 
 RETRY_S = 5.0
 """Delay before retrying a broken connection to systemd."""
+
+LOOK_AT_START_S, LOOK_AT_OTHERS_S = 1.0, 10.0
+"""Delay before another look at a second dockerd that does not listen yet: of root, of another account."""
 
 RETRY_AFTER_ERROR_S = 60.0
 """Delay before the next pass after an internal error."""
@@ -77,6 +80,7 @@ class Controller:
         self._tracker = tracker
         self._manager: Manager | None = None
         self._recovery = ""
+        self._access_paths: tuple[AccessPath, ...] = ()
 
     @property
     def manager(self) -> Manager | None:
@@ -124,7 +128,7 @@ class Controller:
         watch: Callable[[Rootfs, Policy], tuple[str, ...]]
     ) -> None:
         policy, kernel = self.policy, self.host.kernel
-        seen = observe_host(rootfs, manager, kernel)
+        seen = observe_host(rootfs, manager, kernel)._replace(access_paths=self._access_paths)
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
@@ -145,11 +149,23 @@ class Controller:
             before = self.memory
             done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
             self.memory = done.memory
-            seen = done.seen or observe()
+            seen = (done.seen or observe())._replace(access_paths=self._access_paths)
             self._record(done, seen, before, cause)
             self._contain(seen, manager, problems)
             self._count_exposed(seen)
+            self._look_for_access_paths(seen)
         self.decision = done.assessment.decision
+
+    def _look_for_access_paths(self, seen: Observation) -> None:
+        """Look for other ways to the API, last: this may take seconds. Another pass follows if they have changed, and
+        while a dockerd has not had the time to listen."""
+        found = self.host.kernel.access_paths(seen, self.host.network)
+        if found != self._access_paths:
+            self._access_paths = found
+            self._wake_in(0.0)
+        starting = [other.process.uid for other in seen.others if other.is_starting]
+        if starting:
+            self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
 
     def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did since the last pass; stored at once, since this pass may end early."""

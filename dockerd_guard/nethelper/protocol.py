@@ -78,8 +78,8 @@ def ping_of(answer: object) -> Ping:
 
 
 def _as_rejection(value: object) -> Rejection:
-    address, spared = as_row(len(Rejection._fields))(value)
-    return Rejection(_as_ip_place(address), as_list(_as_ip)(spared))
+    address, spared, is_published = as_row(len(Rejection._fields))(value)
+    return Rejection(_as_ip_place(address), as_list(_as_ip)(spared), as_bool(is_published))
 
 
 def _as_place(value: object) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from dockerd_guard.model.address import Via
+from dockerd_guard.model.address import Tls, Via
 from dockerd_guard.observe import engine, processes
+from dockerd_guard.observe.access_paths import AccessObserver
 from dockerd_guard.observe.engine import Engine
-from dockerd_guard.observe.observation import EngineAnswer, Observation, Process
+from dockerd_guard.observe.network import Network, Unsupported
+from dockerd_guard.observe.observation import AccessPath, EngineAnswer, Observation, Process
 
 SHIMS = (b"containerd-shim", b"docker-containe")
 """The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container (until Docker 18.06 it
@@ -20,6 +22,26 @@ KUBERNETES_NAMESPACE = b"k8s.io"
 
 class HostKernel:
     """The processes and sockets of this host."""
+
+    def __init__(self) -> None:
+        self._access = AccessObserver()
+
+    def access_paths(self, seen: Observation, network: Network) -> tuple[AccessPath, ...]:
+        """The access paths of this host. Takes up to some seconds: sends requests to programs that may be one."""
+        def answers(address: str) -> bool:
+            try:
+                return network.ping(address, Tls.NONE).answers
+            except Unsupported:
+                return False
+
+        return self._access.look(seen, answers, _engine_sockets(seen))
+
+    def host_network(self) -> str:
+        """The network namespace of PID 1, as Process.network; "" if unreadable."""
+        try:
+            return os.readlink("/proc/1/ns/net")
+        except OSError:
+            return ""
 
     def sockets(self) -> processes.Sockets:
         """The listening sockets, read once."""
@@ -59,9 +81,7 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
     if seen.loaded is not None and seen.loaded.active_state == "activating":
         return EngineAnswer(None, "dockerd is starting", shims, embeds)
     bindings = [binding for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
-    for address in (binding.address for binding in bindings):
-        # systemd calls listen(2) for the sockets that it passes on.
-        pids = {seen.running.process.pid, *((1,) if address in seen.listening.held_by_systemd else ())}
+    for address, pids in _engine_sockets(seen).items():
         if (answer := kernel.ask(address, pids)) is not None:
             return EngineAnswer(answer, "", shims, embeds)
     # systemd passes its sockets to a dockerd without fd:// as well, which accepts no connection there.
@@ -72,6 +92,16 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
     # Nobody proves who answers at a TCP port. Without a container no answer is needed.
     problem = "dockerd has no UNIX socket at which its state can be verified" if shims else ""
     return EngineAnswer(None, problem, shims, embeds)
+
+
+def _engine_sockets(seen: Observation) -> dict[str, frozenset[int]]:
+    """Return the UNIX sockets of the dockerd of docker.service, each with the processes that may have called listen(2):
+    systemd does for the sockets that it passes on."""
+    if seen.running is None or seen.listening is None:
+        return {}
+    ours, by_systemd = seen.running.process.pid, seen.listening.held_by_systemd
+    return {binding.address: frozenset((ours, 1) if binding.address in by_systemd else (ours,))
+            for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")}
 
 
 def _read(pid: str, name: str) -> bytes:

@@ -151,13 +151,17 @@ class Watch(NamedTuple):
 
 
 class Waiver(NamedTuple):
-    """An accepted finding of one rule. `address` None: at any address. `until` is the last day; None: no expiry."""
+    """An accepted finding of one rule. `address` None: at any address; likewise `unit`, `container` and `image`.
+    `until` is the last day; None: no expiry."""
 
     rule: str
     address: str | None
     reason: str
     until: date | None
     location: Location
+    unit: str | None = None
+    container: str | None = None
+    image: str | None = None
 
 
 class Policy(NamedTuple):

@@ -128,7 +128,8 @@ def _drift(value: object) -> Drift:
     return Drift(get(data, "since", as_datetime), Finding(
         get(data, "code", as_str), get(data, "severity", as_one_of(get_args(Severity))), get(data, "message", as_str),
         get(data, "layer", as_str), get(data, "location", _location, None),
-        get(data, "fix", as_one_of(get_args(Fix)), None), get(data, "socket", as_str, None)))
+        get(data, "fix", as_one_of(get_args(Fix)), None), get(data, "socket", as_str, None),
+        *(get(data, name, as_str, "") for name in ("unit", "container", "image"))))
 
 
 def _location(value: object) -> Location:

@@ -20,13 +20,15 @@ def apply(
     """Yield the findings that no waiver in effect matches, and one finding for each expired or unused waiver."""
     used: set[Waiver] = set()
     for finding in findings:
-        waiver = next((waiver for waiver in policy.waive if _matches(waiver, finding)), None)
+        waiver = waiver_of(finding, policy)
         if waiver is not None:
             used.add(waiver)
         if waiver is None or _is_expired(waiver, today):
             yield finding
     for waiver in policy.waive:
-        at = f" at {waiver.address}" if waiver.address is not None else ""
+        at = "".join(f" {word} {value}" for word, value in (
+            ("at", waiver.address), ("of unit", waiver.unit), ("of container", waiver.container),
+            ("of image", waiver.image)) if value is not None)
         if waiver.rule not in codes:
             message = f"the waiver for {waiver.rule} has no effect: there is no such rule"
         elif _is_expired(waiver, today):
@@ -38,12 +40,27 @@ def apply(
         yield Finding(CODE, "warning", message, CONFIGURED, waiver.location, None, waiver.address)
 
 
+def waiver_of(finding: Finding, policy: Policy) -> Waiver | None:
+    """Return the first waiver that matches a finding, expired or not."""
+    return next((waiver for waiver in policy.waive if _matches(waiver, finding)), None)
+
+
+def is_waived(finding: Finding, policy: Policy, today: date) -> bool:
+    """Whether a waiver in effect matches a finding."""
+    waiver = waiver_of(finding, policy)
+    return waiver is not None and not _is_expired(waiver, today)
+
+
 def _is_expired(waiver: Waiver, today: date) -> bool:
     return waiver.until is not None and waiver.until < today
 
 
 def _matches(waiver: Waiver, finding: Finding) -> bool:
-    if waiver.rule != finding.code:
+    if waiver.rule != finding.code or waiver.unit not in (None, finding.unit) or (
+            waiver.container not in (None, finding.container)):
+        return False
+    if waiver.image is not None and finding.image != waiver.image and not finding.image.startswith(
+            (f"{waiver.image}:", f"{waiver.image}@")):
         return False
     return waiver.address is None or (
         finding.socket is not None and canonical(waiver.address) == canonical(finding.socket)

@@ -21,10 +21,14 @@ from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
     RUNNING,
+    AccessKind,
+    AccessPath,
     Layer,
     Listening,
     Loaded,
     Observation,
+    Other,
+    Process,
     Running,
 )
 from dockerd_guard.plan.exposures import Exposure, exposures
@@ -39,6 +43,8 @@ class Layers(NamedTuple):
     listening: Listening | None
     loaded: Loaded | None
     running: Running | None = None
+    others: tuple[Other, ...] = ()
+    access_paths: tuple[AccessPath, ...] = ()
 
 
 class Case(NamedTuple):
@@ -102,6 +108,36 @@ def test_exposures_and_their_rules(case: Case) -> None:
 
 def test_the_table_replaces_the_one_before_and_lets_loopback_pass() -> None:
     golden.check(ruleset([Rejection("tcp://[::]:2375")]), "report/ruleset.nft")
+
+
+def test_published_ports_are_rejected_before_their_destination_changes() -> None:
+    golden.check(ruleset([Rejection("tcp://[::]:2375"), Rejection("tcp://0.0.0.0:9000", is_published=True),
+                          Rejection("tcp://[fd77::2]:9000", is_published=True)]), "report/ruleset-published.nft")
+
+
+RELAY = AccessPath(AccessKind.FORWARDER, "tcp://0.0.0.0:5000", unit="relay.service", program="socat", serves_api=True)
+ENGINE = Process(7, (), {}, 0, "engine.service")
+TWO = Other(ENGINE, layer(LISTENING, ("tcp://[::]:4243", "tcp://127.0.0.1:4244", "unix:///run/2.sock")).bindings)
+
+
+@pytest.mark.parametrize(("fields", "waived", "found"), [
+    ({"access_paths": (RELAY,)}, "", ["DG107 tcp://0.0.0.0:5000"]),
+    ({"access_paths": (RELAY._replace(serves_api=False),)}, "", []),
+    ({"access_paths": (RELAY._replace(address="tcp://127.0.0.1:5000"),)}, "", []),
+    ({"access_paths": (RELAY._replace(address="", kind=AccessKind.CONTAINER),)}, "", []),
+    ({"access_paths": (RELAY._replace(kind=AccessKind.CONTAINER),)}, "", ["DG108 tcp://0.0.0.0:5000"]),
+    ({"access_paths": (RELAY._replace(kind=AccessKind.CONTAINERD),)}, "", ["DG110 tcp://0.0.0.0:5000"]),
+    ({"access_paths": (RELAY,)}, "{rule: DG107, unit: relay.service, reason: x}", []),
+    ({"access_paths": (RELAY,)}, "{rule: DG107, unit: relay.service, until: 2020-01-01, reason: x}",
+     ["DG107 tcp://0.0.0.0:5000"]),
+    ({"others": (TWO,)}, "", ["DG107 tcp://[::]:4243"]),
+    ({"others": (TWO._replace(is_in_host_network=False),)}, "", []),
+    ({"others": (TWO,)}, "{rule: DG107, unit: engine.service, reason: x}", []),
+])
+def test_other_access_paths_are_exposures(fields: dict[str, Any], waived: str, found: list[str]) -> None:
+    policy = parse_policy(f"version: 1\nsockets: ['fd://']\nwaive: [{waived}]\n".encode(), "/policy.yaml")
+    observed = cast(Observation, Layers(Listening(layer(LISTENING, ())), None, **fields))
+    assert [f"{one.rule} {one.address}" for one in exposures(observed, policy)] == found
 
 
 @pytest.mark.parametrize(("loaded", "stays"), [
