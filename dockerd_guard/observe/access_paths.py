@@ -50,11 +50,11 @@ MAX_PATHS = 256
 DEADLINE_S = 5.0
 """No further process is examined, and no further port is asked, after this time."""
 
-SILENCE_S = 60.0
-"""Time without another request to an engine that did not answer, or to a port at which the API did not answer."""
+SILENCE_S, RETRY_S = 60.0, 10.0
+"""Time until another request to a port that answered, or to an engine that did not; to a port that did not."""
 
-Probe = Callable[[str], bool]
-"""Whether the Docker API answers at a TCP address of this host, without TLS."""
+Probe = Callable[[str], bool | None]
+"""Whether the Docker API answers at a TCP address of this host, without TLS; None without an answer in HTTP."""
 
 
 class Names(NamedTuple):
@@ -100,13 +100,17 @@ class AccessObserver:
         self._answers = _Answers()
         self._containers: tuple[AccessPath, ...] = ()
         self._silent_until = 0.0
+        self._last: dict[int, AccessPath] = {}
+        """The access paths of processes at the last look, by the inode number of their listening socket."""
 
     def look(
-        self, seen: Observation, probe: Probe, engine_sockets: Mapping[str, Collection[int]]
+        self, seen: Observation, probe: Probe, engine_sockets: Mapping[str, Collection[int]],
+        blocked: Collection[str] = ()
     ) -> tuple[AccessPath, ...]:
         """Return the access paths, at most MAX_PATHS, those that are proven first.
 
         `engine_sockets` are the UNIX sockets of the dockerd of docker.service, each with the processes that may listen.
+        `blocked` are addresses that were access paths before this process started.
         """
         deadline = time.monotonic() + DEADLINE_S
         listeners, names = self.listeners.look(), names_of(_api_sockets(seen))
@@ -115,16 +119,21 @@ class AccessObserver:
             if owned.process.container:
                 by_container.setdefault(owned.process.container[:12], []).extend(owned.addresses.values())
         self._ask_engine(engine_sockets, names, by_container)
-        at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
-                   for path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
         in_containers = {path.address for path in self._containers}
-        endpoints = {canonical(endpoint.address) for endpoint in containerd_endpoints(
-            seen.rootfs, seen.configured.systemd_version) if endpoint.is_api and not endpoint.is_verified}
-        found = [path for path in _of_processes(seen, listeners, names, endpoints)
-                 if path.address not in in_containers]
-        answered = self._answers.to(probe, (*self._containers, *found, *at_rest), {
-            address: inode for owned in listeners for inode, address in owned.addresses.items()}, deadline)
-        return tuple(_without_bystanders(answered))[:MAX_PATHS]
+        found = {inode: path for inode, path in _of_processes(seen, listeners, names, self._last, blocked)
+                 if path.address not in in_containers}
+        at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
+                   for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
+        inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
+        is_up = seen.running is not None
+        answered = self._answers.to(probe, (*self._containers, *found.values(), *at_rest), inodes, deadline,
+                                    () if is_up else blocked)
+        proven = {path.address for path in answered if path.serves_api}
+        self._last = {inode: path._replace(serves_api=path.address in proven) for inode, path in found.items()
+                      if path.kind is not AccessKind.API_PORT or path.address in proven}
+        return tuple(_without_bystanders(
+            path for path in answered if path.serves_api or path.kind is not AccessKind.API_PORT or (
+                _port(path.address) in API_PORTS)))[:MAX_PATHS]
 
     def _ask_engine(
         self, sockets: Mapping[str, Collection[int]], names: Names, by_container: Mapping[str, Collection[str]]
@@ -142,47 +151,66 @@ class AccessObserver:
 
 
 class _Answers:
-    """At which addresses the Docker API answers. Another socket at the same address is asked anew."""
+    """At which addresses the Docker API answers. Another socket or container at the same address is asked anew."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int], tuple[bool, float]] = {}
+        self._known: dict[tuple[str, int, str], tuple[bool, float]] = {}
 
-    def to(self, probe: Probe, paths: Iterable[AccessPath], inodes: Mapping[str, int], deadline: float
-           ) -> list[AccessPath]:
-        """Return the paths with `serves_api`. Asks nothing after the deadline."""
+    def to(self, probe: Probe, paths: Iterable[AccessPath], inodes: Mapping[str, int],
+           deadline: float, assumed: Collection[str]) -> list[AccessPath]:
+        """Return the paths with `serves_api`. Asks nothing after the deadline. Without an answer, as while dockerd is
+        down, the last one counts; for `assumed` addresses that is yes."""
         found, known = [], {}
         for path in paths:
-            key, now = (path.address, inodes.get(path.address, 0)), time.monotonic()
-            answers, until = self._known.get(key, (False, 0.0))
+            key, now = (path.address, inodes.get(path.address, 0), path.container), time.monotonic()
+            answers, until = self._known.get(key, (path.address in assumed, 0.0))
             if path.address and now < deadline and now >= until:
-                answers = probe(path.address)
-                until = now + SILENCE_S if not answers else now + SILENCE_S if path.is_published else float("inf")
+                answer = probe(path.address)
+                until = now + (SILENCE_S if answer is not None else RETRY_S)
+                answers = answers if answer is None else answer
             known[key] = answers, until
             found.append(path._replace(serves_api=path.serves_api or answers))
         self._known = known
         return found
 
 
+def _port(address: str) -> int:
+    return int(split_host_port(address)[1] or 0)
+
+
 def _of_processes(
-    seen: Observation, listeners: Iterable[Owned], names: Names, endpoints: Collection[str]
-) -> Iterator[AccessPath]:
-    """Yield the access paths of processes, those of root first. `endpoints` are those of containerd."""
+    seen: Observation, listeners: Iterable[Owned], names: Names, last: Mapping[int, AccessPath],
+    blocked: Collection[str]
+) -> Iterator[tuple[int, AccessPath]]:
+    """Yield the access paths of processes, those of root first, by the inode number of the listening socket.
+
+    `last` are those of the last look: a program that was connected to the API socket may be so again. Of a `blocked`
+    address nothing but that is known.
+    """
     dockerds = {other.process.pid for other in seen.others} | (
         {seen.running.process.pid} if seen.running is not None else set())
+    endpoints = {canonical(endpoint.address) for endpoint in containerd_endpoints(
+        seen.rootfs, seen.configured.systemd_version) if endpoint.is_api and not endpoint.is_verified}
     connected = frozenset[int]()
     for pid in sorted(dockerds):
         connected |= unix_peers.clients(socket_inodes(pid, MAX_DESCRIPTORS)[0], names.addresses)
     deadline = time.monotonic() + DEADLINE_S
     for owned in sorted(listeners, key=lambda owned: (owned.process.uid != 0, owned.process.pid)):
+        process = owned.process
         if time.monotonic() > deadline:
             return
-        if os.path.basename(owned.process.executable) == "containerd":
-            for address in owned.addresses.values():
-                if canonical(address) in endpoints:
-                    yield AccessPath(AccessKind.CONTAINERD, address, "", owned.process.pid, "containerd",
-                                     owned.process.unit, owned.process.uid, serves_api=True)
-        if owned.process.pid not in dockerds and not _is_docker_proxy(owned.process, dockerds):
-            yield from access_paths_of(owned, names, connected)
+        if process.pid in dockerds or _is_docker_proxy(process, dockerds):
+            continue
+        found = dict(access_paths_of(owned, names, connected))
+        for inode, address in owned.addresses.items():
+            if os.path.basename(process.executable) == "containerd" and canonical(address) in endpoints:
+                yield inode, _path(AccessKind.CONTAINERD, address, "", process)._replace(serves_api=True)
+            elif inode in last and (inode not in found or found[inode].kind is AccessKind.API_PORT):
+                yield inode, last[inode]._replace(serves_api=False, pid=process.pid)
+            elif inode in found:
+                yield inode, found[inode]
+            elif address in blocked:
+                yield inode, _path(AccessKind.API_PORT, address, "", process)
 
 
 def _without_bystanders(found: Iterable[AccessPath]) -> Iterator[AccessPath]:
@@ -198,8 +226,8 @@ def _without_bystanders(found: Iterable[AccessPath]) -> Iterator[AccessPath]:
             yield path
 
 
-def access_paths_of(owned: Owned, names: Names, connected: frozenset[int]) -> Iterator[AccessPath]:
-    """Yield the listening sockets of a process that are access paths."""
+def access_paths_of(owned: Owned, names: Names, connected: frozenset[int]) -> Iterator[tuple[int, AccessPath]]:
+    """Yield the listening sockets of a process that are access paths, by inode number."""
     process = owned.process
     program = os.path.basename(process.executable) or "unknown"
     kind, evidence = AccessKind.FORWARDER, ""
@@ -209,11 +237,17 @@ def access_paths_of(owned: Owned, names: Names, connected: frozenset[int]) -> It
     if not evidence and process.unit == SERVICE and not process.uid and program != "containerd":
         kind = AccessKind.IN_DOCKER_SERVICE
         evidence = "it runs in docker.service and is neither dockerd nor docker-proxy"
-    for address in owned.addresses.values():
-        if evidence or int(split_host_port(address)[1]) in API_PORTS:
-            yield AccessPath(
-                kind if evidence else AccessKind.API_PORT, address, evidence, process.pid if process.pid != INIT else 0,
-                program, process.unit, process.uid, process.container[:12], serves_api=is_forwarder)
+    for inode, address in owned.addresses.items():
+        if evidence:
+            yield inode, _path(kind, address, evidence, process)._replace(serves_api=is_forwarder)
+        elif _port(address) in API_PORTS:
+            yield inode, _path(AccessKind.API_PORT, address, "", process)
+
+
+def _path(kind: AccessKind, address: str, evidence: str, process: Process) -> AccessPath:
+    return AccessPath(kind, address, evidence, process.pid if process.pid != INIT else 0,
+                      os.path.basename(process.executable) or "unknown", process.unit, process.uid,
+                      process.container[:12])
 
 
 def _evidence(process: Process, names: Names, connected: frozenset[int]) -> str:

@@ -21,6 +21,8 @@ TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 READ_BYTES = 64 * 1024
 
+ANOTHER_PROGRAM = "another program answers there"
+
 
 class Engine(NamedTuple):
     """The fields of GET /info that decide about a restart."""
@@ -96,7 +98,7 @@ def ping(address: str, tls: Tls) -> Ping:
     if got.status == 400 and address.startswith("tcp://"):
         return Ping(False, Tls.SERVER, "the server expects TLS")
     if got.status == 200 and got.body.strip() != b"OK":
-        return Ping(False, Tls.NONE, "another program answers there")
+        return Ping(False, Tls.NONE, ANOTHER_PROGRAM)
     return Ping(got.status == 200, Tls.NONE, "" if got.status == 200 else f"HTTP status {got.status}")
 
 

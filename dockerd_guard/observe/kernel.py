@@ -19,6 +19,9 @@ was called docker-containerd-shim)."""
 KUBERNETES_NAMESPACE = b"k8s.io"
 """containerd's namespace of the containers of Kubernetes, an argument of each shim."""
 
+DEFINITE = (engine.ANOTHER_PROGRAM, "HTTP status 2", "HTTP status 3", "HTTP status 4")
+"""Beginnings of Ping.reason if another program than the Docker API answered, and no proxy in front of it (5xx)."""
+
 
 class HostKernel:
     """The processes and sockets of this host."""
@@ -26,15 +29,21 @@ class HostKernel:
     def __init__(self) -> None:
         self._access = AccessObserver()
 
-    def access_paths(self, seen: Observation, network: Network) -> tuple[AccessPath, ...]:
-        """The access paths of this host. Takes up to some seconds: sends requests to programs that may be one."""
-        def answers(address: str) -> bool:
+    def access_paths(
+        self, seen: Observation, network: Network, blocked: Collection[str] = ()
+    ) -> tuple[AccessPath, ...]:
+        """The access paths of this host, as AccessObserver.look. Takes up to some seconds: sends requests to programs
+        that may be one."""
+        def answers(address: str) -> bool | None:
             try:
-                return network.ping(address, Tls.NONE).answers
+                found = network.ping(address, Tls.NONE)
             except Unsupported:
-                return False
+                return None
+            if not found.answers and not found.reason.startswith(DEFINITE):
+                return None
+            return found.answers
 
-        return self._access.look(seen, answers, _engine_sockets(seen))
+        return self._access.look(seen, answers, _engine_sockets(seen), blocked)
 
     def host_network(self) -> str:
         """The network namespace of PID 1, as Process.network; "" if unreadable."""

@@ -21,6 +21,10 @@ def shown(name: str) -> str:
     return "".join(char if char in _PLAIN else "?" for char in name[:100])
 
 
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text[:300])
+
+
 def code_of(path: AccessPath) -> str:
     return CODES.get(path.kind, "DG107")
 
@@ -73,7 +77,7 @@ def _process_message(path: AccessPath) -> str:
         what = "where the Docker API answers" if path.serves_api else "a port of the Docker API that is not declared"
         return f"{subject}, {what}"
     proof = "; it leads to the Docker API: anyone who can reach it has root access" if path.serves_api else ""
-    return f"{subject}: {path.evidence}{proof}"
+    return f"{subject}: {_printable(path.evidence)}{proof}"
 
 
 def _container_message(path: AccessPath) -> str:
@@ -83,5 +87,5 @@ def _container_message(path: AccessPath) -> str:
     else:
         where = f"uses the host's network{f' and listens on {path.address}' if path.address else ''}"
     proof = "; the Docker API answers there" if path.serves_api else ""
-    return f"container {shown(path.container)}{image} mounts {path.evidence} and {where}{proof}"
+    return f"container {shown(path.container)}{image} mounts {_printable(path.evidence)} and {where}{proof}"
 

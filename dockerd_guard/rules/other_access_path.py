@@ -33,8 +33,9 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             yield _forwarding(setting, docker_service.unit.name)
     for name in _candidates(seen, {*docker_service.unit.names, docker_service.unit.name}):
         service = load_service(seen.rootfs, name, seen.configured.systemd_version)
+        expanded = set(_forwarding_commands(seen, service))
         for setting in service.unit.settings:
-            if _forwards(setting) or (setting.key == "ExecStart" and _forwards_expanded(seen, service, setting)):
+            if _forwards(setting) or (setting.key == "ExecStart" and setting.location[:2] in expanded):
                 yield _forwarding(setting, name)
         yield from _second_dockerd(seen, service)
     yield from map(dockerd_finding, seen.others)
@@ -90,14 +91,13 @@ def _forwards(setting: Setting) -> bool:
     )
 
 
-def _forwards_expanded(seen: Observation, service: Service, setting: Setting) -> bool:
-    """Whether a forwarder gets the path of the socket from a variable."""
+def _forwarding_commands(seen: Observation, service: Service) -> Iterator[tuple[str, int]]:
+    """Yield file and line of each ExecStart= whose forwarder gets the path of the socket from a variable."""
     environment = resolve_environment(service, seen.rootfs, seen.configured.systemd_version)
     for command in service.exec_start:
-        if command.location.line == setting.location.line and command.location.file == setting.location.file:
-            words = " ".join(argument.text for argument in expand(command, environment))
-            return "docker.sock" in words and _FORWARDER.search(words) is not None
-    return False
+        words = " ".join(argument.text for argument in expand(command, environment))
+        if "docker.sock" in words and _FORWARDER.search(words) is not None:
+            yield command.location[:2]
 
 
 def _forwarding(setting: Setting, unit: str) -> Finding:

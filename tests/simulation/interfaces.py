@@ -153,7 +153,9 @@ class SimulatedKernel(HostKernel):
     def process(self, pid: int) -> Process | None:
         return self.daemons(pid).get(pid)
 
-    def access_paths(self, seen: Observation, network: Network) -> tuple[AccessPath, ...]:
+    def access_paths(
+        self, seen: Observation, network: Network, blocked: Collection[str] = ()
+    ) -> tuple[AccessPath, ...]:
         return ()
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:

@@ -19,12 +19,13 @@ from urllib.parse import unquote
 
 import pytest
 
+from dockerd_guard.model.address import Binding, Scope, Tls, Via
 from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.observe import access_paths, engine, listeners, processes, unix_peers
 from dockerd_guard.observe.access_paths import AccessObserver, access_paths_of, evidence_in, names_of
 from dockerd_guard.observe.containers import access_paths_of_containers, directories_of
 from dockerd_guard.observe.listeners import ListenerTable, Owned
-from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
+from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Other, Process
 from tests.machines.machine import wait_for
 from tests.support.hosts import Host
 
@@ -48,13 +49,20 @@ def stack() -> Iterator[contextlib.ExitStack]:
 def all_processes_are_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (listeners, processes):
         monkeypatch.setattr(module, "uid_and_namespace", lambda _: (0, False))
+    # The parent is pytest, whose arguments may name this file.
+    monkeypatch.setattr(access_paths, "members", lambda one: tuple({*processes.members(one)} - {os.getpid()}))
 
 
 def started(stack: contextlib.ExitStack, *argv: str, **options: Any) -> subprocess.Popen[str]:
     process = stack.enter_context(
         subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, start_new_session=True, **options))
-    stack.callback(os.killpg, process.pid, signal.SIGKILL)
+    stack.callback(kill_group, process.pid)
     return process
+
+
+def kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def listening(stack: contextlib.ExitStack, *argv: str, **options: Any) -> tuple[int, str]:
@@ -140,10 +148,9 @@ class Listener(NamedTuple):
     Listener(process("x", executable="/usr/bin/nc", unit="docker.service"), 5000, AccessKind.IN_DOCKER_SERVICE),
     Listener(process("x", executable="/usr/bin/containerd", unit="docker.service"), 5000, None),
 ], ids=lambda case: f"{case.one.executable} {case.port}")
-def test_listening_process(case: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_paths, "members", lambda one: (one.pid,))
+def test_listening_process(case: Listener) -> None:
     found = list(access_paths_of(Owned(case.one, {7: f"tcp://0.0.0.0:{case.port}"}), NAMES, frozenset()))
-    assert [(path.kind, path.serves_api) for path in found] == (
+    assert [(path.kind, path.serves_api) for _, path in found] == (
         [(case.kind, case.serves_api)] if case.kind is not None else [])
 
 
@@ -230,6 +237,72 @@ def test_parent_names_the_socket_for_a_child(stack: contextlib.ExitStack, look: 
     address = f"tcp://127.0.0.1:{shell.stdout.readline().strip()}"
     found = look.paths()
     assert (AccessKind.FORWARDER, address, False) in found
+
+
+USER_OF_THE_API = """
+import socket, sys
+api = socket.socket(socket.AF_UNIX)
+api.connect(sys.stdin.readline().strip())
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+sys.stdin.readline()
+api.close()
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_connection_to_the_api_socket_counts_until_the_program_ends(
+        stack: contextlib.ExitStack, look: Look, tmp_path: Path) -> None:
+    """This process is a dockerd with an API socket, the other one is connected to it."""
+    server = stack.enter_context(socket.socket(socket.AF_UNIX))
+    server.bind(str(tmp_path / "api"))
+    server.listen()
+    address = f"unix://{tmp_path}/api"
+    dockerd = Process(os.getpid(), (), {}, 0, "")
+    seen = look.seen._replace(others=(Other(dockerd, (Binding(address, Scope.UNIX, Tls.NONE, Via.FLAG),)),))
+    user = started(stack, sys.executable, "-c", USER_OF_THE_API, stdin=subprocess.PIPE)
+    assert user.stdin is not None and user.stdout is not None
+    print(tmp_path / "api", file=user.stdin, flush=True)
+    connection, _ = server.accept()
+    stack.enter_context(connection)
+    port = f"tcp://127.0.0.1:{user.stdout.readline().strip()}"
+
+    def evidence() -> list[str]:
+        return [path.evidence for path in look.observer.look(seen, lambda _: None, {}) if path.address == port]
+
+    assert evidence() == ["it is connected to the API socket"]
+    print(file=user.stdin, flush=True)
+    assert user.stdout.readline() == "closed\n"
+    assert evidence() == ["it is connected to the API socket"]
+    user.kill()
+    user.wait()
+    assert evidence() == []
+
+
+@pytest.mark.parametrize(("answers", "expected"), [
+    ([True, None, None], [True, True, True]),
+    ([True, False, None], [True, False, False]),
+    ([None, True, True], [False, True, True]),
+])
+def test_answer_of_a_port_counts_until_there_is_another(
+        stack: contextlib.ExitStack, look: Look, monkeypatch: pytest.MonkeyPatch, answers: list[bool | None],
+        expected: list[bool]) -> None:
+    monkeypatch.setattr(access_paths, "SILENCE_S", 0.0)
+    monkeypatch.setattr(access_paths, "RETRY_S", 0.0)
+    _, address = listening(stack, "-c", f"{LISTEN}# /run/docker.sock")
+    for answer, serves_api in zip(answers, expected, strict=True):
+        found = look.observer.look(look.seen, lambda asked, now=answer: now if asked == address else None, {})  # type: ignore[misc]
+        assert [path.serves_api for path in found if path.address == address] == [serves_api]
+
+
+@pytest.mark.parametrize(("answer", "found"), [(True, [True]), (False, []), (None, [True])])
+def test_address_that_was_blocked_before_a_restart_of_the_agent_is_asked_again(
+        stack: contextlib.ExitStack, look: Look, answer: bool | None, found: list[bool]) -> None:
+    """Without an answer it stays, as long as no dockerd runs that could give one."""
+    _, address = listening(stack, "-c", LISTEN)
+    paths = look.observer.look(look.seen, lambda _: answer, {}, [address])
+    assert [path.serves_api for path in paths if path.address == address] == found
 
 
 # --- containers -----------------------------------------------------------------------------------
