@@ -24,7 +24,7 @@ from dockerd_guard.observe.containerd import containerd_endpoints
 from dockerd_guard.observe.containers import access_paths_of_containers
 from dockerd_guard.observe.listeners import ListenerTable, Owned, described
 from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
-from dockerd_guard.observe.processes import INIT, MAX_DESCRIPTORS, members, socket_inodes
+from dockerd_guard.observe.processes import INIT, MAX_DESCRIPTORS, Sockets, members, socket_inodes
 from dockerd_guard.observe.socket_activation import services_at_rest
 
 API_PORTS = (2375, 2376)
@@ -41,6 +41,9 @@ _CLIENTS = re.compile(r"docker(-compose|-buildx)?|ctop|lazydocker")
 _CLIENT_VARIABLES = ("DOCKER_HOST",)
 """Variables of clients, which every program inherits from a shell that exports them."""
 
+_OF_DOCKERD = re.compile(r"/libnetwork/[0-9a-f]{6,64}\.sock\Z|/docker\.sock\Z")
+"""Sockets that every dockerd opens (moby libnetwork/sandbox_externalkey_unix.go, and its default host)."""
+
 MAX_FILE_BYTES, MAX_FILES, MAX_DEPTH = 256 * 1024, 64, 3
 """Limits of what is read of files that may name the API socket."""
 
@@ -53,7 +56,7 @@ DEADLINE_S = 5.0
 SILENCE_S, RETRY_S = 60.0, 10.0
 """Time until another request to a port that answered, or to an engine that did not; to a port that did not."""
 
-Probe = Callable[[str], bool | None]
+AskApi = Callable[[str], bool | None]
 """Whether the Docker API answers at a TCP address of this host, without TLS; None without an answer in HTTP."""
 
 
@@ -104,7 +107,7 @@ class AccessObserver:
         """The access paths of processes at the last look, by the inode number of their listening socket."""
 
     def look(
-        self, seen: Observation, probe: Probe, engine_sockets: Mapping[str, Collection[int]],
+        self, seen: Observation, ask: AskApi, engine_sockets: Mapping[str, Collection[int]],
         blocked: Collection[str] = ()
     ) -> tuple[AccessPath, ...]:
         """Return the access paths, at most MAX_PATHS, those that are proven first.
@@ -126,7 +129,7 @@ class AccessObserver:
                    for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
         inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
         is_up = seen.running is not None
-        answered = self._answers.to(probe, (*self._containers, *found.values(), *at_rest), inodes, deadline,
+        answered = self._answers.to(ask, (*self._containers, *found.values(), *at_rest), inodes, deadline,
                                     () if is_up else blocked)
         proven = {path.address for path in answered if path.serves_api}
         self._last = {inode: path._replace(serves_api=path.address in proven) for inode, path in found.items()
@@ -156,7 +159,7 @@ class _Answers:
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, str], tuple[bool, float]] = {}
 
-    def to(self, probe: Probe, paths: Iterable[AccessPath], inodes: Mapping[str, int],
+    def to(self, ask: AskApi, paths: Iterable[AccessPath], inodes: Mapping[str, int],
            deadline: float, assumed: Collection[str]) -> list[AccessPath]:
         """Return the paths with `serves_api`. Asks nothing after the deadline. Without an answer, as while dockerd is
         down, the last one counts; for `assumed` addresses that is yes."""
@@ -165,7 +168,7 @@ class _Answers:
             key, now = (path.address, inodes.get(path.address, 0), path.container), time.monotonic()
             answers, until = self._known.get(key, (path.address in assumed, 0.0))
             if path.address and now < deadline and now >= until:
-                answer = probe(path.address)
+                answer = ask(path.address)
                 until = now + (SILENCE_S if answer is not None else RETRY_S)
                 answers = answers if answer is None else answer
             known[key] = answers, until
@@ -194,14 +197,15 @@ def _of_processes(
     connected = frozenset[int]()
     for pid in sorted(dockerds):
         connected |= unix_peers.clients(socket_inodes(pid, MAX_DESCRIPTORS)[0], names.addresses)
-    deadline = time.monotonic() + DEADLINE_S
+    deadline, sockets = time.monotonic() + DEADLINE_S, Sockets()
+    sockets.expect(names.addresses)
     for owned in sorted(listeners, key=lambda owned: (owned.process.uid != 0, owned.process.pid)):
         process = owned.process
         if time.monotonic() > deadline:
             return
         if process.pid in dockerds or _is_docker_proxy(process, dockerds):
             continue
-        found = dict(access_paths_of(owned, names, connected))
+        found = dict(access_paths_of(owned, names, connected, sockets))
         for inode, address in owned.addresses.items():
             if os.path.basename(process.executable) == "containerd" and canonical(address) in endpoints:
                 yield inode, _path(AccessKind.CONTAINERD, address, "", process)._replace(serves_api=True)
@@ -226,13 +230,15 @@ def _without_bystanders(found: Iterable[AccessPath]) -> Iterator[AccessPath]:
             yield path
 
 
-def access_paths_of(owned: Owned, names: Names, connected: frozenset[int]) -> Iterator[tuple[int, AccessPath]]:
-    """Yield the listening sockets of a process that are access paths, by inode number."""
+def access_paths_of(
+    owned: Owned, names: Names, connected: frozenset[int], sockets: Sockets | None = None
+) -> Iterator[tuple[int, AccessPath]]:
+    """Yield the listening sockets of a process that are access paths, by inode number. `sockets`: those of the host."""
     process = owned.process
     program = os.path.basename(process.executable) or "unknown"
     kind, evidence = AccessKind.FORWARDER, ""
     if not NOT_FORWARDERS.fullmatch(program):
-        evidence = _evidence(process, names, connected)
+        evidence = _evidence(process, names, connected) or _acts_as_dockerd(process, sockets)
     is_forwarder = bool(evidence) and FORWARDERS.fullmatch(program) is not None
     if not evidence and process.unit == SERVICE and not process.uid and program != "containerd":
         kind = AccessKind.IN_DOCKER_SERVICE
@@ -265,6 +271,17 @@ def _evidence(process: Process, names: Names, connected: frozenset[int]) -> str:
             return f"it is connected to the API socket{'' if pid == process.pid else f' by process {pid}'}"
         if not member.uid and (why := evidence_in(member, names)):
             return f"{whose} {why}"
+    return ""
+
+
+def _acts_as_dockerd(process: Process, sockets: Sockets | None) -> str:
+    """Return which UNIX socket a process of root listens on that only a dockerd has, "" if none."""
+    if sockets is None or process.uid:
+        return ""
+    with contextlib.suppress(PermissionError):
+        for sock in sockets.of(process.pid):
+            if _OF_DOCKERD.search(sock.address):
+                return f"it listens on {sock.address}, as dockerd does"
     return ""
 
 
@@ -333,8 +350,10 @@ def _content(path: str) -> bytes:
 
 
 def _is_docker_proxy(process: Process, dockerds: Collection[int]) -> bool:
-    """Whether a process publishes a port of a container (moby libnetwork/portmapper): a child of dockerd."""
-    return process.parent in dockerds and os.path.basename(process.executable) == "docker-proxy"
+    """Whether a process publishes a port of a container (moby libnetwork/portmapper): a child of dockerd, which may
+    have another name (--userland-proxy-path)."""
+    return process.parent in dockerds and (
+        os.path.basename(process.executable) == "docker-proxy" or "-container-ip" in process.argv)
 
 
 def _api_sockets(seen: Observation) -> Iterator[str]:

@@ -166,7 +166,7 @@ def observe_running(
             # Its UNIX sockets are files of the container.
             bindings = tuple(binding for binding in bindings if binding.is_tcp)
         age_s = (time.time_ns() - process.started_ns) / 1e9
-        return Other(process, bindings, process.network == kernel.host_network(),
+        return Other(process, bindings, not kernel.network_namespace(process.pid),
                      not bindings and age_s < processes.START_PAUSE_S)
 
     found = (other(process) for process in daemons.values() if ours is None or process.pid != ours.pid)

@@ -100,8 +100,7 @@ class Process(NamedTuple):
     `started_ns` is its start in wall clock time, `unit` its systemd unit or "", `executable` the path of its
     executable, "" if unreadable. A process that is `in_container` has its own PID namespace and probably its own root
     directory. `argv` and `environ` are empty if `uid` is not 0 and it is not the main process of docker.service.
-    `cgroup` is the path of its control group in systemd's hierarchy, `network` its network namespace as readlink(2)
-    shows it; "" if unreadable.
+    `cgroup` is the path of its control group in systemd's hierarchy.
     """
 
     pid: int
@@ -114,7 +113,6 @@ class Process(NamedTuple):
     in_container: bool = False
     uid: int = 0
     cgroup: str = ""
-    network: str = ""
 
     @property
     def container(self) -> str:

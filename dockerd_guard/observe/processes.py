@@ -214,7 +214,7 @@ def read_process(pid: int, *, uid: int = 0, max_bytes: int = MAX_PROC_BYTES) -> 
     fields = status.rpartition(b")")[2].split()
     return Process(pid, argv, environ, _boot_time_ns() + int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
                    _unit(_cgroup(cgroup)), _link(pid, "exe").removesuffix(" (deleted)"), int(fields[1]), uid=uid,
-                   cgroup=_cgroup(cgroup), network=_link(pid, "ns/net"))
+                   cgroup=_cgroup(cgroup))
 
 
 def daemons(main: int = 0) -> dict[int, Process]:

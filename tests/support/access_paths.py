@@ -71,7 +71,7 @@ ROWS = (
     Row("second dockerd, child of the first", {f"{UNITS}/docker.service.d/two.conf": (
         f"[Service]\nExecStart=\nExecStart=/bin/sh -c '{SECOND} & exec /usr/sbin/dockerd -H fd://'\n")},
         f"{BRIDGE}systemctl daemon-reload; systemctl restart docker", 4243, "DG107",
-        "another dockerd is running (pid *, docker.service) and listens on *4243",
+        "another dockerd is running (pid *, docker.service) and listens on *4243*",
         f"rm {UNITS}/docker.service.d/two.conf; systemctl daemon-reload; systemctl restart docker"),
     Row("second dockerd, in its start pause", {f"{UNITS}/two.service": unit(
         f"/usr/sbin/{SECOND.replace(' --tls=false', '')}", "Type=exec\n")},
@@ -81,6 +81,11 @@ ROWS = (
         {f"{UNITS}/engine.service": unit(f"/usr/sbin/{SECOND.replace('dockerd', 'engine', 1)}")},
         f"{BRIDGE}ln /usr/sbin/dockerd /usr/sbin/engine; systemctl start engine", 4243,
         "DG107", "another dockerd is running (pid *, engine.service) and listens on *4243", "systemctl stop engine"),
+    Row("second dockerd, copy under another name",
+        {f"{UNITS}/engine.service": unit(f"/usr/sbin/{SECOND.replace('dockerd', 'engine', 1)}")},
+        f"{BRIDGE}cp /usr/sbin/dockerd /usr/sbin/engine; systemctl start engine", 4243, "DG107",
+        "engine (pid *, engine.service) listens on *4243: it listens on */libnetwork/*.sock, as dockerd does; it leads "
+        "to the Docker API*", "systemctl stop engine"),
     Row("second dockerd, PID namespace",
         {f"{UNITS}/two.service": unit(f"/usr/bin/unshare --pid --fork --kill-child --mount-proc /usr/sbin/{SECOND}")},
         BRIDGE + "systemctl start two", 4243, "DG107",

@@ -231,6 +231,16 @@ def test_relay_is_proven_by_a_request(stack: contextlib.ExitStack, look: Look) -
     assert (AccessKind.FORWARDER, other, True) in look.paths()
 
 
+def test_program_that_opens_the_sockets_of_a_dockerd_is_one(
+        stack: contextlib.ExitStack, look: Look, tmp_path: Path) -> None:
+    path = tmp_path / "libnetwork" / f"{'ab' * 6}.sock"
+    path.parent.mkdir()
+    opened = f"own = __import__('socket').socket(1)\nown.bind('{path}')\nown.listen()\n"
+    _, address = listening(stack, "-c", opened + LISTEN)
+    found = {path.address: path.evidence for path in look.observer.look(look.seen, lambda _: None, {})}
+    assert found[address] == f"it listens on unix://{path}, as dockerd does"
+
+
 def test_parent_names_the_socket_for_a_child(stack: contextlib.ExitStack, look: Look) -> None:
     shell = started(stack, "sh", "-c", f"{sys.executable} -c '{LISTEN}'; true /run/docker.sock")
     assert shell.stdout is not None

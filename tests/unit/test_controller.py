@@ -104,7 +104,7 @@ def test_an_access_path_is_looked_for_last_and_blocked_by_the_next_pass(
     found: list[AccessPath] = [RELAY]
     monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: tuple(found))
     assert agent.run_pass() == 0.0
-    assert agent.host.blocked == ()
+    assert not agent.host.blocked
     agent.run_pass()
     assert [each.address for each in agent.host.blocked] == [RELAY.address]
     agent.host.clock.sleep(1)
@@ -113,7 +113,7 @@ def test_an_access_path_is_looked_for_last_and_blocked_by_the_next_pass(
     found.clear()
     agent.run_pass()
     agent.run_pass()
-    assert agent.host.blocked == ()
+    assert not agent.host.blocked
     assert events(agent) == ["corrected", "released"]
 
 
@@ -289,7 +289,7 @@ def test_what_cannot_be_contained_is_tried_again(agent: SimulatedAgent, monkeypa
         assert (agent.run_pass() or 0) <= RETRY_S
     assert "cannot change what is blocked at the network: no" in messages(agent, "blind")[0]
     agent.run_pass()
-    assert agent.host.blocked == ()
+    assert not agent.host.blocked
 
 
 def test_a_trigger_is_remembered_for_this_process(agent: SimulatedAgent) -> None:
