@@ -105,6 +105,8 @@ class AccessObserver:
         self._silent_until = 0.0
         self._last: dict[int, AccessPath] = {}
         """The access paths of processes at the last look, by the inode number of their listening socket."""
+        self._inodes = frozenset[int]()
+        """All listening sockets at the last look."""
 
     def look(
         self, seen: Observation, ask: AskApi, engine_sockets: Mapping[str, Collection[int]],
@@ -123,11 +125,13 @@ class AccessObserver:
                 by_container.setdefault(owned.process.container[:12], []).extend(owned.addresses.values())
         self._ask_engine(engine_sockets, names, by_container)
         in_containers = {path.address for path in self._containers}
-        found = {inode: path for inode, path in _of_processes(seen, listeners, names, self._last, blocked)
-                 if path.address not in in_containers}
+        inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
+        all_inodes = frozenset(inode for owned in listeners for inode in owned.addresses)
+        of_processes = _of_processes(seen, listeners, names, self._last, blocked, all_inodes - self._inodes)
+        found = {inode: path for inode, path in of_processes if path.address not in in_containers}
+        self._inodes = all_inodes
         at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
                    for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
-        inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
         is_up = seen.running is not None
         answered = self._answers.to(ask, (*self._containers, *found.values(), *at_rest), inodes, deadline,
                                     () if is_up else blocked)
@@ -181,14 +185,15 @@ def _port(address: str) -> int:
     return int(split_host_port(address)[1] or 0)
 
 
-def _of_processes(
+def _of_processes(  # noqa: PLR0913, PLR0917 -- what each process is compared with
     seen: Observation, listeners: Iterable[Owned], names: Names, last: Mapping[int, AccessPath],
-    blocked: Collection[str]
+    blocked: Collection[str], new: frozenset[int]
 ) -> Iterator[tuple[int, AccessPath]]:
     """Yield the access paths of processes, those of root first, by the inode number of the listening socket.
 
     `last` are those of the last look: a program that was connected to the API socket may be so again. Of a `blocked`
-    address nothing but that is known.
+    address nothing but that is known. The kernel's table of UNIX sockets, which any user can make long, is read only
+    for processes with `new` sockets.
     """
     dockerds = {other.process.pid for other in seen.others} | (
         {seen.running.process.pid} if seen.running is not None else set())
@@ -205,7 +210,8 @@ def _of_processes(
             return
         if process.pid in dockerds or _is_docker_proxy(process, dockerds):
             continue
-        found = dict(access_paths_of(owned, names, connected, sockets))
+        found = dict(access_paths_of(
+            owned, names, connected, None if new.isdisjoint(owned.addresses) else sockets))
         for inode, address in owned.addresses.items():
             if os.path.basename(process.executable) == "containerd" and canonical(address) in endpoints:
                 yield inode, _path(AccessKind.CONTAINERD, address, "", process)._replace(serves_api=True)
