@@ -16,13 +16,14 @@ from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.containment.containment import Containment
+from dockerd_guard.model.address import Via, canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
-from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.observation import AccessPath, Observation
 from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
-from dockerd_guard.plan.exposures import exposures
+from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.memory import Contained, Memory
 from dockerd_guard.policy.model import Mode, Policy, PolicyError
 from dockerd_guard.report.containment import containment_entries
@@ -41,6 +42,12 @@ from dockerd_guard.systemd.manager import Manager, Unavailable
 
 RETRY_S = 5.0
 """Delay before retrying a broken connection to systemd."""
+
+LOOK_AT_START_S, LOOK_AT_OTHERS_S = 1.0, 10.0
+"""Delay before another look at a second dockerd that does not listen yet: of root, of another account."""
+
+LOOK_AGAIN_S = 2.0
+"""Delay before another look at access paths that change with each look."""
 
 RETRY_AFTER_ERROR_S = 60.0
 """Delay before the next pass after an internal error."""
@@ -77,6 +84,9 @@ class Controller:
         self._tracker = tracker
         self._manager: Manager | None = None
         self._recovery = ""
+        self._access_paths: tuple[AccessPath, ...] | None = None
+        """Those of the last pass, None before the first."""
+        self._paths_changed = False
 
     @property
     def manager(self) -> Manager | None:
@@ -128,14 +138,16 @@ class Controller:
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
-            self.containment.block_at_once(containment(seen, policy, self.memory))
+            seen = self._with_access_paths(seen)
+            self.containment.block_at_once(self._exposures(seen))
         self._count_exposed(seen)
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
         problems += watch(rootfs, policy)
         self._report_manual_fixes(findings)
         is_contested = self.decision.verdict is Verdict.BACK_OFF
-        if self._tracker.report_drifts(seen, findings, policy, cause, is_contested=is_contested):
+        open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
+        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested):
             self._wake_in(CONFIRM_S)
         if manager is None:
             return
@@ -145,11 +157,40 @@ class Controller:
             before = self.memory
             done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
             self.memory = done.memory
-            seen = done.seen or observe()
+            seen = (done.seen or observe())._replace(access_paths=self._access_paths or ())
             self._record(done, seen, before, cause)
             self._contain(seen, manager, problems)
             self._count_exposed(seen)
+            self._look_for_access_paths(seen)
         self.decision = done.assessment.decision
+
+    def _with_access_paths(self, seen: Observation) -> Observation:
+        """With the access paths of the last pass. In the first one what an earlier process blocked stays blocked while
+        they are looked for."""
+        if self._access_paths is None:
+            wanted = self._exposures(seen)
+            known = {exposure.address for exposure in wanted}
+            if self.policy.mode is Mode.ENFORCE and self.policy.correct.contain:
+                wanted += tuple(Exposure(address, "DG107", Via.FLAG, (), True)
+                                for address in self.containment.addresses if address not in known)
+            self.containment.block_at_once(wanted)
+            self._access_paths = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
+        return seen._replace(access_paths=self._access_paths)
+
+    def _look_for_access_paths(self, seen: Observation) -> None:
+        """Look for other ways to the API, last: this may take seconds. Another pass follows if they have changed, and
+        while a dockerd has not had the time to listen."""
+        found = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
+        if found != self._access_paths:
+            self._access_paths = found
+            # Whoever opens and closes ports all the time does not keep this process busy.
+            self._wake_in(LOOK_AGAIN_S if self._paths_changed else 0.0)
+            self._paths_changed = True
+        else:
+            self._paths_changed = False
+        starting = [other.process.uid for other in seen.others if other.is_starting]
+        if starting:
+            self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
 
     def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did since the last pass; stored at once, since this pass may end early."""
@@ -200,7 +241,12 @@ class Controller:
         """Count what is open and not blocked; keeps the last count where not everything was observed."""
         if not seen.troubles:
             blocked = self.containment.addresses
-            self.exposed = sum(exposure.address not in blocked for exposure in exposures(seen, self.policy, blocked))
+            self.exposed = sum(exposure.address not in blocked for exposure in exposures(
+                seen, self.policy, self.host.clock.now().date, blocked))
+
+    def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
+        """What must be blocked now."""
+        return containment(self.host.clock.now(), seen, self.policy, self.memory)
 
     # --- containment ----------------------------------------------------------------------
 
@@ -212,7 +258,7 @@ class Controller:
             # What cannot be seen is not released.
             return
         try:
-            result = self.containment.keep(containment(seen, policy, self.memory), manager)
+            result = self.containment.keep(self._exposures(seen), manager)
         except (OSError, Unsupported) as error:
             problems.append(f"cannot change what is blocked at the network: {error}")
             self._wake_in(RETRY_S)

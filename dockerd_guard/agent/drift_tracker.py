@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 
 from dockerd_guard.model.address import canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
-from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.report.agent_status import Drift
@@ -57,13 +56,15 @@ class DriftTracker:
         self._since = {fact: self._since.get(fact, now) for fact in {**self._earlier, **self.drifts}}
         return (*(Drift(self._since[fact], finding) for fact, finding in self.drifts.items()), *self._earlier.values())
 
-    def report_drifts(self, seen: Observation, findings: tuple[Finding, ...], policy: Policy, cause: Cause, *,
-                    is_contested: bool) -> bool:
+    def report_drifts(  # noqa: PLR0913 -- what an entry shows
+        self, seen: Observation, findings: tuple[Finding, ...], open_to_network: Collection[str], policy: Policy,
+        cause: Cause, *, is_contested: bool,
+    ) -> bool:
         """Log one entry for each new drift and for each that has ended, none for a known one.
 
+        `open_to_network`: exposed addresses in their canonical form.
         Returns True if another look is needed after CONFIRM_S: a difference may be a step of an ordinary change.
         """
-        open_to_network = {canonical(exposure.address) for exposure in exposures(seen, policy)}
         doubtful_before, self._doubtful = self._doubtful, {}
         now = {finding.fact: finding
                for finding in self._confirmed(drifts(findings), doubtful_before, is_contested=is_contested)}

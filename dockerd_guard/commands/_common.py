@@ -176,16 +176,19 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
-    """Observe all available layers of this host."""
+    """Observe all available layers of this host, and other ways to its Docker API."""
+    from dockerd_guard.nethelper.local import LocalNetwork
     from dockerd_guard.observe.kernel import HostKernel
     from dockerd_guard.observe.live import observe_host
     from dockerd_guard.systemd.manager import Manager, Unavailable
 
+    kernel = HostKernel()
     try:
         with Manager() as manager:
-            return observe_host(rootfs, manager, HostKernel(), dockerd=dockerd)
+            seen = observe_host(rootfs, manager, kernel, dockerd=dockerd)
     except Unavailable:
-        return observe_host(rootfs, None, HostKernel(), dockerd=dockerd)
+        seen = observe_host(rootfs, None, kernel, dockerd=dockerd)
+    return seen._replace(access_paths=kernel.access_paths(seen, LocalNetwork()))
 
 
 def root_name(options: Namespace, look: Look) -> str | None:

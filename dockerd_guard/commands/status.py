@@ -24,6 +24,7 @@ from dockerd_guard.commands._common import (
 from dockerd_guard.commands.history import AGENT, JournalUnavailable, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observation
@@ -53,10 +54,12 @@ def look(now: datetime) -> Status:
         try:
             unit = _unit(manager)
             policy, problem = _policy(rootfs, unseen)
+            kernel = HostKernel()
             try:
-                seen = observe_host(rootfs, manager, HostKernel())
+                seen = observe_host(rootfs, manager, kernel)
             except Unavailable:
-                seen = observe_host(rootfs, None, HostKernel())
+                seen = observe_host(rootfs, None, kernel)
+            seen = seen._replace(access_paths=kernel.access_paths(seen, LocalNetwork()))
         finally:
             if manager is not None:
                 manager.close()

@@ -167,7 +167,8 @@ class Containment:
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
         """Set the filter. Returns the exposures that it blocks."""
-        cut = tuple(exposure for exposure in wanted if exposure.via is not Via.SOCKET_UNIT)
+        cut = tuple(exposure for exposure in wanted
+                    if exposure.via is not Via.SOCKET_UNIT and exposure.is_of_docker_service)
         # The filter is a BPF program on the unit's cgroup, which systemd attaches only on cgroup v2.
         if not cut or not os.path.exists(CGROUP_V2_FILE):
             return ()

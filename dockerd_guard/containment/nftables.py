@@ -21,6 +21,9 @@ TABLE = f"inet {TABLE_NAME}"
 PRIORITY = -10
 """Before the standard filter priority. An `accept` in another chain ends only that chain."""
 
+PREROUTING_PRIORITY = -150
+"""`mangle`: after connection tracking, before dstnat."""
+
 REMOVE_TABLE = f"add table {TABLE}\ndelete table {TABLE}\n"
 """Deletes the table if it exists, in one transaction with the rest of the command."""
 
@@ -35,11 +38,23 @@ READ_BYTES = 64 * 1024
 
 
 def ruleset(wanted: Iterable[Rejection]) -> str:
-    """nft(8) commands that replace the table atomically by one that rejects these. Pure."""
-    rules = "".join(f"    {rule}\n" for rejection in wanted for rule in _rules(rejection))
-    return (f"{REMOVE_TABLE}table {TABLE} {{\n  chain input {{\n"
-            f"    type filter hook input priority {PRIORITY}; policy accept;\n"
-            f'    iifname "lo" accept\n{rules}  }}\n}}\n')
+    """nft(8) commands that replace the table atomically by one that rejects these. Pure.
+
+    Published ports of containers are rejected before Docker changes their destination (dstnat, priority -100): later
+    hooks see the container's address, and only some of the traffic.
+    """
+    rejections = tuple(wanted)
+    chains = ((f"input priority {PRIORITY}", [each for each in rejections if not each.is_published], ""),
+              (f"prerouting priority {PREROUTING_PRIORITY}", [each for each in rejections if each.is_published],
+               "fib daddr type local "))
+    return f"{REMOVE_TABLE}table {TABLE} {{\n" + "".join(
+        _chain(hook, chosen, match) for hook, chosen, match in chains if chosen or hook.startswith("input")) + "}\n"
+
+
+def _chain(hook: str, rejections: Iterable[Rejection], match: str) -> str:
+    rules = "".join(f"    {match}{rule}\n" for rejection in rejections for rule in _rules(rejection))
+    return (f"  chain {hook.partition(' ')[0]} {{\n    type filter hook {hook}; policy accept;\n"
+            f'    iifname "lo" accept\n{rules}  }}\n')
 
 
 def _rules(rejection: Rejection) -> Iterator[str]:

@@ -22,7 +22,8 @@ class Finding(NamedTuple):
     """One problem, its location, and how `fix` corrects it (None: it does not).
 
     `message` is one sentence. Of a file's content it contains only addresses, option names and paths.
-    `layer` is the first layer that has the problem. `socket` is the affected address, for waivers.
+    `layer` is the first layer that has the problem. For waivers: `socket` is the affected address, `unit` the unit of
+    the process that listens there, `container` its name and `image` its image, "" where there is none.
     """
 
     code: str
@@ -32,6 +33,9 @@ class Finding(NamedTuple):
     location: Location | None = None
     fix: Fix | None = None
     socket: str | None = None
+    unit: str = ""
+    container: str = ""
+    image: str = ""
 
     @property
     def fact(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
 
@@ -12,6 +12,11 @@ class Instant(NamedTuple):
     wall: datetime
     boot_id: str = ""
     since_boot_s: float = 0.0
+
+    @property
+    def date(self) -> date:
+        """The date in the zone of this host."""
+        return self.wall.astimezone().date()
 
     def seconds_since(self, earlier: Instant) -> float:
         """Return the seconds from `earlier` to this moment, never less than zero.

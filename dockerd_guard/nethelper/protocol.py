@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dockerd_guard.model.address import Tls, ip_of, split_host_port
 from dockerd_guard.model.json_values import (
     JsonError,
+    as_bool,
     as_list,
     as_object,
     as_one_of,
@@ -76,8 +77,8 @@ ping_of = as_record(Ping, {Tls: as_one_of(Tls)})
 
 
 def _as_rejection(value: object) -> Rejection:
-    address, spared = as_row(len(Rejection._fields))(value)
-    return Rejection(_as_ip_place(address), as_list(_as_ip)(spared))
+    address, spared, is_published = as_row(len(Rejection._fields))(value)
+    return Rejection(_as_ip_place(address), as_list(_as_ip)(spared), as_bool(is_published))
 
 
 def _as_place(value: object) -> str:

@@ -21,6 +21,8 @@ TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 READ_BYTES = 64 * 1024
 
+ANOTHER_PROGRAM = "another program answers there"
+
 
 class Engine(NamedTuple):
     """The fields of GET /info that decide about a restart."""
@@ -62,6 +64,17 @@ def ask(address: str, pids: Collection[int]) -> Engine | None:
         return None
 
 
+def answer(address: str, path: str, pids: Collection[int]) -> object:
+    """Return the decoded answer to a GET request over a UNIX socket on which one of the processes `pids` listens.
+
+    Raises OSError, also for another HTTP status than 200, and JsonError.
+    """
+    got = _get(address, path, pids)
+    if got.status != 200:
+        raise OSError(errno.EPROTO, f"HTTP status {got.status}")
+    return loads(got.body, MAX_ANSWER_BYTES)
+
+
 def container_names(address: str) -> tuple[str, ...]:
     """Return the names of the running containers, sorted; empty without a valid answer."""
     try:
@@ -79,12 +92,14 @@ def ping(address: str, tls: Tls) -> Ping:
     try:
         if address.startswith("tcp://") and tls is not Tls.NONE:
             return _ping_tls(address)
-        status = _get(address, "/_ping").status
+        got = _get(address, "/_ping")
     except OSError as error:
         return Ping(False, Tls.NONE, str(error) or type(error).__name__)
-    if status == 400 and address.startswith("tcp://"):
+    if got.status == 400 and address.startswith("tcp://"):
         return Ping(False, Tls.SERVER, "the server expects TLS")
-    return Ping(status == 200, Tls.NONE, "" if status == 200 else f"HTTP status {status}")
+    if got.status == 200 and got.body.strip() != b"OK":
+        return Ping(False, Tls.NONE, ANOTHER_PROGRAM)
+    return Ping(got.status == 200, Tls.NONE, "" if got.status == 200 else f"HTTP status {got.status}")
 
 
 def _ping_tls(address: str) -> Ping:

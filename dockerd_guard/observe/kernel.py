@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 
-from dockerd_guard.model.address import Via
+from dockerd_guard.model.address import Tls, Via
 from dockerd_guard.observe import engine, processes
+from dockerd_guard.observe.access_paths import AccessObserver
 from dockerd_guard.observe.engine import Engine
-from dockerd_guard.observe.observation import EngineAnswer, Observation, Process
+from dockerd_guard.observe.network import Network, Unsupported
+from dockerd_guard.observe.observation import AccessPath, EngineAnswer, Observation, Process
 
 SHIMS = (b"containerd-shim", b"docker-containe")
 """The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container (until Docker 18.06 it
 was called docker-containerd-shim)."""
 
+NAMED_NAMESPACES = "/run/netns"
+"""Where ip-netns(8) mounts namespaces under a name."""
+
 KUBERNETES_NAMESPACE = b"k8s.io"
 """containerd's namespace of the containers of Kubernetes, an argument of each shim."""
+
+DEFINITE = (engine.ANOTHER_PROGRAM, "HTTP status 2", "HTTP status 3", "HTTP status 4")
+"""Beginnings of Ping.reason if another program than the Docker API answered, and no proxy in front of it (5xx)."""
 
 
 class HostKernel:
     """The processes and sockets of this host."""
+
+    def __init__(self) -> None:
+        self._access = AccessObserver()
+
+    def access_paths(
+        self, seen: Observation, network: Network, blocked: Collection[str] = ()
+    ) -> tuple[AccessPath, ...]:
+        """The access paths of this host, as AccessObserver.look. Takes up to some seconds: sends requests to programs
+        that may be one."""
+        def answers(address: str) -> bool | None:
+            try:
+                found = network.ping(address, Tls.NONE)
+            except Unsupported:
+                return None
+            if not found.answers and not found.reason.startswith(DEFINITE):
+                return None
+            return found.answers
+
+        return self._access.look(seen, answers, _engine_sockets(seen), blocked)
 
     def sockets(self) -> processes.Sockets:
         """The listening sockets, read once."""
@@ -32,6 +60,20 @@ class HostKernel:
     def process(self, pid: int) -> Process | None:
         """As processes.read_process."""
         return processes.read_process(pid)
+
+    def network_namespace(self, pid: int) -> str:
+        """The network namespace of a process: "" for the host's own, its name below /run/netns, else `net:[INODE]`."""
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/net")
+            if namespace == os.readlink("/proc/1/ns/net"):
+                return ""
+        except OSError:
+            return ""
+        with contextlib.suppress(OSError), os.scandir(NAMED_NAMESPACES) as entries:
+            for entry in entries:
+                if f"net:[{entry.stat().st_ino}]" == namespace:
+                    return entry.path
+        return namespace
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         """As engine.ask."""
@@ -59,9 +101,7 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
     if seen.loaded is not None and seen.loaded.active_state == "activating":
         return EngineAnswer(None, "dockerd is starting", shims, embeds)
     bindings = [binding for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
-    for address in (binding.address for binding in bindings):
-        # systemd calls listen(2) for the sockets that it passes on.
-        pids = {seen.running.process.pid, *((1,) if address in seen.listening.held_by_systemd else ())}
+    for address, pids in _engine_sockets(seen).items():
         if (answer := kernel.ask(address, pids)) is not None:
             return EngineAnswer(answer, "", shims, embeds)
     # systemd passes its sockets to a dockerd without fd:// as well, which accepts no connection there.
@@ -72,6 +112,16 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
     # Nobody proves who answers at a TCP port. Without a container no answer is needed.
     problem = "dockerd has no UNIX socket at which its state can be verified" if shims else ""
     return EngineAnswer(None, problem, shims, embeds)
+
+
+def _engine_sockets(seen: Observation) -> dict[str, frozenset[int]]:
+    """Return the UNIX sockets of the dockerd of docker.service, each with the processes that may have called listen(2):
+    systemd does for the sockets that it passes on."""
+    if seen.running is None or seen.listening is None:
+        return {}
+    ours, by_systemd = seen.running.process.pid, seen.listening.held_by_systemd
+    return {binding.address: frozenset((ours, 1) if binding.address in by_systemd else (ours,))
+            for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")}
 
 
 def _read(pid: str, name: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from dockerd_guard.systemd.units import Service
 
 NOWHERE = Location("(systemd)", 0, 0, 0)
+
+DOCKERD = "dockerd"
 
 PRIVATE_SOCKETS = ("metrics.sock", "libnetwork/", "swarm/")
 """Internal UNIX sockets of dockerd below --exec-root, which do not serve the API (moby daemon/metrics_unix.go,
@@ -150,17 +153,24 @@ def observe_running(
 
     def read_other(process: Process) -> Daemon:
         # Do not read files: its argv may refer to any file, and there may be many such processes.
+        if not processes.is_daemon(process):
+            # It has the executable of dockerd under another name.
+            process = process._replace(argv=(DOCKERD, *process.argv[1:]))
         daemon = read(process, _no_file)
         # The default of a rootless dockerd (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
         return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
 
-    others = tuple(Other(process, tuple(_api_sockets(process, read_other(process), sockets.of_other(process.pid))))
-                   for process in daemons.values() if ours is None or process.pid != ours.pid)
-    # Of a dockerd in a container only TCP sockets count: its UNIX sockets are files of the container.
-    others = tuple(
-        Other(process, tuple(binding for binding in bindings if binding.is_tcp)) if process.in_container else
-        Other(process, bindings) for process, bindings in others
-        if not process.in_container or any(binding.is_tcp for binding in bindings))
+    def other(process: Process) -> Other:
+        bindings = tuple(_api_sockets(process, read_other(process), sockets.of_other(process.pid)))
+        if process.in_container:
+            # Its UNIX sockets are files of the container.
+            bindings = tuple(binding for binding in bindings if binding.is_tcp)
+        age_s = (time.time_ns() - process.started_ns) / 1e9
+        return Other(process, bindings, not kernel.network_namespace(process.pid),
+                     not bindings and age_s < processes.START_PAUSE_S)
+
+    found = (other(process) for process in daemons.values() if ours is None or process.pid != ours.pid)
+    others = tuple(each for each in found if each.bindings or not each.process.in_container or each.is_starting)
     if ours is None:
         return None, others
     daemon = read(ours, rootfs.read)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.dockerd.command import is_dockerd
@@ -23,6 +25,10 @@ CONFIGURED = "configured"
 LOADED = "loaded"
 RUNNING = "running"
 LISTENING = "listening"
+_CONTAINER = re.compile(r"/docker[-/]([0-9a-f]{64})(?:\.scope)?(?:/|$)")
+"""The control group of a container (moby daemon/oci_linux.go: withCgroups): /docker/ID by the cgroupfs driver,
+docker-ID.scope by systemd's."""
+
 LAYERS = (CONFIGURED, LOADED, RUNNING, LISTENING)
 """In the order in which a change of a file takes effect."""
 
@@ -94,6 +100,7 @@ class Process(NamedTuple):
     `started_ns` is its start in wall clock time, `unit` its systemd unit or "", `executable` the path of its
     executable, "" if unreadable. A process that is `in_container` has its own PID namespace and probably its own root
     directory. `argv` and `environ` are empty if `uid` is not 0 and it is not the main process of docker.service.
+    `cgroup` is the path of its control group in systemd's hierarchy.
     """
 
     pid: int
@@ -105,6 +112,13 @@ class Process(NamedTuple):
     parent: int = 0
     in_container: bool = False
     uid: int = 0
+    cgroup: str = ""
+
+    @property
+    def container(self) -> str:
+        """The ID of the Docker container it runs in, "" if none."""
+        found = _CONTAINER.search(self.cgroup)
+        return found[1] if found is not None else ""
 
     @property
     def program(self) -> str:
@@ -127,6 +141,43 @@ class Other(NamedTuple):
 
     process: Process
     bindings: tuple[Binding, ...]
+    is_in_host_network: bool = True
+    """Whether its addresses are those of this host: it has the network namespace of PID 1."""
+    is_starting: bool = False
+    """Whether it listens nowhere yet and has not had the time to do so."""
+
+
+class AccessKind(StrEnum):
+    """What an access path is: a program that names or uses the API socket, a process of docker.service that is no part
+    of Docker, a program on a port of the Docker API, a container with the API socket, containerd's own TCP endpoint."""
+
+    FORWARDER = "forwarder"
+    IN_DOCKER_SERVICE = "in-docker-service"
+    API_PORT = "api-port"
+    CONTAINER = "container"
+    CONTAINERD = "containerd"
+
+
+class AccessPath(NamedTuple):
+    """A TCP listener through which the Docker API can be reached, or may be, other than one of a dockerd.
+
+    `address` is spelled as the kernel reports it, "" if unknown. `pid` is 0 if no process is known. `evidence` is why
+    this is an access path, as part of a message; it contains no argument of a command line. `serves_api`: the port
+    leads to the API itself, so it may be blocked. `is_published`: traffic to it is forwarded to a container.
+    """
+
+    kind: AccessKind
+    address: str
+    evidence: str = ""
+    pid: int = 0
+    program: str = ""
+    unit: str = ""
+    uid: int = 0
+    container: str = ""
+    image: str = ""
+    serves_api: bool = False
+    is_published: bool = False
+    location: Location | None = None
 
 
 class Listening(NamedTuple):
@@ -175,6 +226,8 @@ class Observation(NamedTuple):
     troubles: tuple[Trouble, ...] = ()
     engine: EngineAnswer | None = None
     """Asked only before a restart."""
+    access_paths: tuple[AccessPath, ...] = ()
+    """Other ways to the API than a dockerd, as last observed; they are looked for after what is urgent."""
     disk_problem: str = ""
     """Why files of the host cannot be written now: `No space left on device`, `Read-only file system`, or nothing."""
 

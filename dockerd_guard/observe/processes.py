@@ -14,6 +14,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -29,6 +30,12 @@ MAX_OTHER_BYTES = 4 * 1024
 
 MAX_DAEMONS, MAX_CANDIDATES = 64, 512
 """Maximum number of such processes: those that are returned, and those with a matching name that are read."""
+
+INIT = 1
+"""The process ID of the system manager."""
+
+MAX_MEMBERS = 256
+"""Maximum number of processes that are read of one service."""
 
 MAX_DESCRIPTORS, MAX_OTHER_DESCRIPTORS = 1024, 8192
 """Maximum number of descriptors that are read of one such process, and of all of them."""
@@ -53,7 +60,14 @@ SHORT_READ_BYTES = 2048
 in fs/seq_file.c). Reading until EOF instead would make it walk all connections once more."""
 
 DAEMON_NAMES = "docker"
-"""Prefix of comm of every daemon, including the old `docker -d`. Other processes are ignored."""
+"""Prefix of comm of every daemon, including the old `docker -d`."""
+
+_REEXEC = re.compile(r"docker-(untar|tar|applyLayer|mountfrom)|(storage|overlay2?)-mountfrom|libnetwork-setkey"
+                     r"|setup-(resolver|default-gw)|fwmarker|redirector|set-default-vlan|set-ipv6|unmount-.*")
+"""argv[0] of the helper processes that dockerd starts from its own executable (reexec.Register() in moby)."""
+
+START_PAUSE_S = 60.0
+"""A dockerd may take this long until it listens; it waits 16 s before it binds TCP without TLS (moby cmd/dockerd)."""
 
 
 class SocketOwner(NamedTuple):
@@ -199,45 +213,93 @@ def read_process(pid: int, *, uid: int = 0, max_bytes: int = MAX_PROC_BYTES) -> 
     # and parentheses.
     fields = status.rpartition(b")")[2].split()
     return Process(pid, argv, environ, _boot_time_ns() + int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
-                   _unit(cgroup), _executable(pid), int(fields[1]), uid=uid)
+                   _unit(_cgroup(cgroup)), _link(pid, "exe").removesuffix(" (deleted)"), int(fields[1]), uid=uid,
+                   cgroup=_cgroup(cgroup))
 
 
 def daemons(main: int = 0) -> dict[int, Process]:
     """Return the dockerd processes of this host by PID: the `main` one of docker.service and at most MAX_DAEMONS
-    others, those of root first.
+    others, those of root first. They are found by name, and by the executable of the main one.
 
     Not included are threads, dockerd inside containers (docker-in-docker; they have another PID namespace) unless
-    they use the network of the host, and children of a dockerd that have not called execve(2) yet.
+    they use the network of the host, and helper processes of a dockerd.
     """
     found: dict[int, Process] = {}
     for _, pid, inner, uid in islice(sorted(_candidates(main)), MAX_CANDIDATES):
         process = (read_process(pid) if pid == main else read_process(pid, uid=uid, max_bytes=MAX_OTHER_BYTES))
-        if process is not None and is_daemon(process):
+        if process is not None and (is_daemon(process) or _is_copy(process, pid, main)):
             found[pid] = process._replace(in_container=inner)
         if len(found) > MAX_DAEMONS:
             break
-    return {pid: process for pid, process in found.items() if process.parent not in found}
+    return {pid: process for pid, process in found.items()
+            if pid == main or not _is_helper(process, found.get(process.parent))}
+
+
+def _is_helper(process: Process, parent: Process | None) -> bool:
+    """Whether a process is part of the dockerd that started it.
+
+    dockerd executes itself under names that it registers (moby pkg/reexec: `docker-untar`, `libnetwork-setkey`), and a
+    child that has not called execve(2) yet shows the memory and the sockets of its parent.
+    """
+    if process.argv and _REEXEC.fullmatch(process.argv[0].rpartition("/")[2]):
+        return True
+    if parent is None:
+        return False
+    if process.argv != parent.argv and not process.uid:
+        return False
+    try:
+        own, shared = (_sockets_held_by(pid, MAX_DESCRIPTORS)[0].keys() for pid in (process.pid, parent.pid))
+    except PermissionError:
+        return False
+    return own <= shared
+
+
+def _is_copy(process: Process, pid: int, main: int) -> bool:
+    """Whether a process executes the same file as the main one, under any name but that of the client of Docker 1.12,
+    which was the same executable."""
+    return bool(main) and pid != main and process.executable.rpartition("/")[2] != "docker" and (
+        _file(pid) is not None and _file(pid) == _file(main))
+
+
+def _file(pid: int) -> tuple[int, int] | None:
+    """Device and inode of the executable of a process, None if unreadable."""
+    try:
+        status = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _candidates(main: int) -> Iterator[tuple[int, int, bool, int]]:
-    """Yield rank, PID, whether in a container, and user ID of all processes with the name of a daemon. The user ID is 0
-    only if all of them are: any user can start a setuid program under any name."""
-    for name in os.listdir("/proc"):
-        if not name.isdecimal():
-            continue
-        pid = int(name)
+    """Yield rank, PID, whether in a container, and user ID of all processes with the name of a daemon or with the
+    executable of the main one."""
+    file = _file(main) if main else None
+    for pid in pids():
         try:
             comm = _read(pid, "comm").decode(errors="replace").strip()
-            if not comm.startswith(DAEMON_NAMES):
+            if not comm.startswith(DAEMON_NAMES) and (file is None or _file(pid) != file):
                 continue
-            status = dict(line.split(b":", 1) for line in _read(pid, "status").splitlines() if b":" in line)
-            inner = len(status.get(b"NSpid", b"").split()) > 1
-            uid = next((one for one in map(int, status.get(b"Uid", b"").split()) if one), 0)
-            if inner and os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/1/ns/net"):
+            uid, inner = uid_and_namespace(pid)
+            if inner and _link(pid, "ns/net") != _link(1, "ns/net"):
                 continue
         except OSError:
             continue
         yield (0 if pid == main else 1 if not uid and not inner else 2), pid, inner, uid
+
+
+def pids() -> Iterator[int]:
+    """Yield the IDs of all processes."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            yield int(name)
+
+
+def uid_and_namespace(pid: int) -> tuple[int, bool]:
+    """Return the user ID of a process, and whether it has a PID namespace of its own. The user ID is 0 only if all of
+    them are: any user can start a setuid program under any name. Raises OSError."""
+    status = dict(line.split(b":", 1) for line in _read(pid, "status").splitlines() if b":" in line)
+    return (next((one for one in map(int, status.get(b"Uid", b"").split()) if one), 0),
+            len(status.get(b"NSpid", b"").split()) > 1)
 
 
 def is_daemon(process: Process) -> bool:
@@ -248,25 +310,69 @@ def is_daemon(process: Process) -> bool:
     return program.certain and program.reason is None
 
 
+def tcp_listeners(pid: int) -> tuple[SocketOwner, ...]:
+    """Return the listening TCP sockets of the network namespace of a process."""
+    return (*_tcp(pid, "tcp", socket.AF_INET), *_tcp(pid, "tcp6", socket.AF_INET6))
+
+
+def socket_inodes(pid: int, limit: int | None = None) -> tuple[frozenset[int], int]:
+    """Return the inode numbers of the sockets of a process, and how many descriptors were read, at most `limit`. Empty
+    without permission."""
+    try:
+        held, count = _sockets_held_by(pid, limit)
+    except PermissionError:
+        return frozenset(), 0
+    return frozenset(held), count
+
+
+def members(process: Process) -> tuple[int, ...]:
+    """Return the processes that belong to one: those of its service, else its parent and children. At most
+    MAX_MEMBERS."""
+    if process.unit.endswith(".service") and not process.container:
+        for directory in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"):
+            with contextlib.suppress(OSError, ValueError), open(
+                    f"{directory}{process.cgroup}/cgroup.procs", "rb") as file:
+                return tuple(map(int, file.read(MAX_OTHER_BYTES).split()[:MAX_MEMBERS]))
+    children: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        children = list(map(int, _read(process.pid, f"task/{process.pid}/children", MAX_OTHER_BYTES).split()))
+    return (process.pid, process.parent, *children[:MAX_MEMBERS])
+
+
 def _boot_time_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def _executable(pid: int) -> str:
+def _link(pid: int, name: str) -> str:
+    """The target of a link in /proc/PID. An upgrade replaces the executable under a running daemon: ` (deleted)`."""
     try:
-        # An upgrade replaces the file under a running daemon.
-        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+        return os.readlink(f"/proc/{pid}/{name}")
     except OSError:
         return ""
 
 
+def _cgroup(cgroup: str) -> str:
+    """Return the path in systemd's hierarchy: cgroup v2, or the named one of v1 where v2 is not in use (cgroups(7))."""
+    paths = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in cgroup.splitlines() if line.count(":") >= 2}
+    return paths.get("", "").removesuffix("/") or paths.get("name=systemd", "")
+
+
 def _unit(cgroup: str) -> str:
-    """Return the unit of a process from its cgroup path (systemd(1)), "" if there is none."""
-    for line in cgroup.splitlines():
-        for part in reversed(line.rpartition(":")[2].split("/")):
-            if part.endswith((".service", ".scope")):
-                return part
+    """Return the unit of PID 1 that a cgroup path belongs to (systemd(1)), "" if there is none. For a unit of a user's
+    manager that is user@UID.service, for the units of a container its scope."""
+    for part in cgroup.removeprefix(_cgroup_root()).split("/"):
+        if part.endswith((".service", ".scope")):
+            return part
     return ""
+
+
+@cache
+def _cgroup_root() -> str:
+    """Return the path below which PID 1 manages units; not empty where it runs in a container."""
+    try:
+        return _cgroup(_read(1, "cgroup").decode(errors="replace")).removesuffix("/").removesuffix("/init.scope")
+    except OSError:
+        return ""
 
 
 def _tcp(pid: int, table: str, family: socket.AddressFamily) -> Iterator[SocketOwner]:

@@ -121,11 +121,11 @@ class Result(NamedTuple):
     seen: Observation | None = None
 
 
-def containment(seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
+def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
     """Return what must be blocked at the network now. Needs no findings and no plan (I8, I12)."""
     if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return ()
-    return exposures(seen, policy, memory.contained.addresses)
+    return exposures(seen, policy, now.date, memory.contained.addresses)
 
 
 def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decision
@@ -136,7 +136,7 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     required = required_actions(seen, plan, policy, memory.intent)
     facts = restart_facts(seen, plan, required, memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
-    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(seen, policy, memory))
+    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(now, seen, policy, memory))
     if memory.intent is not None and not memory.intent.is_applied:
         if _is_starting(now, seen):
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
@@ -159,7 +159,7 @@ def forecast(now: Instant, seen: Observation, plan: Plan, policy: Policy, memory
     facts = restart_facts(seen, plan, required, memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts,
-                    contain=containment(seen, policy._replace(mode=Mode.ENFORCE), memory))
+                    contain=containment(now, seen, policy._replace(mode=Mode.ENFORCE), memory))
     hold = _forecast(now, plan, required, facts, policy, memory)
     actions = _allowed(required, hold, plan)
     verdict = Verdict.APPLY if actions.anything else Verdict.NOTHING if hold is None else Verdict.HOLD

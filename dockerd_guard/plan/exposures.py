@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import date
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical, ip_of, scope_of, split_host_port
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._access_paths import dockerd_finding, finding_of, observed_paths
 from dockerd_guard.rules._common import declared_places
+from dockerd_guard.rules.unused_waiver import is_waived
 
 
 class Exposure(NamedTuple):
     """A TCP address open to the network against the policy.
 
-    `address` is spelled as the kernel reports it. `rule` is DG101 or DG105. `spared`: addresses of this host on
-    which the policy declares the same port with the protection that it has now.
+    `address` is spelled as the kernel reports it. `rule` is DG101 or DG105 for the dockerd of docker.service, and that
+    of the access path for any other listener. `spared`: addresses of this host on which the policy declares the same
+    port with the protection that it has now. `is_published`: a published port of a container.
     """
 
     address: str
     rule: str
     via: Via
     spared: tuple[str, ...] = ()
+    is_published: bool = False
+
+    @property
+    def is_of_docker_service(self) -> bool:
+        """Whether the dockerd of docker.service, or systemd for it, listens there."""
+        return self.rule in ("DG101", "DG105")
 
     @property
     def rejection(self) -> Rejection:
         """The nftables rejection of this exposure."""
-        return Rejection(self.address, self.spared)
+        return Rejection(self.address, self.spared, self.is_published)
 
 
-def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()) -> tuple[Exposure, ...]:
-    """What is open to the network against the policy. Pure.
+def exposures(
+    seen: Observation, policy: Policy, today: date, contained: Collection[str] = ()
+) -> tuple[Exposure, ...]:
+    """What is open to the network against the policy, with the waivers in effect on `today`. Pure.
 
     Addresses in `contained` stay if the next start of docker.service would open them again, so that a restart
     of dockerd does not release them.
@@ -48,7 +60,23 @@ def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()
             found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
         elif tls is not None and tls.is_weaker(wanted.tls):
             found[address] = Exposure(address, "DG105", via)
+    for exposure in _other_exposures(seen, policy, today):
+        found.setdefault(exposure.address, exposure)
     return tuple(found.values())
+
+
+def _other_exposures(seen: Observation, policy: Policy, today: date) -> Iterator[Exposure]:
+    """Access paths whose port is known to lead to an API, and other dockerds in the network namespace of the host."""
+    for path in observed_paths(seen, policy):
+        if path.serves_api and path.address and scope_of(path.address) is not Scope.LOOPBACK:
+            finding = finding_of(path)
+            if not is_waived(finding, policy, today):
+                yield Exposure(path.address, finding.code, Via.FLAG, (), path.is_published)
+    for other in seen.others:
+        if other.is_in_host_network and not is_waived(dockerd_finding(other), policy, today):
+            for binding in other.bindings:
+                if binding.is_tcp and binding.scope is not Scope.LOOPBACK:
+                    yield Exposure(binding.address, "DG107", binding.via)
 
 
 def _open(seen: Observation, contained: Collection[str]) -> Iterator[tuple[str, Tls | None, Via]]:

@@ -137,6 +137,14 @@ KEYS = (
     PolicyKey("waive[].address", Type.ADDRESS,
         "Address of the finding. Without it, the waiver applies to every address.",
         synonyms=("socket", "host")),
+    PolicyKey("waive[].unit", Type.TEXT,
+        "Unit of the process that listens, such as socat.service (DG107, DG110). Without it, the waiver applies to "
+        "every unit.", since="0.2", synonyms=("service",)),
+    PolicyKey("waive[].container", Type.TEXT,
+        "Name of the container (DG107, DG108). Without it, the waiver applies to every container.", since="0.2"),
+    PolicyKey("waive[].image", Type.TEXT,
+        "Image of the container, with or without its tag (DG107, DG108). Without it, the waiver applies to every "
+        "image.", since="0.2"),
     PolicyKey("waive[].reason", Type.TEXT, "Why the finding is accepted.", is_required=True,
         synonyms=("why", "comment")),
     PolicyKey("waive[].until", Type.DATE, "Last day of the waiver, YYYY-MM-DD. Without it, the waiver does not expire.",

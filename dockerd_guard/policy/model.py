@@ -150,13 +150,24 @@ class Watch(NamedTuple):
 
 
 class Waiver(NamedTuple):
-    """An accepted finding of one rule. `address` None: at any address. `until` is the last day; None: no expiry."""
+    """An accepted finding of one rule. `address` None: at any address; likewise `unit`, `container` and `image`.
+    `until` is the last day; None: no expiry."""
 
     rule: str
     address: str | None
     reason: str
     until: date | None
     location: Location
+    unit: str | None = None
+    container: str | None = None
+    image: str | None = None
+
+    @property
+    def scope(self) -> str:
+        """What it is limited to, in words: ` at ADDRESS of unit UNIT`; empty for every finding of the rule."""
+        return "".join(f" {word} {value}" for word, value in (
+            ("at", self.address), ("of unit", self.unit), ("of container", self.container), ("of image", self.image),
+        ) if value is not None)
 
 
 class Policy(NamedTuple):

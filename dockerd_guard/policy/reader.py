@@ -308,7 +308,7 @@ def _waivers(reader: _Reader, node: Node) -> tuple[Waiver, ...]:
         keys = reader.mapping(item, "waive[]")
         values = reader.scalars(keys, "waive[]")
         found.append(Waiver(values["rule"], values["address"], values["reason"], values["until"],
-                            keys.get("rule", item).location))
+                            keys.get("rule", item).location, values["unit"], values["container"], values["image"]))
     return tuple(found)
 
 

@@ -20,8 +20,10 @@ _METHOD_TEXTS = {
 def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterator[JournalEntry]:
     """The entries for a result. `by_policy`: the policy no longer requests containment."""
     for exposure in result.cut:
-        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network until it is "
-                     f"corrected, {_method_text(result)}.")
+        until = "until it is corrected" if exposure.is_of_docker_service else "as long as it is open"
+        method = _method_text(result).replace("published ports", "other published ports" * exposure.is_published
+                                              or "published ports")
+        yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network {until}, {method}.")
     for exposure in result.put_back:
         block = f"the nftables table {TABLE}" if result.way is Method.NFTABLES else "IPAddressDeny= of docker.service"
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network again: another program "
@@ -29,7 +31,7 @@ def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterat
     for exposure in result.left_open:
         yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open to the network until it is corrected: "
                      f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and does not apply to "
-                     "sockets that systemd opened.", Outcome.FAILED)
+                     "sockets that systemd opened or to other programs.", Outcome.FAILED)
     reason = ("the policy no longer requests it" if by_policy
               else "Docker no longer listens there against the policy")
     for address in result.released:

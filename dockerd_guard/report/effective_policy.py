@@ -53,9 +53,9 @@ def as_yaml(policy: Policy) -> str:
         "tls": {"ca": policy.tls.ca, "cert": policy.tls.cert, "key": policy.tls.key},
         "correct": correct,
         "watch": {"settle": duration(policy.watch.settle_s), "resync": duration(policy.watch.resync_s)},
-        "waive": [{key: str(value) for key, value in (
-            ("rule", waiver.rule), ("address", waiver.address), ("reason", waiver.reason), ("until", waiver.until),
-        ) if value is not None} for waiver in policy.waive],
+        "waive": [{
+            key: str(value) for key, value in waiver._asdict().items() if key != "location" and value is not None
+        } for waiver in policy.waive],
     }
     return str(yaml.safe_dump(values, sort_keys=False, default_flow_style=False, width=float("inf")))
 
@@ -98,7 +98,7 @@ def meaning(policy: Policy) -> Iterator[str]:
     yield (f"A change is evaluated after {duration(policy.watch.settle_s)}; everything is read again every "
            f"{duration(policy.watch.resync_s)}.")
     for waiver in policy.waive:
-        yield clean(f"Accepted: {waiver.rule} at {waiver.address or 'any address'}"
+        yield clean(f"Accepted: {waiver.rule}{waiver.scope or ' at any address'}"
                     f"{f', until {waiver.until}' if waiver.until is not None else ''}: {waiver.reason}")
 
 

@@ -30,7 +30,7 @@ def sockets(seen: Observation) -> dict[str, Any]:
         value["others"] = [
             {"pid": process.pid, "unit": process.unit or None, "argv": list(process.argv),
              "bindings": [_binding(binding) for binding in bindings]}
-            for process, bindings in seen.others]
+            for process, bindings, *_ in seen.others]
     return value
 
 

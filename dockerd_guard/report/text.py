@@ -70,7 +70,7 @@ def sockets(seen: Observation) -> Iterator[str]:
         note = f" ({versions})" if layer is configured.layer else ""
         yield f"{name}{note}: {clean(_state(layer))}".rstrip(" ")
         yield from _table([_row(binding) for binding in layer.bindings])
-    for process, bindings in seen.others:
+    for process, bindings, *_ in seen.others:
         by = f" of {process.unit}" if process.unit else ""
         yield clean(f"another dockerd{by} (pid {process.pid}):") + ("" if bindings else " nothing")
         yield from _table([_row(binding) for binding in bindings])

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.configured import daemon_of, main_command
-from dockerd_guard.observe.observation import CONFIGURED, RUNNING, Observation
+from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules._access_paths import code_of, dockerd_finding, finding_of, observed_paths
 from dockerd_guard.systemd.environment import resolve_environment
+from dockerd_guard.systemd.exec import expand
 from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.syntax import Setting
 from dockerd_guard.systemd.units import Service, load_service
@@ -23,30 +25,23 @@ _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
-    """Yield one finding for each command of a unit that forwards to the API, and one for each other dockerd."""
+    """Yield one finding for each command of a unit that forwards to the API, and one for each other dockerd and each
+    process with another way to the API."""
     docker_service = seen.configured.service
     for setting in docker_service.unit.settings:
         if _forwards(setting):
             yield _forwarding(setting, docker_service.unit.name)
     for name in _candidates(seen, {*docker_service.unit.names, docker_service.unit.name}):
         service = load_service(seen.rootfs, name, seen.configured.systemd_version)
+        expanded = set(_forwarding_commands(seen, service))
         for setting in service.unit.settings:
-            if _forwards(setting):
+            if _forwards(setting) or (setting.key == "ExecStart" and setting.location[:2] in expanded):
                 yield _forwarding(setting, name)
         yield from _second_dockerd(seen, service)
-    for process, bindings in seen.others:
-        addresses = ", ".join(binding.address for binding in bindings) or "no address"
-        unit = f", {process.unit}" if process.unit else ""
-        container = ", in a container with host networking" if process.in_container else ""
-        yield Finding(
-            CODE,
-            "error" if any(binding.is_tcp for binding in bindings) else "warning",
-            f"another dockerd is running (pid {process.pid}{unit}{container}) and listens on {addresses}",
-            RUNNING,
-            None,
-            None,
-            bindings[0].address if bindings else None,
-        )
+    yield from map(dockerd_finding, seen.others)
+    for path in observed_paths(seen, policy):
+        if code_of(path) == CODE:
+            yield finding_of(path)
 
 
 def _second_dockerd(seen: Observation, service: Service) -> Iterator[Finding]:
@@ -94,6 +89,15 @@ def _forwards(setting: Setting) -> bool:
         and "docker.sock" in setting.value
         and _FORWARDER.search(setting.value) is not None
     )
+
+
+def _forwarding_commands(seen: Observation, service: Service) -> Iterator[tuple[str, int]]:
+    """Yield file and line of each ExecStart= whose forwarder gets the path of the socket from a variable."""
+    environment = resolve_environment(service, seen.rootfs, seen.configured.systemd_version)
+    for command in service.exec_start:
+        words = " ".join(argument.text for argument in expand(command, environment))
+        if "docker.sock" in words and _FORWARDER.search(words) is not None:
+            yield command.location[:2]
 
 
 def _forwarding(setting: Setting, unit: str) -> Finding:

@@ -34,6 +34,8 @@ _MODULES = (
     "weak_tls",
     "loose_socket_mode",
     "other_access_path",
+    "exposed_container",
+    "containerd_tcp",
     "hosts_conflict",
     "fd_without_socket_unit",
     "invalid_host",

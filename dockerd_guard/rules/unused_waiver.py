@@ -20,7 +20,7 @@ def apply(
     """Yield the findings that no waiver in effect matches, and one finding for each expired or unused waiver."""
     used: set[Waiver] = set()
     for finding in findings:
-        waiver = next((waiver for waiver in policy.waive if _matches(waiver, finding)), None)
+        waiver = waiver_of(finding, policy)
         if waiver is not None:
             used.add(waiver)
         if waiver is None or _is_expired(waiver, today):
@@ -28,7 +28,7 @@ def apply(
     for waiver in policy.waive:
         message = without_effect(waiver, codes, today)
         if not message and waiver not in used:
-            message = f"the waiver for {waiver.rule}{_at(waiver)} matches no finding: remove it"
+            message = f"the waiver for {waiver.rule}{waiver.scope} matches no finding: remove it"
         if message:
             yield Finding(CODE, "warning", message, CONFIGURED, waiver.location, None, waiver.address)
 
@@ -38,12 +38,19 @@ def without_effect(waiver: Waiver, codes: Container[str], today: date) -> str:
     if waiver.rule not in codes:
         return f"the waiver for {waiver.rule} has no effect: there is no such rule"
     if _is_expired(waiver, today):
-        return f"the waiver for {waiver.rule}{_at(waiver)} has expired: its last day was {waiver.until}"
+        return f"the waiver for {waiver.rule}{waiver.scope} has expired: its last day was {waiver.until}"
     return ""
 
 
-def _at(waiver: Waiver) -> str:
-    return f" at {waiver.address}" if waiver.address is not None else ""
+def waiver_of(finding: Finding, policy: Policy) -> Waiver | None:
+    """Return the first waiver that matches a finding, expired or not."""
+    return next((waiver for waiver in policy.waive if _matches(waiver, finding)), None)
+
+
+def is_waived(finding: Finding, policy: Policy, today: date) -> bool:
+    """Whether a waiver in effect matches a finding."""
+    waiver = waiver_of(finding, policy)
+    return waiver is not None and not _is_expired(waiver, today)
 
 
 def _is_expired(waiver: Waiver, today: date) -> bool:
@@ -51,7 +58,11 @@ def _is_expired(waiver: Waiver, today: date) -> bool:
 
 
 def _matches(waiver: Waiver, finding: Finding) -> bool:
-    if waiver.rule != finding.code:
+    if waiver.rule != finding.code or waiver.unit not in (None, finding.unit) or (
+            waiver.container not in (None, finding.container)):
+        return False
+    if waiver.image is not None and finding.image != waiver.image and not finding.image.startswith(
+            (f"{waiver.image}:", f"{waiver.image}@")):
         return False
     return waiver.address is None or (
         finding.socket is not None and canonical(waiver.address) == canonical(finding.socket)

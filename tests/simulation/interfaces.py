@@ -13,8 +13,8 @@ from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.engine import Engine, Ping
 from dockerd_guard.observe.kernel import HostKernel
-from dockerd_guard.observe.network import Unsupported
-from dockerd_guard.observe.observation import Process
+from dockerd_guard.observe.network import Network, Unsupported
+from dockerd_guard.observe.observation import AccessPath, Observation, Process
 from dockerd_guard.observe.processes import SocketOwner, Sockets
 from dockerd_guard.rootfs import Access, Content
 from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState
@@ -153,6 +153,11 @@ class SimulatedKernel(HostKernel):
 
     def process(self, pid: int) -> Process | None:
         return self.daemons(pid).get(pid)
+
+    def access_paths(
+        self, seen: Observation, network: Network, blocked: Collection[str] = ()
+    ) -> tuple[AccessPath, ...]:
+        return ()
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         running = self._host.running

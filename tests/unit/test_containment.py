@@ -1,4 +1,4 @@
-"""What is cut off from the network, and by which rules: from what was seen, by the policy."""
+"""What is blocked at the network, and how: the table of nftables, and IPAddressDeny= in its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import sys
 import types
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import pytest
 
@@ -17,117 +17,11 @@ from dockerd_guard.commands import uninstall
 from dockerd_guard.containment import containment, nftables
 from dockerd_guard.containment.containment import Containment, ContainmentResult, Method
 from dockerd_guard.containment.nftables import NftablesTable, ruleset
-from dockerd_guard.model.address import Binding, Tls, Via, scope_of
+from dockerd_guard.model.address import Via
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.network import Unsupported
-from dockerd_guard.observe.observation import (
-    LISTENING,
-    LOADED,
-    RUNNING,
-    Layer,
-    Listening,
-    Loaded,
-    Observation,
-    Running,
-)
-from dockerd_guard.plan.exposures import Exposure, exposures
+from dockerd_guard.plan.exposures import Exposure
 from dockerd_guard.plan.memory import Contained, Memory
-from dockerd_guard.policy.reader import parse_policy
-from tests.support import golden
-
-
-class Layers(NamedTuple):
-    """As much of an Observation as containment looks at."""
-
-    listening: Listening | None
-    loaded: Loaded | None
-    running: Running | None = None
-
-
-class Case(NamedTuple):
-    """What listens (with TLS), what PID 1 holds, what is declared; and what comes of it, rule by rule."""
-
-    name: str
-    listens: tuple[str, ...]
-    declared: str
-    found: tuple[str, ...]
-    tls: Tls = Tls.NONE
-    held: tuple[str, ...] = ()
-
-
-MUTUAL = "{address: 'tcp://10.0.0.5:2376', tls: mutual}"
-
-CASES = (
-    Case("loopback and UNIX sockets need none",
-         ("unix:///run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375"), "fd://", ()),
-    Case("everywhere, both families", ("tcp://[::]:2375",), "fd://", ("DG101: tcp dport 2375",)),
-    Case("everywhere, one family", ("tcp://0.0.0.0:2375",), "fd://", ("DG101: meta nfproto ipv4 tcp dport 2375",)),
-    Case("both wildcards, each by its own", ("tcp://0.0.0.0:2375", "tcp://[::]:2375"), "fd://",
-         ("DG101: meta nfproto ipv4 tcp dport 2375", "DG101: tcp dport 2375")),
-    Case("one address", ("tcp://10.0.0.5:2375",), "fd://", ("DG101: ip daddr 10.0.0.5 tcp dport 2375",)),
-    Case("one address of IPv6", ("tcp://[fd77::2]:2375",), "fd://", ("DG101: ip6 daddr fd77::2 tcp dport 2375",)),
-    Case("declared", ("tcp://10.0.0.5:2376",), MUTUAL, (), Tls.MUTUAL),
-    Case("declared, but weaker than that", ("tcp://10.0.0.5:2376",), MUTUAL,
-         ("DG105: ip daddr 10.0.0.5 tcp dport 2376",), Tls.SERVER),
-    Case("the declared address of a port that is open everywhere is spared", ("tcp://[::]:2376",), MUTUAL,
-         ("accept: ip daddr 10.0.0.5 tcp dport 2376", "DG101: tcp dport 2376"), Tls.MUTUAL),
-    Case("unless it has not got its TLS", ("tcp://[::]:2376",), MUTUAL, ("DG101: tcp dport 2376",), Tls.NONE),
-    Case("held by systemd, where a connection would start dockerd", (), "fd://",
-         ("DG101: ip daddr 10.0.0.5 tcp dport 2375",), held=("unix:///run/docker.sock", "tcp://10.0.0.5:2375")),
-)
-
-
-def layer(name: str, addresses: tuple[str, ...], tls: Tls = Tls.NONE) -> Layer:
-    bindings = tuple(Binding(address, scope_of(address), tls, Via.FLAG) for address in addresses)
-    return Layer(name, True, None, None, (), addresses, bindings)
-
-
-def seen(listens: tuple[str, ...], tls: Tls = Tls.NONE, held: tuple[str, ...] = (),
-         loaded: tuple[str, ...] = ()) -> Observation:
-    started_with = Running(layer(RUNNING, ("fd://", *listens)), *[None] * 2)  # type: ignore[arg-type]
-    in_memory = Loaded(layer(LOADED, loaded), *[None] * 9)  # type: ignore[arg-type]
-    return cast(Observation, Layers(Listening(layer(LISTENING, listens, tls), held), in_memory, started_with))
-
-
-def rules(found: tuple[Exposure, ...]) -> list[str]:
-    """The rules between the head of the table and its end, each with what it does."""
-    by_address = {exposure.address: exposure.rule for exposure in found}
-    lines = [line.strip() for line in ruleset(exposure.rejection for exposure in found).splitlines()[6:-2]]
-    return [f"accept: {line.removesuffix(' accept')}" if line.endswith(" accept") else
-            f"{by_address[line.split(chr(34))[1]]}: {line.partition(' reject with tcp reset')[0]}" for line in lines]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_exposures_and_their_rules(case: Case) -> None:
-    policy = parse_policy(f"version: 1\nsockets: [{case.declared}]\n".encode(), "/policy.yaml")
-    assert rules(exposures(seen(case.listens, case.tls, case.held), policy)) == list(case.found)
-
-
-def test_the_table_replaces_the_one_before_and_lets_loopback_pass() -> None:
-    golden.check(ruleset([Rejection("tcp://[::]:2375")]), "report/ruleset.nft")
-
-
-@pytest.mark.parametrize(("loaded", "stays"), [
-    (("tcp://0.0.0.0:2375",), ["tcp://[::]:2375"]),
-    (("unix:///run/docker.sock",), []),
-], ids=["would be open again", "is corrected"])
-def test_a_restart_of_dockerd_releases_only_what_it_will_not_open_again(
-        loaded: tuple[str, ...], stays: list[str]) -> None:
-    policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
-    found = exposures(seen((), loaded=loaded), policy, ("tcp://[::]:2375",))
-    assert [exposure.address for exposure in found] == stays
-
-
-def test_a_socket_that_systemd_opened_is_known_for_that_after_a_reload_too() -> None:
-    policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
-    open_now = Listening(layer(LISTENING, ("tcp://[::]:2375", "tcp://0.0.0.0:4243")))
-    started_with = Running(layer(RUNNING, ("fd://", "tcp://0.0.0.0:2375")), *[None] * 2)  # type: ignore[arg-type]
-    found = exposures(cast(Observation, Layers(open_now, None, started_with)), policy)
-    assert {exposure.address: exposure.via for exposure in found} == {
-        "tcp://[::]:2375": Via.FLAG, "tcp://0.0.0.0:4243": Via.SOCKET_UNIT}
-
-
-# --- blocking and releasing -----------------------------------------------------------------------
 
 
 class Filter:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from dockerd_guard.agent.controller import RETRY_AFTER_ERROR_S, RETRY_S
+from dockerd_guard.agent.controller import (
+    LOOK_AGAIN_S,
+    LOOK_AT_OTHERS_S,
+    LOOK_AT_START_S,
+    RETRY_AFTER_ERROR_S,
+    RETRY_S,
+)
 from dockerd_guard.observe.network import Unsupported
+from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.manager import Unavailable
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import SimulatedHost
-from tests.simulation.interfaces import SimulatedManager, SimulatedNetwork
+from tests.simulation.interfaces import SimulatedKernel, SimulatedManager, SimulatedNetwork
 from tests.support.passes import ENFORCE, events, messages, run, starts_by_us
 from tests.support.situations import (
     LATE,
@@ -84,6 +92,70 @@ def test_another_obstacle_is_no_correction(agent: SimulatedAgent) -> None:
     agent.run_pass()
     assert agent.controller.decision.verdict is Verdict.WAIT
     assert "corrected" not in events(agent)
+
+
+RELAY = AccessPath(AccessKind.FORWARDER, "tcp://0.0.0.0:5000", "it is connected to the API socket", 7, "relay",
+                   serves_api=True)
+
+
+def test_an_access_path_is_looked_for_last_and_blocked_by_the_next_pass(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent.run_pass() is None
+    found: list[AccessPath] = [RELAY]
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: tuple(found))
+    assert agent.run_pass() == 0.0
+    assert not agent.host.blocked
+    agent.run_pass()
+    assert [each.address for each in agent.host.blocked] == [RELAY.address]
+    agent.host.clock.sleep(1)
+    agent.run_pass()
+    assert events(agent) == ["contained", "drift"]
+    found.clear()
+    agent.run_pass()
+    agent.run_pass()
+    assert not agent.host.blocked
+    assert events(agent) == ["corrected", "released"]
+
+
+def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(10))
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY._replace(pid=next(numbers)),))
+    agent.run_pass()
+    assert [agent.run_pass() for _ in range(3)] == [0.5, 0.5, 0.5] or agent.controller.wake_s == LOOK_AGAIN_S
+
+
+def test_what_was_blocked_stays_blocked_while_a_new_agent_looks_for_access_paths(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY,))
+    agent.run_pass()
+    assert [each.address for each in agent.host.blocked] == [RELAY.address]
+    blocked: list[list[str]] = []
+
+    def looked(kernel: object, seen: Observation, network: object, known: tuple[str, ...]) -> tuple[AccessPath, ...]:
+        blocked.append([each.address for each in agent.host.blocked])
+        assert known == (RELAY.address,)
+        return (RELAY,)
+
+    monkeypatch.setattr(SimulatedKernel, "access_paths", looked)
+    again = SimulatedAgent(agent.host, RecordedJournal())
+    again.run_pass()
+    assert blocked == [[RELAY.address]] * 2
+    assert "released" not in events(again)
+
+
+@pytest.mark.parametrize(("uid", "wake_s"), [(0, LOOK_AT_START_S), (1000, LOOK_AT_OTHERS_S)])
+def test_a_dockerd_that_does_not_listen_yet_is_looked_at_again(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch, uid: int, wake_s: float) -> None:
+    started_ns = time.time_ns()
+    monkeypatch.setattr(SimulatedKernel, "daemons", lambda kernel, main: {
+        **({running.process.pid: running.process} if (running := kernel._host.running) is not None else {}),
+        7: Process(7, ("dockerd",), {}, started_ns, "two.service", uid=uid)})
+    agent.run_pass()
+    agent.host.clock.sleep(1)
+    assert agent.run_pass() == wake_s
+    started_ns -= 61 * 10**9
+    assert agent.run_pass() != wake_s
 
 
 def test_what_is_left_of_a_hold_when_systemd_goes_away(agent: SimulatedAgent) -> None:
@@ -217,7 +289,7 @@ def test_what_cannot_be_contained_is_tried_again(agent: SimulatedAgent, monkeypa
         assert (agent.run_pass() or 0) <= RETRY_S
     assert "cannot change what is blocked at the network: no" in messages(agent, "blind")[0]
     agent.run_pass()
-    assert agent.host.blocked == ()
+    assert not agent.host.blocked
 
 
 def test_a_trigger_is_remembered_for_this_process(agent: SimulatedAgent) -> None:

@@ -39,7 +39,7 @@ def line(**fields: object) -> bytes:
 
 
 def reject(address: object, *spared: object) -> bytes:
-    return line(verb="reject", rejections=[[address, spared]])
+    return line(verb="reject", rejections=[[address, spared, False]])
 
 
 HOSTILE = {

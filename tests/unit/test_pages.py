@@ -15,9 +15,12 @@ from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from dockerd_guard.rules.registry import RULES, TITLES, Rule, page, page_file
 from tests.support import pem
+from tests.support.access_paths import ROWS
 from tests.support.hosts import STOCK, put
 
-LIVE = {"DG207", "DG307", "DG308", "DG309", "DG402"}
+TOP = Path(__file__).resolve().parents[2]
+
+LIVE = {"DG108", "DG207", "DG307", "DG308", "DG309", "DG402"}
 """Rules about live layers. Their tests are in test_rules.py."""
 
 SECTIONS = ["Why", "Bad", "Good", "How to fix", "References"]
@@ -91,7 +94,8 @@ def test_every_rule_module_has_a_page_and_is_registered() -> None:
     directory = Path(page_file("DG101")).parent
     pages = set(directory.glob("*.md"))
     modules = {path.with_suffix(".md") for path in directory.glob("*.py")} - {
-        directory / name for name in ("__init__.md", "_common.md", "ignore_comments.md", "judge.md", "registry.md")}
+        directory / f"{name}.md"
+        for name in ("__init__", "_access_paths", "_common", "ignore_comments", "judge", "registry")}
     assert modules == pages == {Path(page_file(code)) for code in TITLES}
 
 
@@ -114,3 +118,11 @@ def test_docs_list_every_rule_with_its_title() -> None:
     expected = [f"| [{code}](../dockerd_guard/rules/{Path(page_file(code)).name}) | {title} |"
                 for code, title in TITLES.items()]
     assert rows == expected, "the rows of docs/rules.md differ from those of rules/registry.py"
+
+
+def test_every_row_of_the_table_of_access_paths_has_a_system_test() -> None:
+    page = (TOP / "docs/access-paths.md").read_text()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in page.partition("\n## ")[0].splitlines()
+            if line.startswith("| ")]
+    # The heading, and what test_correction.py and test_contain.py cover.
+    assert sorted(rows[2:]) == sorted(row.name for row in ROWS)

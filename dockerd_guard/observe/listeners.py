@@ -1,0 +1,101 @@
+"""Which processes hold the listening TCP sockets of this host."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from dockerd_guard.observe.observation import Process
+from dockerd_guard.observe.processes import (
+    INIT,
+    MAX_DESCRIPTORS,
+    MAX_OTHER_BYTES,
+    MAX_OTHER_DESCRIPTORS,
+    pids,
+    read_process,
+    socket_inodes,
+    tcp_listeners,
+    uid_and_namespace,
+)
+
+DEADLINE_S = 2.0
+"""Maximum time to look for the owners of sockets. Processes of root come first."""
+
+MAX_LISTENERS = 65536
+
+
+class Owned(NamedTuple):
+    """The listening TCP sockets of one process: address by inode number."""
+
+    process: Process
+    addresses: Mapping[int, str]
+
+
+class ListenerTable:
+    """The owners of the listening TCP sockets in the network namespace of PID 1, kept from one look to the next.
+
+    All descriptors of the host are read only if a socket is new or an owner is gone.
+    """
+
+    def __init__(self, namespace_of: int = INIT) -> None:
+        """`namespace_of`: the process whose network namespace is looked at."""
+        self._namespace_of = namespace_of
+        self._addresses: dict[int, str] = {}
+        self._holders: dict[int, frozenset[int]] = {}
+        """The inode numbers of the listening sockets that each process holds."""
+        self._processes: dict[int, Process] = {}
+        self.is_complete = True
+        """Whether all processes were read before the deadline."""
+
+    def look(self) -> tuple[Owned, ...]:
+        """Return the processes that hold listening sockets, without PID 1, sorted by PID."""
+        addresses = {sock.inode: sock.address for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS]}
+        if not self._is_current(addresses):
+            self._holders = dict(self._search(addresses.keys()))
+            self._processes = {pid: process for pid in self._holders if (process := described(pid)) is not None}
+        self._addresses = addresses
+        return tuple(Owned(self._processes[pid], {inode: addresses[inode] for inode in sorted(held)})
+                     for pid, held in sorted(self._holders.items()) if pid in self._processes)
+
+    def held_by_init(self) -> dict[int, str]:
+        """The address of each listening socket that PID 1 holds, by inode number, as of the last look."""
+        return {inode: self._addresses[inode] for inode in sorted(socket_inodes(INIT)[0] & self._addresses.keys())}
+
+    def _is_current(self, addresses: Mapping[int, str]) -> bool:
+        return self.is_complete and addresses == self._addresses and all(
+            os.path.exists(f"/proc/{pid}") for pid in self._processes)
+
+    def _search(self, wanted: Iterable[int]) -> Iterator[tuple[int, frozenset[int]]]:
+        inodes, deadline, left = frozenset(wanted), time.monotonic() + DEADLINE_S, MAX_OTHER_DESCRIPTORS
+        self.is_complete = True
+        for is_other, pid in sorted(_ranked()):
+            if time.monotonic() > deadline:
+                self.is_complete = False
+                return
+            held, count = socket_inodes(pid, min(left, MAX_DESCRIPTORS) if is_other else None)
+            left -= count if is_other else 0
+            if own := held & inodes:
+                yield pid, own
+
+
+def described(pid: int) -> Process | None:
+    """Return a process, with at most MAX_OTHER_BYTES of its arguments and environment; None if it is gone."""
+    try:
+        uid, is_inner = uid_and_namespace(pid)
+    except OSError:
+        return None
+    process = read_process(pid, uid=uid, max_bytes=MAX_OTHER_BYTES)
+    return process and process._replace(in_container=is_inner)
+
+
+def _ranked() -> Iterator[tuple[bool, int]]:
+    """Yield whether a process is another user's than root's, and its PID, for all but PID 1 and this process."""
+    for pid in pids():
+        if pid not in (INIT, os.getpid()):
+            try:
+                yield os.stat(f"/proc/{pid}").st_uid != 0, pid
+            except OSError:
+                continue
+

@@ -1,0 +1,91 @@
+"""The findings about access paths, which three rules and containment share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockerd_guard.model.address import Scope, canonical, scope_of
+from dockerd_guard.model.finding import Finding, Severity
+from dockerd_guard.observe.observation import LISTENING, RUNNING, AccessKind, AccessPath, Observation, Other
+from dockerd_guard.policy.model import Policy
+from dockerd_guard.rules._common import declared_places
+
+CODES = {AccessKind.CONTAINER: "DG108", AccessKind.CONTAINERD: "DG110"}
+"""The rule of each kind; DG107 for all others."""
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@\\+")
+
+
+def shown(name: str) -> str:
+    """The name of a process or container, which anybody may choose, for a message: at most 100 plain characters."""
+    return "".join(char if char in _PLAIN else "?" for char in name[:100])
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text[:300])
+
+
+def code_of(path: AccessPath) -> str:
+    return CODES.get(path.kind, "DG107")
+
+
+def observed_paths(seen: Observation, policy: Policy | None) -> Iterator[AccessPath]:
+    """Yield the access paths, without a declared address of which nothing but the port is known."""
+    declared = {} if policy is None else declared_places(policy)
+    for path in seen.access_paths:
+        if path.kind is not AccessKind.API_PORT or path.serves_api or canonical(path.address) not in declared:
+            yield path
+
+
+def finding_of(path: AccessPath) -> Finding:
+    """The finding about an access path."""
+    message = _container_message(path) if path.kind is AccessKind.CONTAINER else _process_message(path)
+    return Finding(code_of(path), _severity(path), message, LISTENING, path.location, None, path.address or None,
+                   path.unit, path.container, path.image)
+
+
+def dockerd_finding(other: Other) -> Finding:
+    """The finding about another dockerd."""
+    process, bindings = other.process, other.bindings
+    addresses = ", ".join(binding.address for binding in bindings) or "no address"
+    owner = [f"pid {process.pid}", shown(process.unit)]
+    if process.container:
+        owner.append(f"container {process.container[:12]}")
+    elif process.in_container:
+        owner.append("in a PID namespace of its own")
+    if process.uid:
+        owner.append(f"uid {process.uid}")
+    tcp = next((binding.address for binding in bindings if binding.is_tcp), None)
+    return Finding(
+        "DG107", "error" if tcp is not None else "warning",
+        f"another dockerd is running ({', '.join(filter(None, owner))}) and listens on {addresses}"
+        + (f"; it gives access to the account with uid {process.uid}" if process.uid else ""),
+        RUNNING, None, None, tcp or (bindings[0].address if bindings else None), process.unit, process.container[:12])
+
+
+def _severity(path: AccessPath) -> Severity:
+    if path.address and scope_of(path.address) is Scope.LOOPBACK:
+        return "warning"
+    return "error" if path.serves_api or path.kind not in (AccessKind.API_PORT, AccessKind.FORWARDER) else "warning"
+
+
+def _process_message(path: AccessPath) -> str:
+    owner = [f"pid {path.pid}" if path.pid else "", shown(path.unit),
+             f"container {shown(path.container)}" if path.container else "", f"uid {path.uid}" if path.uid else ""]
+    subject = f"{shown(path.program)} ({', '.join(filter(None, owner))}) listens on {path.address}"
+    if path.kind is AccessKind.API_PORT:
+        what = "where the Docker API answers" if path.serves_api else "a port of the Docker API that is not declared"
+        return f"{subject}, {what}"
+    proof = "; it leads to the Docker API: anyone who can reach it has root access" if path.serves_api else ""
+    return f"{subject}: {_printable(path.evidence)}{proof}"
+
+
+def _container_message(path: AccessPath) -> str:
+    image = f" ({shown(path.image)})" if path.image else ""
+    if path.is_published:
+        where = f"publishes {path.address}" if path.address else "publishes a port"
+    else:
+        where = f"uses the host's network{f' and listens on {path.address}' if path.address else ''}"
+    proof = "; the Docker API answers there" if path.serves_api else ""
+    return f"container {shown(path.container)}{image} mounts {_printable(path.evidence)} and {where}{proof}"
+
