@@ -15,7 +15,7 @@ SYSTEMDLINT := $(CACHE)/systemdlint
 JOBS ?= 3
 DOCUMENTS := README.md NEWS.md CONTRIBUTING.md docs
 
-PACKAGED := pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) dockerd_guard packaging
+PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) dockerd_guard packaging
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
@@ -90,7 +90,7 @@ machine: ## open a shell in a temporary machine with the current .deb: RELEASE=t
 deb: $(DEB) ## build dist/dockerd-guard_VERSION_all.deb
 
 $(DEB): $(SOURCES)
-	@$(MACHINES) prepare-packages build-essential debhelper dh-python flit pybuild-plugin-pyproject python3-all
+	@$(MACHINES) prepare-packages build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 	@packaging/build $(DEB) $(PACKAGED)
 
 apt-repo: deb ## make a signed apt repository in dist/apt: URI=https://HOST/PATH, KEY=FINGERPRINT (default: a new key)
@@ -100,7 +100,7 @@ apt-repo: deb ## make a signed apt repository in dist/apt: URI=https://HOST/PATH
 wheel: venv ## build the Python package, dist/*.whl and *.tar.gz: the same bytes each time
 	rm -f dist/*.whl dist/*.tar.gz
 	SOURCE_DATE_EPOCH=$$(date --date "$$(sed -n 's/^ -- .*>  //p;T;q' packaging/debian/changelog)" +%s) \
-	  $(VENV)/bin/uv build --quiet --no-build-isolation --python $(VENV)/bin/python --out-dir dist
+	  $(VENV)/bin/python packaging/distributions.py dist $(PACKAGED)
 	$(VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
 
 lintian: deb ## check the package with lintian; any output is a failure

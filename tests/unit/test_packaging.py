@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
-import tomllib
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -74,10 +74,11 @@ def parse(text: str) -> Policy:
 
 
 def test_the_oldest_libraries_are_tested() -> None:
-    """`make unit` tests with the lower bounds of pyproject.toml; pystemd is tested on Debian's releases only."""
-    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-    required = [requirement.split(">=") for requirement in (
-        *project["dependencies"], *project["optional-dependencies"]["agent"])]
+    """`make unit` tests with the lower bounds of setup.cfg; pystemd is tested on Debian's releases only."""
+    setup = ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    lines = setup["options"]["install_requires"] + setup["options.extras_require"]["agent"]
+    required = re.findall(r"^(\w+)>=(\S+)$", lines, re.MULTILINE)
     pinned = (TOP / "tests/requirements-oldest.in").read_text()
     assert [name for name, _ in required] == ["PyYAML", "pystemd", "structlog", "watchdog"]
     assert [f"{name}=={version}" for name, version in required

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-SOURCES = ("dockerd_guard", "packaging", "docs", "pyproject.toml", "LICENSE", "README.md", "NEWS.md", "CONTRIBUTING.md",
-           "config.example.yaml")
+SOURCES = ("dockerd_guard", "packaging", "docs", "setup.cfg", "pyproject.toml", "LICENSE", "README.md", "NEWS.md",
+           "CONTRIBUTING.md", "config.example.yaml")
 
-BUILD = "import flit_core.buildapi as b, sys; b.build_wheel(sys.argv[1]); b.build_sdist(sys.argv[1])"
 EPOCH = "1700000000"
 
 BARE = """
@@ -60,7 +59,7 @@ def build(directory: Path, umask: int) -> dict[str, bytes]:
         os.utime(path, (umask, umask))
     (tree / "packaging/__pycache__").mkdir()
     (tree / "packaging/__pycache__/man.cpython-311.pyc").write_bytes(os.urandom(8))
-    subprocess.run([sys.executable, "-c", BUILD, out], cwd=tree, check=True,
+    subprocess.run([sys.executable, "packaging/distributions.py", out, *SOURCES], cwd=tree, check=True, umask=umask,
                    env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH})
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
