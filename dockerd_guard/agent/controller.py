@@ -21,6 +21,7 @@ from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.probes import Known, Prober
 from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.plan.memory import Contained, Memory
@@ -73,6 +74,7 @@ class Controller:
         self.wake_s: float | None = None
         """When to look again at the latest, after the last pass."""
         self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
+        self._probe = Prober(host.network.probe, host.state)
         self._journal = journal
         self._tracker = tracker
         self._manager: Manager | None = None
@@ -124,11 +126,13 @@ class Controller:
         watch: Callable[[Rootfs, Policy], tuple[str, ...]]
     ) -> None:
         policy, kernel = self.policy, self.host.kernel
-        seen = observe_host(rootfs, manager, kernel)
+        seen = observe_host(rootfs, manager, kernel, known=self._known())
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
             self.containment.block_at_once(containment(seen, policy, self.memory))
+            with contextlib.suppress(Unsupported):
+                seen = self._probe(seen)
         self._count_exposed(seen)
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
@@ -139,9 +143,9 @@ class Controller:
             self._wake_in(CONFIRM_S)
         if manager is None:
             return
-        with observer(manager, kernel, self.host.files.root) as observe:
+        with observer(manager, kernel, self.host.files.root, self._known) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
-                              self.host.validate)
+                              self.host.validate, self._probe)
             before = self.memory
             done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
             self.memory = done.memory
@@ -150,6 +154,9 @@ class Controller:
             self._contain(seen, manager, problems)
             self._count_exposed(seen)
         self.decision = done.assessment.decision
+
+    def _known(self) -> Known:
+        return Known(self.memory.start, self._probe.probes)
 
     def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did since the last pass; stored at once, since this pass may end early."""

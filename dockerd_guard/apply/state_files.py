@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -19,7 +20,11 @@ from datetime import datetime
 from typing import Any
 
 from dockerd_guard.apply import files
+from dockerd_guard.model.address import Tls
 from dockerd_guard.model.instant import Instant
+from dockerd_guard.observe.engine import Probe
+from dockerd_guard.observe.probes import Probes
+from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.memory import (
     Attempt,
     Contained,
@@ -29,7 +34,6 @@ from dockerd_guard.plan.memory import (
     ManualFix,
     Memory,
 )
-from dockerd_guard.plan.pending_changes import StartRecord
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Access, Content, Link
 
@@ -37,12 +41,17 @@ STATE_DIRECTORY = "/var/lib/dockerd-guard"
 
 MEMORY_FILE = "memory.json"
 INTENT_FILE = "intent.json"
+PROBES_FILE = "probes.json"
+PROBES_LOCK = "probes.lock"
 AGENT_LOCK = "agent.lock"
 
 OLD_FILES = ("restarts.json", "contained.json", "rounds.json", "started.json", "by-hand.json")
 """Of version 0.1."""
 
 WAIT_S = 0.1
+
+PROBING_S = 5.0
+"""How long to wait for another process that probes."""
 
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
@@ -89,6 +98,34 @@ class StateFiles:
             self._write(INTENT_FILE, memory.intent and json.dumps(_intent_json(memory.intent)).encode())
             self._saved_intent = memory.intent
         self._unsaved = None
+
+    @contextlib.contextmanager
+    def probing(self) -> Iterator[None]:
+        """Hold the lock of probing. Raises OSError if there is no state directory, or another process keeps it."""
+        fd = os.open(f"{self.directory}/{PROBES_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            end = time.monotonic() + PROBING_S
+            while not _locked(fd):
+                if time.monotonic() >= end:
+                    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                time.sleep(WAIT_S)
+            yield
+        finally:
+            os.close(fd)
+
+    def load_probes(self) -> Probes:
+        """Return what was probed last, by whatever process; nothing where that is missing or damaged."""
+        data = self._read(PROBES_FILE)
+        try:
+            return Probes(str(data["start"]), {
+                str(row[0]): Probe(Tls(row[1]), bool(row[2]), str(row[3])) for row in data["answers"]})
+        except _MALFORMED:
+            return Probes()
+
+    def save_probes(self, probes: Probes) -> None:
+        """Record these. Raises OSError, also where there is no state directory."""
+        rows = [(key, *probe) for key, probe in probes.answers.items()]
+        self._write(PROBES_FILE, json.dumps({"start": probes.start, "answers": rows}).encode())
 
     def _write(self, name: str, content: bytes | None) -> None:
         if content is None:

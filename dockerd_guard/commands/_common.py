@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.observe.engine import Probe
     from dockerd_guard.observe.observation import Observation
+    from dockerd_guard.systemd.manager import Manager
 
 OK = 0
 FOUND = 1
@@ -160,15 +162,31 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
     """Observe all available layers of this host."""
-    from dockerd_guard.observe.kernel import HostKernel
-    from dockerd_guard.observe.live import observe_host
     from dockerd_guard.systemd.manager import Manager, Unavailable
 
     try:
         with Manager() as manager:
-            return observe_host(rootfs, manager, HostKernel(), dockerd=dockerd)
+            return observe_probed(rootfs, manager, dockerd)
     except Unavailable:
-        return observe_host(rootfs, None, HostKernel(), dockerd=dockerd)
+        return observe_probed(rootfs, None, dockerd)
+
+
+def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | None = None) -> Observation:
+    """Observe this host with what its TCP sockets answer, which root alone can record. Raises Unavailable."""
+    from dockerd_guard.apply.state_files import StateFiles
+    from dockerd_guard.observe.kernel import HostKernel
+    from dockerd_guard.observe.live import observe_host
+    from dockerd_guard.observe.probes import Known, Prober
+
+    def probe(address: str) -> Probe | None:
+        from dockerd_guard.nethelper.local import LocalNetwork
+
+        return LocalNetwork().probe(address)
+
+    state = StateFiles()
+    prober = Prober(probe, state)
+    return prober(observe_host(rootfs, manager, HostKernel(), dockerd=dockerd,
+                               known=Known(state.load().start, prober.probes)))
 
 
 def root_name(options: Namespace, look: Look) -> str | None:

@@ -18,14 +18,13 @@ from dockerd_guard.commands._common import (
     OK,
     UNANSWERED,
     Unanswerable,
+    observe_probed,
     print_lines,
     terminal,
 )
 from dockerd_guard.commands.history import AGENT, JournalUnavailable, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
-from dockerd_guard.observe.kernel import HostKernel
-from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observation
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
 from dockerd_guard.policy.reader import read_policy
@@ -54,9 +53,9 @@ def look(now: datetime) -> Status:
             unit = _unit(manager)
             policy, problem = _policy(rootfs, unseen)
             try:
-                seen = observe_host(rootfs, manager, HostKernel())
+                seen = observe_probed(rootfs, manager)
             except Unavailable:
-                seen = observe_host(rootfs, None, HostKernel())
+                seen = observe_probed(rootfs, None)
         finally:
             if manager is not None:
                 manager.close()

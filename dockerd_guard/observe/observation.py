@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.dockerd.command import is_dockerd
-from dockerd_guard.model.address import Binding
+from dockerd_guard.model.address import Binding, Evidence
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.engine import Engine
 
@@ -120,6 +120,10 @@ class Running(NamedTuple):
     layer: Layer
     process: Process
     daemon: Daemon
+    config: Evidence | None = None
+    """What daemon.json at the start rests on, None if it is unknown: then `daemon` is resolved without it."""
+    certificate: str = ""
+    """SHA-256 of the certificate that it serves, "" if none was seen."""
 
 
 class Other(NamedTuple):

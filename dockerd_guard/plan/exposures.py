@@ -9,7 +9,7 @@ from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical, ip_
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rules._common import STRENGTH, declared_places
+from dockerd_guard.rules._common import declared_places
 
 
 class Exposure(NamedTuple):
@@ -46,7 +46,7 @@ def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()
         wanted = declared.get(canonical(address))
         if wanted is None:
             found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
-        elif tls is not None and _is_weaker(tls, wanted.tls):
+        elif tls is not None and tls.is_weaker(wanted.tls):
             found[address] = Exposure(address, "DG105", via)
     return tuple(found.values())
 
@@ -78,11 +78,7 @@ def _spared(address: str, tls: Tls | None, policy: Policy) -> Iterator[str]:
         return
     port = split_host_port(address)[1]
     for declared in declared_places(policy).values():
-        if declared.is_tcp and not _is_weaker(tls, declared.tls):
+        if declared.is_tcp and not tls.is_weaker(declared.tls):
             host, declared_port = split_host_port(declared.address)
             if declared_port == port and (ip := ip_of(host)) is not None and not ip.is_unspecified:
                 yield str(ip)
-
-
-def _is_weaker(tls: Tls, than: Tls) -> bool:
-    return STRENGTH.index(tls) < STRENGTH.index(than)

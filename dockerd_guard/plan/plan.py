@@ -267,10 +267,9 @@ def _differences(layer: Layer, policy: Policy) -> list[str]:
     words += [f"{socket.address} would be bound by dockerd itself, not passed by {SOCKET}"
               for key, socket in declared.items()
               if socket.is_passed and key in found and found[key].via is not Via.SOCKET_UNIT]
-    strength = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
     words += [f"{socket.address} would have TLS {found[key].tls}, not {socket.tls}"
               for key, socket in declared.items()
-              if key in found and strength.index(found[key].tls) < strength.index(socket.tls)]
+              if key in found and found[key].tls.is_weaker(socket.tls)]
     return words
 
 

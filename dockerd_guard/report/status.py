@@ -149,8 +149,7 @@ def _is_wrong(row: Row, cell: Cell | None) -> bool:
         return False
     if row.declared is None:
         return cell.tls is not None or cell.by_systemd
-    order = list(Tls)
-    return cell.tls is None or order.index(cell.tls) < order.index(row.declared)
+    return cell.tls is None or cell.tls.is_weaker(row.declared)
 
 
 def _finding(finding: Finding, since: dict[str, datetime], now: datetime) -> str:

@@ -10,9 +10,6 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
 from dockerd_guard.policy.model import DeclaredSocket, Policy, declared_bindings
 
-STRENGTH = (Tls.NONE, Tls.SERVER, Tls.MUTUAL)
-"""Weakest first."""
-
 
 class MergedBinding(NamedTuple):
     """One binding and the layers that have it.

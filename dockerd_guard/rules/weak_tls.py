@@ -11,7 +11,6 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import (
-    STRENGTH,
     argument_location,
     command_location,
     declared_places,
@@ -37,6 +36,7 @@ _PROTECTION = {
     Tls.NONE: "no TLS",
     Tls.SERVER: "TLS that does not verify client certificates",
     Tls.MUTUAL: "TLS with client certificates",
+    Tls.UNKNOWN: "TLS that cannot be determined",
 }
 
 
@@ -54,7 +54,7 @@ def _weaker(seen: Observation, policy: Policy) -> Iterator[Finding]:
     for merged in merged_bindings(seen):
         binding = merged.binding
         wanted = declared.get(binding.key)
-        if wanted is None or STRENGTH.index(binding.tls) >= STRENGTH.index(wanted.tls):
+        if wanted is None or not binding.tls.is_weaker(wanted.tls):
             continue
         yield Finding(
             CODE,

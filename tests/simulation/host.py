@@ -122,7 +122,12 @@ class SimulatedHost:
         """Digests of what the agent wrote."""
         self.executed: list[str] = []
         """Programs that the agent ran, by path."""
+        self.probes: list[str] = []
+        """The invocation and the address of each probe."""
+        self.not_api: tuple[str, ...] = ()
+        """TCP ports of dockerd that do not serve its API."""
         # Faults.
+        self.network_is_gone = False
         self.disk_errno = 0
         self.bus_is_gone = False
         self.nftables_is_gone = False
