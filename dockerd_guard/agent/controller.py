@@ -206,7 +206,8 @@ class Controller:
         """Count what is open and not blocked; keeps the last count where not everything was observed."""
         if not seen.troubles:
             blocked = self.containment.addresses
-            self.exposed = sum(exposure.address not in blocked for exposure in exposures(seen, self.policy, blocked))
+            self.exposed = sum(bool(exposure.namespace) or exposure.address not in blocked
+                               for exposure in exposures(seen, self.policy, blocked))
 
     # --- containment ----------------------------------------------------------------------
 

@@ -42,6 +42,18 @@ def ruleset(wanted: Iterable[Rejection]) -> str:
             f'    iifname "lo" accept\n{rules}  }}\n}}\n')
 
 
+def missing(wanted: Iterable[Rejection], shown: str) -> tuple[str, ...]:
+    """Return the addresses that a table, as listed by nft(8), does not reject. Pure.
+
+    Each rule carries its address as a comment. A table with the flag `dormant` is not evaluated (nft(8)).
+    """
+    lines = [line.strip() for line in shown.splitlines()]
+    is_hooked = any(line.startswith("type filter hook input priority") for line in lines) and not any(
+        line.startswith("flags") and "dormant" in line for line in lines)
+    rejected = {line.partition('comment "')[2].rstrip('"') for line in lines if " reject " in line}
+    return tuple(rejection.address for rejection in wanted if not is_hooked or rejection.address not in rejected)
+
+
 def _rules(rejection: Rejection) -> Iterator[str]:
     host, port = split_host_port(rejection.address)
     ip = ip_of(host)
@@ -101,9 +113,13 @@ class NftablesTable:
         return self._nft(f"list table {TABLE}", missing="")
 
     def put(self, wanted: Iterable[Rejection]) -> str:
-        """Replace the table. Returns it as listed by nft(8)."""
+        """Replace the table, and verify that the kernel has it. Returns it as listed by nft(8)."""
+        wanted = tuple(wanted)
         self._nft(ruleset(wanted))
-        return self.shown()
+        shown = self.shown()
+        if not_blocked := missing(wanted, shown):
+            raise Unsupported(f"nftables accepted the table, and it does not block {', '.join(not_blocked)}")
+        return shown
 
     def remove(self) -> None:
         """Remove the table if it exists, also where libnftables is gone (I13)."""

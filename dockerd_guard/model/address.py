@@ -68,7 +68,8 @@ class Binding(NamedTuple):
     `address` is in dockerd's own syntax: `unix:///run/docker.sock`, `unix://@abstract`,
     `tcp://127.0.0.1:2375`, `tcp://[::]:2375`, `vsock://2:2375`. It is never `fd://`.
     `source` is None for a default, which is written in no file. `evidence` and `tls_evidence` are what the address
-    and the TLS rest on, None where nothing shows it and in layers that describe files.
+    and the TLS rest on, None where nothing shows it and in layers that describe files. `namespace` is the network
+    namespace of the port, "" for the host's own.
     """
 
     address: str
@@ -78,6 +79,7 @@ class Binding(NamedTuple):
     source: Location | None = None
     evidence: Evidence | None = None
     tls_evidence: Evidence | None = None
+    namespace: str = ""
 
     @property
     def is_tcp(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 
@@ -13,6 +14,9 @@ from dockerd_guard.observe.observation import EngineAnswer, Observation, Process
 SHIMS = (b"containerd-shim", b"docker-containe")
 """The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container (until Docker 18.06 it
 was called docker-containerd-shim)."""
+
+NAMED_NAMESPACES = "/run/netns"
+"""Where ip-netns(8) mounts namespaces under a name."""
 
 KUBERNETES_NAMESPACE = b"k8s.io"
 """containerd's namespace of the containers of Kubernetes, an argument of each shim."""
@@ -32,6 +36,20 @@ class HostKernel:
     def process(self, pid: int) -> Process | None:
         """As processes.read_process."""
         return processes.read_process(pid)
+
+    def network_namespace(self, pid: int) -> str:
+        """The network namespace of a process: "" for the host's own, its name below /run/netns, else `net:[INODE]`."""
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/net")
+            if namespace == os.readlink("/proc/1/ns/net"):
+                return ""
+        except OSError:
+            return ""
+        with contextlib.suppress(OSError), os.scandir(NAMED_NAMESPACES) as entries:
+            for entry in entries:
+                if f"net:[{entry.stat().st_ino}]" == namespace:
+                    return entry.path
+        return namespace
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         """As engine.ask."""

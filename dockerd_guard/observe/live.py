@@ -157,8 +157,9 @@ def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed w
         # The default of a rootless dockerd (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
         return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
 
-    others = tuple(Other(process, tuple(_api_sockets(Started(read_other(process), None),
-                                                     sockets.of_other(process.pid))))
+    others = tuple(Other(process, tuple(_in_namespace(
+        _api_sockets(Started(read_other(process), None), sockets.of_other(process.pid)),
+        kernel.network_namespace(process.pid))))
                    for process in daemons.values() if ours is None or process.pid != ours.pid)
     # Of a dockerd in a container only TCP sockets count: its UNIX sockets are files of the container.
     others = tuple(
@@ -170,12 +171,13 @@ def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed w
     start = started(ours, rootfs, known.start, configured.known_dockerd)
     daemon = start.daemon
     sockets.expect(host.address for host in daemon.hosts)
-    bindings, reason = _running_bindings(ours, start, sockets)
+    namespace = kernel.network_namespace(ours.pid)
+    bindings, reason = _running_bindings(ours, start, sockets, namespace)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
                   tuple(_with_source(bindings, configured.layer)))
-    return Running(layer, ours, daemon, start.config), others
+    return Running(layer, ours, daemon, start.config, namespace=namespace), others
 
 
 def _no_file(path: str) -> bytes:
@@ -189,8 +191,8 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
     held = tuple(sorted({sock.address for sock in sockets.reachable(1) if canonical(sock.address) in declared}))
     own = {canonical(sock.address) for sock in sockets.of(running.process.pid)
            if sock.inode not in sockets.inodes(1)} if running is not None else set()
-    bindings = tuple(_api_sockets(Started(running.daemon, running.config), sockets.reachable(running.process.pid),
-                                  sockets.inodes(1))) if running is not None else ()
+    bindings = _reachable_bindings(
+        running.process, Started(running.daemon, running.config), sockets, running.namespace) if running else ()
     known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
     found = tuple(
         binding._replace(via=binding.via if binding.via is Via.SOCKET_UNIT else like.via, source=like.source)
@@ -203,7 +205,7 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
 
 
 def _running_bindings(
-    process: Process, start: Started, sockets: processes.Sockets
+    process: Process, start: Started, sockets: processes.Sockets, namespace: str
 ) -> tuple[tuple[Binding, ...], str | None]:
     """Return the bindings that this process was started with, and why they are incomplete, or None.
 
@@ -213,18 +215,38 @@ def _running_bindings(
     if not start.knows_hosts:
         cause = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts else
                  f"dockerd runs although its command line was considered invalid ({daemon.reason})")
-        found = _api_sockets(start, sockets.reachable(process.pid), sockets.inodes(1))
-        return tuple(found), f"{cause}; its listening sockets are shown"
+        found = _reachable_bindings(process, start, sockets, namespace)
+        return found, f"{cause}; its listening sockets are shown"
     bindings: list[Binding] = []
     for host in daemon.hosts:
         if host.address.startswith("fd://"):
             bindings += (
                 _live_binding(sock.address, start, Via.SOCKET_UNIT, Evidence.KERNEL)
-                for sock in sockets.of(process.pid) if sock.inode in sockets.inodes(1))
+                for sock in sockets.of(1) if sock.inode in sockets.inodes(process.pid))
         else:
             evidence = Evidence.PROC if host.via is Via.FLAG else start.config
-            bindings.append(_live_binding(host.address, start, host.via, evidence)._replace(source=host.location))
+            own = _live_binding(host.address, start, host.via, evidence)._replace(source=host.location)
+            bindings += _in_namespace([own], namespace)
     return tuple(bindings), None
+
+
+def _reachable_bindings(
+    process: Process, start: Started, sockets: processes.Sockets, namespace: str
+) -> tuple[Binding, ...]:
+    """Return the API sockets of a process. Those that PID 1 has passed to it are in the network namespace of PID 1."""
+    own, inodes = sockets.reachable(process.pid), sockets.inodes(1)
+    if not namespace:
+        return tuple(_api_sockets(start, own, inodes))
+    passed = [sock for sock in sockets.reachable(1) if sock.inode in sockets.inodes(process.pid)]
+    return (*_api_sockets(start, passed, inodes),
+            *_in_namespace(_api_sockets(start, [sock for sock in own if sock.inode not in inodes]), namespace))
+
+
+def _in_namespace(bindings: Iterable[Binding], namespace: str) -> Iterator[Binding]:
+    """Yield the bindings with the namespace. The file of a UNIX socket is in none; an abstract name is (unix(7))."""
+    for binding in bindings:
+        is_file = binding.address.startswith("unix://") and not binding.address.startswith("unix://@")
+        yield binding if is_file else binding._replace(namespace=namespace)
 
 
 def _api_sockets(

@@ -124,6 +124,8 @@ class Running(NamedTuple):
     """What daemon.json at the start rests on, None if it is unknown: then `daemon` is resolved without it."""
     certificate: str = ""
     """SHA-256 of the certificate that it serves, "" if none was seen."""
+    namespace: str = ""
+    """Its network namespace, "" for the host's own."""
 
 
 class Other(NamedTuple):

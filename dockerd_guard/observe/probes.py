@@ -72,7 +72,7 @@ def with_probes(seen: Observation, probes: Probes) -> Observation:
             # A host name is not resolved: the kernel shows its address.
             is_name = binding.is_tcp and binding.scope is not Scope.WILDCARD and ip_of(host) is None
             probe = probes.answers.get(binding.key) or (ports.get(port) if is_name else None)
-            if probe is None:
+            if probe is None or binding.namespace:
                 found.append(binding)
             elif probe.is_api or port in hosts:
                 found.append(binding._replace(tls=probe.tls, tls_evidence=Evidence.PROBE))
@@ -102,7 +102,8 @@ class Prober:
         if running is None or listening is None or loaded is None or loaded.active_state not in ("active", "reloading"):
             return seen
         start = start_of(running)
-        wanted = {binding.key: binding.address for binding in listening.layer.bindings if binding.is_tcp}
+        wanted = {binding.key: binding.address for binding in listening.layer.bindings
+                  if binding.is_tcp and not binding.namespace}
         if not wanted.keys() <= self._answers(start).keys():
             with contextlib.suppress(OSError), self._store.probing():
                 answers = self._answers(start)

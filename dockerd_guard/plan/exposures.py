@@ -16,13 +16,15 @@ class Exposure(NamedTuple):
     """A TCP address open to the network against the policy.
 
     `address` is spelled as the kernel reports it. `rule` is DG101 or DG105. `spared`: addresses of this host on
-    which the policy declares the same port with the protection that it has now.
+    which the policy declares the same port with the protection that it has now. `namespace`: the network namespace that
+    it is in, "" for the host's own. Only there ports can be blocked.
     """
 
     address: str
     rule: str
     via: Via
     spared: tuple[str, ...] = ()
+    namespace: str = ""
 
     @property
     def rejection(self) -> Rejection:
@@ -40,14 +42,16 @@ def exposures(seen: Observation, policy: Policy, contained: Collection[str] = ()
         return ()
     declared = declared_places(policy)
     found: dict[str, Exposure] = {}
+    namespaces = {binding.address: binding.namespace for binding in seen.listening.layer.bindings}
     for address, tls, via in _open(seen, contained):
         if not address.startswith("tcp://") or scope_of(address) is Scope.LOOPBACK or address in found:
             continue
         wanted = declared.get(canonical(address))
         if wanted is None:
-            found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
+            found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)),
+                                      namespaces.get(address, ""))
         elif tls is not None and tls.is_weaker(wanted.tls):
-            found[address] = Exposure(address, "DG105", via)
+            found[address] = Exposure(address, "DG105", via, namespace=namespaces.get(address, ""))
     return tuple(found.values())
 
 

@@ -77,7 +77,8 @@ def _state(layer: Layer) -> str:
 
 def _row(binding: Binding, *, verbose: bool) -> tuple[str, ...]:
     tls = f"tls {binding.tls}" if binding.is_tcp else "-"
-    row = binding.address, binding.scope, tls, binding.via, _place(binding.source)
+    namespace = f"in the network namespace {binding.namespace}" if binding.namespace else ""
+    row = binding.address, binding.scope, tls, binding.via, _place(binding.source), namespace
     return (*row, *_evidence(binding)) if verbose else row
 
 

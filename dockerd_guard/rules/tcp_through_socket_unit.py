@@ -27,7 +27,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             CODE,
             "warning" if binding.tls is Tls.MUTUAL else "error",
             f"{binding.address} comes in through fd://: a socket unit opens it {scope_text(binding)}, "
-            f"no -H shows it, and dockerd does not warn about it{effect(seen, merged.layers)}",
+            f"no -H shows it, and dockerd does not warn about it{effect(seen, merged)}",
             merged.layers[0],
             binding.source,
             fix_for_binding(seen, policy, merged),

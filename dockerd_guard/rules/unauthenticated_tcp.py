@@ -43,7 +43,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             CODE,
             severity,
             f"{binding.address}{origin(merged)} exposes the Docker API, equivalent to root, {scope_text(binding)} "
-            f"{protection}{note}{effect(seen, merged.layers)}",
+            f"{protection}{note}{effect(seen, merged)}",
             merged.layers[0],
             binding.source,
             None if as_declared else fix_for_binding(seen, policy, merged),

@@ -28,7 +28,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             CODE,
             "error",
             f"the Docker API listens on {binding.address}{origin(merged)}, which the policy does not declare"
-            f"{effect(seen, merged.layers)}",
+            f"{effect(seen, merged)}",
             merged.layers[0],
             binding.source,
             fix_for_binding(seen, policy, merged),

@@ -60,7 +60,7 @@ def _weaker(seen: Observation, policy: Policy) -> Iterator[Finding]:
             CODE,
             "error",
             f"{binding.address} has {_PROTECTION[binding.tls]}, but the policy declares tls: {wanted.tls}"
-            f"{effect(seen, merged.layers)}",
+            f"{effect(seen, merged)}",
             merged.layers[0],
             binding.source,
             fix_for_binding(seen, policy, merged),

@@ -153,6 +153,9 @@ class SimulatedKernel(HostKernel):
     def process(self, pid: int) -> Process | None:
         return self.daemons(pid).get(pid)
 
+    def network_namespace(self, pid: int) -> str:
+        return self._host.namespace
+
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         running = self._host.running
         if running is None or self._host.engine_is_silent:

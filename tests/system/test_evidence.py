@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.support.containment import contained, is_open
+from tests.support.containment import contained, is_open, table
 from tests.support.correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce, entries
 
 CERTIFICATES = """
@@ -35,10 +35,15 @@ def start_with(machine: Machine, arguments: str) -> None:
     machine.run("systemctl daemon-reload; systemctl reset-failed docker.service; systemctl restart docker")
 
 
+def bindings(machine: Machine, layer: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        machine.run("dockerd-guard sockets --format json").out)["layers"][layer]["bindings"]
+    return found
+
+
 def binding(machine: Machine, layer: str, port: int = 2375) -> dict[str, Any]:
     """The only binding with this port; empty where the layer has none."""
-    shown = json.loads(machine.run("dockerd-guard sockets --format json").out)["layers"][layer]
-    found = [each for each in shown["bindings"] if each["address"].endswith(f":{port}")]
+    found = [each for each in bindings(machine, layer) if each["address"].endswith(f":{port}")]
     assert len(found) <= 1, found
     return found[0] if found else {}
 
@@ -77,9 +82,9 @@ def test_tls_written_without_a_restart_is_not_stated(machine: Machine) -> None:
     machine.run("systemctl reload dockerd-guard")
     fixed = machine.run("dockerd-guard fix", check=False)
     assert "Restarted docker.service" in fixed.out, fixed
-    assert not is_open(machine)
     assert stated(machine) == "mutual"
     assert errors(machine) == 1
+    assert machine.outside(["curl", "--silent", f"http://{ADDRESS}:2375/_ping"], check=False).out != "OK"
 
 
 @pytest.mark.parametrize(("arguments", "tls", "logged"), [
@@ -134,3 +139,37 @@ def test_metrics_and_swarm_are_not_the_api(machine: Machine) -> None:
     machine.write("/etc/docker/daemon.json", json.dumps(metrics))
     machine.run("systemctl restart docker; docker swarm init --advertise-addr lo")
     assert (stated(machine, 2377), stated(machine, 7946)) == ("", "")
+
+
+def test_served_certificate_that_is_older_than_its_file_is_a_finding(machine: Machine) -> None:
+    machine.run(["sh", "-euc", CERTIFICATES])
+    start_with(machine, f"-H tcp://0.0.0.0:2375 --tlsverify {TLS_FLAGS}")
+    assert stated(machine) == "mutual"
+    assert "serves an older certificate" not in machine.run("dockerd-guard lint", check=False).out
+    machine.run(["sh", "-euc", CERTIFICATES])
+    machine.run("systemctl reload docker")
+    assert "dockerd serves an older certificate than the one in /etc/docker/server-cert.pem" in machine.run(
+        "dockerd-guard lint", check=False).out
+    machine.run("systemctl restart docker")
+    assert stated(machine) == "mutual"
+    assert "serves an older certificate" not in machine.run("dockerd-guard lint", check=False).out
+
+
+def test_port_in_another_network_namespace_is_not_the_hosts(machine: Machine) -> None:
+    machine.run("ip netns add vpn; ip -n vpn link set lo up")
+    machine.write("/etc/systemd/system/docker.service.d/vpn.conf", "[Service]\nNetworkNamespacePath=/run/netns/vpn\n")
+    start_with(machine, "-H tcp://0.0.0.0:2375 --tls=false")
+    assert machine.run("ip netns exec vpn curl --silent http://127.0.0.1:2375/_ping").out == "OK"
+    assert binding(machine, "listening")["network_namespace"] == "/run/netns/vpn"
+    assert binding(machine, "running")["network_namespace"] == "/run/netns/vpn"
+    assert "in the network namespace /run/netns/vpn" in machine.run("dockerd-guard sockets").out
+    assert "network_namespace" not in next(each for each in bindings(machine, "listening") if each["scope"] == "unix")
+    # A program of the host has the same port.
+    machine.run("systemd-run --unit=shop python3 -m http.server 2375 --directory /etc/dockerd-guard")
+    enforce(machine, f"{ENFORCE}correct:\n  restart: never\n")
+    failed = wait_for(lambda: entries(machine, "failed"), "entry")
+    assert "it is in the network namespace /run/netns/vpn" in failed[0]["MESSAGE"]
+    assert failed[0]["DOCKERD_GUARD_SOCKET"] == "tcp://[::]:2375"
+    assert not entries(machine, "contained")
+    assert table(machine) == ""
+    assert machine.outside(["curl", "--silent", f"http://{ADDRESS}:2375/"], check=False).status == 0

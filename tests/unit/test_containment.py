@@ -336,8 +336,8 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 
 def test_the_table_is_written_and_listed(library: Library) -> None:
     table = NftablesTable()
-    library.answers = [(0, "", ""), (0, "table", "")]
-    assert table.put([Rejection("tcp://[::]:2375")]) == "table"
+    library.answers = [(0, "", ""), (0, LISTED, "")]
+    assert table.put([Rejection("tcp://[::]:2375")]) == LISTED
     assert library.commands == [ruleset([Rejection("tcp://[::]:2375")]), "list table inet dockerd_guard"]
     library.answers = [(1, "", "Error: No such file or directory\n")]
     assert table.shown() == ""
@@ -347,6 +347,37 @@ def test_the_table_is_written_and_listed(library: Library) -> None:
     library.answers = [(1, "", "No such file or directory")]
     with pytest.raises(Unsupported):
         table.put([])
+
+
+LISTED = """\
+table inet dockerd_guard {
+	chain input {
+		type filter hook input priority filter - 10; policy accept;
+		iifname "lo" accept
+		tcp dport 2375 reject with tcp reset comment "tcp://[::]:2375"
+	}
+}
+"""
+
+
+@pytest.mark.parametrize(("shown", "wanted", "expected"), [
+    (LISTED, ["tcp://[::]:2375"], ()),
+    (LISTED, ["tcp://[::]:2375", "tcp://10.0.0.5:2376"], ("tcp://10.0.0.5:2376",)),
+    (LISTED, ["tcp://0.0.0.0:2375"], ("tcp://0.0.0.0:2375",)),
+    ("", ["tcp://[::]:2375"], ("tcp://[::]:2375",)),
+    (LISTED.replace("{", "{\n\tflags dormant", 1), ["tcp://[::]:2375"], ("tcp://[::]:2375",)),
+    (LISTED.replace("type filter hook input priority filter - 10; policy accept;", ""), ["tcp://[::]:2375"],
+     ("tcp://[::]:2375",)),
+    (LISTED.replace("reject with tcp reset", "accept"), ["tcp://[::]:2375"], ("tcp://[::]:2375",)),
+])
+def test_what_a_table_does_not_block_is_not_stated_as_blocked(
+        library: Library, shown: str, wanted: list[str], expected: tuple[str, ...]) -> None:
+    rejections = [Rejection(address) for address in wanted]
+    assert nftables.missing(rejections, shown) == expected
+    library.answers = [(0, "", ""), (0, shown, "")]
+    if expected:
+        with pytest.raises(Unsupported, match="it does not block"):
+            NftablesTable().put(rejections)
 
 
 def test_the_table_is_removed_also_without_the_library(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,30 @@ def test_answers_of_another_start_count_for_nothing(host: SimulatedHost) -> None
     assert host.running is not None and host.running.process.environ[INVOCATION] != "another"
 
 
+def test_a_port_in_another_network_namespace_is_not_the_hosts(host: SimulatedHost) -> None:
+    do(host, (listens("/run/docker.sock", "10.0.0.5:2376"), reload, restart_socket, *opened(TCP), sleep(60),
+              fault(namespace="/run/netns/vpn"),
+              policy("mode: enforce\nsockets: [fd://]\ncorrect: {restart: never}")))
+    with Rootfs(str(host.root)) as rootfs:
+        seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
+        assert seen.running is not None and seen.listening is not None
+        for layer in (seen.running.layer, seen.listening.layer):
+            assert {binding.address: binding.namespace for binding in layer.bindings} == {
+                "unix:///run/docker.sock": "", "tcp://10.0.0.5:2376": "", "tcp://0.0.0.0:2375": "/run/netns/vpn"}
+        assert any("2375" in finding.message and "open now in the network namespace /run/netns/vpn" in finding.message
+                   for finding in judge(seen, read_policy("")))
+    agent = SimulatedAgent(host, RecordedJournal())
+    for _ in range(2):
+        agent.run_pass()
+        assert [rejection.address for rejection in host.blocked] == ["tcp://10.0.0.5:2376"]
+    assert agent.controller.exposed == 1
+    entries = [entry for entry in agent.journal.entries if entry.event in ("contained", "failed")]
+    assert [(entry.event, entry.socket) for entry in entries] == [
+        ("contained", "tcp://10.0.0.5:2376"), ("failed", "tcp://0.0.0.0:2375")]
+    # A connection to the same port of the host would reach somebody else.
+    assert not any("2375" in probe for probe in host.probes)
+
+
 @pytest.mark.parametrize("state", ["activating", "deactivating", "failed"])
 def test_nothing_is_probed_unless_dockerd_is_up(host: SimulatedHost, state: str) -> None:
     do(host, (*opened(TCP), sleep(60)))
