@@ -14,6 +14,7 @@ import pytest
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.model.address import Binding, Evidence, Tls, Via, scope_of
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -229,6 +230,22 @@ def live(  # noqa: PLR0913
                configured.arguments, configured.daemon, "active", 1, False, {"docker.socket": "active"}, ()),
         Running(layer(RUNNING, argv, *listening), Process(1, argv, {}, started_ns, "docker.service"), daemon),
         Listening(layer(LISTENING, argv, *listening), (FD,)))
+
+
+@pytest.mark.parametrize(("now", "place"), [
+    ({}, "/etc/systemd/system.conf.d/x.conf:2:36"),
+    ({"DOCKER_OPTS": "-H tcp://0.0.0.0:2375"}, "/etc/systemd/system.conf.d/x.conf:2:36"),
+    # `systemctl set-environment` overrides the file.
+    ({"DOCKER_OPTS": "-H tcp://0.0.0.0:2376"}, f"{OVERRIDE}:3:37"),
+    ({"DOCKER_OPTS": "-D"}, ""),
+])
+def test_default_environment_that_the_next_reload_applies(host: Host, now: dict[str, str], place: str) -> None:
+    host.start("-H fd:// $DOCKER_OPTS")
+    host.put("/etc/systemd/system.conf.d/x.conf", '[Manager]\nDefaultEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n')
+    rootfs = Rootfs(str(host.root))
+    seen = Observation(rootfs, observe_configured(rootfs, manager_environment=now))
+    found = only("DG101", seen, policy("sockets: [fd://]"))
+    assert [str(finding.location) for finding in found] == ([place] if place else [])
 
 
 STOCK_ARGUMENTS = "-H fd:// --containerd=/run/containerd/containerd.sock"
