@@ -15,7 +15,7 @@ from dockerd_guard.agent.reconcile import Pass, reconcile, with_start
 from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.containment.containment import Containment
+from dockerd_guard.containment.containment import Containment, ContainmentResult
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
@@ -63,7 +63,11 @@ class Host(NamedTuple):
 class Controller:
     """The passes on one host, and what is kept between them: the memory, the open drifts, the connection to systemd."""
 
-    def __init__(self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker) -> None:
+    def __init__(
+        self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker,
+        counted: Callable[[int], None] = lambda exposed: None
+    ) -> None:
+        """`counted` is called with each new count of `exposed`: before and after blocking, and after a correction."""
         self.host = host
         self.policy = policy
         self.policy_problem = ""
@@ -75,6 +79,7 @@ class Controller:
         """When to look again at the latest, after the last pass."""
         self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
         self._probe = Prober(host.network.probe, host.state)
+        self._counted = counted
         self._journal = journal
         self._tracker = tracker
         self._manager: Manager | None = None
@@ -128,9 +133,11 @@ class Controller:
         policy, kernel = self.policy, self.host.kernel
         seen = observe_host(rootfs, manager, kernel, known=self._known())
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
+        blocked = ContainmentResult()
+        self._count_exposed(seen)
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
-            self.containment.block_at_once(containment(seen, policy, self.memory))
+            blocked = self.containment.block_at_once(containment(seen, policy, self.memory))
             with contextlib.suppress(Unsupported):
                 seen = self._probe(seen)
         self._count_exposed(seen)
@@ -141,6 +148,9 @@ class Controller:
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         if self._tracker.report_drifts(seen, findings, policy, cause, is_contested=is_contested):
             self._wake_in(CONFIRM_S)
+        # After the drifts, whose exposure it ends, and before a correction, which may take seconds (I10).
+        for entry in containment_entries(blocked, by_policy=False):
+            self._tracker.write(entry)
         if manager is None:
             return
         with observer(manager, kernel, self.host.files.root, self._known) as observe:
@@ -151,7 +161,7 @@ class Controller:
             self.memory = done.memory
             seen = done.seen or observe()
             self._record(done, seen, before, cause)
-            self._contain(seen, manager, problems)
+            self._contain(seen, manager, problems, {exposure.address for exposure in blocked.cut})
             self._count_exposed(seen)
         self.decision = done.assessment.decision
 
@@ -208,11 +218,15 @@ class Controller:
             blocked = self.containment.addresses
             self.exposed = sum(bool(exposure.namespace) or exposure.address not in blocked
                                for exposure in exposures(seen, self.policy, blocked))
+            self._counted(self.exposed)
 
     # --- containment ----------------------------------------------------------------------
 
-    def _contain(self, seen: Observation, manager: Manager, problems: list[str]) -> None:
-        """Block what is open against the policy, and nothing else; log what is new."""
+    def _contain(self, seen: Observation, manager: Manager, problems: list[str], just_blocked: set[str]) -> None:
+        """Block what is open against the policy, and nothing else; log what is new.
+
+        Of `just_blocked` addresses the entry about their correction shows the end.
+        """
         policy = self.policy
         asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
         if asked_for and seen.listening is None:
@@ -224,7 +238,8 @@ class Controller:
             problems.append(f"cannot change what is blocked at the network: {error}")
             self._wake_in(RETRY_S)
             return
-        for entry in containment_entries(result, by_policy=not asked_for):
+        released = tuple(address for address in result.released if address not in just_blocked)
+        for entry in containment_entries(result._replace(released=released), by_policy=not asked_for):
             self._tracker.write(entry)
 
     def _remember_contained(self, contained: Contained) -> None:

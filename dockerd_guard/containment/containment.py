@@ -105,11 +105,13 @@ class Containment:
             with contextlib.suppress(Unsupported):
                 self._by_nftables(self._wanted)
 
-    def block_at_once(self, wanted: tuple[Exposure, ...]) -> None:
-        """Block these by nftables only, which affects nothing else; `keep` follows and reports."""
+    def block_at_once(self, wanted: tuple[Exposure, ...]) -> ContainmentResult:
+        """Block these by nftables only, which affects nothing else; `keep` follows."""
         if wanted := _on_host(wanted):
             with contextlib.suppress(Unsupported):
                 self._by_nftables(wanted)
+                return self._result(Method.NFTABLES, wanted, wanted, "")
+        return ContainmentResult()
 
     def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> ContainmentResult:
         """Block exactly these, except for those in other network namespaces.

@@ -234,15 +234,27 @@ def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     assert not blocking.nftables.blocked
 
 
-def test_it_is_blocked_at_once_and_reported_later(blocking: Blocking) -> None:
-    blocking.containment.block_at_once(())
+def test_it_is_blocked_at_once_and_reported_once(blocking: Blocking) -> None:
+    assert blocking.containment.block_at_once(()) == ContainmentResult()
     assert blocking.stored == []
-    blocking.containment.block_at_once((BY_FLAG,))
+    assert blocking.containment.block_at_once((BY_FLAG,)) == ContainmentResult(Method.NFTABLES, (BY_FLAG,))
     assert blocking.nftables.blocked == (BY_FLAG.rejection,)
-    assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES, (BY_FLAG,))
+    assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES)
     blocking.nftables.is_gone = True
-    blocking.containment.block_at_once((BY_FLAG,))
+    assert blocking.containment.block_at_once((BY_FLAG,)) == ContainmentResult()
     blocking.containment.restore()
+
+
+def test_what_is_in_another_network_namespace_is_not_blocked(blocking: Blocking) -> None:
+    elsewhere = BY_FLAG._replace(namespace="/run/netns/vpn")
+    assert blocking.containment.block_at_once((elsewhere,)) == ContainmentResult()
+    assert blocking.keep(elsewhere) == ContainmentResult(left_open=(elsewhere,))
+    assert blocking.keep(elsewhere) == ContainmentResult()
+    assert blocking.nftables.writes == 0
+    assert blocking.keep() == ContainmentResult()
+    assert blocking.keep(elsewhere, BY_SOCKET) == ContainmentResult(Method.NFTABLES, (BY_SOCKET,),
+                                                                    left_open=(elsewhere,))
+    assert blocking.nftables.blocked == (BY_SOCKET.rejection,)
 
 
 def test_without_nftables_systemd_filters(blocking: Blocking) -> None:
