@@ -192,6 +192,8 @@ class Containment:
         in_force = tuple(map(frozenset, manager.ip_filter(SERVICE)))
         if in_force != (frozenset(LOCALHOST), frozenset(ANY)) or not all(map(os.path.exists, CONTROL_FILES)):
             manager.set_ip_filter(SERVICE, LOCALHOST, ANY)
+            if tuple(map(frozenset, manager.ip_filter(SERVICE))) != (frozenset(LOCALHOST), frozenset(ANY)):
+                return ()
             self._was_changed |= self._is_filtered
             self._is_filtered = True
         return cut

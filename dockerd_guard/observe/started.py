@@ -15,6 +15,8 @@ from dockerd_guard.rootfs import Rootfs, Unreadable
 INVOCATION = "INVOCATION_ID"
 """Unique for each start of a unit (systemd.exec(5))."""
 
+MOUNTS = "/proc/self/mountinfo"
+
 
 class StartRecord(NamedTuple):
     """What is known of a start of dockerd: its invocation ID, daemon.json then (None: there was none), and the
@@ -96,8 +98,18 @@ def is_newer(rootfs: Rootfs, path: str, started_ns: int) -> bool:
 def is_unchanged(rootfs: Rootfs, path: str, started_ns: int) -> bool:
     """Whether a file is the one, or is missing as it was, when dockerd started.
 
-    A file that was removed shows in its directory alone.
+    A file that was removed shows in its directory alone. A mount over it shows in no time of a file.
     """
-    if is_newer(rootfs, path, started_ns):
+    if is_newer(rootfs, path, started_ns) or _is_mounted_over(rootfs, path):
         return False
     return rootfs.stat(path) is not None or not is_newer(rootfs, posixpath.dirname(path), started_ns)
+
+
+def _is_mounted_over(rootfs: Rootfs, path: str) -> bool:
+    """Whether the file, or its directory, is a mount point (proc_pid_mountinfo(5), field 5)."""
+    places = {path.encode("utf-8", "surrogateescape"), posixpath.dirname(path).encode("utf-8", "surrogateescape")}
+    try:
+        lines = rootfs.read(MOUNTS).splitlines()
+    except (FileNotFoundError, Unreadable):
+        return False
+    return any(line.split(b" ", 5)[4] in places for line in lines if line.count(b" ") > 4)

@@ -54,6 +54,11 @@ DECLARED = "sockets: [fd://, {address: 'tcp://0.0.0.0:2375', tls: mutual}]"
 NONE, SERVED, BOTH, UNKNOWN = Tls.NONE, Tls.SERVER, Tls.MUTUAL, Tls.UNKNOWN
 PROC, RECORD, FILES, PROBE = Evidence.PROC, Evidence.START_RECORD, Evidence.UNCHANGED_FILES, Evidence.PROBE
 
+MOUNTED = """\
+21 1 8:1 / / rw - ext4 /dev/sda1 rw
+40 21 8:1 /root/other.json /etc/docker/daemon.json rw,relatime shared:1 - ext4 /dev/sda1 rw
+"""
+
 
 class Case(NamedTuple):
     """`since`: what happened since dockerd started. `without`, `recorded`, `probed`: the TLS of port 2375 and what it
@@ -77,6 +82,9 @@ CASES = (
     Case("daemon.json removed", (daemon_json(MUTUAL), *opened(TCP)), (remove("/etc/docker/daemon.json"),),
          (UNKNOWN, None), (BOTH, RECORD), BOTH),
     Case("daemon.json damaged", opened(TCP), (daemon_json("{"),), (UNKNOWN, None), (NONE, RECORD), NONE),
+    # The file below has not changed.
+    Case("another file mounted over daemon.json", opened(TCP), (write("/proc/self/mountinfo", MOUNTED),),
+         (UNKNOWN, None), (NONE, RECORD), NONE),
     Case("TLS by a flag", opened(f"{TCP} --tlsverify {FLAGS}"), (daemon_json(PLAIN),),
          (BOTH, PROC), (BOTH, PROC), BOTH),
     Case("TLS without client certificates by a flag", opened(f"{TCP} --tlsverify=false {FLAGS}"),
