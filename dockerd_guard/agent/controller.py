@@ -16,6 +16,7 @@ from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.containment.containment import Containment, ContainmentResult
+from dockerd_guard.model.address import Tls
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
@@ -138,8 +139,8 @@ class Controller:
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
             blocked = self.containment.block_at_once(containment(seen, policy, self.memory))
-            with contextlib.suppress(Unsupported):
-                seen = self._probe(seen)
+        if any(tls is Tls.UNKNOWN for _, tls in _tls(seen)):
+            seen = self._probed(seen)
         self._count_exposed(seen)
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
@@ -153,6 +154,11 @@ class Controller:
             self._tracker.write(entry)
         if manager is None:
             return
+        # After the entries, which do not wait for the network helper.
+        unprobed, seen = seen, self._probed(seen)
+        if _tls(seen) != _tls(unprobed):
+            findings = judge(seen, policy)
+            self._wake_in(0.0)
         with observer(manager, kernel, self.host.files.root, self._known) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
                               self.host.validate, self._probe)
@@ -164,6 +170,13 @@ class Controller:
             self._contain(seen, manager, problems, {exposure.address for exposure in blocked.cut})
             self._count_exposed(seen)
         self.decision = done.assessment.decision
+
+    def _probed(self, seen: Observation) -> Observation:
+        """With what the TCP sockets of dockerd answer, as far as they can be reached."""
+        try:
+            return self._probe(seen)
+        except Unsupported:
+            return seen
 
     def _known(self) -> Known:
         return Known(self.memory.start, self._probe.probes)
@@ -281,6 +294,12 @@ class Controller:
     def _wake_in(self, seconds: float) -> None:
         """Look again at the latest then."""
         self.wake_s = seconds if self.wake_s is None else min(self.wake_s, seconds)
+
+
+def _tls(seen: Observation) -> list[tuple[str, Tls]]:
+    """Each address of a running dockerd with its TLS."""
+    return [(binding.address, binding.tls) for layer in (seen.running, seen.listening) if layer is not None
+            for binding in layer.layer.bindings]
 
 
 def _source_line(error: Exception) -> str:

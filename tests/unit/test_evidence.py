@@ -17,6 +17,7 @@ from dockerd_guard.observe.started import INVOCATION
 from dockerd_guard.plan.assessment import plan_for
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.plan.pending_changes import start_record
+from dockerd_guard.report.journal import JournalEntry
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
@@ -282,3 +283,19 @@ def test_nothing_is_probed_that_cannot_be_recorded(host: SimulatedHost) -> None:
         seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
         Prober(SimulatedNetwork(host).probe, SimulatedStateFiles(host))(seen)
     assert not host.probes
+
+
+@pytest.mark.parametrize(("since", "count"), [((), 0), ((daemon_json(MUTUAL),), 1)], ids=["known", "unknown"])
+def test_a_drift_entry_waits_for_a_probe_only_where_the_tls_is_unknown(
+        host: SimulatedHost, since: tuple[Act, ...], count: int) -> None:
+    probed: list[int] = []
+
+    class Watched(RecordedJournal):
+        def write(self, entry: JournalEntry) -> None:
+            if entry.event == "drift":
+                probed.append(len(host.probes))
+
+    do(host, (*tls_files(), *opened(TCP), sleep(60), *since, policy(f"mode: observe\n{DECLARED}")))
+    SimulatedAgent(host, Watched()).run_pass()
+    assert set(probed) == {count}
+    assert len(host.probes) == 1
