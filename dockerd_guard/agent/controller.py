@@ -79,7 +79,7 @@ class Controller:
         self.wake_s: float | None = None
         """When to look again at the latest, after the last pass."""
         self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
-        self._probe = Prober(host.network.probe, host.state)
+        self._probe = Prober(host.network.probe, host.state, lambda: host.clock.now().since_boot_s)
         self._counted = counted
         self._journal = journal
         self._tracker = tracker

@@ -7,6 +7,7 @@ address is probed once for each start of dockerd, and the result is recorded for
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -16,6 +17,9 @@ from dockerd_guard.model.address import Evidence, Scope, ip_of, split_host_port
 from dockerd_guard.observe.engine import Probe
 from dockerd_guard.observe.observation import Layer, Observation, Running
 from dockerd_guard.observe.started import INVOCATION, StartRecord
+
+RETRY_S = 30.0
+"""When an address that did not answer is probed again."""
 
 MAX_PROBES = 16
 """Addresses that are probed for one start of dockerd."""
@@ -86,16 +90,21 @@ def with_probes(seen: Observation, probes: Probes) -> Observation:
 class Prober:
     """Probes each TCP address of each start of dockerd once."""
 
-    def __init__(self, probe: Callable[[str], Probe | None], store: ProbeStore) -> None:
+    def __init__(self, probe: Callable[[str], Probe | None], store: ProbeStore,
+                 monotonic: Callable[[], float] = time.monotonic) -> None:
         """`probe` returns None without an answer, and may raise Unsupported."""
         self._probe = probe
         self._store = store
+        self._monotonic = monotonic
+        self._silent: dict[str, float] = {}
+        """When an address did not answer, by start and address."""
         self.probes = store.load_probes()
 
     def __call__(self, seen: Observation) -> Observation:
         """Probe what is not known yet, and return the observation with all answers.
 
-        Nothing is probed where it cannot be recorded, and after an address that does not answer.
+        Nothing is probed where it cannot be recorded, and after an address that does not answer: a timeout in each pass
+        would delay corrections (I12).
         """
         running, listening, loaded = seen.running, seen.listening, seen.loaded
         # While dockerd starts it does not answer. A connection to a socket that systemd holds would start it.
@@ -104,12 +113,16 @@ class Prober:
         start = start_of(running)
         wanted = {binding.key: binding.address for binding in listening.layer.bindings
                   if binding.is_tcp and not binding.namespace}
+        now = self._monotonic()
+        wanted = {key: address for key, address in wanted.items()
+                  if now - self._silent.get(f"{start} {key}", -RETRY_S) >= RETRY_S}
         if not wanted.keys() <= self._answers(start).keys():
             with contextlib.suppress(OSError), self._store.probing():
                 answers = self._answers(start)
                 self._store.save_probes(Probes(start, answers))
                 for key in [key for key in wanted if key not in answers][:MAX_PROBES - len(answers)]:
                     if (probe := self._probe(wanted[key])) is None:
+                        self._silent = {f"{start} {key}": now}
                         break
                     answers[key] = probe
                     self._store.save_probes(Probes(start, answers))

@@ -299,3 +299,20 @@ def test_a_drift_entry_waits_for_a_probe_only_where_the_tls_is_unknown(
     SimulatedAgent(host, Watched()).run_pass()
     assert set(probed) == {count}
     assert len(host.probes) == 1
+
+
+def test_an_address_that_does_not_answer_delays_one_pass_of_many(host: SimulatedHost) -> None:
+    do(host, (*opened(TCP), sleep(60)))
+    asked: list[float] = []
+
+    def silent(address: str) -> None:
+        asked.append(host.clock.seconds)
+
+    probe = Prober(silent, SimulatedStateFiles(host), lambda: host.clock.seconds)
+    with Rootfs(str(host.root)) as rootfs:
+        seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
+        begun = host.clock.seconds
+        for _ in range(100):
+            probe(seen)
+            host.clock.sleep(1)
+    assert [at - begun for at in asked] == [0, 30, 60, 90]
