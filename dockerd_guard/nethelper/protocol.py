@@ -76,13 +76,12 @@ def request_of(line: bytes) -> Request:
 ping_of = as_record(Ping, {Tls: as_one_of(Tls)})
 """Converts the answer to Verb.PING."""
 
+_as_probe = as_record(Probe, {Tls: as_one_of(Tls)})
+
 
 def probe_of(answer: object) -> Probe | None:
     """The answer to Verb.PROBE."""
-    if answer is None:
-        return None
-    tls, is_api, certificate = as_row(len(Probe._fields))(answer)
-    return Probe(as_one_of(Tls)(tls), as_bool(is_api), as_str(certificate))
+    return None if answer is None else _as_probe(answer)
 
 
 def _as_rejection(value: object) -> Rejection:
