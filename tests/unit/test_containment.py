@@ -291,6 +291,15 @@ table inet dockerd_guard {
 """
 
 
+def test_a_published_port_must_be_in_the_chain_before_the_destination_changes() -> None:
+    published = [Rejection("tcp://[::]:2375", is_published=True)]
+    assert nftables.missing(published, LISTED) == ("tcp://[::]:2375",)
+    before = LISTED.replace("chain input", "chain prerouting").replace(
+        "hook input priority filter - 10", "hook prerouting priority mangle")
+    assert nftables.missing(published, before) == ()
+    assert nftables.missing([Rejection("tcp://[::]:2375")], before) == ("tcp://[::]:2375",)
+
+
 @pytest.mark.parametrize(("shown", "wanted", "expected"), [
     (LISTED, ["tcp://[::]:2375"], ()),
     (LISTED, ["tcp://[::]:2375", "tcp://10.0.0.5:2376"], ("tcp://10.0.0.5:2376",)),

@@ -128,6 +128,18 @@ def test_an_access_path_is_looked_for_last_and_blocked_by_the_next_pass(
     assert events(agent) == ["corrected", "released"]
 
 
+def test_an_access_path_that_is_not_blocked_is_exposed_all_the_time(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(agent.host, (policy(f"{ENFORCE}correct: {{contain: false}}\n"),))
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY,))
+    agent.run_pass()
+    counted: list[int] = []
+    agent.controller._counted = counted.append
+    agent.run_pass()
+    assert counted
+    assert set(counted) == {1}
+
+
 def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(
         agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(10))

@@ -134,6 +134,15 @@ def test_other_access_paths_are_exposures(fields: dict[str, Any], waived: str, f
     assert [f"{one.rule} {one.address}" for one in exposures(observed, policy, TODAY)] == found
 
 
+def test_a_port_of_the_host_counts_beside_the_same_port_of_another_network_namespace() -> None:
+    policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
+    own = layer(LISTENING, ("tcp://0.0.0.0:5000",))
+    own = own._replace(bindings=tuple(each._replace(namespace="net:[1]") for each in own.bindings))
+    observed = cast(Observation, Layers(Listening(own), None, access_paths=(RELAY,)))
+    assert [(one.rule, one.namespace) for one in exposures(observed, policy, TODAY)] == [
+        ("DG101", "net:[1]"), ("DG107", "")]
+
+
 @pytest.mark.parametrize(("loaded", "stays"), [
     (("tcp://0.0.0.0:2375",), ["tcp://[::]:2375"]),
     (("unix:///run/docker.sock",), []),
