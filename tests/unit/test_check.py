@@ -75,7 +75,8 @@ def test_the_printed_policy_is_the_same_policy(text: str) -> None:
 
 
 def test_every_key_is_printed() -> None:
-    printed = as_yaml(parse_policy(FULL.encode()))
+    limited = "  - {rule: DG108, unit: a.service, container: b, image: c, reason: d}\n"
+    printed = as_yaml(parse_policy(f"{FULL}{limited}".encode()))
     assert [key.name for key in KEYS if f"{key.word}:" not in printed and key.type is not Type.VERSION] == []
 
 
