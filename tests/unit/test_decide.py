@@ -323,6 +323,16 @@ def test_what_is_repaired_meanwhile_is_not_undone(
     assert decision.intent == (outcome.memory.intent if is_undone else None)
 
 
+@pytest.mark.parametrize("missing", ["loaded", "running"])
+def test_what_cannot_be_observed_is_not_repaired(host: SimulatedHost, missing: str) -> None:
+    outcome = decided(host, read_policy(""), begun())
+    seen, policy, findings, plan, _ = outcome.assessment
+    memory = begun()(outcome.now, Memory())
+    seen = seen._replace(loaded=None) if missing == "loaded" else seen._replace(running=None)
+    decision, _ = decide(outcome.now, seen, findings, plan, policy, memory)
+    assert (decision.verdict, decision.intent) == (RECOVER, memory.intent)
+
+
 def test_the_next_step_while_dockerd_starts(host: SimulatedHost) -> None:
     do(host, (starting,))
     decision = decided(host, read_policy(""), begun()).assessment.decision
