@@ -35,7 +35,7 @@ def _one(seed: int) -> Played:
     global _branches  # noqa: PLW0603 -- a process of the pool has no other place
     if _branches is None:
         _branches = Branches()
-    return Played(seed, play(history(seed)), _branches.taken())
+    return Played(seed, _branches.of(seed, lambda: play(history(seed))), _branches.taken())
 
 
 def _played(first: int, jobs: int) -> Iterator[Played]:
