@@ -173,7 +173,7 @@ def _foreign(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[s
             yield f"I5: {path} was changed"
         original = then.files.get(original_of(path))
         if old != new is not None and SAVED_SUFFIX in path and new != original:
-            yield f"I5: {path} is not what {original_of(path)} was"
+            yield f"I5: {path} is not what was there"
 
 
 def _secrets(world: World, then: Before) -> Iterator[str]:
