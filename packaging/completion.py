@@ -54,11 +54,6 @@ class Command(NamedTuple):
         """All possible operands."""
         return tuple(word for option in self.options if not option.names for word in option.words)
 
-    @property
-    def takes_files(self) -> bool:
-        """Whether an operand is a file."""
-        return any(not option.names and option.takes == FILES for option in self.options)
-
 
 def commands(root: ArgumentParser) -> tuple[Command, ...]:
     """The program, then each verb."""
@@ -75,7 +70,7 @@ def _option(action: Action) -> Option:
     takes = str(action.metavar or action.dest) if action.nargs != 0 else ""
     summary = "" if action.help in (None, SUPPRESS) else str(action.help).partition(" (default")[0]
     return Option(tuple(action.option_strings), summary, takes, words or WORDS.get(takes, ()),
-                  type(action).__name__ == "_AppendAction")
+                  type(action).__name__ in ("_AppendAction", "_ExtendAction"))
 
 
 def bash(found: tuple[Command, ...]) -> str:
@@ -86,7 +81,7 @@ def bash(found: tuple[Command, ...]) -> str:
         f"# bash completion for {PROGRAM}, generated from its parser.",
         "",
         f"{FUNCTION}() {{",
-        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= files= i",
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= i",
         "    # --format=text is three words, since = is in COMP_WORDBREAKS.",
         "    if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
@@ -100,13 +95,15 @@ def bash(found: tuple[Command, ...]) -> str:
                 patterns = "|".join(f"{verb.name}:{name}" for name in option.names)
                 lines.append(f"        {patterns}) {_bash_value(option)} ;;")
     lines += ["    esac", "    case $verb in"]
-    for verb in verbs:
-        files = "; files=-f; compopt -o filenames" if verb.takes_files else ""
-        lines.append(f"        {verb.name}) words='{' '.join((*verb.flags, *verb.operands))}'{files} ;;")
+    lines += [f"        {verb.name}) words='{' '.join((*verb.flags, *verb.operands))}' ;;" for verb in verbs]
+    files = [verb.name for verb in verbs if any(not option.names and option.takes == FILES for option in verb.options)]
     lines += [
         f"        *) words='{' '.join((names, *program.flags))}' ;;",
         "    esac",
-        '    mapfile -t COMPREPLY < <(compgen $files -W "$words" -- "$cur")',
+        f"    if [[ {' || '.join(f'$verb == {name}' for name in files)} ]] && [[ $cur != -* ]]; then",
+        '        compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return',
+        "    fi",
+        '    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")',
         "}",
         f"complete -F {FUNCTION} {PROGRAM}",
     ]
@@ -180,10 +177,10 @@ def fish(found: tuple[Command, ...]) -> str:
 
 def _fish_option(option: Option) -> str:
     words = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names]
-    if not option.names and option.takes == FILES:
-        words.append("-F")
     if option.names and option.takes:
         words.append({FILES: "-r -F", DIRECTORIES: "-x -a '(__fish_complete_directories)'"}.get(option.takes, "-x"))
+    if not option.names and option.takes == FILES:
+        words.append("-F")
     if option.words:
         words.append(f"-a '{' '.join(option.words)}'")
     return " ".join((*words, f"-d '{_quoted(option.summary)}'"))
