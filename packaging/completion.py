@@ -81,7 +81,7 @@ def bash(found: tuple[Command, ...]) -> str:
         f"# bash completion for {PROGRAM}, generated from its parser.",
         "",
         f"{FUNCTION}() {{",
-        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= files= i",
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb= words= i",
         "    # --format=text is three words, since = is in COMP_WORDBREAKS.",
         "    if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",

@@ -236,12 +236,14 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
 
 def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Actions:
     """Whether dockerd may be started to undo a correction: one start beyond the budget, since the correction that
-    used it up must be undone too (I2, I3), and not if that stops containers that outlived dockerd (I1)."""
+    used it up must be undone too (I2, I3). Not if that stops containers, or under `restart: never` (I1)."""
     budget = policy.correct.budget
     recent = [moment for moment in memory.restarts if now.seconds_since(moment) < budget.per_s]
     facts = RestartFacts(seen.running is not None, seen.engine,
                          next_live_restore=seen.configured.daemon.live_restore)
-    stops = policy.correct.restart is not Restart.ALWAYS and bool(what_stops(facts))
+    restart = policy.correct.restart
+    stops = restart is not Restart.ALWAYS and bool(what_stops(facts))
+    stops |= restart is Restart.NEVER and facts.is_active
     return Actions(start=len(recent) <= budget.restarts and not stops)
 
 
@@ -439,8 +441,7 @@ def record(
         memory = memory._replace(restarts=memory.restarts[:-1])
     for start in result.starts:
         memory = memory.with_restart(start)
-    if result.kept:
-        memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
+    memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
     if result.error:
         memory = undone_by_us(memory, decision.intent)
     changes = decision.actions.changes

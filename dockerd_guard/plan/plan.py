@@ -7,6 +7,7 @@ again with the changes applied in memory.
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -199,8 +200,11 @@ def _set_aside(rootfs: Rootfs, after: Configured) -> dict[str, Content | None]:
             real = rootfs.resolve(path, follow=False)
             if path not in setting_it or real != path or directory not in _own_directories(unit):
                 continue
-            content = content_at(rootfs, path)
-            found[saved_name(rootfs, path)] = found[f"{directory}/{BEFORE_OURS}{name}"] = content
+            content, aside = content_at(rootfs, path), f"{directory}/{BEFORE_OURS}{name}"
+            if (there := content_at(rootfs, aside)) is not None and there not in (content, *_saved(rootfs, path)):
+                # Not a copy that we made.
+                found[saved_name(rootfs, aside)] = there
+            found[saved_name(rootfs, path)] = found[aside] = content
             found[path] = None
     return found
 
@@ -217,12 +221,20 @@ def _own_dropin(unit: Unit) -> str | None:
 
 def saved_name(rootfs: Rootfs, path: str) -> str:
     """An unused name to save a foreign file under."""
-    name = f"{path}{SAVED_SUFFIX}"
-    number = 1
-    while rootfs.stat(name, follow=False) is not None:
-        number += 1
-        name = f"{path}{SAVED_SUFFIX}.{number}"
-    return name
+    return next(name for name in _saved_names(path) if rootfs.stat(name, follow=False) is None)
+
+
+def _saved_names(path: str) -> Iterator[str]:
+    yield f"{path}{SAVED_SUFFIX}"
+    yield from (f"{path}{SAVED_SUFFIX}.{number}" for number in itertools.count(2))
+
+
+def _saved(rootfs: Rootfs, path: str) -> Iterator[Content]:
+    """What was saved of a foreign file so far."""
+    for name in _saved_names(path):
+        if (content := content_at(rootfs, name)) is None:
+            return
+        yield content
 
 
 def original_of(path: str) -> str:
@@ -231,7 +243,9 @@ def original_of(path: str) -> str:
     >>> original_of("/etc/docker/daemon.json.dockerd-guard-saved"), original_of("/etc/a.d/zy-b.conf")
     ('/etc/docker/daemon.json', '/etc/a.d/b.conf')
     """
-    directory, _, name = path.partition(SAVED_SUFFIX)[0].rpartition("/")
+    if SAVED_SUFFIX in path:
+        return path.partition(SAVED_SUFFIX)[0]
+    directory, _, name = path.rpartition("/")
     return f"{directory}/{name.removeprefix(BEFORE_OURS)}"
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dockerd_guard.model.address import Scope, Tls, scope_of
-from dockerd_guard.policy.model import DeclaredSocket, Mode, Policy, Restart, declared_bindings
+from dockerd_guard.policy.keys import keys_in
+from dockerd_guard.policy.model import DeclaredSocket, Mode, Policy, Restart, Waiver, declared_bindings
 from dockerd_guard.policy.values import MAX_DURATION_NUMBER
 from dockerd_guard.report.text import clean
 
@@ -53,11 +54,17 @@ def as_yaml(policy: Policy) -> str:
         "tls": {"ca": policy.tls.ca, "cert": policy.tls.cert, "key": policy.tls.key},
         "correct": correct,
         "watch": {"settle": duration(policy.watch.settle_s), "resync": duration(policy.watch.resync_s)},
-        "waive": [{
-            key: str(value) for key, value in waiver._asdict().items() if key != "location" and value is not None
-        } for waiver in policy.waive],
+        "waive": [dict(_values(waiver)) for waiver in policy.waive],
     }
     return str(yaml.safe_dump(values, sort_keys=False, default_flow_style=False, width=float("inf")))
+
+
+def _values(waiver: Waiver) -> Iterator[tuple[str, str]]:
+    """The keys of a waiver that have a value, and the values as text."""
+    for word in keys_in("waive[]"):
+        value = getattr(waiver, word)
+        if value is not None:
+            yield word, str(value)
 
 
 def _socket(policy: Policy, socket: DeclaredSocket) -> str | dict[str, str]:
@@ -98,8 +105,8 @@ def meaning(policy: Policy) -> Iterator[str]:
     yield (f"A change is evaluated after {duration(policy.watch.settle_s)}; everything is read again every "
            f"{duration(policy.watch.resync_s)}.")
     for waiver in policy.waive:
-        yield clean(f"Accepted: {waiver.rule}{waiver.scope or ' at any address'}"
-                    f"{f', until {waiver.until}' if waiver.until is not None else ''}: {waiver.reason}")
+        limits = (f", {word} {value}" for word, value in _values(waiver) if word not in ("rule", "reason"))
+        yield clean(f"Accepted: {waiver.rule}{''.join(limits)}: {waiver.reason}")
 
 
 def _corrections(policy: Policy) -> Iterator[str]:

@@ -141,7 +141,7 @@ class SimulatedHost:
         self.full_in: int | None = None
         """After so many writes of the agent the disk is full."""
         self.interferes: str | None = None
-        """What another program writes to the next file that the agent has written and that is not its own."""
+        """What another program writes to the next file that the agent has written and that is no file of its own."""
         self.interfered: dict[str, bytes] = {}
         self._inode = 10
         self._pid = 100

@@ -9,7 +9,7 @@ from typing import Any
 
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.model.address import Tls, canonical, split_host_port
-from dockerd_guard.model.names import DROPIN_NAME, SERVICE, SOCKET
+from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.engine import Engine, Ping, Probe
 from dockerd_guard.observe.kernel import HostKernel
@@ -241,7 +241,8 @@ class SimulatedFiles(HostFiles):
             raise OSError(self._host.disk_errno, os.strerror(self._host.disk_errno), path)
         super().put(path, content, access)
         host.touch(path)
-        if host.interferes is not None and content is not None and not path.endswith(f"/{DROPIN_NAME}"):
+        if host.interferes is not None and content is not None and not (
+                path.endswith(f"/{DROPIN_NAME}") or SAVED_SUFFIX in path):
             host.put(path, host.interferes)
             host.interfered[path], host.interferes = host.interferes.encode(), None
         host.tick()

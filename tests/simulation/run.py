@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -124,11 +125,17 @@ def history(seed: int) -> tuple[Action, ...]:
     return choose(random.Random(seed), STEPS)
 
 
+def invariant(violation: str) -> str:
+    """The invariant that a violation is of: `I3`."""
+    found = re.search(r"(?:^|: )(I\d+): ", violation)
+    return found[1] if found is not None else violation
+
+
 def shrink(actions: Sequence[Action]) -> tuple[Action, ...]:
     """The shortest history found that still breaks the same invariant (delta debugging)."""
     def broken(trial: Sequence[Action]) -> str:
         found = play(trial).violations
-        return found[0].partition(": I")[2][:3] or found[0][:3] if found else ""
+        return invariant(found[0]) if found else ""
 
     wanted, kept, size = broken(actions), list(actions), len(actions) // 2
     while size:

@@ -20,6 +20,8 @@ TIMEOUT_SECONDS = 30
 
 CASES = (
     ("dockerd-guard ", {verb.name for verb in VERBS}),
+    ("dockerd-guard check --pr", {"--print"}),
+    ("dockerd-guard check here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard so", {"sockets"}),
     ("dockerd-guard lint --fo", {"--format"}),
     ("dockerd-guard lint --format ", {"text", "json", "sarif", "github"}),
@@ -27,8 +29,6 @@ CASES = (
     ("dockerd-guard explain DG20", {code for code in TITLES if code.startswith("DG20")}),
     ("dockerd-guard explain DG101 DG40", {code for code in TITLES if code.startswith("DG40")}),
     ("dockerd-guard lint --root here/", {"here/directory/"}),
-    ("dockerd-guard check --pr", {"--print"}),
-    ("dockerd-guard check here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard lint here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard lint --stdin-filename here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard init --output here/", {"here/directory/", "here/file.yaml"}),

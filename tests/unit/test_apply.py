@@ -26,6 +26,7 @@ from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedHost
 from tests.simulation.interfaces import SimulatedFiles, SimulatedManager, SimulatedNetwork
 from tests.support.situations import (
+    DIRECTORY,
     LATE,
     OPEN,
     OURS,
@@ -181,6 +182,23 @@ def test_a_stop_that_hangs_is_waited_for_once(agent: SimulatedAgent, drift: tupl
     agent.run_pass()
     assert agent.controller.decision.actions.starts_dockerd
     assert 240 < agent.host.clock.seconds - begun < 320
+
+
+@pytest.mark.parametrize("there", ["# an administrator's\n", "[Service]\nEnvironment=A=b\n"])
+def test_a_foreign_file_under_the_name_of_a_copy_is_saved(agent: SimulatedAgent, there: str) -> None:
+    """I5."""
+    aside = f"{DIRECTORY}/zy-zzz.conf"
+    do(agent.host, (write(aside, there), dropin(OPEN, LATE), reload, restart))
+    late = agent.host.text(LATE)
+    agent.run_pass()
+    assert agent.host.text(LATE) is None
+    assert agent.host.text(f"{LATE}.dockerd-guard-saved") == late
+    assert agent.host.text(f"{aside}.dockerd-guard-saved") == there
+    assert agent.host.text(aside) == late
+    # What we made ourselves is not saved again.
+    do(agent.host, (dropin(f"{OPEN} --label a=b", LATE),))
+    agent.run_pass()
+    assert agent.host.text(f"{aside}.dockerd-guard-saved.2") is None
 
 
 def test_a_disk_that_fails_after_some_files_is_undone(agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.policy.keys import KEYS, Type
+from dockerd_guard.policy.keys import KEYS, Type, keys_in
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report.effective_policy import as_yaml, duration
@@ -51,7 +51,9 @@ MEANINGS = (
      ["Restarts of dockerd: never.", "Foreign files: not changed.", "Containment: off."]),
     (f"{HEAD}mode: enforce\ncorrect: {{restart: always, window: 'Sat 02:00-05:00 UTC', budget: 1/1d}}\n",
      ["Restarts of dockerd: even if containers stop, during Sat 02:00-05:00 UTC, at most 1 in 1d."]),
-    (f"{HEAD}waive: [{{rule: DG103, reason: \"CI\\u001b[31m\"}}]\n", ["Accepted: DG103 at any address: CI\ufffd[31m"]),
+    (f"{HEAD}waive: [{{rule: DG103, reason: \"CI\\u001b[31m\"}}]\n", ["Accepted: DG103: CI\ufffd[31m"]),
+    (f"{HEAD}waive: [{{rule: DG103, address: 'tcp://:1', reason: CI, until: 2999-01-31}}]\n",
+     ["Accepted: DG103, address tcp://localhost:1, until 2999-01-31: CI"]),
 )
 """Policies, and lines of the output."""
 
@@ -75,8 +77,10 @@ def test_the_printed_policy_is_the_same_policy(text: str) -> None:
 
 
 def test_every_key_is_printed() -> None:
-    printed = as_yaml(parse_policy(FULL.encode()))
-    assert [key.name for key in KEYS if f"{key.word}:" not in printed and key.type is not Type.VERSION] == []
+    values = {Type.RULE: "DG103", Type.ADDRESS: "tcp://10.0.0.5:2375", Type.TEXT: "text", Type.DATE: "2027-01-31"}
+    waiver = ", ".join(f"{word}: '{values[key.type]}'" for word, key in keys_in("waive[]").items())
+    printed = as_yaml(parse_policy(f"{FULL}  - {{{waiver}}}\n".encode()))
+    assert [key.name for key in KEYS if f"{key.word}:" not in printed] == []
 
 
 @pytest.mark.parametrize(("seconds", "text"), [

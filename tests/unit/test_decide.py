@@ -262,10 +262,15 @@ ROWS = (
         required=()),
     Row("but waits for a dockerd that is starting", WAIT, (starting,), memory=begun(), required=(), wake_s=5.0,
         hold="dockerd is starting; an interrupted correction is finished or undone afterwards"),
-    Row("and not for long", RECOVER, (sleep(121), starting), memory=begun(), required=()),
+    Row("still after two minutes less a second", WAIT, (sleep(119), starting), memory=begun(), required=(), wake_s=5.0,
+        hold="dockerd is starting; an interrupted correction is finished or undone afterwards"),
+    Row("and not for longer", RECOVER, (sleep(120), starting), memory=begun(), required=()),
+    Row("not of a dockerd that runs, under restart: never", RECOVER, memory=begun(),
+        policy="correct: {restart: never}"),
     Row("one only", RECOVER, memory=both(begun(), restarted(50, 40, 20, 10))),
     Row("one only in the period", RECOVER, (), (START,), memory=both(begun(), restarted(60, 40, 20, 10)), required=()),
     Row("dockerd failed with a correction", ROLL_BACK, DIED, (START,), required=()),
+    Row("also under restart: never", ROLL_BACK, DIED, (START,), policy="correct: {restart: never}", required=()),
     Row("and the budget is used up", ROLL_BACK, DIED, (START,), memory=restarted(50, 40, 10), required=()),
     Row("and more than that", ROLL_BACK, DIED, memory=restarted(50, 40, 20, 10)),
     Row("also where the policy only observes now", ROLL_BACK, DIED, (START,), policy="mode: observe", required=()),
@@ -319,6 +324,23 @@ def test_what_is_repaired_meanwhile_is_not_undone(
     decision = outcome.assessment.decision
     assert decision.verdict is RECOVER
     assert decision.intent == (outcome.memory.intent if is_undone else None)
+
+
+@pytest.mark.parametrize("missing", ["loaded", "running"])
+def test_what_cannot_be_observed_is_not_repaired(host: SimulatedHost, missing: str) -> None:
+    outcome = decided(host, read_policy(""), begun())
+    seen, policy, findings, plan, _ = outcome.assessment
+    memory = begun()(outcome.now, Memory())
+    seen = seen._replace(loaded=None) if missing == "loaded" else seen._replace(running=None)
+    decision, _ = decide(outcome.now, seen, findings, plan, policy, memory)
+    assert (decision.verdict, decision.intent) == (RECOVER, memory.intent)
+
+
+def test_the_next_step_while_dockerd_starts(host: SimulatedHost) -> None:
+    do(host, (starting,))
+    decision = decided(host, read_policy(""), begun()).assessment.decision
+    assert decision.hold is not None
+    assert decision.hold.next_step == "Wait"
 
 
 def test_the_same_situation_is_decided_the_same_again(host: SimulatedHost) -> None:

@@ -163,6 +163,7 @@ def test_run_takes_a_log_format(arguments: list[str], log_format: str, monkeypat
         return 0
 
     monkeypatch.setattr(loop, "run", agent)
+    monkeypatch.setattr("dockerd_guard.commands.run.LIBRARIES", ())
     assert cli.main(["run", "--policy", "x", *arguments]) == 0
     assert given == [("x", log_format)]
     if log_format != "auto":

@@ -240,6 +240,17 @@ def test_a_full_disk_loses_no_foreign_content(host: SimulatedHost, happened: tup
     assert not os.path.lexists(saved)
 
 
+def test_a_foreign_file_under_the_name_of_a_copy_is_restored(host: SimulatedHost) -> None:
+    """I5: dockerd fails with a correction that replaced it."""
+    aside = f"{DIRECTORY}/zy-zzz.conf"
+    do(host, (write(aside, "# an administrator's\n"), *DRIFTS["a late drop-in"]))
+    before = sorted((host.root / DIRECTORY.lstrip("/")).iterdir())
+    do(host, (guarded, sleep(1), fault(dies_after_s=1.0), restart, sleep(120), fault(dies_after_s=None)))
+    new_agent(host).run_pass()
+    assert host.text(aside) == "# an administrator's\n"
+    assert sorted((host.root / DIRECTORY.lstrip("/")).iterdir()) == before
+
+
 def test_docker_that_never_comes_up_again_is_not_restarted_for_ever(host: SimulatedHost) -> None:
     """Rolled back on a disk that has become read-only, of a dockerd that fails with either configuration (I2)."""
     do(host, (*opened(), guarded, daemon_json('{"live-restore": true, "storage-driver": "zfs"}'), restart, sleep(120),
