@@ -24,7 +24,7 @@ from dockerd_guard.observe.containerd import containerd_endpoints
 from dockerd_guard.observe.containers import access_paths_of_containers
 from dockerd_guard.observe.listeners import ListenerTable, Owned, described
 from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
-from dockerd_guard.observe.processes import INIT, MAX_DESCRIPTORS, Sockets, members, socket_inodes
+from dockerd_guard.observe.processes import INIT, MAX_DESCRIPTORS, Sockets, is_daemon, members, socket_inodes
 from dockerd_guard.observe.socket_activation import services_at_rest
 
 API_PORTS = (2375, 2376)
@@ -208,7 +208,7 @@ def _of_processes(  # noqa: PLR0913, PLR0917 -- what each process is compared wi
         process = owned.process
         if time.monotonic() > deadline:
             return
-        if process.pid in dockerds or _is_docker_proxy(process, dockerds):
+        if process.pid in dockerds or _is_new_dockerd(process) or _is_docker_proxy(process, dockerds):
             continue
         found = dict(access_paths_of(
             owned, names, connected, None if new.isdisjoint(owned.addresses) else sockets))
@@ -353,6 +353,12 @@ def _content(path: str) -> bytes:
         return b""
     finally:
         os.close(fd)
+
+
+def _is_new_dockerd(process: Process) -> bool:
+    """Whether a process is a dockerd of docker.service. One that was not observed has started since: its start causes
+    another observation, and with TLS it logs a request without TLS as an error."""
+    return process.unit == SERVICE and not process.uid and not process.in_container and is_daemon(process)
 
 
 def _is_docker_proxy(process: Process, dockerds: Collection[int]) -> bool:

@@ -290,6 +290,19 @@ def test_connection_to_the_api_socket_counts_until_the_program_ends(
     assert evidence() == []
 
 
+@pytest.mark.parametrize(("program", "unit", "asked"), [
+    ("dockerd", "docker.service", []), ("socat", "docker.service", ["tcp://0.0.0.0:2376"]),
+    ("dockerd", "other.service", ["tcp://0.0.0.0:2376"]),
+])
+def test_dockerd_that_started_after_the_observation_gets_no_request_without_tls(
+        look: Look, monkeypatch: pytest.MonkeyPatch, program: str, unit: str, asked: list[str]) -> None:
+    new = process(program, unit=unit, executable=f"/usr/bin/{program}")
+    monkeypatch.setattr(look.observer.listeners, "look", lambda: (Owned(new, {7: "tcp://0.0.0.0:2376"}),))
+    requests: list[str] = []
+    look.observer.look(look.seen, requests.append, {}, ("tcp://0.0.0.0:2376",))
+    assert requests == asked
+
+
 @pytest.mark.parametrize(("answers", "expected"), [
     ([True, None, None], [True, True, True]),
     ([True, False, None], [True, False, False]),
