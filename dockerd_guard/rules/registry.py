@@ -42,6 +42,7 @@ _MODULES = (
     "bad_tls_files",
     "unavailable_address",
     "socket_path_conflict",
+    "port_claimed_twice",
     "ignored_dropin",
     "skipped_line",
     "overriding_dropin",
