@@ -59,8 +59,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             names = _known_names(seen.rootfs) if names is None else names
             host = split_host_port(entry.address)[0]
             if host.lower() not in names:
-                refused[entry] = (f"dockerd reads {entry.raw.strip()} as the name {host}, which {why}: dockerd will not "
-                                  f"start{_intended(host)}")
+                refused[entry] = (f"dockerd reads {entry.raw.strip()} as the name {host}, which {why}: dockerd will "
+                                  f"not start{_intended(host)}")
     for entry in dict.fromkeys((*refused, *seen.configured.daemon.hosts)):
         message = refused.get(entry) or _misreading(entry)
         if message is None:

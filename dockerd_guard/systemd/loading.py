@@ -242,7 +242,7 @@ class Loader:
             return path
         patched = "/run/" + (found[1] or "")
         self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, updating "
-                  f"{path} → {patched}; please update the unit file accordingly.", "ignored")
+                  f"{path} → {patched}; please update the unit file accordingly.", "noted")
         return patched
 
     def keep_choice(self, setting: Setting, choices: tuple[str, ...]) -> None:

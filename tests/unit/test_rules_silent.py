@@ -12,7 +12,7 @@ import pytest
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rules.judge import judge
-from tests.support.hosts import OVERRIDE, Host
+from tests.support.hosts import OVERRIDE, SERVICE, Host
 
 SOCKET_OVERRIDE = "/etc/systemd/system/docker.socket.d/override.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -90,3 +90,72 @@ def test_host_that_does_not_resolve(host: Host, files: Files, expected: list[str
 ])
 def test_path_of_docker_socket(host: Host, files: Files, expected: list[str]) -> None:
     assert summaries(host, files, "DG208") == expected
+
+
+@pytest.mark.parametrize(("files", "expected", "words"), [
+    (listen("tcp://0.0.0.0:2375"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "without a scheme: 0.0.0.0:2375"),
+    (listen("localhost:2376"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "127.0.0.1:2376"),
+    (listen("*:2375"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "2375 alone"),
+    (listen("0.0.0.0"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "ADDRESS:PORT"),
+    (listen("unix:///run/x.sock"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "without unix://"),
+    (listen("0.0.0.0:2375", "/var/run/x.sock", "2376"), [], ""),
+    ({OVERRIDE: "[service]\nUser=root\n"}, [f"{OVERRIDE}:1:1 warning None"], "[Service]"),
+    ({OVERRIDE: "[Serivce]\nUser=root\n"}, [f"{OVERRIDE}:1:1 warning None"], "did you mean [Service]"),
+    ({OVERRIDE: "[Socket]\nListenStream=2375\n"}, [f"{OVERRIDE}:1:1 warning None"], "a drop-in of docker.socket"),
+    ({SOCKET_OVERRIDE: "[Service]\nUser=root\n"}, [f"{SOCKET_OVERRIDE}:1:1 warning None"],
+     "a drop-in of docker.service"),
+    ({OVERRIDE: "[Service]\nUser=root\n[X-Service]\na=b\n[Install]\nWantedBy=x.target\n"}, [], ""),
+    # Only the first line above the first section.
+    ({OVERRIDE: "# \nExecStart=\nExecStart=/usr/bin/dockerd\n"}, [f"{OVERRIDE}:2:1 warning None"], "[Service]"),
+    ({OVERRIDE: "[Service]\nExecStart\n"}, [f"{OVERRIDE}:2:1 warning None"], "Missing '='"),
+    ({OVERRIDE: "[Service]\nExectStart=/usr/bin/dockerd\n"}, [f"{OVERRIDE}:2:1 warning None"],
+     "did you mean ExecStart="),
+    # systemd 262 has the key, and older ones skip it; X- is for other programs.
+    ({OVERRIDE: "[Service]\nX-Key=1\nRestartMode=direct\n"}, [], ""),
+    ({OVERRIDE: "[Service]\nEnvironment='A=b' SECRET\n"}, [f"{OVERRIDE}:2:19 warning None"], "environment assignment"),
+])
+def test_line_that_systemd_skips(host: Host, files: Files, expected: list[str], words: str) -> None:
+    assert summaries(host, files, "DG302") == expected
+    messages = [finding.message for finding in found(host.see(), "DG302")]
+    assert all(words in message and "SECRET" not in message for message in messages), messages
+
+
+UNITS = "/etc/systemd/system"
+MARKER = "### Edits below this comment will be discarded\n"
+DROP_IN = "[Service]\nUser=root\n"
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({f"{UNITS}/docker.d/a.conf": DROP_IN}, [f"{UNITS}/docker.d/a.conf:1:1"]),
+    ({f"{UNITS}/dockerd.service.d/a.conf": DROP_IN}, [f"{UNITS}/dockerd.service.d/a.conf:1:1"]),
+    ({f"{UNITS}/docker-service.d/a.conf": DROP_IN}, [f"{UNITS}/docker-service.d/a.conf:1:1"]),
+    ({"/etc/systemd/docker.service.d/a.conf": DROP_IN}, ["/etc/systemd/docker.service.d/a.conf:1:1"]),
+    ({"/etc/systemd/docker.service": DROP_IN}, ["/etc/systemd/docker.service:1:1"]),
+    ({f"{UNITS}/docker.service.d/a.conf": DROP_IN, f"{UNITS}/docker-proxy.service.d/a.conf": DROP_IN}, []),
+    # A unit of this name exists.
+    ({f"{UNITS}/dockerd.service.d/a.conf": DROP_IN, f"{UNITS}/dockerd.service": "[Service]\nExecStart=/bin/true\n"},
+     []),
+    ({f"{UNITS}/multi-user.target.wants/docker.service": DROP_IN},
+     [f"{UNITS}/multi-user.target.wants/docker.service:1:1"]),
+    ({f"{UNITS}/sockets.target.wants/docker.socket": DROP_IN}, [f"{UNITS}/sockets.target.wants/docker.socket:1:1"]),
+    ({f"{UNITS}/multi-user.target.wants/nginx.service": DROP_IN}, []),
+    ({OVERRIDE: f"### Editing\n\n{MARKER}\n# [Service]\n# User=root\n"}, [f"{OVERRIDE}:3:1"]),
+    ({OVERRIDE: f"{MARKER}{DROP_IN}"}, [f"{OVERRIDE}:1:1"]),
+    ({OVERRIDE: f"{DROP_IN}### Lines below this comment will be discarded\n"}, []),
+    ({OVERRIDE: "# [Service]\n# User=root\n"}, []),
+    ({"/etc/docker/deamon.json": "{}"}, ["/etc/docker/deamon.json:1:1"]),
+    ({"/etc/docker/daemon.conf": "{}"}, ["/etc/docker/daemon.conf:1:1"]),
+    ({"/etc/docker/daemon.json.d/10.json": "{}"}, ["/etc/docker/daemon.json.d/10.json:1:1"]),
+    ({"/etc/default/daemon.json": "{}"}, ["/etc/default/daemon.json:1:1"]),
+    ({DAEMON_JSON: "{}", "/etc/docker/daemon.json.bak": "{}", "/etc/docker/key.json": "{}"}, []),
+    ({"/etc/docker/docker.json": "{}", **command("--config-file /etc/docker/docker.json -H fd://")}, []),
+])
+def test_file_without_effect(host: Host, files: Files, expected: list[str]) -> None:
+    assert summaries(host, files, "DG301") == [f"{location} warning None" for location in expected]
+
+
+def test_link_to_a_unit_is_no_finding(host: Host) -> None:
+    wants = host.root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "docker.service").symlink_to(SERVICE)
+    assert found(host.see(), "DG301") == []
