@@ -34,6 +34,7 @@ _MODULES = (
     "weak_tls",
     "loose_socket_mode",
     "other_access_path",
+    "rootless_tcp_host",
     "hosts_conflict",
     "fd_without_socket_unit",
     "invalid_host",

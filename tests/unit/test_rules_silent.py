@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -11,6 +14,8 @@ import pytest
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import Observation
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules import unavailable_address
 from dockerd_guard.rules.judge import judge
 from tests.support.hosts import OVERRIDE, SERVICE, Host
 
@@ -159,3 +164,73 @@ def test_link_to_a_unit_is_no_finding(host: Host) -> None:
     wants.mkdir(parents=True)
     (wants / "docker.service").symlink_to(SERVICE)
     assert found(host.see(), "DG301") == []
+
+
+@pytest.mark.parametrize(("text", "place", "words"), [
+    ('{\n  "hosts": ["fd://"]\n  "debug": true\n}', "3:3", "(a comma is probably missing before it)"),
+    ('{"hosts": ["fd://" "tcp://:1"]}', "1:20", "(a comma is probably missing before it)"),
+    ('{"debug": true}\n{"hosts": []}', "2:1",
+     "(a second JSON document begins here, and dockerd accepts one: merge them)"),
+    ('{"debug": true}}', "1:16", "(a closing bracket too many)"),
+    ('{"debug": true,}', "1:16", "(the comma before it is not allowed)"),
+    ('{"debug": True}', "1:11", "(JSON has true and false in lower case)"),
+    ('{// all\n"debug": true}', "1:2", "(JSON has no comments)"),
+    ("{'debug': true}", "1:2", "(JSON needs double quotes)"),
+    ('{"debug": true', "1:15", "(a closing bracket or quote is missing)"),
+    ('{\u201cdebug\u201d: true}', "1:2", "line 1 has typographic quotes, and JSON needs \")"),
+    ('{"debug"; true}', "1:9", "after object key"),
+])
+def test_likely_cause_of_an_error_in_daemon_json(host: Host, text: str, place: str, words: str) -> None:
+    assert summaries(host, {DAEMON_JSON: text}, "DG205") == [f"{DAEMON_JSON}:{place} error None"]
+    [finding] = found(host.see(), "DG205")
+    assert finding.message.endswith(words)
+
+
+def test_host_without_its_flag_is_named(host: Host) -> None:
+    assert summaries(host, command("fd:// --debug"), "DG205") == [f"{OVERRIDE}:3:11 error None"]
+    assert found(host.see(), "DG205")[0].message.endswith("fd:// is not preceded by -H")
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    (command("-H fd:// -H tcp://172.17.0.1:2375"), [f"{OVERRIDE}:3:40 error None"]),
+    (command("-H fd:// -H tcp://172.17.0.2:2375"), []),
+    (command("-H fd:// -H tcp://172.17.0.1:2375 --bridge=br0"), []),
+    (command("-H fd:// -H tcp://10.9.0.1:2375 --bip 10.9.0.1/24"), [f"{OVERRIDE}:3:40 error None"]),
+    (command("-H fd:// -H tcp://172.17.0.1:2375 --bip 10.9.0.1/24"), []),
+    ({**command("-H fd://"), DAEMON_JSON: '{"bip": "10.9.0.1/24"}'}, []),
+    ({**command("-H fd:// -H 10.9.0.1:2375"), DAEMON_JSON: '{"bip": "10.9.0.1/24"}'}, [f"{OVERRIDE}:3:40 error None"]),
+])
+def test_address_of_docker0(host: Host, files: Files, expected: list[str]) -> None:
+    assert summaries(host, files, "DG207") == expected
+
+
+@pytest.mark.parametrize(("interface", "expected"), [("wg0", 1), ("tailscale0", 1), ("eth0", 0), ("enp3s0", 0)])
+def test_address_of_an_interface_that_comes_up_late(host: Host, interface: str, expected: int) -> None:
+    number = socket.inet_aton("10.8.0.0")
+    mask = socket.inet_aton("255.255.255.0")
+    row = [int.from_bytes(each, sys.byteorder) for each in (number, mask)]
+    host.put("/proc/net/route", "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n"
+             f"{interface}\t{row[0]:08X}\t00000000\t0001\t0\t0\t0\t{row[1]:08X}\t0\t0\t0\n")
+    with Rootfs(str(host.root)) as rootfs:
+        late = unavailable_address.late_interface(rootfs, ipaddress.ip_address("10.8.0.5"))
+        other = unavailable_address.late_interface(rootfs, ipaddress.ip_address("10.9.0.5"))
+    assert (late, other) == (interface if expected else None, None)
+
+
+def rootless(arguments: str, *environment: str) -> Files:
+    lines = "".join(f'Environment="DOCKERD_ROOTLESS_ROOTLESSKIT_{each}"\n' for each in environment)
+    return {OVERRIDE: f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd-rootless.sh {arguments}\n{lines}"}
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    (rootless("-H tcp://0.0.0.0:2375"), [f"{OVERRIDE}:3:43 warning None"]),
+    (rootless("-H tcp://127.0.0.1:2375"), []),
+    (rootless("-H tcp://0.0.0.0:2376 --tlsverify"), []),
+    (rootless("-H tcp://0.0.0.0:2375", "FLAGS=-p 0.0.0.0:2375:2375/tcp"), []),
+    (rootless("-H tcp://0.0.0.0:2375", "FLAGS=-p 0.0.0.0:80:80/tcp"), [f"{OVERRIDE}:3:43 warning None"]),
+    (rootless("-H tcp://0.0.0.0:2375", "DETACH_NETNS=false"), []),
+    (rootless(""), []),
+    (command("-H tcp://0.0.0.0:2375"), []),
+])
+def test_rootless_tcp_host(host: Host, files: Files, expected: list[str]) -> None:
+    assert summaries(host, files, "DG109") == expected
