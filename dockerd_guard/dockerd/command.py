@@ -127,7 +127,7 @@ def _script(words: tuple[FlagWord, ...], environ: Mapping[str, str],
         content = read(words[0].text) if read is not None and words[0].text.startswith("/") else b""
     except (FileNotFoundError, Unreadable):
         content = b""
-    interpreter = re.match(rb"#!\s*(?:/\S*/env\s+)?\S*?([a-z]+)(?:\s|$)", content)
+    interpreter = re.match(rb"#!\s*(?:/\S*/env\s+)?\S*?([a-z]+)(?:\s|$)", content[:256])
     if interpreter is None or interpreter[1].decode() not in _SHELLS or len(content) > _MAX_SCRIPT_BYTES:
         return (), environ, False
     from dockerd_guard.dockerd.shell import script_command

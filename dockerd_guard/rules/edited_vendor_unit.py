@@ -48,7 +48,7 @@ def _packaged_sums(rootfs: Rootfs) -> dict[str, str]:
     found: dict[str, str] = {}
     for package in PACKAGES:
         try:
-            text = rootfs.read(f"{_DPKG}/{package}.md5sums").decode("utf-8", "replace")
+            text = rootfs.read_table(f"{_DPKG}/{package}.md5sums").decode("utf-8", "replace")
         except (FileNotFoundError, Unreadable):
             continue
         for md5, path in re.findall(r"^([0-9a-f]{32})  (\S+/systemd/system/\S+)$", text, re.MULTILINE):
@@ -60,6 +60,6 @@ def _md5(rootfs: Rootfs, path: str) -> str | None:
     import hashlib
 
     try:
-        return hashlib.md5(rootfs.read(path), usedforsecurity=False).hexdigest()
+        return hashlib.md5(rootfs.read_table(path), usedforsecurity=False).hexdigest()
     except (FileNotFoundError, Unreadable):
         return None

@@ -64,7 +64,7 @@ _MARKER = re.compile(rb"^[ \t]*### (?:Edits|Lines) below this comment will be di
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding for each file without effect: drop-ins, files in place of links to units, daemon.json."""
     units = (seen.configured.service.unit, *(socket.unit for socket in seen.configured.sockets))
-    reported: set[str] = set()
+    reported = set(seen.rootfs.unread)
     for unit in units:
         for problem in unit.problems:
             if problem.effect == "file-ignored" and problem.location.file not in reported:

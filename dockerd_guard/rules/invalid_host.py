@@ -87,7 +87,7 @@ def _intended(host: str) -> str:
 def _known_names(rootfs: Rootfs) -> frozenset[str]:
     """Return the names in hosts(5), in lower case."""
     try:
-        text = rootfs.read("/etc/hosts").decode("utf-8", "replace")
+        text = rootfs.read_table("/etc/hosts").decode("utf-8", "replace")
     except (FileNotFoundError, Unreadable):
         return frozenset()
     return frozenset(name.lower() for line in text.splitlines() for name in line.partition("#")[0].split()[1:])

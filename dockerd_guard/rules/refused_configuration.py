@@ -41,7 +41,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding if dockerd refuses its configuration for a reason that no other rule reports."""
     configured = seen.configured
     daemon = configured.daemon
-    if daemon.starts and daemon.config_error is not None:
+    if daemon.starts and daemon.config_error is not None and daemon.config_file not in seen.rootfs.unread:
         message = f"cannot read {daemon.config_file}, its settings are unknown: {daemon.config_error}"
         yield Finding(CODE, "warning", message, CONFIGURED, Location(daemon.config_file))
     reason = daemon.reason

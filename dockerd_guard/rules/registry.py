@@ -53,6 +53,7 @@ _MODULES = (
     "pending_reload",
     "pending_restart",
     "stale_socket_unit",
+    "input_beyond_limit",
     "loose_file_mode",
     "live_restore_off",
 )

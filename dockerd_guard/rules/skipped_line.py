@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
@@ -34,16 +34,18 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     service = configured.service.unit
     yield from _skipped(service, configured.environment.problems)
     if not has_multiple_commands(seen):
-        yield from _unit(service, configured.environment.problems)
+        yield from _unit(service, configured.environment.problems, seen.rootfs.unread)
     for socket in configured.sockets:
         yield from _skipped(socket.unit, ())
-        yield from _unit(socket.unit, ())
+        yield from _unit(socket.unit, (), seen.rootfs.unread)
 
 
-def _unit(unit: Unit, more: tuple[Problem, ...]) -> Iterator[Finding]:
+def _unit(unit: Unit, more: tuple[Problem, ...], unread: Container[str]) -> Iterator[Finding]:
     is_reported = False
     for problem in (*unit.problems, *more):
-        if problem.effect == "rest-dropped":
+        if problem.location.file in unread:
+            is_reported = True
+        elif problem.effect == "rest-dropped":
             yield Finding(
                 CODE,
                 "error",

@@ -108,7 +108,7 @@ def _bridge_address(seen: Observation) -> str | None:
 def late_interface(rootfs: Rootfs, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
     """Return the interface of the network that an IPv4 address of this host is in, if its name is in _LATE."""
     try:
-        rows = rootfs.read("/proc/net/route").decode("ascii", "replace").splitlines()[1:]
+        rows = rootfs.read_table("/proc/net/route").decode("ascii", "replace").splitlines()[1:]
     except (FileNotFoundError, Unreadable):
         return None
     for row in rows:
@@ -126,7 +126,7 @@ def _addresses(rootfs: Rootfs) -> set[str]:
     try:
         if rootfs.read("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == b"1":
             return set()
-        trie = rootfs.read("/proc/net/fib_trie").decode("ascii", "replace").split("\n")
+        trie = rootfs.read_table("/proc/net/fib_trie").decode("ascii", "replace").split("\n")
     except (FileNotFoundError, Unreadable):
         return set()
     found: set[str] = set()
@@ -135,7 +135,7 @@ def _addresses(rootfs: Rootfs) -> set[str]:
         if line.strip().startswith("/32 host LOCAL"):
             found.add(above.split()[-1])
     try:
-        lines = rootfs.read("/proc/net/if_inet6").decode("ascii", "replace").split("\n")
+        lines = rootfs.read_table("/proc/net/if_inet6").decode("ascii", "replace").split("\n")
     except (FileNotFoundError, Unreadable):
         lines = []
     found.update(str(ipaddress.IPv6Address(int(line[:32], 16))) for line in lines if line)

@@ -109,7 +109,9 @@ class Loader:
                 self.dependencies.setdefault(kind, []).append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
         unit = unit._replace(dropins=drop_ins, ambiguity=self.files.ambiguous_drop_ins(unit.name, fragment.names))
-        for path in drop_ins:
+        for number, path in enumerate(drop_ins):
+            if self.rootfs.is_exhausted:
+                return unit._replace(dropins=drop_ins[:number])
             try:
                 self.read_drop_in(path)
             except BadFileError as error:

@@ -243,7 +243,7 @@ class _ServiceLoader(Loader):
         if name in ("root", "0"):
             return "root", "/root", root_shell(self.rootfs)
         try:
-            lines = self.rootfs.read("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
+            lines = self.rootfs.read_table("/etc/passwd").decode("utf-8", "surrogateescape").split("\n")
         except (FileNotFoundError, Unreadable):
             lines = []
         for line in lines:
