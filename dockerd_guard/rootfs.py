@@ -294,7 +294,7 @@ class Rootfs:
         read, and BeyondLimitError if it or the tree exceeds the limits.
         """
         resolved = self.resolve(path)
-        if resolved in self._accepted:
+        if resolved in self._accepted and resolved in self._contents:
             return self._contents[resolved]
         if path in self.unread:
             raise BeyondLimitError(path, self.unread[path])

@@ -79,9 +79,8 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
 
 def _intended(host: str) -> str:
-    """Return the address that was probably meant: `0.0.0.0.2375` has a dot where the colon of the port belongs."""
-    address, _, port = host.rpartition(".")
-    return f"; the port follows a colon: tcp://{address}:{port}" if is_ipv4(address) else ""
+    """Return what was probably meant: `0.0.0.0.2375` has a dot where the colon of the port belongs."""
+    return "; a colon precedes the port, not a dot" if is_ipv4(host.rpartition(".")[0]) else ""
 
 
 def _known_names(rootfs: Rootfs) -> frozenset[str]:

@@ -24,6 +24,9 @@ _SHOWN = ("Unknown section", "Missing", _OUTSIDE, "Unknown key", "Failed to pars
 _VALUE = re.compile(r" in '|=|, ignoring|: ")
 """Where a message of systemd may begin to quote a value."""
 
+_IMPORTANT = re.compile(r" (Exec|Environment|Listen|Socket|Service|Requires|RootDirectory)\w*=\Z")
+"""Keys that decide where dockerd listens. An unknown key that resembles none of them is information."""
+
 _ADDRESS = re.compile(r"Failed to parse address value in '(?P<address>[^']*)', ignoring: Invalid argument")
 _NAMED = re.compile(r"Unknown (?P<kind>section|key) '(?P<name>[^']*)'(?: in section \[(?P<section>[^]]*)\])?")
 
@@ -82,10 +85,11 @@ def _skipped(unit: Unit, more: tuple[Problem, ...]) -> Iterator[Finding]:
             if problem.location.file in outside:
                 continue
             outside.add(problem.location.file)
+        hint = _hint(problem.text, unit)
         yield Finding(
             CODE,
-            "warning",
-            f"systemd skips this: {_reason(problem.text)}{_hint(problem.text, unit)}",
+            "info" if problem.text.startswith("Unknown key") and not _IMPORTANT.search(hint) else "warning",
+            f"systemd skips this: {_reason(problem.text)}{hint}",
             CONFIGURED,
             problem.location,
         )
@@ -132,21 +136,14 @@ def _nearest(name: str, known: Iterator[str] | tuple[str, ...], shown: str) -> s
 
 
 def _address_hint(address: str) -> str:
-    """Return what ListenStream= accepts in place of an address in dockerd's syntax (systemd.socket(5))."""
+    """Return what ListenStream= accepts in place of this address (systemd.socket(5)). Suggests no wildcard."""
     scheme, separator, rest = address.partition("://")
     if separator and scheme == "unix":
         return "; a path is written without unix://"
-    bare = (rest if separator else address).rstrip("/")
-    host, colon, port = bare.rpartition(":")
+    host, colon, port = (rest if separator else address).rstrip("/").rpartition(":")
     without = " without a scheme" if separator else ""
     if not colon or not port.isdecimal():
-        return f"; an address is ADDRESS:PORT, [IPV6]:PORT or PORT{without}"
-    if host in ("", "*"):
-        return f"; every address is {port} alone{without}"
+        return f"; an address has a port: ADDRESS:PORT or [IPV6]:PORT{without}"
     if host == "localhost":
-        return f"; an address is no name: 127.0.0.1:{port}{without}"
-    return f"; an address is an IP address and a port{without}" + (f": {bare}" if separator and _is_ip(host) else "")
-
-
-def _is_ip(host: str) -> bool:
-    return re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[0-9]+(\.[0-9]+){3}", host) is not None
+        return f"; a name is no address: 127.0.0.1:{port}{without}"
+    return f"; an address is an IP address and a port{without}, such as 127.0.0.1:{port}"

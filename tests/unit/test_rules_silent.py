@@ -98,9 +98,9 @@ def test_path_of_docker_socket(host: Host, files: Files, expected: list[str]) ->
 
 
 @pytest.mark.parametrize(("files", "expected", "words"), [
-    (listen("tcp://0.0.0.0:2375"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "without a scheme: 0.0.0.0:2375"),
+    (listen("tcp://0.0.0.0:2375"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "without a scheme, such as 127.0.0.1:2375"),
     (listen("localhost:2376"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "127.0.0.1:2376"),
-    (listen("*:2375"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "2375 alone"),
+    (listen("*:2375"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "an IP address and a port, such as 127.0.0.1:2375"),
     (listen("0.0.0.0"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "ADDRESS:PORT"),
     (listen("unix:///run/x.sock"), [f"{SOCKET_OVERRIDE}:2:1 warning None"], "without unix://"),
     (listen("0.0.0.0:2375", "/var/run/x.sock", "2376"), [], ""),
@@ -115,6 +115,7 @@ def test_path_of_docker_socket(host: Host, files: Files, expected: list[str]) ->
     ({OVERRIDE: "[Service]\nExecStart\n"}, [f"{OVERRIDE}:2:1 warning None"], "Missing '='"),
     ({OVERRIDE: "[Service]\nExectStart=/usr/bin/dockerd\n"}, [f"{OVERRIDE}:2:1 warning None"],
      "did you mean ExecStart="),
+    ({OVERRIDE: "[Service]\nStartLimitIntervalSec=0\n"}, [f"{OVERRIDE}:2:1 info None"], "StartLimitInterval="),
     # systemd 262 has the key, and older ones skip it; X- is for other programs.
     ({OVERRIDE: "[Service]\nX-Key=1\nRestartMode=direct\n"}, [], ""),
     ({OVERRIDE: "[Service]\nEnvironment='A=b' SECRET\n"}, [f"{OVERRIDE}:2:19 warning None"], "environment assignment"),
@@ -234,3 +235,13 @@ def rootless(arguments: str, *environment: str) -> Files:
 ])
 def test_rootless_tcp_host(host: Host, files: Files, expected: list[str]) -> None:
     assert summaries(host, files, "DG109") == expected
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    # dockerd loads the files whatever its hosts are.
+    ("-H fd:// --tlsverify --tlscacert=/ca --tlscert=/cert --tlskey=/key",
+     [f"{OVERRIDE}:3:{column} error None" for column in (49, 65, 81)]),
+    ("-H fd:// --tlscacert=/ca --tlscert=/cert --tlskey=/key", []),
+])
+def test_missing_tls_files_without_a_tcp_host(host: Host, arguments: str, expected: list[str]) -> None:
+    assert summaries(host, command(arguments), "DG206") == expected
