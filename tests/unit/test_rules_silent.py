@@ -1,4 +1,9 @@
-"""Configurations that systemd or dockerd skips or refuses without a message that is easy to see, one table per rule."""
+"""Configurations that systemd or dockerd skips or refuses without a message that is easy to see, one table per rule.
+
+Observed on Debian 13: `systemd-analyze verify` of 257 reports each skipped line, and the file in place of a link.
+dockerd 26.1.5 reports `failed to lookup 0.0.0.0.2375 address in host specification`, `bind: cannot assign requested
+address` for 172.17.0.1 without docker0, and `bind: address already in use` for 127.0.0.1 beside 0.0.0.0.
+"""
 
 from __future__ import annotations
 
