@@ -115,6 +115,8 @@ def _discard_stdout() -> None:
 
 def _sockets_options(parser: ArgumentParser) -> None:
     _look_options(parser, ("text", "json"))
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="also show what each statement about the running dockerd rests on")
 
 
 def _lint_options(parser: ArgumentParser) -> None:

@@ -15,13 +15,14 @@ from dockerd_guard.agent.reconcile import Pass, reconcile, with_start
 from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.containment.containment import Containment
-from dockerd_guard.model.address import Via, canonical
+from dockerd_guard.containment.containment import Containment, ContainmentResult
+from dockerd_guard.model.address import Tls, Via, canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, Observation
+from dockerd_guard.observe.probes import Known, Prober
 from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.memory import Contained, Memory
@@ -69,7 +70,11 @@ class Host(NamedTuple):
 class Controller:
     """The passes on one host, and what is kept between them: the memory, the open drifts, the connection to systemd."""
 
-    def __init__(self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker) -> None:
+    def __init__(
+        self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker,
+        counted: Callable[[int], None] = lambda exposed: None
+    ) -> None:
+        """`counted` is called with each new count of `exposed`: before and after blocking, and after a correction."""
         self.host = host
         self.policy = policy
         self.policy_problem = ""
@@ -80,6 +85,8 @@ class Controller:
         self.wake_s: float | None = None
         """When to look again at the latest, after the last pass."""
         self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
+        self._probe = Prober(host.network.probe, host.state, lambda: host.clock.now().since_boot_s)
+        self._counted = counted
         self._journal = journal
         self._tracker = tracker
         self._manager: Manager | None = None
@@ -134,12 +141,16 @@ class Controller:
         watch: Callable[[Rootfs, Policy], tuple[str, ...]]
     ) -> None:
         policy, kernel = self.policy, self.host.kernel
-        seen = observe_host(rootfs, manager, kernel)
+        seen = self._with_known_paths(observe_host(rootfs, manager, kernel, known=self._known()))
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
+        blocked = ContainmentResult()
+        self._count_exposed(seen)
         if manager is not None:
             # First: to judge, to query dockerd and to restart it may take a while (I12).
             seen = self._with_access_paths(seen)
-            self.containment.block_at_once(self._exposures(seen))
+            blocked = self.containment.block_at_once(self._exposures(seen))
+        if any(tls is Tls.UNKNOWN for _, tls in _tls(seen)):
+            seen = self._probed(seen)
         self._count_exposed(seen)
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
@@ -149,31 +160,43 @@ class Controller:
         open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
         if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested):
             self._wake_in(CONFIRM_S)
+        # After the drifts, whose exposure it ends, and before a correction, which may take seconds (I10).
+        for entry in containment_entries(blocked, by_policy=False):
+            self._tracker.write(entry)
         if manager is None:
             return
-        with observer(manager, kernel, self.host.files.root) as observe:
+        # After the entries, which do not wait for the network helper.
+        unprobed, seen = seen, self._probed(seen)
+        if _tls(seen) != _tls(unprobed):
+            findings = judge(seen, policy)
+            self._wake_in(0.0)
+        with observer(manager, kernel, self.host.files.root, self._known) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
-                              self.host.validate)
+                              self.host.validate, self._probe)
             before = self.memory
             done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
             self.memory = done.memory
-            seen = (done.seen or observe())._replace(access_paths=self._access_paths or ())
+            seen = self._with_known_paths(done.seen or observe())
             self._record(done, seen, before, cause)
-            self._contain(seen, manager, problems)
+            self._contain(seen, manager, problems, {exposure.address for exposure in blocked.cut})
             self._count_exposed(seen)
             self._look_for_access_paths(seen)
         self.decision = done.assessment.decision
+
+    def _with_known_paths(self, seen: Observation) -> Observation:
+        """With the access paths of the last pass, none in the first one."""
+        return seen._replace(access_paths=self._access_paths or ())
 
     def _with_access_paths(self, seen: Observation) -> Observation:
         """With the access paths of the last pass. In the first one what an earlier process blocked stays blocked while
         they are looked for."""
         if self._access_paths is None:
             wanted = self._exposures(seen)
-            known = {exposure.address for exposure in wanted}
+            known = {exposure.address for exposure in wanted if not exposure.namespace}
             if self.policy.mode is Mode.ENFORCE and self.policy.correct.contain:
                 wanted += tuple(Exposure(address, "DG107", Via.FLAG, (), True)
                                 for address in self.containment.addresses if address not in known)
-            self.containment.block_at_once(wanted)
+            self.containment.block_unreported(wanted)
             self._access_paths = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
         return seen._replace(access_paths=self._access_paths)
 
@@ -191,6 +214,16 @@ class Controller:
         starting = [other.process.uid for other in seen.others if other.is_starting]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
+
+    def _probed(self, seen: Observation) -> Observation:
+        """With what the TCP sockets of dockerd answer, as far as they can be reached."""
+        try:
+            return self._probe(seen)
+        except Unsupported:
+            return seen
+
+    def _known(self) -> Known:
+        return Known(self.memory.start, self._probe.probes)
 
     def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did since the last pass; stored at once, since this pass may end early."""
@@ -241,8 +274,10 @@ class Controller:
         """Count what is open and not blocked; keeps the last count where not everything was observed."""
         if not seen.troubles:
             blocked = self.containment.addresses
-            self.exposed = sum(exposure.address not in blocked for exposure in exposures(
-                seen, self.policy, self.host.clock.now().date, blocked))
+            today = self.host.clock.now().date
+            self.exposed = sum(bool(exposure.namespace) or exposure.address not in blocked
+                               for exposure in exposures(seen, self.policy, today, blocked))
+            self._counted(self.exposed)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
         """What must be blocked now."""
@@ -250,8 +285,11 @@ class Controller:
 
     # --- containment ----------------------------------------------------------------------
 
-    def _contain(self, seen: Observation, manager: Manager, problems: list[str]) -> None:
-        """Block what is open against the policy, and nothing else; log what is new."""
+    def _contain(self, seen: Observation, manager: Manager, problems: list[str], just_blocked: set[str]) -> None:
+        """Block what is open against the policy, and nothing else; log what is new.
+
+        Of `just_blocked` addresses the entry about their correction shows the end.
+        """
         policy = self.policy
         asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
         if asked_for and seen.listening is None:
@@ -263,7 +301,8 @@ class Controller:
             problems.append(f"cannot change what is blocked at the network: {error}")
             self._wake_in(RETRY_S)
             return
-        for entry in containment_entries(result, by_policy=not asked_for):
+        released = tuple(address for address in result.released if address not in just_blocked)
+        for entry in containment_entries(result._replace(released=released), by_policy=not asked_for):
             self._tracker.write(entry)
 
     def _remember_contained(self, contained: Contained) -> None:
@@ -305,6 +344,12 @@ class Controller:
     def _wake_in(self, seconds: float) -> None:
         """Look again at the latest then."""
         self.wake_s = seconds if self.wake_s is None else min(self.wake_s, seconds)
+
+
+def _tls(seen: Observation) -> list[tuple[str, Tls]]:
+    """Each address of a running dockerd with its TLS."""
+    return [(binding.address, binding.tls) for layer in (seen.running, seen.listening) if layer is not None
+            for binding in layer.layer.bindings]
 
 
 def _source_line(error: Exception) -> str:

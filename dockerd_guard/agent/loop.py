@@ -57,7 +57,8 @@ class Agent:
         self._publisher = Publisher(journal, tracker, self._state_files.directory)
         self._controller = Controller(Host(
             self._connect, lambda: load_policy(policy_file, require_root_owned=True), HostFiles(), HostKernel(),
-            self._network, HostClock(), validate, self._state_files), policy, journal, tracker)
+            self._network, HostClock(), validate, self._state_files), policy, journal, tracker,
+            lambda exposed: self._publisher.counted(exposed, self._triggered_at))
         self._problems: list[str] = []
         self._is_busy = False
         self._is_reload = False

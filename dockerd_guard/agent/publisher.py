@@ -63,6 +63,10 @@ class Publisher:
         publish(self._last, before, self._directory)
         self._publish_metrics(self._last, standing)
 
+    def counted(self, exposed: int, changed_at: float) -> None:
+        """Take in how many addresses are open to the network now. `changed_at`: of the last trigger."""
+        self._exposure.looked(is_exposed=exposed > 0, changed_at=changed_at)
+
     def _counters(self, before: AgentStatus | None, standing: Standing) -> Counters:
         """The counters of the last status file plus those of this pass."""
         self._exposure.looked(is_exposed=standing.exposed > 0, changed_at=standing.changed_at)

@@ -72,3 +72,5 @@ class Context(NamedTuple):
     network: Network
     clock: Clock
     validate: Validate
+    probe: Callable[[Observation], Observation] = lambda seen: seen
+    """As probes.Prober: adds what the TCP sockets answer. Raises Unsupported."""

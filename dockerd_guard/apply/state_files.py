@@ -8,6 +8,7 @@ nothing: then a correction is held rather than repeated.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from dockerd_guard.apply import files
+from dockerd_guard.model.address import Tls
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.json_values import (
     JsonError,
@@ -25,12 +27,14 @@ from dockerd_guard.model.json_values import (
     as_datetime,
     as_list,
     as_object,
+    as_one_of,
     as_record,
     as_str,
     encoded,
     get,
     loads,
 )
+from dockerd_guard.observe.probes import Probes
 from dockerd_guard.plan.memory import Contained, CorrectedFile, Intent, Memory
 from dockerd_guard.rootfs import Access, Content, Link
 
@@ -38,12 +42,17 @@ STATE_DIRECTORY = "/var/lib/dockerd-guard"
 
 MEMORY_FILE = "memory.json"
 INTENT_FILE = "intent.json"
+PROBES_FILE = "probes.json"
+PROBES_LOCK = "probes.lock"
 AGENT_LOCK = "agent.lock"
 
 OLD_FILES = ("restarts.json", "contained.json", "rounds.json", "started.json", "by-hand.json")
 """Of version 0.1."""
 
 WAIT_S = 0.1
+
+PROBING_S = 5.0
+"""How long to wait for another process that probes."""
 
 
 class Busy(Exception):
@@ -88,6 +97,31 @@ class StateFiles:
             self._write(INTENT_FILE, memory.intent and json.dumps(encoded(memory.intent, _ENCODERS)).encode())
             self._saved_intent = memory.intent
         self._unsaved = None
+
+    @contextlib.contextmanager
+    def probing(self) -> Iterator[None]:
+        """Hold the lock of probing. Raises OSError if there is no state directory, or another process keeps it."""
+        fd = os.open(f"{self.directory}/{PROBES_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            end = time.monotonic() + PROBING_S
+            while not _locked(fd):
+                if time.monotonic() >= end:
+                    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                time.sleep(WAIT_S)
+            yield
+        finally:
+            os.close(fd)
+
+    def load_probes(self) -> Probes:
+        """Return what was probed last, by whatever process; nothing where that is missing or damaged."""
+        try:
+            return _as_probes(self._read(PROBES_FILE))
+        except JsonError:
+            return Probes()
+
+    def save_probes(self, probes: Probes) -> None:
+        """Record these. Raises OSError, also where there is no state directory."""
+        self._write(PROBES_FILE, json.dumps(encoded(probes)).encode())
 
     def _write(self, name: str, content: bytes | None) -> None:
         if content is None:
@@ -149,9 +183,11 @@ def _as_time(value: object) -> datetime:
 
 
 _ENCODERS: dict[type, Callable[[Any], object]] = {Instant: list, Access: list, Link: lambda link: {"link": link.target}}
-_CONVERTERS = {datetime: _as_time, Content | None: _as_content, Mapping[str, CorrectedFile]: _as_corrected}
+_CONVERTERS = {
+    datetime: _as_time, Tls: as_one_of(Tls), Content | None: _as_content, Mapping[str, CorrectedFile]: _as_corrected}
 _as_memory = as_record(Memory, _CONVERTERS)
 _as_intent = as_record(Intent, _CONVERTERS)
+_as_probes = as_record(Probes, _CONVERTERS)
 
 
 # --- locks ----------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context
-from dockerd_guard.model.address import Tls
+from dockerd_guard.model.address import Evidence, Tls, canonical
 from dockerd_guard.observe.network import HelperUnavailable, Network
 from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.gate import Hold
@@ -35,7 +35,7 @@ def verify(policy: Policy, service_type: str, context: Context) -> Verification:
     timeout_s = TIMEOUT_S if service_type in ("notify", "notify-reload") else TIMEOUT_UNNOTIFIED_S
     begun = context.clock.now()
     while True:
-        seen = context.observe()
+        seen = context.probe(context.observe())
         problem = _problem(seen, policy, context.network)
         if not problem or context.clock.now().seconds_since(begun) > timeout_s:
             return Verification(problem, seen)
@@ -48,15 +48,18 @@ def _problem(seen: Observation, policy: Policy, network: Network) -> str:
     if not complies(seen.listening.layer, policy):
         listening = ", ".join(binding.address for binding in seen.listening.layer.bindings) or "nothing"
         return f"dockerd listens on {listening}"
-    return "; ".join(unanswered(policy, network))
+    probed = {binding.key for binding in seen.listening.layer.bindings if binding.tls_evidence is Evidence.PROBE}
+    return "; ".join(unanswered(policy, network, probed))
 
 
-def unanswered(policy: Policy, network: Network) -> Iterable[str]:
+def unanswered(policy: Policy, network: Network, probed: Collection[str] = ()) -> Iterable[str]:
     """Try every declared socket; return a message for each that does not answer as declared.
 
-    Raises HelperUnavailable.
+    Addresses in `probed` have answered, and their TLS is compared already. Raises HelperUnavailable.
     """
     for socket in declared_bindings(policy):
+        if canonical(socket.address) in probed:
+            continue
         answer = network.ping(socket.address, socket.tls)
         if not answer.answers:
             yield f"{socket.address} does not answer: {answer.reason}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.observe.observation import Observation
+    from dockerd_guard.systemd.manager import Manager
 
 OK = 0
 FOUND = 1
@@ -177,18 +178,29 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
     """Observe all available layers of this host, and other ways to its Docker API."""
+    from dockerd_guard.systemd.manager import Manager, Unavailable
+
+    try:
+        with Manager() as manager:
+            return observe_probed(rootfs, manager, dockerd)
+    except Unavailable:
+        return observe_probed(rootfs, None, dockerd)
+
+
+def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | None = None) -> Observation:
+    """Observe this host with what its TCP sockets answer, which root alone can record, and with other ways to its
+    Docker API. Raises Unavailable."""
+    from dockerd_guard.apply.state_files import StateFiles
     from dockerd_guard.nethelper.local import LocalNetwork
     from dockerd_guard.observe.kernel import HostKernel
     from dockerd_guard.observe.live import observe_host
-    from dockerd_guard.systemd.manager import Manager, Unavailable
+    from dockerd_guard.observe.probes import Known, Prober
 
-    kernel = HostKernel()
-    try:
-        with Manager() as manager:
-            seen = observe_host(rootfs, manager, kernel, dockerd=dockerd)
-    except Unavailable:
-        seen = observe_host(rootfs, None, kernel, dockerd=dockerd)
-    return seen._replace(access_paths=kernel.access_paths(seen, LocalNetwork()))
+    kernel, network, state = HostKernel(), LocalNetwork(), StateFiles()
+    prober = Prober(network.probe, state)
+    seen = prober(observe_host(rootfs, manager, kernel, dockerd=dockerd,
+                               known=Known(state.load().start, prober.probes)))
+    return seen._replace(access_paths=kernel.access_paths(seen, network))
 
 
 def root_name(options: Namespace, look: Look) -> str | None:

@@ -17,6 +17,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observer
+from dockerd_guard.observe.probes import Known, Prober
 from dockerd_guard.plan.decide import Result, Verdict
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError
@@ -66,9 +67,11 @@ def outcome(done: Pass) -> Result:
 
 def _fixed(policy: Policy, state: StateFiles, manager: Manager) -> Pass:
     kernel, clock = HostKernel(), HostClock()
-    with observer(manager, kernel) as observe:
-        context = Context(manager, HostFiles(), observe, LocalNetwork(), clock, validate)
-        seen = observe()
+    network = LocalNetwork()
+    prober = Prober(network.probe, state)
+    with observer(manager, kernel, known=lambda: Known(state.load().start, prober.probes)) as observe:
+        context = Context(manager, HostFiles(), observe, network, clock, validate, prober)
+        seen = prober(observe())
         findings = judge(seen, policy)
         done = reconcile(seen, findings, policy, state.load(), context, kernel, state, by_hand)
         if done.recovery:

@@ -99,7 +99,8 @@ def _look(seen: Observation) -> Adoption:
 
 
 def _entries(layer: Layer) -> Iterator[AdoptedSocket]:
-    for binding in layer.bindings:
+    for found in layer.bindings:
+        binding = found._replace(tls=Tls.NONE) if found.tls is Tls.UNKNOWN else found
         value, parse = binding.address, parse_address
         if binding.via is Via.SOCKET_UNIT:
             value, parse = value.removeprefix("unix://").removeprefix("tcp://"), parse_listen_stream

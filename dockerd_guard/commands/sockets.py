@@ -17,7 +17,7 @@ def run(options: Namespace) -> int:
         if options.format == "json":
             print(json_output.dump(json_output.sockets(look.seen), root=root_name(options, look)))
         else:
-            print_lines(text.sockets(look.seen))
+            print_lines(text.sockets(look.seen, verbose=options.verbose))
         return OK
 
     return each(options, show, with_policy=False)

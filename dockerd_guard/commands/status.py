@@ -18,15 +18,13 @@ from dockerd_guard.commands._common import (
     OK,
     UNANSWERED,
     Unanswerable,
+    observe_probed,
     print_lines,
     terminal,
 )
 from dockerd_guard.commands.history import AGENT, JournalUnavailable, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
-from dockerd_guard.nethelper.local import LocalNetwork
-from dockerd_guard.observe.kernel import HostKernel
-from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observation
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
 from dockerd_guard.policy.reader import read_policy
@@ -54,12 +52,10 @@ def look(now: datetime) -> Status:
         try:
             unit = _unit(manager)
             policy, problem = _policy(rootfs, unseen)
-            kernel = HostKernel()
             try:
-                seen = observe_host(rootfs, manager, kernel)
+                seen = observe_probed(rootfs, manager)
             except Unavailable:
-                seen = observe_host(rootfs, None, kernel)
-            seen = seen._replace(access_paths=kernel.access_paths(seen, LocalNetwork()))
+                seen = observe_probed(rootfs, None)
         finally:
             if manager is not None:
                 manager.close()
@@ -75,7 +71,8 @@ def look(now: datetime) -> Status:
     findings = tuple(drifts(findings))
     problem = problem or (agent_status.policy_problem if agent_status else "")
     return Status(now, unit, is_alive, agent_status, policy, problem,
-                  rows(seen, policy), findings, _contained(agent_status), _last(agent_status), tuple(unseen))
+                  rows(seen, policy), findings, _contained(agent_status, is_alive=is_alive), _last(agent_status),
+                  tuple(unseen))
 
 
 def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
@@ -145,9 +142,10 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
         return None, ""
 
 
-def _contained(agent_status: AgentStatus | None) -> tuple[str, ...]:
-    """The blocked addresses. The state file is valid even if the agent is stopped."""
-    if os.geteuid() == 0:
+def _contained(agent_status: AgentStatus | None, *, is_alive: bool) -> tuple[str, ...]:
+    """The blocked addresses. A running agent publishes them also where the state directory is full; the state file is
+    valid even if the agent is stopped."""
+    if os.geteuid() == 0 and not is_alive:
         return StateFiles().load().contained.addresses
     return agent_status.contained if agent_status is not None else ()
 

@@ -65,6 +65,10 @@ def _with(now: Contained, method: Method, cut: tuple[Exposure, ...]) -> Containe
     return Contained(methods, tuple(exposure.address for exposure in cut))
 
 
+def _on_host(wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
+    return tuple(exposure for exposure in wanted if not exposure.namespace)
+
+
 class Containment:
     """What is blocked at the network of this host, by one nftables table or by the filter of one unit."""
 
@@ -80,6 +84,8 @@ class Containment:
         self._shown = ""
         self._is_filtered = False
         self._was_changed = False
+        self._elsewhere: frozenset[str] = frozenset()
+        """Addresses in other network namespaces that were reported as open."""
         # What an earlier process blocked is reported again, and so is its end.
         self._reported: dict[str, Method | str | None] = dict.fromkeys(contained.addresses, "by an earlier agent")
 
@@ -95,19 +101,34 @@ class Containment:
 
     def restore(self) -> None:
         """Put back at once what was blocked last, if somebody changed the table."""
-        self.block_at_once(self._wanted)
+        self.block_unreported(self._wanted)
 
-    def block_at_once(self, wanted: tuple[Exposure, ...]) -> None:
-        """Block these by nftables only, which affects nothing else; `keep` follows and reports."""
-        if wanted:
+    def block_unreported(self, wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
+        """Block these by nftables only, which affects nothing else, and return those that are blocked. The next result
+        reports them."""
+        if wanted := _on_host(wanted):
             with contextlib.suppress(Unsupported):
                 self._by_nftables(wanted)
+                return wanted
+        return ()
+
+    def block_at_once(self, wanted: tuple[Exposure, ...]) -> ContainmentResult:
+        """Block these by nftables only; `keep` follows."""
+        blocked = self.block_unreported(wanted)
+        return self._result(Method.NFTABLES, blocked, blocked, "") if blocked else ContainmentResult()
 
     def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> ContainmentResult:
-        """Block exactly these.
+        """Block exactly these, except for those in other network namespaces.
 
         Raises OSError, and Unsupported if an existing block cannot be removed.
         """
+        elsewhere = {exposure.address: exposure for exposure in wanted if exposure.namespace}
+        new = tuple(exposure for address, exposure in elsewhere.items() if address not in self._elsewhere)
+        result = self._keep(_on_host(wanted), manager)
+        self._elsewhere = frozenset(elsewhere)
+        return result._replace(left_open=(*result.left_open, *new))
+
+    def _keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> ContainmentResult:
         if not wanted:
             self._wanted = ()
             if not self._is_known and not self.is_by_nftables:
@@ -176,6 +197,8 @@ class Containment:
         in_force = tuple(map(frozenset, manager.ip_filter(SERVICE)))
         if in_force != (frozenset(LOCALHOST), frozenset(ANY)) or not all(map(os.path.exists, CONTROL_FILES)):
             manager.set_ip_filter(SERVICE, LOCALHOST, ANY)
+            if tuple(map(frozenset, manager.ip_filter(SERVICE))) != (frozenset(LOCALHOST), frozenset(ANY)):
+                return ()
             self._was_changed |= self._is_filtered
             self._is_filtered = True
         return cut

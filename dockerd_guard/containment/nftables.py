@@ -57,6 +57,30 @@ def _chain(hook: str, rejections: Iterable[Rejection], match: str) -> str:
             f'    iifname "lo" accept\n{rules}  }}\n')
 
 
+def missing(wanted: Iterable[Rejection], shown: str) -> tuple[str, ...]:
+    """Return the addresses that a table, as listed by nft(8), does not reject. Pure.
+
+    Each rule carries its address as a comment. A table with the flag `dormant` is not evaluated (nft(8)).
+    """
+    lines = [line.strip() for line in shown.splitlines()]
+    rejected: set[tuple[str, str]] = set()
+    hook = ""
+    if not any(line.startswith("flags") and "dormant" in line for line in lines):
+        for line in lines:
+            if line.startswith("chain "):
+                hook = ""
+            elif line.startswith("type filter hook "):
+                hook = line.split()[3]
+            elif " reject " in line:
+                rejected.add((hook, line.partition('comment "')[2].rstrip('"')))
+    return tuple(rejection.address for rejection in wanted
+                 if (_hook_of(rejection), rejection.address) not in rejected)
+
+
+def _hook_of(rejection: Rejection) -> str:
+    return "prerouting" if rejection.is_published else "input"
+
+
 def _rules(rejection: Rejection) -> Iterator[str]:
     host, port = split_host_port(rejection.address)
     ip = ip_of(host)
@@ -116,9 +140,13 @@ class NftablesTable:
         return self._nft(f"list table {TABLE}", missing="")
 
     def put(self, wanted: Iterable[Rejection]) -> str:
-        """Replace the table. Returns it as listed by nft(8)."""
+        """Replace the table, and verify that the kernel has it. Returns it as listed by nft(8)."""
+        wanted = tuple(wanted)
         self._nft(ruleset(wanted))
-        return self.shown()
+        shown = self.shown()
+        if not_blocked := missing(wanted, shown):
+            raise Unsupported(f"nftables accepted the table, and it does not block {', '.join(not_blocked)}")
+        return shown
 
     def remove(self) -> None:
         """Remove the table if it exists, also where libnftables is gone (I13)."""

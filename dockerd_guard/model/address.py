@@ -20,16 +20,37 @@ class Scope(StrEnum):
 
 
 class Tls(StrEnum):
-    """TLS of a binding: none, server authentication only, or mutual with client certificates; weakest first."""
+    """TLS of a binding: none, server authentication only, or mutual with client certificates; weakest first.
+
+    `unknown`: a running dockerd serves it, and nothing shows how. It counts as none.
+    """
 
     NONE = "none"
     SERVER = "server"
     MUTUAL = "mutual"
+    UNKNOWN = "unknown"
 
     def is_weaker(self, than: Tls) -> bool:
         """Whether this protects less."""
-        order = list(Tls)
-        return order.index(self) < order.index(than)
+        return _STRENGTH[self] < _STRENGTH[than]
+
+
+_STRENGTH = {Tls.UNKNOWN: 0, Tls.NONE: 0, Tls.SERVER: 1, Tls.MUTUAL: 2}
+
+
+class Evidence(StrEnum):
+    """What a statement about a running dockerd rests on."""
+
+    KERNEL = "kernel"
+    """The kernel's table of sockets."""
+    PROBE = "probe"
+    """An answer of this start of dockerd at the address."""
+    PROC = "proc"
+    """Arguments of the process, in /proc."""
+    START_RECORD = "start-record"
+    """daemon.json as it was recorded for this start."""
+    UNCHANGED_FILES = "unchanged-files"
+    """daemon.json, which has not changed since the start."""
 
 
 class Via(StrEnum):
@@ -46,7 +67,9 @@ class Binding(NamedTuple):
 
     `address` is in dockerd's own syntax: `unix:///run/docker.sock`, `unix://@abstract`,
     `tcp://127.0.0.1:2375`, `tcp://[::]:2375`, `vsock://2:2375`. It is never `fd://`.
-    `source` is None for a default, which is written in no file.
+    `source` is None for a default, which is written in no file. `evidence` and `tls_evidence` are what the address
+    and the TLS rest on, None where nothing shows it and in layers that describe files. `namespace` is the network
+    namespace of the port, "" for the host's own.
     """
 
     address: str
@@ -54,6 +77,9 @@ class Binding(NamedTuple):
     tls: Tls
     via: Via
     source: Location | None = None
+    evidence: Evidence | None = None
+    tls_evidence: Evidence | None = None
+    namespace: str = ""
 
     @property
     def is_tcp(self) -> bool:

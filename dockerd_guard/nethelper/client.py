@@ -14,9 +14,9 @@ from typing import TypeVar
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.json_values import JsonError, JsonObject, as_object, as_str, get, loads
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, SOCKET_PATH, HelperVerb, Request, Wire, ping_of
+from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, SOCKET_PATH, HelperVerb, Request, Wire, ping_of, probe_of
 from dockerd_guard.observe import engine
-from dockerd_guard.observe.engine import Ping
+from dockerd_guard.observe.engine import Ping, Probe
 from dockerd_guard.observe.network import HelperUnavailable, Unsupported
 
 T = TypeVar("T")
@@ -51,6 +51,9 @@ class NethelperClient:
         if not address.startswith("tcp://"):
             return engine.ping(address, tls)
         return self._request(Request(HelperVerb.PING, address, tls), ping_of)
+
+    def probe(self, address: str) -> Probe | None:
+        return self._request(Request(HelperVerb.PROBE, address), probe_of)
 
     def unbindable(self, address: str) -> str:
         return self._request(Request(HelperVerb.UNBINDABLE, address), as_str)

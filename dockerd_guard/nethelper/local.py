@@ -13,7 +13,7 @@ from dockerd_guard.containment.nftables import NftablesTable
 from dockerd_guard.model.address import Tls, split_host_port
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe import engine
-from dockerd_guard.observe.engine import Ping
+from dockerd_guard.observe.engine import Ping, Probe
 
 
 class LocalNetwork:
@@ -36,6 +36,9 @@ class LocalNetwork:
 
     def ping(self, address: str, tls: Tls) -> Ping:
         return engine.ping(address, tls)
+
+    def probe(self, address: str) -> Probe | None:
+        return engine.probe(address)
 
     def unbindable(self, address: str) -> str:
         host, port = split_host_port(address)

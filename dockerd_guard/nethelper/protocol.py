@@ -26,7 +26,7 @@ from dockerd_guard.model.json_values import (
     loads,
 )
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.observe.engine import Ping
+from dockerd_guard.observe.engine import Ping, Probe
 
 SOCKET_PATH = "/run/dockerd-guard/network"
 """ListenStream= of dockerd-guard-network.socket."""
@@ -52,6 +52,7 @@ class HelperVerb(StrEnum):
     FOLLOW = "follow"
     PING = "ping"
     UNBINDABLE = "unbindable"
+    PROBE = "probe"
 
 
 class Request(NamedTuple):
@@ -67,13 +68,20 @@ def request_of(line: bytes) -> Request:
     """The request in a line. Addresses are checked strictly, since they become part of nftables' language."""
     data = as_object(loads(line, MAX_LINE_BYTES))
     verb = get(data, "verb", as_one_of(HelperVerb))
-    as_address = _as_place if verb in (HelperVerb.PING, HelperVerb.UNBINDABLE) else as_str
+    as_address = _as_place if verb in (HelperVerb.PING, HelperVerb.UNBINDABLE, HelperVerb.PROBE) else as_str
     return Request(verb, get(data, "address", as_address), get(data, "tls", as_one_of(Tls)),
                    get(data, "rejections", as_list(_as_rejection)))
 
 
 ping_of = as_record(Ping, {Tls: as_one_of(Tls)})
 """Converts the answer to Verb.PING."""
+
+_as_probe = as_record(Probe, {Tls: as_one_of(Tls)})
+
+
+def probe_of(answer: object) -> Probe | None:
+    """The answer to Verb.PROBE."""
+    return None if answer is None else _as_probe(answer)
 
 
 def _as_rejection(value: object) -> Rejection:

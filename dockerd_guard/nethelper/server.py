@@ -62,6 +62,7 @@ def _answer(here: LocalNetwork, verb: HelperVerb, address: str, tls: Tls, reject
         HelperVerb.REJECT: lambda: here.reject(rejections),
         HelperVerb.RELEASE: here.release,
         HelperVerb.PING: lambda: here.ping(address, tls),
+        HelperVerb.PROBE: lambda: here.probe(address),
         HelperVerb.UNBINDABLE: lambda: here.unbindable(address),
     }
     return answers.get(verb, here.check)()

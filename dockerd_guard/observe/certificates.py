@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 import sys
@@ -47,6 +48,11 @@ class Mismatch(ValueError):
 
     def __str__(self) -> str:
         return "the key does not belong to the certificate"
+
+
+def fingerprint(pem: bytes) -> str:
+    """Return the SHA-256 of the first certificate of a PEM file. Raises ValueError if there is none."""
+    return hashlib.sha256(_first_certificate(pem)).hexdigest()
 
 
 def validity(pem: bytes) -> Validity:

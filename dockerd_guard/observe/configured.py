@@ -22,6 +22,7 @@ from dockerd_guard.systemd.assignments import Environment, Variable
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand, too_long
 from dockerd_guard.systemd.lookup import unit_files
+from dockerd_guard.systemd.manager_conf import default_environment
 from dockerd_guard.systemd.sockets import Listen, load_socket, sockets_for
 from dockerd_guard.systemd.units import NEWEST_SYSTEMD, detect_version, load_service
 
@@ -54,8 +55,8 @@ def observe_configured(
     dockerd = dockerd or dockerd_version(rootfs)
     service = load_service(rootfs, unit or daemon_unit(rootfs, systemd), systemd)
     sockets = tuple(socket for socket in sockets_for(rootfs, service, systemd) if _may_start(rootfs, socket))
-    inherited = None if manager_environment is None else {
-        name: Variable(value) for name, value in manager_environment.items()}
+    inherited = None if manager_environment is None else _environment_after_reload(
+        rootfs, manager_environment, systemd)
     environment = resolve_environment(service, rootfs, systemd, inherited, descriptor_count(sockets))
     arguments, daemon = daemon_of(service, environment, rootfs, dockerd)
     layer = layer_of(CONFIGURED, service, environment, arguments, daemon, sockets, dockerd)
@@ -65,6 +66,16 @@ def observe_configured(
         layer = layer._replace(hosts=tuple(_all_hosts(service, environment, rootfs, dockerd)))
     return Configured(layer, service, sockets, environment, arguments, daemon, systemd,
                       dockerd or NEWEST_DOCKERD, dockerd is not None, manager_environment)
+
+
+def _environment_after_reload(rootfs: Rootfs, now: Mapping[str, str], systemd: int) -> dict[str, Variable]:
+    """Return the manager's environment block with DefaultEnvironment= of its files, which a daemon-reload applies.
+
+    A variable with another value stays: `systemctl set-environment` overrides the files (systemctl(1)).
+    """
+    files = {name: variable for name, variable in default_environment(rootfs, systemd).items()
+             if now.get(name, variable.value) == variable.value}
+    return {**{name: Variable(value) for name, value in now.items()}, **files}
 
 
 def _may_start(rootfs: Rootfs, socket: Socket) -> bool:

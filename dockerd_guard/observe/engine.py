@@ -22,6 +22,9 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 READ_BYTES = 64 * 1024
 
 ANOTHER_PROGRAM = "another program answers there"
+_REQUIRES_CERTIFICATE = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE")
+"""Alerts to a client without a certificate, in TLS 1.3 and 1.2. Go 1.24 sends handshake_failure in TLS 1.2, but such a
+server always offers 1.3."""
 
 
 class Engine(NamedTuple):
@@ -40,6 +43,17 @@ class Ping(NamedTuple):
     answers: bool
     tls: Tls
     reason: str
+
+
+class Probe(NamedTuple):
+    """What an address answered: with which TLS, and the SHA-256 of its certificate ("": none was seen).
+
+    `is_api` is False only for HTTP that is not the Engine API, such as the metrics of dockerd.
+    """
+
+    tls: Tls
+    is_api: bool = True
+    certificate: str = ""
 
 
 def ask(address: str, pids: Collection[int]) -> Engine | None:
@@ -102,6 +116,52 @@ def ping(address: str, tls: Tls) -> Ping:
     return Ping(got.status == 200, Tls.NONE, "" if got.status == 200 else f"HTTP status {got.status}")
 
 
+def probe(address: str) -> Probe | None:
+    """Return what a TCP address answers to a client without a certificate; None if nothing can be determined.
+
+    dockerd logs the handshake as an error if it requires a certificate (20.10 to 28: `http: TLS handshake error`), and
+    nothing otherwise. A request without TLS would be logged by 26 and later wherever TLS is on.
+    """
+    import ssl
+
+    try:
+        with _connect(address) as plain:
+            return _probe_tls(plain)
+    except ssl.SSLError as error:
+        # It does not speak TLS at all.
+        if error.reason not in ("WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+            return None
+    except OSError:
+        return None
+    try:
+        got = _get(address, "/_ping")
+    except OSError:
+        return None
+    return Probe(Tls.NONE, got.is_api)
+
+
+def _probe_tls(plain: socket.socket) -> Probe:
+    import ssl
+    from hashlib import sha256
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    secure = context.wrap_socket(plain, do_handshake_on_connect=False)
+    certificate = ""
+    deadline = time.monotonic() + TIMEOUT_S
+    with secure:
+        try:
+            secure.do_handshake()
+            certificate = sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
+            secure.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            return Probe(Tls.SERVER, _parsed(_received(secure, deadline)).is_api, certificate)
+        except ssl.SSLError as error:
+            if any(alert in str(error) for alert in _REQUIRES_CERTIFICATE):
+                return Probe(Tls.MUTUAL, certificate=certificate)
+            raise
+
+
 def _ping_tls(address: str) -> Ping:
     import ssl
 
@@ -114,7 +174,7 @@ def _ping_tls(address: str) -> Ping:
             secure.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
             answer = secure.recv(1024)
     except ssl.SSLError as error:
-        if "CERTIFICATE_REQUIRED" in str(error) or "BAD_CERTIFICATE" in str(error):
+        if any(alert in str(error) for alert in _REQUIRES_CERTIFICATE):
             return Ping(True, Tls.MUTUAL, "")
         return Ping(False, Tls.NONE, f"TLS: {error.reason or error}")
     if answer.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")):
@@ -127,6 +187,8 @@ class _Answer(NamedTuple):
 
     status: int
     body: bytes
+    is_api: bool = True
+    """False for a path that does not exist, without the headers of the Engine API."""
 
 
 def _get(address: str, path: str, pids: Collection[int] = ()) -> _Answer:
@@ -170,12 +232,14 @@ class _Received:
 
 
 def _parsed(data: bytes) -> _Answer:
+    from http import HTTPStatus
     from http.client import HTTPException, HTTPResponse
 
     try:
         answer = HTTPResponse(_Received(data))  # type: ignore[arg-type]
         answer.begin()
-        return _Answer(answer.status, answer.read())
+        is_engine = answer.getheader("Api-Version") or answer.getheader("Server", "").startswith("Docker/")
+        return _Answer(answer.status, answer.read(), bool(is_engine) or answer.status != HTTPStatus.NOT_FOUND)
     except (HTTPException, ValueError) as error:
         raise OSError(errno.EPROTO, str(error) or type(error).__name__) from None
 

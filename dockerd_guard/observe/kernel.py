@@ -69,10 +69,11 @@ class HostKernel:
                 return ""
         except OSError:
             return ""
-        with contextlib.suppress(OSError), os.scandir(NAMED_NAMESPACES) as entries:
+        # The agent's own mount namespace need not have what ip-netns(8) mounts after its start.
+        with contextlib.suppress(OSError), os.scandir(f"/proc/1/root{NAMED_NAMESPACES}") as entries:
             for entry in entries:
                 if f"net:[{entry.stat().st_ino}]" == namespace:
-                    return entry.path
+                    return f"{NAMED_NAMESPACES}/{entry.name}"
         return namespace
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.model.address import Binding, Tls, Via, canonical, scope_of
+from dockerd_guard.model.address import Binding, Evidence, Tls, Via, canonical, scope_of, split_host_port
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
@@ -34,6 +34,8 @@ from dockerd_guard.observe.observation import (
     Running,
     Trouble,
 )
+from dockerd_guard.observe.probes import NOTHING_KNOWN, Known, with_probes
+from dockerd_guard.observe.started import Started, started
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.assignments import Assigned, EnvironmentFile, Variable
 from dockerd_guard.systemd.environment import resolve_environment
@@ -63,9 +65,10 @@ ports)."""
 
 
 def observe_host(
-    rootfs: Rootfs, manager: Manager | None, kernel: HostKernel, *, dockerd: Version | None = None
+    rootfs: Rootfs, manager: Manager | None, kernel: HostKernel, *, dockerd: Version | None = None,
+    known: Known = NOTHING_KNOWN
 ) -> Observation:
-    """Observe all four layers of this host. Without a manager, `loaded` is None.
+    """Observe all four layers of this host. Without a manager, `loaded` is None. `known`: from earlier observations.
 
     Raises Unavailable if the connection to systemd is lost.
     """
@@ -83,13 +86,14 @@ def observe_host(
         sockets = kernel.sockets()
         sockets.expect(binding.address for layer in (configured.layer, loaded.layer if loaded else None)
                        if layer is not None for binding in layer.bindings)
-        running, others = observe_running(rootfs, configured, loaded, sockets, kernel)
+        running, others = observe_running(rootfs, configured, loaded, sockets, kernel, known)
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"cannot read the sockets of dockerd: {error.strerror}: "
                                          f"{error.filename}; run as root"))
         running, listening = None, None
-    return Observation(rootfs, configured, loaded, running, listening, others, tuple(troubles))
+    seen = Observation(rootfs, configured, loaded, running, listening, others, tuple(troubles))
+    return with_probes(seen, known.probes)
 
 
 def _assignments(texts: Iterable[str]) -> dict[str, str]:
@@ -136,8 +140,9 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
     )
 
 
-def observe_running(
-    rootfs: Rootfs, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets, kernel: HostKernel
+def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed with
+    rootfs: Rootfs, configured: Configured, loaded: Loaded | None, sockets: processes.Sockets, kernel: HostKernel,
+    known: Known
 ) -> tuple[Running | None, tuple[Other, ...]]:
     """Return the running layer of docker.service, None if its dockerd does not run; and all other dockerds."""
     main = loaded.main_pid if loaded is not None else 0
@@ -147,40 +152,40 @@ def observe_running(
          if process.unit == SERVICE and not process.in_container and not process.uid), None)
     if ours is None and main:
         ours = kernel.process(main)
-    def read(process: Process, read_file: Callable[[str], bytes]) -> Daemon:
-        return resolve_daemon((process.program, *process.argv[1:]), process.environ, read_file,
-                              configured.known_dockerd)
 
     def read_other(process: Process) -> Daemon:
         # Do not read files: its argv may refer to any file, and there may be many such processes.
         if not processes.is_daemon(process):
             # It has the executable of dockerd under another name.
             process = process._replace(argv=(DOCKERD, *process.argv[1:]))
-        daemon = read(process, _no_file)
+        daemon = resolve_daemon((process.program, *process.argv[1:]), process.environ, _no_file,
+                                configured.known_dockerd)
         # The default of a rootless dockerd (contrib/dockerd-rootless.sh: XDG_RUNTIME_DIR).
         return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
 
     def other(process: Process) -> Other:
-        bindings = tuple(_api_sockets(process, read_other(process), sockets.of_other(process.pid)))
+        found = _api_sockets(Started(read_other(process), None), sockets.of_other(process.pid))
+        bindings = tuple(_in_namespace(found, kernel.network_namespace(process.pid)))
         if process.in_container:
             # Its UNIX sockets are files of the container.
             bindings = tuple(binding for binding in bindings if binding.is_tcp)
         age_s = (time.time_ns() - process.started_ns) / 1e9
-        return Other(process, bindings, not kernel.network_namespace(process.pid),
-                     not bindings and age_s < processes.START_PAUSE_S)
+        return Other(process, bindings, not bindings and age_s < processes.START_PAUSE_S)
 
     found = (other(process) for process in daemons.values() if ours is None or process.pid != ours.pid)
     others = tuple(each for each in found if each.bindings or not each.process.in_container or each.is_starting)
     if ours is None:
         return None, others
-    daemon = read(ours, rootfs.read)
+    start = started(ours, rootfs, known.start, configured.known_dockerd)
+    daemon = start.daemon
     sockets.expect(host.address for host in daemon.hosts)
-    bindings, reason = _running_bindings(rootfs, ours, daemon, sockets)
+    namespace = kernel.network_namespace(ours.pid)
+    bindings, reason = _running_bindings(ours, start, sockets, namespace)
     starts = daemon.starts or reason is not None
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
                   tuple(_with_source(bindings, configured.layer)))
-    return Running(layer, ours, daemon), others
+    return Running(layer, ours, daemon, start.config, namespace=namespace), others
 
 
 def _no_file(path: str) -> bytes:
@@ -194,12 +199,11 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
     held = tuple(sorted({sock.address for sock in sockets.reachable(1) if canonical(sock.address) in declared}))
     own = {canonical(sock.address) for sock in sockets.of(running.process.pid)
            if sock.inode not in sockets.inodes(1)} if running is not None else set()
-    bindings = tuple(_api_sockets(running.process, running.daemon, sockets.reachable(running.process.pid),
-                                  sockets.inodes(1))) if running is not None else ()
+    bindings = _reachable_bindings(
+        running.process, Started(running.daemon, running.config), sockets, running.namespace) if running else ()
     known = {canonical(binding.address): binding for binding in running.layer.bindings} if running else {}
     found = tuple(
-        binding._replace(via=binding.via if binding.via is Via.SOCKET_UNIT else like.via, source=like.source,
-                         tls=like.tls)
+        binding._replace(via=binding.via if binding.via is Via.SOCKET_UNIT else like.via, source=like.source)
         if (like := known.get(canonical(binding.address))) is not None else binding
         for binding in bindings)
     layer = Layer(LISTENING, True, None, None if running else "dockerd is not running",
@@ -209,56 +213,79 @@ def observe_listening(running: Running | None, loaded: Loaded | None, sockets: p
 
 
 def _running_bindings(
-    rootfs: Rootfs, process: Process, daemon: Daemon, sockets: processes.Sockets
+    process: Process, start: Started, sockets: processes.Sockets, namespace: str
 ) -> tuple[tuple[Binding, ...], str | None]:
     """Return the bindings that this process was started with, and why they are incomplete, or None.
 
-    Passed sockets are those it shares with PID 1. If daemon.json was changed after the start, or dockerd should have
-    refused its command line, the bindings are its listening sockets.
+    Passed sockets are those it shares with PID 1. If its hosts are unknown, the bindings are its listening sockets.
     """
-    entry = rootfs.stat(daemon.config_file)
-    if not daemon.starts or (entry is not None and entry.mtime_ns > process.started_ns):
-        cause = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts or daemon.config_error or (
-            daemon.keys) else f"dockerd runs although its command line was considered invalid ({daemon.reason})")
-        found = _api_sockets(process, daemon, sockets.reachable(process.pid), sockets.inodes(1))
-        return tuple(found), f"{cause}; its listening sockets are shown"
+    daemon = start.daemon
+    if not start.knows_hosts:
+        cause = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts else
+                 f"dockerd runs although its command line was considered invalid ({daemon.reason})")
+        found = _reachable_bindings(process, start, sockets, namespace)
+        return found, f"{cause}; its listening sockets are shown"
     bindings: list[Binding] = []
     for host in daemon.hosts:
         if host.address.startswith("fd://"):
             bindings += (
-                Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon), Via.SOCKET_UNIT)
-                for sock in sockets.of(process.pid) if sock.inode in sockets.inodes(1))
+                _live_binding(sock.address, start, Via.SOCKET_UNIT, Evidence.KERNEL)
+                for sock in sockets.of(1) if sock.inode in sockets.inodes(process.pid))
         else:
-            bindings.append(Binding(host.address, scope_of(host.address), _tls(host.address, daemon), host.via,
-                                    host.location))
+            evidence = Evidence.PROC if host.via is Via.FLAG else start.config
+            own = _live_binding(host.address, start, host.via, evidence)._replace(source=host.location)
+            bindings += _in_namespace([own], namespace)
     return tuple(bindings), None
 
 
+def _reachable_bindings(
+    process: Process, start: Started, sockets: processes.Sockets, namespace: str
+) -> tuple[Binding, ...]:
+    """Return the API sockets of a process. Those that PID 1 has passed to it are in the network namespace of PID 1."""
+    own, inodes = sockets.reachable(process.pid), sockets.inodes(1)
+    if not namespace:
+        return tuple(_api_sockets(start, own, inodes))
+    passed = [sock for sock in sockets.reachable(1) if sock.inode in sockets.inodes(process.pid)]
+    return (*_api_sockets(start, passed, inodes),
+            *_in_namespace(_api_sockets(start, [sock for sock in own if sock.inode not in inodes]), namespace))
+
+
+def _in_namespace(bindings: Iterable[Binding], namespace: str) -> Iterator[Binding]:
+    """Yield the bindings with the namespace. The file of a UNIX socket is in none; an abstract name is (unix(7))."""
+    for binding in bindings:
+        is_file = binding.address.startswith("unix://") and not binding.address.startswith("unix://@")
+        yield binding if is_file else binding._replace(namespace=namespace)
+
+
 def _api_sockets(
-    process: Process, daemon: Daemon, held: Iterable[processes.SocketOwner], passed: Collection[int] = ()
+    start: Started, held: Iterable[processes.SocketOwner], passed: Collection[int] = ()
 ) -> Iterator[Binding]:
     """Yield the listening sockets of a dockerd that serve its API, as far as can be determined.
 
     `passed` are the inode numbers of the sockets that systemd holds too.
     """
+    daemon = start.daemon
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
     private = tuple(canonical(f"unix://{daemon.exec_root}/{name}") for name in PRIVATE_SOCKETS)
+    ports = {split_host_port(host.address)[1] for host in daemon.hosts if host.address.startswith("tcp://")}
     # A passed socket and one of dockerd's own may have the same path. dockerd's own replaces the other.
     for address, sock in {canonical(sock.address): sock for sock in held}.items():
-        if address == metrics or address.startswith(private):
+        is_passed = sock.inode in passed
+        if address.startswith(private):
             continue
-        if address.startswith("tcp://") and int(address.rpartition(":")[2]) in SWARM_PORTS and _in_swarm(daemon):
+        if address.startswith("tcp://") and not is_passed and (port := split_host_port(address)[1]) not in ports and (
+                address == metrics or (start.knows_hosts and int(port) in SWARM_PORTS and _in_swarm(daemon))):
             continue
-        yield Binding(sock.address, scope_of(sock.address), _tls(sock.address, daemon),
-                      Via.SOCKET_UNIT if sock.inode in passed else Via.FLAG)
+        yield _live_binding(sock.address, start, Via.SOCKET_UNIT if is_passed else Via.FLAG, Evidence.KERNEL)
 
 
 def _in_swarm(daemon: Daemon) -> bool:
     return os.path.exists(f"{daemon.data_root}/swarm/docker-state.json")
 
 
-def _tls(address: str, daemon: Daemon) -> Tls:
-    return daemon.tls.mode if address.startswith("tcp://") else Tls.NONE
+def _live_binding(address: str, start: Started, via: Via, evidence: Evidence | None) -> Binding:
+    tls, tls_evidence = start.tls if address.startswith("tcp://") else (Tls.NONE, None)
+    return Binding(address, scope_of(address), tls, via, None, evidence, tls_evidence)
 
 
 def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding]:
@@ -316,11 +343,13 @@ def _loaded_socket(state: UnitState) -> Socket:
 
 
 @contextlib.contextmanager
-def observer(manager: Manager, kernel: HostKernel, root: str = "/") -> Iterator[Callable[[], Observation]]:
+def observer(
+    manager: Manager, kernel: HostKernel, root: str = "/", known: Callable[[], Known] = lambda: NOTHING_KNOWN
+) -> Iterator[Callable[[], Observation]]:
     """Return a function that observes this host. Each call closes the Rootfs of the previous observation."""
     with contextlib.ExitStack() as latest:
         def observe() -> Observation:
             latest.close()
-            return observe_host(latest.enter_context(Rootfs(root)), manager, kernel)
+            return observe_host(latest.enter_context(Rootfs(root)), manager, kernel, known=known())
 
         yield observe

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.observe.engine import Ping
+from dockerd_guard.observe.engine import Ping, Probe
 
 
 class Unsupported(Exception):
@@ -44,6 +44,9 @@ class Network(Protocol):
 
     def ping(self, address: str, tls: Tls) -> Ping:
         """As engine.ping()."""
+
+    def probe(self, address: str) -> Probe | None:
+        """As engine.probe()."""
 
     def unbindable(self, address: str) -> str:
         """Return why a TCP address cannot be bound now; "" if it can, or if that cannot be tested."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.dockerd.command import is_dockerd
-from dockerd_guard.model.address import Binding
+from dockerd_guard.model.address import Binding, Evidence
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.engine import Engine
 
@@ -134,6 +134,12 @@ class Running(NamedTuple):
     layer: Layer
     process: Process
     daemon: Daemon
+    config: Evidence | None = None
+    """What daemon.json at the start rests on, None if it is unknown: then `daemon` is resolved without it."""
+    certificate: str = ""
+    """SHA-256 of the certificate that it serves, "" if none was seen."""
+    namespace: str = ""
+    """Its network namespace, "" for the host's own."""
 
 
 class Other(NamedTuple):
@@ -141,8 +147,6 @@ class Other(NamedTuple):
 
     process: Process
     bindings: tuple[Binding, ...]
-    is_in_host_network: bool = True
-    """Whether its addresses are those of this host: it has the network namespace of PID 1."""
     is_starting: bool = False
     """Whether it listens nowhere yet and has not had the time to do so."""
 

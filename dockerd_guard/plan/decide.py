@@ -17,13 +17,14 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.started import INVOCATION
 from dockerd_guard.plan import backoff
 from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory, digest
-from dockerd_guard.plan.pending_changes import INVOCATION, pending_changes
+from dockerd_guard.plan.pending_changes import pending_changes
 from dockerd_guard.plan.plan import Change, Plan, files_of
 from dockerd_guard.policy.model import Mode, Policy, Restart
 

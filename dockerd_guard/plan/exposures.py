@@ -20,7 +20,8 @@ class Exposure(NamedTuple):
 
     `address` is spelled as the kernel reports it. `rule` is DG101 or DG105 for the dockerd of docker.service, and that
     of the access path for any other listener. `spared`: addresses of this host on which the policy declares the same
-    port with the protection that it has now. `is_published`: a published port of a container.
+    port with the protection that it has now. `is_published`: a published port of a container. `namespace`: the network
+    namespace that it is in, "" for the host's own. Only there ports can be blocked.
     """
 
     address: str
@@ -28,6 +29,7 @@ class Exposure(NamedTuple):
     via: Via
     spared: tuple[str, ...] = ()
     is_published: bool = False
+    namespace: str = ""
 
     @property
     def is_of_docker_service(self) -> bool:
@@ -51,17 +53,22 @@ def exposures(
     if seen.listening is None:
         return ()
     declared = declared_places(policy)
-    found: dict[str, Exposure] = {}
+    found: dict[tuple[str, str], Exposure] = {}
+    namespaces = {binding.address: binding.namespace for binding in seen.listening.layer.bindings}
     for address, tls, via in _open(seen, contained):
-        if not address.startswith("tcp://") or scope_of(address) is Scope.LOOPBACK or address in found:
+        key = address, namespaces.get(address, "")
+        if not address.startswith("tcp://") or scope_of(address) is Scope.LOOPBACK or key in found:
             continue
         wanted = declared.get(canonical(address))
         if wanted is None:
-            found[address] = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)))
+            exposure = Exposure(address, "DG101", via, tuple(_spared(address, tls, policy)), namespace=key[1])
         elif tls is not None and tls.is_weaker(wanted.tls):
-            found[address] = Exposure(address, "DG105", via)
+            exposure = Exposure(address, "DG105", via, namespace=key[1])
+        else:
+            continue
+        found[key] = exposure
     for exposure in _other_exposures(seen, policy, today):
-        found.setdefault(exposure.address, exposure)
+        found.setdefault((exposure.address, ""), exposure)
     return tuple(found.values())
 
 
@@ -73,9 +80,9 @@ def _other_exposures(seen: Observation, policy: Policy, today: date) -> Iterator
             if not is_waived(finding, policy, today):
                 yield Exposure(path.address, finding.code, Via.FLAG, (), path.is_published)
     for other in seen.others:
-        if other.is_in_host_network and not is_waived(dockerd_finding(other), policy, today):
+        if not is_waived(dockerd_finding(other), policy, today):
             for binding in other.bindings:
-                if binding.is_tcp and binding.scope is not Scope.LOOPBACK:
+                if binding.is_tcp and not binding.namespace and binding.scope is not Scope.LOOPBACK:
                     yield Exposure(binding.address, "DG107", binding.via)
 
 

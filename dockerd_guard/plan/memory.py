@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.pending_changes import StartRecord
+from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Content, Link
 

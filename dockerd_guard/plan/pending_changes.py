@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dockerd_guard.dockerd.daemon import Daemon
 from dockerd_guard.dockerd.options import Options, options_of
 from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.observe.configured import main_command
 from dockerd_guard.observe.observation import Configured, Observation, Running
+from dockerd_guard.observe.started import INVOCATION, StartRecord, is_newer, is_unchanged
 from dockerd_guard.plan.plan import TLS_FLAGS
-from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.syntax import Setting
 
 HARMLESS = frozenset((
@@ -40,18 +40,6 @@ SEEN_OTHERWISE = frozenset((
 ))
 """Settings of docker.service without effect on the start, or whose result is compared directly."""
 
-INVOCATION = "INVOCATION_ID"
-"""Unique for each start of a unit (systemd.exec(5))."""
-
-
-class StartRecord(NamedTuple):
-    """What is known of a start of dockerd: its invocation ID, daemon.json then (None: there was none), and the
-    settings of docker.service then, as `Section.Key=value` (None: they had changed before they were recorded)."""
-
-    invocation: str
-    daemon_json: bytes | None
-    settings: tuple[str, ...] | None = None
-
 
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
     """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since."""
@@ -60,11 +48,11 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     if running is None or not invocation or (known is not None and known.invocation == invocation):
         return None
     path = running.daemon.config_file
-    if _is_newer(seen.rootfs, path, running):
+    if not is_unchanged(seen.rootfs, path, running.process.started_ns):
         return None
     unit = seen.configured.service.unit
     files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
-    are_unchanged = not any(_is_newer(seen.rootfs, file, running) for file in files)
+    are_unchanged = not any(is_newer(seen.rootfs, file, running.process.started_ns) for file in files)
     settings = tuple(text for _, text in _compared(seen.configured)) if are_unchanged else None
     return StartRecord(invocation, seen.rootfs.read_if_possible(path), settings)
 
@@ -114,9 +102,9 @@ def _keys(seen: Observation, base: Configured, known: StartRecord | None, passed
         return
     path = base.daemon.config_file
     before: dict[str, object] = {}
-    if known is not None and known.invocation == running.process.environ.get(INVOCATION):
+    if known is not None and known.is_of(running.process):
         before = _read(known.daemon_json)
-    elif not _is_newer(seen.rootfs, path, running):
+    elif not is_newer(seen.rootfs, path, running.process.started_ns):
         return
     after = _read(seen.rootfs.read_if_possible(path))
     lines = {key.name: key.location.line for key in base.daemon.keys if key.inside is None}
@@ -139,7 +127,7 @@ def _settings(rootfs: Rootfs, running: Running, base: Configured, known: StartRe
     copy of a drop-in that we set aside is in force like any other file.
     """
     recorded = None
-    if known is not None and known.invocation == running.process.environ.get(INVOCATION):
+    if known is not None and known.is_of(running.process):
         recorded = known.settings
     if recorded is not None:
         before, now = Counter(recorded), Counter(text for _, text in _compared(base))
@@ -150,7 +138,7 @@ def _settings(rootfs: Rootfs, running: Running, base: Configured, known: StartRe
         yield from (f"{text.partition('=')[0].partition('.')[2]}= no more" for text in (before - now))
         return
     for setting, _ in _compared(base):
-        if _is_newer(rootfs, setting.location.file, running):
+        if is_newer(rootfs, setting.location.file, running.process.started_ns):
             yield f"{setting.key}= ({setting.location.file}:{setting.location.line})"
 
 
@@ -173,18 +161,11 @@ def _programs(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[st
     if command is None or path == running.process.executable:
         return
     # The command that systemd ran at the start is not recorded anywhere.
-    if any(_is_newer(rootfs, file, running) for file in (path or command.path, command.location.file)):
+    files = (path or command.path, command.location.file)
+    if any(is_newer(rootfs, file, running.process.started_ns) for file in files):
         yield f"{command.path} ({command.location.file}:{command.location.line})"
 
 
-def _is_newer(rootfs: Rootfs, path: str, running: Running) -> bool:
-    """Whether a file, or the link to it, was changed or created since dockerd started."""
-    try:
-        entries = [rootfs.stat(path, follow=follow) for follow in (True, False)]
-    except Unreadable:
-        return True
-    # cp -p and dpkg preserve the mtime; only the ctime shows when the file was created here.
-    return any(max(entry.mtime_ns, entry.ctime_ns) > running.process.started_ns for entry in entries if entry)
 
 
 def _read(content: bytes | None) -> dict[str, object]:

@@ -29,6 +29,11 @@ def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterat
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network again: another program "
                      f"had removed or changed {block}.")
     for exposure in result.left_open:
+        if exposure.namespace:
+            yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open until it is corrected: it is in the "
+                         f"network namespace {exposure.namespace}, and only ports of the host's own can be blocked.",
+                         Outcome.FAILED)
+            continue
         yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open to the network until it is corrected: "
                      f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and does not apply to "
                      "sockets that systemd opened or to other programs.", Outcome.FAILED)

@@ -91,6 +91,8 @@ def _binding(binding: Binding) -> dict[str, Any]:
     return {
         "address": binding.address, "scope": binding.scope, "tls": binding.tls, "via": binding.via,
         "file": file, "line": line, "column": column,
+        **({"evidence": {"address": binding.evidence, "tls": binding.tls_evidence}} if binding.evidence else {}),
+        **({"network_namespace": binding.namespace} if binding.namespace else {}),
     }
 
 

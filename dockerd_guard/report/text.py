@@ -55,8 +55,9 @@ def defused(text: str) -> str:
     return _CI_COMMAND.sub(lambda found: f"{found[1] or ''}\N{REPLACEMENT CHARACTER}", text)
 
 
-def sockets(seen: Observation) -> Iterator[str]:
-    """The bindings of each layer, with the lines that configure them."""
+def sockets(seen: Observation, *, verbose: bool = False) -> Iterator[str]:
+    """The bindings of each layer, with the lines that configure them; if `verbose`, with the evidence for those of the
+    running dockerd."""
     configured = seen.configured
     dockerd = f"dockerd {configured.dockerd_version}"
     if not configured.is_dockerd_known:
@@ -69,11 +70,11 @@ def sockets(seen: Observation) -> Iterator[str]:
             continue
         note = f" ({versions})" if layer is configured.layer else ""
         yield f"{name}{note}: {clean(_state(layer))}".rstrip(" ")
-        yield from _table([_row(binding) for binding in layer.bindings])
+        yield from _table([_row(binding, verbose=verbose) for binding in layer.bindings])
     for process, bindings, *_ in seen.others:
         by = f" of {process.unit}" if process.unit else ""
         yield clean(f"another dockerd{by} (pid {process.pid}):") + ("" if bindings else " nothing")
-        yield from _table([_row(binding) for binding in bindings])
+        yield from _table([_row(binding, verbose=verbose) for binding in bindings])
 
 
 def _state(layer: Layer) -> str:
@@ -84,9 +85,19 @@ def _state(layer: Layer) -> str:
     return "" if layer.bindings else "nothing"
 
 
-def _row(binding: Binding) -> tuple[str, ...]:
+def _row(binding: Binding, *, verbose: bool) -> tuple[str, ...]:
     tls = f"tls {binding.tls}" if binding.is_tcp else "-"
-    return binding.address, binding.scope, tls, binding.via, _place(binding.source)
+    namespace = f"in the network namespace {binding.namespace}" if binding.namespace else ""
+    row = binding.address, binding.scope, tls, binding.via, _place(binding.source), namespace
+    return (*row, *_evidence(binding)) if verbose else row
+
+
+def _evidence(binding: Binding) -> tuple[str, str]:
+    """What the address and the TLS rest on; of a layer that describes files, nothing."""
+    if binding.evidence is None:
+        return "", ""
+    tls = f"tls by {binding.tls_evidence or 'nothing: it counts as none'}" if binding.is_tcp else ""
+    return f"by {binding.evidence}", tls
 
 
 def _place(location: Location | None) -> str:

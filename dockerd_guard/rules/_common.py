@@ -44,16 +44,18 @@ def declared_places(policy: Policy) -> dict[str, DeclaredSocket]:
     return {canonical(socket.address): socket for socket in declared_bindings(policy)}
 
 
-def effect(seen: Observation, layers: tuple[str, ...]) -> str:
-    """Return whether a binding of these layers is in effect, as the end of a message.
+def effect(seen: Observation, merged: MergedBinding) -> str:
+    """Return whether a binding is in effect, and in which network namespace, as the end of a message.
 
     Empty where only files were observed (`--root`).
     """
     if seen.running is None and seen.listening is None:
         return ""
-    if LISTENING in layers:
-        return "; it is open now"
-    if RUNNING in layers:
+    if LISTENING in merged.layers:
+        bindings = seen.listening.layer.bindings if seen.listening is not None else ()
+        namespace = next((binding.namespace for binding in bindings if binding.key == merged.binding.key), "")
+        return "; it is open now" + f" in the network namespace {namespace}" * bool(namespace)
+    if RUNNING in merged.layers:
         return "; the running dockerd was started with it"
     return "; takes effect at the next restart of docker.service"
 
@@ -62,7 +64,7 @@ def binding_finding(  # noqa: PLR0913, PLR0917 -- the fields of a finding
     code: str, severity: Severity, message: str, seen: Observation, merged: MergedBinding, fix: Fix | None
 ) -> Finding:
     """Return a finding about a binding, located where it is configured. Its message ends with the effect."""
-    return Finding(code, severity, f"{message}{effect(seen, merged.layers)}", merged.layers[0], merged.binding.source,
+    return Finding(code, severity, f"{message}{effect(seen, merged)}", merged.layers[0], merged.binding.source,
                    fix, merged.binding.address)
 
 

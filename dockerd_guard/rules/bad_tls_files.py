@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe.certificates import Mismatch, check_pair, validity
-from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.observe.certificates import Mismatch, check_pair, fingerprint, validity
+from dockerd_guard.observe.observation import CONFIGURED, RUNNING, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.rules._common import argument_location
 
 CODE = "DG206"
-TITLE = "TLS files missing, unreadable, mismatched, expired or expiring"
+TITLE = "TLS files missing, unreadable, mismatched, expired or expiring; a served certificate older than the file"
 
 EXPIRES_SOON = timedelta(days=30)
 
@@ -29,6 +29,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
 
     A file that this process has no permission to read is not a finding.
     """
+    yield from _check_served(seen)
     tls = seen.configured.daemon.tls
     # dockerd loads them whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
     if tls.mode is Tls.NONE:
@@ -48,6 +49,19 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             if path not in seen.rootfs.denied:
                 yield _finding(seen, role, f"{role} {error}: {_CONSEQUENCE}")
     yield from _check_contents(seen, roles, contents)
+
+
+def _check_served(seen: Observation) -> Iterator[Finding]:
+    """dockerd reads its certificate only when it starts (moby daemon/reload.go)."""
+    running = seen.running
+    path = running.daemon.tls.cert if running is not None else None
+    if running is None or not running.certificate or not path:
+        return
+    with contextlib.suppress(OSError, Unreadable, ValueError):
+        if fingerprint(seen.rootfs.read(posixpath.join("/", path))) != running.certificate:
+            message = (f"dockerd serves an older certificate than the one in {path}; "
+                       "it reads the file only when it starts: restart docker.service")
+            yield Finding(CODE, "warning", message, RUNNING, _location(seen, "tlscert"))
 
 
 def _check_contents(

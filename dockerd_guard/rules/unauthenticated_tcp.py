@@ -20,6 +20,12 @@ from dockerd_guard.rules._common import (
 CODE = "DG103"
 TITLE = "TCP without client authentication (any source; worse by scope)"
 
+_PROTECTION = {
+    Tls.NONE: "without TLS",
+    Tls.SERVER: "with TLS that does not verify client certificates",
+    Tls.UNKNOWN: "with TLS that cannot be determined",
+}
+
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding for each TCP address where dockerd does not verify client certificates."""
@@ -31,8 +37,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         wanted = declared.get(binding.key)
         as_declared = wanted is not None and not binding.tls.is_weaker(wanted.tls)
         severity: Severity = "warning" if as_declared or binding.scope is Scope.LOOPBACK else "error"
-        is_plain = binding.tls is Tls.NONE
-        protection = "without TLS" if is_plain else "with TLS that does not verify client certificates"
+        protection = _PROTECTION[binding.tls]
         note = f" (declared in line {wanted.location.line} of the policy)" if wanted and as_declared else ""
         message = (f"{binding.address}{origin(merged)} exposes the Docker API, equivalent to root, "
                    f"{scope_text(binding)} {protection}{note}")

@@ -36,6 +36,7 @@ _PROTECTION = {
     Tls.NONE: "no TLS",
     Tls.SERVER: "TLS that does not verify client certificates",
     Tls.MUTUAL: "TLS with client certificates",
+    Tls.UNKNOWN: "TLS that cannot be determined",
 }
 
 

@@ -62,6 +62,8 @@ JSON = (
     '{"live-restore": true}', '{"live-restore": false}', "{}", '{"live-restore": true, "hosts": ["fd://"]}',
     '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}', '{"live-restore": true, "tls": true}',
     '{"live-restore": true, "debug": true}', "{", '{"live-restore": true, "storage-driver": "zfs"}', "",
+    '{"live-restore": true, "tlsverify": true, "tlscacert": "/ca.pem", "tlscert": "/c.pem", "tlskey": "/k.pem"}',
+    '{"live-restore": true, "metrics-addr": "0.0.0.0:2375"}',
     f'{{"live-restore": true, "log-opts": {{"env": "{SECRET}"}}}}', '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}',
 )
 POLICIES = (

@@ -102,7 +102,7 @@ class Crash(BaseException):
 class SimulatedHost:
     """All state of one host. Every model below is a view of it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path) -> None:  # noqa: PLR0915 -- one attribute each
         shutil.rmtree(root, ignore_errors=True)
         self.root = root
         self.clock = SimulatedClock()
@@ -124,7 +124,14 @@ class SimulatedHost:
         self._budgets: list[int] = []
         self.executed: list[str] = []
         """Programs that the agent ran, by path."""
+        self.probes: list[str] = []
+        """The invocation and the address of each probe."""
+        self.not_api: tuple[str, ...] = ()
+        """TCP ports of dockerd that do not serve its API."""
+        self.namespace = ""
+        """The network namespace of dockerd."""
         # Faults.
+        self.network_is_gone = False
         self.disk_errno = 0
         self.bus_is_gone = False
         self.nftables_is_gone = False

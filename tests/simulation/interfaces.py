@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from dockerd_guard.apply.files import HostFiles
-from dockerd_guard.model.address import Tls, canonical
+from dockerd_guard.model.address import Tls, canonical, split_host_port
 from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.observe.engine import Engine, Ping
+from dockerd_guard.observe.engine import Engine, Ping, Probe
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, Observation, Process
@@ -154,6 +154,9 @@ class SimulatedKernel(HostKernel):
     def process(self, pid: int) -> Process | None:
         return self.daemons(pid).get(pid)
 
+    def network_namespace(self, pid: int) -> str:
+        return self._host.namespace
+
     def access_paths(
         self, seen: Observation, network: Network, blocked: Collection[str] = ()
     ) -> tuple[AccessPath, ...]:
@@ -206,6 +209,15 @@ class SimulatedNetwork:
         if not found or running is None:
             return Ping(False, Tls.NONE, "Connection refused")
         return Ping(True, running.tls if address.startswith("tcp://") else Tls.NONE, "")
+
+    def probe(self, address: str) -> Probe | None:
+        running = self._host.running
+        if running is None or self._host.network_is_gone or not self.ping(address, Tls.NONE).answers:
+            return None
+        self._host.probes.append(f"{self._host.invocation} {address}")
+        if any(split_host_port(address)[1] == port for port in self._host.not_api):
+            return Probe(Tls.NONE, is_api=False)
+        return Probe(running.tls)
 
     def unbindable(self, address: str) -> str:
         return ""

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dockerd_guard.model.address import canonical
+from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
+from dockerd_guard.observe.live import observe_host
+from dockerd_guard.observe.probes import Known
 from dockerd_guard.plan.backoff import FREE_REPEATS
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.plan.plan import original_of
 from dockerd_guard.policy.model import Mode, Restart, declared_bindings
 from dockerd_guard.report.journal import Event, Outcome
-from dockerd_guard.rootfs import Content, Link
+from dockerd_guard.rootfs import Content, Link, Rootfs
 from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, SECRET, World
+from tests.simulation.interfaces import SimulatedKernel, SimulatedManager
 from tests.simulation.watch import Correction, files, inputs
 
 MAX_PASS_S = 400.0
@@ -66,6 +69,7 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
     yield from _content(world, then, now)
     yield from _foreign(world, then, now)
     yield from _secrets(world, then)
+    yield from _stated(world)
     yield from _time(world, then)
     yield from world.watch.problems
     changed = world.watch.we_changed(then.files, now)
@@ -243,6 +247,22 @@ def _open(world: World) -> Iterator[str]:
     wrong = set(agent.controller.memory.contained.addresses) & set(host.open_addresses())
     if wrong and not host.nftables_is_gone:
         yield f"I7: reported as blocked, and open: {wrong}"
+
+
+def _stated(world: World) -> Iterator[str]:
+    """What is stated of the running dockerd, as the agent would observe it now."""
+    host, controller = world.host, world.agents[-1].controller
+    if host.running is None or host.bus_is_gone:
+        return
+    known = Known(controller.memory.start, world.agents[-1].state.load_probes())
+    with Rootfs(str(host.root)) as rootfs:
+        seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host), known=known)
+    for layer in (part.layer for part in (seen.running, seen.listening) if part is not None):
+        for binding in layer.bindings:
+            if binding.is_tcp and binding.tls not in (host.running.tls, Tls.UNKNOWN):
+                yield f"I6: {layer.name} has {binding.address} with TLS {binding.tls}, it is {host.running.tls}"
+    if len(set(host.probes)) < len(host.probes):
+        yield f"I6: an address was probed again: {host.probes}"
 
 
 def _time(world: World, then: Before) -> Iterator[str]:

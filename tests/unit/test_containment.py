@@ -131,15 +131,27 @@ def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     assert not blocking.nftables.blocked
 
 
-def test_it_is_blocked_at_once_and_reported_later(blocking: Blocking) -> None:
-    blocking.containment.block_at_once(())
+def test_it_is_blocked_at_once_and_reported_once(blocking: Blocking) -> None:
+    assert blocking.containment.block_at_once(()) == ContainmentResult()
     assert blocking.stored == []
-    blocking.containment.block_at_once((BY_FLAG,))
+    assert blocking.containment.block_at_once((BY_FLAG,)) == ContainmentResult(Method.NFTABLES, (BY_FLAG,))
     assert blocking.nftables.blocked == (BY_FLAG.rejection,)
-    assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES, (BY_FLAG,))
+    assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES)
     blocking.nftables.is_gone = True
-    blocking.containment.block_at_once((BY_FLAG,))
+    assert blocking.containment.block_at_once((BY_FLAG,)) == ContainmentResult()
     blocking.containment.restore()
+
+
+def test_what_is_in_another_network_namespace_is_not_blocked(blocking: Blocking) -> None:
+    elsewhere = BY_FLAG._replace(namespace="/run/netns/vpn")
+    assert blocking.containment.block_at_once((elsewhere,)) == ContainmentResult()
+    assert blocking.keep(elsewhere) == ContainmentResult(left_open=(elsewhere,))
+    assert blocking.keep(elsewhere) == ContainmentResult()
+    assert blocking.nftables.writes == 0
+    assert blocking.keep() == ContainmentResult()
+    assert blocking.keep(elsewhere, BY_SOCKET) == ContainmentResult(Method.NFTABLES, (BY_SOCKET,),
+                                                                    left_open=(elsewhere,))
+    assert blocking.nftables.blocked == (BY_SOCKET.rejection,)
 
 
 def test_without_nftables_systemd_filters(blocking: Blocking) -> None:
@@ -255,8 +267,8 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 
 def test_the_table_is_written_and_listed(library: Library) -> None:
     table = NftablesTable()
-    library.answers = [(0, "", ""), (0, "table", "")]
-    assert table.put([Rejection("tcp://[::]:2375")]) == "table"
+    library.answers = [(0, "", ""), (0, LISTED, "")]
+    assert table.put([Rejection("tcp://[::]:2375")]) == LISTED
     assert library.commands == [ruleset([Rejection("tcp://[::]:2375")]), "list table inet dockerd_guard"]
     library.answers = [(1, "", "Error: No such file or directory\n")]
     assert table.shown() == ""
@@ -266,6 +278,46 @@ def test_the_table_is_written_and_listed(library: Library) -> None:
     library.answers = [(1, "", "No such file or directory")]
     with pytest.raises(Unsupported):
         table.put([])
+
+
+LISTED = """\
+table inet dockerd_guard {
+	chain input {
+		type filter hook input priority filter - 10; policy accept;
+		iifname "lo" accept
+		tcp dport 2375 reject with tcp reset comment "tcp://[::]:2375"
+	}
+}
+"""
+
+
+def test_a_published_port_must_be_in_the_chain_before_the_destination_changes() -> None:
+    published = [Rejection("tcp://[::]:2375", is_published=True)]
+    assert nftables.missing(published, LISTED) == ("tcp://[::]:2375",)
+    before = LISTED.replace("chain input", "chain prerouting").replace(
+        "hook input priority filter - 10", "hook prerouting priority mangle")
+    assert nftables.missing(published, before) == ()
+    assert nftables.missing([Rejection("tcp://[::]:2375")], before) == ("tcp://[::]:2375",)
+
+
+@pytest.mark.parametrize(("shown", "wanted", "expected"), [
+    (LISTED, ["tcp://[::]:2375"], ()),
+    (LISTED, ["tcp://[::]:2375", "tcp://10.0.0.5:2376"], ("tcp://10.0.0.5:2376",)),
+    (LISTED, ["tcp://0.0.0.0:2375"], ("tcp://0.0.0.0:2375",)),
+    ("", ["tcp://[::]:2375"], ("tcp://[::]:2375",)),
+    (LISTED.replace("{", "{\n\tflags dormant", 1), ["tcp://[::]:2375"], ("tcp://[::]:2375",)),
+    (LISTED.replace("type filter hook input priority filter - 10; policy accept;", ""), ["tcp://[::]:2375"],
+     ("tcp://[::]:2375",)),
+    (LISTED.replace("reject with tcp reset", "accept"), ["tcp://[::]:2375"], ("tcp://[::]:2375",)),
+])
+def test_what_a_table_does_not_block_is_not_stated_as_blocked(
+        library: Library, shown: str, wanted: list[str], expected: tuple[str, ...]) -> None:
+    rejections = [Rejection(address) for address in wanted]
+    assert nftables.missing(rejections, shown) == expected
+    library.answers = [(0, "", ""), (0, shown, "")]
+    if expected:
+        with pytest.raises(Unsupported, match="it does not block"):
+            NftablesTable().put(rejections)
 
 
 def test_the_table_is_removed_also_without_the_library(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

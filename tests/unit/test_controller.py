@@ -48,10 +48,21 @@ def test_a_drift_its_correction_and_its_end(agent: SimulatedAgent) -> None:
     assert events(agent) == []
     do(agent.host, opened())
     agent.run_pass()
-    assert events(agent) == ["drift", "corrected"]
+    assert events(agent) == ["drift", "contained", "corrected"]
     assert agent.run_pass() is not None
     assert events(agent) == []
     assert agent.controller.exposed == 0
+
+
+def test_exposure_ends_when_it_is_blocked_not_when_it_is_corrected(agent: SimulatedAgent) -> None:
+    """I10: the correction takes as long as dockerd needs to restart."""
+    at: list[tuple[int, float]] = []
+    agent.controller._counted = lambda exposed: at.append((exposed, agent.host.clock.seconds))
+    do(agent.host, opened())
+    begun = agent.host.clock.seconds
+    agent.run_pass()
+    assert [exposed for exposed, _ in at] == [1, 0, 0]
+    assert [seconds - begun < 0.1 for _, seconds in at] == [True, True, False]
 
 
 def test_what_is_open_and_not_blocked_is_counted_as_exposed(agent: SimulatedAgent) -> None:
@@ -63,7 +74,7 @@ def test_what_is_open_and_not_blocked_is_counted_as_exposed(agent: SimulatedAgen
 def test_a_hold_is_logged_once_and_its_end_too(agent: SimulatedAgent) -> None:
     do(agent.host, (*opened(), fault(engine_is_silent=True)))
     assert agent.run_pass() == 5.0
-    assert events(agent) == ["drift", "held", "contained"]
+    assert events(agent) == ["drift", "contained", "held"]
     assert agent.controller.exposed == 0, "an address is exposed or contained, never both (docs/metrics.md)"
     since = agent.controller.memory.held
     for _ in range(3):
@@ -115,6 +126,18 @@ def test_an_access_path_is_looked_for_last_and_blocked_by_the_next_pass(
     agent.run_pass()
     assert not agent.host.blocked
     assert events(agent) == ["corrected", "released"]
+
+
+def test_an_access_path_that_is_not_blocked_is_exposed_all_the_time(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(agent.host, (policy(f"{ENFORCE}correct: {{contain: false}}\n"),))
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY,))
+    agent.run_pass()
+    counted: list[int] = []
+    agent.controller._counted = counted.append
+    agent.run_pass()
+    assert counted
+    assert set(counted) == {1}
 
 
 def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(

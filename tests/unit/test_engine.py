@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.model.address import Tls
 from dockerd_guard.observe import engine
-from dockerd_guard.observe.engine import Engine, ask, container_names
+from dockerd_guard.observe.engine import Engine, Probe, ask, container_names
 
 Serve = Callable[[bytes], str]
 
@@ -105,3 +106,42 @@ def test_names_of_containers(serve: Serve) -> None:
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b'[{"Names": "x"}]', b'[{"Names": [1]}]', b"[" * 100_000])
 def test_malformed_names_are_none(serve: Serve, body: bytes) -> None:
     assert container_names(serve(body)) == ()
+
+
+# --- probes ---------------------------------------------------------------------------------------
+
+API = b"HTTP/1.0 200 OK\r\nApi-Version: 1.45\r\nServer: Docker/26.1.5 (linux)\r\n\r\nOK"
+REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request"
+
+
+@pytest.mark.parametrize(("answer", "expected"), [
+    (API, Probe(Tls.NONE)),
+    # An authorization plugin refused it.
+    (b"HTTP/1.0 403 Forbidden\r\nServer: Docker/26.1.5 (linux)\r\n\r\n", Probe(Tls.NONE)),
+    (b"HTTP/1.0 403 Forbidden\r\n\r\n", Probe(Tls.NONE)),
+    (b"HTTP/1.0 404 Not Found\r\nServer: Docker/26.1.5 (linux)\r\n\r\n", Probe(Tls.NONE)),
+    # The metrics of dockerd.
+    (b"HTTP/1.0 404 Not Found\r\nContent-Type: text/plain\r\n\r\n404 page not found\n", Probe(Tls.NONE, is_api=False)),
+    (b"SSH-2.0-OpenSSH\r\n", None),
+    (b"", None),
+])
+def test_a_probe_of_a_port_without_tls(answer: bytes, expected: Probe | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve_both() -> None:
+            # The handshake, which is no request, then the request.
+            for text in (REFUSED, answer):
+                with contextlib.suppress(OSError), listener.accept()[0] as connection:
+                    connection.settimeout(5)
+                    connection.recv(4096)
+                    connection.sendall(text)
+
+        thread = threading.Thread(target=serve_both)
+        thread.start()
+        assert engine.probe(f"tcp://127.0.0.1:{listener.getsockname()[1]}") == expected
+        thread.join()
+
+
+def test_a_probe_without_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert engine.probe(f"tcp://127.0.0.1:{port}") is None

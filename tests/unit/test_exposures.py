@@ -125,13 +125,22 @@ TWO = Other(ENGINE, layer(LISTENING, ("tcp://[::]:4243", "tcp://127.0.0.1:4244",
     ({"access_paths": (RELAY,)}, "{rule: DG107, unit: relay.service, until: 2020-01-01, reason: x}",
      ["DG107 tcp://0.0.0.0:5000"]),
     ({"others": (TWO,)}, "", ["DG107 tcp://[::]:4243"]),
-    ({"others": (TWO._replace(is_in_host_network=False),)}, "", []),
+    ({"others": (TWO._replace(bindings=tuple(each._replace(namespace="net:[1]") for each in TWO.bindings)),)}, "", []),
     ({"others": (TWO,)}, "{rule: DG107, unit: engine.service, reason: x}", []),
 ])
 def test_other_access_paths_are_exposures(fields: dict[str, Any], waived: str, found: list[str]) -> None:
     policy = parse_policy(f"version: 1\nsockets: ['fd://']\nwaive: [{waived}]\n".encode(), "/policy.yaml")
     observed = cast(Observation, Layers(Listening(layer(LISTENING, ())), None, **fields))
     assert [f"{one.rule} {one.address}" for one in exposures(observed, policy, TODAY)] == found
+
+
+def test_a_port_of_the_host_counts_beside_the_same_port_of_another_network_namespace() -> None:
+    policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
+    own = layer(LISTENING, ("tcp://0.0.0.0:5000",))
+    own = own._replace(bindings=tuple(each._replace(namespace="net:[1]") for each in own.bindings))
+    observed = cast(Observation, Layers(Listening(own), None, access_paths=(RELAY,)))
+    assert [(one.rule, one.namespace) for one in exposures(observed, policy, TODAY)] == [
+        ("DG101", "net:[1]"), ("DG107", "")]
 
 
 @pytest.mark.parametrize(("loaded", "stays"), [

@@ -334,7 +334,7 @@ def test_a_run_from_start_to_stop(made: Loop, monkeypatch: pytest.MonkeyPatch) -
     assert sent[-1] == "STOPPING"
     assert made.files.is_closed
     assert made.network.is_closed
-    assert [str(entry.event) for entry in made.journal.entries][:3] == ["policy", "drift", "corrected"]
+    assert [str(entry.event) for entry in made.journal.entries][:4] == ["policy", "drift", "contained", "corrected"]
     status = status_file.published(status_file.PUBLIC_FILE)
     assert status is not None
     assert (status.state, status.pid) == ("stopping", os.getpid())

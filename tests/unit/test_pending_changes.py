@@ -10,7 +10,8 @@ import pytest
 
 from dockerd_guard.observe.configured import observe_configured, values
 from dockerd_guard.observe.observation import RUNNING, Observation, Process, Running
-from dockerd_guard.plan.pending_changes import INVOCATION, StartRecord, pending_changes, start_record
+from dockerd_guard.observe.started import INVOCATION, StartRecord
+from dockerd_guard.plan.pending_changes import pending_changes, start_record
 from dockerd_guard.rootfs import Rootfs
 from tests.support.regression_cases import DROP_IN, JSON, PLAIN, SERVICE
 

@@ -106,7 +106,7 @@ def test_nothing_is_lost_of_what_somebody_else_wrote_meanwhile(host: SimulatedHo
     """Killed with one of two files written; an administrator edits it before the next agent starts."""
     do(host, DRIFTS["a late drop-in"])
     theirs = host.text(LATE)
-    host.crash_in = 9
+    host.crash_in = 13
     with pytest.raises(Crash):
         new_agent(host).run_pass()
     assert SimulatedStateFiles(host).load().intent is not None
@@ -121,7 +121,7 @@ def test_nothing_is_lost_of_what_somebody_else_wrote_meanwhile(host: SimulatedHo
 
 def test_an_interrupted_correction_is_kept_in_mind_while_it_cannot_be_undone(host: SimulatedHost) -> None:
     do(host, DRIFTS["a late drop-in"])
-    host.crash_in = 9
+    host.crash_in = 13
     with pytest.raises(Crash):
         new_agent(host).run_pass()
     do(host, (fault(disk_errno=30),))

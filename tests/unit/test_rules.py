@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.model.address import Binding, Tls, Via, scope_of
+from dockerd_guard.model.address import Binding, Evidence, Tls, Via, scope_of
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -231,6 +232,22 @@ def live(  # noqa: PLR0913
         Listening(layer(LISTENING, argv, *listening), (FD,)))
 
 
+@pytest.mark.parametrize(("now", "place"), [
+    ({}, "/etc/systemd/system.conf.d/x.conf:2:36"),
+    ({"DOCKER_OPTS": "-H tcp://0.0.0.0:2375"}, "/etc/systemd/system.conf.d/x.conf:2:36"),
+    # `systemctl set-environment` overrides the file.
+    ({"DOCKER_OPTS": "-H tcp://0.0.0.0:2376"}, f"{OVERRIDE}:3:37"),
+    ({"DOCKER_OPTS": "-D"}, ""),
+])
+def test_default_environment_that_the_next_reload_applies(host: Host, now: dict[str, str], place: str) -> None:
+    host.start("-H fd:// $DOCKER_OPTS")
+    host.put("/etc/systemd/system.conf.d/x.conf", '[Manager]\nDefaultEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n')
+    rootfs = Rootfs(str(host.root))
+    seen = Observation(rootfs, observe_configured(rootfs, manager_environment=now))
+    found = only("DG101", seen, policy("sockets: [fd://]"))
+    assert [str(finding.location) for finding in found] == ([place] if place else [])
+
+
 STOCK_ARGUMENTS = "-H fd:// --containerd=/run/containerd/containerd.sock"
 
 
@@ -286,6 +303,55 @@ def test_daemon_json_newer_than_the_process(
     seen = host.see()
     assert len(only("DG308", live(seen.configured, seen.rootfs, STOCK_ARGUMENTS, FD, daemon_json=daemon_json,
                                   started_ns=started_ns))) == count
+
+
+@pytest.mark.parametrize(("running", "loaded", "at_start", "now", "count"), [
+    # The same in other words.
+    ("-H fd://", "", "{}", '{"hosts": ["fd://"]}', 0),
+    ("", "-H fd://", '{"hosts": ["fd://"]}', "{}", 0),
+    ("-H fd:// -D", "-D --host=fd://", "{}", "{}", 0),
+    ("-H unix:///var/run/docker.sock", "-H unix:///run/docker.sock", "{}", "{}", 0),
+    # TLS without a TCP socket.
+    ("-H fd://", "-H fd://", "{}", '{"tlsverify": true}', 0),
+    # Written and taken back.
+    ("-H fd://", "-H fd://", '{"debug": true}', "{}", 0),
+    ("-H fd://", "", "{}", '{"hosts": ["fd://", "tcp://127.0.0.1:2375"]}', 1),
+    ("", "", '{"hosts": ["fd://"]}', "{}", 1),
+    ("-H fd://", "-H fd:// -D", "{}", "{}", 1),
+    ("-H fd:// -H tcp://127.0.0.1:2376", "-H fd:// -H tcp://127.0.0.1:2376", "{}", '{"tlsverify": true}', 1),
+])
+def test_a_restart_that_would_change_nothing_is_not_pending(  # noqa: PLR0913, PLR0917
+        host: Host, running: str, loaded: str, at_start: str, now: str, count: int) -> None:
+    host.start(loaded)
+    host.put("/etc/docker/daemon.json", now)
+    seen = host.see()
+    alive = live(seen.configured, seen.rootfs, running, FD, *(
+        word for word in running.split() if word.startswith("tcp://")), daemon_json=at_start, started_ns=0)
+    assert alive.running is not None
+    alive = alive._replace(running=alive.running._replace(config=Evidence.START_RECORD))
+    assert len(only("DG308", alive)) == count
+
+
+def test_drop_in_of_set_property_is_loaded(host: Host) -> None:
+    """systemd appends it to its list, which makes NeedDaemonReload true."""
+    control = "/run/systemd/system.control/docker.service.d/50-IPAddressDeny.conf"
+    host.start(STOCK_ARGUMENTS)
+    host.put(control, "[Service]\nIPAddressDeny=any\n")
+    seen = host.see()
+    alive = live(seen.configured, seen.rootfs, STOCK_ARGUMENTS, FD)
+    assert alive.loaded is not None
+    unit = alive.loaded.service.unit
+
+    def found(*dropins: str) -> int:
+        assert alive.loaded is not None
+        service = alive.loaded.service._replace(unit=unit._replace(dropins=dropins))
+        loaded = alive.loaded._replace(service=service, need_daemon_reload=True)
+        return len(only("DG307", alive._replace(loaded=loaded)))
+
+    assert set(unit.dropins) == {control, OVERRIDE}
+    assert found(OVERRIDE, control) == 0
+    assert found(OVERRIDE) == 1
+    assert found(control, OVERRIDE) == 1, "another reason"
 
 
 def test_listen_stream_that_is_not_loaded(host: Host) -> None:

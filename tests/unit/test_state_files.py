@@ -21,6 +21,7 @@ from dockerd_guard.apply.state_files import (
     single_agent,
 )
 from dockerd_guard.model.instant import Instant
+from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.memory import (
     Attempt,
     Contained,
@@ -30,7 +31,6 @@ from dockerd_guard.plan.memory import (
     ManualFix,
     Memory,
 )
-from dockerd_guard.plan.pending_changes import StartRecord
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Access, Link
 

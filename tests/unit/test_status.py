@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dockerd_guard.commands import status as command
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
-from dockerd_guard.plan.memory import HeldCorrection
+from dockerd_guard.plan.memory import Contained, HeldCorrection, Memory
 from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import status as report
@@ -132,3 +134,18 @@ def test_status_as_json() -> None:
     assert unknown["policy"] == {"file": None, "mode": None, "since": None, "problem": None}
     assert unknown["sockets"][0]["layers"] == {
         "configured": None, "loaded": "systemd", "running": False, "listening": "none"}
+
+
+@pytest.mark.parametrize(("is_root", "is_alive", "expected"), [
+    (True, True, HOLDING.contained),
+    (False, True, HOLDING.contained),
+    (False, False, HOLDING.contained),
+    # What the agent published before it ended may be old.
+    (True, False, ("tcp://10.0.0.5:2375",)),
+])
+def test_what_is_blocked_is_shown_also_where_the_state_directory_is_full(
+        monkeypatch: pytest.MonkeyPatch, is_root: bool, is_alive: bool, expected: tuple[str, ...]) -> None:
+    stored = Memory(contained=Contained(("nftables",), ("tcp://10.0.0.5:2375",)))
+    monkeypatch.setattr(command, "StateFiles", lambda: SimpleNamespace(load=lambda: stored))
+    monkeypatch.setattr("os.geteuid", lambda: 0 if is_root else 1000)
+    assert command._contained(HOLDING, is_alive=is_alive) == expected
