@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.model.finding import Finding
     from dockerd_guard.observe.observation import Observation
 
 OK = 0
@@ -189,6 +190,11 @@ def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
     except Unavailable:
         seen = observe_host(rootfs, None, kernel, dockerd=dockerd)
     return seen._replace(access_paths=kernel.access_paths(seen, LocalNetwork()))
+
+
+def misses(findings: Iterable[Finding]) -> bool:
+    """Whether a socket is missing or undeclared, and that is not waived."""
+    return any(finding.code in ("DG101", "DG102") for finding in findings)
 
 
 def root_name(options: Namespace, look: Look) -> str | None:
