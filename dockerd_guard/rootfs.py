@@ -20,8 +20,10 @@ from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-MAX_FILE_BYTES = 16 * 1024 * 1024
-"""A larger file is an error. No configuration file comes near this size."""
+from dockerd_guard.model.limits import LIMITS, Limits
+
+MAX_TABLE_BYTES = 16 * 1024 * 1024
+"""A larger file is an error also for read_table()."""
 
 READ_BYTES = 64 * 1024
 """Minimum size of one read(2)."""
@@ -46,6 +48,10 @@ class Unreadable(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class BeyondLimitError(Unreadable):
+    """A file is not read, because it or the tree exceeds Limits."""
 
 
 class FileStatus(NamedTuple):
@@ -111,10 +117,18 @@ class Rootfs:
     ...     rootfs.read("/etc/docker/daemon.json")
     """
 
-    def __init__(self, root: str = "/", changes: Mapping[str, Content | None] = NO_CHANGES) -> None:
+    def __init__(self, root: str = "/", changes: Mapping[str, Content | None] = NO_CHANGES,
+                 limits: Limits = LIMITS) -> None:
         """Open the root directory. Raises OSError if it does not exist. Below the root "" are only `changes`."""
         self.root = root
         self.changes = dict(changes)
+        self.limits = limits
+        self.unread: dict[str, str] = {}
+        """Files that exceed a limit, with the reason."""
+        self.is_exhausted = False
+        """Whether a file was not read because of the number of files. No further one is."""
+        self._read_bytes = 0
+        self._read_files = 0
         self.consulted: set[str] = set()
         self.denied: dict[str, str] = {}
         """Paths that could not be read, with the reason. Results may be incomplete without them."""
@@ -127,6 +141,8 @@ class Rootfs:
         self._resolved: tuple[dict[str, str | None], dict[str, str | None]] = ({}, {})
         """Results of resolve() by path: [0] without, [1] with following a link in the last component."""
         self._contents: dict[str, bytes] = {}
+        self._accepted: set[str] = set()
+        """Those of _contents that are within the limits."""
         self._overlay = _by_directory(self.changes)
 
     def __enter__(self) -> Self:
@@ -147,7 +163,7 @@ class Rootfs:
 
     def changed(self, changes: Mapping[str, Content | None]) -> Rootfs:
         """Return a new snapshot of the same root directory with further changes applied."""
-        return Rootfs(self.root, {**self.changes, **changes})
+        return Rootfs(self.root, {**self.changes, **changes}, self.limits)
 
     def resolve(self, path: str, *, follow: bool = True) -> str | None:
         """Return the path with symbolic links resolved; None if it cannot be resolved or links form a loop.
@@ -261,10 +277,46 @@ class Rootfs:
         return found
 
     def read(self, path: str) -> bytes:
-        """Return the content of a regular file. Never blocks on a FIFO.
+        """Return the content of a configuration file, a regular file. Never blocks on a FIFO.
+
+        Raises FileNotFoundError if the file does not exist, Unreadable if it is not a regular file or cannot be
+        read, and BeyondLimitError if it or the tree exceeds the limits.
+        """
+        resolved = self.resolve(path)
+        if resolved in self._accepted and resolved in self._contents:
+            return self._contents[resolved]
+        if path in self.unread:
+            raise BeyondLimitError(path, self.unread[path])
+        limits = self.limits
+        if self._read_files >= limits.tree_files:
+            self.is_exhausted = True
+            raise self._beyond(path, f"is not read: {limits.tree_files:,} other files have been read before")
+        if resolved is not None and resolved != DEV_NULL and resolved not in self.changes and (
+                entry := self._lstat("" if resolved == "/" else resolved)) is not None and entry.is_file:
+            if entry.size > limits.file_bytes:
+                raise self._beyond(path, f"is larger than {limits.file_bytes >> 20} MiB")
+            if self._read_bytes + entry.size > limits.tree_bytes:
+                raise self._beyond(
+                    path, f"is not read: {limits.tree_bytes >> 20} MiB of other files have been read before")
+        content = self.read_table(path)
+        if resolved is not None and resolved not in self.changes and (excess := limits.excess(content)) is not None:
+            del self._contents[resolved]
+            raise self._beyond(path, excess)
+        if resolved in self._contents:
+            self._accepted.add(resolved)
+            self._read_files += 1
+            self._read_bytes += len(content)
+        return content
+
+    def _beyond(self, path: str, reason: str) -> BeyondLimitError:
+        self.unread[path] = reason
+        return BeyondLimitError(path, reason)
+
+    def read_table(self, path: str) -> bytes:
+        """Return the content of a regular file that may be long: a table of the kernel or of dpkg, certificates.
 
         Raises FileNotFoundError if the file does not exist, and Unreadable if it is not a regular file, is
-        larger than MAX_FILE_BYTES or cannot be read.
+        larger than MAX_TABLE_BYTES or cannot be read.
         """
         resolved = self.resolve(path)
         if resolved == DEV_NULL:
@@ -278,10 +330,10 @@ class Rootfs:
         self._contents[resolved] = content
         return content
 
-    def read_if_possible(self, path: str) -> bytes | None:
-        """Return the content of a regular file; None if it does not exist or cannot be read."""
+    def read_if_possible(self, path: str, *, is_table: bool = False) -> bytes | None:
+        """Return the content of a regular file, or of a table; None if it does not exist or cannot be read."""
         try:
-            return self.read(path)
+            return self.read_table(path) if is_table else self.read(path)
         except (FileNotFoundError, Unreadable):
             return None
 
@@ -301,13 +353,13 @@ class Rootfs:
             chunks: list[bytes] = []
             length = 0
             # Files in /proc report size 0, and cannot serve a read of many megabytes.
-            size = min(max(entry.size + 1, READ_BYTES), MAX_FILE_BYTES + 1)
+            size = min(max(entry.size + 1, READ_BYTES), MAX_TABLE_BYTES + 1)
             try:
                 while chunk := file.read(size):
                     chunks.append(chunk)
                     length += len(chunk)
-                    if length > MAX_FILE_BYTES:
-                        raise Unreadable(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+                    if length > MAX_TABLE_BYTES:
+                        raise Unreadable(path, f"is larger than {MAX_TABLE_BYTES >> 20} MiB")
             except OSError as error:
                 raise self._unreadable(path, error) from None
             return b"".join(chunks)

@@ -243,7 +243,7 @@ class Controller:
         if done.wake_s is not None:
             self._wake_in(done.wake_s)
         if decision.complies and before.held is not None and done.result is None and not done.recovery:
-            self._tracker.write(resolved_entry(before.held, cause))
+            self._tracker.write(resolved_entry(before.held, cause, assessment))
         is_new = before.held is None or decision.hold is None or before.held.reason != decision.hold.reason
         if decision.contested is not None and is_new:
             self._tracker.write(contested_entry(decision.contested, self.host.clock.now().wall, assessment, cause))

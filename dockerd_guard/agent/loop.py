@@ -21,7 +21,7 @@ from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive, single_
 from dockerd_guard.model.address import Tls
 from dockerd_guard.nethelper.client import NethelperClient
 from dockerd_guard.observe.kernel import HostKernel
-from dockerd_guard.observe.network import Unsupported
+from dockerd_guard.observe.network import HELPER_UNITS, Unsupported
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.policy.model import Policy, PolicyError
 from dockerd_guard.policy.reader import load_policy
@@ -201,8 +201,13 @@ class Agent:
     def _connect(self) -> Manager:
         manager = Manager()
         manager.heartbeat = self._notify.alive
-        manager.subscribe(lambda _: self._waker.wake(), ("docker.service", "docker.socket"))
+        manager.subscribe(self._systemd_changed, ("docker.service", "docker.socket"))
         return manager
+
+    def _systemd_changed(self, what: str) -> None:
+        """Wake the loop, except for the end of a job on our own network helper: a pass may have started it."""
+        if not what.startswith(HELPER_UNITS):
+            self._waker.wake()
 
     # --- one pass -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.preflight import Preflight
 from dockerd_guard.apply.rollback import restart, undo
-from dockerd_guard.apply.verify import changed_meanwhile, unverifiable, verify
+from dockerd_guard.apply.verify import changed_meanwhile, identities, unverifiable, verify
 from dockerd_guard.model.address import canonical
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
@@ -64,6 +64,8 @@ class _Execution:
         context: Context,
     ) -> None:
         self.seen = seen
+        self.decided_on = seen
+        self.before = identities(seen)
         self.actions = actions
         self.intent = intent
         self.hold = hold
@@ -118,7 +120,8 @@ class _Execution:
         loaded = self.seen.loaded
         if loaded is not None and complies(loaded.layer, self.policy):
             return None
-        if path := changed_meanwhile(self.actions.changes, self.seen.configured, self.policy, self.context.files.root):
+        if path := changed_meanwhile(self.actions.changes, self.decided_on, self.before, self.seen.configured,
+                                     self.policy, self.context.files.root):
             return self._undo(f"another program changed {path} during the correction",
                               restarts=False)._replace(interference=path)
         found = "nothing" if loaded is None else loaded.layer.reason or ", ".join(loaded.layer.hosts)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -53,6 +55,10 @@ class Preflight(NamedTuple):
             if declared.is_tcp and canonical(declared.address) not in self.ours and (
                     reason := self.context.network.unbindable(declared.address)):
                 yield f"{declared.location}: {reason}"
+            path = declared.address.removeprefix("unix://")
+            if path.startswith("/") and canonical(declared.address) not in self.ours and in_use(
+                    path, self.context.files.root):
+                yield f"{declared.location}: {path} is the socket of another program, which listens there"
 
     def refused(self) -> Iterator[str]:
         """What the running dockerd's own binary refuses (`--validate`): the names of the options, no values (I11)."""
@@ -71,6 +77,25 @@ class Preflight(NamedTuple):
         names = [name for name in known if len(name) > 3 and name in text][:MAX_NAMES]
         about = f" ({', '.join(names)})" if names else ""
         yield f"`dockerd --validate` refuses the configuration{about}; run it to see why"
+
+
+def in_use(path: str, root: str = "/") -> bool:
+    """Whether a program serves the socket at a path below `root`. systemd and dockerd would delete it all the same."""
+    # connect(2) takes at most 107 bytes.
+    try:
+        directory = os.open(f"{root}/{os.path.dirname(path)}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            result = client.connect_ex(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
+    # EAGAIN: its queue of connections is full. EPROTOTYPE: it is no stream socket.
+    return result in (0, errno.EAGAIN, errno.EPROTOTYPE)
 
 
 def validate(process: Process, path: str, arguments: Sequence[str], config: bytes | None) -> str | None:

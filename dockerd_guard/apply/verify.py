@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context
@@ -12,7 +12,7 @@ from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.plan import Change, complies, content_at, files_of
 from dockerd_guard.policy.model import Policy, declared_bindings
-from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rootfs import DEV_NULL, FileStatus, Rootfs
 
 TIMEOUT_S = 10.0
 """How long the sockets may take once systemd reports dockerd as started: it binds before READY=1."""
@@ -72,14 +72,34 @@ def unverifiable(error: HelperUnavailable) -> Hold:
     return Hold(f"{error}; cannot verify that Docker answers over TCP", next_step=HelperUnavailable.next_step)
 
 
-def changed_meanwhile(changes: Iterable[Change], now: Configured, policy: Policy, root: str) -> str:
-    """Return a file that differs from what was just written; or the file changed last, where the files no longer
-    comply; or nothing."""
+def identities(seen: Observation) -> Mapping[str, FileStatus | None]:
+    """Return what an observation saw of each path that it looked up, None for nothing. Reads nothing anew."""
+    return {path: seen.rootfs.stat(path, follow=False) for path in tuple(seen.rootfs.consulted)}
+
+
+def changed_meanwhile(  # noqa: PLR0913, PLR0917 -- what was, what was done, and what is
+    changes: Iterable[Change], decided_on: Observation, before: Mapping[str, FileStatus | None], now: Configured,
+    policy: Policy, root: str
+) -> str:
+    """Return a file that another program changed since the observation that was decided on, as identities() of it
+    shows; empty if none did.
+
+    That is a file that differs from what was just written; or, where the files no longer comply, the one that changed
+    last of those that determine where Docker listens.
+    """
+    written = {change.path for change in changes}
     with Rootfs(root) as rootfs:
         for change in changes:
             if content_at(rootfs, change.path) != change.after:
                 return change.path
         if complies(now.layer, policy):
             return ""
-        found = {path: entry.ctime_ns for path in files_of(now) if (entry := rootfs.stat(path)) is not None}
+        found: dict[str, int] = {}
+        for path in (*files_of(decided_on.configured), *files_of(now)):
+            for real in (rootfs.resolve(path, follow=False), rootfs.resolve(path)):
+                if real is None or real == DEV_NULL or real in written:
+                    continue
+                entry = rootfs.stat(real, follow=False)
+                if entry != before.get(real):
+                    found[real] = entry.ctime_ns if entry is not None else 0
         return max(found, key=lambda path: found[path], default="")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.model.finding import Finding
     from dockerd_guard.observe.observation import Observation
     from dockerd_guard.systemd.manager import Manager
 
@@ -201,6 +202,11 @@ def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | N
     seen = prober(observe_host(rootfs, manager, kernel, dockerd=dockerd,
                                known=Known(state.load().start, prober.probes)))
     return seen._replace(access_paths=kernel.access_paths(seen, network))
+
+
+def misses(findings: Iterable[Finding]) -> bool:
+    """Whether a socket is missing or undeclared, and that is not waived."""
+    return any(finding.code in ("DG101", "DG102") for finding in findings)
 
 
 def root_name(options: Namespace, look: Look) -> str | None:

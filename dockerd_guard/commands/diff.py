@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dockerd_guard.agent.reconcile import assess, by_hand
 from dockerd_guard.apply.context import HostClock
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.commands._common import FOUND, OK, Look, each, require_policy, root_name
+from dockerd_guard.commands._common import FOUND, OK, UNANSWERED, Look, each, misses, require_policy, root_name
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.engine import container_names
@@ -40,6 +40,13 @@ def _containers(seen: Observation) -> tuple[str, ...]:
     return container_names(address) if address is not None else ()
 
 
+def exit_code(found: Assessment) -> int:
+    """As that of `lint`: where nothing is to be changed, a declared socket that is missing counts all the same."""
+    if found.plan.changes or found.plan.obstacles or found.decision.required.anything or misses(found.findings):
+        return FOUND
+    return UNANSWERED if found.seen.troubles else OK
+
+
 def run(options: Namespace) -> int:
     """Print the changes for each root; returns the exit code."""
     def show(look: Look) -> int:
@@ -49,6 +56,6 @@ def run(options: Namespace) -> int:
             print(json_output.dump(plan.diff_json(found, containers), root=root_name(options, look)))
         else:
             print(plan.diff_text(found, containers), end="")
-        return FOUND if found.plan.changes or found.plan.obstacles or found.decision.required.anything else OK
+        return exit_code(found)
 
     return each(options, show, with_policy=True)

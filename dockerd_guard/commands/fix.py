@@ -12,12 +12,13 @@ from dockerd_guard.apply.context import Context, HostClock
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.preflight import validate
 from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive
-from dockerd_guard.commands._common import FOUND, OK, Unanswerable
+from dockerd_guard.commands._common import FOUND, OK, Unanswerable, misses
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observer
 from dockerd_guard.observe.probes import Known, Prober
+from dockerd_guard.plan.assessment import not_running
 from dockerd_guard.plan.decide import Result, Verdict
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError
@@ -48,12 +49,18 @@ def run(options: Namespace) -> int:
             done = _fixed(policy, state, manager)
     except (Busy, OSError, PolicyError, Refused, Unavailable, Unreadable) as error:
         raise Unanswerable(str(error)) from None
-    result = outcome(done)
-    if options.format == "json":
-        print(json_output.dump(plan.outcome_json(result, done.assessment.decision.cost)))
+    return show(done, options.format)
+
+
+def show(done: Pass, output_format: str) -> int:
+    """Print the outcome; returns the exit code."""
+    result, assessment = outcome(done), done.assessment
+    down = not_running(result.seen or assessment.seen, assessment.policy) if result.is_done else None
+    if output_format == "json":
+        print(json_output.dump(plan.outcome_json(result, assessment.decision.cost, down)))
     else:
-        print(plan.outcome_text(result), end="")
-    return OK if result.is_done else FOUND
+        print(plan.outcome_text(result, down), end="")
+    return OK if result.is_done and (down is None or not misses(assessment.findings)) else FOUND
 
 
 def outcome(done: Pass) -> Result:

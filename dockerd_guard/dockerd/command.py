@@ -28,13 +28,14 @@ class Program(NamedTuple):
     """The program that a command line executes.
 
     `words` are dockerd's arguments without argv[0], `environ` is its environment. `reason` is why dockerd is not
-    started. `certain` is false if the text is not sufficient to determine this.
+    started. `certain` is false if the text is not sufficient to determine this. `is_rootless`: inside RootlessKit.
     """
 
     words: tuple[FlagWord, ...] = ()
     environ: Mapping[str, str] = {}
     certain: bool = True
     reason: str | None = None
+    is_rootless: bool = False
 
 
 class _Wrapper(NamedTuple):
@@ -126,7 +127,7 @@ def _script(words: tuple[FlagWord, ...], environ: Mapping[str, str],
         content = read(words[0].text) if read is not None and words[0].text.startswith("/") else b""
     except (FileNotFoundError, Unreadable):
         content = b""
-    interpreter = re.match(rb"#!\s*(?:/\S*/env\s+)?\S*?([a-z]+)(?:\s|$)", content)
+    interpreter = re.match(rb"#!\s*(?:/\S*/env\s+)?\S*?([a-z]+)(?:\s|$)", content[:256])
     if interpreter is None or interpreter[1].decode() not in _SHELLS or len(content) > _MAX_SCRIPT_BYTES:
         return (), environ, False
     from dockerd_guard.dockerd.shell import script_command
@@ -158,7 +159,7 @@ def _rootless(
         certain = False
     # rootlesskit sets this for its child. Only its presence matters.
     inside = {**environ, "ROOTLESSKIT_STATE_DIR": environ.get("XDG_RUNTIME_DIR", "")}
-    return Program(words, inside, certain, reason)
+    return Program(words, inside, certain, reason, is_rootless=True)
 
 
 def _client(words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Version | None,

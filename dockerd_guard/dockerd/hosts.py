@@ -198,7 +198,7 @@ def _parse_bracketed(host: str, strict: bool) -> str:
         try:
             ipaddress.IPv6Address(address)
         except ValueError:
-            raise InvalidHost("invalid IP-literal" if _is_ipv4(inside) else
+            raise InvalidHost("invalid IP-literal" if is_ipv4(inside) else
                               f"invalid host: ParseAddr({quote(inside)}): unable to parse IP") from None
         if percent and not name:
             raise InvalidHost(f"invalid host: ParseAddr({quote(inside)}): zone must be a non-empty string")
@@ -242,7 +242,11 @@ def _check_characters(text: str, mode: str) -> None:
             raise InvalidHost(f"invalid character {quote(text[end])} in host name")
 
 
-def _is_ipv4(text: str) -> bool:
+def _is_digits(text: str) -> bool:
+    return text.isascii() and (text.isdigit() or not text)
+
+
+def is_ipv4(text: str) -> bool:
     try:
         ipaddress.IPv4Address(text)
     except ValueError:
@@ -293,7 +297,7 @@ def tcp_listen_error(rest: str, version: Version, go_resolver: bool = False) -> 
         except ValueError:
             return _no_such_host(bare, version)
         return None
-    if go_resolver and not _is_ipv4(bare) and bare.replace(".", "").isdigit():
+    if go_resolver and not is_ipv4(bare) and bare.replace(".", "").isdigit():
         return _no_such_host(bare, version)
     return None if re.fullmatch(_RESOLVABLE, bare) or "%" in bare else _no_such_host(bare, version)
 
@@ -301,7 +305,35 @@ def tcp_listen_error(rest: str, version: Version, go_resolver: bool = False) -> 
 def needs_resolver(address: str) -> bool:
     """Whether the meaning of an address depends on the resolver: `tcp://0:2375`, `tcp://127.1:2375`."""
     host = address.removeprefix("tcp://").rpartition(":")[0]
-    return address.startswith("tcp://") and host.replace(".", "").isdigit() and not _is_ipv4(host)
+    return address.startswith("tcp://") and host.replace(".", "").isdigit() and not is_ipv4(host)
+
+
+_RESERVED = ("invalid", "test", "example")
+"""Top-level domains that no public name server has (RFC 6761)."""
+
+
+def never_resolves(address: str) -> str | None:
+    """Return why no name server has the host of a normalised address; None if it is an address or may be a name.
+
+    /etc/hosts may have it all the same. A name whose last label is a number, such as `0.0.0.0.2375`, cannot be in the
+    DNS: no top-level domain is one (RFC 3696, section 2). inet_aton(3) accepts `0`, `127.1` and `0x7f.1`.
+    """
+    if not address.startswith("tcp://"):
+        return None
+    host = address.removeprefix("tcp://").rpartition(":")[0]
+    last = host.rstrip(".").rpartition(".")[2].lower()
+    if not host or host.startswith("[") or is_ipv4(host):
+        return None
+    if last.isascii() and last.isdigit():
+        from socket import inet_aton
+
+        try:
+            inet_aton(host)
+        except OSError:
+            return "is no IP address, and no name ends with a number"
+    elif last in _RESERVED and "." in host:
+        return f"ends with .{last}, which is reserved for documentation and tests"
+    return None
 
 
 def uses_go_resolver(nsswitch: bytes) -> bool:

@@ -8,13 +8,14 @@ family includes both (favoriteAddrFamily in Go's net/ipsock_posix.go).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.model.address import split_host_port
+from dockerd_guard.dockerd.hosts import HostEntry
+from dockerd_guard.model.address import Via, split_host_port
 
 if TYPE_CHECKING:
-    from dockerd_guard.systemd.sockets import Socket
+    from dockerd_guard.systemd.sockets import Listen, Socket
 
 
 class _Endpoint(NamedTuple):
@@ -24,61 +25,107 @@ class _Endpoint(NamedTuple):
     addresses: tuple[tuple[int, str], ...]
 
 
+class Claim(NamedTuple):
+    """An address, and the setting that claims it: a host of dockerd or an address of a socket unit."""
+
+    address: str
+    source: HostEntry | Listen
+
+
+class Collision(NamedTuple):
+    """Two claims of which the second cannot be bound."""
+
+    first: Claim
+    second: Claim
+
+
 class _BoundEndpoints:
-    """The endpoints and abstract sockets that are bound so far."""
+    """The endpoints and abstract sockets that are bound so far, each with the item that bound it first."""
 
     def __init__(self) -> None:
-        self._addresses: dict[tuple[str, int], set[str]] = {}
-        self._abstract: set[str] = set()
+        self._addresses: dict[tuple[str, int], dict[str, Claim]] = {}
+        self._abstract: dict[str, Claim] = {}
 
-    def bind(self, address: str, endpoint: _Endpoint | None) -> bool:
-        """Bind an endpoint. Returns whether it was free."""
+    def bind(self, claim: Claim, address: str, endpoint: _Endpoint | None) -> Claim | None:
+        """Bind an endpoint. Returns the claim that holds it already, None if it was free."""
+        holder: Claim | None = None
         if endpoint is None:
-            free = not address.startswith("@") or address not in self._abstract
-            self._abstract.add(address)
-            return free
-        free = True
+            if address.startswith("@"):
+                holder = self._abstract.get(address)
+                self._abstract.setdefault(address, claim)
+            return holder
         for family, one in endpoint.addresses:
-            others = self._addresses.setdefault((endpoint.port, family), set())
-            free = free and one not in others and "*" not in others and not (one == "*" and others)
-            others.add(one)
-        return free
+            others = self._addresses.setdefault((endpoint.port, family), {})
+            taken = others.get(one) or others.get("*") or (next(iter(others.values()), None) if one == "*" else None)
+            holder = holder or taken
+            others.setdefault(one, claim)
+        return holder
 
 
 def socket_collision(socket: Socket) -> str | None:
     """Return the first address of a socket unit that collides with another address of the unit, or None."""
+    collision = next(_collisions_within(socket), None)
+    return None if collision is None else collision.second.address
+
+
+def _collisions_within(socket: Socket) -> Iterator[Collision]:
     bound: dict[str, _BoundEndpoints] = {}
     for item in socket.listen:
+        claim = Claim(item.address, item)
         endpoint = _socket_unit_endpoint(item.address, socket.bind_ipv6_only)
-        if not bound.setdefault(item.kind, _BoundEndpoints()).bind(item.address, endpoint):
-            return item.address
-    return None
+        holder = bound.setdefault(item.kind, _BoundEndpoints()).bind(claim, item.address, endpoint)
+        if holder is not None:
+            yield Collision(holder, claim)
 
 
 def units_collide(sockets: Iterable[Socket]) -> bool:
     """Whether two of these socket units collide. The one that is started later fails."""
+    return any(True for _ in _collisions_between(sockets))
+
+
+def _collisions_between(sockets: Iterable[Socket]) -> Iterator[Collision]:
     bound: dict[str, _BoundEndpoints] = {}
     for socket in sockets:
-        if socket_collision(socket) is None and not all(
-                bound.setdefault(item.kind, _BoundEndpoints()).bind(
-                    item.address, _socket_unit_endpoint(item.address, socket.bind_ipv6_only))
-                for item in socket.listen):
-            return True
-    return False
+        if socket_collision(socket) is not None:
+            continue
+        for item in socket.listen:
+            claim = Claim(item.address, item)
+            endpoint = _socket_unit_endpoint(item.address, socket.bind_ipv6_only)
+            holder = bound.setdefault(item.kind, _BoundEndpoints()).bind(claim, item.address, endpoint)
+            if holder is not None:
+                yield Collision(holder, claim)
 
 
 def dockerd_collision(hosts: Iterable[str], sockets: Iterable[Socket]) -> str | None:
     """Return the first of dockerd's hosts that collides with another host or with a passed socket, or None."""
+    entries = (HostEntry(host, host, Via.FLAG) for host in hosts)
+    return next((collision.second.address for collision in _collisions_of_hosts(entries, sockets)), None)
+
+
+def _collisions_of_hosts(hosts: Iterable[HostEntry], sockets: Iterable[Socket]) -> Iterator[Collision]:
     bound = _BoundEndpoints()
     for socket in sockets:
         if socket.unit.load_state == "loaded" and not socket.accept and socket_collision(socket) is None:
             for item in socket.listen:
                 if item.kind == "Stream":
-                    bound.bind(item.address, _socket_unit_endpoint(item.address, socket.bind_ipv6_only))
+                    bound.bind(Claim(item.address, item), item.address,
+                               _socket_unit_endpoint(item.address, socket.bind_ipv6_only))
     for host in hosts:
-        if not host.startswith("fd://") and not bound.bind(host.removeprefix("unix://"), _dockerd_endpoint(host)):
-            return host
-    return None
+        if host.address.startswith("fd://"):
+            continue
+        claim = Claim(host.address, host)
+        holder = bound.bind(claim, host.address.removeprefix("unix://"), _dockerd_endpoint(host.address))
+        if holder is not None:
+            yield Collision(holder, claim)
+
+
+def collisions(hosts: Iterable[HostEntry], sockets: tuple[Socket, ...]) -> Iterator[Collision]:
+    """Yield all collisions: within a socket unit, between socket units, and of dockerd's hosts with each other or with
+    the sockets."""
+    for socket in sockets:
+        yield from _collisions_within(socket)
+    yield from _collisions_between(sockets)
+    yield from _collisions_of_hosts(hosts, sockets)
 
 
 def _socket_unit_endpoint(address: str, bind_ipv6_only: str) -> _Endpoint | None:

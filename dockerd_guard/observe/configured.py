@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dockerd_guard.dockerd.command import program_of
@@ -17,6 +17,7 @@ from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.collisions import dockerd_collision, socket_collision, units_collide
 from dockerd_guard.observe.observation import CONFIGURED, Configured, Layer
 from dockerd_guard.observe.versions import dockerd_version
+from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.assignments import Environment, Variable
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import Argument, expand, too_long
@@ -109,7 +110,7 @@ def daemon_of(
     """Return the arguments of execve(2) for the main command, and dockerd's configuration."""
     command = main_command(service)
     if command is None:
-        return (), resolve_daemon((), {}, rootfs.read, version)
+        return (), resolve_daemon((), {}, _reader(rootfs), version)
     arguments, daemon = _resolve_command(command, environment, rootfs, version)
     if _may_follow_dockerd(service, command):
         daemon = daemon._replace(certain=False, program=daemon.program._replace(certain=False))
@@ -126,7 +127,26 @@ def _resolve_command(
     words = (shell or path, *(argument.text for argument in arguments[1:]))
     # dockerd uses passed descriptors only if these variables are set, which `env -i` removes.
     passed = dict.fromkeys(environment.unknown_variables.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
-    return arguments, resolve_daemon(words, {**passed, **values(environment)}, rootfs.read, version)
+    return arguments, resolve_daemon(
+        words, {**passed, **values(environment)}, _reader(rootfs), version)
+
+
+def _reader(rootfs: Rootfs) -> Callable[[str], bytes]:
+    """Return a function that reads daemon.json, and programs, which may be scripts that start dockerd.
+
+    A program is no configuration: that it exceeds the limits of the configuration is no finding.
+    """
+    def read(path: str) -> bytes:
+        status = rootfs.stat(path)
+        if status is not None and status.is_file and status.mode & 0o111:
+            if status.size > rootfs.limits.file_bytes:
+                raise Unreadable(path, f"is larger than {rootfs.limits.file_bytes >> 20} MiB")
+            content = rootfs.read_table(path)
+            if content.startswith((b"\x7fELF", b"#!")):
+                return content
+        return rootfs.read(path)
+
+    return read
 
 
 def _runs_dockerd(service: Service, command: Command) -> bool:

@@ -14,6 +14,8 @@ class Unsupported(Exception):
 
 
 SOCKET_UNIT = "dockerd-guard-network.socket"
+HELPER_UNITS = "dockerd-guard-network@"
+"""How the names of the units begin that it starts, one for each connection."""
 
 
 class HelperUnavailable(Unsupported):

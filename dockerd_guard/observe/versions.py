@@ -17,7 +17,7 @@ def dockerd_version(rootfs: Rootfs) -> Version | None:
     Reads dpkg's database (dpkg(1), FILES): stanzas of `Field: value` lines, separated by blank lines.
     """
     try:
-        status = rootfs.read(DPKG_STATUS)
+        status = rootfs.read_table(DPKG_STATUS)
     except (FileNotFoundError, Unreadable):
         return None
     for package in PACKAGES:

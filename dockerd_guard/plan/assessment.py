@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dockerd_guard.model.address import canonical
 from dockerd_guard.model.finding import Finding, Fix
-from dockerd_guard.model.names import DROPIN_NAME
+from dockerd_guard.model.names import DROPIN_NAME, SERVICE
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import CONFIGURED, LOADED, Configured, Observation
 from dockerd_guard.plan.decide import Decision
+from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.plan import Plan, make_plan
-from dockerd_guard.policy.model import Policy
+from dockerd_guard.policy.model import Policy, declared_bindings
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 
@@ -23,6 +25,32 @@ class Assessment(NamedTuple):
     findings: tuple[Finding, ...]
     plan: Plan
     decision: Decision
+
+
+def not_running(seen: Observation, policy: Policy) -> Hold | None:
+    """Return why no dockerd listens on the declared sockets, and the next step; None where it runs, or was not seen.
+
+    Neither `fix` nor the agent starts a docker.service that was stopped.
+    """
+    if seen.loaded is None or seen.listening is None or seen.running is not None:
+        return None
+    declared = {canonical(socket.address): socket.address for socket in declared_bindings(policy)}
+    if not declared:
+        return None
+    held = declared.keys() & set(map(canonical, seen.listening.held_by_systemd))
+    unserved = ", ".join(address for key, address in declared.items() if key not in held)
+    parts = [f"systemd listens for it on {', '.join(declared[key] for key in declared if key in held)}"] if held else []
+    parts += [f"nothing listens on {unserved}"] if unserved else []
+    state, next_step = _STATES.get(seen.loaded.active_state, _STATES["inactive"])
+    return Hold(f"{SERVICE} {state}: {'; '.join(parts)}", next_step=next_step)
+
+
+_STATES = {
+    "inactive": ("is not running", f"`systemctl start {SERVICE}`, if Docker should run on this host"),
+    "failed": ("has failed", f"`systemctl status {SERVICE}` shows why; then `systemctl start {SERVICE}`"),
+    "activating": ("is starting", "Wait"),
+}
+"""What to report of docker.service, and the next step, by its ActiveState."""
 
 
 def plan_for(seen: Observation, policy: Policy) -> Plan:

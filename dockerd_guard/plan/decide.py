@@ -24,6 +24,7 @@ from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory, digest
+from dockerd_guard.plan.occupied import NEXT_STEP, occupied
 from dockerd_guard.plan.pending_changes import pending_changes
 from dockerd_guard.plan.plan import Change, Plan, files_of
 from dockerd_guard.policy.model import Mode, Policy, Restart
@@ -162,7 +163,7 @@ def forecast(now: Instant, seen: Observation, plan: Plan, policy: Policy, memory
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts,
                     contain=containment(now, seen, policy._replace(mode=Mode.ENFORCE), memory))
     hold = _forecast(now, plan, required, facts, policy, memory)
-    actions = _allowed(required, hold, plan)
+    actions = _allowed(required, hold, plan, facts)
     verdict = Verdict.APPLY if actions.anything else Verdict.NOTHING if hold is None else Verdict.HOLD
     return base._replace(verdict=verdict, actions=actions, hold=hold,
                          intent=_intent(now, seen, actions, memory.intent) if actions.anything else None)
@@ -173,6 +174,8 @@ def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
 ) -> Hold | None:
     if plan.obstacles:
         return obstructed(plan, policy)
+    if facts.occupied:
+        return Hold("; ".join(facts.occupied), next_step=NEXT_STEP)
     if plan.caused:
         return Hold(f"dockerd would not start: {'; '.join(finding.message for finding in plan.caused)}",
                     next_step="Fix this; the agent retries automatically")
@@ -220,7 +223,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
         return (base._replace(verdict=Verdict.BACK_OFF, hold=hold, contested=contested, wake_s=max(wake_s, 1.0)),
                 _held(memory, now, hold))
     hold_now = _forecast(now, plan, required, facts, policy, memory)
-    actions = _allowed(required, hold_now, plan)
+    actions = _allowed(required, hold_now, plan, facts)
     decision = base._replace(actions=actions, hold=hold_now)
     memory = _held(memory, now, hold_now)
     if not actions.anything:
@@ -261,8 +264,8 @@ def _is_starting(now: Instant, seen: Observation) -> bool:
     return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S
 
 
-def _allowed(required: Actions, hold: Hold | None, plan: Plan) -> Actions:
-    if plan.caused:
+def _allowed(required: Actions, hold: Hold | None, plan: Plan, facts: RestartFacts) -> Actions:
+    if plan.caused or facts.occupied:
         return Actions()
     return required if hold is None else required.without_starts
 
@@ -305,14 +308,15 @@ def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memo
     """Return what the gate decides on."""
     loaded = seen.loaded
     is_active = seen.running is not None
+    taken = occupied(seen, plan) if required.anything else ()
     if not required.starts_dockerd:
-        return RestartFacts(is_active, seen.engine, loaded.dependents if loaded else ())
+        return RestartFacts(is_active, seen.engine, loaded.dependents if loaded else (), occupied=taken)
     in_swarm = seen.engine is not None and seen.engine.engine is not None and seen.engine.engine.in_swarm
     return RestartFacts(
         is_active, seen.engine, loaded.dependents if loaded else (),
         next_live_restore=plan.after.daemon.live_restore,
         pending_changes=pending_changes(seen, plan.base, memory.start, in_swarm=in_swarm),
-        refusals=tuple(finding.message for finding in plan.refusals))
+        refusals=tuple(finding.message for finding in plan.refusals), occupied=taken)
 
 
 def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:

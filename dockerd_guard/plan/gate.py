@@ -43,7 +43,8 @@ class RestartFacts(NamedTuple):
 
     `dependents`: active units that stop with docker.service. `next_live_restore`: live-restore in the configuration
     that the restart loads. `pending_changes`: other changes that it would apply (plan/pending_changes.py).
-    `refusals`: why dockerd would refuse that configuration.
+    `refusals`: why dockerd would refuse that configuration. `occupied`: paths of sockets at which something else is
+    (plan/occupied.py); decide() changes nothing then.
     """
 
     is_active: bool
@@ -52,6 +53,7 @@ class RestartFacts(NamedTuple):
     next_live_restore: bool = False
     pending_changes: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    occupied: tuple[str, ...] = ()
 
 
 def may_restart(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Hold | None:

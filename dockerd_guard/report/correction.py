@@ -7,7 +7,8 @@ import math
 from datetime import datetime
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.plan.assessment import Assessment, annotate_fixability
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.assessment import Assessment, annotate_fixability, not_running
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.decide import Result
 from dockerd_guard.plan.memory import HeldCorrection, ManualFix
@@ -24,7 +25,8 @@ def correction_entry(
     """The entry for a correction. `fixed`: the facts that it ended."""
     done = "; ".join(result.steps) or "no changes"
     if result.is_done:
-        event, outcome, message = Event.CORRECTED, Outcome.REPAIRED, f"Docker listens as declared again: {done}."
+        event, outcome = Event.CORRECTED, Outcome.REPAIRED
+        message = _again(result.seen or assessment.seen, assessment.policy, f": {done}")
     elif result.hold is not None:
         event, outcome = Event.HELD, Outcome.HELD
         message = (f"Correction {hold_text(result.hold.reason, result.hold.until)}. So far: {done}. "
@@ -58,10 +60,18 @@ def manual_fix_entry(fix: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
     return JournalEntry(event, message, outcome=outcome, episodes=fixed)
 
 
-def resolved_entry(held: HeldCorrection, cause: Cause) -> JournalEntry:
+def _again(seen: Observation, policy: Policy, how: str) -> str:
+    """That the host complies again, as far as this was seen (I10)."""
+    down = not_running(seen, policy)
+    return f"Docker listens as declared again{how}." if down is None else (
+        f"The files comply with the policy again{how}; {down.reason}.")
+
+
+def resolved_entry(held: HeldCorrection, cause: Cause, assessment: Assessment) -> JournalEntry:
     """The entry for a held correction that is not needed any more."""
-    return JournalEntry(Event.CORRECTED, "Docker listens as declared again, but not through the agent. The "
-                        f"correction was {hold_text(held.reason, held.until)}.", outcome=Outcome.KEPT, cause=cause)
+    again = _again(assessment.seen, assessment.policy, ", but not through the agent")
+    return JournalEntry(Event.CORRECTED, f"{again} The correction was {hold_text(held.reason, held.until)}.",
+                        outcome=Outcome.KEPT, cause=cause)
 
 
 def contested_entry(contest: Contested, now: datetime, assessment: Assessment, cause: Cause) -> JournalEntry:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dockerd_guard.plan.assessment import Assessment
+from dockerd_guard.plan.assessment import Assessment, not_running
 from dockerd_guard.plan.decide import Decision, Result
 from dockerd_guard.plan.gate import Cost, Hold
 
 SCHEMA = 1
+
+DECLARED = "Docker listens as declared"
+_COMPLY = "the files comply with the policy"
 
 _COSTS = {
     Cost.NOTHING: "nothing",
@@ -25,7 +28,7 @@ def diff_text(assessment: Assessment, containers: tuple[str, ...]) -> str:
 
 
 def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator[str]:
-    seen, _, _, plan, decision = assessment
+    seen, policy, _, plan, decision = assessment
     for change in plan.changes:
         yield change.diff().rstrip("\n")
     if plan.obstacles:
@@ -33,10 +36,18 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
         for obstacle in plan.obstacles:
             yield f"  {obstacle}"
     elif not decision.required.anything:
-        yield "Nothing to change: Docker listens as declared."
+        down = not_running(seen, policy)
+        is_seen = seen.loaded is not None and seen.listening is not None
+        yield f"Nothing to change: {DECLARED if is_seen and down is None else _COMPLY}."
+        if down is not None:
+            yield from _down_lines(down)
+        elif seen.troubles:
+            yield "Unknown: where Docker listens now; this was not seen."
         return
     elif seen.loaded is None:
         yield "Cost: unknown without access to systemd (--root, or no D-Bus)."
+    elif seen.listening is None:
+        yield "Cost: unknown; the sockets of dockerd were not seen."
     else:
         yield f"Steps: {', '.join(decision.required.steps())}."
         yield f"Cost: {_cost_text(decision, containers)}."
@@ -47,6 +58,10 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
         if decision.contain:
             yield ("In mode: enforce the agent blocks at the network meanwhile: "
                    f"{', '.join(exposure.address for exposure in decision.contain)}.")
+
+
+def _down_lines(down: Hold) -> tuple[str, str]:
+    return f"{down.reason}.", f"Next: {down.next_step}."
 
 
 def _cost_text(decision: Decision, containers: tuple[str, ...]) -> str:
@@ -64,7 +79,8 @@ def _hold_text(hold: Hold) -> str:
 def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, Any]:
     """`diff` as JSON. `cost` is one of nothing, reload, restart, containers; null if unknown."""
     decision, plan = assessment.decision, assessment.plan
-    known = assessment.seen.loaded is not None
+    known = assessment.seen.loaded is not None and assessment.seen.listening is not None
+    down = None if plan.obstacles or decision.required.anything else not_running(assessment.seen, assessment.policy)
     blocked = decision.contain if decision.hold is not None else ()
     return {
         "schema": SCHEMA,
@@ -73,16 +89,18 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
         "steps": list(decision.required.steps()) if known else [],
         "cost": str(decision.cost) if known else None,
         "containers": list(containers) if decision.cost is Cost.CONTAINERS else [],
-        "held": _hold_json(decision.hold),
+        "held": _hold_json(decision.hold or down),
         "cut_off": [exposure.address for exposure in blocked],
     }
 
 
-def outcome_text(result: Result) -> str:
-    """`fix` as text."""
+def outcome_text(result: Result, down: Hold | None) -> str:
+    """`fix` as text. `down`: why Docker does not listen, where the files comply (not_running())."""
     lines = [f"{step[:1].upper()}{step[1:]}." for step in result.steps]
-    if result.is_done:
-        lines.append("Docker listens as declared.")
+    if result.is_done and down is not None:
+        lines += (f"{_COMPLY.capitalize()}.", *_down_lines(down))
+    elif result.is_done:
+        lines.append(f"{DECLARED}.")
     elif result.hold is not None:
         lines.append(f"Held: {_hold_text(result.hold)}.")
         if result.hold.next_step:
@@ -99,8 +117,10 @@ def outcome_word(result: Result) -> str:
     return "held" if result.hold is not None else "failed"
 
 
-def outcome_json(result: Result, cost: Cost) -> dict[str, Any]:
-    """`fix` as JSON."""
+def outcome_json(result: Result, cost: Cost, down: Hold | None) -> dict[str, Any]:
+    """`fix` as JSON; `down` as for outcome_text()."""
+    if down is not None:
+        result = result._replace(is_done=bool(result.steps), hold=down)
     return {
         "schema": SCHEMA, "outcome": outcome_word(result), "steps": list(result.steps), "cost": str(cost),
         "held": _hold_json(result.hold), "error": result.error or None, "rolled_back": result.was_rolled_back,

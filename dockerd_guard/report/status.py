@@ -66,6 +66,9 @@ def _headline(status: Status) -> str:
         return f"Problems: {', '.join(status.wrong)}."
     if status.unseen and not status.is_agent_complete:
         return "No problem found, with degraded visibility."
+    if any(row.declared is not None and row.cells[-1] is not None and row.cells[-1].tls is None for row in status.rows):
+        # That is waived.
+        return "No problem found; not every declared socket is open."
     return "Docker listens as declared."
 
 

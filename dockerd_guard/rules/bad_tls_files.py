@@ -42,7 +42,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
                 yield _finding(seen, role, f"TLS is on, but {role} is not set: {_CONSEQUENCE}")
             continue
         try:
-            contents[role] = seen.rootfs.read(posixpath.join("/", path))
+            contents[role] = seen.rootfs.read_table(posixpath.join("/", path))
         except FileNotFoundError:
             yield _finding(seen, role, f"{role} {path} is missing: {_CONSEQUENCE}")
         except Unreadable as error:

@@ -47,7 +47,7 @@ def _packaged_sums(rootfs: Rootfs) -> dict[str, str]:
     """Return MD5 sums by path, without the leading `usr/`: packages list unit files with or without it."""
     found: dict[str, str] = {}
     for package in PACKAGES:
-        text = (rootfs.read_if_possible(f"{_DPKG}/{package}.md5sums") or b"").decode("utf-8", "replace")
+        text = (rootfs.read_if_possible(f"{_DPKG}/{package}.md5sums", is_table=True) or b"").decode("utf-8", "replace")
         for md5, path in re.findall(r"^([0-9a-f]{32})  (\S+/systemd/system/\S+)$", text, re.MULTILINE):
             found[path.removeprefix("usr/")] = md5
     return found
@@ -56,5 +56,5 @@ def _packaged_sums(rootfs: Rootfs) -> dict[str, str]:
 def _md5(rootfs: Rootfs, path: str) -> str | None:
     import hashlib
 
-    data = rootfs.read_if_possible(path)
+    data = rootfs.read_if_possible(path, is_table=True)
     return None if data is None else hashlib.md5(data, usedforsecurity=False).hexdigest()

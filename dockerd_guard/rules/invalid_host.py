@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, listen_error, parse_host
-from dockerd_guard.model.address import Via
+from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, is_ipv4, listen_error, never_resolves, parse_host
+from dockerd_guard.model.address import Via, split_host_port
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules._common import argument_location, fix_for_foreign_file
 
 CODE = "DG203"
@@ -52,6 +53,14 @@ def _refused_flag(seen: Observation, reason: str) -> Iterator[tuple[HostEntry, s
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding for each host that dockerd refuses or reads differently from what it looks like."""
     refused = {entry: f"dockerd will not start: {why}" for entry, why in refusals(seen)}
+    names: frozenset[str] | None = None
+    for entry in seen.configured.daemon.hosts:
+        if entry not in refused and (why := never_resolves(entry.address)) is not None:
+            names = _known_names(seen.rootfs) if names is None else names
+            host = split_host_port(entry.address)[0]
+            if host.lower() not in names:
+                refused[entry] = (f"dockerd reads {entry.raw.strip()} as the name {host}, which {why}: dockerd will "
+                                  f"not start{_intended(host)}")
     for entry in dict.fromkeys((*refused, *seen.configured.daemon.hosts)):
         message = refused.get(entry) or _misreading(entry)
         if message is None:
@@ -65,6 +74,17 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             entry.location or argument_location(seen, entry.argument),
             "safe" if is_flag else fix_for_foreign_file(policy),
         )
+
+
+def _intended(host: str) -> str:
+    """Return what was probably meant: `0.0.0.0.2375` has a dot where the colon of the port belongs."""
+    return "; a colon precedes the port, not a dot" if is_ipv4(host.rpartition(".")[0]) else ""
+
+
+def _known_names(rootfs: Rootfs) -> frozenset[str]:
+    """Return the names in hosts(5), in lower case."""
+    text = (rootfs.read_if_possible("/etc/hosts", is_table=True) or b"").decode("utf-8", "replace")
+    return frozenset(name.lower() for line in text.splitlines() for name in line.partition("#")[0].split()[1:])
 
 
 def _misreading(entry: HostEntry) -> str | None:

@@ -11,13 +11,31 @@ from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules import unused_waiver
 from dockerd_guard.rules.registry import RULES, TITLES
 
+MAX_FINDINGS = 200
+"""Findings of one rule. A file can hold as many causes as it has bytes, and nobody reads that many."""
+
+MAX_MESSAGE = 1000
+"""Characters of a message, which may quote an address or an error of dockerd of any length."""
+
 
 def judge(seen: Observation, policy: Policy | None, today: date | None = None) -> tuple[Finding, ...]:
     """Return the findings of all rules, without those that the policy waives on `today`, sorted by file and line."""
-    findings = [finding for rule in RULES for finding in rule.check(seen, policy)]
+    findings = [finding for rule in RULES for finding in _limited(rule.CODE, rule.check(seen, policy))]
     if policy is not None and policy.waive:
         findings = list(unused_waiver.apply(findings, policy, TITLES, today or date.today()))
     return tuple(sorted(map(_without_line_zero, findings), key=lambda finding: finding.order))
+
+
+def _limited(code: str, found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield at most MAX_FINDINGS findings of a rule, and then one that says that there are more."""
+    for number, finding in enumerate(found):
+        if number == MAX_FINDINGS:
+            message = f"there are more than {MAX_FINDINGS} findings of {code}; the others are not shown"
+            yield Finding(code, "error", message, finding.layer, finding.location)
+            return
+        if len(finding.message) > MAX_MESSAGE:
+            finding = finding._replace(message=f"{finding.message[:MAX_MESSAGE]}…")  # noqa: PLW2901
+        yield finding
 
 
 def drifts(findings: Iterable[Finding]) -> Iterator[Finding]:

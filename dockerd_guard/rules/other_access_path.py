@@ -67,6 +67,8 @@ def _candidates(seen: Observation, excluded: set[str]) -> Iterator[str]:
     """Yield the service units whose files name the Docker socket or dockerd. Only these are parsed."""
     files = unit_files(seen.rootfs, seen.configured.systemd_version)
     for name in files.with_suffix(".service"):
+        if seen.rootfs.is_exhausted:
+            return
         if name in excluded:
             continue
         fragment = files.fragment(name)

@@ -35,6 +35,7 @@ _MODULES = (
     "loose_socket_mode",
     "other_access_path",
     "exposed_container",
+    "rootless_tcp_host",
     "containerd_tcp",
     "hosts_conflict",
     "fd_without_socket_unit",
@@ -44,6 +45,7 @@ _MODULES = (
     "bad_tls_files",
     "unavailable_address",
     "socket_path_conflict",
+    "port_claimed_twice",
     "ignored_dropin",
     "skipped_line",
     "overriding_dropin",
@@ -53,6 +55,7 @@ _MODULES = (
     "pending_reload",
     "pending_restart",
     "stale_socket_unit",
+    "input_beyond_limit",
     "loose_file_mode",
     "live_restore_off",
 )

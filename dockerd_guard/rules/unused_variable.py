@@ -19,7 +19,8 @@ TITLE = "an option variable that nothing reads (`DOCKER_OPTS` under a unit that 
 VARIABLES = ("DOCKER_OPTS", "DOCKER_OPTIONS", "OPTIONS", "other_args", "DOCKERD_OPTS", "DOCKER_EXTRA_OPTS")
 """Variables that guides and packages use for options of dockerd. dockerd itself reads none of them."""
 
-FILES = ("/etc/default/docker", "/etc/sysconfig/docker")
+FILES = ("/etc/default/docker", "/etc/sysconfig/docker", "/etc/default/dockerd", "/etc/sysconfig/dockerd",
+         "/etc/conf.d/docker")
 """Files from which init scripts read these variables, and some units still do."""
 
 _USE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from dockerd_guard.model.location import Location
-from dockerd_guard.rootfs import Unreadable
+from dockerd_guard.rootfs import BeyondLimitError, Unreadable
 from dockerd_guard.systemd.assignments import Environment, EnvironmentFile, Variable
 from dockerd_guard.systemd.environment_file import FileAssignments, read_environment_file
 from dockerd_guard.systemd.manager_conf import default_environment
@@ -124,6 +124,8 @@ def _read(rootfs: Rootfs, path: str, version: int) -> FileAssignments:
         data = rootfs.read(path)
     except FileNotFoundError:
         raise _LoadError("No such file or directory") from None
+    except BeyondLimitError:
+        return FileAssignments(())  # systemd reads it: its variables are unknown here
     except Unreadable as error:
         entry = rootfs.stat(path)
         if entry is not None and entry.is_character_device:

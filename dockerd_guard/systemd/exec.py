@@ -118,7 +118,7 @@ def commands(
         if prefixes.count("!") == 2 and version >= AMBIENT_REMOVED_VERSION:
             problems.append(Problem(
                 setting.at(first.start, first.end), f"The !! modifier for {setting.key}= lines is no longer supported "
-                "and is now ignored.", "ignored"))
+                "and is now ignored.", "noted"))
         parser = parser._replace(ignore="-" in prefixes)
         try:
             if "|" in prefixes:
@@ -205,7 +205,7 @@ class _ExecParser(NamedTuple):
             raise BadFileError(location, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
-                                         f'Ignoring unknown escape sequences: "{found.text}"', "ignored"))
+                                         f'Ignoring unknown escape sequences: "{found.text}"', "noted"))
         return found
 
     def expanded(self, text: str, raw: Extracted) -> Word:

@@ -114,7 +114,9 @@ class Loader:
             self.requirements["Requires"].append(Word(name, name, Location(path)))
         drop_ins = self.files.drop_ins(unit.name, fragment.names, self.problems)
         unit = unit._replace(dropins=drop_ins, ambiguity=self.files.ambiguous_drop_ins(unit.name, fragment.names))
-        for path in drop_ins:
+        for number, path in enumerate(drop_ins):
+            if self.rootfs.is_exhausted:
+                return unit._replace(dropins=drop_ins[:number])
             try:
                 self.read_drop_in(path)
             except BadFileError as error:
@@ -249,7 +251,7 @@ class Loader:
             return path
         patched = "/run/" + (found[1] or "")
         self.note(setting.location, f"{setting.key}= references a path below legacy directory /var/run/, updating "
-                  f"{path} → {patched}; please update the unit file accordingly.", "ignored")
+                  f"{path} → {patched}; please update the unit file accordingly.", "noted")
         return patched
 
     def keep_choice(self, setting: Setting, choices: tuple[str, ...]) -> None:

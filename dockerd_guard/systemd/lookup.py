@@ -123,6 +123,20 @@ class UnitFiles:
         }
         return tuple(sorted(found))
 
+    def beginning_with(self, text: str) -> Iterator[str]:
+        """Yield the paths of all entries of the unit directories whose names begin with a text in any case."""
+        for directory, kinds in self._kinds.items():
+            yield from (f"{directory}/{name}" for name in kinds if name[:len(text)].lower() == text)
+
+    def files_among_links(self) -> Iterator[str]:
+        """Yield the regular files in all `.wants`, `.requires` and `.upholds` directories, which systemd ignores."""
+        for directory, kinds in self._kinds.items():
+            for entry, kind in kinds.items():
+                if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds")):
+                    for name, what in self._list(f"{directory}/{entry}").items():
+                        if what == "f":
+                            yield f"{directory}/{entry}/{name}"
+
     def requirements(self, name: str, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the paths of the links in all `.requires` directories of a unit.
 

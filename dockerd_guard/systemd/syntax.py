@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 from dockerd_guard.model.location import Location
 
-Effect = Literal["ignored", "rest-dropped", "refused", "file-ignored"]
-"""What a problem affects: one line or word, the rest of the file, the whole unit, or a drop-in (or socket
+Effect = Literal["noted", "ignored", "rest-dropped", "refused", "file-ignored"]
+"""What a problem affects: nothing, one line or word, the rest of the file, the whole unit, or a drop-in (or socket
 unit) that is shadowed, masked or unreadable."""
 
 MAX_LINE_BYTES = 1024 * 1024

@@ -223,7 +223,7 @@ class _ServiceLoader(Loader):
         name = self.values.get("User", "root")
         if name in ("root", "0"):
             return "root", "/root", root_shell(self.rootfs)
-        accounts = self.rootfs.read_if_possible("/etc/passwd") or b""
+        accounts = self.rootfs.read_if_possible("/etc/passwd", is_table=True) or b""
         for line in accounts.decode("utf-8", "surrogateescape").split("\n"):
             fields = line.split(":")
             if len(fields) == 7 and name in (fields[0], fields[2]):

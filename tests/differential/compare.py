@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dockerd_guard.model.address import Via, split_host_port
+from dockerd_guard.model.limits import NO_LIMITS
 from dockerd_guard.observe.configured import ACCEPTING, main_command, observe_configured, passed_by, values
 from dockerd_guard.observe.observation import Configured
 from dockerd_guard.rootfs import Rootfs
@@ -95,7 +96,7 @@ def read(layout: Layout, facts: Facts) -> tuple[Configured, tuple[str, ...]]:
     with tempfile.TemporaryDirectory(prefix="differential-") as directory:
         skeleton(Path(directory), facts)
         layout.write(Path(directory))
-        with Rootfs(directory) as rootfs:
+        with Rootfs(directory, limits=NO_LIMITS) as rootfs:
             seen = observe_configured(rootfs)
             names = seen.environment.unknown_variables | seen.environment.variables.keys()
             passes = {"LISTEN_FDS", "LISTEN_PID"} <= names

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.dockerd.config import without_key
+from dockerd_guard.model.limits import NO_LIMITS
 from dockerd_guard.observe.certificates import check_pair, validity
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import Observation
@@ -257,7 +258,7 @@ CASES = (
 
 def whole(root: Path) -> None:
     """Observe, judge, format and plan: everything that does not change the host."""
-    with Rootfs(str(root)) as rootfs:
+    with Rootfs(str(root), limits=NO_LIMITS) as rootfs:
         seen = Observation(rootfs, observe_configured(rootfs))
         with contextlib.redirect_stdout(io.StringIO()):
             for line in (*text.sockets(seen), *text.findings(judge(seen, POLICY), rootfs.read, colour=False)):

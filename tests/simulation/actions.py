@@ -259,7 +259,9 @@ def dockerd_faults(world: World, variant: int) -> None:
 
 
 def next_start(world: World, variant: int) -> None:
-    """dockerd fails once when it is started, or binds nothing, which no file shows before."""
+    """dockerd is exposed; when it is started next, it fails or binds nothing, which no file shows before."""
+    world.host.containers.clear()
+    _exposed(world)
     world.host.next_starts = [("refuses", "deaf")[variant % 2]]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dockerd_guard.containment import containment
 from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import Tls, canonical, split_host_port
 from dockerd_guard.model.names import SERVICE, SOCKET
@@ -71,19 +72,22 @@ def simulated_times() -> Iterator[None]:
     """Let Rootfs read the simulated times of files. Each use of a SimulatedHost needs it.
 
     Only the kernel sets ctime, by the real clock: of files and links it is the mtime here, which is simulated; of
-    directories it is 0.
+    directories it is 0. systemd on the simulated host filters IP traffic, whatever this one can do.
     """
     real = Rootfs._lstat_on_disk
+    paths = containment.CGROUP_V2_FILE, containment.CONTROL_FILES
 
     def lstat(rootfs: Rootfs, resolved: str) -> FileStatus | None:
         found = real(rootfs, resolved)
         return found and found._replace(ctime_ns=found.mtime_ns if found.is_file or found.is_link else 0)
 
     Rootfs._lstat_on_disk = lstat  # type: ignore[method-assign,assignment]
+    containment.CGROUP_V2_FILE, containment.CONTROL_FILES = "/", ()
     try:
         yield
     finally:
         Rootfs._lstat_on_disk = real  # type: ignore[method-assign]
+        containment.CGROUP_V2_FILE, containment.CONTROL_FILES = paths
 
 
 def invocation(number: int) -> str:

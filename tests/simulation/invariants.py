@@ -221,10 +221,10 @@ def _records(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[s
     for entry in agent.journal.entries[then.entries:]:
         is_correction = entry.event is Event.CORRECTED and entry.message.startswith("Docker listens as declared again:")
         if is_correction and entry.outcome is Outcome.REPAIRED and host.running is not None:
-            listens = {canonical(sock.address) for sock, _ in host.running.sockets} | {
-                canonical(sock.address) for sock in host.held if host.active[SOCKET] == "active"}
-            if listens != declared:
-                yield f"I10: reported as repaired, and listens on {sorted(listens)}"
+            listens = {canonical(sock.address) for sock, _ in host.running.sockets}
+            held = {canonical(sock.address) for sock in host.held if host.active[SOCKET] == "active"}
+            if listens != declared or held - declared:
+                yield f"I10: reported as repaired, and listens on {sorted(listens)}, held are {sorted(held)}"
         if entry.event is Event.ROLLED_BACK and agent.controller.decision.verdict is Verdict.APPLY and (
                 then.memory.intent is None) and (
                 different := {path for path, _ in now.items() ^ then.files.items()} - host.interfered.keys()):

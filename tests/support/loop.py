@@ -50,8 +50,7 @@ class Bus(SimulatedManager):
         if self.is_broken:
             raise Unavailable("broken")
         with contextlib.suppress(BlockingIOError):
-            os.read(self.read, 100)
-            self.woken(None)
+            self.woken(os.read(self.read, 100).decode())
 
 
 class Network(SimulatedNetwork):

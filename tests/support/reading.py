@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dockerd_guard.model.limits import NO_LIMITS
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.environment_file import read_environment_file
 from dockerd_guard.systemd.exec import Command, expand
@@ -15,7 +16,7 @@ from tests.support.vectors import Facts
 
 def reading(root: Path, unit: str, version: int) -> Facts:
     """Return the facts of a unit below a root, as systemd of this version has them."""
-    with Rootfs(str(root)) as rootfs:
+    with Rootfs(str(root), limits=NO_LIMITS) as rootfs:
         if unit.endswith(".socket"):
             socket = load_socket(rootfs, unit, version)
             return _general(socket.unit) | {"listen": [[listen.kind, listen.address] for listen in socket.listen]}

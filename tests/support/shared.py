@@ -13,7 +13,7 @@ from typing import Any
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 IS_REQUIRED = os.environ.get("DOCKERD_GUARD_SHARED") == "required"
-PARTS = ("vectors/systemd.json", "vectors/dockerd.json", "corpus")
+PARTS = ("vectors/systemd.json", "vectors/dockerd.json", "corpus", "cases")
 
 MISSING = tuple(part for part in PARTS if not (SHARED / part).exists())
 IS_THERE = not MISSING

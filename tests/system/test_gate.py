@@ -263,3 +263,68 @@ def test_unit_that_would_stop_with_docker_holds_the_restart(machine: Machine) ->
     machine.run("systemctl reload dockerd-guard")
     wait_for(lambda: repaired(machine), "correction")
     assert not machine.api_answers()
+
+
+NOTES = "/srv/notes.txt"
+REPLACING = {
+    "passed by systemd": f"sockets: [fd://]\nsocket_unit: {{listen: [/run/docker.sock, {NOTES}]}}\n",
+    "bound by dockerd": f'sockets: [fd://, "unix://{NOTES}"]\n',
+}
+
+
+@pytest.mark.parametrize("sockets", REPLACING.values(), ids=REPLACING)
+def test_no_file_is_replaced_by_a_socket(machine: Machine, sockets: str) -> None:
+    """systemd and dockerd delete what is at the path of a socket that they bind."""
+    text = f"version: 1\nmode: enforce\n{sockets}"
+    dockerd = machine.main_pid()
+    machine.write(NOTES, "important notes\n")
+    enforce(machine, text)
+    held = wait_for(lambda: entries(machine, "held"), "hold")
+    assert NOTES in held[-1]["MESSAGE"]
+    for verb in ("diff", "fix"):
+        shown = machine.run(f"dockerd-guard {verb}", check=False)
+        assert shown.status == 1
+        assert f"Held: {NOTES} is a regular file, not a socket; " in shown.out
+    assert machine.read(NOTES) == "important notes\n"
+    assert machine.main_pid() == dockerd
+    assert not machine.run("find /etc/systemd/system -name zz-dockerd-guard.conf").out
+    # The correction follows without a command, once the file is gone.
+    machine.run(f"mv {NOTES} /srv/moved.txt")
+    wait_for(lambda: repaired(machine), "correction")
+    assert machine.run(f"curl --silent --unix-socket {NOTES} http://d/_ping").out == "OK"
+    assert machine.read("/srv/moved.txt") == "important notes\n"
+
+
+def test_the_socket_of_another_program_is_not_taken(machine: Machine) -> None:
+    path = "/run/other.sock"
+    machine.write("/srv/other.py", "import socket, time\ns = socket.socket(socket.AF_UNIX)\n"
+                  f"s.bind('{path}')\ns.listen()\ntime.sleep(3600)\n")
+    machine.run("systemd-run --quiet --unit=other /usr/bin/python3 /srv/other.py")
+    wait_for(lambda: machine.run(f"test -S {path}", check=False).status == 0, "socket")
+    enforce(machine, "version: 1\nmode: enforce\nsockets: [fd://]\n"
+                     f"socket_unit: {{listen: [/run/docker.sock, {path}]}}\n")
+    held = wait_for(lambda: entries(machine, "held"), "hold")
+    assert f"{path} is the socket of another program, which listens there" in held[-1]["MESSAGE"]
+    assert not machine.run("find /etc/systemd/system -name zz-dockerd-guard.conf").out
+    # A socket that nobody serves any more is replaced.
+    machine.run("systemctl stop other; systemctl reload dockerd-guard")
+    wait_for(lambda: repaired(machine), "correction")
+    assert machine.run(f"curl --silent --unix-socket {path} http://d/_ping").out == "OK"
+
+
+def test_a_stopped_docker_is_not_reported_to_listen(machine: Machine) -> None:
+    enforce(machine)
+    assert machine.run("dockerd-guard diff").out == "Nothing to change: Docker listens as declared.\n"
+    user = machine.run("runuser -u nobody -- dockerd-guard diff", check=False)
+    assert user.status == 2
+    assert "as declared" not in user.out
+    machine.run("systemctl stop docker.socket docker")
+    lines = ("docker.service is not running: nothing listens on unix:///run/docker.sock.\n"
+             "Next: `systemctl start docker.service`, if Docker should run on this host.\n")
+    for verb, first in (("diff", "Nothing to change: the files comply with the policy.\n"),
+                        ("fix", "The files comply with the policy.\n")):
+        shown = machine.run(f"dockerd-guard {verb}", check=False)
+        assert (shown.status, shown.out) == (1, first + lines)
+    assert machine.run("dockerd-guard lint", check=False).status == 1
+    machine.run("systemctl start docker")
+    assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"

@@ -54,7 +54,6 @@ COMMANDS = {
     "set the clock forward": f"echo {400 * 86400} > {CLOCK_FILE}",
     "set the clock back": f"echo {-400 * 86400} > {CLOCK_FILE}",
     "remove nftables": "mv /usr/lib/python3/dist-packages/nftables /root/",
-    "install nftables": "mv /root/nftables /usr/lib/python3/dist-packages/",
     # As dpkg and the postinst of docker.io do it.
     "upgrade dockerd": f"""
         f={UNIT}
@@ -123,8 +122,7 @@ HISTORIES = (
         Step(verb="set the clock back"), Step({OVERRIDE: unit(f"{OPEN} --label a=b")}))),
     History("python3-nftables is removed", (
         Step({DAEMON_JSON: "{}"}, "restart dockerd"), Step({OVERRIDE: unit(OPEN)}, "reload systemd"),
-        Step(verb="restart dockerd"), Step(verb="start a container"), Step(verb="remove nftables"), ENFORCED,
-        Step({DAEMON_JSON: LIVE_RESTORE}, "reload dockerd"))),
+        Step(verb="restart dockerd"), Step(verb="start a container"), Step(verb="remove nftables"), ENFORCED)),
     History("docker.io is upgraded", (
         GUARDED, ENFORCED, Step({OVERRIDE: unit(OPEN)}), Step(verb="upgrade dockerd"), Step({OVERRIDE: None}))),
     History("Docker is stopped", (
@@ -176,8 +174,8 @@ def simulate(agent: SimulatedAgent, step: Step) -> Seen:  # noqa: PLR0912 -- one
             host.bus_is_gone = step.verb == "stop D-Bus"
         case "set the clock forward" | "set the clock back":
             host.clock.wall_offset_s = 400 * 86400.0 * (1 if step.verb == "set the clock forward" else -1)
-        case "remove nftables" | "install nftables":
-            host.nftables_is_gone = step.verb == "remove nftables"
+        case "remove nftables":
+            host.nftables_is_gone = True
         case "upgrade dockerd":
             host.put("/usr/lib/systemd/system/docker.service", f"{VENDOR_SERVICE}# upgraded\n")
             host.reload()
@@ -228,7 +226,8 @@ class Player:
         elif step.verb:
             self.machine.run(COMMANDS[step.verb])
         if POLICY in step.files:
-            self.machine.run("systemctl reload dockerd-guard")
+            # systemd 252 cannot run ExecReload= where the state directory is read-only. The event does as well.
+            self.machine.run("systemctl reload dockerd-guard", check=False)
         self.rest()
         entries = self.entries()
         new, self.known = entries[self.known:], len(entries)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any host")
 
-NEED_SHARED = ["test_shared_corpus.py", "test_shared_dockerd.py", "test_shared_systemd.py"]
+NEED_SHARED = ["test_shared_cases.py", "test_shared_corpus.py", "test_shared_dockerd.py", "test_shared_systemd.py"]
 collect_ignore = [] if shared.IS_THERE else NEED_SHARED
 
 

@@ -17,6 +17,7 @@ from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.preflight import validate
 from dockerd_guard.apply.verify import unanswered
 from dockerd_guard.model.address import Tls
+from dockerd_guard.model.names import UNITS
 from dockerd_guard.observe.engine import Ping
 from dockerd_guard.observe.network import HelperUnavailable
 from dockerd_guard.observe.observation import Process
@@ -34,12 +35,15 @@ from tests.support.situations import (
     daemon_json,
     do,
     dropin,
+    environment,
     fault,
+    link,
     listens,
     opened,
     policy,
     read_policy,
     reload,
+    remove,
     restart,
     restart_socket,
     sleep,
@@ -114,6 +118,46 @@ def test_another_file_that_opens_the_port_again_meanwhile_is_named(
     assert agent.host.text(OURS) is None
     agent.run_pass()
     assert agent.host.text(LATE) is None, "the next pass corrects that"
+
+
+MASK = f"{UNITS}/docker.service"
+RUNTIME_MASK = "/run/systemd/system/docker.service"
+
+
+@pytest.mark.parametrize(("meanwhile", "reason"), [
+    # Only systemd's own environment changed, which is in no file.
+    ((environment(DOCKER_OPTS="-H tcp://0.0.0.0:2376"),),
+     "systemd has loaded a different configuration: fd://, tcp://0.0.0.0:2376"),
+    ((link(MASK, "/dev/null"),), f"another program changed {MASK} during the correction"),
+    ((link(RUNTIME_MASK, "/dev/null"),), f"another program changed {RUNTIME_MASK} during the correction"),
+    ((write("/etc/default/docker", 'DOCKER_OPTS="-H tcp://0.0.0.0:2376"'),),
+     "another program changed /etc/default/docker during the correction"),
+    ((daemon_json('{"live-restore": true, "hosts": ["fd://"]}'),),
+     "another program changed /etc/docker/daemon.json during the correction"),
+], ids=["environment", "masked", "masked at run time", "environment file", "daemon.json"])
+def test_only_a_file_that_changed_during_the_correction_is_named(
+    agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch, meanwhile: tuple[Act, ...], reason: str
+) -> None:
+    """daemon.json was written last, before the correction began."""
+    do(agent.host, (*opened("-H fd:// -H tcp://0.0.0.0:2375 $DOCKER_OPTS"), sleep(60),
+                    daemon_json('{"live-restore":  true}'), sleep(60)))
+    monkeypatch.setattr(SimulatedFiles, "put", once(
+        SimulatedFiles.put, lambda: do(agent.host, (sleep(0.1), *meanwhile))))
+    agent.run_pass()
+    message = next(each.message for each in agent.journal.entries if each.event in ("failed", "rolled-back"))
+    assert reason in message
+
+
+def test_a_mask_that_systemd_has_loaded_is_reported(agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`systemctl mask` was undone in the files before the look, and systemd has not been reloaded since."""
+    def mask(host: SimulatedHost) -> None:
+        do(host, (link(MASK, "/dev/null"), reload, remove(MASK)))
+
+    do(agent.host, (*opened(), sleep(60)))
+    monkeypatch.setattr(SimulatedFiles, "put", once(SimulatedFiles.put, lambda: mask(agent.host)))
+    monkeypatch.setattr(SimulatedManager, "reload", lambda _: None)
+    agent.run_pass()
+    assert "systemd has loaded a different configuration: Unit docker.service is masked" in entry(agent, "rolled-back")
 
 
 def test_systemd_that_has_not_loaded_what_was_written_is_not_restarted(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.model.limits import NO_LIMITS
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rootfs import Rootfs
@@ -30,7 +31,7 @@ def test_a_long_command_is_judged_in_linear_time(text: str, tmp_path: Path) -> N
         "/etc/systemd/system/other.service": f"[Service]\n{command}".encode(),
     }
     began = time.monotonic()
-    with Rootfs(str(tmp_path), files) as rootfs:
+    with Rootfs(str(tmp_path), files, NO_LIMITS) as rootfs:
         judge(Observation(rootfs, observe_configured(rootfs)), None)
     assert time.monotonic() - began < LIMIT_S
 

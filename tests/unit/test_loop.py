@@ -70,6 +70,20 @@ def test_a_signal_of_systemd_starts_a_pass(made: Loop) -> None:
     assert made.agent._wait()
 
 
+@pytest.mark.parametrize(("unit", "is_due"), [
+    ("dockerd-guard-network@7-1234-0.service", False), ("docker.service", True), ("Reloading", True),
+    ("dockerd-guard-network.socket", True),
+])
+def test_the_end_of_our_own_network_helper_starts_no_pass(made: Loop, unit: str, is_due: bool) -> None:
+    """Without nftables each pass starts it: a pass for each of its jobs would never end."""
+    made.agent._pass()
+    assert made.bus is not None
+    while made.agent._events(0.0):
+        pass
+    write(made.bus.write, unit.encode())
+    assert any(made.agent._events(0.0) for _ in range(2)) == is_due
+
+
 def test_a_broken_bus_starts_a_pass_that_connects_again(made: Loop) -> None:
     made.agent._pass()
     first = made.bus

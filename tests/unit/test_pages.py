@@ -46,6 +46,7 @@ def host(root: Path, examples: str) -> Path:
         generated = {
             "(a valid certificate)\n": ca.certificate if path.endswith("ca.pem") else server.certificate,
             "(the key of this certificate)\n": server.key,
+            "(20,000 words)\n": b"A " * 20_000,
         }
         content = b"" if not text.strip() else generated.get(text, text.encode())
         put(root, path, content, int(example["mode"] or "644", 8))

@@ -54,6 +54,13 @@ def test_compliant_host() -> None:
     golden.check(lines(GOOD), "report/status-good.txt")
 
 
+@pytest.mark.parametrize("cell", [Cell(), Cell(by_systemd=True)], ids=["nothing", "systemd alone"])
+def test_docker_is_not_reported_to_listen_where_it_does_not(cell: Cell) -> None:
+    """A waiver removes the finding, not the fact."""
+    stopped = LOCAL._replace(cells=(*LOCAL.cells[:2], Cell(), cell))
+    assert lines(GOOD._replace(rows=(stopped,))).startswith("No problem found; not every declared socket is open.\n")
+
+
 def test_host_with_problems() -> None:
     golden.check(lines(BAD), "report/status-bad.txt")
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from dockerd_guard.model.limits import NO_LIMITS
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.environment_file import read_environment_file
@@ -37,7 +38,7 @@ HURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(H
 
 def read_all(root: Path, version: int) -> Service:
     """Load everything from a root directory."""
-    with Rootfs(os.fspath(root)) as rootfs:
+    with Rootfs(os.fspath(root), limits=NO_LIMITS) as rootfs:
         service = load_service(rootfs, "x.service", version)
         environment = resolve_environment(service, rootfs, version)
         for command in (*service.exec_start, *service.written):
