@@ -16,7 +16,7 @@ from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.containment.containment import Containment
-from dockerd_guard.model.address import Via, canonical
+from dockerd_guard.model.address import canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
@@ -119,9 +119,7 @@ class Controller:
             with Rootfs(self.host.files.root) as rootfs:
                 self._observe_and_act(rootfs, manager, cause, problems, watch)
         except Unavailable as error:
-            self._manager = None
-            self._wake_in(RETRY_S)
-            problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
+            self._lost(error, problems)
         except Unreadable as error:
             problems.append(str(error))
         except Exception as error:
@@ -134,12 +132,16 @@ class Controller:
         watch: Callable[[Rootfs, Policy], tuple[str, ...]]
     ) -> None:
         policy, kernel = self.policy, self.host.kernel
-        seen = observe_host(rootfs, manager, kernel)
+        try:
+            seen = observe_host(rootfs, manager, kernel)
+        except Unavailable as error:
+            manager = None
+            self._lost(error, problems)
+            seen = observe_host(rootfs, None, kernel)
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
-        if manager is not None:
-            # First: to judge, to query dockerd and to restart it may take a while (I12).
-            seen = self._with_access_paths(seen)
-            self.containment.block_at_once(self._exposures(seen))
+        # First: to judge, to query dockerd and to restart it may take a while (I12). nftables needs no D-Bus.
+        seen = self._with_access_paths(seen)
+        self.containment.block_at_once(self._exposures(seen))
         self._count_exposed(seen)
         self.memory = with_start(seen, self.memory)
         findings = judge(seen, policy)
@@ -150,6 +152,7 @@ class Controller:
         if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested):
             self._wake_in(CONFIRM_S)
         if manager is None:
+            self._contain(seen, None, problems)
             return
         with observer(manager, kernel, self.host.files.root) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
@@ -165,15 +168,13 @@ class Controller:
         self.decision = done.assessment.decision
 
     def _with_access_paths(self, seen: Observation) -> Observation:
-        """With the access paths of the last pass. In the first one what an earlier process blocked stays blocked while
-        they are looked for."""
+        """With the access paths of the last pass, none without systemd before. In the first one what an earlier process
+        blocked stays blocked while they are looked for."""
+        if self._access_paths is None and seen.loaded is None:
+            return seen
         if self._access_paths is None:
-            wanted = self._exposures(seen)
-            known = {exposure.address for exposure in wanted}
-            if self.policy.mode is Mode.ENFORCE and self.policy.correct.contain:
-                wanted += tuple(Exposure(address, "DG107", Via.FLAG, (), True)
-                                for address in self.containment.addresses if address not in known)
-            self.containment.block_at_once(wanted)
+            if self._contains:
+                self.containment.block_at_once(self.containment.with_blocked(self._exposures(seen)))
             self._access_paths = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
         return seen._replace(access_paths=self._access_paths)
 
@@ -245,25 +246,30 @@ class Controller:
                 seen, self.policy, self.host.clock.now().date, blocked))
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
-        """What must be blocked now."""
-        return containment(self.host.clock.now(), seen, self.policy, self.memory)
+        """What must be blocked now. Without systemd not everything is seen: what is blocked stays so."""
+        wanted = containment(self.host.clock.now(), seen, self.policy, self.memory)
+        return self.containment.with_blocked(wanted) if seen.loaded is None and self._contains else wanted
+
+    @property
+    def _contains(self) -> bool:
+        """Whether the policy requests containment."""
+        return self.policy.mode is Mode.ENFORCE and self.policy.correct.contain
 
     # --- containment ----------------------------------------------------------------------
 
-    def _contain(self, seen: Observation, manager: Manager, problems: list[str]) -> None:
+    def _contain(self, seen: Observation, manager: Manager | None, problems: list[str]) -> None:
         """Block what is open against the policy, and nothing else; log what is new."""
-        policy = self.policy
-        asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
-        if asked_for and seen.listening is None:
+        if self._contains and seen.listening is None:
             # What cannot be seen is not released.
             return
         try:
-            result = self.containment.keep(self._exposures(seen), manager)
+            wanted = self._exposures(seen)
+            result = self.containment.add(wanted) if manager is None else self.containment.keep(wanted, manager)
         except (OSError, Unsupported) as error:
             problems.append(f"cannot change what is blocked at the network: {error}")
             self._wake_in(RETRY_S)
             return
-        for entry in containment_entries(result, by_policy=not asked_for):
+        for entry in containment_entries(result, by_policy=not self._contains):
             self._tracker.write(entry)
 
     def _remember_contained(self, contained: Contained) -> None:
@@ -279,9 +285,14 @@ class Controller:
             try:
                 self._manager = self.host.connect()
             except Unavailable as error:
-                problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
-                self._wake_in(RETRY_S)
+                self._lost(error, problems)
         return self._manager
+
+    def _lost(self, error: Unavailable, problems: list[str]) -> None:
+        """Take in that systemd cannot be queried; the next pass connects again."""
+        self._manager = None
+        self._wake_in(RETRY_S)
+        problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
 
     def _take_new_policy(self) -> bool:
         """Read the policy again. Returns whether it has changed. An invalid one is logged once."""
