@@ -84,6 +84,11 @@ class Controller:
         self._tracker = tracker
         self._manager: Manager | None = None
         self._recovery = ""
+        self._owns_state = False
+        """Whether this pass holds the lock of the state directory."""
+        self._unstored: Contained | None = None
+        """What is blocked, where another process held the lock when that changed."""
+        self._forgets_policy = False
         self._access_paths: tuple[AccessPath, ...] | None = None
         """Those of the last pass, None before the first."""
         self._paths_changed = False
@@ -102,16 +107,22 @@ class Controller:
         self.memory = self.memory._replace(changed_at=self.host.clock.now())
 
     def run_pass(
-        self, problems: list[str], *, retry: bool = False, watch: Callable[[Rootfs, Policy], tuple[str, ...]]
+        self, problems: list[str], *, retry: bool = False, watch: Callable[[Rootfs, Policy], tuple[str, ...]],
+        owns_state: bool = True
     ) -> None:
         """Observe, report, correct what may be corrected. The caller holds the lock of the state directory.
 
         `problems` are those of watching since the last pass; `retry`: try again what failed. `watch` is called with
-        the rootfs that the host was read through, and returns what cannot be watched. Never raises.
+        the rootfs that the host was read through, and returns what cannot be watched. Without `owns_state` another
+        process holds the lock: drift is reported and contained, nothing is decided, corrected or stored. Never raises.
         """
         self.wake_s = None
-        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        self._owns_state = owns_state
+        self._load()
         cause = Cause.POLICY_CHANGE if self._take_new_policy() else Cause.DRIFT
+        if self._forgets_policy:
+            self.memory = forget_policy(self.memory)
+            self._forgets_policy = not owns_state
         if retry:
             self.memory = retry_now(self.memory)
         try:
@@ -125,7 +136,17 @@ class Controller:
         except Exception as error:
             problems.append(f"internal error: {error!r} at {_source_line(error)}; please report it")
             self._wake_in(RETRY_AFTER_ERROR_S)
+        self._owns_state = False
         self._tracker.report_blindness(problems)
+
+    def _load(self) -> None:
+        """Read the memory. What is blocked is this process's own, whatever another process stored meanwhile."""
+        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        if self._unstored is not None:
+            self.memory = self.memory._replace(contained=self._unstored)
+        if self._unstored is not None and self._owns_state:
+            self._remember_contained(self._unstored)
+            self._unstored = None
 
     def _observe_and_act(
         self, rootfs: Rootfs, manager: Manager | None, cause: Cause, problems: list[str],
@@ -149,10 +170,14 @@ class Controller:
         self._report_manual_fixes(findings)
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
-        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested):
+        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested,
+                                       is_being_corrected=not self._owns_state):
             self._wake_in(CONFIRM_S)
-        if manager is None:
-            self._contain(seen, None, problems)
+        if manager is None or not self._owns_state:
+            self._contain(seen, manager, problems)
+            self._count_exposed(seen)
+            if manager is not None:
+                self._look_for_access_paths(seen)
             return
         with observer(manager, kernel, self.host.files.root) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
@@ -195,6 +220,8 @@ class Controller:
 
     def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did since the last pass; stored at once, since this pass may end early."""
+        if not self._owns_state:
+            return
         for fix in self.memory.manual_fixes:
             self._tracker.report_manual_fix(fix, findings)
         if self.memory.manual_fixes:
@@ -274,6 +301,9 @@ class Controller:
 
     def _remember_contained(self, contained: Contained) -> None:
         self.memory = self.memory._replace(contained=contained)
+        if not self._owns_state:
+            self._unstored = contained
+            return
         # A full disk must not keep a port open; the end of the pass stores it again.
         with contextlib.suppress(OSError):
             self.host.state.save(self.memory)
@@ -309,7 +339,7 @@ class Controller:
         if policy == self.policy:
             return False
         self.policy = policy
-        self.memory = forget_policy(self.memory)
+        self._forgets_policy = True
         self._tracker.write(policy_entry(policy, Cause.POLICY_CHANGE))
         return True
 

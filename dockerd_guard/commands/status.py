@@ -74,8 +74,8 @@ def look(now: datetime) -> Status:
             finding for finding in findings if finding.fact not in known))
     findings = tuple(drifts(findings))
     problem = problem or (agent_status.policy_problem if agent_status else "")
-    return Status(now, unit, is_alive, agent_status, policy, problem,
-                  rows(seen, policy), findings, _contained(agent_status), _last(agent_status), tuple(unseen))
+    return Status(now, unit, is_alive, agent_status, policy, problem, rows(seen, policy), findings,
+                  _contained(agent_status, is_alive=is_alive), _last(agent_status), tuple(unseen))
 
 
 def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
@@ -145,9 +145,10 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
         return None, ""
 
 
-def _contained(agent_status: AgentStatus | None) -> tuple[str, ...]:
-    """The blocked addresses. The state file is valid even if the agent is stopped."""
-    if os.geteuid() == 0:
+def _contained(agent_status: AgentStatus | None, *, is_alive: bool) -> tuple[str, ...]:
+    """The blocked addresses. The state file is valid even if the agent is stopped; a running agent cannot write it
+    while another dockerd-guard corrects the host."""
+    if os.geteuid() == 0 and not is_alive:
         return StateFiles().load().contained.addresses
     return agent_status.contained if agent_status is not None else ()
 

@@ -1,0 +1,134 @@
+"""Passes of the agent while another process holds the lock of the state directory: nothing is corrected or stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockerd_guard.containment.containment import Method
+from dockerd_guard.plan.memory import Contained, ManualFix
+from tests.simulation.agent import SimulatedAgent, SimulatedStateFiles
+from tests.simulation.host import Crash
+from tests.support.passes import ENFORCE, blocked, bus_down, events, messages, run
+from tests.support.situations import OURS, OVERRIDE, do, fault, opened, policy, remove, restart, sleep, stop
+
+NEVER = f"{ENFORCE}correct: {{restart: never}}\n"
+
+
+def run_without_lock(agent: SimulatedAgent) -> None:
+    agent.controller.run_pass([], watch=lambda rootfs, policy: (), owns_state=False)
+
+
+def stored(agent: SimulatedAgent) -> Contained:
+    return SimulatedStateFiles(agent.host).load().contained
+
+
+def test_without_the_lock_a_drift_is_reported_and_contained_only(agent: SimulatedAgent) -> None:
+    agent.run_pass()
+    do(agent.host, opened())
+    starts = len(agent.host.starts)
+    for _ in range(3):
+        run_without_lock(agent)
+    assert events(agent) == ["drift", "contained"]
+    assert blocked(agent)
+    assert agent.controller.exposed == 0
+    assert (len(agent.host.starts), agent.host.text(OURS)) == (starts, None)
+    agent.run_pass()
+    assert events(agent) == ["corrected", "released"]
+    assert stored(agent) == Contained()
+
+
+def test_what_is_blocked_without_the_lock_is_stored_with_it(agent: SimulatedAgent) -> None:
+    """The other process stores its memory of before in between."""
+    do(agent.host, (policy(NEVER),))
+    agent.run_pass()
+    fix = SimulatedStateFiles(agent.host)
+    of_fix = fix.load()
+    do(agent.host, opened())
+    run_without_lock(agent)
+    assert blocked(agent)
+    assert stored(agent) == Contained(), "nothing is written without the lock"
+    fix.save(of_fix.with_restart(agent.host.clock.now()))
+    agent.run_pass()
+    assert stored(agent).methods == (Method.NFTABLES,)
+    assert SimulatedStateFiles(agent.host).load().restarts, "what the other process stored stays"
+
+
+def test_what_is_released_without_the_lock_is_stored_with_it(agent: SimulatedAgent) -> None:
+    do(agent.host, (policy(NEVER), *opened()))
+    agent.run_pass()
+    assert stored(agent).addresses
+    do(agent.host, (remove(OVERRIDE), remove(OURS), restart, sleep(60)))
+    run_without_lock(agent)
+    assert not blocked(agent)
+    agent.run_pass()
+    assert stored(agent) == Contained()
+    assert not blocked(agent)
+
+
+def test_a_drift_that_another_process_corrects_ends_with_its_report(agent: SimulatedAgent) -> None:
+    """The end of a drift is not reported as done by somebody else (I10)."""
+    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"), *opened()))
+    agent.run_pass()
+    agent.fix()
+    run_without_lock(agent)
+    assert messages(agent, "corrected") == []
+    state = SimulatedStateFiles(agent.host)
+    drift = next(iter(agent.controller._tracker.drifts))
+    state.save(state.load()._replace(manual_fixes=(ManualFix("repaired", ("wrote x",), (drift,)),)))
+    run_without_lock(agent)
+    assert state.load().manual_fixes, "reported by the pass that can store that"
+    agent.run_pass()
+    assert messages(agent, "corrected") == ["Corrected by `dockerd-guard fix`: wrote x."]
+
+
+def test_the_steps_of_another_process_are_no_drifts(agent: SimulatedAgent) -> None:
+    agent.run_pass()
+    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"), stop))
+    for _ in range(3):
+        run_without_lock(agent)
+        agent.host.clock.sleep(3)
+    assert events(agent) == ["policy"]
+    agent.host.clock.sleep(60)
+    run_without_lock(agent)
+    reported = events(agent)
+    agent.run_pass()
+    assert reported + events(agent) == ["drift"] * len(reported), "a process that hangs delays no report for ever"
+
+
+def test_a_reload_and_a_new_policy_without_the_lock_take_effect_with_it(agent: SimulatedAgent) -> None:
+    do(agent.host, (*opened(), fault(disk_errno=28)))
+    agent.run_pass()
+    assert agent.controller.memory.attempt is not None
+    do(agent.host, (policy(f"{ENFORCE}watch: {{resync: 1min}}\n"), fault(disk_errno=0)))
+    run_without_lock(agent)
+    assert "policy" in events(agent)
+    agent.run_pass()
+    assert agent.host.text(OURS) is not None
+
+
+def test_a_fix_that_is_killed_is_undone_or_finished(agent: SimulatedAgent) -> None:
+    """Its lock ends with it, and it leaves its intent."""
+    agent.run_pass()
+    do(agent.host, opened())
+    agent.host.crash_in = 8
+    with pytest.raises(Crash):
+        agent.fix()
+    agent.host.crash_in = None
+    intent = SimulatedStateFiles(agent.host).load().intent
+    assert intent is not None
+    run_without_lock(agent)
+    assert blocked(agent)
+    assert SimulatedStateFiles(agent.host).load().intent == intent
+    run(agent, 120, resync_s=10)
+    assert agent.host.open_addresses() == ()
+    assert agent.host.running is not None
+    assert not blocked(agent)
+
+
+def test_a_port_is_blocked_without_systemd_and_without_the_lock(agent: SimulatedAgent) -> None:
+    agent.run_pass()
+    bus_down(agent)
+    do(agent.host, opened())
+    run_without_lock(agent)
+    assert blocked(agent)
+    assert stored(agent) == Contained()
