@@ -231,6 +231,7 @@ class Agent:
                 self._work(problems, owns_state=False)
                 self._wake_in(LOCK_PACE_S)
             except OSError as error:
+                self._busy_since = None
                 self._work([*problems, f"cannot use the state directory: {error}"])
             else:
                 self._busy_since = None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from dockerd_guard.agent import controller
 from dockerd_guard.containment.containment import Method
-from dockerd_guard.plan.memory import Contained, ManualFix
-from tests.simulation.agent import SimulatedAgent, SimulatedStateFiles
+from dockerd_guard.model.address import Via
+from dockerd_guard.plan.decide import forget_policy
+from dockerd_guard.plan.exposures import Exposure
+from dockerd_guard.plan.memory import Contained, ManualFix, Memory
+from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import Crash
 from tests.support.passes import ENFORCE, blocked, bus_down, events, messages, run
 from tests.support.situations import OURS, OVERRIDE, do, fault, opened, policy, remove, restart, sleep, stop
@@ -95,15 +99,77 @@ def test_the_steps_of_another_process_are_no_drifts(agent: SimulatedAgent) -> No
     assert reported + events(agent) == ["drift"] * len(reported), "a process that hangs delays no report for ever"
 
 
-def test_a_reload_and_a_new_policy_without_the_lock_take_effect_with_it(agent: SimulatedAgent) -> None:
+def test_what_failed_under_the_old_policy_is_forgotten_with_the_lock(
+    agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[Memory] = []
+
+    def forget(memory: Memory) -> Memory:
+        forgotten.append(memory)
+        return forget_policy(memory)
+
+    monkeypatch.setattr(controller, "forget_policy", forget)
     do(agent.host, (*opened(), fault(disk_errno=28)))
     agent.run_pass()
-    assert agent.controller.memory.attempt is not None
     do(agent.host, (policy(f"{ENFORCE}watch: {{resync: 1min}}\n"), fault(disk_errno=0)))
     run_without_lock(agent)
     assert "policy" in events(agent)
     agent.run_pass()
+    assert [memory.attempt is None for memory in forgotten] == [False, False]
+    agent.run_pass()
+    assert len(forgotten) == 2
     assert agent.host.text(OURS) is not None
+
+
+def test_what_is_blocked_without_the_lock_stays_blocked_while_dockerd_is_stopped(agent: SimulatedAgent) -> None:
+    """Its next start opens the port again."""
+    do(agent.host, (policy(NEVER),))
+    agent.run_pass()
+    do(agent.host, opened())
+    run_without_lock(agent)
+    do(agent.host, (stop,))
+    for _ in range(2):
+        run_without_lock(agent)
+        assert blocked(agent)
+
+
+def test_what_is_blocked_without_the_lock_is_stored_by_a_pass_that_ends_early(agent: SimulatedAgent) -> None:
+    do(agent.host, (policy(NEVER),))
+    agent.run_pass()
+    do(agent.host, opened())
+    run_without_lock(agent)
+    bus_down(agent)
+    agent.run_pass()
+    assert stored(agent).addresses == tuple(blocked(agent)) != ()
+
+
+def test_a_block_between_two_passes_is_stored_by_the_next(agent: SimulatedAgent) -> None:
+    """Nobody holds the lock then."""
+    do(agent.host, (policy(NEVER), *opened()))
+    agent.run_pass()
+    before = stored(agent)
+    agent.controller.containment.block_at_once((Exposure("tcp://192.0.2.1:2376", "DG101", Via.FLAG),))
+    assert stored(agent) == before
+    bus_down(agent)
+    agent.run_pass()
+    assert "tcp://192.0.2.1:2376" in stored(agent).addresses
+
+
+def test_a_drift_of_the_previous_agent_ends_with_the_lock(agent: SimulatedAgent) -> None:
+    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"), *opened()))
+    agent.run_pass()
+    drifts = agent.controller._tracker.lasting(agent.host.clock.now().wall)
+    again = SimulatedAgent(agent.host, RecordedJournal())
+    again.controller._tracker.go_on_from(drifts)
+    run_without_lock(again)
+    assert len(again.controller._tracker.lasting(agent.host.clock.now().wall)) == len(drifts)
+    again = SimulatedAgent(agent.host, RecordedJournal())
+    again.controller._tracker.go_on_from(drifts)
+    agent.fix()
+    run_without_lock(again)
+    assert messages(again, "corrected") == []
+    again.run_pass()
+    assert messages(again, "corrected")
 
 
 def test_a_fix_that_is_killed_is_undone_or_finished(agent: SimulatedAgent) -> None:
