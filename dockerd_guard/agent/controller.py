@@ -49,6 +49,9 @@ LOOK_AT_START_S, LOOK_AT_OTHERS_S = 1.0, 10.0
 LOOK_AGAIN_S = 2.0
 """Delay before another look at access paths that change with each look."""
 
+LOOK_WITHOUT_SYSTEMD_S = 1.0
+"""Delay before another look while no signal of systemd announces a start of dockerd."""
+
 RETRY_AFTER_ERROR_S = 60.0
 """Delay before the next pass after an internal error."""
 
@@ -178,6 +181,8 @@ class Controller:
             self._count_exposed(seen)
             if manager is not None:
                 self._look_for_access_paths(seen)
+            else:
+                self._wake_in(LOOK_WITHOUT_SYSTEMD_S)
             return
         with observer(manager, kernel, self.host.files.root) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,

@@ -75,8 +75,10 @@ class DriftTracker:
             drifts(findings), doubtful_before, confirm_s, is_contested=is_contested)}
         for fact, finding in now.items():
             known = self.drifts.get(fact)
-            if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_contested):
-                exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
+            exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
+            # Until a correction ends, each of its steps changes the text.
+            is_step = is_contested or (is_being_corrected and not exposed)
+            if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_step):
                 self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
                                        is_docker_up=seen.running is not None))
         for fact, finding in self.drifts.items():

@@ -13,7 +13,21 @@ from dockerd_guard.plan.memory import Contained, ManualFix, Memory
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import Crash
 from tests.support.passes import ENFORCE, blocked, bus_down, events, messages, run
-from tests.support.situations import OURS, OVERRIDE, do, fault, opened, policy, remove, restart, sleep, stop
+from tests.support.situations import (
+    OPEN,
+    OURS,
+    OVERRIDE,
+    do,
+    dropin,
+    fault,
+    opened,
+    policy,
+    reload,
+    remove,
+    restart,
+    sleep,
+    stop,
+)
 
 NEVER = f"{ENFORCE}correct: {{restart: never}}\n"
 
@@ -198,3 +212,20 @@ def test_a_port_is_blocked_without_systemd_and_without_the_lock(agent: Simulated
     run_without_lock(agent)
     assert blocked(agent)
     assert stored(agent) == Contained()
+
+
+def test_each_step_of_another_process_changes_no_entry(agent: SimulatedAgent) -> None:
+    """The text of a drift shows how far it got. That it is open now is reported all the same."""
+    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"), dropin(OPEN)))
+    agent.run_pass()
+    events(agent)
+    do(agent.host, (reload,))
+    run_without_lock(agent)
+    assert "drift" not in events(agent)
+    do(agent.host, (restart,))
+    run_without_lock(agent)
+    assert [entry.exposed for entry in agent.journal.entries if entry.event == "drift"] == [True]
+    events(agent)
+    do(agent.host, (stop,))
+    run_without_lock(agent)
+    assert events(agent) == []
