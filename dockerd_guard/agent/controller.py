@@ -15,8 +15,8 @@ from dockerd_guard.agent.reconcile import Pass, reconcile, with_start
 from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.containment.containment import Containment, ContainmentResult
-from dockerd_guard.model.address import Tls, Via, canonical
+from dockerd_guard.containment.containment import Containment
+from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
@@ -49,6 +49,9 @@ LOOK_AT_START_S, LOOK_AT_OTHERS_S = 1.0, 10.0
 
 LOOK_AGAIN_S = 2.0
 """Delay before another look at access paths that change with each look."""
+
+LOOK_WITHOUT_SYSTEMD_S = 1.0
+"""Delay before another look while no signal of systemd announces a start of dockerd."""
 
 RETRY_AFTER_ERROR_S = 60.0
 """Delay before the next pass after an internal error."""
@@ -91,6 +94,11 @@ class Controller:
         self._tracker = tracker
         self._manager: Manager | None = None
         self._recovery = ""
+        self._owns_state = False
+        """Whether this pass holds the lock of the state directory."""
+        self._unstored: Contained | None = None
+        """What is blocked, where another process held the lock when that changed."""
+        self._forgets_policy = False
         self._access_paths: tuple[AccessPath, ...] | None = None
         """Those of the last pass, None before the first."""
         self._paths_changed = False
@@ -109,16 +117,22 @@ class Controller:
         self.memory = self.memory._replace(changed_at=self.host.clock.now())
 
     def run_pass(
-        self, problems: list[str], *, retry: bool = False, watch: Callable[[Rootfs, Policy], tuple[str, ...]]
+        self, problems: list[str], *, retry: bool = False, watch: Callable[[Rootfs, Policy], tuple[str, ...]],
+        owns_state: bool = True
     ) -> None:
         """Observe, report, correct what may be corrected. The caller holds the lock of the state directory.
 
         `problems` are those of watching since the last pass; `retry`: try again what failed. `watch` is called with
-        the rootfs that the host was read through, and returns what cannot be watched. Never raises.
+        the rootfs that the host was read through, and returns what cannot be watched. Without `owns_state` another
+        process holds the lock: drift is reported and contained, nothing is decided, corrected or stored. Never raises.
         """
         self.wake_s = None
-        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        self._owns_state = owns_state
+        self._load()
         cause = Cause.POLICY_CHANGE if self._take_new_policy() else Cause.DRIFT
+        if self._forgets_policy:
+            self.memory = forget_policy(self.memory)
+            self._forgets_policy = not owns_state
         if retry:
             self.memory = retry_now(self.memory)
         try:
@@ -126,29 +140,41 @@ class Controller:
             with Rootfs(self.host.files.root) as rootfs:
                 self._observe_and_act(rootfs, manager, cause, problems, watch)
         except Unavailable as error:
-            self._manager = None
-            self._wake_in(RETRY_S)
-            problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
+            self._lost(error, problems)
         except Unreadable as error:
             problems.append(str(error))
         except Exception as error:
             problems.append(f"internal error: {error!r} at {_source_line(error)}; please report it")
             self._wake_in(RETRY_AFTER_ERROR_S)
+        self._owns_state = False
         self._tracker.report_blindness(problems)
+
+    def _load(self) -> None:
+        """Read the memory. What is blocked is this process's own, whatever another process stored meanwhile."""
+        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        if self._unstored is not None:
+            self.memory = self.memory._replace(contained=self._unstored)
+        if self._unstored is not None and self._owns_state:
+            self._remember_contained(self._unstored)
+            self._unstored = None
 
     def _observe_and_act(
         self, rootfs: Rootfs, manager: Manager | None, cause: Cause, problems: list[str],
         watch: Callable[[Rootfs, Policy], tuple[str, ...]]
     ) -> None:
         policy, kernel = self.policy, self.host.kernel
-        seen = self._with_known_paths(observe_host(rootfs, manager, kernel, known=self._known()))
+        try:
+            seen = observe_host(rootfs, manager, kernel, known=self._known())
+        except Unavailable as error:
+            manager = None
+            self._lost(error, problems)
+            seen = observe_host(rootfs, None, kernel, known=self._known())
+        seen = self._with_known_paths(seen)
         problems += (trouble.text for trouble in seen.troubles if manager is not None)
-        blocked = ContainmentResult()
         self._count_exposed(seen)
-        if manager is not None:
-            # First: to judge, to query dockerd and to restart it may take a while (I12).
-            seen = self._with_access_paths(seen)
-            blocked = self.containment.block_at_once(self._exposures(seen))
+        # First: to judge, to query dockerd and to restart it may take a while (I12). nftables needs no D-Bus.
+        seen = self._with_access_paths(seen)
+        blocked = self.containment.block_at_once(self._exposures(seen))
         if any(tls is Tls.UNKNOWN for _, tls in _tls(seen)):
             seen = self._probed(seen)
         self._count_exposed(seen)
@@ -158,12 +184,19 @@ class Controller:
         self._report_manual_fixes(findings)
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
-        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested):
+        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested,
+                                       is_being_corrected=not self._owns_state):
             self._wake_in(CONFIRM_S)
         # After the drifts, whose exposure it ends, and before a correction, which may take seconds (I10).
         for entry in containment_entries(blocked, by_policy=False):
             self._tracker.write(entry)
-        if manager is None:
+        if manager is None or not self._owns_state:
+            self._contain(seen, manager, problems, set())
+            self._count_exposed(seen)
+            if manager is not None:
+                self._look_for_access_paths(seen)
+            else:
+                self._wake_in(LOOK_WITHOUT_SYSTEMD_S)
             return
         # After the entries, which do not wait for the network helper.
         unprobed, seen = seen, self._probed(seen)
@@ -188,15 +221,13 @@ class Controller:
         return seen._replace(access_paths=self._access_paths or ())
 
     def _with_access_paths(self, seen: Observation) -> Observation:
-        """With the access paths of the last pass. In the first one what an earlier process blocked stays blocked while
-        they are looked for."""
+        """With the access paths of the last pass, none without systemd before. In the first one what an earlier process
+        blocked stays blocked while they are looked for."""
+        if self._access_paths is None and seen.loaded is None:
+            return seen
         if self._access_paths is None:
-            wanted = self._exposures(seen)
-            known = {exposure.address for exposure in wanted if not exposure.namespace}
-            if self.policy.mode is Mode.ENFORCE and self.policy.correct.contain:
-                wanted += tuple(Exposure(address, "DG107", Via.FLAG, (), True)
-                                for address in self.containment.addresses if address not in known)
-            self.containment.block_unreported(wanted)
+            if self._contains:
+                self.containment.block_unreported(self.containment.with_blocked(self._exposures(seen)))
             self._access_paths = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
         return seen._replace(access_paths=self._access_paths)
 
@@ -227,6 +258,8 @@ class Controller:
 
     def _report_manual_fixes(self, findings: tuple[Finding, ...]) -> None:
         """Log what `fix` did since the last pass; stored at once, since this pass may end early."""
+        if not self._owns_state:
+            return
         for fix in self.memory.manual_fixes:
             self._tracker.report_manual_fix(fix, findings)
         if self.memory.manual_fixes:
@@ -280,33 +313,43 @@ class Controller:
             self._counted(self.exposed)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
-        """What must be blocked now."""
-        return containment(self.host.clock.now(), seen, self.policy, self.memory)
+        """What must be blocked now. Without systemd not everything is seen: what is blocked stays so."""
+        wanted = containment(self.host.clock.now(), seen, self.policy, self.memory)
+        return self.containment.with_blocked(wanted) if seen.loaded is None and self._contains else wanted
+
+    @property
+    def _contains(self) -> bool:
+        """Whether the policy requests containment."""
+        return self.policy.mode is Mode.ENFORCE and self.policy.correct.contain
 
     # --- containment ----------------------------------------------------------------------
 
-    def _contain(self, seen: Observation, manager: Manager, problems: list[str], just_blocked: set[str]) -> None:
+    def _contain(
+        self, seen: Observation, manager: Manager | None, problems: list[str], just_blocked: set[str]
+    ) -> None:
         """Block what is open against the policy, and nothing else; log what is new.
 
         Of `just_blocked` addresses the entry about their correction shows the end.
         """
-        policy = self.policy
-        asked_for = policy.mode is Mode.ENFORCE and policy.correct.contain
-        if asked_for and seen.listening is None:
+        if self._contains and seen.listening is None:
             # What cannot be seen is not released.
             return
         try:
-            result = self.containment.keep(self._exposures(seen), manager)
+            wanted = self._exposures(seen)
+            result = self.containment.add(wanted) if manager is None else self.containment.keep(wanted, manager)
         except (OSError, Unsupported) as error:
             problems.append(f"cannot change what is blocked at the network: {error}")
             self._wake_in(RETRY_S)
             return
         released = tuple(address for address in result.released if address not in just_blocked)
-        for entry in containment_entries(result._replace(released=released), by_policy=not asked_for):
+        for entry in containment_entries(result._replace(released=released), by_policy=not self._contains):
             self._tracker.write(entry)
 
     def _remember_contained(self, contained: Contained) -> None:
         self.memory = self.memory._replace(contained=contained)
+        if not self._owns_state:
+            self._unstored = contained
+            return
         # A full disk must not keep a port open; the end of the pass stores it again.
         with contextlib.suppress(OSError):
             self.host.state.save(self.memory)
@@ -318,9 +361,14 @@ class Controller:
             try:
                 self._manager = self.host.connect()
             except Unavailable as error:
-                problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
-                self._wake_in(RETRY_S)
+                self._lost(error, problems)
         return self._manager
+
+    def _lost(self, error: Unavailable, problems: list[str]) -> None:
+        """Take in that systemd cannot be queried; the next pass connects again."""
+        self._manager = None
+        self._wake_in(RETRY_S)
+        problems.append(f"cannot query systemd: {error}; if D-Bus is down: `systemctl start dbus.socket`")
 
     def _take_new_policy(self) -> bool:
         """Read the policy again. Returns whether it has changed. An invalid one is logged once."""
@@ -337,7 +385,7 @@ class Controller:
         if policy == self.policy:
             return False
         self.policy = policy
-        self.memory = forget_policy(self.memory)
+        self._forgets_policy = True
         self._tracker.write(policy_entry(policy, Cause.POLICY_CHANGE))
         return True
 

@@ -20,6 +20,9 @@ from dockerd_guard.rules.judge import drifts
 CONFIRM_S = 0.5
 """How long layers must differ before this is reported: every ordinary change causes a short difference."""
 
+CONFIRM_CORRECTION_S = 30.0
+"""The same while another dockerd-guard corrects the host, which restarts dockerd."""
+
 PASSING_CODES = ("DG307", "DG308", "DG309")
 """Rules on differences between layers. DG102 is one too if the files declare the missing socket, and DG107 if
 systemd has not yet reported the starting dockerd as the main process."""
@@ -58,43 +61,48 @@ class DriftTracker:
 
     def report_drifts(  # noqa: PLR0913 -- what an entry shows
         self, seen: Observation, findings: tuple[Finding, ...], open_to_network: Collection[str], policy: Policy,
-        cause: Cause, *, is_contested: bool,
+        cause: Cause, *, is_contested: bool, is_being_corrected: bool = False,
     ) -> bool:
         """Log one entry for each new drift and for each that has ended, none for a known one.
 
-        `open_to_network`: exposed addresses in their canonical form.
+        `open_to_network`: exposed addresses in their canonical form. `is_being_corrected`: another dockerd-guard
+        corrects the host, and leaves a report of what it ended; no end is logged before.
         Returns True if another look is needed after CONFIRM_S: a difference may be a step of an ordinary change.
         """
         doubtful_before, self._doubtful = self._doubtful, {}
-        now = {finding.fact: finding
-               for finding in self._confirmed(drifts(findings), doubtful_before, is_contested=is_contested)}
+        confirm_s = CONFIRM_CORRECTION_S if is_being_corrected else CONFIRM_S
+        now = {finding.fact: finding for finding in self._confirmed(
+            drifts(findings), doubtful_before, confirm_s, is_contested=is_contested)}
         for fact, finding in now.items():
             known = self.drifts.get(fact)
-            if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_contested):
-                exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
+            exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
+            # Until a correction ends, each of its steps changes the text.
+            is_step = is_contested or (is_being_corrected and not exposed)
+            if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_step):
                 self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
                                        is_docker_up=seen.running is not None))
         for fact, finding in self.drifts.items():
             if fact in now:
                 continue
-            if is_contested or (seen.troubles and finding.layer != CONFIGURED):
+            if is_contested or is_being_corrected or (seen.troubles and finding.layer != CONFIGURED):
                 # It comes and goes with each write of the other program, which one entry has reported; or it
                 # cannot be observed now, which is reported too.
                 now[fact] = finding
             else:
                 self.write(resolved_entry(finding, cause, "not by the agent"))
         self.drifts = now
-        if not seen.troubles:
+        self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in now}
+        if not seen.troubles and not is_being_corrected:
             self._report_what_ended_unseen(cause)
-        return any(fact not in now for fact in self._doubtful)
+        return not is_being_corrected and any(fact not in now for fact in self._doubtful)
 
     def _confirmed(
-        self, findings: Iterable[Finding], doubtful_before: dict[str, float], *, is_contested: bool
+        self, findings: Iterable[Finding], doubtful_before: dict[str, float], confirm_s: float, *, is_contested: bool
     ) -> Iterator[Finding]:
         """Leave out differences that may lie between two steps of an ordinary change.
 
         An edit comes before its daemon-reload, a stop before a start, and a file that another program rewrites all
-        the time is empty for a moment. A difference that ends within CONFIRM_S is not reported.
+        the time is empty for a moment. A difference that ends within `confirm_s` is not reported.
         """
         now = self._monotonic()
         for finding in findings:
@@ -103,14 +111,13 @@ class DriftTracker:
                 yield finding
                 continue
             self._doubtful[fact] = doubtful_before.get(fact, now)
-            if now - self._doubtful[fact] >= CONFIRM_S:
+            if now - self._doubtful[fact] >= confirm_s:
                 yield finding
 
     def _report_what_ended_unseen(self, cause: Cause) -> None:
         """Log the end of drifts that the previous agent process reported and that no longer exist."""
-        for fact, drift in self._earlier.items():
-            if fact not in self.drifts:
-                self.write(resolved_entry(drift.finding, cause, "before this agent started"))
+        for drift in self._earlier.values():
+            self.write(resolved_entry(drift.finding, cause, "before this agent started"))
         self._earlier = {}
 
     def forget_fixed(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 
 from dockerd_guard.agent.controller import Controller, Host
 from dockerd_guard.agent.drift_tracker import DriftTracker
@@ -37,7 +38,10 @@ CONTESTED_PACE_S = 3.0
 """The same while another program keeps undoing a correction. Containment does not wait for it (I8)."""
 
 RETRY_S = 5.0
-"""Delay before trying again to get a lock that another dockerd-guard holds."""
+"""Delay before trying again to become the one agent of this host."""
+
+LOCK_PACE_S = 1.0
+"""Delay before trying again to get the lock of the state directory, which ends with a fix."""
 
 
 class Agent:
@@ -60,7 +64,9 @@ class Agent:
             self._network, HostClock(), validate, self._state_files), policy, journal, tracker,
             lambda exposed: self._publisher.counted(exposed, self._triggered_at))
         self._problems: list[str] = []
-        self._is_busy = False
+        self._busy_since: datetime | None = None
+        """When another process was first found to hold the lock of the state directory, None if this one gets it."""
+        self._is_swept = False
         self._is_reload = False
         self._observed_at: float | None = None
         self._triggered_at = 0.0
@@ -212,7 +218,7 @@ class Agent:
     # --- one pass -------------------------------------------------------------------------
 
     def _pass(self) -> None:
-        """Run one pass and publish what it came to. Retries later if another dockerd-guard holds the lock."""
+        """Run one pass and publish what it came to. Corrects later if another dockerd-guard holds the lock."""
         if self._machine.is_stopping:
             return
         self._machine.to(AgentState.WORKING)
@@ -225,30 +231,33 @@ class Agent:
             try:
                 lock.enter_context(exclusive(self._state_files.directory))
             except Busy as error:
-                if not self._is_busy:
+                if self._busy_since is None:
+                    self._busy_since = datetime.now(UTC)
                     self._journal.say(f"Waiting: {error}.")
-                self._is_busy = True
-                self._wake_in(RETRY_S)
+                self._work(problems, owns_state=False)
+                self._wake_in(LOCK_PACE_S)
             except OSError as error:
+                self._busy_since = None
                 self._work([*problems, f"cannot use the state directory: {error}"])
             else:
-                self._is_busy = False
-                if self._observed_at is None:
+                self._busy_since = None
+                if not self._is_swept:
                     self._state_files.sweep()
+                    self._is_swept = True
                 self._work(problems)
         if self._network.changes():
             self._waker.wake()
         self._network.rest()
         if not self._machine.is_stopping:
-            self._machine.to(AgentState.HOLDING if self._controller.memory.held else AgentState.WATCHING)
+            self._machine.to(AgentState.HOLDING if self._standing.held is not None else AgentState.WATCHING)
         standing = self._standing
         self._publisher.publish(standing)
         self._notify.ready(self._publisher.status_line(standing))
 
-    def _work(self, problems: list[str]) -> None:
+    def _work(self, problems: list[str], *, owns_state: bool = True) -> None:
         before, controller = self._controller.policy, self._controller
-        retry, self._is_reload = self._is_reload, False
-        controller.run_pass(problems, retry=retry, watch=self._watch)
+        controller.run_pass(problems, retry=self._is_reload, watch=self._watch, owns_state=owns_state)
+        self._is_reload = self._is_reload and not owns_state
         self._observed_at = time.time()
         if controller.policy is not before:
             self._policy_since = policy_changed_at(self._policy_file)
@@ -284,7 +293,8 @@ class Agent:
         controller = self._controller
         return Standing(
             self._machine.state, controller.policy, self._policy_since, controller.policy_problem, controller.memory,
-            controller.decision.verdict is Verdict.BACK_OFF, controller.exposed, self._observed_at, self._triggered_at)
+            controller.decision.verdict is Verdict.BACK_OFF, controller.exposed, self._observed_at, self._triggered_at,
+            self._busy_since)
 
 
 def run(policy_file: str, log_format: str) -> int:

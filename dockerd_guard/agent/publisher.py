@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from dockerd_guard.agent import textfile
@@ -14,7 +14,7 @@ from dockerd_guard.agent.counters import Stopwatch
 from dockerd_guard.agent.drift_tracker import DriftTracker
 from dockerd_guard.agent.states import AgentState
 from dockerd_guard.agent.status_file import OWN_FILE, publish, published
-from dockerd_guard.plan.memory import Memory
+from dockerd_guard.plan.memory import HeldCorrection, Memory
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.report.agent_status import AgentStatus, Counters, last_correction
 from dockerd_guard.report.correction import hold_text
@@ -22,10 +22,16 @@ from dockerd_guard.report.drift import sentence
 from dockerd_guard.report.journal import Journal
 from dockerd_guard.report.metrics import Snapshot, metrics_text
 
+BUSY = "another dockerd-guard is correcting this host"
+BUSY_AFTER_S = 5.0
+"""How long another dockerd-guard corrects the host before this counts as a hold: a fix without a hold takes less."""
+BUSY_STEP = "Wait until it ends, or end it if it hangs: `pgrep -af dockerd-guard` lists it"
+
 
 class Standing(NamedTuple):
     """Where the agent stands at the end of a pass. `exposed`: addresses open to the network against the policy;
-    `observed_at`: when the host was last observed (seconds since the epoch), None before the first time."""
+    `observed_at`: when the host was last observed (seconds since the epoch), None before the first time; `busy_since`:
+    since when another dockerd-guard corrects the host, None where none does."""
 
     state: AgentState
     policy: Policy
@@ -36,6 +42,14 @@ class Standing(NamedTuple):
     exposed: int
     observed_at: float | None
     changed_at: float
+    busy_since: datetime | None = None
+
+    @property
+    def held(self) -> HeldCorrection | None:
+        """The correction that waits, also for another dockerd-guard."""
+        if self.busy_since is None or datetime.now(UTC) - self.busy_since < timedelta(seconds=BUSY_AFTER_S):
+            return self.memory.held
+        return HeldCorrection(BUSY, self.busy_since, None, BUSY_STEP)
 
 
 class Publisher:
@@ -57,7 +71,7 @@ class Publisher:
         self._last = AgentStatus(
             now, os.getpid(), str(standing.state), str(policy.mode), policy.file, standing.policy_since,
             standing.policy_problem, self._tracker.lasting(now), tuple(sorted(self._tracker.blind)),
-            standing.memory.held, standing.memory.contained.addresses,
+            standing.held, standing.memory.contained.addresses,
             last_correction(self._tracker.written, now) or (before and before.last), self._counters(before, standing))
         self._tracker.written.clear()
         publish(self._last, before, self._directory)
@@ -104,7 +118,12 @@ class Publisher:
         policy, memory = standing.policy, standing.memory
         blind, drifts = self._tracker.blind, self._tracker.drifts
         parts = [f"Degraded visibility: {min(blind)}"] if blind else []
-        if memory.held is not None:
+        if standing.busy_since is not None:
+            since = f"{standing.busy_since.astimezone():%Y-%m-%d %H:%M:%S}"
+            parts.append(f"{BUSY}, noticed at {since}; nothing is corrected until it ends")
+        if standing.observed_at is None:
+            parts.append("this host has not been checked yet")
+        elif memory.held is not None and standing.busy_since is None:
             parts.append(hold_text(memory.held.reason, memory.held.until))
         elif drifts:
             first, *others = sorted(drifts.values(), key=lambda finding: (finding.socket is None, finding.order))

@@ -21,7 +21,7 @@ class AgentState(StrEnum):
     WORKING = "working"
     """A pass runs."""
     HOLDING = "holding"
-    """A correction waits for a window, a change, or an administrator."""
+    """A correction waits for a window, a change, an administrator, or another dockerd-guard."""
     STOPPING = "stopping"
     """SIGTERM came."""
 

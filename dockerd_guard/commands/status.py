@@ -70,9 +70,8 @@ def look(now: datetime) -> Status:
             finding for finding in findings if finding.fact not in known))
     findings = tuple(drifts(findings))
     problem = problem or (agent_status.policy_problem if agent_status else "")
-    return Status(now, unit, is_alive, agent_status, policy, problem,
-                  rows(seen, policy), findings, _contained(agent_status, is_alive=is_alive), _last(agent_status),
-                  tuple(unseen))
+    return Status(now, unit, is_alive, agent_status, policy, problem, rows(seen, policy), findings,
+                  _contained(agent_status, is_alive=is_alive), _last(agent_status), tuple(unseen))
 
 
 def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
@@ -143,8 +142,8 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
 
 
 def _contained(agent_status: AgentStatus | None, *, is_alive: bool) -> tuple[str, ...]:
-    """The blocked addresses. A running agent publishes them also where the state directory is full; the state file is
-    valid even if the agent is stopped."""
+    """The blocked addresses. The state file is valid even if the agent is stopped; a running agent cannot write it
+    on a full disk, or while another dockerd-guard corrects the host."""
     if os.geteuid() == 0 and not is_alive:
         return StateFiles().load().contained.addresses
     return agent_status.contained if agent_status is not None else ()

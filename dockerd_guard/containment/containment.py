@@ -117,6 +117,30 @@ class Containment:
         blocked = self.block_unreported(wanted)
         return self._result(Method.NFTABLES, blocked, blocked, "") if blocked else ContainmentResult()
 
+    def with_blocked(self, wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
+        """These and what is blocked already, also by an earlier process."""
+        blocked = {address: Exposure(address, "DG107", Via.FLAG, (), True) for address in self.addresses}
+        blocked.update((exposure.address, exposure) for exposure in self._wanted)
+        known = {exposure.address for exposure in wanted if not exposure.namespace}
+        return (*wanted, *(exposure for address, exposure in blocked.items() if address not in known))
+
+    def add(self, wanted: tuple[Exposure, ...]) -> ContainmentResult:
+        """Block these, which include what is blocked already, while systemd cannot be queried. Releases nothing.
+
+        Raises Unsupported where one of them stays open.
+        """
+        wanted = _on_host(wanted)
+        if not wanted:
+            return ContainmentResult()
+        try:
+            self._by_nftables(wanted)
+        except Unsupported:
+            if all(exposure.address in self.addresses for exposure in wanted):
+                # systemd's filter stays in force without D-Bus.
+                return ContainmentResult()
+            raise
+        return self._result(Method.NFTABLES, wanted, wanted, "")
+
     def keep(self, wanted: tuple[Exposure, ...], manager: Manager) -> ContainmentResult:
         """Block exactly these, except for those in other network namespaces.
 

@@ -78,7 +78,9 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
     if agent_status is not None:
         yield "policy", f"{agent_status.policy_file}, in force since {stamp(agent_status.policy_since, zone)}"
     elif status.policy is not None:
-        yield "policy", f"{status.policy.file}, mode: {status.policy.mode}; not enforced, no agent is running"
+        # Without systemd it is unknown whether an agent is running.
+        unenforced = "; not enforced, no agent is running" * (status.unit is not None)
+        yield "policy", f"{status.policy.file}, mode: {status.policy.mode}{unenforced}"
     for problem in status.policy_problem.splitlines():
         yield "", f"{problem}" + "; the last valid policy stays in force" * (agent_status is not None)
     if agent_status is not None and agent_status.held is not None:
@@ -98,15 +100,22 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
 def _agent(status: Status, zone: tzinfo | None) -> str:
     unit, agent_status = status.unit, status.agent_status
     if unit is None:
-        return "unknown: cannot query systemd over D-Bus"
+        unknown = "unknown: cannot query systemd over D-Bus"
+        if agent_status is None:
+            return unknown
+        return f"{unknown}; last check {_ago(status, agent_status)}, by PID {agent_status.pid}"
     if unit.load_state == "not-found":
         return "not installed: there is no dockerd-guard.service"
     if status.is_alive and agent_status is not None:
-        ago = duration((status.now - agent_status.at).total_seconds())
-        return f"{agent_status.state}, mode: {agent_status.mode}, PID {unit.pid}; last check {ago} ago"
+        return (f"{agent_status.state}, mode: {agent_status.mode}, PID {unit.pid}; "
+                f"last check {_ago(status, agent_status)}")
     since = f" since {stamp(unit.since, zone)}" if unit.since is not None else ""
     result = f", {unit.result}" if unit.result not in ("", "success") else ""
     return f"{unit.active_state}{since}{result}; this host is not guarded: systemctl status dockerd-guard"
+
+
+def _ago(status: Status, agent_status: AgentStatus) -> str:
+    return f"{duration((status.now - agent_status.at).total_seconds())} ago"
 
 
 def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str]:

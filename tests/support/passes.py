@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.agent import SimulatedAgent
 from tests.simulation.host import SimulatedHost
+from tests.support.situations import do, fault
 
 ENFORCE = "mode: enforce\nsockets: [fd://]\n"
 
@@ -32,3 +33,14 @@ def run(agent: SimulatedAgent, seconds: float, resync_s: float = 300.0) -> int:
 
 def starts_by_us(host: SimulatedHost) -> int:
     return sum(start.by == "us" for start in host.starts)
+
+
+def blocked(agent: SimulatedAgent) -> list[str]:
+    """The addresses that the nftables table blocks."""
+    return [each.address for each in agent.host.blocked]
+
+
+def bus_down(agent: SimulatedAgent) -> None:
+    """D-Bus stops, and the agent takes in that its connection broke."""
+    do(agent.host, (fault(bus_is_gone=True),))
+    agent.controller.disconnected()

@@ -12,6 +12,7 @@ from dockerd_guard.agent.controller import (
     LOOK_AGAIN_S,
     LOOK_AT_OTHERS_S,
     LOOK_AT_START_S,
+    LOOK_WITHOUT_SYSTEMD_S,
     RETRY_AFTER_ERROR_S,
     RETRY_S,
 )
@@ -184,7 +185,7 @@ def test_a_dockerd_that_does_not_listen_yet_is_looked_at_again(
 def test_what_is_left_of_a_hold_when_systemd_goes_away(agent: SimulatedAgent) -> None:
     do(agent.host, opened())
     do(agent.host, (fault(bus_is_gone=True),))
-    assert agent.run_pass() == RETRY_S
+    assert agent.run_pass() == LOOK_WITHOUT_SYSTEMD_S
     assert "cannot query systemd: Connection refused" in messages(agent, "blind")[0]
     assert agent.controller.manager is None
     do(agent.host, (fault(bus_is_gone=False),))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dockerd_guard.agent import loop, status_file, textfile
+from dockerd_guard.agent import loop, publisher, status_file, textfile
 from dockerd_guard.agent.states import AgentState
 from dockerd_guard.apply.files import TEMPORARY_PREFIX
 from dockerd_guard.apply.state_files import Busy, exclusive, single_agent
@@ -24,7 +24,7 @@ from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal
 from tests.simulation.host import SimulatedHost
 from tests.support.loop import POLICY, Loop, Notified
-from tests.support.situations import do, opened
+from tests.support.situations import OURS, do, opened
 
 
 @pytest.fixture
@@ -163,9 +163,9 @@ def test_a_reload_retries_what_failed(made: Loop, monkeypatch: pytest.MonkeyPatc
     retries: list[bool] = []
     real = made.agent._controller.run_pass
 
-    def run_pass(problems: list[str], *, retry: bool, watch: Any) -> None:
+    def run_pass(problems: list[str], *, retry: bool, **others: Any) -> None:
         retries.append(retry)
-        real(problems, retry=retry, watch=watch)
+        real(problems, retry=retry, **others)
 
     monkeypatch.setattr(made.agent._controller, "run_pass", run_pass)
     made.agent._signal(signal.SIGHUP)
@@ -239,16 +239,78 @@ def test_a_new_policy_has_a_date(made: Loop, in_memory: Path) -> None:
 # --- locks ----------------------------------------------------------------------------------------
 
 
-def test_a_pass_waits_while_fix_works(made: Loop) -> None:
+def test_a_host_that_another_process_corrects_is_observed_and_contained(
+    made: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `fix` that was suspended holds the lock for ever (I7, I8)."""
+    monkeypatch.setattr(publisher, "BUSY_AFTER_S", 0.0)
+    do(made.host, opened())
     with exclusive(made.state.directory):
         made.agent._pass()
         made.agent._pass()
         assert made.journal.lines == ["Waiting: another dockerd-guard is correcting this host."]
         assert made.agent._wake_at is not None
-        assert made.files.paths == set(), "nothing was observed"
+        assert [str(entry.event) for entry in made.journal.entries] == ["drift", "contained"]
+        assert made.host.blocked
+        assert made.host.text(OURS) is None, "nothing is corrected"
+        assert os.listdir(made.state.directory) == ["status.json"], "the memory belongs to the other process"
+        assert made.state_of_agent() is AgentState.HOLDING
+        status = made.notify.taken()[-1]
+        assert status.startswith("READY another dockerd-guard is correcting this host, noticed at ")
+        assert "as declared" not in status
+        published = status_file.published(status_file.PUBLIC_FILE)
+        assert published is not None
+        assert published.held is not None
+        assert published.held.reason.startswith("another dockerd-guard is correcting this host")
+        assert published.drifts
     made.agent._pass()
-    assert made.files.paths
-    assert not made.agent._is_busy
+    assert made.host.text(OURS) is not None
+    assert not made.host.blocked
+    assert [str(entry.event) for entry in made.journal.entries][2:] == ["corrected", "released"]
+    assert made.agent._busy_since is None
+    assert "another" not in made.notify.taken()[-1]
+
+
+def test_a_fix_that_is_suspended_later_stops_only_corrections(made: Loop) -> None:
+    made.agent._pass()
+    with exclusive(made.state.directory):
+        made.agent._pass()
+        assert made.state_of_agent() is AgentState.WATCHING, "an ordinary fix is no hold"
+        assert made.notify.taken()[-1].endswith("; enforce: Docker listens as declared, on fd://"), "it was looked"
+        do(made.host, opened())
+        made.agent._pass()
+        assert made.host.blocked
+        assert "enforce: DG101" in made.notify.taken()[-1]
+        assert made.host.text(OURS) is None
+
+
+def test_a_reload_while_another_process_holds_the_lock_is_kept(made: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    retries: list[bool] = []
+    real = made.agent._controller.run_pass
+
+    def run_pass(problems: list[str], *, retry: bool, **others: Any) -> None:
+        retries.append(retry)
+        real(problems, retry=retry, **others)
+
+    monkeypatch.setattr(made.agent._controller, "run_pass", run_pass)
+    with exclusive(made.state.directory):
+        made.policy = parse_policy(b"version: 1\nmode: observe\nsockets: [fd://]\n")
+        made.agent._signal(signal.SIGHUP)
+        made.agent._pass()
+        assert made.agent._controller.policy is made.policy
+    made.agent._pass()
+    made.agent._pass()
+    assert retries == [True, True, False]
+
+
+def test_temporary_files_of_another_process_stay_while_it_holds_the_lock(made: Loop) -> None:
+    left = Path(made.state.directory) / f"{TEMPORARY_PREFIX}0123"
+    left.touch()
+    with exclusive(made.state.directory):
+        made.agent._pass()
+        assert left.exists()
+    made.agent._pass()
+    assert not left.exists(), "left by a crash"
 
 
 def test_the_first_pass_removes_what_a_crash_left(made: Loop) -> None:

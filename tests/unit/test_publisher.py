@@ -23,6 +23,8 @@ from tests.support.situations import do, opened, policy, read_policy
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POLICY = read_policy("sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: none}]")
+BUSY = (f"another dockerd-guard is correcting this host, noticed at {NOON.astimezone():%Y-%m-%d %H:%M:%S}; "
+        "nothing is corrected until it ends")
 STANDING = Standing(AgentState.WATCHING, POLICY, NOON, "", Memory(), False, 0, 1.0, 0.0)
 OPEN = Finding("DG101", "error", "the API listens on TCP", "configured", None, "safe", "tcp://0.0.0.0:2375")
 FILE = Finding("DG401", "warning", "a file is loose.", "configured")
@@ -66,6 +68,11 @@ def made(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
                                policy_problem="x"),
      "enforce: Docker listens as declared, on fd://, tcp://127.0.0.1:2376; blocked at the network: tcp://a:1, tcp://b:2"
      "; the policy file is invalid, the last valid policy stays in force"),
+    ((), (), STANDING._replace(observed_at=None), "this host has not been checked yet"),
+    ((), ("no bus",), STANDING._replace(observed_at=None),
+     "Degraded visibility: no bus; this host has not been checked yet"),
+    ((OPEN,), (), STANDING._replace(busy_since=NOON, memory=HELD), f"{BUSY}; enforce: DG101 The API listens on TCP"),
+    ((), (), STANDING._replace(busy_since=NOON, observed_at=None), f"{BUSY}; this host has not been checked yet"),
 ])
 def test_the_status_line(
     made: Published, drifts: tuple[Finding, ...], blind: tuple[str, ...], standing: Standing, line: str

@@ -113,7 +113,10 @@ def test_problems_and_completeness(changes: dict[str, Any], wrong: tuple[str, ..
 
 
 @pytest.mark.parametrize(("changes", "line"), [
-    ({"unit": None}, "agent    unknown: cannot query systemd over D-Bus"),
+    ({"unit": None, "is_alive": False, "agent_status": None}, "agent    unknown: cannot query systemd over D-Bus"),
+    ({"unit": None, "is_alive": False},
+     "agent    unknown: cannot query systemd over D-Bus; last check 12 s ago, by PID 42"),
+    ({"unit": None, "is_alive": False}, "policy   /etc/dockerd-guard/config.yaml, mode: enforce"),
     ({"unit": AgentUnit("not-found", "inactive", "", 0, None), "is_alive": False},
      "agent    not installed: there is no dockerd-guard.service"),
     ({"unit": DOWN, "is_alive": False},
