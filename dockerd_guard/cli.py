@@ -251,7 +251,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("diff", "show the changes that would fix this host, and their cost", _diff_options,
          "Shows the changes that would make this host comply with its policy as a unified diff, and their cost: "
          "nothing, a reload, a restart, or a stop of containers. Changes nothing. Exit code 1 if there are "
-         "changes.",
+         "changes, or if a declared socket is missing; 2 if the sockets of dockerd cannot be read.",
          (
              ("diff", "this host under /etc/dockerd-guard/config.yaml"),
              ("diff --policy new.yaml", "try a policy before it is installed"),

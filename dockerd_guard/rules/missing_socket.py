@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 
 from dockerd_guard.model.finding import Finding
@@ -32,12 +33,19 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "error",
-            f"{declared.address} is declared, but {_reason(lacking[0])}",
+            f"{declared.address} is declared, but {_reason(lacking[0])}{_what_is_there(seen, declared.address)}",
             layers[0],
             declared.location,
             fix_for_missing(seen, layers),
             declared.address,
         )
+
+
+def _what_is_there(seen: Observation, address: str) -> str:
+    """What is at the path of a UNIX socket, where it is no socket: systemd or dockerd would delete it."""
+    path = address.removeprefix("unix://")
+    entry = seen.rootfs.stat_if_possible(path, follow=False) if path.startswith("/") else None
+    return "" if entry is None or stat.S_ISSOCK(entry.mode) else f"; a {entry.kind} is there"
 
 
 def _has(layer: Layer, key: str) -> bool:

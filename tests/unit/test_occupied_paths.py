@@ -13,9 +13,24 @@ import pytest
 from dockerd_guard.agent.reconcile import by_hand
 from dockerd_guard.apply.preflight import in_use
 from dockerd_guard.plan.decide import Decision, Verdict, decide
+from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules.judge import judge
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedHost
-from tests.support.situations import Act, decided, do, dropin, link, opened, policy, read_policy, reload, restart, write
+from tests.support.situations import (
+    Act,
+    decided,
+    do,
+    dropin,
+    link,
+    opened,
+    policy,
+    read_policy,
+    reload,
+    restart,
+    seen_on,
+    write,
+)
 
 NOTES = "/srv/notes.txt"
 PASSED = f"sockets: [fd://]\nsocket_unit: {{listen: [/run/docker.sock, {NOTES}]}}"
@@ -134,6 +149,17 @@ def test_the_correction_follows_once_the_file_is_moved_away(host: SimulatedHost,
     agent.run_pass()
     assert len(host.starts) == before + 1
     assert agent.controller.memory.held is None
+
+
+@pytest.mark.parametrize("text", [PASSED, BOUND])
+def test_the_path_is_reported_by_lint_and_watched(host: SimulatedHost, text: str) -> None:
+    do(host, (write(NOTES, "x"),))
+    with Rootfs(str(host.root)) as rootfs:
+        found = {finding.code: finding.message for finding in judge(seen_on(host, rootfs), read_policy(text))}
+        assert found["DG102"] == (
+            f"unix://{NOTES} is declared, but the files on disk do not configure it; a regular file is there")
+        # The agent watches what was consulted until here: a pass follows when the file is moved away.
+        assert NOTES in rootfs.consulted
 
 
 # --- in use ---------------------------------------------------------------------------------------
