@@ -26,8 +26,8 @@ PUBLIC = PRIVATE._replace(mode=0o644)
 def write(path: str, content: Content, access: Access = PUBLIC, root: str = "/") -> None:
     """Put `content` at an absolute path without links, making missing directories. Raises OSError.
 
-    A regular file that is there already hands its owner and mode on; `access` is for a new one. The agent
-    has no CAP_CHOWN in its sandbox: what belonged to somebody else is root's then (CIS 3.1 to 3.22).
+    `access` is for a new file. One that exists keeps its owner, and its mode without the bits that `access` lacks.
+    The agent has no CAP_CHOWN in its sandbox: a file of somebody else belongs to root then (CIS 3.1 to 3.22).
     """
     _write(path, content, access, root, inherit=True, replace=True)
 
@@ -48,7 +48,9 @@ def _write(  # noqa: PLR0913 -- what rename(2) and link(2) need
             if isinstance(content, Link):
                 os.symlink(content.target, temporary, dir_fd=fd)
             else:
-                _write_file(temporary, fd, content, (_access(name, fd) if inherit else None) or access)
+                there = _access(name, fd) if inherit else None
+                mode = access.mode if there is None else there.mode & access.mode
+                _write_file(temporary, fd, content, (there or access)._replace(mode=mode))
             if replace:
                 os.replace(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
             else:

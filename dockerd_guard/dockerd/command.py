@@ -180,8 +180,7 @@ def _client(words: tuple[FlagWord, ...], environ: Mapping[str, str], version: Ve
                        _removed_error("docker: 'daemon' is not a docker command.", version, DAEMON_COMMAND_UNTIL))
     return Program(words[1:], environ, certain,
                    "this is the docker client without a subcommand: it starts no daemon"
-                   if not options.positionals else
-                   f"this is the docker client, running `docker {options.positionals[0].text}`: it starts no daemon")
+                   if not options.positionals else "this is the docker client with a subcommand: it starts no daemon")
 
 
 def _removed_error(message: str, version: Version | None, until: Version) -> str | None:

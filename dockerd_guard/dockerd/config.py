@@ -10,7 +10,7 @@ from dockerd_guard.dockerd.flags import Flag
 from dockerd_guard.dockerd.gojson import InvalidJson, Lines, Node, after, scan
 from dockerd_guard.dockerd.gotext import BLANKS
 from dockerd_guard.dockerd.options import options_of
-from dockerd_guard.dockerd.values import TRUE, is_addr, is_ip, is_prefix, size
+from dockerd_guard.dockerd.values import is_addr, is_ip, is_prefix, size
 from dockerd_guard.dockerd.version import NEWEST_DOCKERD, Version
 from dockerd_guard.model.location import Location
 from dockerd_guard.rootfs import Unreadable
@@ -24,7 +24,8 @@ FLAT = frozenset((
 UNCHECKED = frozenset(("features", "builder", "deprecated-key-path"))
 """Keys without a flag of the same name (skipValidateOptions)."""
 
-_BOTH = "the following directives are specified both as a flag and in the configuration file"
+SET_TWICE = "the following directives are specified both as a flag and in the configuration file"
+"""dockerd's error, followed here by the names of the keys (moby: findConfigurationConflicts)."""
 
 
 class Key(NamedTuple):
@@ -211,7 +212,10 @@ def _hosts(before: list[Text], value: Node, place: _Locator) -> list[Text]:
 
 
 def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> str | None:
-    """findConfigurationConflicts(): dockerd's error for unknown keys or conflicts with flags, or None."""
+    """findConfigurationConflicts(): dockerd's error for unknown keys or conflicts with flags, or None.
+
+    It names the keys; dockerd also shows both values, which may be secret (I11).
+    """
     options = options_of(version)
     unchecked = UNCHECKED
     if version is None or version >= Version(28):
@@ -220,27 +224,19 @@ def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> st
                if name not in options.by_name and name not in options.keys and name not in unchecked]
     if unknown:
         return f"the following directives don't match any configuration option: {', '.join(unknown)}"
-    values: dict[str, list[str]] = {}
-    for flag in given:
-        values.setdefault(flag.name, []).append(flag.value)
+    names = sorted({flag.name for flag in given})
     both: list[str] = []
-    for name in sorted(values):
+    for name in names:
         option = options.by_name[name]
-        if name == "tls" and "tlsverify" in values:
-            # setDefaultOptions() has set the flag to true by then.
-            values[name] = ["true"]
-        for key in (option.key,) if option.key else (name, option.short):
-            if key in file.flat and key != "runtimes":
-                shown = _format_flag(option.kind, values[name])
-                both.append(f"{key}: (from flag: {shown}, from file: {_format_value(file.flat[key].value)})")
-                break
+        both += [key for key in ((option.key,) if option.key else (name, option.short))
+                 if key in file.flat and key != "runtimes"][:1]
     if both:
-        return f"{_BOTH}: {', '.join(both)}"
+        return f"{SET_TWICE}: {', '.join(both)}"
     if "host-gateway-ips" in options.keys and "host-gateway-ip" in file.flat:
         if "host-gateway-ips" in file.flat:
             return "host-gateway-ip and host-gateway-ips must not both be specified in the config file"
-        if "host-gateway-ip" in values:
-            return f"{_BOTH}: host-gateway-ip"
+        if "host-gateway-ip" in names:
+            return f"{SET_TWICE}: host-gateway-ip"
     return None
 
 
@@ -305,7 +301,7 @@ def _mismatch(field: str, kind: str, value: Node, version: Version) -> str | Non
     if kind == "bytes":
         # MemBytes.UnmarshalJSON gets the raw text, even null.
         is_valid = value.kind == "string" and value.text and size(value.text, version) is None
-        return None if is_valid else f"invalid size: {value.text or value.value}"
+        return None if is_valid else f"{field}: invalid size"
     if value.kind == "null":
         return None
     if kind in ("ip", "addr"):
@@ -375,14 +371,14 @@ def _pools_error(field: str, value: Node, version: Version) -> str | None:
                 if node.kind != "string":
                     return _unmarshal_error(node, f"{field}.base", "string")
                 if version >= Version(28) and node.text and not is_prefix(node.text):
-                    return f'netip.ParsePrefix("{node.text}"): no prefix'
+                    return f"{field}: netip.ParsePrefix: no prefix"
     return None
 
 
 def _ip_error(field: str, value: Node, is_valid: Callable[[str], bool]) -> str | None:
     if value.kind != "string":
         return _unmarshal_error(value, field, "*net.IP")
-    return None if not value.text or is_valid(value.text) else f"invalid IP address: {value.text}"
+    return None if not value.text or is_valid(value.text) else f"{field}: invalid IP address"
 
 
 def _integer_error(field: str, value: Node, name: str) -> str | None:
@@ -390,7 +386,7 @@ def _integer_error(field: str, value: Node, name: str) -> str | None:
     low, high = (0, 2**32) if name == "uint32" else (-2**63, 2**63)
     if re.fullmatch(_INTEGER, written) and len(written) < 25 and low <= int(written) < high:
         return None
-    return f"json: cannot unmarshal number {written} into Go struct field Config.{field} of type {name}"
+    return f"json: cannot unmarshal number into Go struct field Config.{field} of type {name}"
 
 
 def _unmarshal_error(value: Node, field: str, name: str) -> str:
@@ -404,44 +400,7 @@ def _float_overflow(value: Node) -> str | None:
     while todo:
         node = todo.pop()
         if node.kind == "number" and float(str(node.value)) in (float("inf"), float("-inf")):
-            return f"json: cannot unmarshal number {node.value} into Go value of type float64"
+            return "json: cannot unmarshal number into Go value of type float64"
         todo += node.items()
         todo += [inner for _, inner in node.members()]
     return None
-
-
-def _format_flag(kind: str, values: list[str]) -> str:
-    """Return Value.String() of a flag."""
-    if kind == "bool":
-        return "true" if values[-1] in TRUE else "false"
-    if kind in ("host", "list", "index", "mirror", "label", "dns", "dns-search", "resource", "addr"):
-        return f"[{' '.join(values)}]"
-    if kind == "map":
-        pairs = {value.partition("=")[0]: value.partition("=")[2] for value in values}
-        return "map[" + " ".join(f"{name}:{pairs[name]}" for name in sorted(pairs)) + "]"
-    return values[-1]
-
-
-def _format_value(value: Node, depth: int = 100) -> str:
-    """Format a decoded value as Go's %v, truncated at a nesting depth of 100."""
-    if not depth:
-        return "..."
-    if value.kind == "array":
-        return f"[{' '.join(_format_value(item, depth - 1) for item in value.items())}]"
-    if value.kind == "object":
-        pairs = {name.text: _format_value(node, depth - 1) for name, node in value.members()}
-        return "map[" + " ".join(f"{name}:{pairs[name]}" for name in sorted(pairs)) + "]"
-    if value.kind == "bool":
-        return "true" if value.value else "false"
-    if value.kind == "number":
-        return _float(float(str(value.value)))
-    return value.text if value.kind == "string" else "<nil>"
-
-
-def _float(number: float) -> str:
-    """strconv.FormatFloat(number, 'g', -1, 64)."""
-    shortest = next(text for digits in range(18) if float(text := f"{number:.{digits}e}") == number)
-    mantissa, _, exponent = shortest.partition("e")
-    if not -4 <= int(exponent) < 6:
-        return f"{mantissa}e{exponent}"
-    return f"{number:.{max(0, len(mantissa.lstrip('-').replace('.', '')) - 1 - int(exponent))}f}"

@@ -25,7 +25,8 @@ DEFAULT_DATA_ROOT = "/var/lib/docker"
 class Daemon(NamedTuple):
     """The configuration of dockerd, resolved from its arguments, environment and daemon.json.
 
-    If `starts` is false, `hosts` are all hosts as written, and `reason` is dockerd's error message. `certain` is
+    If `starts` is false, `hosts` are all hosts as written, and `reason` is dockerd's error message without
+    the values of options (I11), except hosts. `certain` is
     false if a wrapper hides the command line. If it hides all of it, `hosts` is empty and `reason` is why
     it cannot be determined. `config_error` is why daemon.json alone is refused or cannot be read. `flags`
     refer to argv, `keys` to the file.
@@ -84,7 +85,7 @@ def resolve_daemon(
         try:
             listening = _normalise(written, release, _default(tls, rootless, environ))
         except InvalidHost as error:
-            reason = str(error)
+            reason = hosts.without_credentials(str(error))
     if reason is None:
         candidates = (settings,) if version else (settings, settings._replace(version=OLDEST_TESTED))
         reasons = [candidate.refusal() or startup.refusal(candidate, listening, read, rootless)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.dockerd.gotext import quote, trim
+from dockerd_guard.dockerd.hosts import without_credentials
 from dockerd_guard.dockerd.options import Option, Options, options_of
 from dockerd_guard.dockerd.values import CHECKS, TRUE
 from dockerd_guard.dockerd.version import NEWEST_DOCKERD, OLDEST_TESTED, Version
@@ -46,7 +47,7 @@ class Flag(NamedTuple):
 
 
 class CommandLine(NamedTuple):
-    """The parsed command line: flags, positional arguments, and pflag's first error."""
+    """The parsed command line: flags, positional arguments, and pflag's first error, without values except hosts."""
 
     flags: tuple[Flag, ...] = ()
     positionals: tuple[FlagWord, ...] = ()
@@ -101,7 +102,7 @@ def _long(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagList
     text, argument, offset = words[at]
     name, equals, value = text[2:].partition("=")
     if not name or name[0] in "-=":
-        return at + 1, f"bad flag syntax: {text}"
+        return at + 1, f"bad flag syntax: --{name}"
     option = known.by_name.get(name)
     if option is None:
         return at + 1, f"unknown flag: --{name}"
@@ -128,7 +129,7 @@ def _short(words: tuple[FlagWord, ...], at: int, known: Options, flags: _FlagLis
         letter = text[place]
         option = known.by_letter.get(letter)
         if option is None:
-            return at + 1, f"unknown shorthand flag: {_quote_letter(letter)} in -{text[place:]}"
+            return at + 1, f"unknown shorthand flag: {_quote_letter(letter)}"
         flag_offset = offset + place
         if place + 2 < len(text) and text[place + 1] == "=":
             flag = Flag(option.name, text[place + 2:], argument, 1, flag_offset, argument, flag_offset + 2)
@@ -164,13 +165,15 @@ def _set(option: Option, flag: Flag, flags: _FlagList, version: Version | None) 
     if message is None or message.startswith("panic: "):
         return message
     shown = f"-{option.short}, --{option.name}" if option.short else f"--{option.name}"
-    return f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {message}"
+    if option.kind == "host":
+        return without_credentials(f"invalid argument {quote(flag.value)} for {quote(shown)} flag: {message}")
+    return f"invalid argument for {quote(shown)} flag: {message}"
 
 
 def _duplicate_runtime_error(flag: Flag, flags: _FlagList) -> str | None:
     name = trim(flag.value.partition("=")[0]).lower()
     if name in flags.runtimes:
-        return f"runtime '{name}' was already defined"
+        return "runtime was already defined"
     flags.runtimes.add(name)
     return None
 

@@ -51,6 +51,11 @@ class InvalidHost(Exception):
     """dockerd refuses the value. The message is dockerd's."""
 
 
+def without_credentials(text: str) -> str:
+    """Return an error or a host without user, password, query and fragment, which are not parts of an address (I11)."""
+    return re.sub(r"[?#][^\s\"'()]+", "?...", re.sub(r"[^/\s\"'()]+@", "...@", text))
+
+
 def validate(value: str, version: Version) -> None:
     """opts.ValidateHost, applied to flags and to every host of daemon.json. Raises InvalidHost."""
     trimmed = trim(value)

@@ -56,14 +56,21 @@ class Settings(NamedTuple):
             return _parse_bool(key.value)
         return next((flag.is_true for flag in reversed(self.flags) if flag.name == name), default)
 
+    def origin(self, flag_name: str, key: str = "") -> str:
+        """Return the name of what sets an option: its key in the file, or the flag."""
+        key = key or flag_name
+        value = self.file.values[key].value if key in self.file.values else None
+        is_set = value is not None and (value.value or value.text or any(value.items()) or any(value.members()))
+        return key if is_set else f"--{flag_name}"
+
     def refusal(self) -> str | None:
-        """Return the error of loadDaemonCliConfig() for these settings, or None."""
+        """Return the error of loadDaemonCliConfig() for these settings without their values, or None."""
         message = _validate(self)
         found: dict[str, str] = {}
         for label in () if message else self.texts("label", "labels"):
             name, _, value = label.partition("=")
             if found.setdefault(name, value) != value:
-                return f"conflict labels for {name}={value} and {name}={found[name]}"
+                return f"{self.origin('label', 'labels')}: conflict labels for the same name"
         return message
 
 
@@ -78,18 +85,18 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
     version = settings.version
     level = settings.text("log-level")
     if level and version >= Version(25) and level.lower() not in _LEVELS:
-        return f"invalid logging level: {level}"
+        return f"{settings.origin('log-level')}: invalid logging level"
     if level and level.lower() not in _LEVELS | {"warning"}:
-        return f"unable to parse logging level: {level}"
+        return f"{settings.origin('log-level')}: unable to parse logging level"
     if settings.text("log-format", "text") not in ("text", "json"):
-        return f"invalid log format: {settings.text('log-format')}"
+        return f"{settings.origin('log-format')}: invalid log format"
     for kind, check, flag, key in (("dns", values.dns, "dns", "dns"),
                                    ("", values.dns_search, "dns-search", "dns-search"),
                                    ("", values.label, "label", "labels")):
         if not kind or version < Version(25):
             for value in settings.texts(flag, key):
                 if message := check(value, version):
-                    return message
+                    return f"{settings.origin(flag, key)}: {message}"
     if message := _gateway_ips(settings.texts("host-gateway-ip", "host-gateway-ips")):
         return message
     for name, low in (("mtu", 0), ("max-concurrent-downloads", 0), ("max-concurrent-uploads", 0),
@@ -100,21 +107,21 @@ def _validate(settings: Settings) -> str | None:  # noqa: PLR0911, PLR0912
         number = settings.file.number(name) if version < Version(23) else None
         number = settings.number(name, 1) if number is None else number
         if number < low:
-            return f"invalid {'default MTU' if name == 'mtu' else name.replace('-', ' ')}: {number}"
+            return f"{settings.origin(name)}: invalid {'default MTU' if name == 'mtu' else name.replace('-', ' ')}"
     port = settings.number("network-diagnostic-port")
     if version >= Version(28) and not 0 <= port <= 65535:
-        return f"invalid network-diagnostic-port ({port}): value must be between 0 and 65535"
+        return "invalid network-diagnostic-port: value must be between 0 and 65535"
     if message := _resources(settings.texts("node-generic-resource", "node-generic-resources")):
-        return message
+        return f"{settings.origin('node-generic-resource', 'node-generic-resources')}: {message}"
     if version >= Version(28):
         if settings.text("api-cors-header"):
             return ('DEPRECATED: The "api-cors-header" config parameter and the dockerd "--api-cors-header" '
                     "option have been removed; use a reverse proxy if you need CORS headers")
-        message = next((message for mirror in settings.texts("registry-mirror", "registry-mirrors")
-                        if (message := values.mirror(mirror, version))), None)
-        message = message or _exec_options(settings.texts("exec-opt", "exec-opts"))
-        if message:
-            return message
+        for mirror in settings.texts("registry-mirror", "registry-mirrors"):
+            if message := values.mirror(mirror, version):
+                return f"{settings.origin('registry-mirror', 'registry-mirrors')}: {message}"
+        if message := _exec_options(settings.texts("exec-opt", "exec-opts")):
+            return f"{settings.origin('exec-opt', 'exec-opts')}: {message}"
     return _platform(settings)
 
 
@@ -123,16 +130,18 @@ def _platform(settings: Settings) -> str | None:
     version = settings.version
     proxy = settings.text("userland-proxy-path")
     if version >= Version(25) and settings.boolean("userland-proxy", True) and proxy and proxy[0] != "/":
-        return f"invalid userland-proxy-path: must be an absolute path: {proxy}"
+        return "invalid userland-proxy-path: must be an absolute path"
     mode = settings.text("default-ipc-mode", "private")
     if mode not in ("private", "shareable", ""):
-        return f'default IPC mode setting ({mode}) is invalid; use "shareable" or "private"'
+        return (f'{settings.origin("default-ipc-mode")}: default IPC mode setting is invalid; use "shareable" or '
+                '"private"')
     prefix = settings.text("fixed-cidr-v6")
     if prefix and version >= Version(25) and (not values.is_prefix(prefix) or ":" not in prefix):
-        return f"invalid fixed-cidr-v6: {prefix}"
+        return "invalid fixed-cidr-v6"
     namespace = settings.text("default-cgroupns-mode")
     if namespace not in ("", "private", "host"):
-        return f'default cgroup namespace mode ({namespace}) is invalid; use "host" or "private"'
+        return (f'{settings.origin("default-cgroupns-mode")}: default cgroup namespace mode is invalid; use "host" '
+                'or "private"')
     return None
 
 
@@ -148,13 +157,13 @@ def _resources(terms: list[str]) -> str | None:
     discrete: dict[str, bool] = {}
     for term in terms:
         if term.count("=") != 1:
-            return f"incorrect term {term}, missing '=' or malformed expression"
+            return "incorrect term, missing '=' or malformed expression"
         name, _, value = (trim(part) for part in term.partition("="))
         number = re.fullmatch("[+-]?[0-9]{1,19}", value)
         if number and int(value) < 0:
-            return f"cannot ask for negative resource {name}"
+            return "cannot ask for negative resource"
         if discrete.setdefault(name, bool(number)) != bool(number):
-            return f"mixed discrete and named resources in expression '{terms}'"
+            return "mixed discrete and named resources in expression"
     return None
 
 
@@ -162,7 +171,7 @@ def _exec_options(options: list[str]) -> str | None:
     for option in options:
         name, _, value = (trim(part) for part in option.partition("="))
         if not name or not value:
-            return f"invalid exec-opt ({option}): must be formatted 'opt=value'"
+            return "invalid exec-opt: must be formatted 'opt=value'"
         if name.lower() != "native.cgroupdriver":
-            return f"invalid exec-opt ({option}): unknown option: '{name.lower()}'"
+            return "invalid exec-opt: unknown option"
     return None

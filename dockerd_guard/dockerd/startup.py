@@ -1,7 +1,7 @@
 """Errors that stop dockerd after its configuration was validated; `dockerd --validate` does not report them.
 
 Observed on 20.10.24, 26.1.5 and 28.5.2. Errors that depend on the kernel, on other files or on plugins are not
-included.
+included. The messages name options; they contain no values (I11).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from dockerd_guard.dockerd import hosts, values
-from dockerd_guard.dockerd.gotext import quote, trim
+from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.hosts import HostEntry
 from dockerd_guard.dockerd.settings import Settings
 from dockerd_guard.dockerd.version import Version
@@ -62,7 +62,7 @@ def _listeners(settings: Settings, listening: Sequence[HostEntry], read: Callabl
         if message := hosts.listen_error(entry.address, settings.version, go_resolver):
             yield message
         if entry.address.startswith("unix://") and group not in ("", "docker") and not _is_group(group, read):
-            yield f"failed to load listeners: group {group} not found"
+            yield f"failed to load listeners: {settings.origin('group')}: group not found"
         passed += entry.address.startswith("fd://")
         if passed > 1:
             # go-systemd's activation package unsets LISTEN_FDS after reading it.
@@ -85,24 +85,26 @@ def _is_group(name: str, read: Callable[[str], bytes]) -> bool:
 
 def _registries(settings: Settings) -> Iterator[str]:
     """registry.NewService()."""
+    mirrors = settings.origin("registry-mirror", "registry-mirrors")
+    insecure = settings.origin("insecure-registry", "insecure-registries")
     for mirror in settings.texts("registry-mirror", "registry-mirrors"):
         if message := values.mirror(mirror, settings.version):
-            yield message
+            yield f"{mirrors}: {message}"
     for registry in settings.texts("insecure-registry", "insecure-registries"):
         if message := values.index(registry, settings.version):
-            yield message
+            yield f"{insecure}: {message}"
         bare = re.sub("^https?://", "", registry, flags=re.IGNORECASE)
         if "://" in bare and bare == registry:
-            yield f"insecure registry {registry} should not contain '://'"
+            yield f"{insecure}: insecure registry should not contain '://'"
         if values.is_prefix(bare):
             continue
         port = bare.rpartition(":")[2]
         host = bare.rpartition(":")[0].strip("[]")
         if not re.fullmatch(_DOMAIN, bare) and not re.fullmatch(_BRACKETED, bare) and not values.is_ip(bare) and (
                 not values.is_ip(host)):
-            yield f"insecure registry {registry} is not valid: invalid host {quote(bare)}"
+            yield f"{insecure}: insecure registry is not valid: invalid host"
         elif ":" in bare and port.isdigit() and int(port[:9]) > 65535:
-            yield f"insecure registry {registry} is not valid: invalid port {quote(port)}"
+            yield f"{insecure}: insecure registry is not valid: invalid port"
 
 
 def _verify(settings: Settings) -> Iterator[str]:
@@ -123,7 +125,7 @@ def _verify(settings: Settings) -> Iterator[str]:
     for option in settings.texts("exec-opt", "exec-opts"):
         name, _, value = (trim(part) for part in option.partition("="))
         if name.lower() == "native.cgroupdriver" and value not in ("cgroupfs", "systemd"):
-            yield f"native.cgroupdriver option {value} not supported"
+            yield f"{settings.origin('exec-opt', 'exec-opts')}: native.cgroupdriver option not supported"
     if version < Version(23) and settings.text("cluster-advertise") and not settings.text("cluster-store"):
         yield ("invalid cluster configuration. --cluster-advertise must be accompanied by --cluster-store "
                "configuration")
@@ -139,7 +141,7 @@ def _runtimes(settings: Settings) -> Iterator[str]:
         yield "runtime name 'runc' is reserved"
     default = settings.text("default-runtime", "runc")
     if default not in configured | {"runc", "io.containerd.runc.v2"} and not _is_shim(default, settings.version):
-        yield f"specified default runtime '{default}' does not exist"
+        yield f"{settings.origin('default-runtime')}: specified default runtime does not exist"
 
 
 def _is_shim(name: str, version: Version) -> bool:
@@ -155,14 +157,19 @@ def _logs(settings: Settings) -> Iterator[str]:
     options = settings.pairs("log-opt", "log-opts")
     if not options or driver == "none":
         return
+    origin = settings.origin("log-opt", "log-opts")
     mode = options.get("mode", "")
     if mode not in ("", "blocking", "non-blocking"):
-        yield f"failed to set log opts: logger: logging mode not supported: {mode}"
+        yield f"{origin}: failed to set log opts: logger: logging mode not supported"
     if "max-buffer-size" in options and mode != "non-blocking":
-        yield "failed to set log opts: logger: max-buffer-size option is only supported with 'mode=non-blocking'"
+        yield (f"{origin}: failed to set log opts: logger: max-buffer-size option is only supported with "
+               "'mode=non-blocking'")
     for option in options:
         if driver in LOG_OPTIONS and option not in LOG_OPTIONS[driver] | _ANY_DRIVER:
-            yield f"failed to set log opts: unknown log opt '{option}' for {driver} log driver"
+            # A flag without `=` may be a value whose name was forgotten.
+            is_name = origin == "log-opts" or any(flag.value.startswith(f"{option}=") for flag in settings.flags)
+            shown = f" '{option}'" if is_name else ""
+            yield f"{origin}: failed to set log opts: unknown log opt{shown} for this log driver"
 
 
 def _storage(settings: Settings) -> Iterator[str]:
@@ -173,7 +180,7 @@ def _storage(settings: Settings) -> Iterator[str]:
         flag.name == "feature" and flag.value.startswith("containerd-snapshotter") for flag in settings.flags) or (
         features is not None and any(name.text == "containerd-snapshotter" for name, _ in features.value.members()))
     if driver and driver not in STORAGE_DRIVERS and not snapshotter and ":" not in driver:
-        yield f"error initializing graphdriver: driver not supported: {driver}"
+        yield f"{settings.origin('storage-driver')}: error initializing graphdriver: driver not supported"
 
 
 def _network(settings: Settings) -> Iterator[str]:
@@ -183,7 +190,7 @@ def _network(settings: Settings) -> Iterator[str]:
     for name in ("bip", "fixed-cidr"):
         prefix = settings.text(name)
         if prefix and not values.is_prefix(prefix):
-            yield f"Error initializing network controller: invalid CIDR address: {prefix}"
+            yield f"{settings.origin(name)}: Error initializing network controller: invalid CIDR address"
 
 
 def _metrics(settings: Settings) -> Iterator[str]:
@@ -194,14 +201,14 @@ def _metrics(settings: Settings) -> Iterator[str]:
     host, colon, port = address.rpartition(":")
     message: str | None = None
     if not colon or address.endswith("]"):
-        message = f"address {address}: missing port in address"
+        message = "missing port in address"
     elif ":" in host and not (host.startswith("[") and host.endswith("]")):
-        message = f"address {address}: too many colons in address"
+        message = "too many colons in address"
     elif not re.fullmatch("[+-]?[0-9]+", port):
-        message = f"strconv.Atoi: parsing {quote(port)}: invalid syntax"
+        message = "strconv.Atoi: invalid syntax"
     elif not host:
         message = "failed to lookup  address in host specification"
     else:
         message = hosts.tcp_listen_error(address, Version(23))
     if message:
-        yield f"failed to start metrics server: {message}"
+        yield f"failed to start metrics server: {settings.origin('metrics-addr')}: {message}"

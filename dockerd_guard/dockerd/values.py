@@ -1,4 +1,4 @@
-"""Validation of flag values, with dockerd's error messages.
+"""Validation of flag values, with dockerd's error messages without the values (I11); those of hosts have them.
 
 Sources: spf13/pflag (bool.go, int.go, ip.go, ip_slice.go), moby opts/*.go and registry/config.go,
 docker/go-units (size.go, ulimit.go). Each check returns the error message or None.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from dockerd_guard.dockerd import hosts
-from dockerd_guard.dockerd.gotext import quote, trim
+from dockerd_guard.dockerd.gotext import trim
 from dockerd_guard.dockerd.version import Version
 
 TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -49,14 +49,13 @@ def is_addr(text: str) -> bool:
 def _bool(value: str, _: Version) -> str | None:
     if value in TRUE or value in FALSE:
         return None
-    return f"strconv.ParseBool: parsing {quote(value)}: invalid syntax"
+    return "strconv.ParseBool: invalid syntax"
 
 
 def _int(value: str, _: Version) -> str | None:
     if re.fullmatch(_INT, value) is None:
-        return f"strconv.ParseInt: parsing {quote(value)}: invalid syntax"
-    return None if parse_int(value) is not None else (
-        f"strconv.ParseInt: parsing {quote(value)}: value out of range")
+        return "strconv.ParseInt: invalid syntax"
+    return None if parse_int(value) is not None else "strconv.ParseInt: value out of range"
 
 
 def parse_int(value: str) -> int | None:
@@ -80,20 +79,19 @@ def mirror(value: str, version: Version) -> str | None:
     """registry.ValidateMirror."""
     scheme, separator, rest = value.partition("://")
     if version >= Version(28) and not (separator and scheme):
-        return (f"invalid mirror: no scheme specified for {quote(value)}: must use either 'https://' or "
-                "'http://'")
+        return "invalid mirror: no scheme specified: must use either 'https://' or 'http://'"
     scheme = scheme.lower() if separator else value.partition(":")[0].lower() if ":" in value else ""
     if not re.fullmatch(_SCHEME, scheme) or any(letter < " " or letter == "\x7f" for letter in value) or (
             separator and not _is_valid_url(rest)):
-        return f"invalid mirror: {quote(value)} is not a valid URI"
+        return "invalid mirror: not a valid URI"
     if scheme not in ("http", "https"):
-        return f"invalid mirror: unsupported scheme {quote(scheme)} in {quote(value)}"
+        return "invalid mirror: unsupported scheme"
     path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")[2]
     query = re.search(r"\?[^#]|#.", rest)
     if query or (path and version < Version(23)):
-        return f"invalid mirror: path, query, or fragment at end of the URI {quote(value)}"
+        return "invalid mirror: path, query, or fragment at end of the URI"
     if "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
-        return f"invalid mirror: username/password not allowed in URI {quote(value)}"
+        return "invalid mirror: username/password not allowed in URI"
     return None
 
 
@@ -109,17 +107,17 @@ def _is_valid_url(rest: str) -> bool:
 def index(value: str, _: Version) -> str | None:
     """registry.ValidateIndexName."""
     if value.startswith("-") or value.endswith("-"):
-        return f"invalid index name ({value}). Cannot begin or end with a hyphen"
+        return "invalid index name. Cannot begin or end with a hyphen"
     return None
 
 
 def label(value: str, _: Version) -> str | None:
     """opts.ValidateLabel."""
     if "=" not in value:
-        return f"bad attribute format: {value}"
+        return "bad attribute format"
     if value.lower().startswith(_RESERVED):
-        return (f"label {value} is not allowed: the namespaces com.docker.*, io.docker.*, and "
-                "org.dockerproject.* are reserved for internal use")
+        return ("label is not allowed: the namespaces com.docker.*, io.docker.*, and org.dockerproject.* are "
+                "reserved for internal use")
     return None
 
 
@@ -127,8 +125,7 @@ def dns(value: str, version: Version) -> str | None:
     """opts.ValidateIPAddress."""
     if is_ip(trim(value)):
         return None
-    return f"{value} is not an ip address" if version < Version(23) else (
-        f"IP address is not correctly formatted: {value}")
+    return "not an ip address" if version < Version(23) else "IP address is not correctly formatted"
 
 
 def dns_search(value: str, _: Version) -> str | None:
@@ -138,80 +135,76 @@ def dns_search(value: str, _: Version) -> str | None:
         return None
     found = re.fullmatch(rf"({_DOMAIN})\.?[\t\n\f\r ]*", value)
     if re.search("[a-zA-Z]", value) is None or found is None or len(found[1]) >= 255:
-        return f"{value} is not a valid domain"
+        return "not a valid domain"
     return None
 
 
 def _ip(value: str, version: Version) -> str | None:
     # opts.IPOpt until 20.10, then pflag's type, which accepts "" since 1.0.6 (in Debian's 26.1).
     if version < Version(23):
-        return None if is_ip(value) else f"{value} is not an ip address"
+        return None if is_ip(value) else "not an ip address"
     if is_ip(trim(value)) or (not value and version >= Version(26)):
         return None
-    return f"failed to parse IP: {quote(value)}"
+    return "failed to parse IP"
 
 
 def _ips(value: str, _: Version) -> str | None:
     plain = value.translate({ord("\""): None, ord("'"): None, ord("`"): None})
     for part in plain.splitlines()[0].split(",") if plain.strip("\r\n") else ():
         if not is_ip(trim(part)):
-            return f"invalid string being converted to IP address: {part}"
+            return "invalid string being converted to IP address"
     return None
 
 
 def _addr(value: str, _: Version) -> str | None:
-    return None if is_addr(value) else f"ParseAddr({quote(value)}): unable to parse IP"
+    return None if is_addr(value) else "ParseAddr: unable to parse IP"
 
 
 def _resource(value: str, _: Version) -> str | None:
-    return None if "=" in value else (
-        f"invalid node-generic-resource format `{value}` expected `name=value`")
+    return None if "=" in value else "invalid node-generic-resource format, expected `name=value`"
 
 
 def _feature(value: str, version: Version) -> str | None:
     name, equals, state = value.partition("=")
     if not name:
-        return f"invalid option name: {value}"
+        return "invalid option name"
     return _bool(state, version) if equals else None
 
 
 def _mapmap(value: str, _: Version) -> str | None:
-    return None if value.count("=") >= 2 else (
-        f"invalid value {quote(value)} for map option, should be root-key=key=value")
+    return None if value.count("=") >= 2 else "invalid value for map option, should be root-key=key=value"
 
 
 def _runtime(value: str, _: Version) -> str | None:
     name, _equals, path = (trim(part) for part in value.partition("="))
     if not name or not path:
-        return f"invalid runtime argument: {value}"
+        return "invalid runtime argument"
     return "runtime name 'runc' is reserved" if name.lower() == "runc" else None
 
 
 def _ulimit(value: str, _: Version) -> str | None:  # noqa: PLR0911
     name, equals, limits = value.partition("=")
     if not equals:
-        return f"invalid ulimit argument: {value}"
+        return "invalid ulimit argument"
     if name not in _ULIMITS:
-        return f"invalid ulimit type: {name}"
+        return "invalid ulimit type"
     parts = limits.split(":")
     if len(parts) > 2:
-        return f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+        return "too many limit value arguments, can only have up to two, `soft[:hard]`"
     for part in reversed(parts):
         if re.fullmatch(_DECIMAL, part) is None:
-            return f"strconv.ParseInt: parsing {quote(part)}: invalid syntax"
+            return "strconv.ParseInt: invalid syntax"
         if len(part) > 70 or not -2**63 <= int(part) < 2**63:
-            return f"strconv.ParseInt: parsing {quote(part)}: value out of range"
+            return "strconv.ParseInt: value out of range"
     soft, hard = int(parts[0]), int(parts[-1])
-    if hard != -1 and soft == -1:
-        return f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
-    if hard != -1 and soft > hard:
-        return f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+    if hard != -1 and (soft == -1 or soft > hard):
+        return "ulimit soft limit must be less than or equal to hard limit"
     return None
 
 
 def size(value: str, version: Version) -> str | None:
     """units.RAMInBytes. Upstream uses go-units 0.5 since 23.0, Debian 0.4 until 26.1; they differ in `1e3`."""
-    message = f"invalid size: '{value}'"
+    message = "invalid size"
     if version < Version(28):
         found = re.fullmatch(_OLD_SIZE, value)
         return None if found is not None and re.fullmatch(_FLOAT, found[1]) else message
@@ -221,12 +214,11 @@ def size(value: str, version: Version) -> str | None:
     number, suffix = (value[:place], value[place + 1:]) if value[place] == " " else (
         value[:place + 1], value[place + 1:])
     if re.fullmatch(_FLOAT, number) is None:
-        return f"strconv.ParseFloat: parsing {quote(number)}: invalid syntax"
+        return "strconv.ParseFloat: invalid syntax"
     if number.startswith("-") and float(number) < 0:
         return message
     suffix = suffix.lower()
-    return None if suffix in ("", "b") or re.fullmatch(r"[kmgtp](b|ib)?", suffix) else (
-        f"invalid suffix: '{suffix}'")
+    return None if suffix in ("", "b") or re.fullmatch(r"[kmgtp](b|ib)?", suffix) else "invalid suffix"
 
 
 def _pools(value: str, version: Version) -> str | None:
@@ -236,14 +228,14 @@ def _pools(value: str, version: Version) -> str | None:
         name, equals, rest = field.partition("=")
         name = name.lower()
         if not equals:
-            return f"invalid field '{field}' must be a key=value pair"
+            return "invalid field, must be a key=value pair"
         if name == "size":
             if re.fullmatch(_DECIMAL, rest) is None:
-                return f"invalid size value: {quote(rest)} (must be integer)"
+                return "invalid size value (must be integer)"
         elif name != "base":
-            return f"unexpected key '{name}' in '{field}'"
+            return "unexpected key"
         elif version >= Version(28) and not is_prefix(rest.lower()):
-            return f"invalid base prefix {quote(rest)}"
+            return "invalid base prefix"
     return None
 
 

@@ -145,7 +145,7 @@ def _plan_with(  # noqa: PLR0913, PLR0917 -- the six things a plan is a function
             if complies(with_sockets.layer, policy) and not _left_open(with_sockets, policy):
                 desired, obstacles = sockets_alone, []
     wanted = {**dict.fromkeys(_own_files(rootfs)), **desired, **foreign}
-    changes = tuple(Change(path, before, content, _access(rootfs, path)) for path, content in wanted.items()
+    changes = tuple(Change(path, before, content, _access(rootfs, path, base)) for path, content in wanted.items()
                     if (before := content_at(rootfs, path)) != content)
     after = now if not changes else _observed(rootfs, {change.path: change.after for change in changes}, observe)
     obstacles += _differences(after.layer, policy) + _left_open(after, policy) if not obstacles else []
@@ -249,12 +249,30 @@ def original_of(path: str) -> str:
     return f"{directory}/{name.removeprefix(BEFORE_OURS)}"
 
 
-def _access(rootfs: Rootfs, path: str) -> Access:
-    """The owner and mode of the file, or of the original where it is a copy."""
-    for each in (path, original_of(path)):
-        if (entry := rootfs.stat(each, follow=False)) is not None and entry.is_file:
-            return Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode))
-    return Access()
+def _access(rootfs: Rootfs, path: str, base: Configured) -> Access:
+    """The owner and mode of the file, or of the original where it is a copy.
+
+    A drop-in of docker.service contains arguments of other files: whoever cannot read these cannot read it.
+    """
+    found = next((Access(entry.uid, entry.gid, stat.S_IMODE(entry.mode)) for each in (path, original_of(path))
+                  if (entry := rootfs.stat(each, follow=False)) is not None and entry.is_file), Access())
+    if not path.endswith(f"/{SERVICE}.d/{DROPIN_NAME}"):
+        return found
+    sources = {argument.location.file for argument in base.arguments if argument.location is not None}
+    return found._replace(mode=found.mode & ~_unreadable_bits(rootfs, sources))
+
+
+def _unreadable_bits(rootfs: Rootfs, paths: Iterable[str]) -> int:
+    """The read bits of group and others that one of the files, or a directory above it, does not grant."""
+    bits = 0
+    for path in paths:
+        real = rootfs.resolve(path)
+        while real not in (None, "/", ""):
+            if (entry := rootfs.stat(real, follow=False)) is not None:
+                # Reading takes r of a file and x of its directories (path_resolution(7)).
+                bits |= ~(entry.mode << 2 if entry.is_directory else entry.mode) & 0o044
+            real = real.rpartition("/")[0]
+    return bits
 
 
 def _observed(rootfs: Rootfs, changes: Mapping[str, Content | None], observe: Observe) -> Configured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dockerd_guard.dockerd.config import SET_TWICE
 from dockerd_guard.model.address import Via
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, Observation
@@ -17,7 +18,8 @@ TITLE = "`hosts` both as a flag and in daemon.json: dockerd will not start"
 def is_conflict(seen: Observation) -> bool:
     """Return whether dockerd refuses to start because hosts are set twice (moby: findConfigurationConflicts)."""
     reason = seen.configured.daemon.reason or ""
-    return "both as a flag and in the configuration file" in reason and "hosts: (from flag:" in reason
+    _, both, names = reason.partition(f"{SET_TWICE}: ")
+    return bool(both) and "hosts" in names.split(", ")
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dockerd_guard.dockerd.hosts import HostEntry, InvalidHost, is_ipv4, listen_error, never_resolves, parse_host
+from dockerd_guard.dockerd.hosts import (
+    HostEntry,
+    InvalidHost,
+    is_ipv4,
+    listen_error,
+    never_resolves,
+    parse_host,
+    without_credentials,
+)
 from dockerd_guard.model.address import Via, split_host_port
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, Observation
@@ -21,7 +29,6 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
     """Yield the hosts that this dockerd refuses, each with the error of dockerd."""
     version = seen.configured.dockerd_version
     daemon = seen.configured.daemon
-    yield from _refused_flag(seen, daemon.reason or "")
     for entry in daemon.hosts:
         value = entry.raw.strip()
         if entry.via is Via.DEFAULT or not value:
@@ -32,22 +39,9 @@ def refusals(seen: Observation) -> Iterator[tuple[HostEntry, str]]:
             if why is None and daemon.reason and daemon.reason == listen_error(address, version, True):
                 why = daemon.reason
         except InvalidHost as error:
-            why = str(error)
+            why = without_credentials(str(error))
         if why is not None:
             yield entry, why
-
-
-def _refused_flag(seen: Observation, reason: str) -> Iterator[tuple[HostEntry, str]]:
-    """Yield the -H that dockerd refuses while it parses its flags. dockerd parses no flag after it."""
-    refused = re.match(r'invalid argument "(.*)" for "-H, --host" flag: (.*)', reason, re.DOTALL)
-    if refused is None:
-        return
-    given = {entry.argument for entry in seen.configured.daemon.hosts}
-    for index, argument in enumerate(seen.configured.arguments):
-        if index not in given and argument.text.endswith(refused[1]):
-            offset = len(argument.text) - len(refused[1])
-            yield HostEntry(refused[1], refused[1], Via.FLAG, index, offset), refused[2]
-            return
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
@@ -100,7 +94,8 @@ def _misreading(entry: HostEntry) -> str | None:
     if scheme == "tcp" and re.fullmatch(r":[0-9]*", rest):
         return f"{raw} does not listen on every address: without a host, dockerd uses {address}"
     if scheme == "tcp" and (dropped := re.search(r"[@?#]", rest)):
-        return f"dockerd ignores a part of {raw} (delimited by {dropped[0]}) and listens on {address}"
+        return (f"dockerd ignores a part of {without_credentials(raw)} (delimited by {dropped[0]}) and listens on "
+                f"{address}")
     return None
 
 

@@ -11,7 +11,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Unreadable
-from dockerd_guard.rules._common import command_location
+from dockerd_guard.rules._common import argument_location, command_location
 from dockerd_guard.rules.fd_without_socket_unit import is_without_sockets
 from dockerd_guard.rules.hosts_conflict import is_conflict
 from dockerd_guard.rules.invalid_host import refusals
@@ -86,15 +86,18 @@ def _json_cause(error: str, letter: str) -> str:
 
 
 def _location(seen: Observation, reason: str) -> Location | None:
-    """Return the location of the key or argument that the error quotes, else of the file or the command."""
+    """Return the location of the key or argument that the error names, else of the file or the command."""
     daemon = seen.configured.daemon
+    # Not the path of the file: names may be part of it.
+    names = set(re.findall(r"[^\s:,\"'()]+", reason.replace(daemon.config_file, "")))
+    names |= {part for name in names if name.startswith("Config.") for part in name.split(".")}
+    key = next((key.location for key in daemon.keys if key.name in names), None)
     if daemon.config_error is not None or daemon.config_file in reason:
-        key = next((key.location for key in daemon.keys if key.name in reason.rpartition(": ")[2]), None)
         return key or daemon.config_error_at or Location(daemon.config_file)
-    quoted = [
-        argument
-        for argument in seen.configured.arguments[1:]
-        if len(argument.text) > 1 and argument.text.partition("=")[0] in reason
-    ]
-    longest = max(quoted, key=lambda argument: len(argument.text), default=None)
-    return longest.location if longest is not None and longest.location else command_location(seen)
+    if key is not None:
+        return key
+    argument = next((flag.argument for flag in daemon.flags if f"--{flag.name}" in names), None)
+    if argument is None:
+        argument = next((index for index, each in enumerate(seen.configured.arguments[1:], 1)
+                         if each.text.partition("=")[0] in names), None)
+    return argument_location(seen, argument) or command_location(seen)

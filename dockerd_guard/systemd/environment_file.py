@@ -191,7 +191,6 @@ class _EnvironmentFileParser:
         if not is_utf8(key) or not is_utf8(variable.value):
             self.error = f"{self.file}:{place.line}: invalid UTF-8 in key or value"
         elif not NAME.fullmatch(key):
-            self.problems.append(Problem(
-                place, f"Ignoring invalid environment assignment '{key}={variable.value}'", "ignored"))
+            self.problems.append(Problem(place, "Ignoring invalid environment assignment", "ignored"))
         else:
             self.assignments.append(Assigned(key, variable))

@@ -12,7 +12,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.systemd.assignments import NAME, Environment, Variable
 from dockerd_guard.systemd.parse import is_valid_file_name, is_valid_path, simplify
 from dockerd_guard.systemd.specifiers import BadSpecifierError, Specifiers
-from dockerd_guard.systemd.syntax import MAX_TEXT, WHITESPACE, BadFileError, Problem, Setting, byte_length, is_safe
+from dockerd_guard.systemd.syntax import WHITESPACE, BadFileError, Problem, Setting, byte_length, is_safe
 from dockerd_guard.systemd.words import (
     SPLIT_VARIABLE,
     Extracted,
@@ -97,12 +97,9 @@ def commands(
     nothing is refused: the commands are returned as far as they can be parsed.
     """
     position = 0
-    value = setting.value
     more = True
     while more:
-        # Used in messages only, and truncated: a line may contain thousands of commands.
-        rest = value[position:position + MAX_TEXT + 1]
-        parser = _ExecParser(setting, specifiers, version, problems, rest, False, lenient)
+        parser = _ExecParser(setting, specifiers, version, problems, False, lenient)
         try:
             first = parser.word(position)
         except BadFileError as error:
@@ -128,7 +125,7 @@ def commands(
                 argv = [] if "@" in prefixes else [executable]
             end, position, more = parser.arguments(first.next, argv, first.end)
             if not argv:
-                parser.refuse("Empty executable name or zeroeth argument", parser.rest, first.start, first.end)
+                parser.refuse("Empty executable name or zeroeth argument", first.start, first.end)
                 argv.append(executable)
         except _Skip:
             return
@@ -174,19 +171,18 @@ class _ExecParser(NamedTuple):
     specifiers: Specifiers
     version: int
     problems: list[Problem]
-    rest: str
     ignore: bool
     lenient: bool
 
-    def refuse(self, text: str, what: str, start: int, end: int) -> None:
-        """Raise BadFileError, or _Skip with the `-` prefix. Does nothing if lenient."""
+    def refuse(self, text: str, start: int, end: int) -> None:
+        """Raise BadFileError, or _Skip with the `-` prefix. Does nothing if lenient. The error has no values (I11)."""
         if self.lenient:
             return
         location = self.setting.at(start, end)
         if self.ignore:
-            self.problems.append(Problem(location, f"{text}, ignoring: {what}", "ignored"))
+            self.problems.append(Problem(location, f"{text}, ignoring", "ignored"))
             raise _Skip
-        raise BadFileError(location, f"{text}: {what}", fatal_setting=True)
+        raise BadFileError(location, text, fatal_setting=True)
 
     def word(self, position: int) -> Extracted | None:
         """extract_first_word_and_warn(): unknown escapes are kept, with a warning."""
@@ -202,10 +198,10 @@ class _ExecParser(NamedTuple):
             if self.lenient:
                 return extract_first_word(value, position, rules._replace(keep_unknown_escapes=True, relax=True))
             location = self.setting.at(skip_blanks(value, position), len(value))
-            raise BadFileError(location, f'Unbalanced quoting, ignoring: "{self.rest}"', fatal_setting=True) from None
+            raise BadFileError(location, "Unbalanced quoting, ignoring", fatal_setting=True) from None
         if found is not None:
             self.problems.append(Problem(self.setting.at(found.start, found.end),
-                                         f'Ignoring unknown escape sequences: "{found.text}"', "noted"))
+                                         "Ignoring unknown escape sequences", "noted"))
         return found
 
     def expanded(self, text: str, raw: Extracted) -> Word:
@@ -214,7 +210,7 @@ class _ExecParser(NamedTuple):
         try:
             text, certain = self.specifiers.expand(text)
         except BadSpecifierError as error:
-            self.refuse(f"Failed to resolve unit specifiers in '{text}'", str(error), raw.start, raw.end)
+            self.refuse(f"Failed to resolve unit specifiers: {error}", raw.start, raw.end)
         return Word(text, self.setting.value[raw.start:raw.end], self.setting.at(raw.start, raw.end), certain)
 
     def executable(self, text: str, raw: Extracted) -> Word:
@@ -223,13 +219,13 @@ class _ExecParser(NamedTuple):
         path = word.text
         ends_in_dots = self.version >= DIRECTORY_REFUSED_VERSION and path.rpartition("/")[2] in (".", "..")
         if not path:
-            self.refuse("Empty path in command line", self.rest, raw.start, raw.end)
+            self.refuse("Empty path in command line", raw.start, raw.end)
         elif not is_safe(path, self.version):
-            self.refuse("Executable path contains special characters", path, raw.start, raw.end)
+            self.refuse("Executable path contains special characters", raw.start, raw.end)
         elif path.endswith("/") or ends_in_dots:
-            self.refuse("Executable path specifies a directory", path, raw.start, raw.end)
+            self.refuse("Executable path specifies a directory", raw.start, raw.end)
         elif not (is_valid_path(path) if path.startswith("/") else is_valid_file_name(path)):
-            self.refuse("Neither a valid executable name nor an absolute path", path, raw.start, raw.end)
+            self.refuse("Neither a valid executable name nor an absolute path", raw.start, raw.end)
         return word
 
     def arguments(self, position: int, argv: list[Word], end: int) -> tuple[int, int, bool]:

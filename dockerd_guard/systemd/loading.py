@@ -145,8 +145,7 @@ class Loader:
 
     def note_invalid(self, setting: Setting) -> None:
         """Record that an assignment is ignored because its value is invalid."""
-        self.note(setting.location, f"Failed to parse {setting.key}={setting.value}, ignoring: Invalid argument",
-                  "ignored")
+        self.note(setting.location, f"Failed to parse {setting.key}=, ignoring: Invalid argument", "ignored")
 
     def read_drop_in(self, path: str) -> None:
         """Read one drop-in. An error in it drops the rest of the file only.
@@ -215,7 +214,7 @@ class Loader:
             if not max_bytes or byte_length(expanded.text) <= max_bytes:
                 return expanded
             why = "File name too long"
-        self.note(location, f"Failed to resolve unit specifiers in '{text}', ignoring: {why}", "ignored")
+        self.note(location, f"Failed to resolve unit specifiers, ignoring: {why}", "ignored")
         return None
 
     def words(self, setting: Setting, *, unescape: bool, error: str) -> Iterator[Word]:
@@ -229,7 +228,7 @@ class Loader:
                 if expanded is not None:
                     yield Word(expanded.text, setting.value[raw.start:raw.end], location, expanded.certain)
         except WordError:
-            self.note(setting.at(position, len(setting.value)), f"{error}, ignoring: {setting.value}", "ignored")
+            self.note(setting.at(position, len(setting.value)), f"{error}, ignoring", "ignored")
 
     def unit_names(self, setting: Setting) -> Iterator[Word]:
         """Yield unit names separated by blanks, without unquoting (config_parse_unit_deps)."""
@@ -241,8 +240,7 @@ class Loader:
             if is_unit_name(expanded.text):
                 yield Word(expanded.text, found[0], location, expanded.certain)
             else:
-                self.note(
-                    location, f"Failed to add dependency on {expanded.text}, ignoring: Invalid argument", "ignored")
+                self.note(location, f"Failed to add dependency of {setting.key}=, ignoring", "ignored")
 
     def patch_var_run(self, setting: Setting, path: str) -> str:
         """patch_var_run(): replace /var/run by /run."""
@@ -277,7 +275,8 @@ class Loader:
         """Return the name of a user or group; an invalid one refuses the unit."""
         name = self.expand_or_refuse(setting, text)
         if not is_valid_user(name):
-            raise BadFileError(setting.location, f"Invalid user/group name or numeric ID: {name}", fatal_setting=True)
+            raise BadFileError(setting.location, f"Invalid user/group name or numeric ID in {setting.key}=",
+                               fatal_setting=True)
         return name
 
     def expand_or_refuse(self, setting: Setting, text: str) -> str:
@@ -285,8 +284,8 @@ class Loader:
         try:
             return self.specifiers.expand(text).text
         except BadSpecifierError as error:
-            raise BadFileError(setting.location, f"Failed to resolve unit specifiers in '{text}': "
-                               f"{error}", fatal_setting=True) from None
+            raise BadFileError(setting.location, f"Failed to resolve unit specifiers in {setting.key}=: {error}",
+                               fatal_setting=True) from None
 
 
 def choice(*choices: str) -> Handler:
@@ -312,7 +311,7 @@ def _check_groups(loader: Loader, setting: Setting) -> None:
 
 def _check_dynamic_user(loader: Loader, setting: Setting) -> None:
     if parse_boolean(setting.value) is None:
-        raise BadFileError(setting.location, f"Failed to parse boolean value: {setting.value}", fatal_setting=True)
+        raise BadFileError(setting.location, f"Failed to parse boolean value of {setting.key}=", fatal_setting=True)
     loader.keep_boolean(setting)
 
 
@@ -323,7 +322,7 @@ def _check_working_directory(loader: Loader, setting: Setting) -> None:
         try:
             path = loader.expand_or_refuse(setting, path)
             if error := path_error(path):
-                raise BadFileError(setting.location, f"WorkingDirectory= {error}: {path}", fatal_setting=True)
+                raise BadFileError(setting.location, f"WorkingDirectory= {error}", fatal_setting=True)
         except BadFileError as error:
             if not missing_ok:
                 raise
@@ -336,7 +335,7 @@ def _check_root(loader: Loader, setting: Setting) -> None:
     if setting.value:
         path = loader.expand_or_refuse(setting, setting.value)
         if error := path_error(path):
-            raise BadFileError(setting.location, f"{setting.key}= {error}: {path}", fatal_setting=True)
+            raise BadFileError(setting.location, f"{setting.key}= {error}", fatal_setting=True)
 
 
 def _check_label(loader: Loader, setting: Setting) -> None:
@@ -366,7 +365,7 @@ def _check_image_policy(_: Loader, setting: Setting) -> None:
         if not equals or not known or (
             flags not in ("", "-") and {flag.strip(WHITESPACE) for flag in flags.split("+")} - _PARTITION_FLAGS
         ):
-            raise BadFileError(setting.location, f"Failed to parse image policy, refusing: {setting.value}")
+            raise BadFileError(setting.location, f"Failed to parse image policy of {setting.key}=, refusing")
 
 
 _REFUSING: dict[str, Handler] = {

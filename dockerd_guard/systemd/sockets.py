@@ -193,8 +193,7 @@ class _SocketLoader(Loader):
         number = _NETLINK_NUMBERS.get(family, parse_unsigned(family) if family.isdecimal() else None)
         group = parse_unsigned(group_text) if group_text.strip() else 0
         if number is None or group is None:
-            self.note(setting.location, f"Failed to parse address value in '{expanded.text}', ignoring: "
-                      "Invalid argument", "ignored")
+            self.note(setting.location, "Failed to parse address value, ignoring: Invalid argument", "ignored")
             return None
         return expanded._replace(text=f"{_NETLINK.get(number, number)} {group}")
 
@@ -202,7 +201,7 @@ class _SocketLoader(Loader):
         """ListenFIFO= and the other settings that are paths."""
         api = kind == "Special" or self.version < API_REFUSED_VERSION
         if error := path_error(expanded.text, below_api=api):
-            self.note(setting.location, f"{setting.key}= {error}, ignoring: {expanded.text}", "ignored")
+            self.note(setting.location, f"{setting.key}= {error}, ignoring", "ignored")
             return None
         path = simplify(expanded.text)
         return expanded._replace(text=self.patch_var_run(setting, path) if kind == "FIFO" else path)
@@ -217,10 +216,10 @@ class _SocketLoader(Loader):
             expanded = expanded._replace(certain=expanded.certain and certain)
             why = "No such device" if "%" in text else "Address family not supported by protocol"
         if address is None:
-            self.note(setting.location, f"Failed to parse address value in '{text}', ignoring: {why}", "ignored")
+            self.note(setting.location, f"Failed to parse address value, ignoring: {why}", "ignored")
             return None
         if kind == "SequentialPacket" and not address.startswith(("/", "@")):
-            self.note(setting.location, f"Address family not supported, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, "Address family not supported, ignoring", "ignored")
             return None
         return expanded._replace(text=address)
 
@@ -254,10 +253,9 @@ class _SocketLoader(Loader):
             return
         name = expanded.text
         if not name.endswith(".service"):
-            self.note(setting.location, f"Unit must be of type service, ignoring: {setting.value}", "ignored")
+            self.note(setting.location, "Unit must be of type service, ignoring", "ignored")
         elif not is_unit_name(name) or "@." in name:
-            error = f"Failed to load unit {setting.value}, ignoring: Unit name {name} is not valid."
-            self.note(setting.location, error, "ignored")
+            self.note(setting.location, "Failed to load unit, ignoring: Unit name is not valid.", "ignored")
         else:
             self.service = name
 

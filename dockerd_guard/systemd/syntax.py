@@ -124,7 +124,7 @@ def settings(
     ignored_section = False
     for line in _logical_lines(text, file, long=len(data) >= MAX_LINE_BYTES):
         if suspect and not is_utf8(line.text):
-            raise BadFileError(line.location(), f"String is not UTF-8 clean, ignoring assignment: {line.text}")
+            raise BadFileError(line.location(), "String is not UTF-8 clean, ignoring assignment")
         if line.text[0] == "[":
             section = _section(line, version)
             if section not in sections:
@@ -193,9 +193,9 @@ class _Line(NamedTuple):
 def _section(line: _Line, version: int) -> str:
     name = line.text[1:-1]
     if line.text[-1] != "]":
-        raise BadFileError(line.location(), f"Invalid section header '{line.text}'")
+        raise BadFileError(line.location(), "Invalid section header")
     if not is_safe(name, version) or (not name and version >= NO_GLOB_VERSION):
-        raise BadFileError(line.location(), f"Bad characters in section header '{line.text}'")
+        raise BadFileError(line.location(), "Bad characters in section header")
     return name
 
 

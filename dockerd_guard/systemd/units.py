@@ -250,7 +250,7 @@ class _ServiceLoader(Loader):
         if _BUS_NAME.fullmatch(expanded.text):
             self.values["BusName"] = expanded.text
         else:
-            self.note(setting.location, f"Invalid bus name, ignoring: {expanded.text}", "ignored")
+            self.note(setting.location, "Invalid bus name, ignoring", "ignored")
 
     def set_force_exit_status(self, setting: Setting) -> None:
         """RestartForceExitStatus=: only whether it is set."""
@@ -264,7 +264,7 @@ class _ServiceLoader(Loader):
             return
         path = expanded.text if expanded.text.startswith("/") else f"/run/{expanded.text}"
         if error := path_error(path, below_api=self.version < API_REFUSED_VERSION):
-            raise BadFileError(setting.location, f"PIDFile= {error}, ignoring: {path}")
+            raise BadFileError(setting.location, f"PIDFile= {error}, ignoring")
         self.values["PIDFile"] = self.patch_var_run(setting, simplify(path))
 
     def note_credentials(self, setting: Setting) -> None:
@@ -287,8 +287,7 @@ class _ServiceLoader(Loader):
             if assigned is not None:
                 self.environment[assigned.name] = assigned.variable
             else:
-                self.note(cast(Location, word.location), f"Invalid environment assignment, ignoring: {word.text}",
-                          "ignored")
+                self.note(cast(Location, word.location), "Invalid environment assignment, ignoring", "ignored")
 
     def add_environment_file(self, setting: Setting) -> None:
         """EnvironmentFile=: one path, without unquoting."""
@@ -297,7 +296,7 @@ class _ServiceLoader(Loader):
             return
         path = expanded.text.removeprefix("-")
         if error := path_error(path):
-            self.note(setting.location, f"EnvironmentFile= {error}, ignoring: {path}", "ignored")
+            self.note(setting.location, f"EnvironmentFile= {error}, ignoring", "ignored")
         else:
             self.environment_files.append(
                 EnvironmentFile(simplify(path), expanded.text.startswith("-"), setting.location))
@@ -309,7 +308,7 @@ class _ServiceLoader(Loader):
                 self.pass_environment.setdefault(word.text, word)
             else:
                 self.note(cast(Location, word.location),
-                          f"Invalid environment name for PassEnvironment, ignoring: {word.text}", "ignored")
+                          "Invalid environment name for PassEnvironment, ignoring", "ignored")
 
     def add_unset_environment(self, setting: Setting) -> None:
         """UnsetEnvironment=: names or assignments."""
@@ -319,7 +318,7 @@ class _ServiceLoader(Loader):
                 self.unset_environment.setdefault(word.text, word)
             else:
                 self.note(cast(Location, word.location),
-                          f"Invalid environment name or assignment UnsetEnvironment, ignoring: {word.text}", "ignored")
+                          "Invalid environment name or assignment UnsetEnvironment, ignoring", "ignored")
 
     def add_sockets(self, setting: Setting) -> None:
         """Sockets=: units that trigger this service."""
@@ -327,8 +326,7 @@ class _ServiceLoader(Loader):
             if word.text.endswith(".socket"):
                 self.sockets.append(word)
             else:
-                self.note(cast(Location, word.location), f"Unit must be of type socket, ignoring: {word.text}",
-                          "ignored")
+                self.note(cast(Location, word.location), "Unit must be of type socket, ignoring", "ignored")
 
 
 _PLACEHOLDERS = {

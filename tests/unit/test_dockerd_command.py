@@ -129,8 +129,8 @@ def test_unsupported_wrappers_are_uncertain(command: str) -> None:
 @pytest.mark.parametrize(("command", "reason"), [
     ("docker -H tcp://0.0.0.0:2375", CLIENT),
     ("docker", CLIENT),
-    ("docker run -d nginx", "this is the docker client, running `docker run`: it starts no daemon"),
-    ("docker -H fd:// info", "this is the docker client, running `docker info`: it starts no daemon"),
+    ("docker run -d nginx", "this is the docker client with a subcommand: it starts no daemon"),
+    ("docker -H fd:// info", "this is the docker client with a subcommand: it starts no daemon"),
     ("dockerd-rootless.sh install", "Did you mean 'dockerd-rootless-setuptool.sh install' ?"),
 ])
 def test_client_commands_start_no_daemon(command: str, reason: str) -> None:

@@ -41,7 +41,7 @@ def read(text: str | bytes, version: Version | None = NEWEST_DOCKERD) -> File:
     ('{"a": 1.}', "invalid character '}' after decimal point in numeric literal"),
     ('{"a"', "unexpected end of JSON input"),
     ("[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
-    ('{"x": 1e999}', "json: cannot unmarshal number 1e999 into Go value of type float64"),
+    ('{"x": 1e999}', "json: cannot unmarshal number into Go value of type float64"),
     ('{"a":' + "[" * 20_000, "exceeded max depth"),
     (b'{"hosts": ["\xff"]}', "failed to decode configuration JSON at offset 12: encoding: invalid UTF-8"),
 ])
@@ -117,27 +117,26 @@ def test_value_types(text: str, mismatch: bool) -> None:
 @pytest.mark.parametrize(("argv", "text", "message"), [
     ("-H fd://", '{"hosts": ["tcp://1.2.3.4:2375"]}',
      "the following directives are specified both as a flag and in the configuration file: "
-     "hosts: (from flag: [fd://], from file: [tcp://1.2.3.4:2375])"),
+     "hosts"),
     ("-H fd:// -H unix://", '{"hosts": []}',
      "the following directives are specified both as a flag and in the configuration file: "
-     "hosts: (from flag: [fd:// unix://], from file: [])"),
+     "hosts"),
     ("--host=", '{"hosts": ["a", "b"]}',
      "the following directives are specified both as a flag and in the configuration file: "
-     "hosts: (from flag: [], from file: [a b])"),
+     "hosts"),
     ("-H fd:// -D --mtu 1500 --log-opt b=2 --log-opt a=1",
      '{"debug": false, "mtu": 1400, "log-opts": {"x": "y"}, "hosts": null}',
      "the following directives are specified both as a flag and in the configuration file: "
-     "debug: (from flag: true, from file: false), hosts: (from flag: [fd://], from file: <nil>), "
-     "log-opts: (from flag: map[a:1 b:2], from file: map[x:y]), mtu: (from flag: 1500, from file: 1400)"),
+     "debug, hosts, log-opts, mtu"),
     ("-H fd://", '{"x": {"hosts": ["a"]}}',
      "the following directives are specified both as a flag and in the configuration file: "
-     "hosts: (from flag: [fd://], from file: [a])"),
+     "hosts"),
     ("-H fd://", '{"host": ["a"]}', None),
     ("--tlsverify", '{"tls": true}', None),
     ("--add-runtime x=/y", '{"runtimes": {"z": {"path": "/z"}}}', None),
     ("--tls=false --tlsverify", '{"tls": true}',
      "the following directives are specified both as a flag and in the configuration file: "
-     "tls: (from flag: true, from file: true)"),
+     "tls"),
     ("", '{"Hosts": ["a"], "nope": 1}',
      "the following directives don't match any configuration option: Hosts, nope"),
     ("", '{"x": {"nope": 1}}', "the following directives don't match any configuration option: nope"),

@@ -44,27 +44,27 @@ def test_host_values(words: tuple[str, ...], values: list[str]) -> None:
     (("-H",), "flag needs an argument: 'H' in -H"),
     (("-DH",), "flag needs an argument: 'H' in -H"),
     (("--host",), "flag needs an argument: --host"),
-    (("-host", "a"), "unknown shorthand flag: 'o' in -ost"),
+    (("-host", "a"), "unknown shorthand flag: 'o'"),
     (("--hosts=a",), "unknown flag: --hosts"),
     (("--Host=a",), "unknown flag: --Host"),
     (("--hos=a",), "unknown flag: --hos"),
-    (("--=a",), "bad flag syntax: --=a"),
+    (("--=a",), "bad flag syntax: --"),
     (("---host",), "bad flag syntax: ---host"),
-    (("-é",), "unknown shorthand flag: 'Ã' in -é"),
+    (("-é",), "unknown shorthand flag: 'Ã'"),
     (("--tls=yes",),
-     'invalid argument "yes" for "--tls" flag: strconv.ParseBool: parsing "yes": invalid syntax'),
-    (("-D=",), "unknown shorthand flag: '=' in -="),
+     'invalid argument for "--tls" flag: strconv.ParseBool: invalid syntax'),
+    (("-D=",), "unknown shorthand flag: '='"),
     (("-H", "http://x"),
      'invalid argument "http://x" for "-H, --host" flag: invalid bind address (http://x): unsupported proto \'http\''),
     (("--registry-mirror", "--debug"),
-     'invalid argument "--debug" for "--registry-mirror" flag: invalid mirror: no scheme specified for "--debug": '
+     'invalid argument for "--registry-mirror" flag: invalid mirror: no scheme specified: '
      "must use either 'https://' or 'http://'"),
-    (("--label", "x"), 'invalid argument "x" for "--label" flag: bad attribute format: x'),
-    (("--mtu", "1.5"), 'invalid argument "1.5" for "--mtu" flag: strconv.ParseInt: parsing "1.5": invalid syntax'),
-    (("--default-ulimit", "nofile=2:1"), 'invalid argument "nofile=2:1" for "--default-ulimit" flag: ulimit soft '
-     "limit must be less than or equal to hard limit: 2 > 1"),
+    (("--label", "x"), 'invalid argument for "--label" flag: bad attribute format'),
+    (("--mtu", "1.5"), 'invalid argument for "--mtu" flag: strconv.ParseInt: invalid syntax'),
+    (("--default-ulimit", "nofile=2:1"), 'invalid argument for "--default-ulimit" flag: ulimit soft limit must be '
+     "less than or equal to hard limit"),
     (("--add-runtime", "x=/a", "--add-runtime=X=/b"),
-     'invalid argument "X=/b" for "--add-runtime" flag: runtime \'x\' was already defined'),
+     'invalid argument for "--add-runtime" flag: runtime was already defined'),
     (("--mtu=" + "9" * 5000,), None),
 ])
 def test_errors(words: tuple[str, ...], error: str | None) -> None:

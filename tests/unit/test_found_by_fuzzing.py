@@ -30,10 +30,10 @@ def test_lone_cr_is_no_line_break_in_environment_files() -> None:
 
 
 def test_conflict_message_with_deep_nesting() -> None:
-    """Formatting as Go's %v was recursive."""
+    """Formatting as Go's %v was recursive. The message names the key only."""
     content = b'{"labels": ' + b"[" * 5000 + b"]" * 5000 + b"}"
     daemon = resolve_daemon(("dockerd", "--label", "a=b"), {}, lambda _: content)
-    assert "labels: (from flag: [a=b], from file: [[[" in (daemon.reason or "")
+    assert (daemon.reason or "").endswith("specified both as a flag and in the configuration file: labels")
 
 
 @pytest.mark.parametrize(("lines", "starts"), [
