@@ -142,8 +142,8 @@ def test_no_reason_of_dockerd_has_a_value(version: str) -> None:
     cases = [*((line, "{}") for line in flags(version)), *(("", text) for text in documents(version)), *both(version)]
     for line, text in cases:
         words = tuple(shlex.split(line))
-        daemon = resolve_daemon(("dockerd", "-H", "fd://", *words), {"HOME": "/root"},
-                                lambda path, text=text: text.encode() if path == DAEMON_JSON else b"root:x:0:\n",
+        files = {DAEMON_JSON: text.encode(), "/etc/group": b"root:x:0:\n", "/etc/nsswitch.conf": b""}
+        daemon = resolve_daemon(("dockerd", "-H", "fd://", *words), {"HOME": "/root"}, files.__getitem__,
                                 Version.parse(version))
         refused += not daemon.starts
         if MARK in f"{daemon.reason} {daemon.config_error}":
