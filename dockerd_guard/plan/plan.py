@@ -266,8 +266,8 @@ def _unreadable_bits(rootfs: Rootfs, paths: Iterable[str]) -> int:
     """The read bits of group and others that one of the files, or a directory above it, does not grant."""
     bits = 0
     for path in paths:
-        real = rootfs.resolve(path)
-        while real not in (None, "/", ""):
+        real = rootfs.resolve(path) or ""
+        while real not in ("", "/"):
             if (entry := rootfs.stat(real, follow=False)) is not None:
                 # Reading takes r of a file and x of its directories (path_resolution(7)).
                 bits |= ~(entry.mode << 2 if entry.is_directory else entry.mode) & 0o044

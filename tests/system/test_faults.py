@@ -277,6 +277,7 @@ class Secret(NamedTuple):
     name: str
     settings: Mapping[str, object]
     is_quoted: bool = True
+    flags: str = ""
 
 
 TOKEN = "s3cr3t-t0ken"
@@ -285,13 +286,15 @@ SECRETS = (
     Secret("an address", {"log-driver": "syslog", "log-opts": {"syslog-address": f"{TOKEN}://log.example"}}),
     Secret("an option of another driver", {"log-driver": "json-file", "log-opts": {"splunk-token": TOKEN}},
            is_quoted=False),
+    Secret("an option of both", {"log-opts": {"splunk-token": TOKEN}},
+           flags=f" --log-driver=splunk --log-opt splunk-token={TOKEN}"),
 )
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret.name)
 def test_secret_in_log_opts_is_published_nowhere(machine: Machine, secret: Secret) -> None:
     machine.write(DAEMON_JSON, json.dumps({"live-restore": True, **secret.settings}), mode=0o600)
-    start_with(machine, f"{DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false", check=False)
+    start_with(machine, f"{DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false{secret.flags}", check=False)
     enforce(machine)
     wait_for(lambda: entries(machine, "held") + entries(machine, "failed") + entries(machine, "rolled-back")
              + repaired(machine), "decision")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,7 +142,7 @@ def test_no_reason_of_dockerd_has_a_value(version: str) -> None:
     cases = [*((line, "{}") for line in flags(version)), *(("", text) for text in documents(version)), *both(version)]
     for line, text in cases:
         words = tuple(shlex.split(line))
-        files = defaultdict(lambda: b"root:x:0:\n", {DAEMON_JSON: text.encode()})
+        files = {DAEMON_JSON: text.encode(), "/etc/group": b"root:x:0:\n", "/etc/nsswitch.conf": b""}
         daemon = resolve_daemon(("dockerd", "-H", "fd://", *words), {"HOME": "/root"}, files.__getitem__,
                                 Version.parse(version))
         refused += not daemon.starts
