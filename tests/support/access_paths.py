@@ -49,7 +49,6 @@ class Row(NamedTuple):
     speaks_http: bool = True
     resync: str = "1s"
     debian: tuple[str, ...] = ()
-    blocked_by: str = ""
 
 
 def unit(command: str, more: str = "") -> str:
@@ -74,9 +73,8 @@ ROWS = (
         f"{BRIDGE}systemctl daemon-reload; systemctl restart docker", 4243, "DG107",
         "another dockerd is running (pid *, docker.service) and listens on *4243*",
         # docker.service has KillMode=process: its restart does not end the other one.
-        f"rm {UNITS}/docker.service.d/two.conf; systemctl daemon-reload; systemctl restart docker; pkill --full 424[3]",
-        # The shell's command line counts as a configuration of docker.service, too.
-        blocked_by="DG101"),
+        f"rm {UNITS}/docker.service.d/two.conf; systemctl daemon-reload; systemctl restart docker; "
+        "pkill --full 424[3]"),
     Row("second dockerd, in its start pause", {f"{UNITS}/two.service": unit(
         f"/usr/sbin/{SECOND.replace(' --tls=false', '')}", "Type=exec\n")},
         f"{BRIDGE}systemctl start two; systemctl reload dockerd-guard", 4243, "DG107",
