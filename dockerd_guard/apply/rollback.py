@@ -75,7 +75,7 @@ def undo(  # noqa: PLR0913 -- how far, and how long
     kept = list(theirs)
     # Copies come before their originals: what cannot be restored keeps its copies (I5).
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, intent, kept):
+        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, context, kept):
             continue
         try:
             context.files.put(change.path, change.before, change.access)
@@ -101,11 +101,14 @@ def undo(  # noqa: PLR0913 -- how far, and how long
     return Undone(tuple(left_changed), tuple(not_started), starts)
 
 
-def _keeps(change: Change, intent: Intent, kept: Collection[str]) -> bool:
-    """Whether a copy stays, since its content is not restored to the original."""
+def _keeps(change: Change, context: Context, kept: Collection[str]) -> bool:
+    """Whether a copy stays, since its content is not that of the original now: another program may have written there
+    after it was restored."""
     original = original_of(change.path)
-    return original != change.path and change.before is None and (original in kept or not any(
-        other.path == original and other.before == change.after for other in intent.changes))
+    if original == change.path or change.before is not None:
+        return False
+    with Rootfs(context.files.root) as rootfs:
+        return original in kept or content_at(rootfs, original) != change.after
 
 
 def is_up(manager: Units, unit: str) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dockerd_guard.apply.rollback import Undone
+from dockerd_guard.model.instant import Instant
 from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.plan.memory import Intent
+from dockerd_guard.plan.plan import Change
 from dockerd_guard.systemd.manager import Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import Crash, SimulatedHost
@@ -285,3 +289,24 @@ def test_recovery_is_reported_where_systemd_refuses(host: SimulatedHost, monkeyp
     pass_until_done(agent)
     assert host.open_addresses() == ()
     assert host.text(DAEMON_JSON) == '{"live-restore": true}'
+
+
+def test_changes_that_cancel_each_other_are_no_correction() -> None:
+    """A drop-in of ours that was written and removed again is nothing to undo."""
+    begun = Intent((Change(OURS, None, b"x"), Change(OVERRIDE, b"a", b"b")), Instant(datetime.now(UTC)), ())
+    assert begun.before((Change(OURS, b"x", None),)) == (Change(OVERRIDE, b"a", b"b"),)
+
+
+def test_a_copy_stays_where_another_program_writes_after_the_original_was_restored(agent: SimulatedAgent) -> None:
+    """I5: the copy is the only one that is left."""
+    do(agent.host, (dropin(OPEN, LATE),))
+    agent.run_pass()
+    saved = f"{LATE}.dockerd-guard-saved"
+    content = agent.host.text(saved)
+    assert content is not None
+    agent.host.next_starts = ["refuses"]
+    do(agent.host, (reload, restart))
+    agent.host.interferes = "# theirs\n"
+    agent.run_pass()
+    assert agent.host.text(LATE) == "# theirs\n"
+    assert agent.host.text(saved) == content
