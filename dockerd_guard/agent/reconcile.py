@@ -129,7 +129,7 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
         intent = memory.intent if is_earlier else None
     elif not result.error and intent is not None:
         is_unverified = result.hold is not None and (bool(result.starts) or intent.is_unverified)
-        intent = intent._replace(is_applied=True, proven_by=now if result.starts else intent.proven_by,
+        intent = intent.applied._replace(proven_by=now if result.starts else intent.proven_by,
                                  is_unverified=is_unverified)
     return result, memory._replace(intent=intent)
 

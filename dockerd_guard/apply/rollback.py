@@ -150,7 +150,7 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
                                may_start=may_start, after=error)
             return recovery._replace(starts=starts + recovery.starts)
         return Recovery(f"{began}: all its files are written and stay; the next pass checks the rest",
-                        intent._replace(is_applied=True), starts)
+                        intent.applied, starts)
     if is_repaired and all(is_up(manager, name) for name in intent.stops):
         return Recovery(f"{began}: dockerd was started since and complies; the next pass checks the rest", None)
     # dockerd may have been started, at a boot perhaps, with some of the files and not with others.

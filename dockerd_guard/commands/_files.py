@@ -106,7 +106,9 @@ def _result(
 ) -> Judged:
     files = tuple(by_place.values())
     is_rootless = files[0].kind.is_rootless
-    findings = tuple(finding for finding in judge(look.seen, policy) if not _is_artifact(finding))
+    judged = judge(look.seen, policy)
+    artifacts = [finding for finding in judged if _is_artifact(finding, by_place)]
+    findings = tuple(finding for finding in judged if finding not in artifacts)
     broken = [finding.location.file for finding in findings if finding.code == "DG205" and finding.location is not None
               and finding.location.file in by_place and by_place[finding.location.file].is_template]
     findings = tuple(finding for finding in findings if finding.code != "DG205" or finding.location is None
@@ -127,7 +129,8 @@ def _result(
     unknown += [f"{by_place[file].file}: this template cannot be read without its values" for file in broken]
     unknown += [f"{path}: not among the files; what it sets is not known" for path in missing]
     unknown += [text for text in incomplete(look.seen, found)
-                if not _PLACEHOLDER.search(text) and not broken]
+                if not _PLACEHOLDER.search(text) and not broken
+                and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     notes = []
     if units := sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET))):
         package = stock_units.stock_unit(by_place).package
@@ -173,10 +176,16 @@ def _assumed(by_place: dict[str, Placed], *, is_rootless: bool) -> dict[str, byt
     return files
 
 
-def _is_artifact(finding: Finding) -> bool:
+def _is_artifact(finding: Finding, by_place: dict[str, Placed]) -> bool:
     """Whether a finding is about what is not among the files, or about a value that replaces an expression."""
     if finding.code == _NO_CERTIFICATES and "is missing" in finding.message:
         return True
+    where = finding.location
+    if "invalid argument for" in finding.message and where is not None and where.file in by_place:
+        # The message names the option, and not its value (I11), which is the rest of the word or the next one.
+        line = by_place[where.file].content.decode("utf-8", "surrogateescape").split("\n")[where.line - 1]
+        if _PLACEHOLDER.search(" ".join(line[where.column - 1:].split(maxsplit=2)[:2])):
+            return True
     return _PLACEHOLDER.search(finding.message) is not None or (
         finding.socket is not None and _PLACEHOLDER.search(finding.socket) is not None)
 

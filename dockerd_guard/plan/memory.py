@@ -39,12 +39,18 @@ class Intent(NamedTuple):
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
         """Return these changes with newer ones after them: what is restored is the first content, unless somebody
-        else has changed the file in between. A file that has its first content again is not among them."""
+        else has changed the file in between."""
         first = {change.path: change for change in self.changes}
         later = {change.path: change._replace(before=ours.before)
                  if (ours := first.get(change.path)) is not None and ours.after == change.before else change
                  for change in newer}
-        return tuple(change for change in {**first, **later}.values() if change.before != change.after)
+        return tuple({**first, **later}.values())
+
+    @property
+    def applied(self) -> Intent:
+        """This correction after it was applied. A file that has its first content again is nothing to undo."""
+        return self._replace(is_applied=True, changes=tuple(
+            change for change in self.changes if change.before != change.after))
 
 
 class Attempt(NamedTuple):

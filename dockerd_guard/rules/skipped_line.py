@@ -19,7 +19,7 @@ TITLE = "a line or section that systemd skips, or a syntax error that makes it d
 
 _OUTSIDE = "Assignment outside of section"
 _SHOWN = ("Unknown section", "Missing", _OUTSIDE, "Unknown key", "Failed to parse address value", "Address family")
-"""Beginnings of the messages of systemd that quote no value but an address (I11)."""
+"""Beginnings of the messages of systemd that quote no value (I11)."""
 
 _VALUE = re.compile(r" in '|=|, ignoring|: ")
 """Where a message of systemd may begin to quote a value."""
@@ -27,7 +27,7 @@ _VALUE = re.compile(r" in '|=|, ignoring|: ")
 _IMPORTANT = re.compile(r" (Exec|Environment|Listen|Socket|Service|Requires|RootDirectory)\w*=\Z")
 """Keys that decide where dockerd listens. An unknown key that resembles none of them is information."""
 
-_ADDRESS = re.compile(r"Failed to parse address value in '(?P<address>[^']*)', ignoring: Invalid argument")
+_ADDRESS = "Failed to parse address value, ignoring: Invalid argument"
 _NAMED = re.compile(r"Unknown (?P<kind>section|key) '(?P<name>[^']*)'(?: in section \[(?P<section>[^]]*)\])?")
 
 
@@ -85,7 +85,7 @@ def _skipped(unit: Unit, more: tuple[Problem, ...]) -> Iterator[Finding]:
             if problem.location.file in outside:
                 continue
             outside.add(problem.location.file)
-        hint = _hint(problem.text, unit)
+        hint = _hint(problem, unit)
         yield Finding(
             CODE,
             "info" if problem.text.startswith("Unknown key") and not _IMPORTANT.search(hint) else "warning",
@@ -107,13 +107,15 @@ def _reason(text: str) -> str:
     return _VALUE.split(text, maxsplit=1)[0]
 
 
-def _hint(text: str, unit: Unit) -> str:
+def _hint(problem: Problem, unit: Unit) -> str:
     """Return what was probably meant, as the end of a message."""
+    text = problem.text
     kind = unit.name.rpartition(".")[2]
     if text.startswith(_OUTSIDE):
         return f"; a line such as [{kind.capitalize()}] must precede the settings"
-    if (address := _ADDRESS.fullmatch(text)) is not None:
-        return _address_hint(address["address"])
+    if text == _ADDRESS:
+        return next((_address_hint(setting.value) for setting in unit.settings
+                     if setting.location == problem.location), "")
     named = _NAMED.match(text)
     if named is None:
         return ""

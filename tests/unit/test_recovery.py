@@ -293,8 +293,11 @@ def test_recovery_is_reported_where_systemd_refuses(host: SimulatedHost, monkeyp
 
 def test_changes_that_cancel_each_other_are_no_correction() -> None:
     """A drop-in of ours that was written and removed again is nothing to undo."""
-    begun = Intent((Change(OURS, None, b"x"), Change(OVERRIDE, b"a", b"b")), Instant(datetime.now(UTC)), ())
-    assert begun.before((Change(OURS, b"x", None),)) == (Change(OVERRIDE, b"a", b"b"),)
+    other = Change(OVERRIDE, b"a", b"b")
+    begun = Intent((Change(OURS, None, b"x"), other), Instant(datetime.now(UTC)), ())
+    intent = begun._replace(changes=begun.before((Change(OURS, b"x", None),)))
+    assert intent.changes == (Change(OURS, None, None), other), "a crash may come before it is removed"
+    assert intent.applied == begun._replace(changes=(other,), is_applied=True)
 
 
 def test_a_copy_stays_where_another_program_writes_after_the_original_was_restored(agent: SimulatedAgent) -> None:
