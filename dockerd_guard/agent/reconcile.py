@@ -96,7 +96,11 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         return _recovered(assessment, memory, context, state)
     result: Result | None = None
     if verdict is Verdict.ROLL_BACK and memory.intent is not None:
-        result = roll_back(memory.intent, context, may_start=_may_start(assessment, memory, context, state))
+        # From here on it is a correction that is being undone, whatever interrupts that.
+        begun = memory._replace(intent=memory.intent._replace(is_applied=False))
+        with contextlib.suppress(OSError):
+            state.save(begun)
+        result = roll_back(memory.intent, context, may_start=_may_start(assessment, begun, context, state))
         memory = _rolled_back(memory, result, policy, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, state)

@@ -54,10 +54,10 @@ def observed(now: Instant, rootfs: Rootfs, corrected: Mapping[str, CorrectedFile
 
 
 def _observed(now: Instant, rootfs: Rootfs, file: CorrectedFile) -> CorrectedFile:
-    differs = digest(content_at(rootfs, file.path)) != file.digest
-    if differs and not file.is_undone:
-        return file._replace(is_undone=True, undone=(*file.undone, now)[-MAX_FILES:])
-    return file._replace(is_undone=differs)
+    # Once for each correction, also where somebody brings the file back and changes it again.
+    if file.is_undone or digest(content_at(rootfs, file.path)) == file.digest:
+        return file
+    return file._replace(is_undone=True, undone=(*file.undone, now)[-MAX_FILES:])
 
 
 def corrected(now: Instant, changes: tuple[Change, ...], known: Mapping[str, CorrectedFile], interference: str = ""

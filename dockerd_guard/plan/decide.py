@@ -447,7 +447,8 @@ def record(
         memory = memory.with_restart(start)
     memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
     if result.error:
-        memory = undone_by_us(memory, decision.intent)
+        intent = decision.intent
+        memory = undone_by_us(memory, intent and intent._replace(changes=result.undone or intent.changes))
     changes = decision.actions.changes
     paths = {change.path for change in changes}
     if result.interference in paths:

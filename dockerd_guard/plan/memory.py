@@ -72,8 +72,8 @@ class Attempt(NamedTuple):
 class CorrectedFile(NamedTuple):
     """A file as a correction left it (digest of its content), and when somebody else changed it back.
 
-    `is_undone`: it differs now from how the correction left it. `because_of`: the correction was rolled back, since
-    another program changed this other file during it.
+    `is_undone`: it has differed since from how the correction left it. `because_of`: the correction was rolled back,
+    since another program changed this other file during it.
     """
 
     path: str

@@ -363,11 +363,14 @@ def test_what_others_did_to_a_corrected_file_is_observed() -> None:
     known = observed(at(2), disk.rootfs(), known)
     assert known[OURS] == CorrectedFile(OURS, digest(b"good"), at(0), (at(2),), True)
     assert observed(at(3), disk.rootfs(), known) == known
+    # Whoever makes it so again and changes it once more has undone one correction.
     disk.make((GOOD,), 4)
-    known = observed(at(4), disk.rootfs(), known)
-    assert known[OURS] == CorrectedFile(OURS, digest(b"good"), at(0), (at(2),), False)
+    assert observed(at(4), disk.rootfs(), known) == known
     disk.put(OURS, None, 5)
-    assert observed(at(5), disk.rootfs(), known)[OURS].undone == (at(2), at(5))
+    assert observed(at(5), disk.rootfs(), known) == known
+    known = corrected(at(6), (GOOD,), known)
+    assert known[OURS] == CorrectedFile(OURS, digest(b"good"), at(6), (at(2),), False)
+    assert observed(at(7), disk.rootfs(), known)[OURS].undone == (at(2), at(7))
 
 
 def test_what_we_undid_ourselves_does_not_count() -> None:
@@ -380,9 +383,7 @@ def test_what_we_undid_ourselves_does_not_count() -> None:
     assert (known[OURS].undone, known[OURS].is_undone) == ((), True)
     assert (known[THEIRS].undone, known[THEIRS].is_undone) == ((at(2),), True)
     # It is made again, and somebody else undoes it.
-    disk.make((GOOD,), 3)
-    known = observed(at(3), disk.rootfs(), known)
-    disk.put(OURS, None, 4)
+    known = corrected(at(3), (GOOD,), known)
     assert observed(at(4), disk.rootfs(), known)[OURS].undone == (at(4),)
 
 
