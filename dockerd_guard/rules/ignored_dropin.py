@@ -75,12 +75,15 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
                 reported.add(path)
                 yield _finding("this file has no effect: systemd reads only drop-ins named *.conf", Location(path))
         yield from _below_marker(seen.rootfs, unit)
-    yield from _misplaced(seen, units[0].name)
     yield from _not_linked(seen, tuple(unit.name for unit in units))
     config_file = seen.configured.daemon.config_file
-    for path in _misplaced_daemon_json(seen.rootfs):
-        if path != config_file:
-            yield _finding(f"this file has no effect: dockerd reads {config_file}", Location(path))
+    # In a snapshot of its own, so that the agent does not watch these: /run/systemd gets a directory at each start of a
+    # service with a sandbox, as the agent causes them itself.
+    with seen.rootfs.changed({}) as rootfs:
+        yield from _misplaced(seen, rootfs, units[0].name)
+        for path in _misplaced_daemon_json(rootfs):
+            if path != config_file:
+                yield _finding(f"this file has no effect: dockerd reads {config_file}", Location(path))
 
 
 def _finding(message: str, location: Location) -> Finding:
@@ -116,10 +119,9 @@ def _below_marker(rootfs: Rootfs, unit: Unit) -> Iterator[Finding]:
                            "discards them", Location(path, line))
 
 
-def _misplaced(seen: Observation, service: str) -> Iterator[Finding]:
+def _misplaced(seen: Observation, rootfs: Rootfs, service: str) -> Iterator[Finding]:
     """Yield a finding for each drop-in and unit file in a directory that systemd does not read, but looks like one."""
-    rootfs = seen.rootfs
-    files = unit_files(rootfs, seen.configured.systemd_version)
+    files = unit_files(seen.rootfs, seen.configured.systemd_version)
     read = {service, SERVICE, SOCKET}
     paths = [(path, True) for path in files.beginning_with("docker")]
     paths += [(f"{directory}/{name}", False) for directory in _ABOVE for name in rootfs.names_if_possible(directory)

@@ -165,6 +165,16 @@ def test_file_without_effect(host: Host, files: Files, expected: list[str]) -> N
     assert summaries(host, files, "DG301") == [f"{location} warning None" for location in expected]
 
 
+def test_places_of_files_without_effect_are_not_watched(host: Host) -> None:
+    """/run/systemd changes with each start of a service with a sandbox, /var/lib/docker with each container."""
+    (host.root / "run/systemd").mkdir(parents=True)
+    (host.root / "var/lib/docker").mkdir(parents=True)
+    seen = host.see()
+    judge(seen, None, date(2026, 11, 26))
+    assert "/run/systemd" not in seen.rootfs.listed
+    assert not {path for path in seen.rootfs.consulted if path.startswith("/var/lib/docker/")}
+
+
 def test_link_to_a_unit_is_no_finding(host: Host) -> None:
     wants = host.root / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(parents=True)
