@@ -205,9 +205,10 @@ class Story:
         declared = f"  - address: tcp://{ADDRESS}:2376\n    tls: mutual\n"
         lines = policy.splitlines(keepends=True)
         last = next(number for number, line in enumerate(lines) if line.startswith("  - fd://"))
+        # Counted before: the agent reads a policy as soon as it is saved.
+        corrections = len(self.entries("corrected"))
         machine.write(POLICY, "".join([*lines[:last + 1], declared, *lines[last + 1:]]))
         self.do(f"grep -v -e '^ *#' -e '^$' {POLICY}")
-        corrections = len(self.entries("corrected"))
         with progress("the agent adds the socket, with flags and certificates"):
             self.do("systemctl reload dockerd-guard")
             self.corrected(corrections + 1)
