@@ -220,6 +220,17 @@ def test_a_place_of_misplaced_files_may_be_closed(stock_host: Host, call: Call, 
     assert (said.code, said.out) == (0, "nothing wrong\n")
 
 
+@needs_root
+def test_a_condition_in_a_closed_directory_is_unread(stock_host: Host) -> None:
+    """`status` of an ordinary account goes on without it."""
+    stock_host.put("/etc/systemd/system/docker.socket.d/a.conf", "[Unit]\nConditionPathExists=/root/docker\n")
+    stock_host.put("/root/docker", "")
+    (stock_host.root / "root").chmod(0o700)
+    with nobody(stock_host):
+        seen = stock_host.see()
+    assert set(seen.rootfs.denied) == {"/root/docker"}
+
+
 def test_a_closed_pipe(stock_host: Host) -> None:
     """Like `| head -1`: no traceback on standard error."""
     roots = [word for _ in range(50) for word in ("--root", str(stock_host.root))]
