@@ -8,6 +8,7 @@ running agent has observed everything, its status is used.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from dockerd_guard.commands._common import (
 from dockerd_guard.commands.history import AGENT, JournalUnavailable, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
-from dockerd_guard.observe.observation import LAYERS, LISTENING, RUNNING, Observation
+from dockerd_guard.observe.observation import CONFIGURED, LAYERS, LISTENING, LOADED, RUNNING, Observation
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declared_bindings
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report import json_output
@@ -60,22 +61,39 @@ def look(now: datetime) -> Status:
             if manager is not None:
                 manager.close()
         unseen += (trouble.text for trouble in seen.troubles)
-        unseen += (f"{path} cannot be read: {reason}" for path, reason in sorted(rootfs.denied.items()))
-        findings: tuple[Finding, ...] = judge(seen, policy)
+        # Before the rules, which also look where nothing has to be readable.
+        denied = frozenset(rootfs.denied)
+        unseen += (f"{path}: {reason}" for path, reason in sorted(rootfs.denied.items()))
+        findings = judge(seen, policy)
     is_alive = unit is not None and unit.active_state in ("active", "reloading") and (
         agent_status is not None and agent_status.pid == unit.pid)
+    agents = None
     if unseen and is_alive and agent_status is not None:
-        known = {drift.finding.fact for drift in agent_status.drifts}
-        findings = (*(drift.finding for drift in agent_status.drifts), *(
-            finding for finding in findings if finding.fact not in known))
-    findings = tuple(drifts(findings))
+        agents = tuple(drift.finding for drift in agent_status.drifts)
+    findings = tuple(drifts(merged(findings, agents, denied)))
+    table = rows(seen, policy, is_partial=bool(denied - {POLICY_FILE}))
     problem = problem or (agent_status.policy_problem if agent_status else "")
-    return Status(now, unit, is_alive, agent_status, policy, problem, rows(seen, policy), findings,
+    return Status(now, unit, is_alive, agent_status, policy, problem, table, findings,
                   _contained(agent_status, is_alive=is_alive), _last(agent_status), tuple(unseen))
 
 
-def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
-    """The declared sockets, then the others of any layer. Pure."""
+def merged(
+    own: Iterable[Finding], agents: tuple[Finding, ...] | None, denied: frozenset[str]
+) -> tuple[Finding, ...]:
+    """The findings of a running agent, if they are needed, and those of this process that it does not have. Pure.
+
+    dockerd and systemd read the files in `denied` as root: that this process cannot read one is no finding. What the
+    other files say alone may be wrong, so that the agent's findings replace it.
+    """
+    if agents is None:
+        return tuple(finding for finding in own if finding.location is None or finding.location.file not in denied)
+    known = {finding.fact for finding in agents}
+    return (*agents, *(finding for finding in own if not denied and finding.fact not in known))
+
+
+def rows(seen: Observation, policy: Policy | None, *, is_partial: bool = False) -> tuple[Row, ...]:
+    """The declared sockets, then the others of any layer. `is_partial`: a file could not be read, and may configure
+    more sockets. Pure."""
     declared = declared_bindings(policy) if policy is not None else ()
     wanted = {canonical(socket.address): (socket.address, socket.tls) for socket in declared}
     layers = {layer.name: layer for layer in seen.layers}
@@ -95,6 +113,8 @@ def rows(seen: Observation, policy: Policy | None) -> tuple[Row, ...]:
         for binding in layer.bindings if layer.starts else ():
             if binding.key == key:
                 return Cell(binding.tls)
+        if is_partial and name in (CONFIGURED, LOADED):
+            return None
         return Cell(by_systemd=name == LISTENING and key in map(canonical, held))
 
     return tuple(Row(address, tls if key in wanted else None, tuple(cell(key, name) for name in LAYERS))

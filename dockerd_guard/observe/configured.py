@@ -88,7 +88,7 @@ def _may_start(rootfs: Rootfs, socket: Socket) -> bool:
                 paths.clear()
             elif setting.key == "ConditionPathExists":
                 paths.append(setting.value)
-    return all((rootfs.stat(path.lstrip("|!")) is None) == ("!" in path[:2]) for path in paths
+    return all((rootfs.stat_if_possible(path.lstrip("|!")) is None) == ("!" in path[:2]) for path in paths
                if path.lstrip("|!").startswith("/") and not path.startswith("|"))
 
 

@@ -310,7 +310,7 @@ def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
 
 def _may_start(rootfs: Rootfs, state: UnitState) -> bool:
     """Whether ConditionPathExists= is met. Rows of Conditions are (type, trigger, negate, parameter, result)."""
-    return all((rootfs.stat(str(row[3])) is None) == row[2] for row in state.tuples("Conditions")
+    return all((rootfs.stat_if_possible(str(row[3])) is None) == row[2] for row in state.tuples("Conditions")
                if row[0] == "ConditionPathExists" and not row[1])
 
 

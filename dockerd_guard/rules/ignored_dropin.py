@@ -130,7 +130,7 @@ def _misplaced(seen: Observation, rootfs: Rootfs, service: str) -> Iterator[Find
         name = path.rpartition("/")[2]
         bare = name.removesuffix(".d")
         if not is_searched and name in read:
-            status = rootfs.stat(path)
+            status = rootfs.stat_if_possible(path)
             if status is not None and status.is_file:
                 yield _finding(f"this file has no effect: systemd reads units in {SEARCH_PATH[4]}", Location(path))
         elif re.sub(r"[^a-z]", "", bare.lower()) in _DIRECTORIES and not (
@@ -156,13 +156,13 @@ def _misplaced_daemon_json(rootfs: Rootfs) -> Iterator[str]:
         if name == "daemon.json" or name.endswith(_DISABLED_SUFFIXES) or name.startswith("."):
             continue
         path = f"/etc/docker/{name}"
-        status = rootfs.stat(path)
+        status = rootfs.stat_if_possible(path)
         if status is not None and status.is_directory:
             if name in ("daemon.json.d", "daemon.d", "daemon.conf.d"):
                 yield from (f"{path}/{file}" for file in rootfs.names_if_possible(path) if file.endswith(".json"))
         elif re.sub(r"[^a-z]", "", name.lower()) in _NEAR_DAEMON_JSON:
             yield path
     for path in _ELSEWHERE:
-        status = rootfs.stat(path)
+        status = rootfs.stat_if_possible(path)
         if status is not None and status.is_file:
             yield path

@@ -23,7 +23,8 @@ CASES = (
     ("dockerd-guard check --pr", {"--print"}),
     ("dockerd-guard check here/", {"here/directory/", "here/file.yaml"}),
     ("dockerd-guard so", {"sockets"}),
-    ("dockerd-guard lint --fo", {"--format"}),
+    # fish also offers words that contain the letters in this order: for --fo, --fail-on.
+    ("dockerd-guard lint --form", {"--format"}),
     ("dockerd-guard lint --format ", {"text", "json", "sarif", "github"}),
     ("dockerd-guard lint --root / --format s", {"sarif"}),
     ("dockerd-guard explain DG20", {code for code in TITLES if code.startswith("DG20")}),

@@ -50,12 +50,14 @@ def test_man_pages_are_complete(machine: Machine) -> None:
     command = rendered(machine, "dockerd-guard")
     verbs = next(action.choices for action in parser()._actions if isinstance(action.choices, dict))
     for name, verb in verbs.items():
-        section = command.partition(f"\n   {name}\n")[2]
+        # Headings are indented by at most three columns.
+        section = re.split(r"\n {,3}(?=\S)", command.partition(f"\n   {name}\n")[2], maxsplit=1)[0]
         assert section, name
         for action in verb._actions:
-            if "--help" not in action.option_strings:
-                option = (action.option_strings or [action.metavar])[-1]
-                assert re.search(rf"^ +{re.escape(option)}\b", section, re.MULTILINE), (name, option)
+            # A short name precedes: -v, --verbose
+            for option in action.option_strings or [action.metavar or action.dest]:
+                entry = re.compile(rf"^ +(?:-.*, )?{re.escape(option)}(?![\w-])", re.MULTILINE)
+                assert entry.search(section) or option in ("-h", "--help"), (name, option)
 
     policy = rendered(machine, "dockerd-guard.yaml")
     on_one_line = " ".join(policy.split())

@@ -84,7 +84,10 @@ def test_metrics_follow_the_host_and_persist_without_the_agent(machine: Machine)
     assert fixed["exposed_seconds_total"] >= again["exposed_seconds_total"]
 
     machine.write(POLICY, "version: 1\nsokcets: []\n")
-    machine.run("systemctl reload dockerd-guard")
+    reload = machine.run("systemctl reload dockerd-guard", check=False)
+    assert (reload.status, "systemctl status dockerd-guard.service" in reload.err) == (1, True), reload.err
+    shown = machine.run("systemctl status --full dockerd-guard", check=False).out
+    assert f"{POLICY}:2:1: unknown key 'sokcets' in the policy; did you mean 'sockets'?" in shown
     refused = wait_until(machine, policy_ok=0, enforcing=1)
     assert refused["policy_since_timestamp_seconds"] == fixed["policy_since_timestamp_seconds"]
 

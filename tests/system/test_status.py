@@ -9,7 +9,13 @@ from typing import Any
 
 from tests.incidents import ENFORCE, OPEN, OVERRIDE, POLICY
 from tests.machines.machine import Machine, wait_for
+from tests.support.correction import DOCKERD
 
+CLEAR_TEXT = """\
+version: 1
+sockets: [fd://, {address: "tcp://127.0.0.1:2376", tls: none}]
+waive: [{rule: DG103, address: "tcp://127.0.0.1:2376", reason: loopback only}]
+"""
 JOE = "setpriv --reuid=joe --regid=joe --init-groups "
 
 
@@ -58,6 +64,21 @@ def test_status_of_a_compliant_host_for_root_and_others(machine: Machine) -> Non
     assert blind["exit"] == 2
     assert blind["sockets"][0]["layers"]["loaded"] is None
     assert any("D-Bus" in text for text in blind["unseen"])
+
+
+def test_what_another_account_cannot_read_is_unknown(machine: Machine) -> None:
+    """Nothing is reported as missing that a closed file configures."""
+    machine.run("useradd joe")
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD}\n")
+    machine.write("/etc/docker/daemon.json", '{"hosts": ["fd://", "tcp://127.0.0.1:2376"], "tls": false}\n', mode=0o600)
+    machine.write(POLICY, CLEAR_TEXT)
+    machine.run("systemctl daemon-reload; systemctl restart docker; systemctl reload dockerd-guard")
+    well = awaited(machine, lambda now: now["exit"] == 0, "compliant host")
+    assert [row["layers"]["configured"] for row in well["sockets"]] == ["none", "none"]
+    seen = status(machine, JOE)
+    assert (seen["exit"], seen["wrong"]) == (0, [])
+    assert [row["layers"]["configured"] for row in seen["sockets"]] == ["none", None]
+    assert "/etc/docker/daemon.json: cannot be read: Permission denied" in seen["unseen"]
 
 
 def test_status_of_a_held_correction_a_stopped_agent_and_a_fixed_host(machine: Machine) -> None:

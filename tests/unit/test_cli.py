@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from tests.support.hosts import OVERRIDE, SERVICE, Host
 pytest_plugins = ["tests.support.fixtures"]
 
 OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 
 
 # -- contracts ------------------------------------------------------------------------------------
@@ -174,22 +177,58 @@ def test_an_unreadable_file_exits_with_2_here(stock_host: Host, call: Call) -> N
     assert OVERRIDE in said.err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@contextlib.contextmanager
+def nobody(host: Host) -> Iterator[None]:
+    """Become user nobody, who can search the directories above the host."""
+    for directory in (host.root, *host.root.parents):
+        if directory.stat().st_mode & 0o011 != 0o011:
+            directory.chmod(directory.stat().st_mode & 0o7777 | 0o011)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@needs_root
 def test_an_unreadable_file_exits_with_2(stock_host: Host, call: Call) -> None:
     """The same as user nobody."""
     stock_host.start("-H fd://")
     assert call("lint", "--root", stock_host.root).code == 0
     (stock_host.root / OVERRIDE[1:]).chmod(0o600)
-    for directory in (stock_host.root, *stock_host.root.parents):
-        if directory.stat().st_mode & 0o011 != 0o011:
-            directory.chmod(directory.stat().st_mode & 0o7777 | 0o011)
-    os.seteuid(65534)
-    try:
+    with nobody(stock_host):
         said = call("lint", "--root", stock_host.root)
-    finally:
-        os.seteuid(0)
     assert (said.code, said.out) == (2, "")
     assert f"dockerd-guard: {OVERRIDE}: cannot be read: Permission denied" in said.err
+
+
+@needs_root
+@pytest.mark.parametrize(("path", "mode"), [
+    ("/var/lib/docker/daemon.json", 0o700),
+    ("/etc/dockerd/daemon.json", 0o700),
+    ("/etc/docker/deamon.json", 0o711),
+    ("/etc/docker/daemon.json.d/a.json", 0o700),
+    ("/etc/systemd/docker.service.d/a.conf", 0o700),
+])
+def test_a_place_of_misplaced_files_may_be_closed(stock_host: Host, call: Call, path: str, mode: int) -> None:
+    """dockerd and systemd read nothing there. Root sees the file that has no effect."""
+    stock_host.put(path, "")
+    assert f"{path}:1:1: warning: this file has no effect" in call("lint", "--root", stock_host.root).out
+    (stock_host.root / path[1:]).parent.chmod(mode)
+    with nobody(stock_host):
+        said = call("lint", "--root", stock_host.root)
+    assert (said.code, said.out) == (0, "nothing wrong\n")
+
+
+@needs_root
+def test_a_condition_in_a_closed_directory_is_unread(stock_host: Host) -> None:
+    """`status` of an ordinary account goes on without it."""
+    stock_host.put("/etc/systemd/system/docker.socket.d/a.conf", "[Unit]\nConditionPathExists=/root/docker\n")
+    stock_host.put("/root/docker", "")
+    (stock_host.root / "root").chmod(0o700)
+    with nobody(stock_host):
+        seen = stock_host.see()
+    assert set(seen.rootfs.denied) == {"/root/docker"}
 
 
 def test_a_closed_pipe(stock_host: Host) -> None:

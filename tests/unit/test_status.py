@@ -19,6 +19,11 @@ from dockerd_guard.report import status as report
 from dockerd_guard.report.agent_status import AgentStatus, Drift, LastCorrection
 from dockerd_guard.report.status import AgentUnit, Cell, Row, Status
 from tests.support import golden
+from tests.support.hosts import Host
+
+pytest_plugins = ["tests.support.fixtures"]
+
+DAEMON_JSON = "/etc/docker/daemon.json"
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BEFORE = NOON - timedelta(minutes=90)
@@ -144,6 +149,33 @@ def test_status_as_json() -> None:
     assert unknown["policy"] == {"file": None, "mode": None, "since": None, "problem": None}
     assert unknown["sockets"][0]["layers"] == {
         "configured": None, "loaded": "systemd", "running": False, "listening": "none"}
+
+
+MISSING = FINDING._replace(code="DG102", location=Location("/etc/p.yaml", 2), socket="fd://")
+UNKNOWN = FINDING._replace(code="DG205", location=Location(DAEMON_JSON, 1), socket=None)
+
+
+@pytest.mark.parametrize(("own", "agents", "denied", "expected"), [
+    ((MISSING, UNKNOWN), None, (), (MISSING, UNKNOWN)),
+    ((FINDING, UNKNOWN), None, (DAEMON_JSON,), (FINDING,)),
+    ((FINDING, MISSING), (FINDING,), (), (FINDING, MISSING)),
+    # daemon.json may contain what seems to be missing.
+    ((MISSING, UNKNOWN), (), (DAEMON_JSON,), ()),
+    ((MISSING, UNKNOWN), (FINDING,), (DAEMON_JSON,), (FINDING,)),
+])
+def test_a_file_that_this_account_cannot_read_is_no_finding(
+        own: tuple[Finding, ...], agents: tuple[Finding, ...] | None, denied: tuple[str, ...],
+        expected: tuple[Finding, ...]) -> None:
+    assert command.merged(own, agents, frozenset(denied)) == expected
+
+
+@pytest.mark.parametrize(("is_partial", "cell"), [(False, Cell()), (True, None)])
+def test_a_socket_that_an_unread_file_may_configure_is_unknown(
+        stock_host: Host, is_partial: bool, cell: Cell | None) -> None:
+    policy = parse_policy(b"version: 1\nsockets: [fd://, {address: 'tcp://127.0.0.1:2376'}]\n", POLICY_FILE)
+    local, declared = command.rows(stock_host.see(), policy, is_partial=is_partial)
+    assert (local.address, local.cells[0]) == ("unix:///run/docker.sock", Cell(Tls.NONE))
+    assert (declared.address, declared.cells[0]) == ("tcp://127.0.0.1:2376", cell)
 
 
 @pytest.mark.parametrize(("is_root", "is_alive", "expected"), [
