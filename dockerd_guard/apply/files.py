@@ -86,14 +86,14 @@ def _access(name: str, directory: int) -> Access | None:
     return Access(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
-def remove(path: str, root: str = "/") -> None:
+def remove(path: str, root: str = "/", *, keeps_directory: bool = False) -> None:
     """Take a file away, and its directory when that is a `.d` and empty then. Raises OSError."""
     directory, _, name = path.rpartition("/")
     with contextlib.suppress(FileNotFoundError), _directory(directory, root) as fd:
         os.unlink(name, dir_fd=fd)
         os.fsync(fd)
     parent, _, last = directory.rpartition("/")
-    if last.endswith(".d"):
+    if last.endswith(".d") and not keeps_directory:
         with contextlib.suppress(OSError), _directory(parent, root) as fd:
             os.rmdir(last, dir_fd=fd)
             os.fsync(fd)

@@ -232,8 +232,10 @@ class Containment:
             self._network.release()
             self._applied, self._shown, self._is_known = (), "", True
         else:
+            # The directory stays until the end: watchdog 6 raises KeyError where one that somebody has open, as this
+            # pass has, is removed, made again and removed again (the kernel reports the removals in the other order).
             for path in CONTROL_FILES:
-                files.remove(path)
+                files.remove(path, keeps_directory=True)
             manager.reload()
             # systemd 257 applies a filter from a reload only when the unit starts. Set the filter of the
             # administrator's files directly, and remove the runtime files again so that they do not override it.

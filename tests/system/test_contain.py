@@ -22,6 +22,7 @@ from tests.support.correction import (
     enforce,
     entries,
     repaired,
+    rests,
 )
 
 STATE = "/var/lib/dockerd-guard"
@@ -183,11 +184,14 @@ def test_without_nftables_systemd_blocks_and_side_effects_are_reported(machine: 
         assert "again: another program had removed or changed IPAddressDeny= of" in again[0]["MESSAGE"]
         assert not machine.api_answers()
 
+    blind = len(entries(machine, "blind"))
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     wait_for(lambda: repaired(machine), "correction")
     wait_for(lambda: entries(machine, "released"), "release")
     assert not machine.exists(FALLBACK_FILES)
+    wait_for(lambda: rests(machine, 3), "agent at rest")
+    assert len(entries(machine, "blind")) == blind, "what a pass does itself ends no watch"
     assert machine.properties("docker.service", "IPAddressDeny", "IPAddressAllow") == \
         {"IPAddressDeny": "", "IPAddressAllow": ""}
     assert machine.container_pid("shop") == container
