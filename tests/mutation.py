@@ -30,7 +30,7 @@ TESTS = {
     "gate": ("test_gate.py",),
     "backoff": ("test_backoff.py",),
     "decide": ("test_restart_facts.py", "test_decide.py", "test_decide_memory.py", "test_decide_inputs.py",
-               "test_forecast.py"),
+               "test_forecast.py", "test_occupied_paths.py"),
     "actions": ("test_actions.py", "test_decide.py"),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""

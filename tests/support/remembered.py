@@ -89,12 +89,14 @@ def contained(*addresses: str) -> Remember:
     return lambda now, memory: memory._replace(contained=Contained(("nftables",), addresses))
 
 
-def begun(*, is_applied: bool = False, was_active: bool = True, invocation: str = "earlier",
-          proven_s_ago: float | None = None, changes: tuple[Change, ...] = (Change(OURS, None, b"x"),)) -> Remember:
+def begun(  # noqa: PLR0913 -- the fields of an intent
+    *, is_applied: bool = False, was_active: bool = True, invocation: str = "earlier", is_unverified: bool = False,
+    proven_s_ago: float | None = None, changes: tuple[Change, ...] = (Change(OURS, None, b"x"),)
+) -> Remember:
     """A correction that was begun a minute ago."""
     return lambda now, memory: memory._replace(intent=Intent(
         changes, ago(now, 60), (), was_active, invocation, is_applied,
-        None if proven_s_ago is None else ago(now, proven_s_ago)))
+        None if proven_s_ago is None else ago(now, proven_s_ago), is_unverified=is_unverified))
 
 
 def both(*parts: Remember) -> Remember:
@@ -112,12 +114,14 @@ FOREIGN = (Change("/etc/elsewhere", None, b"x"),)
 def check(decision: Decision, outcome: Outcome) -> None:
     """What is true of every decision."""
     is_undoing = decision.verdict in (RECOVER, ROLL_BACK)
-    assert is_undoing or (decision.verdict is APPLY) == decision.actions.anything
+    verifies = decision.verdict is APPLY and not decision.actions.anything
+    assert is_undoing or verifies or (decision.verdict is APPLY) == decision.actions.anything
+    assert not verifies or (decision.intent is not None and decision.intent.is_unverified)
     assert is_undoing or set(decision.actions.steps()) <= set(decision.required.steps())
     assert (decision.verdict is BACK_OFF) == (decision.contested is not None)
     if decision.verdict is APPLY:
         assert decision.intent is not None
-        assert not decision.intent.is_applied
+        assert verifies or not decision.intent.is_applied
         paths = {change.path for change in decision.intent.changes}
         assert {change.path for change in decision.actions.changes} <= paths
     if decision.actions.starts_dockerd and not is_undoing:

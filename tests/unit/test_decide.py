@@ -253,6 +253,10 @@ ROWS = (
     Row("another correction than the one that was undone", APPLY, opened(), CORRECT,
         memory=undone(50, 20, 10, after=b"something else")),
 
+    Row("undone three times, and it complies for a moment", BACK_OFF, (remove(OVERRIDE),), (),
+        f"contested: another program removes {OURS}", 10.0, undone(50, 20, 9.9), until_s=590.1),
+    Row("undone three times, and it complies for ten seconds", NOTHING, (remove(OVERRIDE),), memory=undone(50, 20, 10)),
+
     # Corrections that were interrupted, and such that dockerd failed with.
     Row("an interrupted correction comes first", RECOVER, opened(), (START,), memory=begun(), required=CORRECT),
     Row("also where nothing is wrong", RECOVER, (), (START,), memory=begun(), required=()),
@@ -281,6 +285,10 @@ ROWS = (
         (*DIED, write(OURS, "[Service]\n")),
         (WRITE, RELOAD, START)),
     Row("dockerd was stopped after a correction", NOTHING, (*opened(), guarded, stop)),
+    Row("a correction is not verified yet", APPLY, (), (), "", 60.0, begun(is_applied=True, is_unverified=True)),
+    Row("nor is one whose dockerd is stopped", NOTHING, (stop,),
+        memory=begun(is_applied=True, is_unverified=True)),
+    Row("a correction is verified", NOTHING, memory=begun(is_applied=True, proven_s_ago=30)),
     Row("a correction is on probation", NOTHING, (*opened(), guarded, sleep(10)), wake_s=20.0),
     Row("a correction has proven itself", NOTHING, (*opened(), guarded, sleep(30.1))),
     Row("a correction without a restart waits for the next start", NOTHING, (dropin(OPEN), guarded, sleep(100))),
