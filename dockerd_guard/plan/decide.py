@@ -208,15 +208,14 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     if (failed := memory.attempt) is not None:
         current = inputs(seen, plan, policy)
         # What was repaired between the failure and the first look at the host counts as well.
-        is_stale = failed.inputs is None and failed.foreign not in ("", foreign_inputs(seen, plan, policy,
-                                                                                      failed.written))
-        failed = failed._replace(inputs=failed.inputs or ("" if is_stale else current))
-        memory = memory._replace(attempt=failed)
+        is_stale = failed.inputs != current if failed.inputs is not None else (
+            failed.foreign not in ("", foreign_inputs(seen, plan, policy, failed.written)))
         left_s = failed.retry_s - now.seconds_since(failed.at)
-        if failed.inputs == current and left_s > 0:
+        if not is_stale and left_s > 0:
             hold = Hold(f"the last attempt failed: {failed.error}", now.wall + timedelta(seconds=left_s),
                         "Fix this; the agent retries automatically")
-            return _with_hold(base, hold)._replace(verdict=Verdict.HOLD, wake_s=left_s), _held(memory, now, hold)
+            memory = _held(memory._replace(attempt=failed._replace(inputs=current)), now, hold)
+            return _with_hold(base, hold)._replace(verdict=Verdict.HOLD, wake_s=left_s), memory
         memory = memory._replace(attempt=None)
     if (contested := backoff.contested(now, seen.rootfs, required.changes, memory.corrected)) is not None:
         hold = _contested(contested)

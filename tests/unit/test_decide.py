@@ -5,6 +5,7 @@ No machine: the observations are made of the simulated host (tests/simulation).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import pytest
@@ -82,6 +83,23 @@ from tests.support.situations import (
 def starting(host: SimulatedHost) -> None:
     """dockerd runs and has not reported READY=1 yet."""
     host.active[SERVICE] = "activating"
+
+
+def starting_since(seconds_ago: int) -> Act:
+    """The same, so long ago to the nanosecond."""
+    def act(host: SimulatedHost) -> None:
+        host.clock.sleep(math.ceil(host.clock.seconds) - host.clock.seconds)
+        assert host.running is not None
+        started_ns = int(host.clock.wall.timestamp()) * 10**9 - seconds_ago * 10**9
+        host.running = host.running._replace(process=host.running.process._replace(started_ns=started_ns))
+        starting(host)
+    return act
+
+
+def activating(host: SimulatedHost) -> None:
+    """systemd starts dockerd, whose process does not exist yet."""
+    host.stop("admin")
+    starting(host)
 
 
 class Row(NamedTuple):
@@ -268,7 +286,14 @@ ROWS = (
         hold="dockerd is starting; an interrupted correction is finished or undone afterwards"),
     Row("still after two minutes less a second", WAIT, (sleep(119), starting), memory=begun(), required=(), wake_s=5.0,
         hold="dockerd is starting; an interrupted correction is finished or undone afterwards"),
-    Row("and not for longer", RECOVER, (sleep(120), starting), memory=begun(), required=()),
+    Row("and not for longer", RECOVER, (starting_since(120),), memory=begun(), required=()),
+    Row("from its first moment on", WAIT, (starting_since(0),), memory=begun(), required=(), wake_s=5.0,
+        hold="dockerd is starting; an interrupted correction is finished or undone afterwards"),
+    Row("nor for one that started in the future", RECOVER, (starting_since(-1),), memory=begun(), required=()),
+    Row("nor for one that has no process yet", RECOVER, (activating,), (START,), memory=begun(), required=()),
+    Row("not where that stops containers", RECOVER, BUSY, memory=begun()),
+    Row("but under restart: always", RECOVER, BUSY, (START,), memory=begun(), policy="correct: {restart: always}",
+        required=()),
     Row("not of a dockerd that runs, under restart: never", RECOVER, memory=begun(),
         policy="correct: {restart: never}"),
     Row("one only", RECOVER, memory=both(begun(), restarted(50, 40, 20, 10))),
@@ -308,6 +333,7 @@ def test_decisions(host: SimulatedHost, row: Row) -> None:
     assert (until is None) == (row.until_s is None)
     if until is not None and row.until_s is not None:
         assert (until - outcome.now.wall).total_seconds() == pytest.approx(row.until_s)
+    assert bool(decision.foreign) == (decision.verdict is APPLY and decision.actions.anything)
     check(decision, outcome)
 
 
