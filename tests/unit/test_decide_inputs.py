@@ -11,6 +11,7 @@ from tests.simulation.host import SimulatedHost
 from tests.support.remembered import APPLY, HOLD
 from tests.support.situations import (
     DAEMON_JSON,
+    DIRECTORY,
     LATE,
     OPEN,
     OURS,
@@ -90,6 +91,8 @@ def linked_daemon_json(host: SimulatedHost) -> None:
     (("/srv/daemon.json",), write("/srv/daemon.json", "{ }"), False),
     ((OURS,), write("/srv/daemon.json", "{ }"), True),
     ((OURS,), dropin(f"{OPEN} --debug"), True),
+    ((OURS,), dropin(OPEN, f"{DIRECTORY}/not utf-8 \udcff.conf"), True),
+    ((DAEMON_JSON,), link(DAEMON_JSON, "/srv/other.json"), False),
     ((OURS,), environment(DOCKER_OPTS="--debug"), True),
     ((OURS,), stop, False),
     ((OURS,), fault(disk_errno=28), False),
@@ -128,4 +131,7 @@ def test_inputs_are_known_without_systemd(host: SimulatedHost) -> None:
     outcome = decided(host, read_policy(""))
     with Rootfs(str(host.root)) as rootfs:
         seen = seen_on(host, rootfs)._replace(loaded=None)
-        assert inputs(seen, outcome.assessment.plan, read_policy("")) != digest_of(host, "")
+        digest = inputs(seen, outcome.assessment.plan, read_policy(""))
+        assert digest != digest_of(host, "")
+        other = seen._replace(configured=seen.configured._replace(manager_environment={"A": "of an earlier look"}))
+        assert inputs(other, outcome.assessment.plan, read_policy("")) == digest

@@ -94,6 +94,8 @@ KEPT = (
     Kept("nor where the policy only observes", opened(), HELD, lambda memory, now: memory.held is None,
          "mode: observe"),
     Kept("nor what failed", opened(), failed(1), lambda memory, now: memory.attempt is None, "mode: observe"),
+    Kept("nor is a correction verified", (), begun(is_applied=True, is_unverified=True, proven_s_ago=0),
+         lambda memory, now: memory.intent is not None and not memory.intent.is_unverified, "mode: observe"),
     Kept("but what was restarted counts", opened(), restarted(5), lambda memory, now: len(memory.restarts) == 1,
          "mode: observe"),
     Kept("a hold ends with the correction", opened(), HELD, lambda memory, now: memory.held is None),
