@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from io import TextIOWrapper
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.commands._common import FOUND, UNANSWERED, Unanswerable, say
@@ -77,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            options = parser().parse_args(argv)
+            # Not argparse's own type, which would keep that module.
+            options = parser().parse_args(argv, SimpleNamespace())
             code: int = import_module(f"dockerd_guard.commands.{options.verb}").run(options)
         finally:
             gc.enable()

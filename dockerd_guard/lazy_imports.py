@@ -1,4 +1,4 @@
-"""Defer or disable modules that libraries import and this program rarely or never uses.
+"""Defer, disable or drop modules that libraries import and this program rarely, never or no longer uses.
 
 This saves a third of the memory of the agent and of the start-up time of the command line.
 importlib.util.LazyLoader does not help: the import statement reads attributes of the module, which loads it.
@@ -6,6 +6,7 @@ importlib.util.LazyLoader does not help: the import statement reads attributes o
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -16,7 +17,7 @@ DEFERRED = (
     "lxml.etree",  # imported by pystemd for introspection
     "random",  # imported by tempfile
     "shutil",  # imported by argparse for the terminal width, by watchdog to find libc; imports four compressors
-    "ssl",  # imported by http.client for HTTPS
+    "ssl",  # imported by asyncio, and here to probe a port
     "tempfile",  # imported by ctypes.util, which looks for libraries with a compiler
     "uuid",  # imported by structlog for its thread-local context
 )
@@ -26,6 +27,9 @@ DISABLED = (
     "rich",
     "_hashlib",  # OpenSSL's digests; only MD5 is used, which hashlib implements itself
 )
+
+ONLY_AT_START = ("argparse", "gettext", "locale")
+"""The command line is parsed once; gettext and locale are imported by argparse."""
 
 
 class _LazyModule(ModuleType):
@@ -57,3 +61,10 @@ def disable(*names: str) -> None:
             del sys.modules[name]
         # None in sys.modules raises ModuleNotFoundError (Python reference, 5.3.1, The module cache).
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+def drop(*names: str) -> None:
+    """Release these modules, so that their memory serves others. They are loaded anew where they are imported again."""
+    for name in names:
+        sys.modules.pop(name, None)
+    gc.collect()

@@ -21,6 +21,7 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.version import VERSION_MAJOR
 
 from dockerd_guard.agent.watched import (
+    MAX_WATCHES,
     STABLE,
     Identity,
     Unannounced,
@@ -29,6 +30,7 @@ from dockerd_guard.agent.watched import (
     identity,
     is_below,
     is_directory,
+    listable,
     watchable,
 )
 
@@ -169,7 +171,7 @@ class Files:
         missed, in words.
         """
         handler = self._handler
-        handler.paths, handler.listed = watchable(paths), watchable(listed)
+        handler.paths, handler.listed = watchable(paths), listable(listed)
         # In this order: an event that comes meanwhile counts for the next look, which finds nothing new.
         announced, moved = _emptied(handler.announced), _emptied(handler.moved)
         before, handler.seen = handler.seen, identities(handler.paths, handler.listed)
@@ -222,7 +224,11 @@ class Files:
                     self._observer.unschedule(self._watches.pop(directory))
         refused = []
         new = wanted - self._watches.keys()
-        for directory in sorted(new):
+        # The stable ones first: what a configuration names must not take their place.
+        for directory in sorted(new, key=lambda path: (path not in self._stable, path)):
+            if len(self._watches) >= MAX_WATCHES:
+                refused.append(f"{directory} cannot be watched: {MAX_WATCHES} other directories are")
+                continue
             try:
                 self._watches[directory] = self._schedule(directory)
             except (OSError, RuntimeError) as error:

@@ -19,18 +19,29 @@ STABLE = (
     "/run/systemd/system.control",
     "/run/systemd/transient",
     "/usr/local/lib/systemd",
-    "/usr/lib/systemd/system",
+    "/usr/lib/systemd",
 )
 """Directories that stay, with few others below: one recursive watch each instead of one for each directory."""
 
 PERMANENT = (
-    "/bin", "/etc", "/lib", "/lib64", "/run", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/usr/local/lib",
-    "/usr/sbin", "/var", "/var/lib", "/var/lib/dpkg",
+    "/", "/bin", "/etc", "/lib", "/lib64", "/run", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/lib/systemd",
+    "/usr/libexec", "/usr/local", "/usr/local/lib", "/usr/sbin", "/var", "/var/lib", "/var/lib/dpkg",
 )
 """Directories, and links to them, without which no host runs: no watch is spent to see one replaced."""
 
 UNWATCHED = ("/dev/", "/proc/", "/sys/")
 """A link to /dev/null is a mask; each line on a terminal is a change in /dev."""
+
+FOLLOWING = (
+    "/run/systemd/generator/",  # daemon-reload makes these three directories anew, before it reads units
+    "/run/systemd/generator.early/",
+    "/run/systemd/generator.late/",
+    "/var/lib/dpkg/info/",  # dpkg writes ../status afterwards
+)
+"""Directories whose files change only together with a path outside that is watched."""
+
+MAX_WATCHES = 64
+"""watchdog uses two threads and three descriptors for each, and the kernel gives a user 128 inotify instances."""
 
 GRACE_S = 2.0
 """An event may be this late: watchdog holds one half of a rename for 0.5 s, and a loaded host delays the rest."""
@@ -54,7 +65,12 @@ def is_directory(path: str) -> bool:
 
 def watchable(paths: Iterable[str]) -> frozenset[str]:
     """Return those of the paths whose changes matter."""
-    return frozenset(path for path in paths if not f"{path}/".startswith(UNWATCHED))
+    return frozenset(path for path in paths if not f"{path}/".startswith(UNWATCHED) and not path.startswith(FOLLOWING))
+
+
+def listable(directories: Iterable[str]) -> frozenset[str]:
+    """Return those of the directories in which new and removed names matter."""
+    return frozenset(path for path in directories if not f"{path}/".startswith((*UNWATCHED, *FOLLOWING)))
 
 
 def directories(paths: Iterable[str], listed: Iterable[str], stable: Collection[str] = STABLE) -> set[str]:

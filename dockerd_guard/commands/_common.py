@@ -16,7 +16,7 @@ from dockerd_guard.policy.reader import load_policy, read_policy
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.model.finding import Finding
@@ -97,7 +97,7 @@ def require_policy(policy: Policy | None) -> Policy:
     return policy
 
 
-def each(options: Namespace, show: Callable[[Look], int], *, with_policy: bool) -> int:
+def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: bool) -> int:
     """Observe each root and call `show` for it. Returns the highest exit code."""
     worst = OK
     if len(options.root) > 1:
@@ -120,7 +120,7 @@ def each(options: Namespace, show: Callable[[Look], int], *, with_policy: bool) 
     return worst
 
 
-def _no_answer(options: Namespace, root: str, why: str) -> int:
+def _no_answer(options: SimpleNamespace, root: str, why: str) -> int:
     if len(options.root) > 1:
         why = "\n".join(f"{root}: {line}" for line in why.split("\n"))
         if options.format == "json":
@@ -131,7 +131,7 @@ def _no_answer(options: Namespace, root: str, why: str) -> int:
     return UNANSWERED
 
 
-def look_at(rootfs: Rootfs, options: Namespace, *, with_policy: bool) -> Look:
+def look_at(rootfs: Rootfs, options: SimpleNamespace, *, with_policy: bool) -> Look:
     """Observe a root and read its policy. Raises Unanswerable or PolicyError."""
     is_live = not options.root
     notes: list[str] = []
@@ -209,7 +209,7 @@ def misses(findings: Iterable[Finding]) -> bool:
     return any(finding.code in ("DG101", "DG102") for finding in findings)
 
 
-def root_name(options: Namespace, look: Look) -> str | None:
+def root_name(options: SimpleNamespace, look: Look) -> str | None:
     return look.root if len(options.root) > 1 else None
 
 

@@ -20,7 +20,7 @@ from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.policy.model import Policy
@@ -36,7 +36,7 @@ _ACCOUNT = f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HO
 _NO_CERTIFICATES = "DG206"
 
 
-def judge_arguments(arguments: Arguments, policy: Policy | None, options: Namespace) -> Judged:
+def judge_arguments(arguments: Arguments, policy: Policy | None, options: SimpleNamespace) -> Judged:
     """Judge the files, those of one group together."""
     hosts = list(islice(_hosts(arguments.placed), MAX_HOSTS + 1))
     parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]

@@ -17,14 +17,14 @@ from dockerd_guard.rules import unused_waiver
 from dockerd_guard.rules.registry import TITLES
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
     from dockerd_guard.policy.model import PolicyProblem
 
 STDIN = "-"
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Check a policy, and print what it means or its effective values. Returns the exit code."""
     try:
         path = POLICY_FILE if options.file is None else options.file

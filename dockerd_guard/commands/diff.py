@@ -21,7 +21,7 @@ from dockerd_guard.report import json_output, plan
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
 
 def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
@@ -47,7 +47,7 @@ def exit_code(found: Assessment) -> int:
     return UNANSWERED if found.seen.troubles else OK
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Print the changes for each root; returns the exit code."""
     def show(look: Look) -> int:
         found = assessed(look, judge(look.seen, require_policy(look.policy)))

@@ -10,10 +10,10 @@ from dockerd_guard.report.journal import Event
 from dockerd_guard.rules.registry import TITLES, page
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Print the requested pages, or all titles. Returns the exit code."""
     titles = {str(event): title for event, (title, _) in events.pages().items()}
     if not options.code:

@@ -29,7 +29,7 @@ from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
 AGENT_WAIT_S = 60.0
 """How long to wait for an agent that is correcting the host."""
@@ -38,7 +38,7 @@ MAX_FIXES = 20
 """Fixes that are kept for an agent that does not run."""
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Correct the host as far as the policy allows now, print the outcome; returns the exit code."""
     if os.geteuid() != 0:
         raise Unanswerable("fix writes to /etc and restarts services: run it as root")

@@ -28,7 +28,7 @@ from dockerd_guard.report.history import Episode, History, Record, Span, lines, 
 from dockerd_guard.report.journal import Event
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
 
 FIELDS = ("EVENT", "CAUSE", "RULE", "LAYER", "SOCKET", "FILE", "LINE", "OUTCOME", "EPISODE", "EXPOSED")
@@ -283,7 +283,7 @@ def parse_time(text: str) -> datetime:
                      "(systemd.time(7))")
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Print the history of this host. Returns the exit code."""
     try:
         since = parse_time(options.since) if options.since is not None else None

@@ -30,7 +30,7 @@ from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
     from dockerd_guard.observe.observation import Layer, Observation
 
@@ -164,7 +164,7 @@ def _port(binding: Binding) -> str:
     return split_host_port(binding.address)[1]
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Write a policy that declares the current sockets of this host. Returns the exit code."""
     options.root = [options.root] if options.root else []
     target = options.output or ("-" if options.root else POLICY_FILE)

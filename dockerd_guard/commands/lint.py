@@ -29,14 +29,14 @@ from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.registry import TITLES
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable
+    from types import SimpleNamespace
 
     from dockerd_guard.commands._subjects import Judged
     from dockerd_guard.model.finding import Finding
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Print the findings of each root, or of the files. Returns the exit code."""
     _check_codes(options)
     worst = OK
@@ -62,14 +62,14 @@ def run(options: Namespace) -> int:
     return worst
 
 
-def _exit_code(result: LintResult, options: Namespace) -> int:
+def _exit_code(result: LintResult, options: SimpleNamespace) -> int:
     severities = SEVERITIES[:SEVERITIES.index(options.fail_on) + 1]
     if any(finding.severity in severities for finding in result.findings) and result.judged:
         return OK if options.exit_zero else FOUND
     return UNANSWERED if result.unanswered else OK
 
 
-def _result_of_root(root: str, options: Namespace) -> LintResult:
+def _result_of_root(root: str, options: SimpleNamespace) -> LintResult:
     try:
         with Rootfs(root) as rootfs:
             look = look_at(rootfs, options, with_policy=True)
@@ -90,7 +90,7 @@ def _result_of_root(root: str, options: Namespace) -> LintResult:
         return _no_result(root, str(error))
 
 
-def _result_of_files(options: Namespace) -> LintResult:
+def _result_of_files(options: SimpleNamespace) -> LintResult:
     from dockerd_guard.commands import _arguments, _files, _fix_files
 
     try:
@@ -117,7 +117,7 @@ def _result_of_files(options: Namespace) -> LintResult:
         return _no_result("", str(error))
 
 
-def _print_diff(options: Namespace) -> int:
+def _print_diff(options: SimpleNamespace) -> int:
     """Print what --fix would change, as a unified diff. Returns 1 if there is anything."""
     from dockerd_guard.commands import _fix_files
     from dockerd_guard.report.text import clean, defused
@@ -138,7 +138,7 @@ def _no_result(root: str, why: str) -> LintResult:
 
 
 def _result(  # noqa: PLR0913 -- the parts of a result
-    root: str, judged: Judged, options: Namespace, read: Callable[[str], bytes], outside: frozenset[str],
+    root: str, judged: Judged, options: SimpleNamespace, read: Callable[[str], bytes], outside: frozenset[str],
     *, has_policy: bool,
 ) -> LintResult:
     """The result without the findings that options and comments leave out."""
@@ -171,12 +171,12 @@ def _kept_contents(findings: tuple[Finding, ...], read: Callable[[str], bytes]) 
     return kept
 
 
-def _is_selected(code: str, options: Namespace) -> bool:
+def _is_selected(code: str, options: SimpleNamespace) -> bool:
     return (not options.select or code.startswith(tuple(options.select))) and not (
         options.ignore and code.startswith(tuple(options.ignore)))
 
 
-def _check_codes(options: Namespace) -> None:
+def _check_codes(options: SimpleNamespace) -> None:
     """Refuse codes and prefixes that match no rule. Raises Unanswerable."""
     for option, codes in (("--select", options.select), ("--ignore", options.ignore)):
         for code in codes:
@@ -191,7 +191,7 @@ def _check_codes(options: Namespace) -> None:
 # -- output ---------------------------------------------------------------------------------------
 
 
-def _print(result: LintResult, options: Namespace) -> None:
+def _print(result: LintResult, options: SimpleNamespace) -> None:
     is_one = len(options.root) <= 1
     if options.format == "json":
         value = json_output.lint_result(result)
@@ -220,7 +220,7 @@ def _counts(result: LintResult) -> dict[str, int]:
     return {code: codes.count(code) for code in sorted(set(codes))}
 
 
-def _print_text(result: LintResult, options: Namespace) -> None:
+def _print_text(result: LintResult, options: SimpleNamespace) -> None:
     from dockerd_guard.report import text
 
     columns = None

@@ -8,10 +8,10 @@ from dockerd_guard.commands._common import OK, Look, each, print_lines, root_nam
 from dockerd_guard.report import json_output, text
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Print the layers of each root. Returns the exit code."""
     def show(look: Look) -> int:
         if options.format == "json":

@@ -37,7 +37,7 @@ from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from types import SimpleNamespace
 
 
 LAST_ENTRIES = 200
@@ -181,7 +181,7 @@ def _last(agent_status: AgentStatus | None) -> LastCorrection | None:
     return None
 
 
-def run(options: Namespace) -> int:
+def run(options: SimpleNamespace) -> int:
     """Print the state of this host and of the agent. Returns the exit code."""
     try:
         found = look(datetime.now(UTC))

@@ -55,6 +55,7 @@ class _Wrapper(NamedTuple):
 
 _DAEMON = r"dockerd(-(current|latest|ce|ee|dev|[0-9][0-9.]*))?"
 _CLIENT = r"docker(\.io|-(current|latest|ce|ee|[0-9][0-9.]*))?"
+_INTERPRETER = r"busybox|(python|perl|ruby|node)[0-9.]*"
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"))
 _WRAPPERS = {
     "nice": _Wrapper("n", frozenset(("adjustment",))),
@@ -83,6 +84,12 @@ _MAX_SCRIPT_BYTES = 64 * 1024
 def is_dockerd(path: str) -> bool:
     """Whether a path has the name of a dockerd executable."""
     return re.fullmatch(_DAEMON, path.rpartition("/")[2]) is not None
+
+
+def is_wrapper(path: str) -> bool:
+    """Whether a path has the name of a program that executes others: a shell, an interpreter, or such as timeout(1)."""
+    name = path.rpartition("/")[2]
+    return name in _SHELLS or name in _WRAPPERS or re.fullmatch(_INTERPRETER, name) is not None
 
 
 def program_of(argv: tuple[str, ...], environ: Mapping[str, str], version: Version | None,

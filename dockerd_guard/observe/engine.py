@@ -6,8 +6,8 @@ Uses only GET requests, with a timeout of TIMEOUT_S.
 from __future__ import annotations
 
 import errno
-import io
 import os
+import re
 import socket
 import struct
 import time
@@ -20,6 +20,13 @@ from dockerd_guard.model.json_values import JsonError, as_bool, as_int, as_list,
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 READ_BYTES = 64 * 1024
+
+NOT_FOUND = 404
+"""The status of a path that does not exist."""
+
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/[0-9.]{1,8} +([1-9][0-9]{2})(?![0-9])")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 ANOTHER_PROGRAM = "another program answers there"
 _REQUIRES_CERTIFICATE = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE")
@@ -221,27 +228,26 @@ def _received(connection: socket.socket, deadline: float) -> bytes:
     return b"".join(chunks)
 
 
-class _Received:
-    """What http.client.HTTPResponse reads an answer from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
 def _parsed(data: bytes) -> _Answer:
-    from http import HTTPStatus
-    from http.client import HTTPException, HTTPResponse
+    """Parse the answer to a request of HTTP/1.0, which has no chunks. Raises OSError for what is not a whole one.
 
-    try:
-        answer = HTTPResponse(_Received(data))  # type: ignore[arg-type]
-        answer.begin()
-        is_engine = answer.getheader("Api-Version") or answer.getheader("Server", "").startswith("Docker/")
-        return _Answer(answer.status, answer.read(), bool(is_engine) or answer.status != HTTPStatus.NOT_FOUND)
-    except (HTTPException, ValueError) as error:
-        raise OSError(errno.EPROTO, str(error) or type(error).__name__) from None
+    http.client would take a megabyte for as long as the agent runs: it parses headers with the package `email`.
+    """
+    head, *rest = _END_OF_HEAD.split(data, maxsplit=1)
+    first, *lines = head.split(b"\n")
+    status = _STATUS_LINE.match(first)
+    if status is None or not rest:
+        raise OSError(errno.EPROTO, "the answer is not HTTP")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    body = rest[0]
+    length = headers.get(b"content-length", b"")
+    if _LENGTH.fullmatch(length) is not None:
+        if len(body) < int(length):
+            raise OSError(errno.EPROTO, "the answer is incomplete")
+        body = body[:int(length)]
+    code = int(status[1])
+    is_engine = bool(headers.get(b"api-version")) or headers.get(b"server", b"").startswith(b"Docker/")
+    return _Answer(code, body, is_engine or code != NOT_FOUND)
 
 
 def _connect(address: str) -> socket.socket:

@@ -18,7 +18,7 @@ from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
-from dockerd_guard.dockerd.command import is_dockerd, program_of
+from dockerd_guard.dockerd.command import is_dockerd, is_wrapper, program_of
 from dockerd_guard.model.address import canonical
 from dockerd_guard.observe.observation import Process
 
@@ -219,7 +219,8 @@ def read_process(pid: int, *, uid: int = 0, max_bytes: int = MAX_PROC_BYTES) -> 
 
 def daemons(main: int = 0) -> dict[int, Process]:
     """Return the dockerd processes of this host by PID: the `main` one of docker.service and at most MAX_DAEMONS
-    others, those of root first. They are found by name, and by the executable of the main one.
+    others, those of root first. They are found by name, and by the executable of the main one, unless that is a
+    wrapper, which runs a dockerd as its child.
 
     Not included are threads, dockerd inside containers (docker-in-docker; they have another PID namespace) unless
     they use the network of the host, and helper processes of a dockerd.
@@ -231,6 +232,10 @@ def daemons(main: int = 0) -> dict[int, Process]:
             found[pid] = process._replace(in_container=inner)
         if len(found) > MAX_DAEMONS:
             break
+    wrapper = _link(main, "exe").removesuffix(" (deleted)") if main else ""
+    if wrapper and not is_dockerd(wrapper) and any(
+            process.parent == main and is_dockerd(process.executable) for process in found.values()):
+        found = {pid: process for pid, process in found.items() if process.executable != wrapper}
     return {pid: process for pid, process in found.items()
             if pid == main or not _is_helper(process, found.get(process.parent))}
 
@@ -273,7 +278,7 @@ def _file(pid: int) -> tuple[int, int] | None:
 def _candidates(main: int) -> Iterator[tuple[int, int, bool, int]]:
     """Yield rank, PID, whether in a container, and user ID of all processes with the name of a daemon or with the
     executable of the main one."""
-    file = _file(main) if main else None
+    file = _file(main) if main and not is_wrapper(_link(main, "exe")) else None
     for pid in pids():
         try:
             comm = _read(pid, "comm").decode(errors="replace").strip()

@@ -72,7 +72,7 @@ def started(process: Process, rootfs: Rootfs, record: StartRecord | None, versio
     elif is_unchanged(rootfs, path, process.started_ns):
         return Started(now, Evidence.UNCHANGED_FILES)
     else:
-        content, config = b"", None
+        content, config = b"{}", None  # dockerd 20.10 refuses an empty file
 
     def read(wanted: str) -> bytes:
         if wanted != path:

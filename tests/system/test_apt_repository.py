@@ -19,15 +19,18 @@ TOP = Path(__file__).resolve().parents[2]
 AGENT = "dockerd-guard.service"
 URI = "http://127.0.0.1:8000"
 KEY = "packagers@example.org"
+FIRST_DAY = 1_700_000_000
+DAY_S = 86_400
 APT = "env DEBIAN_FRONTEND=noninteractive apt-get --yes --no-install-recommends"
 
 
 class Repositories(NamedTuple):
-    """The repository with a lower version, with the current one by the same key, and by another key."""
+    """The repository with a lower version, with the current one by another key, and by the same key. In this order
+    each is a day newer: the web server sends what is newer by a second."""
 
     older: Path
-    current: Path
     foreign: Path
+    current: Path
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +38,10 @@ def repositories(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     host.prepare("reprepro", "gnupg")
     where = tmp_path_factory.mktemp("apt")
     # The path of gpg-agent's socket has at most 107 bytes.
-    home = Path("/run/dockerd-guard-test-gnupg")
-    shutil.rmtree(home, ignore_errors=True)
+    home = Path(f"/run/dockerd-guard-test-gnupg-{os.getpid()}")
     home.mkdir(mode=0o700)
     environment = {**os.environ, "GNUPGHOME": str(home)}
-    found = Repositories(where / "older", where / "current", where / "foreign")
+    found = Repositories(where / "older", where / "foreign", where / "current")
     lower = where / "deb"
     lower.mkdir()
     try:
@@ -49,6 +51,9 @@ def repositories(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
                                     (found.foreign, package, [])):
             subprocess.run([TOP / "packaging/apt-repo", deb, directory, URI, *key], env=environment, check=True,
                            stdout=subprocess.DEVNULL)
+        for day, directory in enumerate(found):
+            for path in directory.rglob("*"):
+                os.utime(path, (FIRST_DAY + day * DAY_S,) * 2)
         yield found
     finally:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
@@ -60,6 +65,13 @@ def publish(machine: Machine, directory: Path) -> None:
     machine.run("rm -rf /srv/apt && mkdir -p /srv/apt")
     packed = subprocess.run(["tar", "--create", "."], cwd=directory, capture_output=True, check=True).stdout
     subprocess.run(machine.command("tar", "--extract", "--directory=/srv/apt"), input=packed, check=True)
+
+
+def key_id(repository: Path) -> str:
+    """The long ID of the key that a repository is signed with, the end of its fingerprint."""
+    shown = subprocess.run(["gpg", "--batch", "--with-colons", "--show-keys", repository / "dockerd-guard.asc"],
+                           capture_output=True, text=True, check=True).stdout
+    return next(line.split(":")[4] for line in shown.splitlines() if line.startswith("pub:"))
 
 
 def test_install_and_upgrade_do_not_restart_docker(bare_machine: Machine, repositories: Repositories) -> None:
@@ -82,6 +94,7 @@ def test_install_and_upgrade_do_not_restart_docker(bare_machine: Machine, reposi
     publish(machine, repositories.foreign)
     refused = machine.run("apt-get update --error-on=any", check=False)
     assert refused.status != 0, refused.out
+    assert key_id(repositories.foreign) in refused.out + refused.err
     assert "0~before" in machine.run("apt-cache policy dockerd-guard | grep Candidate").out
 
     publish(machine, repositories.current)

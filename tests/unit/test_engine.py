@@ -122,6 +122,11 @@ REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request
     (b"HTTP/1.0 404 Not Found\r\nServer: Docker/26.1.5 (linux)\r\n\r\n", Probe(Tls.NONE)),
     # The metrics of dockerd.
     (b"HTTP/1.0 404 Not Found\r\nContent-Type: text/plain\r\n\r\n404 page not found\n", Probe(Tls.NONE, is_api=False)),
+    (b"HTTP/1.1 404 Not Found\nserver:docker/1\nAPI-VERSION:1.45\n\n", Probe(Tls.NONE)),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nOK, and more", Probe(Tls.NONE)),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nOK", None),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n", None),
+    (b"HTTP/1.0 2000 OK\r\n\r\nOK", None),
     (b"SSH-2.0-OpenSSH\r\n", None),
     (b"", None),
 ])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from dockerd_guard.dockerd.version import Version
 from dockerd_guard.model.address import Evidence, Tls
 from dockerd_guard.observe.certificates import fingerprint
 from dockerd_guard.observe.engine import Probe
 from dockerd_guard.observe.live import observe_host
-from dockerd_guard.observe.observation import Layer
+from dockerd_guard.observe.observation import Layer, Process
 from dockerd_guard.observe.probes import Known, Prober, Probes, start_of, with_probes
-from dockerd_guard.observe.started import INVOCATION
+from dockerd_guard.observe.started import INVOCATION, started
 from dockerd_guard.plan.assessment import plan_for
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.plan.pending_changes import start_record
@@ -134,6 +136,17 @@ def test_tls_of_a_running_dockerd_rests_on_evidence(host: SimulatedHost, case: C
     assert case.probed is host.running.tls
     # dockerd logs the handshake as an error: once for each start, whichever process asks.
     assert len(host.probes) == 1
+
+
+@pytest.mark.parametrize("version", ["20.10.24", "26.1.5", "28.5.2"])
+def test_arguments_are_evidence_without_a_record_whatever_the_file_says_now(tmp_path: Path, version: str) -> None:
+    """dockerd 20.10 refuses an empty daemon.json, so an unknown one must not be taken for an empty one."""
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / "etc/docker/daemon.json").write_text(PLAIN)
+    process = Process(1, ("dockerd", *TCP.split(), "--tls=false"), {}, started_ns=0, unit="docker.service")
+    with Rootfs(str(tmp_path)) as rootfs:
+        start = started(process, rootfs, None, Version.parse(version))
+    assert (start.knows_hosts, start.config, start.tls) == (True, None, (UNKNOWN, None))
 
 
 def test_served_certificate_that_is_older_than_its_file_is_reported(host: SimulatedHost) -> None:

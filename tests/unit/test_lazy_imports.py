@@ -42,3 +42,44 @@ def test_a_disabled_module_cannot_be_imported(before: str) -> None:
                "try:\n    import wave\nexcept ImportError:\n    print('refused')")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"
+
+
+def test_a_dropped_module_is_released_and_can_be_imported_again() -> None:
+    program = ("import sys, weakref, wave; from dockerd_guard.lazy_imports import drop\n"
+               "kept = weakref.ref(wave); del wave; drop('wave', 'no_such_module')\n"
+               "print('wave' in sys.modules, kept()); import wave; print(wave.Error.__name__)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False None\nError\n"
+
+
+def test_nothing_keeps_the_parser_of_the_command_line_in_the_agent() -> None:
+    program = ("import sys, weakref; from dockerd_guard import cli\n"
+               "from dockerd_guard.commands import run\n"
+               "import argparse; kept = weakref.ref(argparse); del argparse\n"
+               "drop = run.drop\n"
+               "def check(*names):\n    drop(*names)\n    print(kept())\n    raise run.Unanswerable('')\n"
+               "run.drop = check\n"
+               "run.LIBRARIES = ()\n"
+               "cli.main(['run'])")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
+
+
+@pytest.mark.libraries
+def test_the_agent_loads_no_large_module_that_it_can_do_without() -> None:
+    program = ("import sys; from dockerd_guard import cli\n"
+               "from dockerd_guard.commands import run\n"
+               "drop = run.drop\n"
+               "def without_loop(*names):\n"
+               "    drop(*names)\n"
+               "    from dockerd_guard.agent import loop\n"
+               "    from dockerd_guard.observe import engine\n"
+               "    from dockerd_guard.report.journal import Journal\n"
+               "    loop.run = lambda *_: Journal('json') and engine._parsed(b'HTTP/1.0 200 OK\\r\\n\\r\\n') and 0\n"
+               "run.drop = without_loop\n"
+               "run.LIBRARIES = ()\n"
+               "code = cli.main(['run'])\n"
+               "print(code, [name for name in ('argparse', 'asyncio.base_events', 'email', 'http.client', 'difflib',\n"
+               "                               'unittest', 'xml') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 []\n"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,3 +128,20 @@ def test_processes_without_permission_are_skipped(monkeypatch: pytest.MonkeyPatc
     assert Sockets().of_other(os.getpid()) == ()
     with pytest.raises(PermissionError):
         held()
+
+
+@pytest.mark.parametrize("name", ["sh", "starter"])
+def test_a_wrapper_and_others_like_it_are_no_dockerd(tmp_path: Path, name: str) -> None:
+    """The main process of docker.service may be a shell, or a program with any name, that runs dockerd as its child."""
+    wrapper, dockerd = tmp_path / name, tmp_path / "dockerd"
+    for program, path in (("sh", wrapper), ("sleep", dockerd)):
+        shutil.copy(os.path.realpath(str(shutil.which(program))), path)
+    with contextlib.ExitStack() as stack:
+        main, like = (stack.enter_context(subprocess.Popen(
+            [wrapper, "-c", f"{command} 60; true"], start_new_session=True)) for command in (dockerd, "sleep"))
+        for each in (main, like):
+            stack.callback(os.killpg, each.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while not any(process.executable == str(dockerd) for process in processes.daemons(main.pid).values()):
+            assert time.monotonic() < deadline, "no dockerd in time"
+        assert {main.pid, like.pid}.isdisjoint(processes.daemons(main.pid))

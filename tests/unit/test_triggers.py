@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.api import BaseObserver, EventEmitter
 
-from dockerd_guard.agent import watched
+from dockerd_guard.agent import triggers, watched
 from dockerd_guard.agent.triggers import Files, wait
 from dockerd_guard.rootfs import Rootfs
 
@@ -356,3 +356,21 @@ def test_waiting_ends_at_what_is_readable() -> None:
     assert wait((read,), 10) == {read}
     os.close(read)
     os.close(write)
+
+
+def test_the_number_of_watches_is_limited_and_stable_directories_come_first(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "MAX_WATCHES", 2)
+    paths = [tmp_path.resolve() / name / "file" for name in ("a", "b", "c", "stable")]
+    for path in paths:
+        path.parent.mkdir()
+    files = Files(stable=(str(paths[-1].parent),))
+    try:
+        refused = (f"{paths[1].parent} cannot be watched: 2 other directories are (and others)",)
+        assert files.watch(map(str, paths), ()) == (True, refused)
+        assert files.watch(map(str, paths), ()) == (False, refused)
+        paths[-1].touch()
+        assert wait((files.fileno(),), WOKEN_S)
+        assert files.watch([str(paths[1])], ()) == (True, ())
+    finally:
+        files.close()

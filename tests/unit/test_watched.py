@@ -14,6 +14,7 @@ from dockerd_guard.agent.watched import (
     directories,
     identities,
     identity,
+    listable,
     watchable,
 )
 from dockerd_guard.systemd.lookup import SEARCH_PATH
@@ -113,7 +114,7 @@ def test_a_listed_directory_is_watched_itself(tmp_path: Path) -> None:
 
 
 def test_what_every_host_has_costs_no_watch() -> None:
-    assert directories(("/usr", "/usr/bin", "/var/lib/dpkg"), ()) == set()
+    assert directories(("/", "/usr", "/usr/bin", "/usr/lib/systemd", "/var/lib/dpkg"), ()) == set()
     assert directories(("/usr/bin/dockerd",), ()) == {"/usr/bin"}
 
 
@@ -121,8 +122,17 @@ def test_kernel_file_systems_are_not_watched() -> None:
     assert watchable(("/dev", "/dev/null", "/proc/1/stat", "/sys/fs", "/device")) == {"/device"}
 
 
+@pytest.mark.parametrize(("directory", "name"), [
+    ("/run/systemd/generator", "docker.service.d"), ("/run/systemd/generator.late", "docker.service"),
+    ("/var/lib/dpkg/info", "docker.io.md5sums")])
+def test_a_directory_that_changes_with_another_path_is_watched_from_outside(directory: str, name: str) -> None:
+    paths = (directory, f"{directory}/{name}", f"{directory}x")
+    assert watchable(paths) == {directory, f"{directory}x"}
+    assert listable(paths) == {f"{directory}x"}
+
+
 def test_no_stable_directory_holds_more_than_units_and_settings() -> None:
     """A recursive watch costs one kernel watch for each directory below."""
     assert all(path.count("/") >= 2 for path in STABLE)
     assert not {"/etc", "/usr", "/usr/lib", "/run", "/run/systemd"} & {*STABLE}
-    assert all(path in SEARCH_PATH or path.startswith(("/etc/", "/usr/local/lib/")) for path in STABLE)
+    assert all(path in SEARCH_PATH or path.startswith("/etc/") or path.endswith("lib/systemd") for path in STABLE)
