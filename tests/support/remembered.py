@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.plan.decide import Decision, Verdict
 from dockerd_guard.plan.memory import Attempt, Contained, CorrectedFile, Intent, Memory, digest
 from dockerd_guard.plan.plan import Change
@@ -10,6 +13,7 @@ from tests.simulation.host import SimulatedHost
 from tests.support.situations import (
     LATE,
     OURS,
+    Act,
     Outcome,
     Remember,
     ago,
@@ -46,6 +50,28 @@ FAILED = (daemon_json("{}"), *opened("-H fd:// --tlsverify"), sleep(120))
 def vanish(host: SimulatedHost) -> None:
     """The containers end."""
     host.containers.clear()
+
+
+def starting(host: SimulatedHost) -> None:
+    """dockerd runs and has not reported READY=1 yet."""
+    host.active[SERVICE] = "activating"
+
+
+def starting_since(seconds_ago: int) -> Act:
+    """The same, so long ago to the nanosecond."""
+    def act(host: SimulatedHost) -> None:
+        host.clock.sleep(math.ceil(host.clock.seconds) - host.clock.seconds)
+        assert host.running is not None
+        started_ns = int(host.clock.wall.timestamp()) * 10**9 - seconds_ago * 10**9
+        host.running = host.running._replace(process=host.running.process._replace(started_ns=started_ns))
+        starting(host)
+    return act
+
+
+def activating(host: SimulatedHost) -> None:
+    """systemd starts dockerd, whose process does not exist yet."""
+    host.stop("admin")
+    starting(host)
 
 
 BUSY = (daemon_json("{}"), restart, containers(2))

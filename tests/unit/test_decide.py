@@ -5,13 +5,11 @@ No machine: the observations are made of the simulated host (tests/simulation).
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import pytest
 
 from dockerd_guard.agent.reconcile import by_hand
-from dockerd_guard.model.names import SERVICE
 from dockerd_guard.plan.actions import Actions, required_actions
 from dockerd_guard.plan.decide import Verdict, decide
 from dockerd_guard.plan.gate import Cost, Hold
@@ -41,6 +39,7 @@ from tests.support.remembered import (
     WAIT,
     WITH_CERTIFICATES,
     WRITE,
+    activating,
     begun,
     both,
     changed,
@@ -49,6 +48,8 @@ from tests.support.remembered import (
     failed,
     obstacles,
     restarted,
+    starting,
+    starting_since,
     undone,
     vanish,
 )
@@ -78,28 +79,6 @@ from tests.support.situations import (
     stop,
     write,
 )
-
-
-def starting(host: SimulatedHost) -> None:
-    """dockerd runs and has not reported READY=1 yet."""
-    host.active[SERVICE] = "activating"
-
-
-def starting_since(seconds_ago: int) -> Act:
-    """The same, so long ago to the nanosecond."""
-    def act(host: SimulatedHost) -> None:
-        host.clock.sleep(math.ceil(host.clock.seconds) - host.clock.seconds)
-        assert host.running is not None
-        started_ns = int(host.clock.wall.timestamp()) * 10**9 - seconds_ago * 10**9
-        host.running = host.running._replace(process=host.running.process._replace(started_ns=started_ns))
-        starting(host)
-    return act
-
-
-def activating(host: SimulatedHost) -> None:
-    """systemd starts dockerd, whose process does not exist yet."""
-    host.stop("admin")
-    starting(host)
 
 
 class Row(NamedTuple):
