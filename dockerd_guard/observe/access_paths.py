@@ -376,4 +376,3 @@ def _api_sockets(seen: Observation) -> Iterator[str]:
         yield from seen.listening.held_by_systemd
     for other in seen.others:
         yield from (binding.address for binding in other.bindings)
-

@@ -98,4 +98,3 @@ def _ranked() -> Iterator[tuple[bool, int]]:
                 yield os.stat(f"/proc/{pid}").st_uid != 0, pid
             except OSError:
                 continue
-

@@ -88,4 +88,3 @@ def _container_message(path: AccessPath) -> str:
         where = f"uses the host's network{f' and listens on {path.address}' if path.address else ''}"
     proof = "; the Docker API answers there" if path.serves_api else ""
     return f"container {shown(path.container)}{image} mounts {_printable(path.evidence)} and {where}{proof}"
-
