@@ -44,7 +44,7 @@ lint: venv ## ruff, mypy, the structure of the package, and the hooks of .pre-co
 	@if [ -e .git ]; then SKIP=ruff,mypy .ci/venv pre-commit run --all-files; else echo "No git here: no hooks are run."; fi
 
 unit: venv venv-oldest ## unit tests, with the newest and with the oldest supported libraries
-	$(VENV)/bin/python -m pytest tests/unit -q --cov=dockerd_guard --cov-report=
+	$(VENV)/bin/python -m pytest tests/unit -q --numprocesses=$(JOBS) --cov=dockerd_guard --cov-report=
 	# Code that calls systemd and dockerd is covered by the system tests, which are not measured here.
 	$(VENV)/bin/coverage report --skip-covered --sort=cover
 	$(OLDEST)/bin/python -m pytest tests/unit -q -m libraries

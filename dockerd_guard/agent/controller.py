@@ -44,6 +44,9 @@ from dockerd_guard.systemd.manager import Manager, Unavailable
 RETRY_S = 5.0
 """Delay before retrying a broken connection to systemd."""
 
+LOOK_AT_DOCKERD_S = 0.1
+"""Delay before another look at a dockerd with a TCP host that is starting. It listens before systemd announces it."""
+
 LOOK_AT_START_S, LOOK_AT_OTHERS_S = 1.0, 10.0
 """Delay before another look at a second dockerd that does not listen yet: of root, of another account."""
 
@@ -75,9 +78,10 @@ class Controller:
 
     def __init__(
         self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker,
-        counted: Callable[[int], None] = lambda exposed: None
+        counted: Callable[[int, float | None], None] = lambda exposed, started_at: None
     ) -> None:
-        """`counted` is called with each new count of `exposed`: before and after blocking, and after a correction."""
+        """`counted` is called with each new count of `exposed`, and with the start of the running dockerd (seconds
+        since the epoch): before and after blocking, and after a correction."""
         self.host = host
         self.policy = policy
         self.policy_problem = ""
@@ -242,6 +246,9 @@ class Controller:
             self._paths_changed = True
         else:
             self._paths_changed = False
+        if seen.loaded is not None and seen.loaded.active_state == "activating" and seen.running is not None and any(
+                binding.is_tcp for binding in seen.running.layer.bindings):
+            self._wake_in(LOOK_AT_DOCKERD_S)
         starting = [other.process.uid for other in seen.others if other.is_starting]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
@@ -310,7 +317,7 @@ class Controller:
             today = self.host.clock.now().date
             self.exposed = sum(bool(exposure.namespace) or exposure.address not in blocked
                                for exposure in exposures(seen, self.policy, today, blocked))
-            self._counted(self.exposed)
+            self._counted(self.exposed, None if seen.running is None else seen.running.process.started_ns / 1e9)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
         """What must be blocked now. Without systemd not everything is seen: what is blocked stays so."""

@@ -13,6 +13,15 @@ class Stopwatch:
         self._looked_at = time.monotonic()
         self._is_exposed = False
 
+    def go_on(self, seconds: float) -> None:
+        """Take in that something was open for so long until now, while no agent ran."""
+        self.seconds += seconds
+        self._looked_at, self._is_exposed = time.monotonic(), True
+
+    def add(self, seconds: float) -> None:
+        """Take in that something was open for so long between two looks."""
+        self.seconds += 0.0 if self._is_exposed else seconds
+
     def looked(self, *, is_exposed: bool, changed_at: float) -> None:
         """Record whether anything is open to the network now. `changed_at`: time.monotonic() of the last trigger.
 

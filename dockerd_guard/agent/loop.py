@@ -62,7 +62,7 @@ class Agent:
         self._controller = Controller(Host(
             self._connect, lambda: load_policy(policy_file, require_root_owned=True), HostFiles(), HostKernel(),
             self._network, HostClock(), validate, self._state_files), policy, journal, tracker,
-            lambda exposed: self._publisher.counted(exposed, self._triggered_at))
+            lambda exposed, started_at: self._publisher.counted(exposed, self._triggered_at, started_at))
         self._problems: list[str] = []
         self._busy_since: datetime | None = None
         """When another process was first found to hold the lock of the state directory, None if this one gets it."""
@@ -164,7 +164,9 @@ class Agent:
         if self._network.fileno() in ready and self._network.changes():
             came = True
             # A rule set that was flushed comes back at once, whatever else waits (I8).
-            self._controller.containment.restore()
+            came_at = time.monotonic()
+            if self._controller.containment.restore():
+                self._publisher.reopened(time.monotonic() - came_at)
         if self._files.fileno() in ready:
             came |= self._files.changes()
         if self._waker.fileno() in ready:

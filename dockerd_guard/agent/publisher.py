@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from dockerd_guard.agent.counters import Stopwatch
 from dockerd_guard.agent.drift_tracker import DriftTracker
 from dockerd_guard.agent.states import AgentState
 from dockerd_guard.agent.status_file import OWN_FILE, publish, published
+from dockerd_guard.model.address import canonical
 from dockerd_guard.plan.memory import HeldCorrection, Memory
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.report.agent_status import AgentStatus, Counters, last_correction
@@ -61,6 +63,7 @@ class Publisher:
         self._directory = directory
         self._last = published(f"{directory}/{OWN_FILE}")
         self._exposure = Stopwatch()
+        self._has_looked = False
         self._metrics_problem = ""
         if self._last is not None:
             tracker.go_on_from(self._last.drifts)
@@ -77,9 +80,21 @@ class Publisher:
         publish(self._last, before, self._directory)
         self._publish_metrics(self._last, standing)
 
-    def counted(self, exposed: int, changed_at: float) -> None:
-        """Take in how many addresses are open to the network now. `changed_at`: of the last trigger."""
+    def counted(self, exposed: int, changed_at: float, started_at: float | None = None) -> None:
+        """Take in how many addresses are open to the network now.
+
+        `changed_at`: of the last trigger (time.monotonic()); `started_at`: of the running dockerd (time.time()).
+        """
+        if not self._has_looked and exposed and self._last is not None and _was_open(self._last):
+            # An agent was killed or stopped, and Docker has run on.
+            since = max(self._last.at.timestamp(), started_at or 0.0)
+            self._exposure.go_on(min(max(time.time() - since, 0.0), time.monotonic()))
+        self._has_looked = True
         self._exposure.looked(is_exposed=exposed > 0, changed_at=changed_at)
+
+    def reopened(self, seconds: float) -> None:
+        """Take in that another program had removed the block of open addresses for so long."""
+        self._exposure.add(seconds)
 
     def _counters(self, before: AgentStatus | None, standing: Standing) -> Counters:
         """The counters of the last status file plus those of this pass."""
@@ -139,6 +154,13 @@ class Publisher:
         if standing.policy_problem:
             parts.append("the policy file is invalid, the last valid policy stays in force")
         return "; ".join(parts)
+
+
+def _was_open(status: AgentStatus) -> bool:
+    """Whether an address that is open now was open when this was written, if Docker has run since."""
+    contained = {canonical(address) for address in status.contained}
+    return any(drift.finding.socket is not None and canonical(drift.finding.socket) not in contained
+               for drift in status.drifts)
 
 
 def policy_changed_at(path: str) -> datetime:

@@ -99,9 +99,13 @@ class Containment:
         """Whether the nftables table is in use."""
         return Method.NFTABLES in self._now.methods
 
-    def restore(self) -> None:
-        """Put back at once what was blocked last, if somebody changed the table."""
+    def restore(self) -> bool:
+        """Put back at once what was blocked last. Returns whether somebody had changed the table."""
+        before, self._was_changed = self._was_changed, False
         self.block_unreported(self._wanted)
+        was_changed = self._was_changed
+        self._was_changed |= before
+        return was_changed
 
     def block_unreported(self, wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
         """Block these by nftables only, which affects nothing else, and return those that are blocked. The next result

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
-from tests.support.correction import DOCKERD, LIVE_RESTORE, OUR_SERVICE_DROPIN, OVERRIDE, POLICY, rests
+from tests.support.correction import DOCKERD, LIVE_RESTORE, OUR_SERVICE_DROPIN, OVERRIDE, POLICY, repaired, rests
 
 EPISODES = int(os.environ.get("EPISODES", "16"))
 """The number of episodes on each release."""
@@ -73,8 +73,9 @@ def open_up(machine: Machine, seconds: float) -> None:
 
 
 def close(machine: Machine) -> None:
+    known = len(repaired(machine))
     follow(machine, "enforce")
-    wait_for(lambda: not machine.api_answers(), "end of the exposure")
+    wait_for(lambda: len(repaired(machine)) > known, "correction")
 
 
 def corrected(machine: Machine, seconds: float) -> None:

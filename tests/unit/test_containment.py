@@ -121,8 +121,10 @@ def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     blocking.keep(BY_FLAG)
     blocking.nftables.blocked = ()
     assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES, put_back=(BY_FLAG,))
+    assert not blocking.containment.restore()
     blocking.nftables.blocked = ()
-    blocking.containment.restore()
+    assert blocking.containment.restore()
+    assert not blocking.containment.restore()
     assert list(blocking.nftables.blocked) == [BY_FLAG.rejection]
     assert blocking.keep(BY_FLAG).put_back == (BY_FLAG,)
     assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES)

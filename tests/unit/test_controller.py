@@ -10,6 +10,7 @@ import pytest
 
 from dockerd_guard.agent.controller import (
     LOOK_AGAIN_S,
+    LOOK_AT_DOCKERD_S,
     LOOK_AT_OTHERS_S,
     LOOK_AT_START_S,
     LOOK_WITHOUT_SYSTEMD_S,
@@ -26,6 +27,7 @@ from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedSta
 from tests.simulation.host import SimulatedHost
 from tests.simulation.interfaces import SimulatedKernel, SimulatedManager, SimulatedNetwork
 from tests.support.passes import ENFORCE, events, messages, run, starts_by_us
+from tests.support.remembered import starting
 from tests.support.situations import (
     LATE,
     OPEN,
@@ -58,7 +60,7 @@ def test_a_drift_its_correction_and_its_end(agent: SimulatedAgent) -> None:
 def test_exposure_ends_when_it_is_blocked_not_when_it_is_corrected(agent: SimulatedAgent) -> None:
     """I10: the correction takes as long as dockerd needs to restart."""
     at: list[tuple[int, float]] = []
-    agent.controller._counted = lambda exposed: at.append((exposed, agent.host.clock.seconds))
+    agent.controller._counted = lambda exposed, started_at: at.append((exposed, agent.host.clock.seconds))
     do(agent.host, opened())
     begun = agent.host.clock.seconds
     agent.run_pass()
@@ -135,10 +137,23 @@ def test_an_access_path_that_is_not_blocked_is_exposed_all_the_time(
     monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY,))
     agent.run_pass()
     counted: list[int] = []
-    agent.controller._counted = counted.append
+    agent.controller._counted = lambda exposed, started_at: counted.append(exposed)
     agent.run_pass()
     assert counted
     assert set(counted) == {1}
+
+
+def test_a_dockerd_that_starts_with_a_tcp_host_is_looked_at_until_it_listens(agent: SimulatedAgent) -> None:
+    """systemd announces the end of its start, when it has listened for a while."""
+    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"), *opened()))
+    agent.run_pass()
+    wake_s = agent.run_pass()
+    assert wake_s is None or wake_s > LOOK_AT_DOCKERD_S
+    starting(agent.host)
+    assert agent.run_pass() == LOOK_AT_DOCKERD_S
+    do(agent.host, opened("-H fd://"))
+    starting(agent.host)
+    assert agent.run_pass() != LOOK_AT_DOCKERD_S
 
 
 def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(

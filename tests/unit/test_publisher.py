@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,6 +103,34 @@ def test_the_status_file_and_its_copy(made: Published) -> None:
     assert again is not None
     assert (again.state, again.last) == ("holding", public.last)
     assert again.drifts[0].since == public.drifts[0].since
+
+
+@pytest.mark.parametrize(("finding", "contained", "started_s_ago", "expected_s"), [
+    (OPEN, (), 3600, 60),
+    (OPEN, (), None, 60),
+    # Docker was restarted meanwhile.
+    (OPEN, (), 20, 20),
+    # It was blocked, or another drift.
+    (OPEN, ("tcp://[::]:2375",), 3600, 0),
+    (FILE, (), 3600, 0),
+])
+def test_an_exposure_goes_on_while_no_agent_runs(  # noqa: PLR0913, PLR0917 -- a row of the table
+    made: Published, monkeypatch: pytest.MonkeyPatch, finding: Finding, contained: tuple[str, ...],
+    started_s_ago: float | None, expected_s: float
+) -> None:
+    """As after SIGKILL: the next agent finds the port open, which it was a minute ago."""
+    made.tracker.drifts = {finding.fact: finding}
+    made.publisher.publish(STANDING._replace(memory=Memory(contained=Contained(("nftables",), contained))))
+    last = published(str(made.directory / "status.json"))
+    assert last is not None
+    now = last.at.timestamp() + 60
+    monkeypatch.setattr(time, "time", lambda: now)
+    again = Published(made.directory).publisher
+    again.counted(1, 0.0, None if started_s_ago is None else now - started_s_ago)
+    again.publish(STANDING._replace(exposed=1))
+    counts = published(str(made.directory / "status.json"))
+    assert counts is not None
+    assert counts.counts.exposed_s == pytest.approx(expected_s, abs=0.5)
 
 
 def test_a_new_process_goes_on_with_the_drifts_of_the_last_one(host: SimulatedHost, made: Published) -> None:
