@@ -35,7 +35,9 @@ STDIN = "<stdin>"
 
 _SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".tox", ".terraform"))
 
-_MAY_LEAD_TO_DOCKER = re.compile(r"docker|systemd|daemon\.json|override|user-?data", re.IGNORECASE)
+_IS_DOCKERS_NAME = re.compile(
+    r"docker|daemon\.json|override|user-?data|cloud-?(?:init|config)|compose|\.(?:ign|bu|fcc)\Z", re.IGNORECASE)
+_MAY_LEAD_TO_DOCKER = re.compile(f"systemd|{_IS_DOCKERS_NAME.pattern}", re.IGNORECASE)
 
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
@@ -89,6 +91,10 @@ class Arguments:
         self._carriers: dict[str, Carrier] = {}
         self._unread_hosts: dict[str, int] = {}
         """Lines of files of no kind that name a TCP host for dockerd."""
+        self._referenced: set[str] = set()
+        """Files beside the arguments that units of them refer to."""
+        self._directories: tuple[str, ...] = ()
+        """What the resolved paths of files below the directories of the command line begin with."""
         self._total = 0
         self._scanned = 0
         self._names = 0
@@ -112,6 +118,7 @@ class Arguments:
         """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
         todo = [directory]
         inside = _inside_of(rootfs, directory)
+        self._directories += (inside,)
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
@@ -150,7 +157,10 @@ class Arguments:
             is_large = entry.size > MAX_FILE_BYTES
             data = b"" if is_large else rootfs.read_table(os.path.abspath(path))
             if is_candidate:
-                self._add(path, b"\0" * (MAX_FILE_BYTES + 1) if is_large else data, is_named=False)
+                if is_large and _IS_DOCKERS_NAME.search(path) is not None:
+                    self.unanswered.append(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+                elif not is_large:
+                    self._add(path, data, is_named=False)
             elif not is_large:
                 self._scan(path, data)
         except Unreadable as error:
@@ -164,7 +174,8 @@ class Arguments:
             return
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
             return
-        line = unread_hosts.line_of_host(file, unread_hosts.decoded(data))
+        text = unread_hosts.decoded(data)
+        line = unread_hosts.line_of_host(file, text) if not _is_policy(file, text) else None
         if line is not None:
             self._unread_hosts[file] = line
 
@@ -186,8 +197,7 @@ class Arguments:
 
     def _add(self, file: str, data: bytes, *, is_named: bool) -> None:
         if len(data) > MAX_FILE_BYTES:
-            if is_named or "docker" in file.lower():
-                self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+            self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
             return
         source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, _same)
         if (excess := LIMITS.excess(data)) is not None:
@@ -207,6 +217,10 @@ class Arguments:
             self.contents[file] = data
         else:
             self._scan(file, data)
+
+    def is_given(self, file: str) -> bool:
+        """Whether a file is an argument or below a directory that is, so that --fix may edit it."""
+        return file not in self._referenced
 
     def unread(self) -> list[str]:
         """Where files set a TCP host of dockerd in a form that is not evaluated."""
@@ -246,7 +260,10 @@ class Arguments:
                 resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
                 entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
                 if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
-                    data = self.contents[candidate] = rootfs.read(resolved)
+                    data = rootfs.read(resolved)
+                    if candidate not in self.contents and not resolved.startswith(self._directories):
+                        self._referenced.add(candidate)
+                    self.contents[candidate] = data
                     self._unread_hosts.pop(os.path.normpath(candidate), None)
                     source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, _same)
                     return self._as(kind, source)[0]
@@ -319,6 +336,12 @@ class Arguments:
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
+
+
+def _is_policy(file: str, text: str) -> bool:
+    """Whether a file is a policy of dockerd-guard."""
+    return file.endswith((".yaml", ".yml")) and None not in (
+        re.search(rf"^{key}[ \t]{{0,80}}:", text, re.MULTILINE) for key in ("version", "sockets"))
 
 
 def _inside_of(rootfs: Rootfs, directory: str) -> str:

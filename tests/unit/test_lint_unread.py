@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,7 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "cloud-init: hosts that are judged": ("user-data", f"{WRITE}content: |\n    {{\"metrics-addr\":\n"
                                           "    \"0.0.0.0:2375\"}\nruncmd: [systemctl restart docker]\n"),
     "a unit after docker.service": ("app.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/app\n"),
+    "a policy": ("policy.yaml", "version: 1\nsockets:\n- {address: 'tcp://0.0.0.0:2376', tls: mutual}\n"),
     "a socket of another program": ("app.socket", "# docker\n[Socket]\nListenStream=9090\n"),
 }
 
@@ -168,6 +172,41 @@ def test_a_fifo_in_the_place_of_a_file_is_named(tmp_path: Path, call: Call) -> N
     os.mkfifo(tmp_path / "docker.service")
     said = call("lint", tmp_path)
     assert said.code == 2 and "docker.service: not a regular file; not read" in said.err
+
+
+@pytest.mark.parametrize(("path", "code"), [
+    ("user-data", 2), ("docker-compose.yml", 2), ("override.conf", 2), ("photo.png", 0), ("openapi.yaml", 0)])
+def test_a_large_file_is_named_if_it_may_be_of_docker(path: str, code: int, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, path: "#cloud-config\n" + "# \n" * 400_000})
+    said = call("lint", tmp_path)
+    assert said.code == code and (f"{path}: larger than 1 MiB; not read" in said.err) == (code == 2), said.err
+
+
+def test_many_alternatives_end_soon(tmp_path: Path, call: Call) -> None:
+    """200 drop-ins for one place, each as long as is read of a file, in 50 kB."""
+    heavy = "[Service]\n" + "ExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n" * 100
+    packed = base64.b64encode(gzip.compress(heavy.encode())).decode()
+    entry = f"- path: /etc/systemd/system/docker.service.d/a.conf\n  encoding: gz+b64\n  content: {packed}\n"
+    write(tmp_path, {"user-data": "#cloud-config\nwrite_files:\n" + entry * 200})
+    begin = time.process_time()
+    said = call("lint", tmp_path / "user-data")
+    assert "more alternatives for one place on a host than are judged" in said.err
+    assert time.process_time() - begin < 3
+
+
+def test_packed_files_are_small_together(tmp_path: Path, call: Call) -> None:
+    packed = base64.b64encode(gzip.compress(b"\n" * (1 << 20))).decode()
+    entry = f"- path: /etc/docker/daemon.json\n  encoding: gz+b64\n  content: {packed}\n"
+    write(tmp_path, {"user-data": "#cloud-config\nwrite_files:\n" + entry * 600})
+    said = call("lint", tmp_path / "user-data")
+    assert said.code == 2 and "the files in it have more than 1 MiB together" in said.err
+
+
+@pytest.mark.parametrize("text", ["a=b\n" * 250_000, "- " * 500_000, "{" * 900_000], ids=["lines", "words", "marks"])
+def test_limits_hold_for_standard_input(text: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    said = call("lint", "-", "--stdin-filename", "docker.service")
+    assert said.code == 2 and "; not read" in said.err
 
 
 def test_a_script_that_a_unit_runs_is_evaluated(tmp_path: Path, call: Call) -> None:
