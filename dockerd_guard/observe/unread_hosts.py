@@ -15,35 +15,35 @@ MAX_ADDRESSES = 2_000
 _WINDOW = 300
 """Characters before an address that may show that it is dockerd's."""
 
-_NOT_READ = re.compile(
-    r"(?:\A|/)(?:readme|changelog|changes|news|history|license|copying|contributing)[^/]{0,40}\Z|"
+# Patterns are compiled where they are first used (re caches them): most trees need none.
+_NOT_READ = (
+    r"(?i:(?:\A|/)(?:readme|changelog|changes|news|history|license|copying|contributing)[^/]{0,40}\Z|"
     r"\.(?:md|markdown|mdx|rst|adoc|asciidoc|org|html?|css|svg|po|pot|ipynb|[1-8]|patch|diff|lock|sum|log|"
     r"go|rs|c|h|cc|cpp|hpp|java|kt|scala|cs|swift|js|jsx|mjs|ts|tsx|php|"
     r"png|jpe?g|gif|ico|webp|pdf|zip|gz|tgz|xz|bz2|zst|tar|7z|jar|whl|deb|rpm|so|o|a|dll|exe|bin|img|iso|qcow2|"
-    r"woff2?|ttf|otf|mp[34]|mov|pyc|map)\Z", re.IGNORECASE)
+    r"woff2?|ttf|otf|mp[34]|mov|pyc|map)\Z)")
 """Names of documentation, of programs that have a client of Docker, and of files that are no text."""
 
-_COMMENT = re.compile(r"^[ \t]{0,200}(?:#|//|;)[^\n]*", re.MULTILINE)
+_COMMENT = r"(?m:^)[ \t]{0,200}(?:#|//|;)[^\n]*"
 
-_ADDRESS = re.compile(
+_ADDRESS = (
     r"tcp:(?://)?(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
     r"|(?P<port>(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|\b237[56]:237[56]\b|(?:hostPort|nodePort|published)\W{1,8}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@\s])")
-_OPTION = re.compile(
+_OPTION = (
     r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|docker-opt|DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
     r"other_args|EXTRA_ARGS|ExecStart|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
     r"|tcp_bind\W{1,40}\Z")
-_CLIENT = re.compile(
-    r"DOCKER_HOST\W{1,8}\Z|\bdocker[ \t]{1,8}(?:--?tls[^\s]{0,80}[ \t]{1,8}){0,4}(?:-H|--host)\W{1,12}\Z",
-    re.IGNORECASE)
+_CLIENT = (
+    r"(?i:DOCKER_HOST\W{1,8}\Z|\bdocker[ \t]{1,8}(?:--?tls[^\s]{0,80}[ \t]{1,8}){0,4}(?:-H|--host)\W{1,12}\Z)")
 
 
 def may_set_a_host(path: str) -> bool:
     """Whether a file of this name may set the hosts of dockerd."""
-    return _NOT_READ.search(path) is None
+    return re.search(_NOT_READ, path) is None
 
 
 def decoded(data: bytes) -> str:
@@ -58,15 +58,15 @@ def line_of_host(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -
     lines that are judged, given as first and last numbers."""
     if not ("tcp:" in text or "237" in text or "ListenStream" in text):
         return None
-    if "docker" not in path.lower() and re.search("docker|:237[56]", text, re.IGNORECASE) is None:
+    if "docker" not in path.lower() and re.search("(?i:docker|:237[56])", text) is None:
         return None
     if judged:
         lines = text.split("\n")
         for first, last in judged:
             lines[first - 1:last] = [""] * len(lines[first - 1:last])
         text = "\n".join(lines)
-    text = _COMMENT.sub("", text)
-    for number, found in enumerate(_ADDRESS.finditer(text)):
+    text = re.sub(_COMMENT, "", text)
+    for number, found in enumerate(re.finditer(_ADDRESS, text)):
         if number >= MAX_ADDRESSES or _is_dockers(found, text):
             return text.count("\n", 0, found.start()) + 1
     return None
@@ -74,10 +74,10 @@ def line_of_host(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -
 
 def _is_dockers(found: re.Match[str], text: str) -> bool:
     before = text[max(0, found.start() - _WINDOW):found.start()]
-    if _CLIENT.search(before) is not None:
+    if re.search(_CLIENT, before) is not None:
         return False
     if found["any"] or found["port"]:
         return True
     if found["stream"]:
         return "docker.socket" in text
-    return _OPTION.search(before) is not None
+    return re.search(_OPTION, before) is not None
