@@ -287,10 +287,9 @@ class Arguments:
         text = source.text
         if not templates.is_template(source.file, text, kind.syntax):
             return [Placed(kind, _encoded(text), source.file, source.where)]
-        first = templates.render(source.file, text, kind.syntax)
-        rendered = [first, *([templates.render(source.file, text, kind.syntax, 1)] if first.has_branches else [])]
         return [Placed(kind, _encoded(result.text), source.file, _through(result, text, source.where),
-                       result.expressions, is_template=True) for result in rendered]
+                       result.expressions, is_template=True)
+                for result in templates.renderings(source.file, text, kind.syntax)]
 
     def _read_carrier(self, source: Source) -> bool:
         """Read cloud-init, Butane, Ignition and Compose files. False for any other file."""
