@@ -37,7 +37,9 @@ _SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", ".venv", "venv", "_
 
 _IS_DOCKERS_NAME = re.compile(
     r"docker|daemon\.json|override|user-?data|cloud-?(?:init|config)|compose|\.(?:ign|bu|fcc)\Z", re.IGNORECASE)
-_MAY_LEAD_TO_DOCKER = re.compile(f"systemd|{_IS_DOCKERS_NAME.pattern}", re.IGNORECASE)
+_MAY_LEAD_TO_DOCKER = re.compile(rf"(?:\A|/)(?:etc|systemd|system)\Z|{_IS_DOCKERS_NAME.pattern}", re.IGNORECASE)
+_ENABLES = re.compile(r"\.(?:wants|requires|upholds)/[^/]+\Z")
+"""A link that enables a unit, and configures nothing."""
 
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
@@ -97,6 +99,7 @@ class Arguments:
         """What the resolved paths of files below the directories of the command line begin with."""
         self._total = 0
         self._scanned = 0
+        self._is_exhausted = False
         self._names = 0
         with Rootfs() as rootfs:
             for path in paths:
@@ -153,7 +156,11 @@ class Arguments:
                 return
             self._scanned += min(entry.size, MAX_FILE_BYTES)
             if self._scanned > MAX_SCANNED_BYTES:
-                raise Unanswerable(f"{path}: the files of the directories have more than {MAX_SCANNED_BYTES >> 20} MiB")
+                if not self._is_exhausted:
+                    size = f"{MAX_SCANNED_BYTES >> 20} MiB"
+                    self.unanswered.append(f"{path}: the files up to here have more than {size}; the rest is not read")
+                self._is_exhausted = True
+                return
             is_large = entry.size > MAX_FILE_BYTES
             data = b"" if is_large else rootfs.read_table(os.path.abspath(path))
             if is_candidate:
@@ -185,7 +192,7 @@ class Arguments:
         entry = rootfs.stat(resolved) if resolved is not None else None
         if resolved is not None and entry is not None and resolved.startswith(inside):
             return entry.is_file
-        if _MAY_LEAD_TO_DOCKER.search(path) is not None:
+        if _MAY_LEAD_TO_DOCKER.search(path) is not None and _ENABLES.search(path) is None:
             self.unanswered.append(f"{path}: a link that leads out of the directory, or nowhere, is not read")
         return False
 

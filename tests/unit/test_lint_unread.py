@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.commands import _arguments
 from tests.support.command_line import Call
 
 pytest_plugins = ["tests.support.fixtures"]
@@ -165,6 +166,23 @@ def test_a_link_that_is_not_read_is_named(target: str, tmp_path: Path, call: Cal
     (tmp_path / "repo/docker.service").symlink_to(target)
     said = call("lint", tmp_path / "repo")
     assert said.code == 2 and "docker.service: a link that leads out of the directory, or nowhere" in said.err
+
+
+def test_a_link_that_enables_a_unit_is_not_named(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, SAFE)
+    for unit in ("multi-user.target.wants/docker.service", "sockets.target.wants/dirmngr.socket"):
+        link = tmp_path / "etc/systemd/system" / unit
+        link.parent.mkdir(parents=True)
+        link.symlink_to(f"/lib/systemd/system/{link.name}")
+    said = call("lint", tmp_path)
+    assert (said.code, said.out) == (0, "nothing wrong\n"), said.err
+
+
+def test_the_bytes_of_a_directory_are_limited(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_arguments, "MAX_SCANNED_BYTES", 100)
+    write(tmp_path, {"a.sh": "#" * 90, "b.sh": "#" * 90, "c.sh": "#", "daemon.json": HOSTS})
+    said = call("lint", tmp_path)
+    assert said.code == 2 and said.err.count("; the rest is not read") == 1 and "b.sh: the files up to here" in said.err
 
 
 def test_a_fifo_in_the_place_of_a_file_is_named(tmp_path: Path, call: Call) -> None:
