@@ -102,7 +102,8 @@ class Arguments:
         self._is_exhausted = False
         self._names = 0
         with Rootfs() as rootfs:
-            for path in paths:
+            # A file that is named twice is one file.
+            for path in {os.path.abspath(path) if path != "-" else path: path for path in paths}.values():
                 if path == "-":
                     self._add(stdin_name or STDIN, sys.stdin.buffer.read(MAX_FILE_BYTES + 1), is_named=True)
                     continue

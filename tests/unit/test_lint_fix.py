@@ -87,6 +87,12 @@ def test_owner_and_mode_stay(here: Path, call: Call) -> None:
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (*owner, 0o2640)
 
 
+def test_a_file_that_is_named_twice_is_edited_once(here: Path, call: Call) -> None:
+    (here / "override.conf").write_text(NO_RESET)
+    assert call("lint", "override.conf", "./override.conf", "--fix").code == 0
+    assert (here / "override.conf").read_text() == WITH_RESET
+
+
 def test_a_file_that_only_a_unit_refers_to_is_not_edited(here: Path, call: Call) -> None:
     (here / "a").mkdir()
     (here / "a/override.conf").write_text(
