@@ -7,12 +7,14 @@ import re
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.limits import LIMITS
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe import carriers, file_kinds, templates
+from dockerd_guard.observe import carriers, file_kinds, templates, unread_hosts
 from dockerd_guard.observe.file_kinds import Kind
 from dockerd_guard.observe.observation import CONFIGURED
 from dockerd_guard.rootfs import Rootfs, Unreadable
@@ -23,9 +25,21 @@ MAX_TOTAL_BYTES = 16 * 1024 * 1024
 MAX_NAMES = 50_000
 """Names looked at in the directories of the command line."""
 
+MAX_SCANNED_BYTES = 256 * 1024 * 1024
+"""Bytes of the files in directories that are looked into."""
+
+MAX_SHOWN = 20
+"""Files listed that set a host in a form that is not evaluated."""
+
 STDIN = "<stdin>"
 
 _SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".tox", ".terraform"))
+
+_IS_DOCKERS_NAME = re.compile(
+    r"docker|daemon\.json|override|user-?data|cloud-?(?:init|config)|compose|\.(?:ign|bu|fcc)\Z", re.IGNORECASE)
+_MAY_LEAD_TO_DOCKER = re.compile(rf"(?:\A|/)(?:etc|systemd|system)\Z|{_IS_DOCKERS_NAME.pattern}", re.IGNORECASE)
+_ENABLES = re.compile(r"\.(?:wants|requires|upholds)/[^/]+\Z")
+"""A link that enables a unit, and configures nothing."""
 
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
@@ -36,13 +50,22 @@ def _same(line: int, column: int) -> tuple[int, int]:
 
 
 class Source(NamedTuple):
-    """A text of the command line: a file, or a file within one. `carried_as` is the path it has there."""
+    """A text of the command line: a file, or a file within one. `carried_as` is the path it has there, `lines` are
+    the first and last line."""
 
     file: str
     text: str
     is_named: bool
     where: Where
     carried_as: str | None = None
+    lines: tuple[int, int] = (0, 0)
+
+
+class Carrier(NamedTuple):
+    """The text of a file that carries others, and which of its lines are judged."""
+
+    text: str
+    judged: list[tuple[int, int]]
 
 
 class Placed(NamedTuple):
@@ -67,10 +90,20 @@ class Arguments:
         self.unanswered: list[str] = []
         self._others: dict[str, Source] = {}
         """Files of no kind, by the name of the argument, or as `FILE PATH` for a file within one."""
+        self._carriers: dict[str, Carrier] = {}
+        self._unread_hosts: dict[str, int] = {}
+        """Lines of files of no kind that name a TCP host for dockerd."""
+        self._referenced: set[str] = set()
+        """Files beside the arguments that units of them refer to."""
+        self._directories: tuple[str, ...] = ()
+        """What the resolved paths of files below the directories of the command line begin with."""
         self._total = 0
+        self._scanned = 0
+        self._is_exhausted = False
         self._names = 0
         with Rootfs() as rootfs:
-            for path in paths:
+            # A file that is named twice is one file.
+            for path in {os.path.abspath(path) if path != "-" else path: path for path in paths}.values():
                 if path == "-":
                     self._add(stdin_name or STDIN, sys.stdin.buffer.read(MAX_FILE_BYTES + 1), is_named=True)
                     continue
@@ -89,6 +122,7 @@ class Arguments:
         """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
         todo = [directory]
         inside = _inside_of(rootfs, directory)
+        self._directories += (inside,)
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
@@ -100,25 +134,68 @@ class Arguments:
                 path = os.path.join(directory, name)
                 if kinds[name] == "d" and name not in _SKIPPED:
                     todo.append(path)
-            for name in sorted(kinds):
-                path = os.path.normpath(os.path.join(directory, name))
-                if kinds[name] in "fl" and file_kinds.CANDIDATE.search(f"{os.path.basename(directory)}/{name}"):
-                    try:
-                        if kinds[name] == "l" and not self._is_linked_inside(rootfs, path, inside):
-                            continue
-                        self._add(path, self._read(path), is_named=False)
-                    except Unreadable as error:
-                        self.unanswered.append(f"{path}: {error.reason}")
+            with Rootfs() as files:
+                # A Rootfs keeps what it has read, so each directory has its own.
+                for name in sorted(kinds):
+                    if kinds[name] != "d":
+                        path = os.path.normpath(os.path.join(directory, name))
+                        self._look_into(files, path, inside, is_link=kinds[name] == "l")
+
+    def _look_into(self, rootfs: Rootfs, path: str, inside: str, *, is_link: bool) -> None:
+        """Add a file of a directory if it configures dockerd, or note that it does so in a form that is not read."""
+        directory, _, name = path.rpartition("/")
+        is_candidate = file_kinds.CANDIDATE.search(f"{os.path.basename(directory)}/{name}") is not None
+        if not is_candidate and not unread_hosts.may_set_a_host(path):
+            return
+        try:
+            if is_link and not self._is_linked_inside(rootfs, path, inside):
+                return
+            entry = rootfs.stat(os.path.abspath(path))
+            if entry is None or not entry.is_file:
+                if file_kinds.kind_of(path, "", is_named=False) is not None:
+                    self.unanswered.append(f"{path}: not a regular file; not read")
+                return
+            self._scanned += min(entry.size, MAX_FILE_BYTES)
+            if self._scanned > MAX_SCANNED_BYTES:
+                if not self._is_exhausted:
+                    size = f"{MAX_SCANNED_BYTES >> 20} MiB"
+                    self.unanswered.append(f"{path}: the files up to here have more than {size}; the rest is not read")
+                self._is_exhausted = True
+                return
+            is_large = entry.size > MAX_FILE_BYTES
+            data = b"" if is_large else rootfs.read_table(os.path.abspath(path))
+            if is_candidate:
+                if is_large and _IS_DOCKERS_NAME.search(path) is not None:
+                    self.unanswered.append(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+                elif not is_large:
+                    self._add(path, data, is_named=False)
+            elif not is_large:
+                self._scan(path, data)
+        except Unreadable as error:
+            if is_candidate:
+                self.unanswered.append(f"{path}: {error.reason}")
+
+    def _scan(self, file: str, data: bytes) -> None:
+        """Note that a file of no kind names a TCP host for dockerd."""
+        if carriers.is_packed(os.path.basename(file), data):
+            self.unanswered.append(f"{file}: compressed, or several files in MIME format; not evaluated")
+            return
+        if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
+            return
+        text = unread_hosts.decoded(data)
+        line = unread_hosts.line_of_host(file, text) if not _is_policy(file, text) else None
+        if line is not None:
+            self._unread_hosts[file] = line
 
     def _is_linked_inside(self, rootfs: Rootfs, path: str, inside: str) -> bool:
         """Whether a link leads to a file of the directory. The log of a CI system must not show other files."""
         resolved = rootfs.resolve(os.path.abspath(path))
         entry = rootfs.stat(resolved) if resolved is not None else None
-        if resolved is None or entry is None or not entry.is_file:
-            return False
-        if not resolved.startswith(inside) and "docker" in path.lower():
-            self.unanswered.append(f"{path}: a link that leads out of the directory is not read")
-        return resolved.startswith(inside)
+        if resolved is not None and entry is not None and resolved.startswith(inside):
+            return entry.is_file
+        if _MAY_LEAD_TO_DOCKER.search(path) is not None and _ENABLES.search(path) is None:
+            self.unanswered.append(f"{path}: a link that leads out of the directory, or nowhere, is not read")
+        return False
 
     @staticmethod
     def _read(path: str) -> bytes:
@@ -128,10 +205,16 @@ class Arguments:
 
     def _add(self, file: str, data: bytes, *, is_named: bool) -> None:
         if len(data) > MAX_FILE_BYTES:
-            if is_named or "docker" in file.lower():
-                self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+            self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
             return
         source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, _same)
+        if (excess := LIMITS.excess(data)) is not None:
+            if is_named or file_kinds.kind_of(file, source.text, is_named=False) is not None or (
+                    "docker" in source.text and carriers.carries(os.path.basename(file), source.text)):
+                self.unanswered.append(f"{file}: {excess}; not read")
+            else:
+                self._scan(file, data)
+            return
         if self._place(source) or self._read_carrier(source):
             self.contents[file] = data
             self._total += len(data)
@@ -140,6 +223,23 @@ class Arguments:
         elif is_named:
             self._others[file] = source
             self.contents[file] = data
+        else:
+            self._scan(file, data)
+
+    def is_given(self, file: str) -> bool:
+        """Whether a file is an argument or below a directory that is, so that --fix may edit it."""
+        return file not in self._referenced
+
+    def unread(self) -> list[str]:
+        """Where files set a TCP host of dockerd in a form that is not evaluated."""
+        found = dict(self._unread_hosts)
+        for file, carrier in self._carriers.items():
+            line = unread_hosts.line_of_host(file, carrier.text, carrier.judged)
+            if line is not None:
+                found[file] = line
+        shown = [f"{file}:{line}: names a TCP address for dockerd, in a form that is not evaluated"
+                 for file, line in islice(found.items(), MAX_SHOWN)]
+        return shown + ([f"{len(found) - MAX_SHOWN} more files name such addresses"] if len(found) > MAX_SHOWN else [])
 
     def unused(self) -> list[str]:
         """Why arguments are not judged: they are of no kind, and no other file refers to them."""
@@ -157,6 +257,8 @@ class Arguments:
                     file_kinds.plain_name(key)) == name):
                 if source.carried_as is None:
                     del self._others[key]
+                else:
+                    self._carriers[source.file].judged.append(source.lines)
                 return self._as(kind, source)[0]
         directories = dict.fromkeys(directory for item in files if item.file != STDIN
                                     for directory in (item.kind.group, os.path.dirname(item.file)))
@@ -166,7 +268,11 @@ class Arguments:
                 resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
                 entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
                 if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
-                    data = self.contents[candidate] = rootfs.read(resolved)
+                    data = rootfs.read(resolved)
+                    if candidate not in self.contents and not resolved.startswith(self._directories):
+                        self._referenced.add(candidate)
+                    self.contents[candidate] = data
+                    self._unread_hosts.pop(os.path.normpath(candidate), None)
                     source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, _same)
                     return self._as(kind, source)[0]
         return None
@@ -189,10 +295,9 @@ class Arguments:
         text = source.text
         if not templates.is_template(source.file, text, kind.syntax):
             return [Placed(kind, _encoded(text), source.file, source.where)]
-        first = templates.render(source.file, text, kind.syntax)
-        rendered = [first, *([templates.render(source.file, text, kind.syntax, 1)] if first.has_branches else [])]
         return [Placed(kind, _encoded(result.text), source.file, _through(result, text, source.where),
-                       result.expressions, is_template=True) for result in rendered]
+                       result.expressions, is_template=True)
+                for result in templates.renderings(source.file, text, kind.syntax)]
 
     def _read_carrier(self, source: Source) -> bool:
         """Read cloud-init, Butane, Ignition and Compose files. False for any other file."""
@@ -201,24 +306,49 @@ class Arguments:
         text = source.text
         through = source.where
         try:
-            files, published = _read_as_template(source)
+            files, published, merged = _read_as_template(source)
         except carriers.UnreadableCarrier as error:
             if source.is_named or (carriers.is_carrier(text) and "docker" in text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
             return False
         found = False
+        carrier = self._carriers[source.file] = Carrier(text, [])
         for carried in files:
+            where = f"{source.file}:{through(carried.first_line, 1)[0]}"
+            excess = LIMITS.excess(carried.content or b"")
+            if carried.content is None or excess is not None:
+                if file_kinds.kind_of(carried.path, "", is_named=False) is not None:
+                    found = True
+                    self.unanswered.append(f"{where}: {carried.path} {excess}; not read" if excess is not None else
+                                           f"{where}: what {carried.path} contains is not in this file, or not decoded")
+                continue
             content = carried.content.decode("utf-8", "surrogateescape")
-            inner = Source(source.file, content, False, _inside(carried, through), carried.path)
+            lines = (carried.first_line, carried.last_line)
+            inner = Source(source.file, content, False, _inside(carried, through), carried.path, lines)
             if self._place(inner):
                 found = True
+                carrier.judged.append(lines)
             else:
                 self._others[f"{source.file} {carried.path}"] = inner
+        if found:
+            self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
+                                "this one is not read" for key in merged]
+        if published or not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
+            del self._carriers[source.file]
         for api in published:
             line, column = through(api.line, api.column)
             self.findings.append(_published(source.file, api, Location(
                 source.file, line, column, column + api.end_column - api.column)))
-        return found or bool(published)
+        is_read = found or bool(published)
+        if not is_read and source.is_named:
+            self._carriers.pop(source.file, None)
+        return is_read
+
+
+def _is_policy(file: str, text: str) -> bool:
+    """Whether a file is a policy of dockerd-guard."""
+    return file.endswith((".yaml", ".yml")) and None not in (
+        re.search(rf"^{key}[ \t]{{0,80}}:", text, re.MULTILINE) for key in ("version", "sockets"))
 
 
 def _inside_of(rootfs: Rootfs, directory: str) -> str:
@@ -226,7 +356,7 @@ def _inside_of(rootfs: Rootfs, directory: str) -> str:
     return (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
 
 
-def _read_as_template(source: Source) -> tuple[list[carriers.Carried], list[carriers.PublishedApi]]:
+def _read_as_template(source: Source) -> carriers.Read:
     """Read a file that carries others. If it is YAML only without its tags, as a template, they are blanked."""
     try:
         return carriers.read(source.text)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_HOSTS = 200
 """Files of different hosts, or alternatives for one place on a host, that are judged."""
 
+MAX_ALTERNATIVE_BYTES = 64 * 1024
+"""Bytes of the hosts of one group that are judged after the first. Each alternative is judged with all other files."""
+
 MAX_REFERENCES = 100
 """Files that the units of one host refer to, and that are looked for."""
 
@@ -38,25 +41,31 @@ _NO_CERTIFICATES = "DG206"
 
 def judge_arguments(arguments: Arguments, policy: Policy | None, options: SimpleNamespace) -> Judged:
     """Judge the files, those of one group together."""
-    hosts = list(islice(_hosts(arguments.placed), MAX_HOSTS + 1))
+    hosts = list(islice(_hosts(arguments.placed, arguments.unanswered), MAX_HOSTS + 1))
     parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
     whole = combined([*parts, Judged(tuple(arguments.findings), judged=bool(arguments.findings))])
-    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unused())
+    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(), *arguments.unused())
     if not whole.judged and not unanswered:
         unanswered = ("the files configure no dockerd: there is nothing to judge",)
     return whole._replace(unanswered=unanswered)
 
 
-def _hosts(placed: list[Placed]) -> Iterator[list[Placed]]:
+def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:
     """Divide the files into those of one host. Of several files for one place each is judged with the others."""
     groups: dict[tuple[str, bool], dict[str, list[Placed]]] = {}
     for item in placed:
         groups.setdefault((item.kind.group, item.kind.is_rootless), {}).setdefault(item.kind.place, []).append(item)
     for places in groups.values():
+        room = MAX_ALTERNATIVE_BYTES
         for number in range(max(map(len, places.values()))):
-            yield [items[min(number, len(items) - 1)] for items in places.values()]
+            files = [items[min(number, len(items) - 1)] for items in places.values()]
+            room -= sum(len(item.content) for item in files) if number else 0
+            if room < 0:
+                unanswered.append(f"{files[0].file}: more alternatives for one place on a host than are judged")
+                break
+            yield files
 
 
 def _judge_together(

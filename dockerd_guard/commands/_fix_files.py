@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.model.finding import Finding
 
+_DRAFT = ".dockerd-guard-new"
 _UNUSED_COMMENT = re.compile(r"this comment ignores (DG[0-9]{3}), which is not reported here")
+_OTHER_LINE_END = re.compile(r"\r(?!\n)|\0")
 _EXEC_START = re.compile(r"[ \t]*ExecStart[ \t]*=[ \t]*\S")
 _SOCKET_MODE = re.compile(r"([ \t]*SocketMode[ \t]*=[ \t]*)[0-7]+([ \t]*)\Z")
 
@@ -27,28 +30,34 @@ class Edited(NamedTuple):
         """The change as a unified diff."""
         import difflib
 
-        lines = (self.before.splitlines(keepends=True), self.after.splitlines(keepends=True))
+        # str.splitlines() divides at carriage returns and form feeds too, which patch(1) does not.
+        before, after = (re.findall("[^\n]*\n|[^\n]+", text) for text in (self.before, self.after))
         return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-                       for line in difflib.unified_diff(*lines, f"a/{self.file}", f"b/{self.file}"))
+                       for line in difflib.unified_diff(before, after, f"a/{self.file}", f"b/{self.file}"))
 
 
-def fixed(findings: Iterable[Finding], read: Callable[[str], bytes]) -> tuple[tuple[Finding, ...], tuple[Edited, ...]]:
-    """Return the findings, those that an edit resolves with fix=safe, and the edits."""
+def fixed(
+    findings: Iterable[Finding], read: Callable[[str], bytes], is_given: Callable[[str], bool]
+) -> tuple[tuple[Finding, ...], tuple[Edited, ...]]:
+    """Return the findings, those that an edit resolves with fix=safe, and the edits. Files that only units of given
+    files refer to are not edited."""
     lines: dict[str, list[str]] = {}
     marked: list[Finding] = []
     # From the end of each file, so that the line numbers before stay.
     for finding in sorted(findings, key=lambda finding: finding.order, reverse=True):
         where = finding.location
         resolved = False
-        if where is not None and where.line:
+        if where is not None and where.line and is_given(where.file):
             if where.file not in lines:
                 with contextlib.suppress(OSError):
-                    lines[where.file] = read(where.file).decode("utf-8", "surrogateescape").split("\n")
+                    text = read(where.file).decode("utf-8", "surrogateescape")
+                    # Where lines end otherwise too, their numbers are not those of systemd.
+                    lines[where.file] = text.split("\n") if _OTHER_LINE_END.search(text) is None else []
             if where.line <= len(lines.get(where.file, ())):
                 resolved = _edit(finding, lines[where.file], where.line - 1)
         marked.append(finding._replace(fix="safe" if resolved else None))
     edits = []
-    for file, content in sorted(lines.items()):
+    for file, content in sorted((file, content) for file, content in lines.items() if content):
         before, after = read(file).decode("utf-8", "surrogateescape"), "\n".join(content)
         if before != after:
             edits.append(Edited(file, before, after))
@@ -84,19 +93,38 @@ def _edit(finding: Finding, lines: list[str], index: int) -> bool:
 
 
 def write(edits: Iterable[Edited]) -> None:
-    """Replace the files, mode kept; through a symbolic link its target. Raises Unanswerable."""
+    """Replace the files, with their owner and mode; through a symbolic link its target. Raises Unanswerable."""
     for edit in edits:
         path = os.path.realpath(edit.file)
-        draft = f"{path}.dockerd-guard-new"
         try:
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with open(fd, "wb") as file:
-                    file.write(edit.after.encode("utf-8", "surrogateescape"))
-                    os.fchmod(fd, os.stat(path).st_mode & 0o7777)
-                os.replace(draft, path)
-            except OSError:
-                os.unlink(draft)
-                raise
+            _replace(path, edit)
+        except FileExistsError:
+            raise Unanswerable(f"{edit.file}: not edited: {path}{_DRAFT} exists, of an edit that did not end; remove it"
+                               ) from None
         except OSError as error:
             raise Unanswerable(f"{edit.file}: {error.strerror or error}") from None
+
+
+def _replace(path: str, edit: Edited) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or file.read() != edit.before.encode("utf-8", "surrogateescape"):
+            raise Unanswerable(f"{edit.file}: not edited: it has changed since it was read")
+    if status.st_nlink > 1:
+        raise Unanswerable(f"{edit.file}: not edited: it has another hard link, which would keep the old text")
+    draft = f"{path}{_DRAFT}"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(edit.after.encode("utf-8", "surrogateescape"))
+            file.flush()
+            created = os.fstat(fd)
+            if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
+                os.fchown(fd, status.st_uid, status.st_gid)
+            os.fchmod(fd, status.st_mode & 0o7777)
+            os.fsync(fd)
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise

@@ -56,6 +56,7 @@ def judge_root(look: Look, dockerd: Version | None) -> Judged:
         parts.append(_of_domain(Look(look.root, seen, None, False), domain))
     unread = tuple(f"{path} starts dockerd by other means than systemd: what it passes to dockerd is not evaluated"
                    for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
+    unread += tuple(layouts.unread_hosts_below(rootfs))
     if not parts and not unread:
         return Judged((), (), (), (
             f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import SimpleNamespace
 
+    from dockerd_guard.commands._fix_files import Edited
     from dockerd_guard.commands._subjects import Judged
     from dockerd_guard.model.finding import Finding
 
@@ -51,7 +52,7 @@ def run(options: SimpleNamespace) -> int:
     for root in options.root or ("/",):
         if options.diff:
             return _print_diff(options)
-        result = _result_of_files(options) if options.files else _result_of_root(root, options)
+        result = _result_of_files(options)[0] if options.files else _result_of_root(root, options)
         _print(result, options)
         results.append(result)
         worst = max(worst, _exit_code(result, options))
@@ -90,7 +91,8 @@ def _result_of_root(root: str, options: SimpleNamespace) -> LintResult:
         return _no_result(root, str(error))
 
 
-def _result_of_files(options: SimpleNamespace) -> LintResult:
+def _result_of_files(options: SimpleNamespace) -> tuple[LintResult, tuple[Edited, ...]]:
+    """The result, and the edits of --fix, which are made unless --diff is given."""
     from dockerd_guard.commands import _arguments, _files, _fix_files
 
     try:
@@ -106,31 +108,29 @@ def _result_of_files(options: SimpleNamespace) -> LintResult:
                 return host.read(os.path.abspath(path))
 
         result = _result("", judged, options, read, outside, has_policy=policy is not None)
-        findings, edits = _fix_files.fixed(result.findings, result.read)
+        findings, edits = _fix_files.fixed(result.findings, result.read, arguments.is_given)
         if options.fix and not options.diff and edits:
             _fix_files.write(edits)
             say(f"fixed {', '.join(edit.file for edit in edits)}")
             options.fix = False
             return _result_of_files(options)
-        return result._replace(findings=findings)
+        return result._replace(findings=findings), edits
     except (Unanswerable, PolicyError, Unreadable) as error:
-        return _no_result("", str(error))
+        return _no_result("", str(error)), ()
 
 
 def _print_diff(options: SimpleNamespace) -> int:
     """Print what --fix would change, as a unified diff. Returns 1 if there is anything."""
-    from dockerd_guard.commands import _fix_files
     from dockerd_guard.report.text import clean, defused
 
-    result = _result_of_files(options)
-    _, edits = _fix_files.fixed(result.findings, result.read)
+    result, edits = _result_of_files(options)
     # patch(1) needs tabs and carriage returns as they are.
     shown = clean if sys.stdout.isatty() else defused
     for edit in edits:
         print_lines(shown(line) for line in edit.diff().split("\n")[:-1])
     for text in result.unanswered:
         say(text)
-    return FOUND if edits else UNANSWERED if result.unanswered else OK
+    return (OK if options.exit_zero else FOUND) if edits else UNANSWERED if result.unanswered else OK
 
 
 def _no_result(root: str, why: str) -> LintResult:
@@ -235,7 +235,7 @@ def _print_text(result: LintResult, options: SimpleNamespace) -> None:
                                   columns=columns))
     if options.quiet or (not result.judged and not result.findings):
         return
-    if result.unanswered and not result.findings:
+    if result.unanswered and not (result.findings or result.ignored or result.hidden):
         print("nothing wrong in what could be observed")
     else:
         print_lines(text.folded(text.summary(

@@ -7,11 +7,11 @@ They are read as YAML events, so every value keeps its location, and aliases are
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -19,21 +19,25 @@ MAX_DEPTH = 40
 MAX_CARRIED_BYTES = 1024 * 1024
 
 _CARRIES = re.compile(
-    r"write_files|daemon\.json|docker\.service|docker\.socket|^[ \t]{0,20}variant[ \t]{0,20}:|"
+    r"write_files|daemon\.json|docker[\w.@-]{0,60}\.(?:service|socket)|^[ \t]{0,20}variant[ \t]{0,20}:|"
     r"\"?ignition\"?[ \t]{0,20}:|^[ \t]{0,80}\"?services\"?[ \t]{0,20}:",
     re.MULTILINE)
-_IS_CARRIER = re.compile(r"\A#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
+_CLOUD_CONFIG = re.compile(r"(?:##[ \t]{0,8}template:[^\n]{0,80}\n)?#cloud-config")
+_IS_CARRIER = re.compile(r"^#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
 _NAMES = ("daemon.json", "docker.service", "docker.socket")
 _SOCKET = re.compile(r"(?:docker|podman)\.sock")
 
 
 class Scalar(NamedTuple):
-    """A value: its text, line and column from 1, and, for a literal block, the indentation of its lines."""
+    """A value: its text, line and column from 1, and, for a literal block, the indentation of its lines. `last_line`
+    is where it ends. `is_known` is false for an alias of a list or mapping, and for binary data that is none."""
 
     text: str
     line: int
     column: int
     indent: int | None = None
+    last_line: int = 0
+    is_known: bool = True
 
 
 Node = Scalar | list[Any] | dict[str, Any]
@@ -42,13 +46,15 @@ Node = Scalar | list[Any] | dict[str, Any]
 
 class Carried(NamedTuple):
     """A file within a file. `first_line` and `indent` place its text; `indent` is None if its lines have no
-    place of their own, as in base64, and all of them are at `first_line`."""
+    place of their own, as in base64, and all of them are at `first_line`. `content` is None if it is not in the
+    file or cannot be decoded."""
 
     path: str
-    content: bytes
+    content: bytes | None
     first_line: int
     column: int
     indent: int | None
+    last_line: int = 0
 
 
 class PublishedApi(NamedTuple):
@@ -71,10 +77,16 @@ class UnreadableCarrier(Exception):
 
 def carries(name: str, text: str) -> bool:
     """Whether a file may be one of these, by its name and words."""
-    if text.startswith("#cloud-config"):
+    if _CLOUD_CONFIG.match(text) is not None:
         return True
     return name.lower().endswith((".yml", ".yaml", ".ign", ".bu", ".fcc", ".json", ".cfg")) and (
         _CARRIES.search(text) is not None)
+
+
+def is_packed(name: str, data: bytes) -> bool:
+    """Whether a file is user data of cloud-init that is compressed or has several parts, which are not read."""
+    return re.match(rb"(?:MIME-Version|Content-Type):[ \t]{0,8}[^\n]{0,80}(?:1\.0|multipart)", data) is not None or (
+        data.startswith(b"\x1f\x8b") and re.search(r"user-?data|cloud-?(?:init|config)", name) is not None)
 
 
 def is_carrier(text: str) -> bool:
@@ -82,16 +94,28 @@ def is_carrier(text: str) -> bool:
     return _IS_CARRIER.search(text) is not None
 
 
-def read(text: str) -> tuple[list[Carried], list[PublishedApi]]:
+class Read(NamedTuple):
+    """What a file carries. `merged` are keys that name other configurations, which are not read."""
+
+    files: list[Carried]
+    published: list[PublishedApi]
+    merged: list[Scalar]
+
+
+def read(text: str) -> Read:
     """Return the carried files, and the services that publish the API. Raises UnreadableCarrier."""
-    files: list[Carried] = []
-    published: list[PublishedApi] = []
-    lines = text.split("\n")
-    for root in _documents(text, lines):
-        files += _ignition(root)
-        files += _contents(root)
-        published += _compose(root)
-    return files, published
+    found = Read([], [], [])
+    total = 0
+    for root in _documents(text, text.split("\n")):
+        for carried in chain(_ignition(root), _contents(root)):
+            total += len(carried.content or b"")
+            if total > MAX_CARRIED_BYTES:
+                raise UnreadableCarrier(f"the files in it have more than {MAX_CARRIED_BYTES >> 20} MiB together",
+                                        carried.first_line)
+            found.files.append(carried)
+        found.published.extend(_compose(root))
+        found.merged.extend(_merged(root))
+    return found
 
 
 class _Builder:
@@ -100,6 +124,7 @@ class _Builder:
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
         self.stack: list[tuple[list[Any] | dict[str, Any], Scalar | None]] = []
+        self.anchors: dict[str, Scalar] = {}
 
     def add(self, event: Any) -> Node | None:
         """Take an event; return the root of a document that it completes."""
@@ -111,9 +136,14 @@ class _Builder:
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             node = _scalar(event, self.lines)
+            if event.anchor is not None:
+                self.anchors[event.anchor] = node
         elif isinstance(event, yaml.AliasEvent):
-            node = Scalar("", 1, 1)
+            mark = event.start_mark
+            place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+            node = self.anchors.get(str(event.anchor), Scalar("", *place, is_known=False))
         elif isinstance(event, yaml.CollectionStartEvent):
+            self.anchors.pop(str(event.anchor), None)
             node = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         else:
             return None
@@ -155,13 +185,17 @@ def _documents(text: str, lines: list[str]) -> Iterator[Node]:
 
 
 def _scalar(event: Any, lines: list[str]) -> Scalar:
-    line, column = event.start_mark.line + 1, event.start_mark.column + 1
+    line, column, last = event.start_mark.line + 1, event.start_mark.column + 1, event.end_mark.line + 1
+    if event.tag == "tag:yaml.org,2002:binary":
+        data = _base64(event.value)
+        return Scalar((data or b"").decode("utf-8", "surrogateescape"), line, column, None, last, data is not None)
     if event.style != "|":
-        return Scalar(event.value, line, column + (event.style in ("'", '"') and "\n" not in event.value))
+        return Scalar(event.value, line, column + (event.style in ("'", '"') and "\n" not in event.value), None, last)
     for following in range(line, min(line + 1000, len(lines))):
         if lines[following].strip():
-            return Scalar(event.value, line + 1, 1, len(lines[following]) - len(lines[following].lstrip(" ")))
-    return Scalar(event.value, line + 1, 1, 0)
+            indent = len(lines[following]) - len(lines[following].lstrip(" "))
+            return Scalar(event.value, line + 1, 1, indent, max(line, last - 1))
+    return Scalar(event.value, line + 1, 1, 0, last)
 
 
 def _get(node: Node, key: str) -> Node | None:
@@ -178,61 +212,113 @@ def _items(node: Node | None) -> list[Any]:
 
 
 def _contents(root: Node) -> Iterator[Carried]:
-    """Mappings with a path and a content (cloud-init, Ansible), and keys that are names of dockerd's files."""
+    """Mappings with a path and a content (cloud-init, Ansible), units with a name and a content (Ignition, Butane,
+    Container Linux), and keys that are names of dockerd's files."""
     todo = [root]
+    is_secret = _text(_get(root, "kind")) == "Secret"
     while todo:
         node = todo.pop()
         if isinstance(node, list):
             todo += reversed(node)
         elif isinstance(node, dict):
             content, path = _get(node, "content"), _text(_get(node, "path")) or _text(_get(node, "dest"))
-            if isinstance(content, Scalar) and path:
-                yield _carried(path, content, _decode(content.text, _text(_get(node, "encoding")).lower()))
+            if path and isinstance(content, Scalar):
+                yield _carried(path, content, _decode(content, _text(_get(node, "encoding")).lower()))
+            elif path and (content is not None or "<<" in node or isinstance(_get(node, "source"), dict)):
+                yield _not_here(path, node)
+            yield from _unit(node)
             for key, (_, value) in reversed(node.items()):
-                if isinstance(value, Scalar) and key in _NAMES and ("\n" in value.text or "{" in value.text):
-                    yield _carried(key, value, value.text.encode("utf-8", "surrogateescape"))
+                if key in _NAMES and isinstance(value, Scalar):
+                    yield from _value(key, value, is_secret=is_secret)
                 todo.append(value)
 
 
+def _value(name: str, value: Scalar, *, is_secret: bool) -> Iterator[Carried]:
+    """The value of a key that is the name of a file: its text, or in a Secret base64."""
+    if not value.is_known or "\n" in value.text.strip() or "{" in value.text:
+        yield _carried(name, value, _bytes(value))
+    elif is_secret:
+        yield _carried(name, value, _base64(value.text))
+
+
+def _unit(node: dict[str, Any]) -> Iterator[Carried]:
+    name = _text(_get(node, "name"))
+    if not name.endswith((".service", ".socket")):
+        return
+    unit = f"/etc/systemd/system/{name}"
+    yield from _part(unit, node)
+    for key in ("dropins", "drop-ins"):
+        for drop_in in _items(_get(node, key)):
+            yield from _part(f"{unit}.d/{_text(_get(drop_in, 'name'))}", drop_in)
+
+
+def _part(path: str, node: Node) -> Iterator[Carried]:
+    for key in ("contents", "content"):
+        if isinstance(value := _get(node, key), Scalar):
+            yield _carried(path, value, _bytes(value))
+    if isinstance(node, dict) and "contents_local" in node:
+        yield _not_here(path, node)
+
+
 def _ignition(root: Node) -> Iterator[Carried]:
-    """storage.files and systemd.units of Ignition, and of Butane, which has `inline` for `source`."""
+    """storage.files of Ignition, and of Butane, which has `inline` for `source`."""
     if _get(root, "ignition") is None and _get(root, "variant") is None:
         return
     for item in _items(_get(_get(root, "storage") or {}, "files")):
-        contents: Node = _get(item, "contents") or {}
-        inline, source = _get(contents, "inline"), _get(contents, "source")
         path = _text(_get(item, "path"))
-        if isinstance(inline, Scalar):
-            yield _carried(path, inline, inline.text.encode("utf-8", "surrogateescape"))
-        elif isinstance(source, Scalar) and source.text.startswith("data:"):
-            compression = _text(_get(contents, "compression"))
-            yield _carried(path, source, _data_url(source.text, compression))._replace(indent=None)
-    for item in _items(_get(_get(root, "systemd") or {}, "units")):
-        name = _text(_get(item, "name"))
-        whole = _get(item, "contents")
-        if isinstance(whole, Scalar):
-            yield _carried(f"/etc/systemd/system/{name}", whole, whole.text.encode("utf-8", "surrogateescape"))
-        for drop_in in _items(_get(item, "dropins")):
-            part = _get(drop_in, "contents")
-            if isinstance(part, Scalar):
-                path = f"/etc/systemd/system/{name}.d/{_text(_get(drop_in, 'name'))}"
-                yield _carried(path, part, part.text.encode("utf-8", "surrogateescape"))
+        for contents in (_get(item, "contents"), *_items(_get(item, "append"))):
+            if not isinstance(contents, dict):
+                continue
+            inline, source = _get(contents, "inline"), _get(contents, "source")
+            if isinstance(inline, Scalar):
+                yield _carried(path, inline, _bytes(inline))
+            elif isinstance(source, Scalar) and source.text.startswith("data:"):
+                data = _data_url(source.text, _text(_get(contents, "compression")))
+                yield _carried(path, source, data)._replace(indent=None)
+            else:
+                yield _not_here(path, contents)
+
+
+def _merged(root: Node) -> Iterator[Scalar]:
+    """Keys of Ignition and Butane that name other configurations, which are merged or replace this one."""
+    config = _get(_get(root, "ignition") or {}, "config")
+    for key in ("merge", "append", "replace"):
+        if isinstance(config, dict) and config.get(key, (None, []))[1]:
+            yield config[key][0]
 
 
 def _carried(path: str, value: Scalar, content: bytes | None) -> Carried:
     is_verbatim = content is not None and content == value.text.encode("utf-8", "surrogateescape")
-    return Carried(path, content or b"", value.line, value.column, value.indent if is_verbatim else None)
+    return Carried(path, content, value.line, value.column, value.indent if is_verbatim else None, value.last_line)
 
 
-def _decode(text: str, encoding: str) -> bytes | None:
-    """cloud-init's encodings: b64, gz, gz+b64 and their other names."""
-    data = text.encode("utf-8", "surrogateescape")
+def _not_here(path: str, node: dict[str, Any]) -> Carried:
+    """A file whose content the carrying file does not have."""
+    key: Scalar = next(iter(node.values()))[0] if node else Scalar("", 1, 1)
+    return Carried(path, None, key.line, key.column, None, key.line)
+
+
+def _bytes(value: Scalar) -> bytes | None:
+    return value.text.encode("utf-8", "surrogateescape") if value.is_known else None
+
+
+def _base64(text: str) -> bytes | None:
+    """Decode base64 with white space; None if it is something else, as the expression of a template."""
     try:
-        if "b64" in encoding or "base64" in encoding:
-            data = base64.b64decode(data)
-        if encoding.startswith(("gz", "gzip")):
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        return None
+
+
+def _decode(value: Scalar, encoding: str) -> bytes | None:
+    """cloud-init's encodings: b64, gz, gz+b64 and their other names."""
+    data = _bytes(value)
+    try:
+        if data is not None and ("b64" in encoding or "base64" in encoding):
+            data = _base64(value.text)
+        if data is not None and encoding.startswith(("gz", "gzip")):
             data = _unzip(data)
-    except (ValueError, OSError, zlib.error, EOFError):
+    except (OSError, zlib.error, EOFError):
         return None
     return data
 
@@ -242,17 +328,21 @@ def _data_url(url: str, compression: str) -> bytes | None:
     if not comma:
         return None
     try:
-        data = base64.b64decode(unquote_to_bytes(body)) if head.endswith(";base64") else unquote_to_bytes(body)
+        data = unquote_to_bytes(body)
+        if head.endswith(";base64"):
+            data = base64.b64decode(data, validate=True)
         return _unzip(data) if compression == "gzip" else data
-    except (ValueError, binascii.Error, OSError, zlib.error, EOFError):
+    except (ValueError, OSError, zlib.error, EOFError):
         return None
 
 
-def _unzip(data: bytes) -> bytes:
+def _unzip(data: bytes) -> bytes | None:
+    """Decompress; None if the result is larger than is read of a file."""
     import io
 
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        return file.read(MAX_CARRIED_BYTES)
+        content = file.read(MAX_CARRIED_BYTES + 1)
+    return content if len(content) <= MAX_CARRIED_BYTES else None
 
 
 # -- Compose --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.dockerd.hosts import HostEntry
@@ -148,6 +149,8 @@ def _dockerd_endpoint(host: str) -> _Endpoint | None:
     return found
 
 
+# Each address is asked for several times. The cache holds more than a file may have: a smaller one would not help.
+@lru_cache(maxsize=16384)
 def _tcp_endpoint(address: str) -> _Endpoint | None:
     """Return the endpoint of HOST:PORT; None for a host name, whose addresses are unknown."""
     host, port = split_host_port(address)

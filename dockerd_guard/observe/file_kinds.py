@@ -42,8 +42,13 @@ CANDIDATE = re.compile(
 """Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
 
 
+_DOCKERS = re.compile(r"dockerd|docker\.sock|^Service[ \t]{0,80}=[ \t]{0,80}docker\.service", re.MULTILINE)
+
 _NO_SETTINGS = (".md", ".rst", ".sh", ".yml", ".yaml", ".json")
 """Names of files that may quote a setting, and are none."""
+
+_UNITS = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".slice")
+"""Names of units. Another unit is not a drop-in of Docker's because it mentions Docker, as in After=."""
 
 
 class Kind(NamedTuple):
@@ -96,7 +101,7 @@ def _by_name(path: str, text: str, group: str, is_rootless: bool) -> Kind | None
 
 
 def _is_dockers(name: str, text: str) -> bool:
-    return "docker" in name or re.search(r"dockerd|docker\.sock", text) is not None
+    return "docker" in name or _DOCKERS.search(text) is not None
 
 
 def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None:
@@ -104,7 +109,7 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     name = path.rpartition("/")[2]
     mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
     if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
-            _NO_SETTINGS):
+            (*_NO_SETTINGS, *_UNITS)):
         unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
         return Kind(f"{SYSTEM_UNITS}/{unit}.d/{base}", "unit", group)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.model.names import SERVICE, SOCKET
-from dockerd_guard.observe import stock_units
+from dockerd_guard.observe import stock_units, unread_hosts
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.systemd.lookup import SEARCH_PATH
 
@@ -25,6 +26,9 @@ DAEMON_JSON = "/etc/docker/daemon.json"
 
 _USER_UNITS = ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user")
 _OWN_UNITS = (".config/systemd/user", ".local/share/systemd/user")
+
+_HOME = rb"(?m:^)[^:\n]{1,255}:[^:\n]{0,255}:[0-9]{1,10}:[0-9]{1,10}:[^:\n]{0,255}:(/[A-Za-z0-9_./-]{1,255}):"
+"""An account in /etc/passwd. Compiled where it is used: most trees have no accounts."""
 
 _FIRST = "00-account.conf"
 
@@ -43,6 +47,17 @@ _ALWAYS_STARTERS = ("/etc/rc.local", "/etc/rc.d/rc.local", "/etc/wsl.conf")
 """Files that may start a dockerd beside docker.service."""
 
 _STARTER_DIRECTORIES = ("/etc/supervisor/conf.d", "/etc/supervisor.d", "/etc/local.d")
+
+_SCRIPTS = ("/etc/crontab", "/boot/user-data", "/boot/firmware/user-data")
+_SCRIPT_DIRECTORIES = (
+    "/etc/init.d", "/etc/cron.d", "/var/spool/cron", "/var/spool/cron/crontabs", "/etc/systemd/system-generators",
+    "/usr/local/lib/systemd/system-generators", "/usr/lib/systemd/system-generators", "/etc/cloud/cloud.cfg.d",
+    "/var/lib/cloud/seed/nocloud", "/var/lib/cloud/seed/nocloud-net",
+)
+"""Files that are looked into for a TCP host of dockerd. A script of the package, which passes none, is no finding."""
+
+_IMAGE_ETC = "/usr/etc"
+"""What an image of ostree has in the place of /etc until it is deployed."""
 
 _STARTS_DOCKERD = re.compile(rb"dockerd|\bdocker[ \t]{1,8}(?:daemon|-d)\b|EXTRA_ARGS|DOCKER_(?:OPTS|HOST)")
 
@@ -171,11 +186,30 @@ def unread_starters(rootfs: Rootfs, *, without_systemd: bool) -> Iterator[str]:
             yield path
 
 
+def unread_hosts_below(rootfs: Rootfs) -> Iterator[str]:
+    """Yield why files of the tree may set a TCP host of dockerd that is not evaluated."""
+    paths = [*_SCRIPTS, *(f"{directory}/{name}" for directory in _SCRIPT_DIRECTORIES
+                          for name in _names(rootfs, directory))]
+    for path in paths:
+        if _is_file(rootfs, path) and (
+                line := unread_hosts.line_of_host(path, unread_hosts.decoded(_read(rootfs, path)))) is not None:
+            yield f"{path}:{line}: names a TCP address for dockerd, in a form that is not evaluated"
+    image = [f"{_IMAGE_ETC}/{name}/docker" for name in ("default", "sysconfig", "conf.d")]
+    image += [f"{_IMAGE_ETC}/docker/{name}" for name in _names(rootfs, f"{_IMAGE_ETC}/docker") if name != "key.json"]
+    for path in image:
+        if _is_file(rootfs, path):
+            yield f"{path} becomes a file of /etc when the image is deployed; not read"
+    for name in _names(rootfs, f"{_IMAGE_ETC}/systemd/system"):
+        if "docker" in name and not name.endswith(".wants"):
+            yield f"{_IMAGE_ETC}/systemd/system/{name} becomes a file of /etc when the image is deployed; not read"
+
+
 def _homes(rootfs: Rootfs) -> Iterator[str]:
-    for name in _names(rootfs, "/home")[:MAX_ACCOUNTS]:
-        if re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
-            yield f"/home/{name}"
-    yield "/root"
+    """Yield home directories: below /home, those of accounts, and what a new account gets."""
+    found = [f"/home/{name}" for name in _names(rootfs, "/home") if re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name)]
+    accounts = rootfs.read_if_possible("/etc/passwd", is_table=True) or b""
+    found += [match[1].decode() for match in re.finditer(_HOME, accounts)]
+    yield from islice(dict.fromkeys((*found, "/etc/skel", "/root")), MAX_ACCOUNTS)
 
 
 def _names(rootfs: Rootfs, directory: str) -> tuple[str, ...]:

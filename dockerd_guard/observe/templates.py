@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Syntax = Literal["json", "unit", "environment"]
@@ -16,12 +17,24 @@ Syntax = Literal["json", "unit", "environment"]
 SUFFIXES = (".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".tftpl", ".gotmpl", ".erb", ".epp", ".in", ".template")
 
 MAX_EXPRESSIONS = 200
-"""Expressions in one file; the rest of the file is text."""
+"""Expressions in one file; that there are more is one that decides where dockerd listens."""
+
+MAX_RENDERINGS = 16
+"""Combinations of alternatives of one file; of a long file fewer."""
+
+MAX_RENDERED = 400_000
+"""Characters of all combinations."""
+
+MAX_BRANCHES = 1_000
 
 _OPENERS = {"{{": "}}", "{%": "%}", "{#": "#}", "<%": "%>", "${": "}"}
 _OPENER = re.compile(r"\{\{|\{%|\{#|<%|\$\{")
 _CONTROL = re.compile(
-    r"(?:/\*|if\b|else\b|elif\b|elseif\b|end\b|endif\b|endfor\b|range\b|with\b|define\b|template\b|block\b|break\b)")
+    r"(?:/\*|if\b|else\b|elif\b|elseif\b|end\b|endif\b|endfor\b|range\b|with\b|define\b|block\b|break\b)")
+_INSERTS = re.compile(r"(?:include|extends|call|render)\b")
+"""Tags that insert text of another file."""
+
+_KEY = re.compile(r'[^"\n]{0,60}"\s{0,8}:')
 _BRANCH = re.compile(r"[-~=+]*\s*(if|unless|with|range|for|else|elif|elsif|elseif|endif|endfor|end)\b|[-\s]*\}")
 _LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
 _JINJA = re.compile(r"\{%|\{\{[-\s]*[A-Za-z_]|<%")
@@ -59,15 +72,19 @@ class Expression(NamedTuple):
     decides: bool
 
 
+Path = tuple[tuple[int, int], ...]
+"""An alternative: the number of each block around it, from the outermost, and which of its branches."""
+
+
 class Rendered(NamedTuple):
     """A template with its expressions replaced. `starts` and `origins` are offsets of pieces in it and in the
-    source."""
+    source. `branches` are all alternatives of the source."""
 
     text: str
     expressions: tuple[Expression, ...]
     starts: tuple[int, ...]
     origins: tuple[int, ...]
-    has_branches: bool
+    branches: tuple[Path, ...]
 
     def origin(self, offset: int) -> int:
         """Return the offset in the source of an offset in the rendered text."""
@@ -84,28 +101,55 @@ def is_template(name: str, text: str, syntax: Syntax) -> bool:
     return name.lower().endswith(SUFFIXES) or _JINJA.search(text) is not None or (syntax == "json" and "${" in text)
 
 
-def render(name: str, text: str, syntax: Syntax, branch: int = 0) -> Rendered:
-    """Replace the expressions. Of alternatives keep the first (`branch` 0) or the others (1). Linear time.
+def renderings(name: str, text: str, syntax: Syntax) -> list[Rendered]:
+    """Render a template so that each of its alternatives is in one of the results."""
+    first = render(name, text, syntax)
+    found = [first]
+    if any(branch for path in first.branches for _, branch in path):
+        found.append(render(name, text, syntax, None))
+    chosen: list[dict[int, int]] = [{}]
+    is_complete = len(first.branches) < MAX_BRANCHES
+    most = max(3, min(MAX_RENDERINGS, MAX_RENDERED // max(len(text), 1)))
+    for path in first.branches:
+        if any(all(choice.get(block, 0) == branch for block, branch in path) for choice in chosen):
+            continue
+        if len(found) >= most:
+            is_complete = False
+            break
+        chosen.append(dict(path))
+        found.append(render(name, text, syntax, chosen[-1]))
+    if not is_complete:
+        unread = Expression("the other alternatives", 1, "", True)
+        found[0] = first._replace(expressions=(*first.expressions, unread))
+    return found
+
+
+def render(name: str, text: str, syntax: Syntax, choice: Mapping[int, int] | None = MappingProxyType({})) -> Rendered:
+    """Replace the expressions. Of the alternatives of a block keep the one that `choice` has for its number, or else
+    the first; the last of each if `choice` is None. Linear time.
 
     `${VAR}` is an expression in JSON, and in files that Terraform renders; elsewhere it is systemd's.
     """
-    return _Renderer(text, syntax, branch, braces=syntax == "json" or name.endswith((".tftpl", ".tpl"))).run()
+    return _Renderer(text, syntax, choice, braces=syntax == "json" or name.endswith((".tftpl", ".tpl"))).run()
 
 
 class _Block(NamedTuple):
-    """An open block: whether its current branch is dropped, and the number of parts and expressions before it."""
+    """An open block: its number, its current branch and whether that is dropped, and the number of parts and
+    expressions before it."""
 
+    number: int
+    branch: int
     is_dropped: bool
     parts: int
     expressions: int
 
 
 class _Renderer:
-    def __init__(self, text: str, syntax: Syntax, branch: int, *, braces: bool) -> None:
+    def __init__(self, text: str, syntax: Syntax, choice: Mapping[int, int] | None, *, braces: bool) -> None:
         self.text = text
         self.braces = braces
         self.syntax = syntax
-        self.branch = branch
+        self.choice = choice
         self.parts: list[str] = []
         self.length = 0
         self.starts: list[int] = []
@@ -118,7 +162,8 @@ class _Renderer:
         self.previous = ""
         """The last character that is no blank."""
         self.open: list[_Block] = []
-        self.has_branches = False
+        self.blocks = 0
+        self.branches: list[Path] = []
 
     def run(self) -> Rendered:
         position = 0
@@ -138,7 +183,7 @@ class _Renderer:
         if self.syntax == "json":
             text = _TRAILING_COMMA.sub(" ", text)
         return Rendered(text, tuple(self.expressions), tuple(self.starts) or (0,), tuple(self.origins) or (0,),
-                        self.has_branches)
+                        tuple(self.branches))
 
     def _tags(self) -> Iterator[tuple[int, int, str]]:
         position, found_tags = 0, 0
@@ -162,7 +207,7 @@ class _Renderer:
     def _is_control(opener: str, content: str) -> bool:
         inner = content.strip("-~+ \t\n")
         if opener == "{%":
-            return True
+            return _INSERTS.match(inner) is None
         if opener == "<%":
             return not content.lstrip("-").startswith("=")
         return _CONTROL.match(inner) is not None
@@ -173,21 +218,30 @@ class _Renderer:
         if found is not None and word is None:
             word = "else" if "else" in content else "end"
         if word in ("if", "unless", "with", "range", "for"):
-            self.open.append(_Block(False, len(self.parts), len(self.expressions)))
+            is_dropped = self.choice is not None and self.choice.get(self.blocks, 0) != 0
+            self.open.append(_Block(self.blocks, 0, is_dropped, len(self.parts), len(self.expressions)))
+            self.blocks += 1
+            self._note_branch()
         elif word in ("else", "elif", "elsif", "elseif") and self.open:
-            self.has_branches = True
             block = self.open[-1]
-            if self.branch:
+            if self.choice is None:
                 # The parts of the branch before this one become blank; lines and offsets stay.
                 for index in range(block.parts, len(self.parts)):
                     self.parts[index] = re.sub(r"[^\n]", " ", self.parts[index])
                 del self.expressions[block.expressions:]
                 self.tail = ""
-                self.open[-1] = block._replace(parts=len(self.parts))
+                self.open[-1] = block._replace(branch=block.branch + 1, parts=len(self.parts))
             else:
-                self.open[-1] = block._replace(is_dropped=True)
+                branch = block.branch + 1
+                self.open[-1] = block._replace(
+                    branch=branch, is_dropped=self.choice.get(block.number, 0) != branch)
+            self._note_branch()
         elif word is not None and word.startswith("end") and self.open:
             self.open.pop()
+
+    def _note_branch(self) -> None:
+        if len(self.branches) < MAX_BRANCHES:
+            self.branches.append(tuple((block.number, block.branch) for block in self.open[-20:]))
 
     def _literal(self, start: int, end: int) -> None:
         if start < end:
@@ -215,6 +269,8 @@ class _Renderer:
     def _expression(self, start: int, end: int) -> None:
         text = self.text[start:end]
         if len(self.expressions) >= MAX_EXPRESSIONS or self._is_dropped:
+            if len(self.expressions) == MAX_EXPRESSIONS:
+                self.expressions.append(Expression("more expressions", self.line, "", True))
             self._blank(start, end)
             return
         value, decides = (self._in_json if self.syntax == "json" else self._in_unit)(self.text[end:end + 80])
@@ -227,6 +283,8 @@ class _Renderer:
         quotes = self.tail.replace("\\\\", "").replace('\\"', "").count('"')
         if quotes % 2:
             before = self.tail.rpartition('"')[2]
+            if _KEY.match(following) is not None and key not in _MAPS:
+                return f"unknown{self._number}", True
             return self._in_host(before, following) if key == "hosts" else (f"unknown{self._number}", decides)
         if not self.previous:
             return "{}", True

@@ -11,30 +11,39 @@ from dockerd_guard.report.lint_result import in_checkout
 from dockerd_guard.report.text import clean
 
 if TYPE_CHECKING:
+    from dockerd_guard.model.finding import Finding
     from dockerd_guard.report.lint_result import LintResult
 
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 
 
 def commands(result: LintResult) -> Iterator[str]:
-    """One command for each finding, and for each note. Paths are relative to the checkout.
+    """One command for each finding, for each that a comment ignores, and for each note. Paths are relative to the
+    checkout.
 
     Escapes like actions/toolkit (packages/core/src/command.ts).
     """
     for finding in result.findings:
-        properties = {"title": f"dockerd-guard {finding.code}"}
-        where = finding.location
-        if where is not None and where.line:
-            path = result.path(where.file)
-            properties |= {
-                "file": in_checkout(path) or os.path.abspath(path), "line": str(where.line), "col": str(where.column),
-                "endColumn": str(max(where.end_column, where.column)),
-            }
-        listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-        yield f"::{_COMMANDS[finding.severity]} {listed}::{_data(finding.message)}"
+        yield _command(_COMMANDS[finding.severity], finding, result, finding.message)
+    # What a pull request ignores is shown to who reviews it.
+    for finding, reason in result.ignored:
+        yield _command("notice", finding, result, f"ignored by a comment ({reason}): {finding.message}")
     for command, texts in (("notice", result.notes), ("warning" if result.findings else "error", result.unanswered)):
         for text in texts:
             yield f"::{command} title=dockerd-guard::{_data(text)}"
+
+
+def _command(command: str, finding: Finding, result: LintResult, message: str) -> str:
+    properties = {"title": f"dockerd-guard {finding.code}"}
+    where = finding.location
+    if where is not None and where.line:
+        path = result.path(where.file)
+        properties |= {
+            "file": in_checkout(path) or os.path.abspath(path), "line": str(where.line), "col": str(where.column),
+            "endColumn": str(max(where.end_column, where.column)),
+        }
+    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{command} {listed}::{_data(message)}"
 
 
 def _data(text: str) -> str:

@@ -16,7 +16,7 @@ from dockerd_guard.model.finding import SEVERITIES
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import LAYERS
 from dockerd_guard.rootfs import Unreadable
-from dockerd_guard.systemd.syntax import physical_lines
+from dockerd_guard.systemd.syntax import lines_of
 
 if TYPE_CHECKING:
     from dockerd_guard.model.address import Binding
@@ -30,7 +30,8 @@ MAX_LINE_CELLS = 150
 TAB_CELLS = 4
 
 _PLAIN = re.compile(r"[ -~]*\Z")
-_CI_COMMAND = re.compile(r"(?<=#)#(?=[A-Za-z]{0,16}\[)|\A(\s{0,80}):(?=:[A-Za-z-]{1,40}(?:\s|::))")
+_CI_COMMAND = re.compile(
+    r"(?<=#)#(?=[A-Za-z]{0,16}\[)|(?:\A|(?<=[\r\v\f\x85\u2028\u2029]))(\s{0,80}):(?=:[A-Za-z-]{1,40}(?:\s|::))")
 
 _COLOURS = {"error": "1;31", "warning": "1;33", "info": "1;36"}
 
@@ -49,7 +50,7 @@ def clean(text: str) -> str:
 
 def defused(text: str) -> str:
     """A line that no CI system reads as a command: GitHub's runner looks for `::` at the start of a line and for
-    `##[` anywhere in it, Azure Pipelines for `##vso[`. The length is the same."""
+    `##[` anywhere in it; a carriage return ends a line too. Azure Pipelines for `##vso[`. The length is the same."""
     if "##" not in text and "::" not in text:
         return text
     return _CI_COMMAND.sub(lambda found: f"{found[1] or ''}\N{REPLACEMENT CHARACTER}", text)
@@ -220,7 +221,7 @@ class Lines:
             text = self._read(file).decode("utf-8", "surrogateescape")
         except (OSError, Unreadable):
             return []
-        return list(physical_lines(text)) if file.endswith((".service", ".socket", ".conf")) else text.split("\n")
+        return lines_of(file, text)
 
 
 def excerpt(line: str, column: int, end_column: int, room: int = MAX_LINE_CELLS) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import CONFIGURED
 from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.rules.unused_waiver import CODE
+from dockerd_guard.systemd.syntax import lines_of
 
 _MARK = b"dockerd-guard:"
 _COMMENT = re.compile(r"([ \t]{0,80}[#;][ \t]{0,80})dockerd-guard:[ \t]{0,80}ignore[ \t]{0,8}=[ \t]{0,8}(\S+)(.*)")
@@ -44,7 +45,7 @@ def read_comments(data: bytes, file: str) -> Iterator[IgnoreComment]:
     """Yield the comments of a unit file or environment file."""
     if _MARK not in data:
         return
-    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    lines = lines_of(file, data.decode("utf-8", "surrogateescape"))
     following = _next_assignments(lines)
     for number, line in enumerate(lines, 1):
         found = _COMMENT.match(line)
@@ -53,8 +54,13 @@ def read_comments(data: bytes, file: str) -> Iterator[IgnoreComment]:
         codes = tuple(code.upper() for code in found[2].strip(":,").split(",") if code)
         column = len(found[1]) + 1
         first, last = following[number - 1]
-        yield IgnoreComment(Location(file, number, column, len(line.rstrip()) + 1), codes, found[3].strip(" \t:-"),
+        yield IgnoreComment(Location(file, number, column, len(line.rstrip()) + 1), codes, _reason(found[3]),
                             first, last)
+
+
+def _reason(text: str) -> str:
+    """The text after the codes; empty if it has no letter or digit, as white space and invisible characters."""
+    return text.strip(" \t\r:-") if any(char.isalnum() for char in text) else ""
 
 
 def _next_assignments(lines: list[str]) -> list[tuple[int, int]]:

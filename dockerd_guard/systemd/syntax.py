@@ -28,6 +28,7 @@ executables, and `[]` as a header (tested on 257 and 262)."""
 WHITESPACE = " \t\n\r"
 
 _LINE = re.compile(r"([^\n\r\0]*)(?:(?:\r\n|\n\r|[\n\r])\0?|\0|\Z)")
+_UNIT_FILE = re.compile(r"\.(?:service|socket|conf)\Z")
 _UNSAFE = re.compile(r"[\x01-\x1f\x7f\"'\\]")
 _UNSAFE_OR_GLOB = re.compile(r"[\x01-\x1f\x7f\"'\\*?\[]")
 NOT_UTF8 = (
@@ -241,6 +242,11 @@ def _joined(parts: list[tuple[int, str]], file: str) -> _Line | None:
         pieces.append((offset, number, part))
         offset += len(part)
     return _Line(text, pieces, file)
+
+
+def lines_of(file: str, text: str) -> list[str]:
+    """The lines of a file as locations count them. Those of a unit file end as read_line_full() has it."""
+    return list(physical_lines(text)) if _UNIT_FILE.search(file) is not None else text.split("\n")
 
 
 def physical_lines(text: str) -> Iterator[str]:

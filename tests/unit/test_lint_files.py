@@ -127,6 +127,31 @@ CASES = {
     "Jinja2: a branch": Case(
         {"override.conf.j2": SAFE.replace("ExecStart=/usr", "{% if tls %}\nExecStart=/usr")
          + "{% else %}\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n{% endif %}\n"}, ["override.conf.j2:6:31"]),
+    "Jinja2: a branch between others": Case(
+        {"override.conf.j2": "[Service]\nExecStart=\n{% if a %}\nExecStart=/usr/bin/dockerd\n{% elif b %}\n"
+         "ExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n{% else %}\nExecStart=/usr/bin/dockerd\n{% endif %}\n"},
+        ["override.conf.j2:6:31"]),
+    "Jinja2: the first branch within an else": Case(
+        {"override.conf.j2": "[Service]\nExecStart=\n{% if a %}\nExecStart=/usr/bin/dockerd\n{% else %}{% if b %}\n"
+         "ExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n{% else %}\nExecStart=/usr/bin/dockerd\n"
+         "{% endif %}{% endif %}"},
+        ["override.conf.j2:6:31"]),
+    "Jinja2: the second branch within a first": Case(
+        {"daemon.json.j2": '{ {% if a %}{% if b %}"ipv6": true{% else %}"hosts": ["tcp://0.0.0.0:2375"]{% endif %}\n'
+         '{% else %}"ipv6": false{% endif %} }'}, ["daemon.json.j2:1:56"]),
+    "Jinja2: more branches than are judged": Case(
+        {"override.conf.j2": SAFE + "{% if a %}\n" + "{% elif b %}\n" * 20 + "{% endif %}\n"}, [], 2),
+    "Jinja2: more expressions than are read": Case(
+        {"override.conf.j2": SAFE + "Environment=A={{ a }}\n" * 201}, [], 2),
+    "Jinja2: an included file": Case({"daemon.json.j2": '{ "ipv6": true {% include "hosts.j2" %} }'}, [], 2),
+    "Jinja2: an included file alone": Case({"daemon.json.j2": '{%- include "base.json" %}\n'}, [], 2),
+    "Jinja2: an included file in a unit": Case({"override.conf.j2": SAFE + '{% include "more.j2" %}\n'}, [], 2),
+    "Jinja2: a key": Case({"daemon.json.j2": '{ "{{ key }}": ["tcp://0.0.0.0:2375"] }'}, [], 2),
+    "Jinja2: a loop over keys": Case(
+        {"daemon.json.j2": '{ {% for k, v in o.items() %}"{{ k }}": {{ v }}{{ "," if not loop.last }}{% endfor %} }'},
+        [], 2),
+    "Jinja2: a key of a map": Case({"daemon.json.j2": '{ "log-opts": {"{{ key }}": "1"} }'}, [], 0),
+    "Go template: another template": Case({"override.conf.tmpl": SAFE + '{{ template "more" . }}\n'}, [], 2),
     "Jinja2: not JSON without its values": Case({"daemon.json.j2": '{"mtu": 1 {{ more }} "x": 2}'}, [], 2),
     "Go template: a branch": Case(
         {"daemon.json.tmpl": '{"hosts": [{{ if .Open }}"tcp://0.0.0.0:2375"{{ else }}"fd://"{{ end }}]}'},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from dockerd_guard.commands._common import Unanswerable
+from dockerd_guard.commands._fix_files import Edited, write
 from tests.support.command_line import Call
 
 pytest_plugins = ["tests.support.fixtures"]
@@ -70,6 +73,72 @@ def test_the_target_of_a_link_is_edited(tmp_path: Path, call: Call) -> None:
     (tmp_path / "override.conf").symlink_to("real")
     assert call("lint", tmp_path / "override.conf", "--fix").code == 0
     assert (tmp_path / "override.conf").is_symlink() and (tmp_path / "real").read_text() == WITH_RESET
+
+
+def test_owner_and_mode_stay(here: Path, call: Call) -> None:
+    """Another owner can only be given by root; for other accounts this is their own file."""
+    file = here / "override.conf"
+    file.write_text(NO_RESET)
+    owner = (4321, 4322) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(file, *owner)
+    file.chmod(0o2640)
+    assert call("lint", file, "--fix").code == 0
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (*owner, 0o2640)
+
+
+def test_a_file_that_is_named_twice_is_edited_once(here: Path, call: Call) -> None:
+    (here / "override.conf").write_text(NO_RESET)
+    assert call("lint", "override.conf", "./override.conf", "--fix").code == 0
+    assert (here / "override.conf").read_text() == WITH_RESET
+
+
+def test_a_file_that_only_a_unit_refers_to_is_not_edited(here: Path, call: Call) -> None:
+    (here / "a").mkdir()
+    (here / "a/override.conf").write_text(
+        "[Service]\nEnvironmentFile=/etc/my.env\nExecStart=\nExecStart=/usr/bin/dockerd $O\n")
+    (here / "a/my.env").write_text(f"{COMMENT}DG103 old\nO=--debug\n")
+    assert "fixable" not in call("lint", "a/override.conf").out
+    assert "DG501" in call("lint", "a/override.conf", "--fix").out
+    assert COMMENT in (here / "a/my.env").read_text()
+    assert call("lint", "a", "--fix").code == 0 and COMMENT not in (here / "a/my.env").read_text()
+
+
+@pytest.mark.parametrize(("name", "error"), [
+    ("hard link", "it has another hard link"),
+    ("draft", "override.conf.dockerd-guard-new exists, of an edit that did not end; remove it"),
+    ("changed", "it has changed since it was read"),
+    ("FIFO", "it has changed since it was read"),
+])
+def test_what_is_not_replaced(name: str, error: str, here: Path) -> None:
+    file = here / "override.conf"
+    file.write_text("other\n" if name == "changed" else NO_RESET)
+    if name == "hard link":
+        (here / "other").hardlink_to(file)
+    elif name == "draft":
+        (here / "override.conf.dockerd-guard-new").touch()
+    elif name == "FIFO":
+        file.unlink()
+        os.mkfifo(file)
+    with pytest.raises(Unanswerable, match=error):
+        write([Edited(str(file), NO_RESET, WITH_RESET)])
+    assert name == "FIFO" or file.read_text() != WITH_RESET
+    assert name == "draft" or not (here / "override.conf.dockerd-guard-new").exists()
+
+
+def test_a_diff_is_divided_at_line_feeds_only(here: Path, call: Call) -> None:
+    (here / "override.conf").write_bytes(f"{NO_RESET}# a\x0cb\u2028c\x85d\r\n".encode())
+    said = call("lint", "override.conf", "--diff")
+    assert said.code == 1 and said.out.count("\n") == 7 and "No newline" not in said.out, said.out
+    assert call("lint", "override.conf", "--diff", "--exit-zero").code == 0
+
+
+def test_a_file_with_other_line_ends_is_not_edited(here: Path, call: Call) -> None:
+    """systemd counts a lone carriage return as a line end, patch(1) and editors do not."""
+    text = NO_RESET.replace("[Service]", "[Service]\rA=b\rC=d")
+    (here / "override.conf").write_bytes(text.encode())
+    said = call("lint", "override.conf", "--fix")
+    assert "DG204" in said.out and (here / "override.conf").read_bytes() == text.encode()
 
 
 @pytest.mark.parametrize("words", [["--fix"], ["--diff", "--root", "/"], ["--fix", "-"]])

@@ -55,6 +55,40 @@ def test_an_unknown_code_is_an_error(open_host: Host, call: Call, words: list[st
     assert error in said.err and ("did you mean" in said.err) == ("did you mean" in error)
 
 
+def test_a_github_log_shows_what_a_comment_ignores(stock_host: Host, call: Call) -> None:
+    """Who reviews a pull request sees what it waives."""
+    stock_host.put(OVERRIDE, f"[Service]\nExecStart=\n{IGNORE}DG103 lab ::error::\nExecStart=/usr/bin/dockerd {OPEN}\n")
+    said = call("lint", "--root", stock_host.root, "--format", "github")
+    shown, = (line for line in said.out.split("\n") if "DG103" in line)
+    assert said.code == 0 and shown.startswith("::notice title=dockerd-guard DG103,file=") and ",line=4," in shown
+    assert "::ignored by a comment (lab ::error): tcp://0.0.0.0:2375 (-H) exposes" in shown
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "--", ":", "\u200b\u202e", "\u2800", "\xa0"])
+def test_a_reason_can_be_read(reason: str, stock_host: Host, call: Call) -> None:
+    stock_host.put(OVERRIDE, f"[Service]\nExecStart=\n{IGNORE}DG103 {reason}\nExecStart=/usr/bin/dockerd {OPEN}\n")
+    said = call("lint", "--root", stock_host.root)
+    assert said.code == 1 and "DG103]" in said.out and "it gives no reason after the code" in said.out
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\0"])
+def test_a_comment_counts_lines_as_systemd_does(end: str, stock_host: Host, call: Call) -> None:
+    lines = ["[Service]", "ExecStart=", f"{IGNORE}DG103 lab", f"ExecStart=/usr/bin/dockerd {OPEN}", ""]
+    stock_host.put(OVERRIDE, end.join(lines))
+    said = call("lint", "--root", stock_host.root, "--format", "json", "--select", "DG103")
+    assert [entry["reason"] for entry in said.json.get("ignored", [])] == ["lab"]
+    # With lone carriage returns before it, a comment is not about another line.
+    stock_host.put(OVERRIDE, end.join([*lines[:2], f"{IGNORE}DG103 lab", "Environment=A=b", *lines[3:]]))
+    said = call("lint", "--root", stock_host.root, "--format", "json", "--select", "DG103")
+    assert [finding["code"] for finding in said.json["findings"]] == ["DG103"]
+
+
+def test_nothing_wrong_is_not_said_of_what_is_left_out(open_host: Host, call: Call) -> None:
+    open_host.put("/etc/rc.local", "dockerd &\n")
+    said = call("lint", "--root", open_host.root, "--ignore", "DG1,DG3")
+    assert (said.code, said.out) == (2, "no other findings; 2 left out by --select or --ignore\n")
+
+
 def test_hidden_findings_are_counted(open_host: Host, call: Call) -> None:
     said = call("lint", "--root", open_host.root, "--ignore", "DG1,DG3")
     assert said.out == "no other findings; 2 left out by --select or --ignore\n"

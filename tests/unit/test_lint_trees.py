@@ -61,6 +61,19 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "supervisor": ({"/etc/supervisor/conf.d/docker.conf": f"[program:docker]\ncommand=dockerd {OPEN}\n"}, 2),
     "boot2docker": ({"/var/lib/boot2docker/profile": "EXTRA_ARGS='-H tcp://0.0.0.0:2375'\n"}, 2),
     "WSL beside a stock host": ({**STOCK, "/etc/wsl.conf": f"[boot]\ncommand=dockerd {OPEN}\n"}, 2),
+    "a generator beside a stock host": (
+        {**STOCK, "/etc/systemd/system-generators/x": f"echo 'ExecStart=dockerd {OPEN}' > $1/docker.service\n"}, 2),
+    "cron beside a stock host": ({**STOCK, "/etc/cron.d/x": f"@reboot root dockerd {OPEN}\n"}, 2),
+    "an init script beside a stock host": ({**STOCK, "/etc/init.d/api": f"#!/bin/sh\ndockerd {OPEN} &\n"}, 2),
+    "cloud-init beside a stock host": (
+        {**STOCK, "/var/lib/cloud/seed/nocloud/user-data": f"#cloud-config\nruncmd: ['dockerd {OPEN}']\n"}, 2),
+    "an ostree image": ({"/usr/etc/docker/daemon.json": HOSTS}, 2),
+    "an ostree image with a stock unit": (
+        {**STOCK, "/usr/etc/systemd/system/docker.service.d/a.conf": START}, 2),
+    "what new accounts get": ({**STOCK, "/etc/skel/.config/docker/daemon.json": HOSTS}, 1),
+    "a home directory elsewhere": (
+        {**STOCK, "/etc/passwd": "root:x:0:0::/root:/bin/sh\nci:x:998:998:CI:/var/lib/ci:/bin/sh\n",
+         "/var/lib/ci/.config/docker/daemon.json": HOSTS}, 1),
     "rc.local beside a stock host": ({**STOCK, "/etc/rc.local": f"dockerd {OPEN} &\n"}, 2),
 }
 """Files of a tree that opens a port, and the exit code. 2 where the files do not show what is opened."""
@@ -68,6 +81,9 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
 SAFE: dict[str, dict[str, str]] = {
     "stock": STOCK,
     "daemon.json": {"/etc/docker/daemon.json": '{"log-level": "warn"}\n'},
+    "stock with the init script of the package": {
+        **STOCK, "/etc/init.d/docker": "#!/bin/sh\nDOCKERD=/usr/bin/dockerd\n$DOCKERD $DOCKER_OPTS\n",
+        "/etc/cron.d/prune": "DOCKER_HOST=tcp://10.0.0.5:2376\n@daily root docker system prune -f\n"},
     "drop-in": {OVERRIDE: "[Service]\nEnvironment=HTTP_PROXY=http://proxy:3128\n"},
     "docker.socket": {f"{SYSTEM}/docker.socket": STOCK["/usr/lib/systemd/system/docker.socket"]},
     "environment file": {"/etc/default/docker": "#DOCKER_OPTS=\n"},

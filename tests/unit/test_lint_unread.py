@@ -1,0 +1,241 @@
+"""`lint DIR`: what configures dockerd in a form that is not read is named, and is never "nothing wrong"."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard.commands import _arguments
+from tests.support.command_line import Call
+
+pytest_plugins = ["tests.support.fixtures"]
+
+HOSTS = '{"hosts": ["tcp://0.0.0.0:2375"]}'
+BASE64 = base64.b64encode(HOSTS.encode()).decode()
+GZIP = base64.b64encode(gzip.compress(HOSTS.encode())).decode()
+COMMAND = "/usr/bin/dockerd -H tcp://10.0.0.5:2375"
+WRITE = "#cloud-config\nwrite_files:\n- path: /etc/docker/daemon.json\n  "
+IGNITION = '{"ignition": {"version": "3.4.0"%s}, "storage": {"files": [{"path": "/etc/docker/daemon.json", %s}]}}'
+BUTANE = "variant: fcos\nstorage:\n  files:\n  - path: /etc/docker/daemon.json\n    contents:\n      %s\n"
+TASK = "- name: docker\n  ansible.builtin."
+SAFE = {"safe/files/daemon.json": '{"log-level": "warn"}'}
+
+NOT_READ: dict[str, tuple[str, str, int]] = {
+    "Ansible: variables": ("group_vars/all.yml", "docker_options:\n  hosts:\n  - unix:///run/docker.sock\n"
+                           "  - tcp://10.0.0.5:2375\n", 4),
+    "Ansible: lineinfile": ("tasks/a.yml", f"{TASK}lineinfile:\n    path: /lib/systemd/system/docker.service\n"
+                            f"    line: ExecStart={COMMAND}\n", 4),
+    "Ansible: replace": ("tasks/a.yml", f"{TASK}replace:\n    path: /lib/systemd/system/docker.service\n"
+                         "    regexp: fd://\n    replace: tcp://0.0.0.0:2375\n", 5),
+    "Ansible: content that is a mapping": ("tasks/a.yml", f"{TASK}copy:\n    dest: /etc/docker/daemon.json\n"
+                                           "    content: {log-level: warn}\n", 3),
+    "Packer": ("docker.pkr.hcl", 'inline = ["echo \'{\\"hosts\\":[\\"tcp://0.0.0.0:2375\\"]}\' > /etc/docker/d"]\n', 1),
+    "NixOS": ("a.nix", 'virtualisation.docker.listenOptions = [ "0.0.0.0:2375" ];\n', 1),
+    "Dockerfile": ("Dockerfile", 'FROM docker:dind\nCMD ["dockerd", "-H", "tcp://10.0.0.5:2375"]\n', 2),
+    "Dockerfile: a file of another name": ("conf/d.json", HOSTS, 1),
+    "shell": ("setup.sh", f"#!/bin/sh\n{COMMAND} &\n", 2),
+    "shell: a command of two lines": ("setup.sh", "#!/bin/sh\ndockerd --debug \\\n  -H tcp://10.0.0.5:2375\n", 3),
+    "shell: sed": ("setup.sh", "sed -i 's,fd://,& -H tcp://10.0.0.5,' /lib/systemd/system/docker.service\n", 1),
+    "shell: a drop-in of docker.socket": (
+        "lima.yaml", "script: |\n  cat > /etc/systemd/system/docker.socket.d/a.conf <<E\n"
+        "  [Socket]\n  ListenStream=4243\n  E\n", 4),
+    "Compose: docker-in-docker": (
+        "compose.yaml", "services:\n  d:\n    image: docker:dind\n    ports: ['2375:2375']\n", 4),
+    "Kubernetes: docker-in-docker": (
+        "ds.yaml", "image: docker:dind\ncommand:\n- dockerd\n- --host=tcp://10.0.0.5:2375\n",
+        4),
+    "preseed": ("preseed.cfg", "d-i preseed/late_command string echo 'DOCKER_OPTS=\"-H tcp://10.0.0.5\"' > /x\n", 1),
+    "Puppet": ("docker.pp", "class { 'docker': tcp_bind => ['tcp://10.0.0.5:2375'] }\n", 1),
+    "Chef": ("docker.rb", "docker_service 'x' do\n  host ['tcp://10.0.0.5:2375']\nend\n", 2),
+    "PowerShell, UTF-16": ("setup.ps1", f"Set-Content C:\\ProgramData\\docker\\config\\daemon.json '{HOSTS}'\n", 1),
+    "an example": ("docker/daemon.json.example", HOSTS, 1),
+    "cloud-init: commands": ("user-data", f"{WRITE}content: '{{}}'\nruncmd:\n- {COMMAND}\n", 6),
+    "cloud-init: a script in it": (
+        "user-data", f"{WRITE}content: '{{}}'\n- path: /opt/x\n  content: |\n    {COMMAND}\n", 7),
+    "cloud-init: not base64": ("user-data", f"{WRITE}encoding: b64\n  content: ${{base64encode(file)}}\n", 5),
+    "cloud-init: not gzip": ("user-data", f"{WRITE}encoding: gz+b64\n  content: {BASE64}\n", 5),
+    "cloud-init: an address to load": ("user-data", f"{WRITE}source: {{uri: 'https://192.0.2.1/x'}}\n", 3),
+    "cloud-init: merged keys": ("user-data", f"#cloud-config\nx: &a {{content: '{{}}'}}\n{WRITE[14:]}<<: *a\n", 4),
+    "cloud-init: an alias of a mapping": ("user-data", f"#cloud-config\nx: &a {{}}\n{WRITE[14:]}content: *a\n", 5),
+    "Ignition: an address to load": ("a.ign", IGNITION % ("", '"contents": {"source": "https://192.0.2.1/x"}'), 1),
+    "Ignition: not gzip": ("a.ign", IGNITION % ("", '"contents": {"compression": "gzip", "source": "data:,x"}'), 1),
+    "Ignition: merged": ("a.ign", IGNITION % (', "config": {"merge": [{"source": "https://192.0.2.1/x"}]}',
+                                              '"contents": {"source": "data:,%7B%7D"}'), 1),
+    "Butane: a local file": ("a.bu", BUTANE % "local: d.txt", 6),
+    "Butane: a unit of a local file": ("a.bu", "variant: fcos\nsystemd:\n  units:\n  - name: docker.service\n"
+                                       "    contents_local: x\n", 4),
+}
+"""Name and text of a file, and the line that is named."""
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_what_is_not_read_is_named(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, text, line = NOT_READ[name]
+    write(tmp_path, {**SAFE, path: text})
+    if "UTF-16" in name:
+        (tmp_path / path).write_bytes(text.encode("utf-16"))
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", ".")
+    assert (said.code, said.out) == (2, "nothing wrong in what could be observed\n"), said.err
+    assert f"dockerd-guard: {path}:{line}: " in said.err
+
+
+READ: dict[str, tuple[str, str, str]] = {
+    "cloud-init: an alias": (
+        "user-data", f"#cloud-config\nx: &a '{HOSTS}'\n{WRITE[14:]}content: *a\n", "user-data:2:5"),
+    "cloud-init: !!binary": ("user-data", f"{WRITE}content: !!binary {BASE64}\n", "user-data:4:12"),
+    "cloud-init: !!binary and gzip": (
+        "user-data", f"{WRITE}encoding: gzip\n  content: !!binary {GZIP}\n", "user-data:5:12"),
+    "cloud-init: a Jinja template": ("user-data", f"## template: jinja\n{WRITE}content: |\n    {HOSTS}\n",
+                                     "user-data:6:17"),
+    "Container Linux: a drop-in": (
+        "a.yml", "coreos:\n  units:\n  - name: docker.service\n    drop-ins:\n    - name: a.conf\n"
+        f"      content: |\n        [Service]\n        ExecStart=\n        ExecStart={COMMAND}\n",
+        "a.yml:9:39"),
+    "Container Linux: a socket": (
+        "a.yml", "systemd:\n  units:\n  - name: docker-tcp.socket\n    contents: |\n"
+        "      [Socket]\n      ListenStream=2375\n      Service=docker.service\n", "a.yml:6:7"),
+    "Kubernetes: a Secret": ("a.yml", f"kind: Secret\ndata:\n  daemon.json: {BASE64}\n", "a.yml:3:16"),
+    "a socket unit of any name": (
+        "api.socket", "[Socket]\nListenStream=2375\nService=docker.service\n", "api.socket:2:1"),
+}
+"""Name and text of a file, and where DG103 is."""
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, text, place = READ[name]
+    write(tmp_path, {path: text})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", ".", "--select", "DG103")
+    assert said.code == 1 and said.out.startswith(f"{place}: error: tcp://"), said.out + said.err
+
+
+HARMLESS: dict[str, tuple[str, str]] = {
+    "a client": ("a.sh", "docker -H tcp://0.0.0.0:2375 ps; export DOCKER_HOST=tcp://10.0.0.5:2376\n"),
+    "a client with TLS": ("a.sh", "docker --tlsverify -H tcp://10.0.0.5:2376 info\n"),
+    "a context": ("a.sh", "docker context create a --docker 'host=tcp://10.0.0.5:2376,ca=x'\n"),
+    "GitLab's docker-in-docker": (
+        ".gitlab-ci.yml", "services: [docker:dind]\nvariables: {DOCKER_HOST: 'tcp://docker:2375'}\n"
+        "script:\n- docker -H tcp://docker:2375 ps\n"),
+    "Ansible: hosts": ("a.yml", "- hosts: docker\n  vars: {docker_host: 'tcp://10.0.0.5:2376'}\n"),
+    "documentation": ("README.md", f"{COMMAND}\n"),
+    "a comment": ("a.sh", f"# {COMMAND}\n"),
+    "another port": ("a.sh", "docker run -p 9000:9000 x --listen tcp://10.0.0.5:9000\n"),
+    "a long file of something else": ("api.yaml", "services:\n" + " a: b\n" * 9000),
+    "cloud-init: hosts that are judged": ("user-data", f"{WRITE}content: |\n    {{\"metrics-addr\":\n"
+                                          "    \"0.0.0.0:2375\"}\nruncmd: [systemctl restart docker]\n"),
+    "a unit after docker.service": ("app.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/app\n"),
+    "a policy": ("policy.yaml", "version: 1\nsockets:\n- {address: 'tcp://0.0.0.0:2376', tls: mutual}\n"),
+    "a socket of another program": ("app.socket", "# docker\n[Socket]\nListenStream=9090\n"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_sets_no_host_is_not_named(name: str, tmp_path: Path, call: Call) -> None:
+    path, text = HARMLESS[name]
+    write(tmp_path, {**SAFE, path: text})
+    said = call("lint", tmp_path)
+    assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+@pytest.mark.parametrize("name", ["a unit after docker.service", "a socket of another program"])
+def test_another_unit_is_not_a_configuration_of_dockerd(name: str, tmp_path: Path, call: Call) -> None:
+    path, text = HARMLESS[name]
+    write(tmp_path, {path: text})
+    assert call("lint", tmp_path).code == 2 and call("lint", tmp_path / path).code == 2
+
+
+def test_packed_user_data_is_named(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "a/user-data": 'Content-Type: multipart/mixed; boundary="X"\n\n--X\n'})
+    (tmp_path / "user-data.gz").write_bytes(gzip.compress(f"#cloud-config\n{COMMAND}\n".encode()))
+    said = call("lint", tmp_path)
+    assert said.code == 2 and said.err.count("compressed, or several files in MIME format; not evaluated") == 2
+
+
+@pytest.mark.parametrize("target", ["gone", "docker.service", "/etc/hostname", "../.."])
+def test_a_link_that_is_not_read_is_named(target: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {f"repo/{next(iter(SAFE))}": "{}"})
+    (tmp_path / "repo/docker.service").symlink_to(target)
+    said = call("lint", tmp_path / "repo")
+    assert said.code == 2 and "docker.service: a link that leads out of the directory, or nowhere" in said.err
+
+
+def test_a_link_that_enables_a_unit_is_not_named(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, SAFE)
+    for unit in ("multi-user.target.wants/docker.service", "sockets.target.wants/dirmngr.socket"):
+        link = tmp_path / "etc/systemd/system" / unit
+        link.parent.mkdir(parents=True)
+        link.symlink_to(f"/lib/systemd/system/{link.name}")
+    said = call("lint", tmp_path)
+    assert (said.code, said.out) == (0, "nothing wrong\n"), said.err
+
+
+def test_the_bytes_of_a_directory_are_limited(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_arguments, "MAX_SCANNED_BYTES", 100)
+    write(tmp_path, {"a.sh": "#" * 90, "b.sh": "#" * 90, "c.sh": "#", "daemon.json": HOSTS})
+    said = call("lint", tmp_path)
+    assert said.code == 2 and said.err.count("; the rest is not read") == 1 and "b.sh: the files up to here" in said.err
+
+
+def test_a_fifo_in_the_place_of_a_file_is_named(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, SAFE)
+    os.mkfifo(tmp_path / "docker.service")
+    said = call("lint", tmp_path)
+    assert said.code == 2 and "docker.service: not a regular file; not read" in said.err
+
+
+@pytest.mark.parametrize(("path", "code"), [
+    ("user-data", 2), ("docker-compose.yml", 2), ("override.conf", 2), ("photo.png", 0), ("openapi.yaml", 0)])
+def test_a_large_file_is_named_if_it_may_be_of_docker(path: str, code: int, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, path: "#cloud-config\n" + "# \n" * 400_000})
+    said = call("lint", tmp_path)
+    assert said.code == code and (f"{path}: larger than 1 MiB; not read" in said.err) == (code == 2), said.err
+
+
+def test_many_alternatives_end_soon(tmp_path: Path, call: Call) -> None:
+    """200 drop-ins for one place, each as long as is read of a file, in 50 kB."""
+    heavy = "[Service]\n" + "ExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n" * 100
+    packed = base64.b64encode(gzip.compress(heavy.encode())).decode()
+    entry = f"- path: /etc/systemd/system/docker.service.d/a.conf\n  encoding: gz+b64\n  content: {packed}\n"
+    write(tmp_path, {"user-data": "#cloud-config\nwrite_files:\n" + entry * 200})
+    begin = time.process_time()
+    said = call("lint", tmp_path / "user-data")
+    assert "more alternatives for one place on a host than are judged" in said.err
+    assert time.process_time() - begin < 3
+
+
+def test_packed_files_are_small_together(tmp_path: Path, call: Call) -> None:
+    packed = base64.b64encode(gzip.compress(b"\n" * (1 << 20))).decode()
+    entry = f"- path: /etc/docker/daemon.json\n  encoding: gz+b64\n  content: {packed}\n"
+    write(tmp_path, {"user-data": "#cloud-config\nwrite_files:\n" + entry * 600})
+    said = call("lint", tmp_path / "user-data")
+    assert said.code == 2 and "the files in it have more than 1 MiB together" in said.err
+
+
+@pytest.mark.parametrize("text", ["a=b\n" * 250_000, "- " * 500_000, "{" * 900_000], ids=["lines", "words", "marks"])
+def test_limits_hold_for_standard_input(text: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    said = call("lint", "-", "--stdin-filename", "docker.service")
+    assert said.code == 2 and "; not read" in said.err
+
+
+def test_a_script_that_a_unit_runs_is_evaluated(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {"etc/systemd/system/docker.service.d/a.conf": "[Service]\nExecStart=\nExecStart=/opt/start.sh\n",
+                     "opt/start.sh": "#!/bin/sh\nexec dockerd -H tcp://0.0.0.0:2376 --tlsverify --tlscacert=/c/ca "
+                                     "--tlscert=/c/cert --tlskey=/c/key\n"})
+    said = call("lint", tmp_path)
+    assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+def write(here: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).write_text(text)
