@@ -21,9 +21,9 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
-from dockerd_guard.observe.observation import AccessPath, Observation
+from dockerd_guard.observe.observation import AccessPath, Listening, Observation, Running
 from dockerd_guard.observe.probes import Known, Prober
-from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
+from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, is_starting, retry_now
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.memory import Contained, Memory
 from dockerd_guard.policy.model import Mode, Policy, PolicyError
@@ -225,9 +225,9 @@ class Controller:
         return seen._replace(access_paths=self._access_paths or ())
 
     def _with_access_paths(self, seen: Observation) -> Observation:
-        """With the access paths of the last pass, none without systemd before. In the first one what an earlier process
-        blocked stays blocked while they are looked for."""
-        if self._access_paths is None and seen.loaded is None:
+        """With the access paths of the last look, none without systemd or a started dockerd before. In the first one
+        what an earlier process blocked stays blocked while they are looked for."""
+        if self._access_paths is None and (seen.loaded is None or is_starting(self.host.clock.now(), seen)):
             return seen
         if self._access_paths is None:
             if self._contains:
@@ -237,7 +237,12 @@ class Controller:
 
     def _look_for_access_paths(self, seen: Observation) -> None:
         """Look for other ways to the API, last: this may take seconds. Another pass follows if they have changed, and
-        while a dockerd has not had the time to listen."""
+        while a dockerd has not had the time to listen. Not while docker.service starts: its API accepts requests and
+        answers none yet, and its TCP hosts listen at any moment (I12)."""
+        if is_starting(self.host.clock.now(), seen):
+            if _tcp_hosts(seen.running) - _tcp_hosts(seen.listening):
+                self._wake_in(LOOK_AT_DOCKERD_S)
+            return
         found = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
         if found != self._access_paths:
             self._access_paths = found
@@ -246,9 +251,6 @@ class Controller:
             self._paths_changed = True
         else:
             self._paths_changed = False
-        if seen.loaded is not None and seen.loaded.active_state == "activating" and seen.running is not None and any(
-                binding.is_tcp for binding in seen.running.layer.bindings):
-            self._wake_in(LOOK_AT_DOCKERD_S)
         starting = [other.process.uid for other in seen.others if other.is_starting]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
@@ -320,9 +322,11 @@ class Controller:
             self._counted(self.exposed, None if seen.running is None else seen.running.process.started_ns / 1e9)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
-        """What must be blocked now. Without systemd not everything is seen: what is blocked stays so."""
+        """What must be blocked now. What is blocked stays so where not everything is seen: without systemd, and before
+        the first look for access paths."""
         wanted = containment(self.host.clock.now(), seen, self.policy, self.memory)
-        return self.containment.with_blocked(wanted) if seen.loaded is None and self._contains else wanted
+        is_partial = seen.loaded is None or self._access_paths is None
+        return self.containment.with_blocked(wanted) if is_partial and self._contains else wanted
 
     @property
     def _contains(self) -> bool:
@@ -405,6 +409,10 @@ def _tls(seen: Observation) -> list[tuple[str, Tls]]:
     """Each address of a running dockerd with its TLS."""
     return [(binding.address, binding.tls) for layer in (seen.running, seen.listening) if layer is not None
             for binding in layer.layer.bindings]
+
+
+def _tcp_hosts(seen: Running | Listening | None) -> set[str]:
+    return {canonical(binding.address) for binding in seen.layer.bindings if binding.is_tcp} if seen else set()
 
 
 def _source_line(error: Exception) -> str:

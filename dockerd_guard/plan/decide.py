@@ -140,7 +140,7 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(now, seen, policy, memory))
     if memory.intent is not None and not memory.intent.is_applied:
-        if _is_starting(now, seen):
+        if is_starting(now, seen):
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
                         next_step="Wait")
             return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
@@ -257,8 +257,8 @@ def _is_repaired(seen: Observation, plan: Plan, required: Actions, intent: Inten
     return is_up and started_at(seen) != intent.invocation and not plan.obstacles and not required.starts_dockerd
 
 
-def _is_starting(now: Instant, seen: Observation) -> bool:
-    """Whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
+def is_starting(now: Instant, seen: Observation) -> bool:
+    """Return whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
     if seen.running is None or seen.loaded is None or seen.loaded.active_state != "activating":
         return False
     return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S

@@ -17,6 +17,7 @@ from dockerd_guard.agent.controller import (
     RETRY_AFTER_ERROR_S,
     RETRY_S,
 )
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
 from dockerd_guard.plan.decide import Verdict
@@ -143,17 +144,27 @@ def test_an_access_path_that_is_not_blocked_is_exposed_all_the_time(
     assert set(counted) == {1}
 
 
-def test_a_dockerd_that_starts_with_a_tcp_host_is_looked_at_until_it_listens(agent: SimulatedAgent) -> None:
-    """systemd announces the end of its start, when it has listened for a while."""
-    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"), *opened()))
+def test_a_dockerd_that_starts_is_looked_at_until_it_listens_on_tcp(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd announces the end of the start. dockerd has listened before, and answers no request until then."""
+    asked: list[str] = []
+
+    def access_paths(kernel: SimulatedKernel, seen: Observation, *_: object) -> tuple[AccessPath, ...]:
+        asked.append(seen.loaded.active_state if seen.loaded is not None else "")
+        return ()
+
+    monkeypatch.setattr(SimulatedKernel, "access_paths", access_paths)
+    for arguments, fate, wake_s in ((OPEN, "deaf", LOOK_AT_DOCKERD_S), (OPEN, "", None), ("-H fd://", "deaf", None)):
+        do(agent.host, (sleep(100), policy("mode: observe\nsockets: [fd://]\n"), fault(next_starts=[fate]),
+                        *opened(arguments), starting))
+        agent.run_pass()
+        agent.host.clock.sleep(1)
+        found = agent.run_pass()
+        assert (found == LOOK_AT_DOCKERD_S) is (wake_s is not None), (arguments, fate)
+    assert asked == []
+    do(agent.host, (lambda host: host.active.update({SERVICE: "active"}),))
     agent.run_pass()
-    wake_s = agent.run_pass()
-    assert wake_s is None or wake_s > LOOK_AT_DOCKERD_S
-    starting(agent.host)
-    assert agent.run_pass() == LOOK_AT_DOCKERD_S
-    do(agent.host, opened("-H fd://"))
-    starting(agent.host)
-    assert agent.run_pass() != LOOK_AT_DOCKERD_S
+    assert asked
 
 
 def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(
