@@ -254,6 +254,10 @@ class Machine:
             raise CommandFailed(done)
         return [json.loads(line) for line in done.out.splitlines()]
 
+    def sync_journal(self) -> None:
+        """Wait until journald has taken in everything that was sent to it. Programs do not wait for it."""
+        self.run("journalctl --sync")
+
     def console(self) -> str:
         """Return the console output of the boot."""
         return (self.box.directory / "console.log").read_text(errors="replace")

@@ -46,16 +46,19 @@ def run_repeatedly(machine: Machine, line: str, every_s: float = 0.2) -> None:
 
 def reloads(machine: Machine) -> int:
     """Return how often systemd has reloaded its units."""
+    machine.sync_journal()
     return len([entry for entry in machine.journal("_PID=1", "--boot")
                 if entry["MESSAGE"] in ("Reloading.", "Reloading...")])
 
 
 def starts(machine: Machine) -> int:
     """Return how often docker.service was started."""
+    machine.sync_journal()
     return len(machine.journal(STARTED, "UNIT=docker.service"))
 
 
 def all_entries(machine: Machine) -> int:
+    machine.sync_journal()
     return len(machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot"))
 
 

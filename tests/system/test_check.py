@@ -22,6 +22,7 @@ def test_reload_with_an_invalid_policy_fails_and_changes_nothing(machine: Machin
     failed = machine.run("systemctl reload dockerd-guard", check=False)
     assert (failed.status, "systemctl status dockerd-guard.service" in failed.err) == (1, True), failed.err
     why = f"{POLICY}:{len(BAD.splitlines())}:1: unknown key 'moed'"
+    machine.sync_journal()
     status = machine.run("systemctl status --full dockerd-guard", check=False).out
     assert f"dockerd-guard: {why}" in status, status
     wait_for(lambda: why in entries(machine, "policy")[-1]["MESSAGE"], "entry of the agent")

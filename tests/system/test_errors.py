@@ -52,7 +52,9 @@ def test_agent_starts_only_with_a_valid_policy(
     started = machine.run("systemctl start dockerd-guard", check=False)
     assert started.status != 0
     assert machine.properties("dockerd-guard.service", "ExecMainStatus")["ExecMainStatus"] == "2"
-    assert POLICY in policy_messages(machine)[-1]
+    wait_for(lambda: any(message.startswith("No valid policy") and POLICY in message
+                         for message in policy_messages(machine)), "entry about the policy")
+    wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy")
     machine.write(POLICY, OBSERVE)
     wait_for(lambda: machine.is_active("dockerd-guard.service"), "agent with the valid policy")
 

@@ -83,6 +83,8 @@ def test_tls_written_without_a_restart_is_not_stated(machine: Machine) -> None:
     fixed = machine.run("dockerd-guard fix", check=False)
     assert "Restarted docker.service" in fixed.out, fixed
     assert stated(machine) == "mutual"
+    # dockerd logs it after it has ended the connection.
+    wait_for(lambda: errors(machine) >= 1, "entry about the handshake")
     assert errors(machine) == 1
     assert machine.outside(["curl", "--silent", f"http://{ADDRESS}:2375/_ping"], check=False).out != "OK"
 
@@ -100,9 +102,11 @@ def test_one_start_is_probed_once(machine: Machine, arguments: str, tls: str, lo
         assert (evidence(machine, "running"), evidence(machine, "listening")) == (
             (tls, "proc", "probe"), (tls, "kernel", "probe"))
         machine.run("systemctl restart dockerd-guard")
+    wait_for(lambda: errors(machine) >= logged, "entry about the handshake")
     assert errors(machine) == logged
     machine.run("systemctl restart docker")
     wait_for(lambda: stated(machine) == tls, "probe of the new start")
+    wait_for(lambda: errors(machine) >= logged, "entry about the handshake")
     assert errors(machine) == logged
 
 

@@ -231,7 +231,8 @@ def test_layers_agree_for_wrapped_dockerds(machine: Machine) -> None:
     assert seen(machine)["layers"]["configured"]["refused_by"] == "dockerd"
     machine.run("systemctl daemon-reload; systemctl reset-failed; systemctl restart docker.service")
     wait_for(lambda: not machine.is_active("docker.service"), "the end of it")
-    assert "no sockets found via socket activation" in machine.run("journalctl --unit=docker.service --boot").out
+    wait_for(lambda: "no sockets found via socket activation" in machine.run(
+        "journalctl --unit=docker.service --boot").out, "its last words")
 
 
 def test_socket_file_removed_by_dockerd_is_reported_and_fixed(machine: Machine) -> None:

@@ -91,6 +91,7 @@ def test_commands_and_their_errors(bare_machine: Machine) -> None:
     with pytest.raises(TimeoutError, match="no rain within 0 s; the last answer was False"):
         wait_for(lambda: False, "rain", timeout=0)
     bare_machine.run("logger --id=4711 --tag=harness hello")
+    bare_machine.sync_journal()
     (entry,) = bare_machine.journal("--identifier=harness")
     assert entry["MESSAGE"] == "hello"
 

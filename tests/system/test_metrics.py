@@ -86,6 +86,7 @@ def test_metrics_follow_the_host_and_persist_without_the_agent(machine: Machine)
     machine.write(POLICY, "version: 1\nsokcets: []\n")
     reload = machine.run("systemctl reload dockerd-guard", check=False)
     assert (reload.status, "systemctl status dockerd-guard.service" in reload.err) == (1, True), reload.err
+    machine.sync_journal()
     shown = machine.run("systemctl status --full dockerd-guard", check=False).out
     assert f"{POLICY}:2:1: unknown key 'sokcets' in the policy; did you mean 'sockets'?" in shown
     refused = wait_until(machine, policy_ok=0, enforcing=1)

@@ -125,7 +125,8 @@ def test_invalid_policy_stops_the_agent_until_it_changes(machine: Machine) -> No
     wait_for(lambda: machine.properties(AGENT, "ActiveState")["ActiveState"] == "failed", "end of the agent")
     shown = machine.properties(AGENT, "ExecMainStatus", "NRestarts")
     assert shown == {"ExecMainStatus": "2", "NRestarts": "0"}
-    assert any(f"{POLICY}:2:1" in entry["MESSAGE"] for entry in machine.journal(f"--unit={AGENT}", "--boot"))
+    wait_for(lambda: any(f"{POLICY}:2:1" in entry["MESSAGE"] for entry in machine.journal(f"--unit={AGENT}", "--boot")),
+             "entry about the policy")
     wait_for(lambda: machine.is_active("dockerd-guard-policy.path"), "watch on the policy")
 
     machine.write(POLICY, "version: 2\n")  # still invalid
