@@ -180,7 +180,7 @@ class Story:
     def the_guide_again(self) -> None:
         machine = self.machine
         title("The same change again, by a drop-in as of systemctl edit docker, with the policy in force")
-        corrections = len(self.entries("corrected"))
+        corrections = self.corrections()
         self.do("mkdir -p /etc/systemd/system/docker.service.d && "
                 "printf '[Service]\\nExecStart=\\n"
                 "ExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\\n' "
@@ -206,7 +206,7 @@ class Story:
         lines = policy.splitlines(keepends=True)
         last = next(number for number, line in enumerate(lines) if line.startswith("  - fd://"))
         # Counted before: the agent reads a policy as soon as it is saved.
-        corrections = len(self.entries("corrected"))
+        corrections = self.corrections()
         machine.write(POLICY, "".join([*lines[:last + 1], declared, *lines[last + 1:]]))
         self.do(f"grep -v -e '^ *#' -e '^$' {POLICY}")
         with progress("the agent adds the socket, with flags and certificates"):
@@ -245,9 +245,11 @@ class Story:
 
     def corrected(self, times: int) -> None:
         """Wait until the journal has that many corrections."""
-        wait_for(lambda: len([entry for entry in self.entries("corrected")
-                              if entry.get("DOCKERD_GUARD_OUTCOME") == "repaired"]) >= times,
-                 f"{times}. correction in the journal", timeout=PATIENCE_SECONDS)
+        wait_for(lambda: self.corrections() >= times, f"{times}. correction in the journal", timeout=PATIENCE_SECONDS)
+
+    def corrections(self) -> int:
+        """Count the corrections in the journal. A drift that ended otherwise is an entry of the same event."""
+        return len([entry for entry in self.entries("corrected") if entry.get("DOCKERD_GUARD_OUTCOME") == "repaired"])
 
 
 def title(text: str) -> None:

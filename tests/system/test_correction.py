@@ -39,11 +39,17 @@ def test_exposure_is_detected_and_closed_without_stopping_containers(machine: Ma
     machine.run("systemctl daemon-reload; systemctl restart docker")
     wait_for(machine.api_answers, "open API")
 
-    seen = wait_for(lambda: [entry for entry in entries(machine, "drift")
-                             if entry["DOCKERD_GUARD_RULE"] == "DG101"], "drift entry")
-    # /lib is a link to /usr/lib, and systemd 255 and later search only the latter.
-    files = {entry["DOCKERD_GUARD_FILE"].removeprefix("/usr") for entry in seen}
-    assert exposure.blamed in files <= {exposure.blamed, OVERRIDE}
+    def reported() -> list[dict[str, str]]:
+        return [entry for entry in entries(machine, "drift") if entry["DOCKERD_GUARD_RULE"] == "DG101"]
+
+    def files() -> set[str]:
+        # /lib is a link to /usr/lib, and systemd 255 and later search only the latter.
+        return {entry["DOCKERD_GUARD_FILE"].removeprefix("/usr") for entry in reported()}
+
+    # One entry follows the other.
+    wait_for(lambda: exposure.blamed in files(), "drift entry")
+    seen = reported()
+    assert files() <= {exposure.blamed, OVERRIDE}
     assert all(int(entry["DOCKERD_GUARD_LINE"]) >= 1 for entry in seen)
 
     enforce(machine)
