@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tests.machines.machine import Machine, wait_for
-from tests.support.correction import DOCKERD, OVERRIDE, POLICY, UNIT, entries
+from tests.support.correction import DOCKERD, OVERRIDE, POLICY, UNIT, entries, rests
 
 DROPIN = "/run/systemd/system/docker.service.d/p-new.conf"
 SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/port.conf"
@@ -128,7 +128,8 @@ def mutate(machine: Machine, target: Target, name: str, steps: tuple[tuple[str, 
     missed = []
     for line, expected in steps:
         if expected == "quiet":
-            machine.run("systemctl daemon-reload; sleep 1.5")
+            machine.run("systemctl daemon-reload")
+            wait_for(lambda: rests(machine, 2), "agent at rest")
         cursor = newest(machine).get("__CURSOR", "")
         machine.run(["bash", "-euc", line.format(**places)])
         if expected == "quiet":

@@ -30,6 +30,7 @@ from tests.support.correction import (
     SOCKET_OVERRIDE,
     enforce,
     entries,
+    rests,
 )
 
 POLICY = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect:\n  budget: {budget}/1h\n"
@@ -152,7 +153,8 @@ def _complies(machine: Machine) -> bool:
 
 def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
     pid = wait_for(lambda: machine.main_pid(AGENT), "agent")
-    # A running pass has directories open and may renew watches: take the minimum.
+    # The last pass renews the watches. A running pass has directories open: take the minimum.
+    wait_for(lambda: rests(machine), "agent at rest")
     shown = machine.run(f"cat /proc/{pid}/status; echo; for each in 1 2 3 4 5 6 7 8; do "
                         f"echo $(ls /proc/{pid}/fd | wc -l) $(ls /proc/{pid}/task | wc -l); sleep 0.1; done").out
     about, _, counts = shown.partition("\n\n")

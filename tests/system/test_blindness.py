@@ -17,7 +17,7 @@ from tests.support.blindness import (
     check_policy_mutations,
     is_open,
 )
-from tests.support.correction import OVERRIDE, POLICY, entries
+from tests.support.correction import OVERRIDE, POLICY, entries, rests
 
 MISSED = "no file event arrived"
 MAX_QUEUED_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
@@ -68,9 +68,9 @@ def test_mount_over_a_directory_is_detected_by_resync(machine: Machine) -> None:
     machine.run(f"mkdir -p {DROPIN_DIRECTORY} /root/other")
     machine.write("/root/other/override.conf", OPEN)
     machine.write(POLICY, RESYNC)
-    wait_for(lambda: len(entries(machine, "policy")) == 2, "policy in force")
-    # It returns after a pass, in which the directory began to be watched.
-    machine.run("systemctl reload dockerd-guard")
+    wait_for(lambda: entries(machine, "policy")[1:], "policy in force")
+    # In a pass the directory began to be watched.
+    wait_for(lambda: rests(machine), "end of a pass")
     machine.run(f"mount --bind /root/other {DROPIN_DIRECTORY}")
     wait_for(lambda: is_open(machine), "drift", timeout=DETECTED_S)
     wait_for(lambda: blind(machine, MISSED), "report of the mount")

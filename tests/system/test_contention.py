@@ -20,7 +20,8 @@ def test_own_writes_trigger_no_correction(machine: Machine) -> None:
     before = (starts(machine), reloads(machine))
     enforce(machine)
     wait_for(lambda: repaired(machine), "correction")
-    wait_for(lambda: rests(machine), "agent at rest")
+    # It looks again after two seconds at most.
+    wait_for(lambda: rests(machine, 3), "agent at rest")
     logged = all_entries(machine)
     assert rests(machine, 4), "it works again"
     assert all_entries(machine) == logged
