@@ -212,8 +212,12 @@ class Machine:
         return self.run(["cat", "--", path]).out
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Write a file in place, and create its directory."""
-        script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
+        """Write a file in place, and create its directory.
+
+        The file is empty only for a moment: the agent reads it while it is written.
+        """
+        script = ('text=$(cat; echo .) && mkdir -p "$(dirname "$1")" && printf %s "${text%.}" > "$1" && '
+                  'chmod "$2" "$1"')
         self.run(["sh", "-c", script, "sh", path, f"{mode:o}"], input=text)
 
     def remove(self, *paths: str) -> None:

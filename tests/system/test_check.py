@@ -28,7 +28,8 @@ def test_reload_with_an_invalid_policy_fails_and_changes_nothing(machine: Machin
     wait_for(lambda: why in entries(machine, "policy")[-1]["MESSAGE"], "entry of the agent")
 
     # The text is valid, but another account could write it.
-    machine.write(POLICY, ENFORCE, mode=0o666)
+    machine.write("/root/loose.yaml", ENFORCE, mode=0o666)
+    machine.run("mv /root/loose.yaml " + POLICY)
     refused = machine.run("dockerd-guard check", check=False)
     assert (refused.status, f"{POLICY}:1:1: writable by everyone (mode 0666)" in refused.err) == (2, True)
     assert machine.run("systemctl reload dockerd-guard", check=False).status == 1
