@@ -85,6 +85,14 @@ def entries(machine: Machine, event: str) -> list[dict[str, str]]:
     return machine.journal(f"DOCKERD_GUARD_EVENT={event}")
 
 
+def held_for(machine: Machine, words: str) -> list[dict[str, str]]:
+    """Return the entries about held corrections whose reason contains these words.
+
+    While dockerd is slow to answer, that is the reason, and another entry follows.
+    """
+    return [entry for entry in entries(machine, "held") if words in entry["MESSAGE"]]
+
+
 def messages(machine: Machine, words: str) -> list[str]:
     """Return the agent's messages that contain these words."""
     return [entry["MESSAGE"] for entry in machine.journal("SYSLOG_IDENTIFIER=dockerd-guard", "--boot")

@@ -21,6 +21,7 @@ from tests.support.correction import (
     Exposure,
     enforce,
     entries,
+    held_for,
     make_certificates,
     repaired,
     settled,
@@ -148,8 +149,8 @@ def test_restart_is_held_while_containers_would_stop(machine: Machine) -> None:
     wait_for(lambda: machine.run("docker info --format '{{.LiveRestoreEnabled}}'").out == "false\n", "live-restore off")
     machine.write(POLICY, ENFORCE)
     machine.run("systemctl start dockerd-guard")
-    held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert "live-restore is off: 1 running container would be stopped" in held[-1]["MESSAGE"]
+    held = wait_for(lambda: held_for(machine, "live-restore is off: 1 running container would be stopped"),
+                    "held correction")
     assert held[-1]["DOCKERD_GUARD_OUTCOME"] == "held"
     assert machine.container_pid() == container
     # The files and systemd's units are correct already: the next restart, by anybody, closes the port.

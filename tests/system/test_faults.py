@@ -25,6 +25,7 @@ from tests.support.correction import (
     POLICY,
     enforce,
     entries,
+    held_for,
     repaired,
     settled,
 )
@@ -69,8 +70,8 @@ def test_live_restore_switched_off_in_the_file_stops_no_container(machine: Machi
     container, dockerd = machine.start_container(), machine.main_pid()
     machine.write(DAEMON_JSON, '{"live-restore": false}\n')
     enforce(machine, LOOPBACK_TOO)
-    held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert "live-restore is off in the configuration that a restart would load" in held[-1]["MESSAGE"]
+    wait_for(lambda: held_for(machine, "live-restore is off in the configuration that a restart would load"),
+             "held correction")
     assert (machine.container_pid(), machine.main_pid()) == (container, dockerd)
 
 

@@ -22,6 +22,7 @@ from tests.support.correction import (
     POLICY,
     enforce,
     entries,
+    held_for,
     make_certificates,
     repaired,
 )
@@ -148,9 +149,9 @@ def test_restart_applies_no_other_change(machine: Machine, waiting: Waiting) -> 
                     "held correction")
     assert "Next: Revert them, or run `systemctl restart docker.service` at a suitable time." in held[-1]["MESSAGE"]
     for verb in ("diff", "status"):
-        found = machine.run(f"dockerd-guard {verb}", check=False).out
-        assert waiting.words in found
-        assert "Revert them" in found
+        # The status follows the entry. While dockerd is slow to answer, that is the reason.
+        wait_for(lambda v=verb: all(words in machine.run(f"dockerd-guard {v}", check=False).out  # type: ignore[misc]
+                                    for words in (waiting.words, "Revert them")), f"reason in {verb}")
     assert machine.main_pid() == dockerd
 
 
@@ -188,8 +189,7 @@ def test_budget_persists_across_agent_restarts(machine: Machine) -> None:
     machine.remove(OUR_SERVICE_DROPIN)
     machine.run("systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker")
     enforce(machine, policy)
-    held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert "the budget of 1/1h restarts is used up" in held[-1]["MESSAGE"]
+    held = wait_for(lambda: held_for(machine, "the budget of 1/1h restarts is used up"), "held correction")
     assert " until " in held[-1]["MESSAGE"]
     assert machine.exists(OUR_SERVICE_DROPIN)
 
@@ -222,6 +222,12 @@ def test_policy_restricts_restarts(machine: Machine, correct: str, words: str, u
     assert (shown["until"] is None) == (not until)
 
 
+def predicted(machine: Machine) -> tuple[str, list[str]]:
+    """The cost of `fix`, and the containers that it would stop."""
+    foreseen = json.loads(machine.run("dockerd-guard diff --format json", check=False).out)
+    return foreseen["cost"], foreseen["containers"]
+
+
 def test_diff_predicts_the_cost_of_fix(machine: Machine) -> None:
     """In the order of the steps: the first action, the cost, and the containers that would stop."""
     machine.write(POLICY, f"{OBSERVE}correct: {{restart: always, budget: 100/1h}}\n")
@@ -239,8 +245,9 @@ def test_diff_predicts_the_cost_of_fix(machine: Machine) -> None:
     ):
         machine.run(f"mkdir -p {DROPIN_DIRECTORY}; {line}")
         container = machine.started_container_pid()
-        foreseen = json.loads(machine.run("dockerd-guard diff --format json", check=False).out)
-        assert (foreseen["cost"], foreseen["containers"]) == (cost, stops), line
+        # dockerd has 3 s to list its containers.
+        wait_for(lambda foreseen=(cost, stops): predicted(machine) == foreseen,  # type: ignore[misc]
+                 f"cost {cost}, {stops} after {line}")
         before = (reloads(machine), starts(machine))
         assert machine.run("dockerd-guard fix").status == 0
         was_reloaded, was_restarted = reloads(machine) > before[0], starts(machine) > before[1]

@@ -86,10 +86,11 @@ def test_status_of_a_held_correction_a_stopped_agent_and_a_fixed_host(machine: M
     expose(machine)
     machine.start_container()
     enforce(machine)
-    held = awaited(machine, lambda now: now["contained"] and now["held"], "correction that is held")
+    # While dockerd is slow to answer, that is the reason.
+    held = awaited(machine, lambda now: now["contained"] and now["held"]
+                   and "1 running container would be stopped" in now["held"]["reason"], "correction that is held")
     assert held["exit"] == 1
     assert held["agent"]["state"] == "holding"
-    assert "1 running container would be stopped" in held["held"]["reason"]
     assert "live-restore" in held["held"]["next"]
     assert held["sockets"][1] == {"address": "tcp://0.0.0.0:2375", "declared": None, "layers": {
         "configured": False, "loaded": False, "running": "none", "listening": "none"}}

@@ -20,7 +20,7 @@ from tests.support.correction import (
     OVERRIDE,
     POLICY,
     enforce,
-    entries,
+    held_for,
     repaired,
     settled,
 )
@@ -88,8 +88,7 @@ def test_upgrade_keeps_held_corrections_and_containment(upgradable: Machine, pac
     machine = upgradable
     open_up(machine)
     enforce(machine)
-    held = wait_for(lambda: entries(machine, "held"), "held correction")
-    assert "live-restore is off" in held[-1]["MESSAGE"]
+    wait_for(lambda: held_for(machine, "live-restore is off"), "held correction")
     contained(machine)
     dockerd, shop, undo = machine.main_pid(), machine.container_pid("shop"), what_undoes(machine)
 
