@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -32,11 +33,23 @@ def prepare(*packages: str) -> None:
     """Install the missing ones of these packages. Raises Unfit if that is not possible."""
     if shutil.which("apt-get") is None:
         raise Unfit(f"This is not Debian: there is no apt-get to install {', '.join(packages)} with.\n{INSTEAD}")
-    missing = [package for package in packages if not _installed(package)]
-    if not missing:
+    if not (missing := _missing(packages)):
         return
     if os.geteuid() != 0:
         raise Unfit(f"Only root can install {', '.join(missing)}.\n{INSTEAD}")
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with open(cache_directory() / "prepare.lock", "w") as lock:
+        # apt-get fails if another worker of the tests runs it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if missing := _missing(packages):
+            _install(missing)
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [package for package in packages if not _installed(package)]
+
+
+def _install(missing: list[str]) -> None:
     log(f"Installing {', '.join(missing)} with apt-get (once).")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (("update",), ("install", "--yes", "--no-install-recommends", *missing)):

@@ -57,7 +57,8 @@ def repositories(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield found
     finally:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
-        shutil.rmtree(home)
+        # gpg-agent removes its sockets while it ends.
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def publish(machine: Machine, directory: Path) -> None:

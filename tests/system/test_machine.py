@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,5 +115,11 @@ def test_machine_ends_with_its_owner(end: signal.Signals) -> None:
     wait_for(lambda: name not in box.names(), f"end of {name}")
     assert not directory.exists()
     assert str(directory) not in Path("/proc/self/mounts").read_text()
-    arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not [each for each in arguments if str(directory).encode() in each]
+    assert not [each for each in command_lines() if str(directory).encode() in each]
+
+
+def command_lines() -> Iterator[bytes]:
+    """The command lines of all processes of this host. Those of other tests come and go meanwhile."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes()
