@@ -143,10 +143,14 @@ def test_restart_is_held_while_containers_would_stop(machine: Machine) -> None:
     machine.run("systemctl stop dockerd-guard")
     machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    machine.run("systemctl reload docker; systemctl daemon-reload; systemctl restart docker")
+    # `systemctl reload` only sends the signal.
+    live_restore = "docker info --format '{{.LiveRestoreEnabled}}'"
+    machine.run("systemctl reload docker")
+    wait_for(lambda: machine.run(live_restore).out == "true\n", "live-restore on")
+    machine.run("systemctl daemon-reload; systemctl restart docker")
     machine.write("/etc/docker/daemon.json", '{"live-restore": false}\n')
     machine.run("systemctl reload docker")
-    wait_for(lambda: machine.run("docker info --format '{{.LiveRestoreEnabled}}'").out == "false\n", "live-restore off")
+    wait_for(lambda: machine.run(live_restore).out == "false\n", "live-restore off")
     machine.write(POLICY, ENFORCE)
     machine.run("systemctl start dockerd-guard")
     held = wait_for(lambda: held_for(machine, "live-restore is off: 1 running container would be stopped"),

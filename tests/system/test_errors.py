@@ -129,7 +129,7 @@ def test_stopped_or_missing_docker_is_reported_and_detected_when_it_starts(machi
     machine.run("systemctl daemon-reload; systemctl start docker.socket docker.service")
     wait_for(lambda: repaired(machine), "correction of what came")
     wait_for(lambda: not machine.api_answers(), "closed port")
-    assert machine.socket_answers()
+    wait_for(machine.socket_answers, "dockerd that answers")
 
 
 def test_lost_dbus_is_reported_and_used_again_when_it_returns(machine: Machine) -> None:

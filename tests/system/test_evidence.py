@@ -170,6 +170,7 @@ def test_port_in_another_network_namespace_is_not_the_hosts(machine: Machine) ->
     assert "network_namespace" not in next(each for each in bindings(machine, "listening") if each["scope"] == "unix")
     # A program of the host has the same port.
     machine.run("systemd-run --unit=shop python3 -m http.server 2375 --directory /etc/dockerd-guard")
+    wait_for(lambda: machine.run("curl --silent http://127.0.0.1:2375/", check=False).status == 0, "that program")
     enforce(machine, f"{ENFORCE}correct:\n  restart: never\n")
     failed = wait_for(lambda: entries(machine, "failed"), "entry")
     assert "it is in the network namespace /run/netns/vpn" in failed[0]["MESSAGE"]

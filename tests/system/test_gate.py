@@ -59,7 +59,8 @@ OBSTACLES = (
     Obstacle("an address of another host", "[fd://, tcp://192.0.2.1:2376]", "",
              "192.0.2.1 is not an address of this host"),
     Obstacle("a port in use", f"[fd://, tcp://{ADDRESS}:2376]",
-             f"systemd-run --unit=other socat TCP-LISTEN:2376,bind={ADDRESS},fork /dev/null",
+             f"systemd-run --unit=other socat TCP-LISTEN:2376,bind={ADDRESS},fork /dev/null; "
+             "until ss -Hltn 'sport = :2376' | grep -q .; do sleep 0.05; done",
              f"{ADDRESS}:2376 is in use"),
 )
 

@@ -17,6 +17,9 @@ DASHBOARD = TOP / "packaging/prometheus/grafana.json"
 FILE = "/var/lib/prometheus/node-exporter/dockerd-guard.prom"
 SHIPPED = "/usr/share/dockerd-guard"
 
+REFUSED = 7
+"""curl(1), EXIT CODES."""
+
 OPEN = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n"
 DRIFT = '{layer="configured",rule="DG101"}'
 
@@ -27,9 +30,12 @@ def debian() -> tuple[str, ...]:
 
 
 def served(machine: Machine) -> dict[str, float]:
-    """Scrape node_exporter and return dockerd-guard's metrics."""
-    text = machine.run("curl --silent --max-time 10 http://localhost:9100/metrics").out
-    found = dict(line.rpartition(" ")[::2] for line in text.splitlines() if not line.startswith("#"))
+    """Scrape node_exporter and return dockerd-guard's metrics; none while it starts and does not listen yet."""
+    asked = machine.run("curl --silent --max-time 10 http://localhost:9100/metrics", check=False)
+    if asked.status == REFUSED:
+        return {}
+    assert asked.status == 0, asked
+    found = dict(line.rpartition(" ")[::2] for line in asked.out.splitlines() if not line.startswith("#"))
     assert found["node_textfile_scrape_error"] == "0"
     return {name.removeprefix("dockerd_guard_"): float(value) for name, value in found.items()
             if name.startswith("dockerd_guard_")}

@@ -44,14 +44,16 @@ def sent(machine: Machine, text: str, user: str = "root") -> str:
 
 
 def test_killed_helper_restarts_and_containment_stays(machine: Machine) -> None:
-    assert processes(machine) == []
+    # A pass of the agent may have one.
+    wait_for(lambda: processes(machine) == [], "agent without a helper")
     open_up(machine)
     enforce(machine, NEVER)
     contained(machine)
     for _ in range(3):
         before = wait_for(lambda: processes(machine), "process that follows the table")
-        machine.run(["kill", "-KILL", *before])
-        wait_for(lambda old=before: processes(machine) not in ([], old), "another one")  # type: ignore[misc]
+        # One that served a single request may have ended.
+        machine.run(["kill", "-KILL", *before], check=False)
+        wait_for(lambda old=before: {*processes(machine)}.difference(old), "another one")  # type: ignore[misc]
         assert not is_open(machine)
     agent = machine.main_pid(AGENT)
     count = len(entries(machine, "contained"))
@@ -138,7 +140,8 @@ def test_verification_is_repeated_after_the_helper_was_lost(machine: Machine) ->
 
 def test_fix_needs_neither_helper_nor_agent(machine: Machine) -> None:
     machine.run(f"systemctl stop dockerd-guard; systemctl mask {UNIT}")
-    assert not machine.is_active(UNIT)
+    # It stops after the agent, and `systemctl stop` does not wait for it.
+    wait_for(lambda: not machine.is_active(UNIT), "end of the helper")
     machine.write(POLICY, LOOPBACK)
     machine.run("dockerd-guard fix")
     assert machine.run("curl --silent http://127.0.0.1:2376/_ping").out == "OK"
