@@ -51,7 +51,7 @@ def test_access_path(machine: Machine, row: Row) -> None:
     for path, text in row.files.items():
         machine.write(path, text)
     machine.run(row.line)
-    wait_for(lambda: is_open(machine, row), "open access path", timeout=30)
+    wait_for(lambda: is_open(machine, row), "open access path")
 
     use = ["curl", "--silent", "--no-buffer", "--max-time", "120", f"http://{ADDRESS}:{row.port}/events"]
     user = subprocess.Popen(machine.outside_command(*use)) if row.is_in_use else None

@@ -188,8 +188,8 @@ def test_four_different_late_dropins_within_a_minute_are_each_corrected(machine:
         path, count = f"{DROPINS}/zzz-{number}.conf", len(repaired(machine))
         machine.write(path, f"{OPEN.rstrip()} --label=number={number}\n")
         machine.run("systemctl daemon-reload")
-        wait_for(lambda p=path: not machine.exists(p), f"end of {path}", timeout=15)  # type: ignore[misc]
-        wait_for(lambda n=count: len(repaired(machine)) > n, f"entry {number}", timeout=15)  # type: ignore[misc]
+        wait_for(lambda p=path: not machine.exists(p), f"end of {path}")  # type: ignore[misc]
+        wait_for(lambda n=count: len(repaired(machine)) > n, f"entry {number}")  # type: ignore[misc]
     assert not entries(machine, "contested")
     stamps = [int(entry["__REALTIME_TIMESTAMP"]) for entry in repaired(machine)]
     assert stamps[-1] - stamps[0] < 60e6

@@ -24,6 +24,7 @@ from tests.support.correction import (
 
 HELD = "held     another dockerd-guard is correcting this host, until this changes; since "
 DAEMON_JSON = "/etc/docker/daemon.json"
+SLOW_GENERATOR = "/run/systemd/system-generators/slow"
 
 
 def test_an_open_port_is_blocked_while_dbus_is_down(machine: Machine) -> None:
@@ -77,10 +78,13 @@ def suspended_fix(machine: Machine) -> str:
     """Start `fix` on a host that it has to correct, and suspend it after it wrote its drop-in. Returns its PID."""
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker")
+    # After that it has systemd reload its units, which takes long enough.
+    machine.write(SLOW_GENERATOR, "#!/bin/sh\nsleep 3\n", mode=0o755)
     machine.run(f"""
         dockerd-guard fix > /root/fix.out 2>&1 & echo $! > /root/fix.pid
         until [ -e {OUR_SERVICE_DROPIN} ]; do sleep 0.005; done
         kill -STOP $(cat /root/fix.pid)
+        rm {SLOW_GENERATOR}
     """)
     return machine.read("/root/fix.pid").strip()
 
