@@ -19,6 +19,8 @@ from tests.support.network import processes
 AGENT = "dockerd-guard.service"
 UNIT = "dockerd-guard-network.socket"
 PATH = "/run/dockerd-guard/network"
+GO_ON = "/run/go-on"
+"""Until this file exists, dockerd does not start."""
 
 LOOPBACK = f"{ENFORCE}  - address: tcp://127.0.0.1:2376\n    tls: none\ncorrect: {{restart: always}}\n"
 
@@ -117,13 +119,14 @@ def test_correction_that_needs_the_helper_is_held_without_changes(machine: Machi
 
 
 def test_verification_is_repeated_after_the_helper_was_lost(machine: Machine) -> None:
-    machine.write(OVERRIDE, "[Service]\nExecStartPre=/bin/sleep 5\n")
-    machine.run("systemctl daemon-reload; systemctl restart docker")
+    machine.write(OVERRIDE, f"[Service]\nExecStartPre=/bin/sh -c 'until [ -e {GO_ON} ]; do sleep 0.1; done'\n")
+    machine.run(f"touch {GO_ON}; systemctl daemon-reload; systemctl restart docker; rm {GO_ON}")
     # Not by `systemctl reload`, which returns after the correction.
     machine.write(POLICY, LOOPBACK)
     wait_for(lambda: machine.properties("docker.service", "SubState")["SubState"] == "start-pre", "restart under way")
     machine.run(f"systemctl mask --now {UNIT}")
     machine.run(["kill", "-KILL", *processes(machine)], check=False)
+    machine.run(f"touch {GO_ON}")
     held = wait_for(lambda: entries(machine, "held"), "held verification")[-1]["MESSAGE"]
     assert f"{UNIT} does not answer (" in held
     dockerd = machine.main_pid()
