@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -70,8 +71,9 @@ def publish(machine: Machine, directory: Path) -> None:
 
 def key_id(repository: Path) -> str:
     """The long ID of the key that a repository is signed with, the end of its fingerprint."""
-    shown = subprocess.run(["gpg", "--batch", "--with-colons", "--show-keys", repository / "dockerd-guard.asc"],
-                           capture_output=True, text=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as home:
+        shown = subprocess.run(["gpg", "--homedir", home, "--batch", "--with-colons", "--show-keys",
+                                repository / "dockerd-guard.asc"], capture_output=True, text=True, check=True).stdout
     return next(line.split(":")[4] for line in shown.splitlines() if line.startswith("pub:"))
 
 
