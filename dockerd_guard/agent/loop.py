@@ -161,12 +161,8 @@ class Agent:
         fds += [fd for fd in (self._files.fileno(), self._network.fileno()) if fd is not None]
         ready = wait(fds, timeout_s)
         came = False
-        if self._network.fileno() in ready and self._network.changes():
-            came = True
-            # A rule set that was flushed comes back at once, whatever else waits (I8).
-            came_at = time.monotonic()
-            if self._controller.containment.restore():
-                self._publisher.reopened(time.monotonic() - came_at)
+        if self._network.fileno() in ready:
+            came |= self._restore()
         if self._files.fileno() in ready:
             came |= self._files.changes()
         if self._waker.fileno() in ready:
@@ -175,6 +171,21 @@ class Agent:
         if bus in ready:
             self._listen()
         return came or (was_connected and self._bus_fd() is None)
+
+    def _restore(self) -> bool:
+        """Put a flushed rule set back at once, whatever else waits (I8). Returns whether a pass is due."""
+        came_at = time.monotonic()
+        if not self._network.changes():
+            return False
+        if self._controller.containment.restore():
+            self._publisher.reopened(time.monotonic() - came_at)
+        return True
+
+    def _beat(self) -> None:
+        """What goes on while a pass waits for a job of systemd."""
+        self._notify.alive()
+        if self._restore():
+            self._waker.wake()
 
     def _signal(self, number: int) -> bool:
         """Take in a signal, or a wake-up (0). Returns whether a pass is due."""
@@ -208,7 +219,7 @@ class Agent:
 
     def _connect(self) -> Manager:
         manager = Manager()
-        manager.heartbeat = self._notify.alive
+        manager.heartbeat = self._beat
         manager.subscribe(self._systemd_changed, ("docker.service", "docker.socket"))
         return manager
 

@@ -24,8 +24,8 @@ PROPERTIES = b"org.freedesktop.DBus.Properties"
 JOB_TIMEOUT_S = 240.0
 """Timeout of a job. dockerd stops its containers first, and pauses 16 s before it binds TCP without TLS."""
 
-HEARTBEAT_S = 5.0
-"""Interval at which `heartbeat` is called while waiting for a job, for the agent's own watchdog."""
+HEARTBEAT_S = 0.25
+"""Interval at which `heartbeat` is called while waiting for a job: the agent feeds its watchdog and keeps a block."""
 
 
 class Unavailable(Exception):
