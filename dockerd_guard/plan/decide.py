@@ -184,8 +184,9 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     if not required.changes:
         dispute = backoff.dispute(now, seen.rootfs, memory.corrected, CONTESTED_QUIET_S)
         if dispute is not None:
-            return base._replace(verdict=Verdict.BACK_OFF, hold=_contested(dispute), contested=dispute,
-                                 wake_s=CONTESTED_QUIET_S), memory
+            hold = _contested(dispute)
+            return (base._replace(verdict=Verdict.BACK_OFF, hold=hold, contested=dispute, wake_s=CONTESTED_QUIET_S),
+                    _held(memory, now, hold))
     if not required.anything and not plan.obstacles:
         if memory.intent is not None and memory.intent.is_unverified and seen.running is not None:
             return base._replace(verdict=Verdict.APPLY, intent=memory.intent, wake_s=RETRY_HELD_S), memory

@@ -221,6 +221,18 @@ def test_a_file_that_is_being_rewritten_ends_no_dispute(agent: SimulatedAgent, l
     assert agent.controller.decision.complies
     assert agent.controller.memory.held is None
 
+def test_a_dispute_that_begins_at_an_empty_file_is_reported_once(agent: SimulatedAgent) -> None:
+    opened_again = f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {OPEN}\n"
+    for text in (opened_again, opened_again, opened_again, ""):
+        do(agent.host, (write(LATE, text), reload, sleep(1)))
+        agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.BACK_OFF
+    do(agent.host, (write(LATE, opened_again), sleep(0.2)))
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.BACK_OFF
+    assert len(messages(agent, "contested")) == 1
+
+
 def test_a_broken_moment_of_a_disputed_file_is_not_reported(agent: SimulatedAgent) -> None:
     """An empty daemon.json is one that dockerd refuses, and one without live-restore."""
     hosts = '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}'
