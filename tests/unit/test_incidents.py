@@ -194,6 +194,9 @@ def test_an_interrupted_correction_leaves_an_earlier_one_in_force(
     run(agent, 60, resync_s=1)
     assert agent.controller.decision.verdict is Verdict.BACK_OFF
     assert reloads == [ours] * 6, "one reload for each correction, one to undo it"
+    intent = agent.controller.memory.intent
+    assert intent is not None
+    assert [change.path for change in intent.changes] == [OURS], "the earlier correction can still be undone (I3)"
     assert len(messages(agent, "contested")) == 1
     monkeypatch.setattr(SimulatedHost, "reload", load)
     do(agent.host, (remove(LATE, OURS), sleep(1), reload))
