@@ -126,6 +126,9 @@ class Arguments:
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
+            if "pyvenv.cfg" in kinds:
+                # A virtual environment, whatever its name.
+                continue
             self._names += len(kinds)
             if self._names > MAX_NAMES:
                 self.unanswered.append(f"{directory}: more than {MAX_NAMES} names; the rest is not read")
@@ -306,7 +309,7 @@ class Arguments:
         text = source.text
         through = source.where
         try:
-            files, published, merged = _read_as_template(source)
+            files, published, merged, partial = _read_as_template(source)
         except carriers.UnreadableCarrier as error:
             if source.is_named or (carriers.is_carrier(text) and "docker" in text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
@@ -333,13 +336,15 @@ class Arguments:
         if found:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]
+        self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: keys that are merged into this service are not "
+                            "read" for key in partial]
         if published or not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
         for api in published:
             line, column = through(api.line, api.column)
             self.findings.append(_published(source.file, api, Location(
                 source.file, line, column, column + api.end_column - api.column)))
-        is_read = found or bool(published)
+        is_read = found or bool(published) or bool(partial)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
@@ -399,7 +404,8 @@ def _inside(carried: carriers.Carried, where: Where) -> Where:
 
 def _published(file: str, api: carriers.PublishedApi, location: Location) -> Finding:
     is_local = api.port.startswith(("127.", "[::1]", "localhost:"))
+    use, way = (f"publishes port {api.port}", "this port") if api.port else ("uses the host's network", "its ports")
     return Finding(
         "DG108" if "DG108" in TITLES else "DG107", "warning" if is_local else "error",
-        f"the container {api.service} mounts the Docker socket and publishes port {api.port}: who controls it through "
-        "this port has root access to the host", CONFIGURED, location)
+        f"the container {api.service} mounts the Docker socket and {use}: who controls it through {way} has root "
+        "access to the host", CONFIGURED, location)

@@ -204,8 +204,7 @@ def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
     message = finding.message
     for place, item in by_place.items():
         if place in message:
-            message = re.sub(re.escape(place) + r":([0-9]{1,9}):([0-9]{1,9})", partial(_named, item), message)
-            message = message.replace(place, item.file)
+            message = re.sub(re.escape(place) + r"(?::([0-9]{1,9}):([0-9]{1,9}))?", partial(_named, item), message)
         for expression in item.expressions:
             if expression.value.startswith("192.0.2."):
                 message = expression.text.join(re.split(re.escape(expression.value) + "(?![0-9])", message))
@@ -215,5 +214,7 @@ def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
 
 
 def _named(item: Placed, found: re.Match[str]) -> str:
+    if found[1] is None:
+        return item.file
     line, column = item.where(int(found[1]), int(found[2]))
     return f"{item.file}:{line}:{column}"

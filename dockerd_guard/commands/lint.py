@@ -46,6 +46,8 @@ def run(options: SimpleNamespace) -> int:
         gc.enable()
     if options.files and options.root:
         raise Unanswerable("--root takes the place of files as arguments: use one of them")
+    if options.stdin_filename is not None and "-" not in options.files:
+        raise Unanswerable("--stdin-filename names standard input, which is read for the argument -")
     if (options.fix or options.diff) and (not options.files or "-" in options.files):
         raise Unanswerable("--fix and --diff need files as arguments; on a host use `dockerd-guard diff` and "
                            "`dockerd-guard fix`")

@@ -26,6 +26,10 @@ _CLOUD_CONFIG = re.compile(r"(?:##[ \t]{0,8}template:[^\n]{0,80}\n)?#cloud-confi
 _IS_CARRIER = re.compile(r"^#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
 _NAMES = ("daemon.json", "docker.service", "docker.socket")
 _SOCKET = re.compile(r"(?:docker|podman)\.sock")
+_WITH_SOCKET = ("", "/run", "/var/run")
+"""Directories with the API socket, without a slash at the end: the first one is /."""
+
+_MERGE = "<<"
 
 
 class Scalar(NamedTuple):
@@ -58,7 +62,8 @@ class Carried(NamedTuple):
 
 
 class PublishedApi(NamedTuple):
-    """A service of a Compose file that mounts the API socket and publishes a port. `port` is at `line`."""
+    """A service of a Compose file that mounts the API socket and publishes a port. `port` is at `line`; it is empty
+    where the service uses the host's network."""
 
     service: str
     port: str
@@ -95,16 +100,18 @@ def is_carrier(text: str) -> bool:
 
 
 class Read(NamedTuple):
-    """What a file carries. `merged` are keys that name other configurations, which are not read."""
+    """What a file carries. `merged` are keys that name other configurations, which are not read; `partial` are
+    services into which other keys are merged, which are not read either."""
 
     files: list[Carried]
     published: list[PublishedApi]
     merged: list[Scalar]
+    partial: list[Scalar]
 
 
 def read(text: str) -> Read:
     """Return the carried files, and the services that publish the API. Raises UnreadableCarrier."""
-    found = Read([], [], [])
+    found = Read([], [], [], [])
     total = 0
     for root in _documents(text, text.split("\n")):
         for carried in chain(_ignition(root), _contents(root)):
@@ -114,6 +121,8 @@ def read(text: str) -> Read:
                                         carried.first_line)
             found.files.append(carried)
         found.published.extend(_compose(root))
+        if _SOCKET.search(text) is not None:
+            found.partial.extend(_partial_services(root))
         found.merged.extend(_merged(root))
     return found
 
@@ -349,12 +358,12 @@ def _unzip(data: bytes) -> bytes | None:
 
 
 def _compose(root: Node) -> Iterator[PublishedApi]:
-    services = _get(root, "services")
-    if not isinstance(services, dict):
-        return
-    for name, (_, service) in services.items():
+    for name, service in _services(root):
         if not any(_mounts_socket(volume) for volume in _items(_get(service, "volumes"))):
             continue
+        network = _get(service, "network_mode")
+        if isinstance(network, Scalar) and network.text == "host":
+            yield PublishedApi(name, "", network.line, network.column, network.column + len(network.text))
         for port in _items(_get(service, "ports")):
             if isinstance(port, dict):
                 published = _get(port, "published")
@@ -367,6 +376,23 @@ def _compose(root: Node) -> Iterator[PublishedApi]:
                 yield PublishedApi(name, port.text, port.line, port.column, port.column + len(port.text))
 
 
+def _services(root: Node) -> Iterator[tuple[str, Node]]:
+    services = _get(root, "services")
+    if isinstance(services, dict):
+        yield from ((name, service) for name, (_, service) in services.items())
+
+
+def _partial_services(root: Node) -> Iterator[Scalar]:
+    """Yield the merge keys (`<<`) of services."""
+    for _, service in _services(root):
+        if isinstance(service, dict) and _MERGE in service:
+            yield service[_MERGE][0]
+
+
 def _mounts_socket(volume: Node) -> bool:
-    source = volume.text.partition(":")[0] if isinstance(volume, Scalar) else _text(_get(volume, "source"))
-    return _SOCKET.search(source) is not None
+    """Whether a volume is the API socket, or a directory with it. A variable may contain a colon."""
+    if isinstance(volume, Scalar):
+        return _SOCKET.search(volume.text) is not None or volume.text.partition(":")[0].rstrip("/") in _WITH_SOCKET
+    source = _text(_get(volume, "source"))
+    is_named = source == "" or _text(_get(volume, "type")) == "volume"
+    return _SOCKET.search(source) is not None or (not is_named and source.rstrip("/") in _WITH_SOCKET)

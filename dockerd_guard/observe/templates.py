@@ -96,9 +96,10 @@ class Rendered(NamedTuple):
 def is_template(name: str, text: str, syntax: Syntax) -> bool:
     """Whether a file is a template: by its name, or because it contains what neither systemd nor dockerd would.
 
-    `{{.Name}}` without such a name is dockerd's own, as in the tag of a log.
+    `{{.Name}}` without such a name is dockerd's own, as in the tag of a log. No JSON begins with `{{`.
     """
-    return name.lower().endswith(SUFFIXES) or _JINJA.search(text) is not None or (syntax == "json" and "${" in text)
+    return name.lower().endswith(SUFFIXES) or _JINJA.search(text) is not None or (
+        syntax == "json" and ("${" in text or text.lstrip().startswith("{{")))
 
 
 def renderings(name: str, text: str, syntax: Syntax) -> list[Rendered]:

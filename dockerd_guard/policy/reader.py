@@ -103,9 +103,12 @@ def ownership_problems(rootfs: Rootfs, paths: Collection[str]) -> list[PolicyPro
                 f"run: chown root {path}")))
         if entry.mode & 0o022:
             who = "everyone" if entry.mode & 0o002 else f"group {entry.gid}"
+            # Programs need /tmp as it is.
+            step = ("move it to a directory that only root can write" if entry.is_directory and entry.mode & 0o1000
+                    else f"run: chmod go-w {path}")
             problems.append(PolicyProblem(Location(path), (
                 f"writable by {who} (mode {entry.mode & 0o7777:04o}), must be writable by root only: whoever can write "
-                f"the policy controls this host; run: chmod go-w {path}")))
+                f"the policy controls this host; {step}")))
     return problems
 
 

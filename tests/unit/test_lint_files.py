@@ -187,6 +187,9 @@ CASES = {
     "Ansible: a task with content": Case({"tasks/main.yml":
         "- name: configure\n  copy:\n    dest: /etc/docker/daemon.json\n    content: |\n"
         + textwrap.indent(HOSTS, "      ")}, ["tasks/main.yml:5:19"], 1, (".",)),
+    "Ansible: content that is an expression": Case({"tasks/main.yml":
+        "- name: configure\n  copy:\n    dest: /etc/docker/daemon.json\n"
+        "    content: \"{{ {'hosts': ['tcp://0.0.0.0:2375']} | to_nice_json }}\"\n"}, [], 2, (".",)),
     "Kubernetes: a ConfigMap": Case({"cm.yaml": "kind: ConfigMap\ndata:\n  daemon.json: |\n"
                                      + textwrap.indent(HOSTS, "    ")}, ["cm.yaml:4:17"], 1, (".",)),
     "Compose: the socket and a port": Case({"compose.yaml":
@@ -195,6 +198,20 @@ CASES = {
     "Compose: long syntax": Case({"docker-compose.yml":
         "services:\n  proxy:\n    ports:\n      - {target: 2375, published: 2375}\n    volumes:\n"
         "      - {type: bind, source: /run/docker.sock, target: /run/docker.sock}\n"}, ["docker-compose.yml:4:35"]),
+    "Compose: the network of the host": Case({"compose.yaml":
+        "services:\n  agent:\n    network_mode: host\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"},
+        ["compose.yaml:3:19"]),
+    "Compose: a directory with the socket": Case({"compose.yaml":
+        "services:\n  agent:\n    ports: ['9000:9000']\n    volumes: ['/:/host']\n"}, ["compose.yaml:3:14"]),
+    "Compose: a variable as the socket": Case({"compose.yaml":
+        "services:\n  agent:\n    ports: ['9000:9000']\n"
+        "    volumes: ['${DOCKER_SOCK:-/var/run/docker.sock}:/var/run/docker.sock']\n"}, ["compose.yaml:3:14"]),
+    "Compose: a named volume": Case({"compose.yaml":
+        "services:\n  db:\n    ports: ['5432:5432']\n    volumes: [{type: volume, target: /run}]\n",
+        "daemon.json": "{}"}, [], 0, (".",)),
+    "Compose: merged keys beside a configuration that is safe": Case({"compose.yaml":
+        "x-base: &base\n  volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
+        "services:\n  agent:\n    <<: *base\n    ports: ['9000:9000']\n", "daemon.json": "{}"}, [], 2),
     "Compose: no port": Case({"compose.yaml":
         "services:\n  agent:\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
         "  web:\n    ports: ['80:80']\n"}, [], 2),
@@ -329,3 +346,31 @@ def test_hostile_files_end_soon(
     said = call("lint", name, "--format", "json")
     assert said.code in (1, 2) and "Traceback" not in said.err
     assert time.process_time() - begin < 10
+
+
+def test_a_message_names_a_file_below_a_directory_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+                                                       ) -> None:
+    file = tmp_path / "overlay/etc/docker/daemon.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"hosts": ["tcp://127.0.0.1:2375"]}')
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", ".")
+    assert "by hosts in overlay/etc/docker/daemon.json:1:3; dockerd" in " ".join(said.out.split())
+
+
+def test_a_virtual_environment_is_passed_over_whatever_its_name(
+        tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "daemon.json").write_text("{}")
+    package = tmp_path / "ci-env/lib/python3/site-packages/dockerd_guard"
+    package.mkdir(parents=True)
+    (package / "override.conf").write_text("[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n")
+    monkeypatch.chdir(tmp_path)
+    assert call("lint", ".").code == 1
+    (tmp_path / "ci-env/pyvenv.cfg").touch()
+    assert call("lint", ".").code == 0
+
+
+def test_a_name_for_standard_input_needs_standard_input(call: Call) -> None:
+    said = call("lint", "--stdin-filename", "docker.socket")
+    assert (said.code, said.out) == (2, "")
+    assert "--stdin-filename names standard input, which is read for the argument -" in said.err

@@ -228,6 +228,10 @@ class TestOwnership:
     def test_writable_directory(self, home: Path) -> None:
         home.chmod(0o777)
         assert f"{home}:1:1: writable by everyone (mode 0777)" in self.refusal(home / "config.yaml")
+        assert f"run: chmod go-w {home}" in self.refusal(home / "config.yaml")
+        home.chmod(0o1777)
+        assert "move it to a directory that only root can write" in self.refusal(home / "config.yaml")
+        assert f"chmod go-w {home}" not in self.refusal(home / "config.yaml"), "as /tmp"
 
     def test_foreign_owner(self, home: Path) -> None:
         os.chown(home / "config.yaml", 65534, 0)
