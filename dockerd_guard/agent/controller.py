@@ -243,6 +243,9 @@ class Controller:
             if _tcp_hosts(seen.running) - _tcp_hosts(seen.listening):
                 self._wake_in(LOOK_AT_DOCKERD_S)
             return
+        if seen.loaded is not None and seen.loaded.active_state == "deactivating":
+            # A request that this dockerd does not accept any more would make docker.socket start the next one.
+            return
         found = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
         if found != self._access_paths:
             self._access_paths = found

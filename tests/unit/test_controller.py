@@ -162,6 +162,13 @@ def test_a_dockerd_that_starts_is_looked_at_until_it_listens_on_tcp(
         found = agent.run_pass()
         assert (found == LOOK_AT_DOCKERD_S) is (wake_s is not None), (arguments, fate)
     assert asked == []
+    # A request to one that stops would make docker.socket start the next one.
+    do(agent.host, (lambda host: host.active.update({SERVICE: "active"}),))
+    agent.run_pass()
+    asked.clear()
+    do(agent.host, (lambda host: host.active.update({SERVICE: "deactivating"}),))
+    agent.run_pass()
+    assert asked == []
     do(agent.host, (lambda host: host.active.update({SERVICE: "active"}),))
     agent.run_pass()
     assert asked
