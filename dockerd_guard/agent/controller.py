@@ -227,7 +227,7 @@ class Controller:
     def _with_access_paths(self, seen: Observation) -> Observation:
         """With the access paths of the last look, none without systemd or a started dockerd before. In the first one
         what an earlier process blocked stays blocked while they are looked for."""
-        if self._access_paths is None and (seen.loaded is None or is_starting(self.host.clock.now(), seen)):
+        if self._access_paths is None and (seen.loaded is None or self._answers_no_request(seen)):
             return seen
         if self._access_paths is None:
             if self._contains:
@@ -237,14 +237,10 @@ class Controller:
 
     def _look_for_access_paths(self, seen: Observation) -> None:
         """Look for other ways to the API, last: this may take seconds. Another pass follows if they have changed, and
-        while a dockerd has not had the time to listen. Not while docker.service starts: its API accepts requests and
-        answers none yet, and its TCP hosts listen at any moment (I12)."""
-        if is_starting(self.host.clock.now(), seen):
-            if _tcp_hosts(seen.running) - _tcp_hosts(seen.listening):
+        while a dockerd has not had the time to listen."""
+        if self._answers_no_request(seen):
+            if is_starting(self.host.clock.now(), seen) and _tcp_hosts(seen.running) - _tcp_hosts(seen.listening):
                 self._wake_in(LOOK_AT_DOCKERD_S)
-            return
-        if seen.loaded is not None and seen.loaded.active_state == "deactivating":
-            # A request that this dockerd does not accept any more would make docker.socket start the next one.
             return
         found = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
         if found != self._access_paths:
@@ -257,6 +253,12 @@ class Controller:
         starting = [other.process.uid for other in seen.others if other.is_starting]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
+
+    def _answers_no_request(self, seen: Observation) -> bool:
+        """Whether docker.service starts, and would answer late (I12), or stops: a request that it does not accept any
+        more makes docker.socket start it again."""
+        is_stopping = seen.loaded is not None and seen.loaded.active_state == "deactivating"
+        return is_stopping or is_starting(self.host.clock.now(), seen)
 
     def _probed(self, seen: Observation) -> Observation:
         """With what the TCP sockets of dockerd answer, as far as they can be reached."""

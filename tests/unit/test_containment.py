@@ -133,6 +133,27 @@ def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     assert not blocking.nftables.blocked
 
 
+def test_the_directory_of_the_filter_stays_until_it_is_lifted(blocking: Blocking, monkeypatch: pytest.MonkeyPatch
+                                                              ) -> None:
+    """watchdog 6 loses a directory that is removed, made again and removed again while a pass has it open."""
+    blocking.nftables.is_gone = True
+    directory = blocking.files[0].parent / "docker.service.d"
+    directory.mkdir()
+    blocking.files[:] = [directory / file.name for file in blocking.files]
+    monkeypatch.setattr(containment, "CONTROL_FILES", tuple(map(str, blocking.files)))
+    blocking.keep(BY_FLAG)
+    there: list[bool] = []
+
+    def reload() -> None:
+        there.append(directory.is_dir())
+        blocking.filter.current = ((), ())
+
+    monkeypatch.setattr(blocking.filter, "reload", reload)
+    blocking.keep()
+    assert there == [True]
+    assert not directory.exists()
+
+
 def test_it_is_blocked_at_once_and_reported_once(blocking: Blocking) -> None:
     assert blocking.containment.block_at_once(()) == ContainmentResult()
     assert blocking.stored == []

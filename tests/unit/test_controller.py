@@ -174,6 +174,26 @@ def test_a_dockerd_that_starts_is_looked_at_until_it_listens_on_tcp(
     assert asked
 
 
+@pytest.mark.parametrize("state", ["activating", "deactivating"])
+def test_a_new_agent_keeps_what_is_blocked_until_it_can_look_for_access_paths(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """I8: docker.service starts or stops when the agent does, as at boot."""
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY,))
+    SimulatedAgent(host, RecordedJournal()).run_pass()
+    before = [rejection.address for rejection in host.blocked]
+    assert before
+    asked: list[str] = []
+
+    def access_paths(*_: object) -> tuple[AccessPath, ...]:
+        asked.append(state)
+        return (RELAY,)
+
+    monkeypatch.setattr(SimulatedKernel, "access_paths", access_paths)
+    host.active[SERVICE] = state
+    SimulatedAgent(host, RecordedJournal()).run_pass()
+    assert ([rejection.address for rejection in host.blocked], asked) == (before, [])
+
+
 def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(
         agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(10))

@@ -175,7 +175,8 @@ def test_a_reload_retries_what_failed(made: Loop, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("in_a_job", [False, True], ids=["between passes", "while a pass waits for a job of systemd"])
-def test_a_flushed_table_comes_back_before_anything_else(made: Loop, *, in_a_job: bool) -> None:
+def test_a_flushed_table_comes_back_before_anything_else(
+        made: Loop, monkeypatch: pytest.MonkeyPatch, *, in_a_job: bool) -> None:
     """I8."""
     do(made.host, opened())
     made.host.engine_is_silent = True
@@ -185,12 +186,15 @@ def test_a_flushed_table_comes_back_before_anything_else(made: Loop, *, in_a_job
     assert made.state_of_agent() is AgentState.HOLDING
     made.host.blocked, made.host.table = (), 99
     write(made.network.write)
+    reopened: list[float] = []
+    monkeypatch.setattr(made.agent._publisher, "reopened", reopened.append)
     if in_a_job:
         made.agent._beat()
         assert made.host.blocked
     # A pass follows either way.
     assert made.agent._events(0.0)
     assert made.host.blocked
+    assert len(reopened) == 1
 
 
 def test_what_cannot_be_followed_is_reported_by_the_next_pass(made: Loop) -> None:

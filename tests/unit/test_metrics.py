@@ -119,6 +119,19 @@ def test_an_exposure_counts_from_the_trigger_that_showed_it(
     assert watch.seconds == seconds
 
 
+@pytest.mark.parametrize(("is_exposed", "seconds"), [(False, 0.5), (True, 2.0)])
+def test_a_block_that_was_removed_between_two_looks_counts_once(
+        monkeypatch: pytest.MonkeyPatch, *, is_exposed: bool, seconds: float) -> None:
+    clock = [1.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    watch = Stopwatch()
+    watch.looked(is_exposed=is_exposed, changed_at=0)
+    watch.add(0.5)
+    clock[0] = 3.0
+    watch.looked(is_exposed=False, changed_at=0)
+    assert watch.seconds == seconds
+
+
 def test_the_file_is_written_atomically_and_only_into_an_existing_directory(tmp_path: Path) -> None:
     there = tmp_path / "node-exporter"
     textfile.publish("a 1\n", str(there))
