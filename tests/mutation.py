@@ -1,6 +1,6 @@
 """Mutation test of the decisions: is every operator, branch, condition and constant noticed by the unit tests alone?
 
-    python3 -m tests.mutation [decide|gate|backoff|actions]... [--sample N] [--seed S] [--jobs N] [--list]
+    python3 -m tests.mutation [decide|gate|backoff|inputs|actions]... [--sample N] [--seed S] [--jobs N] [--list]
 
 Each mutant is one change of the module's syntax tree. It is compiled in a forked process before anything has imported
 the module, and the unit tests named in TESTS run there until the first failure. Exit code 1: mutants survived.
@@ -31,6 +31,7 @@ TESTS = {
     "backoff": ("test_backoff.py",),
     "decide": ("test_restart_facts.py", "test_decide.py", "test_decide_memory.py", "test_decide_inputs.py",
                "test_forecast.py", "test_occupied_paths.py"),
+    "inputs": ("test_decide_inputs.py", "test_restart_facts.py"),
     "actions": ("test_actions.py", "test_decide.py"),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
@@ -41,11 +42,11 @@ TIMEOUT_S = 120.0
 EQUIVALENT: dict[str, str] = {
     "decide: without `hold is not None`: if hold is not None and hold.until is not None:":
         "where nothing may be done, something is held",
-    r"decide: '\n' -> other text: return hashlib.sha256(": "any separator does",
-    "decide: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
-    "decide: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
-    "decide: ' ' -> other text: yield f\"{change.path} {": "any separator does",
-    "decide: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
+    r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
+    "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
+    "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
+    "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
+    "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
 }
 """Mutants that change nothing that can be observed, as the beginning of `module: change: source line`, and why."""
 

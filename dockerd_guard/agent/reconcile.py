@@ -20,7 +20,7 @@ from dockerd_guard.observe.kernel import HostKernel, observe_engine
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
-from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record, undone_by_us
+from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record, retry_s, undone_by_us, wake_s
 from dockerd_guard.plan.memory import Attempt, Memory
 from dockerd_guard.plan.pending_changes import start_record
 from dockerd_guard.plan.plan import Plan
@@ -100,13 +100,16 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         begun = memory._replace(intent=memory.intent._replace(is_applied=False))
         with contextlib.suppress(OSError):
             state.save(begun)
-        result = roll_back(memory.intent, context, may_start=_may_start(assessment, begun, context, state))
+        may_start = _may_start(assessment, begun, context, state)
+        result = roll_back(seen, memory.intent, policy, context, may_start=may_start)
         memory = _rolled_back(memory, result, policy, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, state)
     with contextlib.suppress(OSError):
         state.save(memory)
-    return Pass(assessment, result, memory, wake_s=assessment.decision.wake_s)
+    decision = assessment.decision
+    later_s = decision.wake_s if result is None else wake_s(decision, result, policy)
+    return Pass(assessment, result, memory, wake_s=later_s)
 
 
 def _applied(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> tuple[Result, Memory]:
@@ -154,7 +157,7 @@ def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -
         memory = memory.with_restart(start)
     memory = undone_by_us(memory, memory.intent)
     return memory._replace(
-        attempt=Attempt(now, result.error, policy.watch.resync_s, None, result.was_rolled_back),
+        attempt=Attempt(now, result.error, retry_s(result, policy), None, result.was_rolled_back),
         intent=None if result.restored else memory.intent and memory.intent._replace(is_applied=False))
 
 

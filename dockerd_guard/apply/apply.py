@@ -7,7 +7,7 @@ afterwards, or the correction is undone (I3).
 from __future__ import annotations
 
 from dockerd_guard.apply.context import Context
-from dockerd_guard.apply.preflight import Preflight
+from dockerd_guard.apply.preflight import Preflight, unbindable
 from dockerd_guard.apply.rollback import restart, undo
 from dockerd_guard.apply.verify import changed_meanwhile, identities, unverifiable, verify
 from dockerd_guard.model.address import canonical
@@ -29,9 +29,8 @@ def preflight(seen: Observation, decision: Decision, plan: Plan, policy: Policy,
 
     Runs code of this host only where the decision starts dockerd, and then only the binary that runs already (I4).
     """
-    ours = frozenset(canonical(address) for address in (
-        *(binding.address for binding in seen.listening.layer.bindings), *seen.listening.held_by_systemd,
-    )) if seen.listening is not None else frozenset()
+    ours = _held_by_systemd(seen) | (frozenset(
+        canonical(binding.address) for binding in seen.listening.layer.bindings) if seen.listening else frozenset())
     try:
         if any(declared.is_tcp for declared in declared_bindings(policy)):
             context.network.check()
@@ -48,11 +47,27 @@ def execute(seen: Observation, decision: Decision, plan: Plan, policy: Policy, c
     return _Execution(seen, decision.actions, decision.intent, decision.hold, plan, policy, context).run()
 
 
-def roll_back(intent: Intent, context: Context, *, may_start: bool) -> Result:
+def _held_by_systemd(seen: Observation) -> frozenset[str]:
+    return frozenset(map(canonical, seen.listening.held_by_systemd)) if seen.listening is not None else frozenset()
+
+
+def _unbindable(seen: Observation, policy: Policy, context: Context) -> str:
+    """Which declared TCP addresses dockerd, which does not run now, could not bind; as a message, empty for none."""
+    if context.manager.unit(SERVICE).number("MainPID"):
+        return ""
+    try:
+        return "; ".join(unbindable(policy, _held_by_systemd(seen), context))
+    except HelperUnavailable:
+        return ""
+
+
+def roll_back(seen: Observation, intent: Intent, policy: Policy, context: Context, *, may_start: bool) -> Result:
     """Restore what docker.service ran with before a correction that it failed with, and start it."""
+    cause = _unbindable(seen, policy, context)
     undone = undo(intent, context, restarts=True, reset_failed=True, may_start=may_start)
-    error = "docker.service failed with the corrected configuration, which was undone"
-    return Result(False, error=f"{error}; {undone.message}" if undone.message else error,
+    error = "; ".join(filter(None, (
+        "docker.service failed with the corrected configuration, which was undone", cause, undone.message)))
+    return Result(False, error=error, unbindable=bool(cause),
                   was_rolled_back=not undone.message, starts=undone.starts, restored=not undone.left_changed)
 
 
@@ -163,9 +178,12 @@ class _Execution:
 
         An earlier correction that dockerd was not started with yet is part of what it was started with now.
         """
+        cause = _unbindable(self.seen, self.policy, self.context) if restarts else ""
         intent = self.intent if restarts else self.intent._replace(changes=self.actions.changes)
         restarts = restarts and self.intent.was_active
         undone = undo(intent, self.context, restarts=restarts, reset_failed=not self.starts, after=after)
-        error = reason + (f"; errors while undoing it: {undone.message}" if undone.message else "")
+        error = "; ".join(filter(None, (
+            reason, cause, undone.message and f"errors while undoing it: {undone.message}")))
         return Result(False, tuple(self.steps), error=error, was_rolled_back=not undone.message,
-                      starts=(*self.starts, *undone.starts), undone=intent.changes, restored=not undone.left_changed)
+                      starts=(*self.starts, *undone.starts), undone=intent.changes, restored=not undone.left_changed,
+                      unbindable=bool(cause))

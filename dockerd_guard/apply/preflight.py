@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context
@@ -51,10 +51,8 @@ class Preflight(NamedTuple):
 
     def unbindable(self) -> Iterator[str]:
         """Declared addresses that dockerd could not bind: of no interface here, or in use."""
+        yield from unbindable(self.policy, self.ours, self.context)
         for declared in declared_bindings(self.policy):
-            if declared.is_tcp and canonical(declared.address) not in self.ours and (
-                    reason := self.context.network.unbindable(declared.address)):
-                yield f"{declared.location}: {reason}"
             path = declared.address.removeprefix("unix://")
             if path.startswith("/") and canonical(declared.address) not in self.ours and in_use(
                     path, self.context.files.root):
@@ -77,6 +75,15 @@ class Preflight(NamedTuple):
         names = [name for name in known if len(name) > 3 and name in text][:MAX_NAMES]
         about = f" ({', '.join(names)})" if names else ""
         yield f"`dockerd --validate` refuses the configuration{about}; run it to see why"
+
+
+def unbindable(policy: Policy, ours: Collection[str], context: Context) -> Iterator[str]:
+    """Yield a message for each declared TCP address that dockerd could not bind now. `ours`: canonical addresses that
+    it, or systemd for it, has already. Raises HelperUnavailable."""
+    for declared in declared_bindings(policy):
+        if declared.is_tcp and canonical(declared.address) not in ours and (
+                reason := context.network.unbindable(declared.address)):
+            yield f"{declared.location}: {reason}"
 
 
 def in_use(path: str, root: str = "/") -> bool:

@@ -26,10 +26,13 @@ class Undone(NamedTuple):
     left_changed: tuple[str, ...]
     not_started: tuple[str, ...]
     starts: tuple[Instant, ...] = ()
+    copies: tuple[str, ...] = ()
+    """Copies of files that somebody else has changed since."""
 
     @property
     def message(self) -> str:
-        return "; ".join(self.left_changed + self.not_started)
+        copies = (f"{path} stays, since another program has changed {original_of(path)}" for path in self.copies)
+        return "; ".join((*self.left_changed, *copies, *self.not_started))
 
 
 def restart(
@@ -74,8 +77,12 @@ def undo(  # noqa: PLR0913 -- how far, and how long
     theirs = [change.path for change in intent.changes if now[change.path] not in (change.before, change.after)]
     kept = list(theirs)
     # Copies come before their originals: what cannot be restored keeps its copies (I5).
+    copies = []
     for change in reversed(intent.changes):
-        if now[change.path] == change.before is not None or change.path in theirs or _keeps(change, context, kept):
+        if now[change.path] == change.before is not None or change.path in theirs:
+            continue
+        if _keeps(change, context, kept):
+            copies.append(change.path)
             continue
         try:
             context.files.put(change.path, change.before, change.access)
@@ -98,7 +105,7 @@ def undo(  # noqa: PLR0913 -- how far, and how long
             # A stop that takes too long must not be the last thing that is done to it.
             with contextlib.suppress(JobFailed, Refused):
                 manager.run_job("StartUnit", SERVICE, timeout_s=0)
-    return Undone(tuple(left_changed), tuple(not_started), starts)
+    return Undone(tuple(left_changed), tuple(not_started), starts, tuple(copies))
 
 
 def _keeps(change: Change, context: Context, kept: Collection[str]) -> bool:

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -23,10 +21,11 @@ from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, require
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
-from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory, digest
+from dockerd_guard.plan.inputs import foreign_inputs, inputs
+from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
 from dockerd_guard.plan.occupied import NEXT_STEP, occupied
 from dockerd_guard.plan.pending_changes import pending_changes
-from dockerd_guard.plan.plan import Change, Plan, files_of
+from dockerd_guard.plan.plan import Change, Plan
 from dockerd_guard.policy.model import Mode, Policy, Restart
 
 QUIET_S = 0.5
@@ -44,6 +43,10 @@ RETRY_HELD_S = 60.0
 
 RETRY_UNWRITABLE_S = 60.0
 """When a correction is tried again that failed since a file could not be written."""
+
+RETRY_UNBINDABLE_S = 5.0
+"""The same where dockerd could not bind a declared address. As long as it cannot, preflight holds the next attempt,
+which then restarts nothing."""
 
 STARTING_S = 120.0
 """How long an interrupted correction waits for a dockerd that is starting. It pauses for 16 s before plain TCP."""
@@ -103,7 +106,8 @@ class Result(NamedTuple):
 
     `is_done`: the host complies. `error`: what failed; `was_rolled_back`: everything is as before. `hold`: what was
     found only while executing, before anything was changed. `interference`: a file that something else changed
-    meanwhile. `unwritable`: a file could not be written. `starts`: starts of docker.service, the rollback's included.
+    meanwhile. `unwritable`: a file could not be written. `unbindable`: dockerd could not bind a declared address,
+    which another program has, say. `starts`: starts of docker.service, the rollback's included.
     `kept`: changes that are in force. `undone`: changes that were restored to what was there before. `seen`: the last
     look at the host, None if something was done since.
     """
@@ -121,6 +125,7 @@ class Result(NamedTuple):
     restored: bool = True
     """Whether all files were restored, if they had to be."""
     seen: Observation | None = None
+    unbindable: bool = False
 
 
 def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
@@ -301,7 +306,7 @@ def obstructed(plan: Plan, policy: Policy) -> Hold:
     return Hold("; ".join(plan.obstacles), next_step=f"Fix this manually{hint}")
 
 
-# --- inputs ---------------------------------------------------------------------------------------
+# --- facts ----------------------------------------------------------------------------------------
 
 
 def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memory) -> RestartFacts:
@@ -317,46 +322,6 @@ def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memo
         next_live_restore=plan.after.daemon.live_restore,
         pending_changes=pending_changes(seen, plan.base, memory.start, in_swarm=in_swarm),
         refusals=tuple(finding.message for finding in plan.refusals), occupied=taken)
-
-
-def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:
-    """Return a digest of everything that a correction depends on: files, certificates, environment, disk, unit
-    states, policy (I9)."""
-    return hashlib.sha256("\n".join(_inputs(seen, plan, policy)).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def foreign_inputs(seen: Observation, plan: Plan, policy: Policy, written: tuple[str, ...]) -> str:
-    """Return a digest of those inputs that a correction, which wrote these files, does not change itself."""
-    lines = (repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_environment(seen))
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
-    yield repr(policy)
-    yield seen.disk_problem
-    yield from _file_inputs(seen, plan, frozenset())
-    for change in plan.changes:
-        yield f"{change.path} {digest(change.after)}"
-    yield from _environment(seen)
-    if seen.loaded is not None:
-        yield f"{seen.loaded.active_state} {sorted(seen.loaded.socket_states.items())}"
-
-
-def _environment(seen: Observation) -> Iterator[str]:
-    if seen.loaded is not None:
-        yield repr(sorted((seen.configured.manager_environment or {}).items()))
-
-
-def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iterator[str]:
-    tls = plan.after.daemon.tls
-    paths = {*files_of(seen.configured), *files_of(plan.after), *(change.path for change in plan.changes),
-             *(path for path in (tls.ca, tls.cert, tls.key) if path)}
-    for path in sorted(paths):
-        if path in without or seen.rootfs.resolve(path) in without:
-            continue
-        for follow in (False, True):
-            # systemd starts a service in /, so a relative path is one below it.
-            yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
 
 
 # --- what the memory holds ------------------------------------------------------------------------
@@ -457,9 +422,8 @@ def record(
     elif result.interference:
         memory = memory._replace(corrected=backoff.interrupted(now, result.interference, memory.corrected))
     if result.error and not result.interference:
-        retry_s = min(RETRY_UNWRITABLE_S, policy.watch.resync_s) if result.unwritable else policy.watch.resync_s
         memory = memory._replace(attempt=Attempt(
-            now, result.error, retry_s, None, result.was_rolled_back, decision.foreign,
+            now, result.error, retry_s(result, policy), None, result.was_rolled_back, decision.foreign,
             tuple(change.path for change in changes)))
     elif not result.error and result.hold is None:
         memory = memory._replace(attempt=None)
@@ -468,6 +432,23 @@ def record(
     elif result.is_done:
         memory = memory._replace(held=None)
     return memory
+
+
+def retry_s(result: Result, policy: Policy) -> float:
+    """When a failed correction is tried again if none of its inputs changes, in seconds."""
+    soonest = RETRY_UNBINDABLE_S if result.unbindable else RETRY_UNWRITABLE_S if result.unwritable else math.inf
+    return min(soonest, policy.watch.resync_s)
+
+
+def wake_s(decision: Decision, result: Result, policy: Policy) -> float | None:
+    """When to look again at the latest after a decision was executed, in seconds: what was found only then may end
+    without any trigger, and dockerd may be down until then (I9)."""
+    waits = [decision.wake_s] if decision.wake_s is not None else []
+    if result.hold is not None:
+        waits.append(RETRY_HELD_S if decision.facts.is_active else RETRY_S)
+    if result.error:
+        waits.append(retry_s(result, policy))
+    return min(waits, default=None)
 
 
 def undone_by_us(memory: Memory, intent: Intent | None) -> Memory:

@@ -76,6 +76,7 @@ class SimulatedAgent:
 
     def run_pass(self, *, retry: bool = False) -> float | None:
         """One pass; the seconds after which the next is due at the latest."""
+        self.host.probed_before = len(self.host.probes)
         self.controller.run_pass([], retry=retry, watch=lambda rootfs, policy: ())
         return self.controller.wake_s
 

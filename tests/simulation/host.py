@@ -125,7 +125,9 @@ class SimulatedHost:
         self.executed: list[str] = []
         """Programs that the agent ran, by path."""
         self.probes: list[str] = []
-        """The invocation and the address of each probe."""
+        """The invocation and the address of each probe, without those of passes in which the agent was killed."""
+        self.probed_before = 0
+        """How many there were at the begin of a pass."""
         self.not_api: tuple[str, ...] = ()
         """TCP ports of dockerd that do not serve its API."""
         self.namespace = ""
@@ -147,6 +149,10 @@ class SimulatedHost:
         self.interferes: str | None = None
         """What another program writes to the next file that the agent has written and that is no file of its own."""
         self.interfered: dict[str, bytes] = {}
+        self.foreign_listener = ""
+        """The TCP address at which another program listens."""
+        self.binds_at_stop: tuple[str, float] | None = None
+        """The TCP address that another program binds when dockerd stops next, and for how many seconds."""
         self._inode = 10
         self._pid = 100
         self._limit: list[float] = []
@@ -258,6 +264,13 @@ class SimulatedHost:
                 self._kill_containers(by)
         self.running = None
         self.active[SERVICE] = "inactive"
+        if self.binds_at_stop is not None:
+            (self.foreign_listener, seconds), self.binds_at_stop = self.binds_at_stop, None
+            self.clock.call_in(seconds, self.free_port)
+
+    def free_port(self) -> None:
+        """The other program ends."""
+        self.foreign_listener = ""
 
     def restart(self, by: str) -> bool:
         """systemctl restart docker."""
@@ -290,6 +303,7 @@ class SimulatedHost:
         fate = self.next_starts.pop(0) if self.next_starts else ""
         fails = fate == "refuses" or "/bin/false" in commands_before or any(
             option in text for option in FAILING_OPTIONS)
+        fails |= self.foreign_listener in {binding.key for binding in layer.bindings}
         if not layer.starts or has_bad_tls or fails:
             self.clock.sleep(REFUSAL_S)
             return False
@@ -360,4 +374,6 @@ class SimulatedHost:
             self.crash_in -= 1
             if self.crash_in < 0:
                 self.crash_in = None
+                # What it has not stored is asked again.
+                del self.probes[self.probed_before:]
                 raise Crash

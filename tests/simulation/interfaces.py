@@ -220,7 +220,8 @@ class SimulatedNetwork:
         return Probe(running.tls)
 
     def unbindable(self, address: str) -> str:
-        return ""
+        is_taken = canonical(address) == self._host.foreign_listener
+        return f"{address.removeprefix('tcp://')} is in use by another program" if is_taken else ""
 
 
 class SimulatedFiles(HostFiles):

@@ -38,6 +38,7 @@ class Before(NamedTuple):
     lines: int
     seconds: float
     next_starts: int
+    takes_port: bool
     has_faults: bool
     memory: Memory
 
@@ -56,8 +57,8 @@ def before(world: World) -> Before:
         world.watch.correction = None
     return Before(now, host.running is not None, host.active[SERVICE], len(host.killed),
                   len(host.starts), host.resets, len(host.executed), len(agent.journal.entries),
-                  len(agent.journal.lines), host.clock.seconds, len(host.next_starts), faults,
-                  agent.controller.memory)
+                  len(agent.journal.lines), host.clock.seconds, len(host.next_starts),
+                  host.binds_at_stop is not None, faults, agent.controller.memory)
 
 
 def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterator[str]:
@@ -130,8 +131,11 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
 def _works(world: World, then: Before) -> Iterator[str]:
     host = world.host
     if then.was_running and host.running is None and not then.has_faults and len(host.starts) > then.starts:
-        if len(host.next_starts) < then.next_starts and not host.read().layer.starts:
+        is_taken = then.takes_port and host.binds_at_stop is None
+        if (len(host.next_starts) < then.next_starts or is_taken) and not host.read().layer.starts:
             # A start failed for no reason in any file, and what dockerd ran with before would be refused by now.
+            return
+        if is_taken and host.foreign_listener in {binding.key for binding in host.read().layer.bindings}:
             return
         yield f"I3: dockerd ran before the pass, and is {host.active} after it"
 

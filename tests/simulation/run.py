@@ -13,17 +13,8 @@ from typing import NamedTuple
 
 from dockerd_guard.plan.decide import Verdict
 from tests.simulation import invariants
-from tests.simulation.actions import (
-    ACTIONS,
-    FAULTS,
-    OTHER_UNIT,
-    OTHER_UNIT_TEXT,
-    Action,
-    World,
-    calm,
-    choose,
-    restart_agent,
-)
+from tests.simulation.actions import OTHER_UNIT, OTHER_UNIT_TEXT, World, restart_agent
+from tests.simulation.histories import ACTIONS, FAULTS, Action, calm, choose
 from tests.simulation.host import Crash, SimulatedHost, simulated_times
 from tests.simulation.watch import Watch
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dockerd_guard.plan.decide import Verdict, foreign_inputs, inputs
+from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.plan.inputs import foreign_inputs, inputs
 from dockerd_guard.plan.memory import Attempt
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.host import SimulatedHost

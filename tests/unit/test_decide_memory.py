@@ -18,7 +18,9 @@ from dockerd_guard.plan.decide import (
     obstructed,
     record,
     retry_now,
+    retry_s,
     started_at,
+    wake_s,
 )
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts
 from dockerd_guard.plan.memory import Attempt, Contained, CorrectedFile, HeldCorrection, Intent, Memory, digest
@@ -345,6 +347,37 @@ def test_the_next_step_at_an_obstacle(host: SimulatedHost) -> None:
         "a; b", None, "Fix this manually, or allow `foreign_files` in the policy's `correct`")
 
 
+@pytest.mark.parametrize(("result", "seconds", "resync"), [
+    (Result(False, error="x"), 300.0, "300s"),
+    (Result(False, error="x", unwritable=True), 60.0, "300s"),
+    (Result(False, error="x", unbindable=True), 5.0, "300s"),
+    (Result(False, error="x", unwritable=True, unbindable=True), 5.0, "300s"),
+    (Result(False, error="x", unwritable=True), 10.0, "10s"),
+])
+def test_when_a_failed_correction_is_tried_again(result: Result, seconds: float, resync: str) -> None:
+    assert retry_s(result, read_policy(f"watch: {{resync: {resync}}}")) == seconds
+
+
+UP, DOWN = RestartFacts(is_active=True), RestartFacts(is_active=False)
+HOLD = Hold("in use")
+
+
+@pytest.mark.parametrize(("decision", "result", "seconds"), [
+    (Decision(APPLY, facts=UP), Result(True), None),
+    (Decision(APPLY, facts=UP, wake_s=7.0), Result(True), 7.0),
+    (Decision(APPLY, facts=UP), Result(False, hold=HOLD), 60.0),
+    (Decision(APPLY, facts=DOWN), Result(False, hold=HOLD), 5.0),
+    (Decision(APPLY, facts=UP, wake_s=7.0), Result(False, hold=HOLD), 7.0),
+    (Decision(APPLY, facts=DOWN, wake_s=7.0), Result(False, hold=HOLD), 5.0),
+    (Decision(APPLY, facts=UP), Result(False, error="x"), 300.0),
+    (Decision(APPLY, facts=UP), Result(False, error="x", unbindable=True), 5.0),
+    (Decision(APPLY, facts=UP), Result(False, error="x", hold=HOLD), 60.0),
+])
+def test_when_to_look_again_after_a_decision(decision: Decision, result: Result, seconds: float | None) -> None:
+    """I9: what was found only while it was executed may end without any trigger."""
+    assert wake_s(decision, result, FIVE_MIN) == seconds
+
+
 def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
     with Rootfs(str(host.root)) as rootfs:
         assert started_at(seen_on(host, rootfs)) == invocation(0)
@@ -356,6 +389,6 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
 def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
     assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (),
                                  RestartFacts(is_active=False), None, None, "")
-    assert Result(True) == (True, (), None, "", False, "", False, (), (), (), True, None)
+    assert Result(True) == (True, (), None, "", False, "", False, (), (), (), True, None, False)
     assert [str(verdict) for verdict in Verdict] == [
         "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]

@@ -1,0 +1,51 @@
+"""What a correction depends on, as digests: a failed one is retried when they differ (I9). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.memory import digest
+from dockerd_guard.plan.plan import Plan, files_of
+from dockerd_guard.policy.model import Policy
+
+
+def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:
+    """Return a digest of everything that a correction depends on: files, certificates, environment, disk, unit
+    states, policy (I9)."""
+    return hashlib.sha256("\n".join(_inputs(seen, plan, policy)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def foreign_inputs(seen: Observation, plan: Plan, policy: Policy, written: tuple[str, ...]) -> str:
+    """Return a digest of those inputs that a correction, which wrote these files, does not change itself."""
+    lines = (repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_environment(seen))
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
+    yield repr(policy)
+    yield seen.disk_problem
+    yield from _file_inputs(seen, plan, frozenset())
+    for change in plan.changes:
+        yield f"{change.path} {digest(change.after)}"
+    yield from _environment(seen)
+    if seen.loaded is not None:
+        yield f"{seen.loaded.active_state} {sorted(seen.loaded.socket_states.items())}"
+
+
+def _environment(seen: Observation) -> Iterator[str]:
+    if seen.loaded is not None:
+        yield repr(sorted((seen.configured.manager_environment or {}).items()))
+
+
+def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iterator[str]:
+    tls = plan.after.daemon.tls
+    paths = {*files_of(seen.configured), *files_of(plan.after), *(change.path for change in plan.changes),
+             *(path for path in (tls.ca, tls.cert, tls.key) if path)}
+    for path in sorted(paths):
+        if path in without or seen.rootfs.resolve(path) in without:
+            continue
+        for follow in (False, True):
+            # systemd starts a service in /, so a relative path is one below it.
+            yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
