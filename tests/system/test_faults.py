@@ -65,6 +65,40 @@ def test_killed_dockerd_did_not_fail_with_a_correction_that_it_was_not_started_w
     assert not entries(machine, "failed")
 
 
+TAKES_PORT = """
+import os, socket, time
+while True:
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(("127.0.0.1", 2376))
+        taken.listen()
+        break
+    except OSError:
+        taken.close()
+while not os.path.exists("/run/end"):
+    time.sleep(0.05)
+"""
+"""A program that listens on a port as soon as it is free, until /run/end exists."""
+
+
+def test_docker_comes_up_soon_after_a_port_that_was_taken_during_its_restart_is_free(machine: Machine) -> None:
+    """What dockerd ran with needs that port too, so that to undo the correction fails as well."""
+    live_restore(machine)
+    start_with(machine, f"{DOCKERD} -H fd:// -H tcp://127.0.0.1:2376 -H tcp://0.0.0.0:2375 --tls=false")
+    machine.write("/run/takes_port.py", TAKES_PORT)
+    machine.run("systemd-run --unit=takes-port python3 /run/takes_port.py")
+    enforce(machine, LOOPBACK_TOO)
+    wait_for(lambda: held_for(machine, "127.0.0.1:2376 is in use by another program"), "held correction", timeout=90)
+    wait_for(lambda: machine.properties("docker.service", "ActiveState")["ActiveState"] == "failed",
+             "systemd to give up", timeout=60)
+    machine.run("touch /run/end")
+    ping = "curl --fail --silent --max-time 5 http://127.0.0.1:2376/_ping"
+    wait_for(lambda: machine.socket_answers() and machine.run(ping, check=False).status == 0, "dockerd", timeout=40)
+    assert not machine.api_answers()
+    settled(machine)
+
+
 def test_live_restore_switched_off_in_the_file_stops_no_container(machine: Machine) -> None:
     live_restore(machine)
     container, dockerd = machine.start_container(), machine.main_pid()
