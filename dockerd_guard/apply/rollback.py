@@ -146,6 +146,8 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
         is_written = all(content_at(rootfs, change.path) == change.after for change in intent.changes)
     if is_written:
         ours = [name for name in (SOCKET, SERVICE) if name in intent.stops]
+        if intent.starts and manager_state(manager) == "inactive":
+            ours.append(SERVICE)
         starts: tuple[Instant, ...] = ()
         try:
             manager.reload()
@@ -153,7 +155,8 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
                 starts = (context.clock.now(),) if SERVICE in ours else ()
                 restart(manager, ours, reset_failed=False)
         except JobFailed as error:
-            recovery = _undone(intent, context, f"{began} and cannot be finished ({error})", restarts=True,
+            recovery = _undone(intent, context, f"{began} and cannot be finished ({error})",
+                               restarts=intent.was_active,
                                may_start=may_start, after=error)
             return recovery._replace(starts=starts + recovery.starts)
         return Recovery(f"{began}: all its files are written and stay; the next pass checks the rest",

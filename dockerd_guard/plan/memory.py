@@ -36,6 +36,8 @@ class Intent(NamedTuple):
     is_applied: bool = False
     proven_by: Instant | None = None
     is_unverified: bool = False
+    starts: bool = False
+    """Whether it starts a docker.service that had failed: ResetFailedUnit() makes that `inactive` first."""
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
         """Return these changes with newer ones after them: what is restored is the first content, unless somebody

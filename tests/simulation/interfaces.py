@@ -105,6 +105,7 @@ class SimulatedManager(Manager):
         if unit == SERVICE:
             self._host.resets += 1
             self._host.reset_failed()
+            self._host.tick()
 
     def ip_filter(self, unit: str) -> Any:
         self._ask()

@@ -89,10 +89,8 @@ def test_it_is_finished_or_undone_wherever_it_is_killed(
         agent = new_agent(host)
         pass_until_done(agent)
         assert host.open_addresses() == (), point
-        # Killed between ResetFailedUnit() and StartUnit(), it cannot be distinguished from one that was stopped.
-        was_reset = host.running is None and host.active["docker.service"] == "inactive"
-        assert host.running is not None or (was_reset and "--tlsverify" in (host.text(OVERRIDE) or "")), point
-        assert host.running is None or host.running.layer.hosts == ("fd://",), point
+        assert host.running is not None, point
+        assert host.running.layer.hosts == ("fd://",), point
         assert len(host.starts) - starts <= 3, point
         assert not host.killed
         assert not list(host.root.rglob("*/.dockerd-guard.*")), point
