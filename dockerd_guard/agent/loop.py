@@ -119,14 +119,15 @@ class Agent:
     def _wait(self) -> bool:
         """Wait for a trigger or the resync, then until it is quiet. Returns False on a signal to stop.
 
-        Feeds the service watchdog.
+        Feeds the service watchdog. Nothing announces a program that is started by hand: whenever the watchdog is fed,
+        the listening sockets are compared.
         """
         policy = self._controller.policy
         resync = time.monotonic() + policy.watch.resync_s
         if self._wake_at is not None:
             resync = min(resync, self._wake_at)
         triggered_at: float | None = None
-        quiet_at = 0.0
+        quiet_at, compared_at = 0.0, time.monotonic()
         longest_s = CONTESTED_PACE_S if self._controller.decision.verdict is Verdict.BACK_OFF else MAX_SETTLE_S
         while True:
             now = time.monotonic()
@@ -140,6 +141,11 @@ class Agent:
             self._notify.alive()
             if self._machine.is_stopping:
                 return False
+            if not came and time.monotonic() - compared_at >= left_s:
+                compared_at = time.monotonic()
+                if self._controller.host.kernel.has_new_listener():
+                    self._triggered_at = compared_at
+                    return True
             if came:
                 self._triggered_at = time.monotonic()
                 self._controller.changed()

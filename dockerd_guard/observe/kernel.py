@@ -49,6 +49,10 @@ class HostKernel:
 
         return self._access.look(seen, answers, _engine_sockets(seen), blocked)
 
+    def has_new_listener(self) -> bool:
+        """Whether a TCP socket listens that did not when access paths were last looked for."""
+        return self._access.listeners.has_new()
+
     def sockets(self) -> processes.Sockets:
         """The listening sockets, read once."""
         return processes.Sockets()

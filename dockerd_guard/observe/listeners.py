@@ -59,6 +59,10 @@ class ListenerTable:
         return tuple(Owned(self._processes[pid], {inode: addresses[inode] for inode in sorted(held)})
                      for pid, held in sorted(self._holders.items()) if pid in self._processes)
 
+    def has_new(self) -> bool:
+        """Whether a TCP socket listens now that did not at the last look. Reads the sockets, and no process."""
+        return any(sock.inode not in self._addresses for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS])
+
     def held_by_init(self) -> dict[int, str]:
         """The address of each listening socket that PID 1 holds, by inode number, as of the last look."""
         return {inode: self._addresses[inode] for inode in sorted(socket_inodes(INIT)[0] & self._addresses.keys())}

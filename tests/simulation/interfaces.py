@@ -163,6 +163,9 @@ class SimulatedKernel(HostKernel):
     ) -> tuple[AccessPath, ...]:
         return ()
 
+    def has_new_listener(self) -> bool:
+        return False
+
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         running = self._host.running
         if running is None or self._host.engine_is_silent:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import pytest
 
 from tests.machines.machine import ADDRESS, ADDRESS_IPV6, Machine, wait_for
-from tests.support.access_paths import ROWS, Row
+from tests.support.access_paths import ROWS, Row, container
 from tests.support.containment import BUSYBOX_HTTPD, NEVER, shop_answers, table
 from tests.support.correction import LIVE_RESTORE, OBSERVE, POLICY, enforce, entries
 
@@ -80,3 +81,32 @@ def test_access_path(machine: Machine, row: Row) -> None:
     machine.run("systemctl reload dockerd-guard")
     wait_for(lambda: table(machine) == "", "release")
     assert machine.run(f"curl --silent http://{ADDRESS}:8080/index.html").out == "open for business\n"
+
+
+def by_hand(machine: Machine) -> None:
+    machine.run("setsid socat TCP-LISTEN:7000,fork UNIX-CONNECT:/run/docker.sock </dev/null >/dev/null 2>&1 &")
+
+
+def in_a_container(machine: Machine) -> None:
+    machine.import_busybox()
+    machine.run(container("--volume=/run/docker.sock:/s.sock --publish=7000:7000", "/s.sock"))
+
+
+class TestBetweenTwoResyncs:
+    """Nothing announces a program that is started by hand, and the next resync is far."""
+
+    @pytest.fixture
+    def debian(self) -> tuple[str, ...]:
+        return ("socat",)
+
+    @pytest.mark.parametrize("start", [by_hand, in_a_container])
+    def test_a_program_is_found_when_the_watchdog_is_fed(
+        self, machine: Machine, start: Callable[[Machine], None]
+    ) -> None:
+        machine.write("/etc/systemd/system/dockerd-guard.service.d/watchdog.conf", "[Service]\nWatchdogSec=4s\n")
+        machine.write(POLICY, NEVER + "watch: {resync: 1h}\n")
+        machine.run("systemctl daemon-reload; systemctl restart dockerd-guard")
+        start(machine)
+        wait_for(lambda: machine.api_answers(7000), "open access path")
+        wait_for(lambda: entries(machine, "contained"), "entry")
+        assert not machine.api_answers(7000)

@@ -26,6 +26,7 @@ from dockerd_guard.observe.access_paths import AccessObserver, access_paths_of, 
 from dockerd_guard.observe.containers import access_paths_of_containers, directories_of
 from dockerd_guard.observe.listeners import ListenerTable, Owned
 from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Other, Process
+from dockerd_guard.observe.processes import SocketOwner
 from tests.machines.machine import wait_for
 from tests.support.hosts import Host
 
@@ -179,6 +180,20 @@ def test_owner_of_a_new_listener_is_found(stack: contextlib.ExitStack) -> None:
     assert pid not in before
     assert {owned.process.pid: list(owned.addresses.values()) for owned in table.look()}[pid] == [address]
     assert address in {each for owned in table.look() for each in owned.addresses.values()}
+
+
+def test_a_socket_that_listens_since_the_last_look_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its inode number: the same address may be another program's by now."""
+    first, second = (SocketOwner("tcp://0.0.0.0:7000", inode) for inode in (1, 2))
+    table = ListenerTable(os.getpid())
+    for now, is_new in ([], False), ([first], True), ([first, second], True), ([second], True), ([], False):
+        monkeypatch.setattr(listeners, "tcp_listeners", lambda _, now=now: tuple(now))
+        assert table.has_new() is is_new
+    monkeypatch.setattr(listeners, "tcp_listeners", lambda _: (first,))
+    table.look()
+    for now, is_new in ([first], False), ([], False), ([first, second], True), ([second], True):
+        monkeypatch.setattr(listeners, "tcp_listeners", lambda _, now=now: tuple(now))
+        assert table.has_new() is is_new
 
 
 def test_listeners_of_root_are_found_whatever_others_open(

@@ -23,6 +23,7 @@ from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal
 from tests.simulation.host import SimulatedHost
+from tests.simulation.interfaces import SimulatedKernel
 from tests.support.loop import POLICY, Loop, Notified
 from tests.support.situations import OURS, do, opened
 
@@ -125,6 +126,21 @@ def test_the_watchdog_is_fed_while_nothing_happens(made: Loop, monkeypatch: pyte
     assert waits
     assert max(waits) <= made.notify.watchdog_s
     assert made.notify.sent.count("WATCHDOG") == len(waits)
+
+
+@pytest.mark.parametrize("has_new", [True, False])
+def test_a_new_listening_socket_starts_a_pass_when_the_watchdog_is_fed(
+    made: Loop, monkeypatch: pytest.MonkeyPatch, has_new: bool
+) -> None:
+    """Nothing announces a program that is started by hand."""
+    made.agent._pass()
+    made.notify.watchdog_s = 0.01
+    monkeypatch.setattr(SimulatedKernel, "has_new_listener", lambda _: has_new)
+    made.agent._wake_in(0.5)
+    began = time.monotonic()
+    assert made.agent._wait()
+    assert (time.monotonic() - began < 0.5) == has_new
+    assert (made.agent._triggered_at >= began) == has_new
 
 
 def test_a_program_that_writes_all_the_time_does_not_delay_a_pass_for_ever(
