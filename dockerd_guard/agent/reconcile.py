@@ -134,6 +134,9 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
         is_earlier = memory.intent is not None and memory.intent.is_applied and (
             result.undone == decision.actions.changes)
         intent = memory.intent if is_earlier else None
+    elif result.error and intent is not None:
+        # The earlier correction is not what is left to undo.
+        intent = intent._replace(changes=result.undone)
     elif not result.error and intent is not None:
         is_unverified = result.hold is not None and (bool(result.starts) or intent.is_unverified)
         intent = intent.applied._replace(proven_by=now if result.starts else intent.proven_by,

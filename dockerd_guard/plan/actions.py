@@ -100,8 +100,8 @@ def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
     if loaded.socket_states.get(SOCKET) != "active" or seen.listening is None:
         return False
     bindings = plan.after.layer.bindings
-    to_be_passed = ({binding.key for binding in bindings if binding.via is Via.SOCKET_UNIT}
-                    - {binding.key for binding in bindings if binding.via is not Via.SOCKET_UNIT})
+    to_be_passed = {binding.key for binding in bindings} - {
+        binding.key for binding in bindings if binding.via is not Via.SOCKET_UNIT}
     if to_be_passed & set(map(canonical, seen.listening.taken)):
         return True
     wanted = {canonical(address) for address, _ in passed_by(

@@ -94,6 +94,8 @@ class Decision(NamedTuple):
     wake_s: float | None = None
     foreign: str = ""
     """foreign_inputs() of an action."""
+    inputs: str = ""
+    """inputs() of an action."""
 
     @property
     def complies(self) -> bool:
@@ -238,7 +240,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
         # Counted before it happens, so that no crash can make a restart free (I2).
         memory = memory.with_restart(now)
     foreign = foreign_inputs(seen, plan, policy, tuple(change.path for change in actions.changes))
-    return decision._replace(verdict=Verdict.APPLY, intent=intent, foreign=foreign,
+    return decision._replace(verdict=Verdict.APPLY, intent=intent, foreign=foreign, inputs=inputs(seen, plan, policy),
                              wake_s=_wake_s(now, hold_now, facts) if hold_now else None), memory
 
 
@@ -422,8 +424,10 @@ def record(
     elif result.interference:
         memory = memory._replace(corrected=backoff.interrupted(now, result.interference, memory.corrected))
     if result.error and not result.interference:
+        # Where nothing was written, the failure has changed none of its inputs.
+        known = None if result.undone else decision.inputs or None
         memory = memory._replace(attempt=Attempt(
-            now, result.error, retry_s(result, policy), None, result.was_rolled_back, decision.foreign,
+            now, result.error, retry_s(result, policy), known, result.was_rolled_back, decision.foreign,
             tuple(change.path for change in changes)))
     elif not result.error and result.hold is None:
         memory = memory._replace(attempt=None)

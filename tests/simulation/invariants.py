@@ -147,7 +147,7 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
         return
     # It may include earlier corrections, of files that somebody else has changed since.
     intent = then.memory.intent
-    is_in_force = intent is not None and all(
+    is_in_force = intent is not None and bool(intent.changes) and all(
         then.files.get(each.path) == now.get(each.path) == _text(each.after) for each in intent.changes)
     if is_in_force and host.starts[-1].at > known.at:
         yield "I3: dockerd failed with a correction that stays"

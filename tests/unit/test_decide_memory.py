@@ -278,6 +278,10 @@ RECORDED = (
              Result(False, error="no", was_rolled_back=True, starts=(ago(NOW, 2), NOW)),
              {"restarts": (ago(NOW, 60), ago(NOW, 2), NOW), "attempt": Attempt(NOW, "no", 300.0, None, True)}),
     Recorded("it failed", PLAIN, Result(False, error="no"), {"attempt": Attempt(NOW, "no", 300.0)}),
+    Recorded("it failed before anything was written: its inputs are known", PLAIN._replace(inputs="those"),
+             Result(False, error="no"), {"attempt": Attempt(NOW, "no", 300.0, "those")}),
+    Recorded("it failed and was undone: its inputs are those of the next look", PLAIN._replace(inputs="those"),
+             Result(False, error="no", undone=(CHANGE,)), {"attempt": Attempt(NOW, "no", 300.0)}),
     Recorded("it failed, under a shorter resync", PLAIN, Result(False, error="no"),
              {"attempt": Attempt(NOW, "no", 10.0)}, TEN_SECONDS),
     Recorded("it could not be written, under a shorter resync", PLAIN, Result(False, error="full", unwritable=True),
@@ -388,7 +392,7 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
 
 def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
     assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (),
-                                 RestartFacts(is_active=False), None, None, "")
+                                 RestartFacts(is_active=False), None, None, "", "")
     assert Result(True) == (True, (), None, "", False, "", False, (), (), (), True, None, False)
     assert [str(verdict) for verdict in Verdict] == [
         "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]

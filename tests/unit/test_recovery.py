@@ -140,6 +140,25 @@ def test_an_interrupted_correction_is_kept_in_mind_while_it_cannot_be_undone(hos
     assert host.open_addresses() == ()
 
 
+def test_what_dockerd_would_refuse_by_now_is_not_restored(host: SimulatedHost) -> None:
+    """I3. Killed within a correction; dockerd is started with what is there, and what was there before has become
+    invalid."""
+    path = "/srv/config/daemon.json"
+    drift = (dropin("", LATE), write(path, '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}'),
+             link(DAEMON_JSON, path), reload, restart, dropin(OPEN, LATE))
+    host = killed_when(host, drift, lambda host: host.text(LATE) is not None and (
+        not (host.root / DAEMON_JSON.lstrip("/")).is_symlink()))
+    do(host, (write(path, "{"), reload, restart))
+    before = len(host.starts)
+    agent = new_agent(host)
+    agent.run_pass()
+    assert host.running is not None
+    assert len(host.starts) == before
+    assert "its files stay, since dockerd would refuse what was there before" in agent.journal.lines[0]
+    pass_until_done(agent)
+    assert host.open_addresses() == ()
+
+
 def killed_when(host: SimulatedHost, drift: tuple[Act, ...], is_so: Callable[[SimulatedHost], bool]) -> SimulatedHost:
     """The host with its agent killed at the first moment at which this is so."""
     for point in range(MAX_POINTS):
