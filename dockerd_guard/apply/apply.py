@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.preflight import Preflight, unbindable
-from dockerd_guard.apply.rollback import restart, undo
+from dockerd_guard.apply.rollback import restart, undo, would_be_refused
 from dockerd_guard.apply.verify import changed_meanwhile, identities, unverifiable, verify
 from dockerd_guard.model.address import canonical
 from dockerd_guard.model.instant import Instant
@@ -176,10 +176,13 @@ class _Execution:
     def _undo(self, reason: str, *, restarts: bool, after: JobFailed | None = None) -> Result:
         """Restore the files, and dockerd if it was started with the new ones and ran before.
 
-        An earlier correction that dockerd was not started with yet is part of what it was started with now.
+        An earlier correction that dockerd was not started with yet is part of what it was started with now. It stays
+        where dockerd would refuse what was there before.
         """
         cause = _unbindable(self.seen, self.policy, self.context) if restarts else ""
-        intent = self.intent if restarts else self.intent._replace(changes=self.actions.changes)
+        own = self.intent._replace(changes=self.actions.changes)
+        intent = own if not restarts or (
+            own != self.intent and would_be_refused(self.intent, self.context)) else self.intent
         restarts = restarts and self.intent.was_active
         undone = undo(intent, self.context, restarts=restarts, reset_failed=not self.starts, after=after)
         error = "; ".join(filter(None, (

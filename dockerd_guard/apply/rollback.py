@@ -10,8 +10,9 @@ from dockerd_guard.apply.context import Context, Units
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.memory import Intent
-from dockerd_guard.plan.plan import Change, content_at, original_of
+from dockerd_guard.plan.plan import Change, content_at, original_of, refusals_of
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.manager import JOB_TIMEOUT_S, JobFailed, Refused
 
@@ -164,21 +165,26 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
                         intent.applied, starts)
     if is_repaired and all(is_up(manager, name) for name in intent.stops):
         return Recovery(f"{began}: dockerd was started since and complies; the next pass checks the rest", None)
-    if all(is_up(manager, name) for name in {*intent.stops, SERVICE}) and _would_be_refused(intent, context):
+    if all(is_up(manager, name) for name in {*intent.stops, SERVICE}) and would_be_refused(intent, context):
         return Recovery(f"{began}: its files stay, since dockerd would refuse what was there before", None)
     # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
     started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
     return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp(), may_start=may_start)
 
 
-def _would_be_refused(intent: Intent, context: Context) -> bool:
+def would_be_refused(intent: Intent, context: Context) -> bool:
     """Whether dockerd would refuse what was there before, and not what is there now (I3)."""
-    seen = context.observe()
-    now = seen.configured
-    with Rootfs(context.files.root).changed({change.path: change.before for change in intent.changes}) as rootfs:
-        before = observe_configured(rootfs, dockerd=now.known_dockerd, systemd=now.systemd_version,
-                                    manager_environment=now.manager_environment)
-    return now.layer.starts and not before.layer.starts
+    now = context.observe().configured
+    with Rootfs(context.files.root) as rootfs:
+        before = rootfs.changed({change.path: change.before for change in intent.changes})
+        refused = _is_refused(before, observe_configured(
+            before, dockerd=now.known_dockerd, systemd=now.systemd_version,
+            manager_environment=now.manager_environment))
+        return refused and not _is_refused(rootfs, now)
+
+
+def _is_refused(rootfs: Rootfs, configured: Configured) -> bool:
+    return not configured.layer.starts or bool(refusals_of(Observation(rootfs, configured)))
 
 
 def _undone(  # noqa: PLR0913 -- as undo()

@@ -97,14 +97,14 @@ def make_plan(now: Configured, rootfs: Rootfs, policy: Policy, observe: Observe)
     if now.service.unit.name != SERVICE:
         return Plan((), now, now, (f"dockerd is started by {now.service.unit.name}, not by {SERVICE}",))
     plan = _first_without_obstacles(now, rootfs, policy, observe)
-    before = {finding.message for finding in _refusals(Observation(rootfs, now))}
+    before = {finding.message for finding in refusals_of(Observation(rootfs, now))}
     with rootfs.changed({change.path: change.after for change in plan.changes}) as corrected:
-        refusals = _refusals(Observation(corrected, plan.after))
+        refusals = refusals_of(Observation(corrected, plan.after))
     return plan._replace(refusals=refusals,
                          caused=tuple(finding for finding in refusals if finding.message not in before))
 
 
-def _refusals(corrected: Observation) -> tuple[Finding, ...]:
+def refusals_of(corrected: Observation) -> tuple[Finding, ...]:
     """Errors for which dockerd would refuse to start with a configuration that it can parse."""
     return tuple(finding for finding in bad_tls_files.check(corrected, None) if finding.severity == "error")
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.plan.decide import Verdict
 from tests.simulation import invariants
 from tests.simulation.actions import OTHER_UNIT, OTHER_UNIT_TEXT, World, restart_agent
@@ -105,7 +106,8 @@ def _settle(world: World, decisions: Counter[str]) -> list[str]:
     for _ in range(MAX_SETTLING_PASSES):
         wake_s = agent.run_pass()
         decisions[agent.controller.decision.verdict] += 1
-        if wake_s is None and agent.controller.decision.verdict is Verdict.NOTHING:
+        is_at_rest = wake_s is None and world.host.active[SERVICE] != "auto-restart"
+        if is_at_rest and agent.controller.decision.verdict is Verdict.NOTHING:
             break
         world.host.clock.sleep((wake_s if wake_s is not None else RESYNC_S) + 0.01)
     return [*invariants.settled(world), *_internal_errors(world)]

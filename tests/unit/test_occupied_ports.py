@@ -10,7 +10,7 @@ import pytest
 from dockerd_guard.model.names import SERVICE
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedHost
-from tests.support.situations import do, dropin, policy, reload, restart
+from tests.support.situations import OURS, do, dropin, policy, reload, restart
 
 OPEN = "-H fd:// -H tcp://0.0.0.0:2374"
 PORT = "tcp://127.0.0.1:2375"
@@ -78,6 +78,22 @@ def test_a_port_in_use(host: SimulatedHost, case: Case) -> None:
     messages = [entry.message for entry in agent.journal.entries if entry.event in ("held", "failed", "rolled-back")]
     assert any("127.0.0.1:2375 is in use by another program" in message for message in messages), messages
     assert len([start for start in host.starts if start.by == "us"]) <= 3
+
+
+@pytest.mark.parametrize("arguments", ["-H fd:// --tls --tlscert=/nowhere --tlskey=/nowhere", "-H fd:// --tlsverify"])
+def test_an_earlier_correction_stays_where_dockerd_would_refuse_what_was_there_before(
+    host: SimulatedHost, arguments: str
+) -> None:
+    """I3. That was corrected in the files alone, and dockerd has never run with it."""
+    agent = SimulatedAgent(host, RecordedJournal())
+    do(host, (dropin(arguments), reload))
+    agent.run_pass()
+    assert host.text(OURS) is not None
+    do(host, (policy(LOOPBACK),))
+    at_the_restart(host, 1000)
+    agent.run_pass()
+    assert host.running is not None
+    assert host.running.layer.hosts == ("fd://",)
 
 
 def _passes_until(agent: SimulatedAgent, is_so: Callable[[], bool], within_s: float) -> bool:
