@@ -88,6 +88,8 @@ class Arguments:
         self.placed: list[Placed] = []
         self.findings: list[Finding] = []
         self.unanswered: list[str] = []
+        self.empty: list[str] = []
+        """Directories without any configuration of dockerd."""
         self._others: dict[str, Source] = {}
         """Files of no kind, by the name of the argument, or as `FILE PATH` for a file within one."""
         self._carriers: dict[str, Carrier] = {}
@@ -114,7 +116,7 @@ class Arguments:
                     before = len(self.placed) + len(self.findings)
                     self._walk(rootfs, path)
                     if len(self.placed) + len(self.findings) == before and not self.unanswered:
-                        self.unanswered.append(f"{path}: contains no configuration of dockerd")
+                        self.empty.append(f"{path}: contains no configuration of dockerd")
                 else:
                     self._add(path, self._read(path), is_named=True)
 

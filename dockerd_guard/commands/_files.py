@@ -47,9 +47,10 @@ def judge_arguments(arguments: Arguments, policy: Policy | None, options: Simple
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
     whole = combined([*parts, Judged(tuple(arguments.findings), judged=bool(arguments.findings))])
     unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(), *arguments.unused())
-    if not whole.judged and not unanswered:
-        unanswered = ("the files configure no dockerd: there is nothing to judge",)
-    return whole._replace(unanswered=unanswered)
+    empty = tuple(arguments.empty)
+    if not whole.judged and not unanswered and not empty:
+        empty = ("the files configure no dockerd: there is nothing to judge",)
+    return whole._replace(unanswered=unanswered, empty=empty)
 
 
 def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:

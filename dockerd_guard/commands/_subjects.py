@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 
 class Judged(NamedTuple):
-    """The findings of one root with their locations in it, and `files`, which may contain comments about them."""
+    """The findings of one root with their locations in it, and `files`, which may contain comments about them.
+
+    `empty` says where there is no configuration of dockerd, which leaves the question open unless that is allowed.
+    """
 
     findings: tuple[Finding, ...]
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unanswered: tuple[str, ...] = ()
     judged: bool = True
+    empty: tuple[str, ...] = ()
 
 
 def judge_host(look: Look) -> Judged:
@@ -58,10 +62,9 @@ def judge_root(look: Look, dockerd: Version | None) -> Judged:
                    for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
     unread += tuple(layouts.unread_hosts_below(rootfs))
     if not parts and not unread:
-        return Judged((), (), (), (
+        return Judged((), judged=False, empty=(
             f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "
-            "a drop-in, docker.socket or daemon.json; `dockerd-guard lint DIR` finds such files in any directory",
-        ), judged=False)
+            "a drop-in, docker.socket or daemon.json; `dockerd-guard lint DIR` finds such files in any directory",))
     whole = combined(parts)
     return whole._replace(unanswered=whole.unanswered + unread, judged=bool(parts))
 

@@ -44,6 +44,8 @@ def run(options: SimpleNamespace) -> int:
     results: list[LintResult] = []
     if len(options.root) > 1 or options.files:
         gc.enable()
+    if not options.host and not options.root:
+        options.files = options.files or ["."]
     if options.files and options.root:
         raise Unanswerable("--root takes the place of files as arguments: use one of them")
     if options.stdin_filename is not None and "-" not in options.files:
@@ -145,6 +147,11 @@ def _result(  # noqa: PLR0913 -- the parts of a result
 ) -> LintResult:
     """The result without the findings that options and comments leave out."""
     findings = judged.findings
+    notes, unanswered = judged.notes, judged.unanswered
+    if options.allow_empty:
+        notes += judged.empty
+    else:
+        unanswered = judged.empty + unanswered
     ignored: tuple[tuple[Finding, str], ...] = ()
     if options.comments:
         from dockerd_guard.rules import ignore_comments
@@ -153,7 +160,7 @@ def _result(  # noqa: PLR0913 -- the parts of a result
         findings, ignored = found.findings, found.ignored
     kept = tuple(finding for finding in findings if _is_selected(finding.code, options))
     ignored = tuple(entry for entry in ignored if _is_selected(entry[0].code, options))
-    return LintResult(root, kept, outside, judged.notes, judged.unanswered, judged.judged, ignored,
+    return LintResult(root, kept, outside, notes, unanswered, judged.judged, ignored,
                       len(findings) - len(kept), _kept_contents((*kept, *(finding for finding, _ in ignored)), read),
                       next(iter(judged.files), ""))
 

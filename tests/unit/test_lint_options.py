@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dockerd_guard.rules import ignore_comments
@@ -41,6 +43,44 @@ def test_which_findings_are_reported_and_fail(
 ) -> None:
     said = call("lint", "--root", open_host.root, "--format", "json", *words)
     assert (sorted(finding["code"] for finding in said.json["findings"]), said.code) == (codes, code)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory: one directory configures dockerd, the others do not, or in a script."""
+    for path, text in (("overlay/etc/docker/daemon.json", '{"hosts": ["tcp://0.0.0.0:2375"]}\n'),
+                       ("empty/values.yaml", "a: 1\n"), ("script/run.sh", "dockerd -H tcp://0.0.0.0:2375\n"),
+                       ("unit/docker-prune.service", "[Service]\nExecStart=/usr/bin/docker system prune\n")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    ([], 1, "overlay/etc/docker/daemon.json:1:13"),
+    (["overlay"], 1, "overlay/etc/docker/daemon.json:1:13"),
+    (["--root", "overlay"], 1, "/etc/docker/daemon.json:1:13"),
+    (["empty"], 2, "empty: contains no configuration of dockerd"),
+    (["empty", "--allow-empty"], 0, "empty: contains no configuration of dockerd"),
+    (["empty", "--allow-empty", "--format", "json"], 0, '"notes"'),
+    (["empty", "overlay", "--allow-empty", "--ignore", "DG1,DG2"], 0, "empty: contains no configuration of dockerd"),
+    (["empty", "overlay", "--ignore", "DG1,DG2"], 2, "empty: contains no configuration of dockerd"),
+    (["--root", "empty"], 2, "no configuration of dockerd found below empty"),
+    (["--root", "empty", "--allow-empty"], 0, "no configuration of dockerd found below empty"),
+    (["unit", "--allow-empty"], 0, "the files configure no dockerd"),
+    (["unit/docker-prune.service", "--allow-empty"], 0, "the files configure no dockerd"),
+    (["empty/values.yaml", "--allow-empty"], 2, "not recognized"),
+    (["script", "--allow-empty"], 2, "names a TCP address for dockerd"),
+    (["missing", "--allow-empty"], 2, "missing: No such file or directory"),
+    (["--root", "missing", "--allow-empty"], 2, "missing: No such file or directory"),
+    (["overlay", "--allow-empty"], 1, "[DG103]"),
+    (["--fix", "--diff"], 2, "names a TCP address for dockerd"),
+], ids=str)
+def test_a_hook_judges_the_working_directory_and_never_the_host(
+    repository: None, call: Call, words: list[str], code: int, said: str
+) -> None:
+    found = call("lint", "--no-host", *words)
+    assert (found.code, said in found.out + found.err) == (code, True), found.out + found.err
 
 
 @pytest.mark.parametrize(("words", "error"), [
