@@ -9,8 +9,11 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 import dockerd_guard
+from dockerd_guard.observe.file_kinds import CANDIDATE
+from dockerd_guard.observe.templates import SUFFIXES
 from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
@@ -67,6 +70,42 @@ def test_the_table_of_keys_in_the_docs_is_current() -> None:
     """Otherwise run `PYTHONPATH=. python3 packaging/policy_table.py`."""
     page = (TOP / "docs/policy.md").read_text()
     assert runpy.run_path(str(TOP / "packaging/policy_table.py"))["page"](page) == page
+
+
+HOOK = yaml.safe_load((TOP / ".pre-commit-hooks.yaml").read_text())[0]
+
+
+def starts_the_hook(path: str) -> bool:
+    return re.search(HOOK["files"], path) is not None and re.search(HOOK["exclude"], path) is None
+
+
+@pytest.mark.parametrize("path", [
+    "docker.service", "lib/systemd/system/docker.socket", "units/dind.service", "user/engine.socket",
+    "etc/systemd/system/docker.service.d/10-tcp.conf", "files/limits.conf", "roles/x/templates/override.conf.j2",
+    "daemon.json", "roles/x/templates/daemon.json.j2", "etc/docker/engine.json", "etc/docker-daemon-prod.json",
+    "etc/default/docker", "etc/sysconfig/docker-storage", "docker.env", "home/a/.config/docker/daemon.json",
+    "home/a/.config/systemd/user/docker.service.d/x.conf", "user-data", "cloud-init/user-data.tftpl", "x/cloud.cfg",
+    "node.bu", "node.ign", "node.fcc", "ignition/node.json", "compose.yaml", "docker-compose.prod.yml", "stack.yml",
+    "roles/x/tasks/main.yml", "k8s/configmap.yaml", "policy.yaml",
+])
+def test_files_of_the_docs_start_the_hook(path: str) -> None:
+    """docs/lint.md has the table. Names of any case, and with a suffix of templates."""
+    for name in (path, path.upper(), *(path + suffix for suffix in SUFFIXES)):
+        assert starts_the_hook(name), name
+    assert CANDIDATE.search("/".join(path.split("/")[-2:])) is not None or path.endswith(SUFFIXES)
+
+
+@pytest.mark.parametrize("path", [
+    "README.md", "src/x/client.py", "package.json", "go.sum", "tests/docker/data/x.py", "dockerd-guard/config.yaml",
+    "overlay/etc/dockerd-guard/config.yaml", "dockerd-guard/web.yml", "service", "conf",
+])
+def test_other_files_do_not_start_the_hook(path: str) -> None:
+    assert not starts_the_hook(path)
+
+
+def test_args_of_a_user_keep_what_the_hook_needs() -> None:
+    """pre-commit replaces `args`, and not `entry`."""
+    assert {"--no-host", "--allow-empty"} <= set(HOOK["entry"].split()) and "args" not in HOOK
 
 
 def parse(text: str) -> Policy:
