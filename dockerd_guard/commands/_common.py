@@ -90,6 +90,18 @@ def terminal() -> dict[str, Any]:
     return {"columns": columns, "colour": wants_colour(sys.stdout)}
 
 
+def require_libraries(*names: str) -> None:
+    """Raise Unanswerable if one of these Python packages is missing. They are those of the extra `agent`."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in names if find_spec(name) is None]:
+        # No command with the name of this package, which is in no index: anybody may register it.
+        raise Unanswerable(
+            f"this needs {', '.join(missing)}: install the extra `agent`, in a clone pip install '.[agent]' (pystemd "
+            "is compiled: gcc, pkg-config, python3-dev, libsystemd-dev), or on Debian the package dockerd-guard or "
+            f"{' '.join(f'python3-{name}' for name in missing)}")
+
+
 def require_policy(policy: Policy | None) -> Policy:
     """The policy. Raises Unanswerable for None."""
     if policy is None:
@@ -179,13 +191,16 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
     """Observe all available layers of this host, and other ways to its Docker API."""
+    from dockerd_guard.observe.live import NOWHERE
+    from dockerd_guard.observe.observation import Trouble
     from dockerd_guard.systemd.manager import Manager, Unavailable
 
     try:
         with Manager() as manager:
             return observe_probed(rootfs, manager, dockerd)
-    except Unavailable:
-        return observe_probed(rootfs, None, dockerd)
+    except Unavailable as error:
+        seen = observe_probed(rootfs, None, dockerd)
+        return seen._replace(troubles=(*seen.troubles, Trouble(NOWHERE, f"systemd: {error}")))
 
 
 def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | None = None) -> Observation:

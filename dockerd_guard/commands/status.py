@@ -49,7 +49,7 @@ def look(now: datetime) -> Status:
     unseen: list[str] = []
     agent_status = _agent_status(unseen)
     with Rootfs() as rootfs:
-        manager = _manager()
+        manager = _manager(unseen)
         try:
             unit = _unit(manager)
             policy, problem = _policy(rootfs, unseen)
@@ -121,10 +121,11 @@ def rows(seen: Observation, policy: Policy | None, *, is_partial: bool = False) 
                  for key, (address, tls) in places.items())
 
 
-def _manager() -> Manager | None:
+def _manager(unseen: list[str]) -> Manager | None:
     try:
         return Manager()
-    except Unavailable:
+    except Unavailable as error:
+        unseen.append(f"systemd: {error}")
         return None
 
 
