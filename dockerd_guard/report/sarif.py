@@ -55,7 +55,7 @@ def _run(result: LintResult) -> dict[str, Any]:
     return {
         "tool": {"driver": {
             "name": "dockerd-guard",
-            "semanticVersion": __version__,
+            "semanticVersion": __version__.replace(".dev", "-dev."),
             "rules": [_rule(code) for code in used],
         }},
         "invocations": [{"executionSuccessful": is_complete, "toolExecutionNotifications": notifications}],

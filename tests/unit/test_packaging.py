@@ -27,9 +27,19 @@ INSTALLED = (TOP / "packaging/config.yaml").read_text()
 INSTALLED_SHA256 = "4d9fd9953aed8158d5d16eb416be7e23d17954d78fad47d83e2e4379dfe5ff42"
 
 
-def test_the_changelog_has_the_version() -> None:
-    first = (TOP / "packaging/debian/changelog").read_text().splitlines()[0]
-    assert first.startswith(f"dockerd-guard ({dockerd_guard.__version__}) ")
+def test_the_files_have_one_version() -> None:
+    """0.2.0.dev0 is before 0.2.0, which Debian writes with ~, and is not released."""
+    release, is_development, number = dockerd_guard.__version__.partition(".dev")
+    changelog = (TOP / "packaging/debian/changelog").read_text().split("\n")[0]
+    news = re.findall("^## (.*)$", (TOP / "NEWS.md").read_text(), re.MULTILINE)
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", release)
+    if is_development:
+        assert changelog == f"dockerd-guard ({release}~dev{number}) UNRELEASED; urgency=medium"
+        assert news[0] == f"{release} (unreleased)"
+    else:
+        assert changelog == f"dockerd-guard ({release}) unstable; urgency=medium"
+        assert re.fullmatch(rf"{re.escape(release)}(?: \([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}\))?", news[0])
+    assert not any("unreleased" in heading for heading in news[1:])
 
 
 @pytest.mark.parametrize("text", [INSTALLED, EXAMPLE], ids=["installed", "example"])
