@@ -271,8 +271,10 @@ def test_the_job_of_gitlab_judges_the_repository(  # noqa: PLR0913, PLR0917 -- a
     assert (found, said in output) == (code, True), output
 
 
-def test_the_job_of_gitlab_installs_nothing_by_default(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", [None, "", "dockerd-guard", "dockerd-guard[agent]==0.2", "x.whl"])
+def test_the_job_of_gitlab_installs_nothing_by_name(tmp_path: Path, package: str | None) -> None:
     """Anybody may register the name of a package that is in no index."""
-    code, output = job(tmp_path, {"TMPDIR": str(tmp_path)}, slice(None))
-    assert code != 0 and "DOCKERD_GUARD_PACKAGE: must be the URL or path" in output
+    variables = {"DOCKERD_GUARD_PACKAGE": package} if package is not None else {}
+    code, output = job(tmp_path, {"TMPDIR": str(tmp_path), **variables}, slice(None))
+    assert (code, "DOCKERD_GUARD_PACKAGE must be the URL" in output) == (1, True), output
     assert not [*tmp_path.iterdir()]
