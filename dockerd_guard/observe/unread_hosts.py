@@ -37,6 +37,9 @@ _OPTION = (
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
     r"|tcp_bind\W{1,40}\Z")
+_ABOUT_DOCKERD = (
+    r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
+    r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
     r"(?i:DOCKER_HOST\W{1,8}\Z|\bdocker[ \t]{1,8}(?:--?tls[^\s]{0,80}[ \t]{1,8}){0,4}(?:-H|--host)\W{1,12}\Z)")
 
@@ -76,8 +79,17 @@ def _is_dockers(found: re.Match[str], text: str) -> bool:
     before = text[max(0, found.start() - _WINDOW):found.start()]
     if re.search(_CLIENT, before) is not None:
         return False
-    if found["any"] or found["port"]:
+    if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
         return True
     if found["stream"]:
         return "docker.socket" in text
     return re.search(_OPTION, before) is not None
+
+
+def _may_be_dockerds(found: re.Match[str], text: str) -> bool:
+    """Whether a wildcard address has a port of the Docker API, follows -H, or is in a file about dockerd.
+    `-b tcp://0.0.0.0:3000` in a Dockerfile is of a web server."""
+    start = found.start()
+    return (re.match(r"[^\s\"',]{0,80}:237[56]\b", text[start:start + 100]) is not None
+            or re.search(r"(?:-H|--host)\W{1,12}\Z", text[max(0, start - 20):start]) is not None
+            or re.search(_ABOUT_DOCKERD, text) is not None)

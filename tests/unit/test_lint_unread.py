@@ -54,6 +54,14 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "preseed": ("preseed.cfg", "d-i preseed/late_command string echo 'DOCKER_OPTS=\"-H tcp://10.0.0.5\"' > /x\n", 1),
     "Puppet": ("docker.pp", "class { 'docker': tcp_bind => ['tcp://10.0.0.5:2375'] }\n", 1),
     "Chef": ("docker.rb", "docker_service 'x' do\n  host ['tcp://10.0.0.5:2375']\nend\n", 2),
+    "another port: Dockerfile": ("Dockerfile", "FROM docker\nCMD dockerd-entrypoint.sh -H tcp://0.0.0.0:4243\n", 2),
+    "another port: sed": ("setup.sh", "sed -i 's,fd://,tcp://0.0.0.0:4243,' /lib/systemd/system/docker.service\n", 1),
+    "another port: variables": ("group_vars/docker.yml", "docker_hosts:\n  - tcp://0.0.0.0:4243\n", 2),
+    "another port: Vagrant": ("Vagrantfile", "config.vm.provision :docker, opts: %w[-H tcp://0.0.0.0:4243]\n"
+                              "# restarts docker\nshell 'systemctl restart docker.service'\n", 1),
+    "another port: an option": ("docker/start.sh", 'exec "$@" --host=tcp://0.0.0.0:4243\n', 1),
+    "no port": ("setup.sh", "dockerd -H tcp://0.0.0.0\n", 1),
+    "a port of the API alone": ("docker/start.sh", "exec engine --listen tcp://0.0.0.0:2376\n", 1),
     "PowerShell, UTF-16": ("setup.ps1", f"Set-Content C:\\ProgramData\\docker\\config\\daemon.json '{HOSTS}'\n", 1),
     "an example": ("docker/daemon.json.example", HOSTS, 1),
     "cloud-init: commands": ("user-data", f"{WRITE}content: '{{}}'\nruncmd:\n- {COMMAND}\n", 6),
@@ -129,6 +137,13 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "documentation": ("README.md", f"{COMMAND}\n"),
     "a comment": ("a.sh", f"# {COMMAND}\n"),
     "another port": ("a.sh", "docker run -p 9000:9000 x --listen tcp://10.0.0.5:9000\n"),
+    "a web server in a Dockerfile": ("Dockerfile", 'FROM ruby\nCMD ["puma", "-b", "tcp://0.0.0.0:3000"]\n'),
+    "a web server in Compose": (
+        "docker-compose.yml", "services:\n  web:\n    command: puma -b tcp://0.0.0.0:${PORT}\n    ports: ['80:80']\n"),
+    "a log server in Compose": (
+        "compose.yaml", "services:\n  web:\n    image: docker.io/web\n    logging: {driver: syslog, options: "
+                        "{syslog-address: 'tcp://0.0.0.0:514'}}\n"),
+    "ZeroMQ": ("docker/server.py", "socket.bind('tcp://*:5555')\n"),
     "a long file of something else": ("api.yaml", "services:\n" + " a: b\n" * 9000),
     "cloud-init: hosts that are judged": ("user-data", f"{WRITE}content: |\n    {{\"metrics-addr\":\n"
                                           "    \"0.0.0.0:2375\"}\nruncmd: [systemctl restart docker]\n"),
