@@ -105,6 +105,12 @@ def test_files_of_the_docs_start_the_hook(path: str) -> None:
     assert CANDIDATE.search("/".join(path.split("/")[-2:])) is not None or path.endswith(SUFFIXES)
 
 
+def test_every_suffix_that_lint_looks_into_starts_the_hook() -> None:
+    suffixes = re.search(r"\\\.\(\?:([a-z|]+)\)\\Z", CANDIDATE.pattern)
+    assert suffixes is not None
+    assert [name for name in suffixes[1].split("|") if not starts_the_hook(f"x/y.{name}")] == []
+
+
 @pytest.mark.parametrize("path", [
     "README.md", "src/x/client.py", "package.json", "go.sum", "tests/docker/data/x.py", "dockerd-guard/config.yaml",
     "overlay/etc/dockerd-guard/config.yaml", "dockerd-guard/web.yml", "service", "conf",
