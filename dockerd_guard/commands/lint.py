@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 def run(options: SimpleNamespace) -> int:
     """Print the findings of each root, or of the files. Returns the exit code."""
+    if not options.host and not options.root:
+        options.files = options.files or ["."]
     _check_codes(options)
     worst = OK
     results: list[LintResult] = []
     if len(options.root) > 1 or options.files:
         gc.enable()
-    if not options.host and not options.root:
-        options.files = options.files or ["."]
     if options.files and options.root:
         raise Unanswerable("--root takes the place of files as arguments: use one of them")
     if options.stdin_filename is not None and "-" not in options.files:
