@@ -198,7 +198,12 @@ class Arguments:
         entry = rootfs.stat(resolved) if resolved is not None else None
         if resolved is not None and entry is not None and resolved.startswith(inside):
             return entry.is_file
-        if _MAY_LEAD_TO_DOCKER.search(path) is not None and _ENABLES.search(path) is None:
+        if _ENABLES.search(path) is not None:
+            return False
+        if resolved == os.devnull and file_kinds.kind_of(path, "", is_named=False) is not None:
+            # To systemd, the unit is masked or the drop-in is empty, as with an empty file.
+            self._add(path, b"", is_named=False)
+        elif _MAY_LEAD_TO_DOCKER.search(path) is not None:
             self.unanswered.append(f"{path}: a link that leads out of the directory, or nowhere, is not read")
         return False
 

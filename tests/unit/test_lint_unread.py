@@ -161,6 +161,21 @@ def test_what_sets_no_host_is_not_named(name: str, tmp_path: Path, call: Call) -
     assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
 
 
+@pytest.mark.parametrize(("path", "code", "said"), [
+    ("docker.socket", 1, "DG202"),
+    ("docker.service", 0, "nothing wrong"),
+    ("docker.service.d/10-tcp.conf", 0, "nothing wrong"),
+    ("app.service", 2, "contains no configuration of dockerd"),
+    ("multi-user.target.wants/docker.service", 2, "contains no configuration of dockerd"),
+])
+def test_a_link_to_dev_null_masks_a_unit(path: str, code: int, said: str, tmp_path: Path, call: Call) -> None:
+    link = tmp_path / "etc/systemd/system" / path
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/dev/null")
+    found = call("lint", tmp_path)
+    assert (found.code, said in found.out + found.err) == (code, True), found.out + found.err
+
+
 @pytest.mark.parametrize("name", ["a unit after docker.service", "a socket of another program"])
 def test_another_unit_is_not_a_configuration_of_dockerd(name: str, tmp_path: Path, call: Call) -> None:
     path, text = HARMLESS[name]
