@@ -48,7 +48,7 @@ PYTHON = {
     "pyproject.toml": "[project]\nname = 'x'\n",
     "README.md": "Run `dockerd -H tcp://0.0.0.0:2375`.\n",
     "src/x/client.py": "client = docker.DockerClient('tcp://127.0.0.1:2375')\n",
-    "Dockerfile": "FROM python\nEXPOSE 8000\n",
+    "Dockerfile": "FROM python\nCMD gunicorn -b tcp://0.0.0.0:8000 app\n",
     "docker-compose.yml": SERVICES,
     ".gitlab-ci.yml": "test:\n  services: [docker:dind]\n  variables: {DOCKER_HOST: 'tcp://docker:2375'}\n",
 }

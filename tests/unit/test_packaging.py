@@ -97,12 +97,17 @@ def starts_the_hook(path: str) -> bool:
     "home/a/.config/systemd/user/docker.service.d/x.conf", "user-data", "cloud-init/user-data.tftpl", "x/cloud.cfg",
     "node.bu", "node.ign", "node.fcc", "ignition/node.json", "compose.yaml", "docker-compose.prod.yml", "stack.yml",
     "roles/x/tasks/main.yml", "k8s/configmap.yaml", "policy.yaml",
+    "etc/systemd/system/app.container",
 ])
 def test_files_of_the_docs_start_the_hook(path: str) -> None:
     """docs/lint.md has the table. Names of any case, and with a suffix of templates."""
     for name in (path, path.upper(), *(path + suffix for suffix in SUFFIXES)):
         assert starts_the_hook(name), name
-    assert CANDIDATE.search("/".join(path.split("/")[-2:])) is not None or path.endswith(SUFFIXES)
+
+
+@pytest.mark.parametrize("path", ["main.tf", "node.pkr.hcl", "setup.sh", "provision.sh.tpl", "configuration.nix"])
+def test_scripts_that_may_set_a_host_start_the_hook(path: str) -> None:
+    assert starts_the_hook(path)
 
 
 def test_every_suffix_that_lint_looks_into_starts_the_hook() -> None:
