@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._arguments import Arguments, Placed
 from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._services import findings_of
 from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
@@ -40,16 +41,40 @@ _NO_CERTIFICATES = "DG206"
 
 
 def judge_arguments(arguments: Arguments, policy: Policy | None, options: SimpleNamespace) -> Judged:
-    """Judge the files, those of one group together."""
+    """Judge the files that are named on the command line. Without a configuration there is no answer."""
+    whole = judge_placed(arguments, policy, options)
+    idle = tuple(f"no service of {file} mounts the API socket" for file in arguments.without_socket())
+    if whole.judged or whole.unanswered:
+        return whole._replace(notes=(*whole.notes, *idle))
+    return whole._replace(unanswered=tuple(
+        f"{why}: there is nothing to judge" for why in idle or ("the files configure no dockerd",)))
+
+
+def judge_placed(
+    arguments: Arguments, policy: Policy | None, options: SimpleNamespace, judged: Collection[str] = ()
+) -> Judged:
+    """Judge the files, those of one group together. `judged` are other files about which findings are known."""
     hosts = list(islice(_hosts(arguments.placed, arguments.unanswered), MAX_HOSTS + 1))
     parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
-    whole = combined([*parts, Judged(tuple(arguments.findings), judged=bool(arguments.findings))])
-    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(), *arguments.unused())
-    if not whole.judged and not unanswered:
-        unanswered = ("the files configure no dockerd: there is nothing to judge",)
+    whole = combined([*parts, _of_services(arguments)])
+    files = {*judged, *(finding.location.file for finding in whole.findings if finding.location is not None)}
+    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(files), *arguments.unused())
     return whole._replace(unanswered=unanswered)
+
+
+def _of_services(arguments: Arguments) -> Judged:
+    found = tuple(findings_of(arguments.services))
+    exposed = {name for name, _ in found}
+    notes, has_socket = [], False
+    for file, content in arguments.services.items():
+        names = [name for name, service in content.services.items() if service.has_socket]
+        has_socket = has_socket or bool(names)
+        if inside := sorted(set(names) - exposed):
+            notes.append(f"{file}: {', '.join(inside)}: has the API socket, and neither publishes a port nor uses the "
+                         "host's network")
+    return Judged(tuple(finding for _, finding in found), (), tuple(notes), judged=has_socket)
 
 
 def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:
@@ -141,7 +166,8 @@ def _result(
                 if not _PLACEHOLDER.search(text) and not broken
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     notes = []
-    if units := sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET))):
+    units = sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET)))
+    if units and any(item.is_of_dockerd for item in files):
         package = stock_units.stock_unit(by_place).package
         kind = "the unit of a rootless dockerd" if is_rootless else f"the stock units of {package}"
         notes.append(f"{', '.join(dict.fromkeys(item.file for item in files))}: judged with {kind} "
@@ -150,14 +176,7 @@ def _result(
     if others:
         notes.append(f"{files[0].file}: values that are not known: {', '.join(dict.fromkeys(others))}")
     return Judged(found, tuple(dict.fromkeys(item.file for item in files)), tuple(notes), tuple(unknown),
-                  judged=bool(found) or any(map(_is_of_dockerd, files)))
-
-
-def _is_of_dockerd(item: Placed) -> bool:
-    """Whether a file configures dockerd, and not only a service that has to do with Docker."""
-    unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", item.kind.place)
-    return item.kind.syntax != "unit" or unit is not None or re.search(
-        rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", item.content) is not None
+                  judged=bool(found) or any(item.is_of_dockerd for item in files))
 
 
 def _look(

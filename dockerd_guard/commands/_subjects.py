@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._common import Look
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
-    from dockerd_guard.dockerd.version import Version
     from dockerd_guard.model.finding import Finding
-    from dockerd_guard.observe.layouts import Domain
 
 
 class Judged(NamedTuple):
@@ -36,34 +34,6 @@ def judge_host(look: Look) -> Judged:
         troubles += (f"{unit.reason} No other dockerd runs on this host: there is nothing to judge",)
         return Judged(findings, unit_files_of(look.seen), (), troubles, judged=bool(findings))
     return Judged(findings, unit_files_of(look.seen), (), troubles)
-
-
-def judge_root(look: Look, dockerd: Version | None) -> Judged:
-    """Judge every dockerd that the files below a root directory configure."""
-    from dockerd_guard.observe import layouts
-
-    rootfs = look.seen.rootfs
-    parts: list[Judged] = []
-    is_missing = layouts.is_missing(look.seen.configured)
-    if not is_missing:
-        findings = annotated(look, judge(look.seen, look.policy))
-        parts.append(Judged(findings, unit_files_of(look.seen), (), tuple(incomplete(look.seen, findings))))
-    elif (system := layouts.with_stock_unit(rootfs)) is not None:
-        seen = observe_files(system.rootfs, dockerd)
-        parts.append(_of_domain(look._replace(seen=seen), system))
-    for domain in layouts.other_domains(rootfs):
-        seen = _observe_domain(domain, dockerd)
-        parts.append(_of_domain(Look(look.root, seen, None, False), domain))
-    unread = tuple(f"{path} starts dockerd by other means than systemd: what it passes to dockerd is not evaluated"
-                   for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
-    unread += tuple(layouts.unread_hosts_below(rootfs))
-    if not parts and not unread:
-        return Judged((), (), (), (
-            f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "
-            "a drop-in, docker.socket or daemon.json; `dockerd-guard lint DIR` finds such files in any directory",
-        ), judged=False)
-    whole = combined(parts)
-    return whole._replace(unanswered=whole.unanswered + unread, judged=bool(parts))
 
 
 def combined(parts: Iterable[Judged]) -> Judged:
@@ -113,33 +83,6 @@ def unit_files_of(seen: Observation) -> tuple[str, ...]:
     units = (service.unit, *(socket.unit for socket in seen.configured.sockets))
     files = [path for unit in units for path in (unit.fragment, *unit.dropins) if path is not None]
     return (*files, *(file.path for file in service.environment_files))
-
-
-def _observe_domain(domain: Domain, dockerd: Version | None) -> Observation:
-    from dockerd_guard.observe.configured import observe_configured
-
-    return Observation(domain.rootfs, observe_configured(
-        domain.rootfs, dockerd=dockerd, unit=domain.unit))
-
-
-def _of_domain(look: Look, domain: Domain) -> Judged:
-    findings = judge(look.seen, look.policy)
-    if domain.unit is None:
-        findings = annotated(look, findings)
-
-    def place(location: Location) -> Location | None:
-        if location.file in domain.moved:
-            return location._replace(file=domain.moved[location.file])
-        return None if location.file in domain.assumed else location
-
-    own = {*domain.moved.values()}
-    found = relocated(findings, place)
-    if domain.unit is not None:
-        # The other rules' findings are about the system's dockerd, which is judged by itself.
-        found = tuple(finding for finding in found
-                      if finding.code != "DG107" and (finding.location is None or finding.location.file in own))
-    files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
-    return Judged(found, files, (domain.note,), tuple(incomplete(look.seen, found)))
 
 
 def relocated(findings: Iterable[Finding], place: Callable[[Location], Location | None]) -> tuple[Finding, ...]:

@@ -76,8 +76,12 @@ def _result_of_root(root: str, options: SimpleNamespace) -> LintResult:
     try:
         with Rootfs(root) as rootfs:
             look = look_at(rootfs, options, with_policy=True)
-            judged = _subjects.judge_root(look, options.docker_version) if options.root else \
-                _subjects.judge_host(look)
+            if options.root:
+                from dockerd_guard.commands import _tree
+
+                judged = _tree.judge_root(look, options)
+            else:
+                judged = _subjects.judge_host(look)
             if look.seen.configured.service.unit.load_state in ("masked", "error"):
                 judged = judged._replace(notes=(*judged.notes, *unit_note(look)))
             if NO_POLICY in look.notes and not options.quiet:

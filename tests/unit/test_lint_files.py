@@ -42,6 +42,8 @@ def cloud_init(entry: str) -> str:
     return "#cloud-config\nwrite_files:\n" + textwrap.indent(entry, "  ")
 
 
+SOCKET_VOLUME = "    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
+
 CASES = {
     "drop-in": Case({"override.conf": OVERRIDE}, ["override.conf:3:40"]),
     "drop-in that is safe": Case({"override.conf": SAFE}, [], 0),
@@ -216,7 +218,38 @@ CASES = {
         "x-base: &base\n  restart: always\nservices:\n  db:\n    <<: *base\n", "daemon.json": "{}"}, [], 0, (".",)),
     "Compose: no port": Case({"compose.yaml":
         "services:\n  agent:\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
-        "  web:\n    ports: ['80:80']\n"}, [], 2),
+        "  web:\n    ports: ['80:80']\n"}, [], 0),
+    "Compose: no socket": Case({"compose.yaml": "services:\n  web:\n    ports: ['80:80']\n"}, [], 2),
+    "Compose: no socket, in a directory": Case({
+        "compose.yaml": "services:\n  web: {ports: ['80:80']}\n"}, [], 2, (".",)),
+    "Compose: no socket, beside a configuration": Case({
+        "compose.yaml": "services:\n  web:\n    ports: ['80:80']\n", "daemon.json": "{}"}, [], 0),
+    "Compose: a port in compose.override.yaml": Case({
+        "compose.yaml": f"services:\n  a:\n{SOCKET_VOLUME}", "compose.override.yaml":
+        "services:\n  a: {ports: ['80:80']}\n"}, ["compose.override.yaml:2:16"], 1, (".",)),
+    "Compose: two alternatives": Case({
+        "compose.a.yaml": f"services:\n  a:\n{SOCKET_VOLUME}", "compose.b.yaml":
+        "services:\n  a: {ports: ['80:80']}\n"}, [], 0, (".",)),
+    "Compose: the network of another service": Case({"compose.yaml":
+        f"services:\n  a:\n    network_mode: service:b\n{SOCKET_VOLUME}  b: {{ports: [80]}}\n"}, ["compose.yaml:5:15"]),
+    "Compose: a service that is extended": Case({
+        "compose.yaml": "services:\n  a: {extends: {service: b, file: docker-compose.yml}, ports: [80]}\n",
+        "docker-compose.yml": f"services:\n  b:\n{SOCKET_VOLUME}"}, ["compose.yaml:2:64"], 1, (".",)),
+    "Podman: a container": Case({"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\nPublishPort=80:80\n"},
+                                ["a.container:3:13"]),
+    "Podman: the network of the host": Case(
+        {"a.container": "[Container]\nMount=type=bind,source=/run,target=/x\nNetwork=host\n"}, ["a.container:3:9"]),
+    "Podman: a drop-in of a container": Case(
+        {"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\n",
+         "a.container.d/p.conf": "[Container]\nPodmanArgs=--label x -p 80:80\n"},
+        ["a.container.d/p.conf:2:12"], 1, (".",)),
+    "Podman: a container without a port": Case(
+        {"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\n[Install]\n"}, [], 0),
+    "Podman: its API": Case({"api.service": "[Service]\nExecStart=/usr/bin/podman system service tcp:0.0.0.0:80\n"},
+                            ["api.service:2:42"]),
+    "a unit of another service of Docker": Case(
+        {"docker-ci.service": "[Service]\nExecStart=docker run -p 2375:2375 docker:dind\n", "daemon.json": "{}"},
+        [], 2),
     "YAML that cannot be read": Case({"user-data": "#cloud-config\nwrite_files: [\n"}, [], 2),
 }
 
@@ -376,3 +409,26 @@ def test_a_name_for_standard_input_needs_standard_input(call: Call) -> None:
     said = call("lint", "--stdin-filename", "docker.socket")
     assert (said.code, said.out) == (2, "")
     assert "--stdin-filename names standard input, which is read for the argument -" in said.err
+
+
+def test_a_file_of_containerd(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"etc/containerd/config.toml": 'version = 2\n[grpc]\n  tcp_address = "0.0.0.0:1234"\n',
+                     "roles/containerd/templates/config.toml.j2": '[grpc]\ntcp_address = "[::]:{{ port }}"\n',
+                     "other/config.toml": '[grpc]\ntcp_address = "0.0.0.0:1"\n'})
+    said = call("lint", ".")
+    assert said.code == 1 and said.out.count("DG110") == 2, said.out + said.err
+    assert "etc/containerd/config.toml:3:3: error" in said.out and "config.toml.j2:2:1: error" in said.out
+    assert call("lint", "other/config.toml").code == 1
+    (tmp_path / "etc/containerd/config.toml").write_text('[grpc]\naddress = "/run/containerd/containerd.sock"\n')
+    said = call("lint", "etc")
+    assert (said.code, said.out) == (2, "")
+
+
+def test_services_without_the_socket_are_named(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"compose.yaml": "services:\n  web:\n    ports: ['80:80']\n", "daemon.json": "{}"})
+    why = "no service of compose.yaml mounts the API socket"
+    assert call("lint", "compose.yaml").err == f"dockerd-guard: {why}: there is nothing to judge\n"
+    assert call("lint", "compose.yaml", "--format", "json").json["error"] == f"{why}: there is nothing to judge"
+    assert f"dockerd-guard: {why}\n" in call("lint", "compose.yaml", "daemon.json").err
