@@ -151,12 +151,12 @@ def _result(
     def place(location: Location) -> Location | None:
         item = by_place.get(location.file)
         if item is None:
-            return None
+            return location if policy is not None and location.file == policy.file else None
         line, column = item.where(location.line, location.column)
         end_line, end = item.where(location.line, location.end_column)
         return Location(item.file, line, column, end if end_line == line else column)
 
-    found = tuple(_in_words(finding, by_place) for finding in relocated(findings, place))
+    found = tuple(_in_words(finding, by_place) for finding in relocated(findings, place, assumed.keys() - set(missing)))
     unknown = [f"{item.file}:{item.where(expression.line, 1)[0]}: the value of {expression.text} is not known, and it "
                "decides where dockerd listens"
                for item in files for expression in item.expressions if expression.decides]
@@ -172,9 +172,11 @@ def _result(
         kind = "the unit of a rootless dockerd" if is_rootless else f"the stock units of {package}"
         notes.append(f"{', '.join(dict.fromkeys(item.file for item in files))}: judged with {kind} "
                      f"({', '.join(units)})")
-    others = [expression.text for item in files for expression in item.expressions if not expression.decides]
-    if others:
-        notes.append(f"{files[0].file}: values that are not known: {', '.join(dict.fromkeys(others))}")
+    others: dict[str, dict[str, None]] = {}
+    for item in files:
+        others.setdefault(item.file, {}).update(
+            (expression.text, None) for expression in item.expressions if not expression.decides)
+    notes += [f"{file}: values that are not known: {', '.join(texts)}" for file, texts in others.items() if texts]
     return Judged(found, tuple(dict.fromkeys(item.file for item in files)), tuple(notes), tuple(unknown),
                   judged=bool(found) or any(item.is_of_dockerd for item in files))
 

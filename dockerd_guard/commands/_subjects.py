@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.commands._common import Look
@@ -85,16 +85,29 @@ def unit_files_of(seen: Observation) -> tuple[str, ...]:
     return (*files, *(file.path for file in service.environment_files))
 
 
-def relocated(findings: Iterable[Finding], place: Callable[[Location], Location | None]) -> tuple[Finding, ...]:
-    """The findings with their locations as `place` returns them; None for a file that is assumed."""
-    return tuple(_relocated(finding, place) for finding in findings)
+def relocated(
+    findings: Iterable[Finding], place: Callable[[Location], Location | None], assumed: Collection[str]
+) -> tuple[Finding, ...]:
+    """The findings with their locations as `place` returns them; None for a file that is not there. Messages name no
+    lines of `assumed` files, which are stock units."""
+    names = "|".join(map(re.escape, sorted(assumed, key=len, reverse=True)))
+    pattern = re.compile(rf"(?:{names})(?::[0-9]{{1,9}}:[0-9]{{1,9}})?(?![\w./-])") if names else None
+    return tuple(_relocated(finding, place, pattern) for finding in findings)
 
 
-def _relocated(finding: Finding, place: Callable[[Location], Location | None]) -> Finding:
-    if finding.location is None or (location := place(finding.location)) is not None:
-        return finding if finding.location is None else finding._replace(location=location)
-    # The other place that the message names, as of the other hosts of a conflict.
-    message = finding.message.replace(" here", " in the stock unit")
-    named = re.search(r"(/\S{1,4096}):([0-9]{1,9}):([0-9]{1,9})", message)
-    other = Location(named[1], int(named[2]), int(named[3]), int(named[3])) if named is not None else None
-    return finding._replace(message=message, location=place(other) if other is not None else None)
+def _relocated(
+    finding: Finding, place: Callable[[Location], Location | None], assumed: re.Pattern[str] | None
+) -> Finding:
+    message, where = finding.message, finding.location
+    if where is not None and (location := place(where)) is None:
+        # The other place that the message names, as of the other hosts of a conflict.
+        message = message.replace(" here", " in the stock unit")
+        named = re.search(r"(?:by (\w{1,80}) in )?(/\S{1,4096}):([0-9]{1,9}):([0-9]{1,9})", message)
+        where = Location(named[2], int(named[3]), int(named[4]), int(named[4]) + len(named[1] or "")
+                         ) if named is not None else None
+        location = place(where) if where is not None else None
+    else:
+        location = None if where is None else location
+    if assumed is not None:
+        message = assumed.sub(lambda found: f"the stock {found[0].partition(':')[0].rpartition('/')[2]}", message)
+    return finding._replace(message=message, location=location)

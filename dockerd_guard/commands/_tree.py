@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from dockerd_guard.dockerd.version import Version
     from dockerd_guard.model.finding import Finding
-    from dockerd_guard.model.location import Location
     from dockerd_guard.observe.layouts import Domain
 
 MAX_NAMES = 20_000
@@ -136,13 +135,8 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
     if domain.unit is None:
         findings = annotated(look, findings)
 
-    def place(location: Location) -> Location | None:
-        if location.file in domain.moved:
-            return location._replace(file=domain.moved[location.file])
-        return None if location.file in domain.assumed else location
-
     own = {*domain.moved.values()}
-    found = relocated(findings, place)
+    found = relocated(findings, domain.place, domain.assumed)
     if domain.unit is not None:
         # The other rules' findings are about the system's dockerd, which is judged by itself.
         found = tuple(finding for finding in found

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe import stock_units
 from dockerd_guard.rootfs import Rootfs, Unreadable
@@ -69,6 +70,12 @@ class Domain(NamedTuple):
     unit: str | None = None
     moved: Mapping[str, str] = {}
     assumed: frozenset[str] = frozenset()
+
+    def place(self, location: Location) -> Location | None:
+        """Where this place is in the tree; None in an assumed file."""
+        if location.file in self.moved:
+            return location._replace(file=self.moved[location.file])
+        return None if location.file in self.assumed else location
 
 
 def is_missing(configured: Configured) -> bool:

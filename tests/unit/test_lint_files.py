@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.command_line import Call
+from tests.support.places import wrong_places
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -273,9 +274,55 @@ def test_files(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.Monkey
     said = call("lint", *(case.arguments or case.files), "--format", "json")
     assert (places(said.json), said.code) == (case.found, case.code), said.out + said.err
     assert ("error" in said.json) == (case.code == 2 or name.startswith("Jinja2: not known")), said.out
+    assert list(wrong_places(call("lint", *(case.arguments or case.files)).out + said.err, tmp_path)) == []
     for finding in said.json["findings"]:
         assert finding["file"] is None or (tmp_path / finding["file"]).is_file()
         assert not any(word in finding["message"] for word in ("192.0.2.", "unknown1", "/etc/systemd/system/docker"))
+
+
+def test_what_is_not_known_is_named_with_its_file(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"daemon.json.j2": '{"mtu": {{ mtu }}}', "override.conf.j2":
+                     "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --label {{ label }}\n"})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", "override.conf.j2", "daemon.json.j2")
+    assert "guard: daemon.json.j2: values that are not known: {{ mtu }}\n" in said.err
+    assert "guard: override.conf.j2: values that are not known: {{ label }}\n" in said.err
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("daemon.json", '{"hosts": ["unix:///var/run/docker.sock"]}', "(the stock docker.socket)"),
+    ("override.conf", "[Service]\nExecStart=/usr/bin/dockerd\n", "the one in the stock docker.service; put"),
+    ("etc/default/docker", "DOCKER_OPTS='-H unix:///run/docker.sock'\n", "(the stock docker.socket)"),
+])
+def test_no_line_of_a_stock_unit_is_named(  # noqa: PLR0913, PLR0917 -- a row and fixtures
+    name: str, text: str, message: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {name: text})
+    monkeypatch.chdir(tmp_path)
+    for words in ([name], ["--root", "."] if "/" in name else [name, "--quiet"]):
+        said = call("lint", *words)
+        assert said.code == 1 and message in said.out and "/usr/lib/systemd" not in said.out, said.out
+
+
+def test_a_missing_socket_is_where_the_policy_declares_it(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"daemon.json": "{}", "policy.yaml": "version: 1\nsockets:\n- fd://\n- unix:///run/other.sock\n"})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", "daemon.json", "--policy", "policy.yaml")
+    assert said.code == 1 and "policy.yaml:4:3: error: unix:///run/other.sock is declared" in said.out, said.out
+
+
+def test_no_region_is_empty(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"daemon.json": HOSTS, "a.conf.d/override.conf": "", "docker.service.d/a.txt": "[Service]\n"})
+    monkeypatch.chdir(tmp_path)
+    run, = call("lint", "daemon.json", "--format", "sarif").json["runs"]
+    regions = [result["locations"][0]["physicalLocation"]["region"] for result in run["results"]]
+    assert {"startLine": 1, "startColumn": 3, "endColumn": 8} in regions, regions
+    assert all("endColumn" not in region or region["endColumn"] > region["startColumn"] for region in regions)
+    assert "col=3,endColumn=8," in call("lint", "daemon.json", "--format", "github").out.replace("::", ",")
 
 
 def test_what_is_not_known_is_named(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dockerd_guard.commands import _tree
 from tests.support.command_line import Call
 from tests.support.hosts import OVERRIDE, STOCK, Host, put
+from tests.support.places import wrong_places
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -182,6 +183,7 @@ def test_no_exposed_tree_is_green(name: str, tmp_path: Path, call: Call) -> None
     said = call("lint", "--root", tree(tmp_path, files))
     assert said.code == code, said.out + said.err
     assert "nothing wrong\n" not in said.out
+    assert list(wrong_places(said.out + said.err, tmp_path)) == []
     if code == 1:
         assert "2375" in said.out, said.out
     assert call("lint", "--root", tmp_path, "--format", "json").code == code
@@ -261,3 +263,24 @@ def test_a_tree_does_not_lead_out_of_itself(tmp_path: Path, call: Call) -> None:
     (root / "opt/compose.yaml").symlink_to("../../compose.yaml")
     (root / "srv").symlink_to("..")
     assert call("lint", "--root", root).code == 0
+
+
+def test_a_root_that_is_not_there_is_named_once(tmp_path: Path, call: Call) -> None:
+    root, gone = tree(tmp_path, STOCK), tmp_path / "gone"
+    for verb in ("lint", "sockets"):
+        said = call(verb, "--root", gone, "--root", root)
+        assert said.code == 2 and said.err.startswith(f"dockerd-guard: {gone}: No such file or directory\n"), said.err
+
+
+def test_a_tree_is_not_asked_for_a_policy(tmp_path: Path, call: Call) -> None:
+    assert call("lint", "--root", tree(tmp_path, STOCK)).err == ""
+
+
+def test_sockets_of_a_tree_without_docker_service(tmp_path: Path, call: Call) -> None:
+    root = tree(tmp_path, {"/etc/docker/daemon.json": HOSTS})
+    said = call("sockets", "--root", root)
+    assert "tcp://0.0.0.0:2375" in said.out and "/etc/docker/daemon.json:1" in said.out
+    assert "judged with the stock unit of docker-ce" in said.err and "not found" not in said.err
+    bindings = call("sockets", "--root", root, "--format", "json").json["layers"]["configured"]["bindings"]
+    assert [(binding["address"], binding["file"]) for binding in bindings] == [
+        ("unix:///run/docker.sock", None), ("tcp://0.0.0.0:2375", "/etc/docker/daemon.json")]
