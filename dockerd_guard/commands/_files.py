@@ -18,7 +18,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe import file_kinds, stock_units
 from dockerd_guard.rootfs import Rootfs
-from dockerd_guard.rules.judge import judge
+from dockerd_guard.rules.judge import judge, limited
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -74,7 +74,7 @@ def _of_services(arguments: Arguments) -> Judged:
         if inside := sorted(set(names) - exposed):
             notes.append(f"{file}: {', '.join(inside)}: has the API socket, and neither publishes a port nor uses the "
                          "host's network")
-    return Judged(tuple(finding for _, finding in found), (), tuple(notes), judged=has_socket)
+    return Judged(tuple(limited("DG108", (finding for _, finding in found))), (), tuple(notes), judged=has_socket)
 
 
 def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:
