@@ -61,11 +61,17 @@ class Look(NamedTuple):
 
 def say(message: str) -> None:
     """Print a message to standard error, each line with the prefix `dockerd-guard: `."""
-    from dockerd_guard.report.text import clean
+    from dockerd_guard.report.text import clean, folded
 
     sys.stdout.flush()
+    columns = None
+    if sys.stderr.isatty():
+        import shutil
+
+        columns = shutil.get_terminal_size().columns
     for line in message.split("\n"):
-        print(f"dockerd-guard: {clean(line)}", file=sys.stderr)
+        for part in folded(f"dockerd-guard: {clean(line)}", columns, then="  "):
+            print(part, file=sys.stderr)
 
 
 def write_output(path: str, text: str) -> None:
@@ -109,7 +115,10 @@ def require_policy(policy: Policy | None) -> Policy:
     return policy
 
 
-def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: bool) -> int:
+def each(
+    options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: bool,
+    adapted: Callable[[Look], Look] = lambda look: look
+) -> int:
     """Observe each root and call `show` for it. Returns the highest exit code."""
     worst = OK
     if len(options.root) > 1:
@@ -119,7 +128,7 @@ def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: 
             print(f"{root}:")
         try:
             with Rootfs(root) as rootfs:
-                look = look_at(rootfs, options, with_policy=with_policy)
+                look = adapted(look_at(rootfs, options, with_policy=with_policy))
                 for text in (*look.notes, *(trouble.text for trouble in look.seen.troubles), *unit_note(look)):
                     say(text)
                 worst = max(worst, show(look))
@@ -132,9 +141,14 @@ def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: 
     return worst
 
 
+def with_root(root: str, text: str) -> str:
+    """A text about one of several roots, which may begin with it."""
+    return text if text.startswith(f"{root}: ") else f"{root}: {text}"
+
+
 def _no_answer(options: SimpleNamespace, root: str, why: str) -> int:
     if len(options.root) > 1:
-        why = "\n".join(f"{root}: {line}" for line in why.split("\n"))
+        why = "\n".join(with_root(root, line) for line in why.split("\n"))
         if options.format == "json":
             from dockerd_guard.report import json_output
 
@@ -150,7 +164,8 @@ def look_at(rootfs: Rootfs, options: SimpleNamespace, *, with_policy: bool) -> L
     policy, outside = None, False
     if with_policy and (is_live or options.policy is not None or rootfs.stat(POLICY_FILE) is None):
         policy, outside = policy_for(rootfs, options.policy)
-        notes += [NO_POLICY] if policy is None else []
+        # Below --root no policy is expected.
+        notes += [NO_POLICY] if policy is None and is_live else []
     elif with_policy:
         # Otherwise a pull request could waive what it introduces.
         notes.append(f"{POLICY_FILE} below {rootfs.root} is not used, because a tree must not waive its own findings; "

@@ -31,7 +31,7 @@ from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declare
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report import json_output
 from dockerd_guard.report.agent_status import RESULT_EVENTS, AgentStatus, LastCorrection
-from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_complete, lines, to_json
+from dockerd_guard.report.status import NO_POLICY, AgentUnit, Cell, Row, Status, is_complete, lines, to_json
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
@@ -156,6 +156,8 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
     except PolicyError as error:
         if POLICY_FILE in rootfs.denied:
             return None, ""
+        if rootfs.stat_if_possible(POLICY_FILE, follow=False) is None:
+            return None, NO_POLICY
         return None, str(error)
     except Unreadable as error:
         unseen.append(str(error))

@@ -28,11 +28,13 @@ _COMMENT = r"(?m:^)[ \t]{0,200}(?:#|//|;)[^\n]*"
 
 _ADDRESS = (
     r"tcp:(?://)?(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
-    r"|(?P<port>(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|\b237[56]:237[56]\b|(?:hostPort|nodePort|published)\W{1,8}237[56]\b"
+    r"|(?P<port>(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
+    r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort|publish|ports)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
-    r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@\s])")
+    r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _OPTION = (
-    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|docker-opt|DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
+    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|docker-opt|"
+    r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
     r"other_args|EXTRA_ARGS|ExecStart|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
@@ -61,7 +63,7 @@ def line_of_host(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -
     lines that are judged, given as first and last numbers."""
     if not ("tcp:" in text or "237" in text or "ListenStream" in text):
         return None
-    if "docker" not in path.lower() and re.search("(?i:docker|:237[56])", text) is None:
+    if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
     if judged:
         lines = text.split("\n")
@@ -70,19 +72,19 @@ def line_of_host(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -
         text = "\n".join(lines)
     text = re.sub(_COMMENT, "", text)
     for number, found in enumerate(re.finditer(_ADDRESS, text)):
-        if number >= MAX_ADDRESSES or _is_dockers(found, text):
+        if number >= MAX_ADDRESSES or _is_dockers(found, text, path):
             return text.count("\n", 0, found.start()) + 1
     return None
 
 
-def _is_dockers(found: re.Match[str], text: str) -> bool:
+def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
     before = text[max(0, found.start() - _WINDOW):found.start()]
     if re.search(_CLIENT, before) is not None:
         return False
     if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
         return True
     if found["stream"]:
-        return "docker.socket" in text
+        return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
     return re.search(_OPTION, before) is not None
 
 

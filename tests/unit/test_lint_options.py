@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,11 @@ def test_an_unknown_code_is_an_error(open_host: Host, call: Call, words: list[st
     said = call("lint", "--root", open_host.root, *words)
     assert (said.code, said.out) == (2, "")
     assert error in said.err and ("did you mean" in said.err) == ("did you mean" in error)
+    assert error in call("lint", "--root", open_host.root, *words, "--format", "json").json["error"]
+    run, = call("lint", "--root", open_host.root, *words, "--format", "sarif").json["runs"]
+    assert not run["invocations"][0]["executionSuccessful"] and error in json.dumps(run)
+    said = call("lint", "--root", open_host.root, *words, "--format", "github")
+    assert said.code == 2 and said.out.startswith(f"::error title=dockerd-guard::{error}")
 
 
 def test_a_github_log_shows_what_a_comment_ignores(stock_host: Host, call: Call) -> None:
