@@ -100,8 +100,8 @@ class Arguments:
         self._others: dict[str, Source] = {}
         """Files of no kind, by the name of the argument, or as `FILE PATH` for a file within one."""
         self._carriers: dict[str, Carrier] = {}
-        self._unread_hosts: dict[str, int] = {}
-        """Lines of files of no kind that name a TCP host for dockerd."""
+        self._unread_hosts: dict[str, tuple[int, str]] = {}
+        """Lines of files of no kind that name a TCP host for dockerd, or another way to it."""
         self._named: set[str] = set()
         self._referenced: set[str] = set()
         """Files beside the arguments that units of them refer to."""
@@ -202,9 +202,9 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
             return
         text = unread_hosts.decoded(data)
-        line = unread_hosts.line_of_host(file, text) if not _is_policy(file, text) else None
-        if line is not None:
-            self._unread_hosts[file] = line
+        way = unread_hosts.first_way(file, text) if not _is_policy(file, text) else None
+        if way is not None:
+            self._unread_hosts[file] = way
 
     def _is_linked_inside(self, rootfs: Rootfs, path: str, inside: str) -> bool:
         """Whether a link leads to a file of the directory. The log of a CI system must not show other files."""
@@ -263,16 +263,16 @@ class Arguments:
     def unread(self, judged: Collection[str]) -> list[str]:
         """Where files set a TCP host of dockerd in a form that is not evaluated. Those in which services or units were
         found to expose the API are judged."""
-        found = {file: line for file, line in self._unread_hosts.items() if file not in judged}
+        found = {file: way for file, way in self._unread_hosts.items() if file not in judged}
         for file, carrier in self._carriers.items():
             if file in judged and file in self.services:
                 continue
-            line = unread_hosts.line_of_host(file, carrier.text, carrier.judged)
-            if line is not None:
-                found[file] = line
-        shown = [f"{file}:{line}: names a TCP address for dockerd, in a form that is not evaluated"
-                 for file, line in islice(found.items(), MAX_SHOWN)]
-        return shown + ([f"{len(found) - MAX_SHOWN} more files name such addresses"] if len(found) > MAX_SHOWN else [])
+            way = unread_hosts.first_way(file, carrier.text, carrier.judged)
+            if way is not None:
+                found[file] = way
+        shown = [f"{file}:{line}: {what}, in a form that is not evaluated"
+                 for file, (line, what) in islice(found.items(), MAX_SHOWN)]
+        return shown + ([f"{len(found) - MAX_SHOWN} more files do such things"] if len(found) > MAX_SHOWN else [])
 
     def unused(self) -> list[str]:
         """Why arguments are not judged: they are of no kind, and no other file refers to them."""

@@ -39,6 +39,16 @@ def findings_of(files: Mapping[str, ServiceFile]) -> Iterator[tuple[str, Finding
     yield from found.values()
 
 
+def unknown_networks(files: Mapping[str, ServiceFile]) -> Iterator[str]:
+    """Yield the services with the API socket that use the network of another container, which is in no file."""
+    known = {name for content in files.values() for name in content.services}
+    for file, content in files.items():
+        for name, service in content.services.items():
+            for other in service.networks if service.has_socket else ():
+                if other not in known:
+                    yield f"{file}: {name} has the API socket and the network of {other}, whose ports are not known"
+
+
 def _directory(file: str) -> str:
     quadlet = quadlet_of(file)
     return os.path.dirname(os.path.abspath(quadlet[0] if quadlet is not None else file))

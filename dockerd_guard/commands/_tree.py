@@ -6,15 +6,19 @@ decided by stricter criteria than for `lint DIR`: most files of a host that ment
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections import deque
 from collections.abc import Collection
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import Look, observe_files
 from dockerd_guard.commands._subjects import Judged, annotated, combined, incomplete, relocated, unit_files_of
 from dockerd_guard.observe import file_kinds, layouts, quadlets, unread_hosts
 from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.file_kinds import SYSTEM_UNITS
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import judge
@@ -34,6 +38,9 @@ MAX_BYTES = 32 * 1024 * 1024
 
 MAX_FILE_BYTES = 1024 * 1024
 
+MAX_COMMANDS, MAX_SCRIPT_BYTES = 20, 64 * 1024
+"""Commands of a unit that are looked at, and bytes of a script."""
+
 _PASSED_OVER = (
     "/proc", "/sys", "/dev", "/tmp", "/run", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/snap",  # noqa: S108
     "/boot/grub", "/boot/efi", "/nix/store", "/gnu/store", "/ostree", "/sysroot", "/lost+found", "/etc/alternatives",
@@ -46,6 +53,7 @@ _PASSED_OVER = (
 
 _LOOKED_INTO = (
     "/usr/local", "/usr/etc", "/usr/lib/systemd/system", "/usr/lib/systemd/user", "/usr/lib/systemd/system-generators",
+    "/usr/lib/tmpfiles.d", "/usr/share/factory/etc",
     "/lib/systemd/system", "/usr/share/containers/systemd", "/run/systemd/system", "/run/containers/systemd")
 """Directories below those, with what runs containers or dockerd."""
 
@@ -204,7 +212,24 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
                     size += len(data)
                     if _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
                         found[path] = data
+                    if directory == SYSTEM_UNITS:
+                        found |= _scripts_of(rootfs, data, judged)
     return found, []
+
+
+def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:
+    """The scripts of packages that a unit of the administrator runs."""
+    found: dict[str, bytes] = {}
+    for command in islice(re.finditer(rb"^Exec[A-Za-z]{1,20}[ \t]{0,8}=[ \t]{0,8}[-@:+!|]{0,4}(/[^\s;]{1,400})", unit,
+                                      re.MULTILINE), MAX_COMMANDS):
+        path = os.fsdecode(command[1])
+        if path not in judged and _is_passed_over(path):
+            with contextlib.suppress(Unreadable, FileNotFoundError):
+                entry = rootfs.stat(path)
+                if entry is not None and entry.is_file and entry.size <= MAX_SCRIPT_BYTES:
+                    data = rootfs.read_table(path)
+                    found |= {path: data} if data[:2] == b"#!" and _MAY_MATTER.search(data) is not None else {}
+    return found
 
 
 def _content(rootfs: Rootfs, path: str, judged: Collection[str], *, is_link: bool) -> bytes:

@@ -19,8 +19,9 @@ MAX_DEPTH = 40
 MAX_CARRIED_BYTES = 1024 * 1024
 
 _CARRIES = re.compile(
-    r"write_files|daemon\.json|docker[\w.@-]{0,60}\.(?:service|socket)|^[ \t]{0,20}variant[ \t]{0,20}:|"
-    r"\"?ignition\"?[ \t]{0,20}:|^[ \t]{0,80}\"?services\"?[ \t]{0,20}:",
+    r"write_files|daemon\.json|containerd/config\.toml|"
+    r"docker[\w.@-]{0,60}\.(?:service|socket)|^[ \t]{0,20}variant[ \t]{0,20}:|"
+    r"\"?ignition\"?[ \t]{0,20}:|^[ \t{]{0,80}\"?services\"?[ \t]{0,20}:",
     re.MULTILINE)
 _CLOUD_CONFIG = re.compile(r"(?:##[ \t]{0,8}template:[^\n]{0,80}\n)?#cloud-config")
 _IS_CARRIER = re.compile(r"^#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
@@ -94,7 +95,7 @@ def carries(name: str, text: str) -> bool:
     if _CLOUD_CONFIG.match(text) is not None:
         return True
     return name.lower().endswith((".yml", ".yaml", ".ign", ".bu", ".fcc", ".json", ".cfg")) and (
-        _CARRIES.search(text) is not None)
+        _CARRIES.search(text) is not None or ("compose" in name and _SOCKET.search(text) is not None))
 
 
 def is_packed(name: str, data: bytes) -> bool:
@@ -367,6 +368,8 @@ def _unzip(data: bytes) -> bytes | None:
 
 
 def _compose(root: Node) -> Iterator[tuple[str, Service]]:
+    with_socket = {name for name, volume in _entries(_get(root, "volumes"))
+                   if _SOCKET.search(_text(_get(_get(volume, "driver_opts") or {}, "device"))) is not None}
     for name, node in _services(root):
         network, extended = _get(node, "network_mode"), _get(node, "extends") or {}
         published = list(_ports(name, node))
@@ -374,14 +377,26 @@ def _compose(root: Node) -> Iterator[tuple[str, Service]]:
             published.append(PublishedApi(name, "", network.line, network.column, network.column + len(network.text)))
         kind, _, other = _text(network).partition(":")
         base = _text(extended) or _text(_get(extended, "service"))
-        yield name, Service(any(map(_mounts_socket, _items(_get(node, "volumes")))), tuple(published),
-                            (other,) if kind == "service" else (), (base,) if base else ())
+        volumes = _items(_get(node, "volumes"))
+        has_socket = any(_mounts_socket(volume) or _source(volume) in with_socket for volume in volumes)
+        yield name, Service(has_socket, tuple(published), (other,) if kind in ("service", "container") else (),
+                            (base,) if base else ())
+
+
+def _entries(node: Node | None) -> Iterator[tuple[str, Node]]:
+    if isinstance(node, dict):
+        yield from ((name, value) for name, (_, value) in node.items())
+
+
+def _source(volume: Node) -> str:
+    return volume.text.partition(":")[0] if isinstance(volume, Scalar) else _text(_get(volume, "source"))
 
 
 def _ports(name: str, service: Node) -> Iterator[PublishedApi]:
     for port in _items(_get(service, "ports")):
         if isinstance(port, dict):
-            published = _get(port, "published")
+            # Without `published` the port of the host is chosen at the start.
+            published = _get(port, "published") or _get(port, "target")
             if isinstance(published, Scalar) and _text(_get(port, "protocol")) in ("", "tcp"):
                 host_ip = _text(_get(port, "host_ip"))
                 shown = f"{host_ip}:{published.text}" if host_ip else published.text
@@ -392,9 +407,12 @@ def _ports(name: str, service: Node) -> Iterator[PublishedApi]:
 
 
 def _services(root: Node) -> Iterator[tuple[str, Node]]:
-    services = _get(root, "services")
-    if isinstance(services, dict):
-        yield from ((name, service) for name, (_, service) in services.items())
+    """Yield the services; of the first format of Compose, which has them at the top level, those with volumes."""
+    if _get(root, "services") is not None:
+        yield from _entries(_get(root, "services"))
+    else:
+        yield from ((name, node) for name, node in _entries(root)
+                    if isinstance(node, dict) and "volumes" in node and not node.keys().isdisjoint(("image", "build")))
 
 
 def _partial_services(root: Node) -> Iterator[Scalar]:

@@ -236,6 +236,20 @@ CASES = {
     "Compose: a service that is extended": Case({
         "compose.yaml": "services:\n  a: {extends: {service: b, file: docker-compose.yml}, ports: [80]}\n",
         "docker-compose.yml": f"services:\n  b:\n{SOCKET_VOLUME}"}, ["compose.yaml:2:64"], 1, (".",)),
+    "Compose: one line of JSON": Case({"compose.json":
+        '{"services": {"a": {"ports": ["80:80"], "volumes": ["/var/run/docker.sock:/x"]}}}'},
+        ["compose.json:1:32"], 1, (".",)),
+    "Compose: its first format": Case({"docker-compose.yml":
+        "a:\n  image: x\n  ports: ['80:80']\n  volumes: ['/var/run/docker.sock:/x']\n"}, ["docker-compose.yml:3:12"]),
+    "Compose: a volume that is the socket": Case({"compose.yaml":
+        "services:\n  a: {ports: ['80:80'], volumes: ['s:/x']}\n"
+        "volumes:\n  s: {driver_opts: {type: none, o: bind, device: /var/run/docker.sock}}\n"}, ["compose.yaml:2:16"]),
+    "Compose: a port that is chosen": Case({"compose.yaml":
+        f"services:\n  a:\n    ports: [{{target: 80}}]\n{SOCKET_VOLUME}"}, ["compose.yaml:3:22"]),
+    "Compose: the network of an unknown container": Case({"compose.yaml":
+        f"services:\n  a:\n    network_mode: container:web\n{SOCKET_VOLUME}"}, [], 2),
+    "Talos: containerd": Case({"machine.yaml": "machine:\n  files:\n  - content: |\n      [grpc]\n"
+        "      tcp_address = '0.0.0.0:80'\n    path: /etc/containerd/config.toml\n"}, ["machine.yaml:5:7"]),
     "Podman: a container": Case({"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\nPublishPort=80:80\n"},
                                 ["a.container:3:13"]),
     "Podman: the network of the host": Case(
@@ -263,7 +277,7 @@ def write(here: Path, files: dict[str, str]) -> None:
 
 def places(value: dict[str, Any]) -> list[str]:
     return sorted({f"{finding['file']}:{finding['line']}:{finding['column']}" for finding in value["findings"]
-                   if finding["code"] in {"DG103", "DG107", "DG108"}})
+                   if finding["code"] in {"DG103", "DG107", "DG108", "DG110"}})
 
 
 @pytest.mark.parametrize("name", CASES)

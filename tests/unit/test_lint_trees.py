@@ -113,6 +113,16 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "containerd, and no Docker": ({"/etc/containerd/config.toml": "[grpc]\ntcp_address = '0.0.0.0:2375'\n"}, 1),
     "a script below /opt": ({**STOCK, "/opt/ci/start.sh": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
     "a script below /usr/local": ({**STOCK, "/usr/local/sbin/engine": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    "a script of a package that a unit runs": ({
+        **STOCK, f"{SYSTEM}/engine.service": "[Service]\nExecStart=-/usr/bin/engine\n",
+        "/usr/bin/engine": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    "a proxy": ({**STOCK, "/etc/nginx/conf.d/a.conf":
+                 "server { listen 2375; location / { proxy_pass http://unix:/var/run/docker.sock:/; } }\n"}, 2),
+    "a machine": ({**STOCK, "/var/lib/machines/a/etc/docker/daemon.json": HOSTS}, 1),
+    "a system extension": ({**STOCK, "/var/lib/extensions/a/usr/lib/systemd/system/docker.service.d/a.conf": START}, 1),
+    "tmpfiles.d": ({**STOCK, "/usr/lib/tmpfiles.d/d.conf": "C /etc/docker/daemon.json - - - - /usr/share/d\n"}, 2),
+    "a static pod": ({**STOCK, "/etc/kubernetes/manifests/d.yaml":
+                      "args: [dockerd, '--host=tcp://0.0.0.0:2375']\nimage: docker:dind\n"}, 2),
     "a link to where a package is": ({**STOCK, "/usr/share/app/compose.yaml": COMPOSE,
                                       "/opt/app/compose.yaml": "-> /usr/share/app/compose.yaml"}, 1),
 }

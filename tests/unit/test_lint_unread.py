@@ -77,6 +77,34 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "Ignition: merged": ("a.ign", IGNITION % (', "config": {"merge": [{"source": "https://192.0.2.1/x"}]}',
                                               '"contents": {"source": "data:,%7B%7D"}'), 1),
     "Butane: a local file": ("a.bu", BUTANE % "local: d.txt", 6),
+    "Docker Desktop": ("settings-store.json", '{\n"ExposeDockerAPIOnTCP2375": true}\n', 2),
+    "nginx": (
+        "nginx.conf", "server {\n  listen 8;\n  location / { proxy_pass http://unix:/var/run/docker.sock:/; }\n}\n", 3),
+    "nginx: upstream": ("n.conf", "upstream a {\n  server unix:/run/docker.sock;\n}\n", 2),
+    "HAProxy": ("haproxy.cfg", "backend s\n server a unix@/var/run/docker.sock\n", 2),
+    "Caddy": ("Caddyfile", ":80\nreverse_proxy unix//run/podman/podman.sock\n", 2),
+    "Apache": ("a.conf", 'ProxyPass "/" "unix:/var/run/docker.sock|http://x/"\n', 1),
+    "stunnel": ("stunnel.conf", "[docker]\nconnect = /var/run/docker.sock\n", 2),
+    "xinetd": ("xinetd.d/api", "service api\n{ server_args = STDIO UNIX-CONNECT:/var/run/docker.sock }\n", 2),
+    "socat": ("up.sh", "socat TCP4-LISTEN:80,fork UNIX-CONNECT:/var/run/docker.sock\n", 1),
+    "docker run: the socket and a port": (
+        "up.sh", "\ndocker run -d -p 9000:9000 \\\n  -v /var/run/docker.sock:/var/run/docker.sock x\n", 2),
+    "podman run: the network of the host": (
+        "up.sh", "podman run --net=host -v /run/podman/podman.sock:/x y\n", 1),
+    "a unit with docker run": (
+        "a.service", "[Service]\nExecStart=docker run -P --volume /run/docker.sock:/x y\n", 2),
+    "Ansible: a container": ("t.yml", f"{TASK[:15]}  community.docker.docker_container:\n    published_ports: [80:80]\n"
+                             "    volumes:\n    - /var/run/docker.sock:/x\n", 5),
+    "Kubernetes: the socket": (
+        "ds.yaml", "ports: [{hostPort: 80}]\nvolumes:\n- hostPath:\n    path: /var/run/docker.sock\n", 4),
+    "Kubernetes: docker-in-docker and the host's network": (
+        "ds.yaml", "hostNetwork: true\ncontainers:\n- image: docker:27-dind\n", 3),
+    "docker-in-docker: a port of the host that is chosen": (
+        "compose.yaml", "services:\n  d:\n    image: docker:dind\n    ports: [2375]\n", 4),
+    "docker-in-docker: another port of the host": (
+        "compose.yaml", "services:\n  d:\n    image: docker:dind\n    ports: ['80:2375']\n", 4),
+    "tmpfiles.d": ("tmpfiles.d/a.conf", "d /etc/docker\nL /etc/docker/daemon.json - - - - /usr/share/d.json\n", 2),
+    "Podman's socket": ("podman.socket.d/a.conf", "[Socket]\nListenStream=4243\n", 2),
     "Butane: a unit of a local file": ("a.bu", "variant: fcos\nsystemd:\n  units:\n  - name: docker.service\n"
                                        "    contents_local: x\n", 4),
 }
@@ -149,6 +177,17 @@ HARMLESS: dict[str, tuple[str, str]] = {
                                           "    \"0.0.0.0:2375\"}\nruncmd: [systemctl restart docker]\n"),
     "a unit after docker.service": ("app.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/app\n"),
     "a policy": ("policy.yaml", "version: 1\nsockets:\n- {address: 'tcp://0.0.0.0:2376', tls: mutual}\n"),
+    "a client of the socket": ("t.conf", 'endpoint = "unix:///var/run/docker.sock"\nserver 10.0.0.1;\n'),
+    "a proxy of something else": ("n.conf", "# docker\nlocation / { proxy_pass http://unix:/run/app.sock; }\n"),
+    "socat between sockets": (
+        "a.sh", "socat UNIX-LISTEN:/var/run/docker.sock,fork UNIX-CONNECT:/var/run/docker-host.sock\n"),
+    "docker run: the socket, and a port of another": (
+        "a.sh", "docker run --rm -v /var/run/docker.sock:/x trivy\ndocker run -p 80:80 nginx\nmkdir -p /x\n"),
+    "Kubernetes: the socket and no port": ("ds.yaml", "volumes:\n- hostPath: {path: /var/run/docker.sock}\n"),
+    "Ansible: a container without the socket": ("t.yml", "- docker_container: {published_ports: ['80:80']}\n"),
+    "a firewall": ("ufw/docker", "[Docker]\nports=2375,2376/tcp\n"),
+    "tmpfiles.d: a directory": ("tmpfiles.d/docker.conf", "d /etc/docker 0755 root root -\n"),
+    "Podman as packaged": ("podman.socket", "[Socket]\nListenStream=%t/podman/podman.sock\n"),
     "a socket of another program": ("app.socket", "# docker\n[Socket]\nListenStream=9090\n"),
 }
 
@@ -174,6 +213,16 @@ def test_a_link_to_dev_null_masks_a_unit(path: str, code: int, said: str, tmp_pa
     link.symlink_to("/dev/null")
     found = call("lint", tmp_path)
     assert (found.code, said in found.out + found.err) == (code, True), found.out + found.err
+
+
+@pytest.mark.parametrize("text", [
+    "docker_container docker.sock ", "TCP-L:", "docker run \\\n", "hostPort: 1 hostPath: docker.sock ", "ports: 2375 ",
+    "server docker.sock ", "dind ", "proxy_pass docker.sock "])
+def test_long_files_of_something_else_end_soon(text: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "docker.sh": (text * 200_000)[:1 << 20]})
+    begin = time.process_time()
+    assert call("lint", tmp_path).code in (0, 2)
+    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize("name", ["a unit after docker.service", "a socket of another program"])
