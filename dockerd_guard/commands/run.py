@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 
+LIBRARIES = ("pystemd", "structlog", "watchdog")
+"""The extra `agent` of the Python package. The Debian package depends on them."""
+
+
 def run(options: SimpleNamespace) -> int:
     """Run the agent on this host until SIGTERM. Returns the exit code. Raises Unanswerable if a library is missing."""
-    require_libraries("pystemd", "structlog", "watchdog")
+    require_libraries(*LIBRARIES)
     drop(*ONLY_AT_START)
     from dockerd_guard.agent import loop
 

@@ -17,6 +17,9 @@ MAX_ADDRESSES = 2_000
 _WINDOW = 300
 """Characters before an address that may show that it is dockerd's."""
 
+_NEAR = 2_000
+"""Characters before and after an address in which dockerd may be mentioned."""
+
 # Patterns are compiled where they are first used (re caches them): most trees need none.
 _NOT_READ = (
     r"(?i:(?:\A|/)(?:readme|changelog|changes|news|history|license|copying|contributing)[^/]{0,40}\Z|"
@@ -146,9 +149,9 @@ def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
 
 
 def _may_be_dockerds(found: re.Match[str], text: str) -> bool:
-    """Whether a wildcard address has a port of the Docker API, follows -H, or is in a file about dockerd.
+    """Whether a wildcard address has a port of the Docker API, follows -H, or is near a mention of dockerd.
     `-b tcp://0.0.0.0:3000` in a Dockerfile is of a web server."""
     start = found.start()
     return (re.match(r"[^\s\"',]{0,80}:237[56]\b", text[start:start + 100]) is not None
             or re.search(r"(?:-H|--host)\W{1,12}\Z", text[max(0, start - 20):start]) is not None
-            or re.search(_ABOUT_DOCKERD, text) is not None)
+            or re.search(_ABOUT_DOCKERD, text[max(0, start - _NEAR):start + _NEAR]) is not None)

@@ -200,6 +200,14 @@ def test_what_sets_no_host_is_not_named(name: str, tmp_path: Path, call: Call) -
     assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
 
 
+@pytest.mark.parametrize("text", ["docker tcp://0.0.0.0:1 ", "tcp://*:5 x", f"tcp://[::]:3000 {'y' * 500}\n"])
+def test_many_addresses_of_other_programs_end_soon(text: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "Dockerfile": (text * 100_000)[:1 << 20]})
+    begin = time.process_time()
+    assert call("lint", tmp_path).code in (0, 2)
+    assert time.process_time() - begin < 4
+
+
 @pytest.mark.parametrize(("path", "code", "said"), [
     ("docker.socket", 1, "DG202"),
     ("docker.service", 0, "nothing wrong"),
