@@ -9,7 +9,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dockerd-guard
 VENV := $(CACHE)/venv
 OLDEST := $(CACHE)/venv-oldest
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' dockerd_guard/__init__.py)
-DEB := dist/dockerd-guard_$(VERSION)_all.deb
+# In Debian's order a version with ~ is before the one without, as one with .dev is in Python's.
+DEB := dist/dockerd-guard_$(subst .dev,~dev,$(VERSION))_all.deb
 RELEASE ?= bookworm
 SYSTEMDLINT := $(CACHE)/systemdlint
 JOBS ?= 3

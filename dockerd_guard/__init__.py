@@ -1,3 +1,3 @@
 """Docker API socket policy agent and linter."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

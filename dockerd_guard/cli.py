@@ -126,6 +126,10 @@ def _lint_options(parser: ArgumentParser) -> None:
     _look_options(parser, ("text", "json", "sarif", "github"))
     parser.add_argument("files", nargs="*", metavar="FILE",
                         help="judge these files and directories instead of this host; - is standard input")
+    parser.add_argument("--no-host", dest="host", action="store_false",
+                        help="never judge this host: without FILE and --root, judge the current directory")
+    parser.add_argument("--allow-empty", action="store_true",
+                        help="exit with 0 also if a directory or root contains no configuration of dockerd")
     parser.add_argument("--stdin-filename", metavar="FILE", help="the name of the file that - stands for")
     parser.add_argument("--fix", action="store_true",
                         help="edit the given files where that cannot open or close a socket that works")
@@ -247,6 +251,7 @@ VERBS: tuple[Verb, ...] = (
              ("lint - --stdin-filename docker.socket", "standard input, for editors"),
              ("lint --root /srv/images/web1 --policy policy.yaml", "an image with a policy"),
              ("lint --format sarif . > lint.sarif", "code scanning; --format github annotates"),
+             ("lint --no-host --allow-empty", "a hook for every repository (docs/ci.md)"),
              ("lint --select DG1 --fail-on error", "rules DG1xx; warnings do not fail"),
              ("lint --fix --diff .", "show edits that are safe"),
          )),

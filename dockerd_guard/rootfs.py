@@ -308,6 +308,11 @@ class Rootfs:
             self._read_bytes += len(content)
         return content
 
+    @property
+    def files_read(self) -> frozenset[str]:
+        """The files that were read, symbolic links resolved."""
+        return frozenset(self._contents)
+
     def _beyond(self, path: str, reason: str) -> BeyondLimitError:
         self.unread[path] = reason
         return BeyondLimitError(path, reason)

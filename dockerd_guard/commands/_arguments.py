@@ -6,19 +6,16 @@ import os
 import re
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
 
 from dockerd_guard.commands._common import Unanswerable
-from dockerd_guard.model.finding import Finding
+from dockerd_guard.commands._services import ServiceFile
 from dockerd_guard.model.limits import LIMITS
-from dockerd_guard.model.location import Location
-from dockerd_guard.observe import carriers, file_kinds, templates, unread_hosts
+from dockerd_guard.observe import carriers, file_kinds, quadlets, templates, unread_hosts
 from dockerd_guard.observe.file_kinds import Kind
-from dockerd_guard.observe.observation import CONFIGURED
 from dockerd_guard.rootfs import Rootfs, Unreadable
-from dockerd_guard.rules.registry import TITLES
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_TOTAL_BYTES = 16 * 1024 * 1024
@@ -45,7 +42,7 @@ Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
 
 
-def _same(line: int, column: int) -> tuple[int, int]:
+def same(line: int, column: int) -> tuple[int, int]:
     return line, column
 
 
@@ -78,21 +75,34 @@ class Placed(NamedTuple):
     expressions: tuple[templates.Expression, ...] = ()
     is_template: bool = False
 
+    @property
+    def is_of_dockerd(self) -> bool:
+        """Whether it configures dockerd, and not only a service that has to do with Docker."""
+        unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", self.kind.place)
+        if self.kind.syntax != "unit":
+            return not self.kind.place.startswith(file_kinds.CONTAINERD)
+        return unit is not None or re.search(
+            rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", self.content) is not None
+
 
 class Arguments:
-    """What the arguments of `lint` contain: `placed` texts, and `findings` about the arguments themselves."""
+    """What the arguments of `lint` contain: `placed` texts, and the `services` of files that run containers."""
 
-    def __init__(self, paths: Iterable[str], stdin_name: str | None) -> None:
-        """Read all of them. Raises Unanswerable for an argument that cannot be read."""
+    def __init__(self, paths: Iterable[str], stdin_name: str | None, root: str = "/") -> None:
+        """Read all of them, which are below the root. Raises Unanswerable for an argument that cannot be read."""
+        self.root = root
         self.contents: dict[str, bytes] = {}
         self.placed: list[Placed] = []
-        self.findings: list[Finding] = []
+        self.services: dict[str, ServiceFile] = {}
         self.unanswered: list[str] = []
+        self.empty: list[str] = []
+        """Directories without any configuration of dockerd."""
         self._others: dict[str, Source] = {}
         """Files of no kind, by the name of the argument, or as `FILE PATH` for a file within one."""
         self._carriers: dict[str, Carrier] = {}
-        self._unread_hosts: dict[str, int] = {}
-        """Lines of files of no kind that name a TCP host for dockerd."""
+        self._unread_hosts: dict[str, tuple[int, str]] = {}
+        """Lines of files of no kind that name a TCP host for dockerd, or another way to it."""
+        self._named: set[str] = set()
         self._referenced: set[str] = set()
         """Files beside the arguments that units of them refer to."""
         self._directories: tuple[str, ...] = ()
@@ -101,22 +111,27 @@ class Arguments:
         self._scanned = 0
         self._is_exhausted = False
         self._names = 0
-        with Rootfs() as rootfs:
+        with Rootfs(root) as rootfs:
             # A file that is named twice is one file.
             for path in {os.path.abspath(path) if path != "-" else path: path for path in paths}.values():
                 if path == "-":
-                    self._add(stdin_name or STDIN, sys.stdin.buffer.read(MAX_FILE_BYTES + 1), is_named=True)
+                    self.add(stdin_name or STDIN, sys.stdin.buffer.read(MAX_FILE_BYTES + 1), is_named=True)
                     continue
                 entry = rootfs.stat(os.path.abspath(path))
                 if entry is None:
                     raise Unanswerable(f"{path}: No such file or directory")
                 if entry.is_directory:
-                    before = len(self.placed) + len(self.findings)
+                    before = self._found
                     self._walk(rootfs, path)
-                    if len(self.placed) + len(self.findings) == before and not self.unanswered:
-                        self.unanswered.append(f"{path}: contains no configuration of dockerd")
+                    if self._found == before and not self.unanswered:
+                        self.empty.append(f"{path}: contains no configuration of dockerd")
                 else:
-                    self._add(path, self._read(path), is_named=True)
+                    self.add(path, self._read(path), is_named=True)
+
+    @property
+    def _found(self) -> int:
+        return len(self.placed) + sum(service.has_socket for content in self.services.values()
+                                      for service in content.services.values())
 
     def _walk(self, rootfs: Rootfs, directory: str) -> None:
         """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
@@ -137,7 +152,7 @@ class Arguments:
                 path = os.path.join(directory, name)
                 if kinds[name] == "d" and name not in _SKIPPED:
                     todo.append(path)
-            with Rootfs() as files:
+            with Rootfs(self.root) as files:
                 # A Rootfs keeps what it has read, so each directory has its own.
                 for name in sorted(kinds):
                     if kinds[name] != "d":
@@ -147,7 +162,8 @@ class Arguments:
     def _look_into(self, rootfs: Rootfs, path: str, inside: str, *, is_link: bool) -> None:
         """Add a file of a directory if it configures dockerd, or note that it does so in a form that is not read."""
         directory, _, name = path.rpartition("/")
-        is_candidate = file_kinds.CANDIDATE.search(f"{os.path.basename(directory)}/{name}") is not None
+        is_candidate = file_kinds.CANDIDATE.search(
+            f"{os.path.basename(directory)}/{file_kinds.plain_name(name)}") is not None
         if not is_candidate and not unread_hosts.may_set_a_host(path):
             return
         try:
@@ -171,14 +187,14 @@ class Arguments:
                 if is_large and _IS_DOCKERS_NAME.search(path) is not None:
                     self.unanswered.append(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
                 elif not is_large:
-                    self._add(path, data, is_named=False)
+                    self.add(path, data, is_named=False)
             elif not is_large:
-                self._scan(path, data)
+                self.scan(path, data)
         except Unreadable as error:
             if is_candidate:
                 self.unanswered.append(f"{path}: {error.reason}")
 
-    def _scan(self, file: str, data: bytes) -> None:
+    def scan(self, file: str, data: bytes) -> None:
         """Note that a file of no kind names a TCP host for dockerd."""
         if carriers.is_packed(os.path.basename(file), data):
             self.unanswered.append(f"{file}: compressed, or several files in MIME format; not evaluated")
@@ -186,9 +202,9 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
             return
         text = unread_hosts.decoded(data)
-        line = unread_hosts.line_of_host(file, text) if not _is_policy(file, text) else None
-        if line is not None:
-            self._unread_hosts[file] = line
+        way = unread_hosts.first_way(file, text) if not _is_policy(file, text) else None
+        if way is not None:
+            self._unread_hosts[file] = way
 
     def _is_linked_inside(self, rootfs: Rootfs, path: str, inside: str) -> bool:
         """Whether a link leads to a file of the directory. The log of a CI system must not show other files."""
@@ -196,29 +212,35 @@ class Arguments:
         entry = rootfs.stat(resolved) if resolved is not None else None
         if resolved is not None and entry is not None and resolved.startswith(inside):
             return entry.is_file
-        if _MAY_LEAD_TO_DOCKER.search(path) is not None and _ENABLES.search(path) is None:
+        if _ENABLES.search(path) is not None:
+            return False
+        if resolved == os.devnull and file_kinds.kind_of(path, "", is_named=False) is not None:
+            # To systemd, the unit is masked or the drop-in is empty, as with an empty file.
+            self.add(path, b"", is_named=False)
+        elif _MAY_LEAD_TO_DOCKER.search(path) is not None:
             self.unanswered.append(f"{path}: a link that leads out of the directory, or nowhere, is not read")
         return False
 
-    @staticmethod
-    def _read(path: str) -> bytes:
+    def _read(self, path: str) -> bytes:
         # A Rootfs keeps what it has read. Most files of a repository configure no dockerd.
-        with Rootfs() as rootfs:
+        with Rootfs(self.root) as rootfs:
             return rootfs.read(os.path.abspath(path))
 
-    def _add(self, file: str, data: bytes, *, is_named: bool) -> None:
+    def add(self, file: str, data: bytes, *, is_named: bool = False) -> None:
+        """Add a file, if it configures dockerd or runs containers. If not, note a TCP host in it."""
         if len(data) > MAX_FILE_BYTES:
             self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
             return
-        source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, _same)
+        source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, same)
+        self._named |= {file} if is_named else set()
         if (excess := LIMITS.excess(data)) is not None:
             if is_named or file_kinds.kind_of(file, source.text, is_named=False) is not None or (
                     "docker" in source.text and carriers.carries(os.path.basename(file), source.text)):
                 self.unanswered.append(f"{file}: {excess}; not read")
             else:
-                self._scan(file, data)
+                self.scan(file, data)
             return
-        if self._place(source) or self._read_carrier(source):
+        if self._place(source) or self._read_quadlet(source) or self._read_carrier(source):
             self.contents[file] = data
             self._total += len(data)
             if self._total > MAX_TOTAL_BYTES:
@@ -227,22 +249,30 @@ class Arguments:
             self._others[file] = source
             self.contents[file] = data
         else:
-            self._scan(file, data)
+            self.scan(file, data)
 
     def is_given(self, file: str) -> bool:
         """Whether a file is an argument or below a directory that is, so that --fix may edit it."""
         return file not in self._referenced
 
-    def unread(self) -> list[str]:
-        """Where files set a TCP host of dockerd in a form that is not evaluated."""
-        found = dict(self._unread_hosts)
+    def without_socket(self) -> list[str]:
+        """The files named as arguments whose services have no access to the API."""
+        return [file for file, content in self.services.items() if file in self._named and not any(
+            service.has_socket for service in content.services.values())]
+
+    def unread(self, judged: Collection[str]) -> list[str]:
+        """Where files set a TCP host of dockerd in a form that is not evaluated. Those in which services or units were
+        found to expose the API are judged."""
+        found = {file: way for file, way in self._unread_hosts.items() if file not in judged}
         for file, carrier in self._carriers.items():
-            line = unread_hosts.line_of_host(file, carrier.text, carrier.judged)
-            if line is not None:
-                found[file] = line
-        shown = [f"{file}:{line}: names a TCP address for dockerd, in a form that is not evaluated"
-                 for file, line in islice(found.items(), MAX_SHOWN)]
-        return shown + ([f"{len(found) - MAX_SHOWN} more files name such addresses"] if len(found) > MAX_SHOWN else [])
+            if file in judged and file in self.services:
+                continue
+            way = unread_hosts.first_way(file, carrier.text, carrier.judged)
+            if way is not None:
+                found[file] = way
+        shown = [f"{file}:{line}: {what}, in a form that is not evaluated"
+                 for file, (line, what) in islice(found.items(), MAX_SHOWN)]
+        return shown + ([f"{len(found) - MAX_SHOWN} more files do such things"] if len(found) > MAX_SHOWN else [])
 
     def unused(self) -> list[str]:
         """Why arguments are not judged: they are of no kind, and no other file refers to them."""
@@ -267,7 +297,7 @@ class Arguments:
                                     for directory in (item.kind.group, os.path.dirname(item.file)))
         for directory, candidate in ((directory, os.path.join(directory, below)) for directory in directories
                                      for below in (path.lstrip("/"), name, f"{name}.j2")):
-            with Rootfs() as rootfs:
+            with Rootfs(self.root) as rootfs:
                 resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
                 entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
                 if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
@@ -276,7 +306,7 @@ class Arguments:
                         self._referenced.add(candidate)
                     self.contents[candidate] = data
                     self._unread_hosts.pop(os.path.normpath(candidate), None)
-                    source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, _same)
+                    source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, same)
                     return self._as(kind, source)[0]
         return None
 
@@ -289,7 +319,11 @@ class Arguments:
         if source.carried_as is not None or source.is_named:
             # The files that are named on the command line belong together, as do those within one file.
             kind = kind._replace(group=source.file if source.carried_as is not None else "")
-        self.placed += self._as(kind, source)
+        placed = self._as(kind, source)
+        self.placed += placed
+        if source.carried_as is None and not any(item.is_of_dockerd for item in placed):
+            # Such a unit is judged by a rule, which reports some of what it may do.
+            self.scan(source.file, _encoded(source.text))
         return True
 
     @staticmethod
@@ -309,7 +343,7 @@ class Arguments:
         text = source.text
         through = source.where
         try:
-            files, published, merged, partial = _read_as_template(source)
+            files, services, merged, partial = _read_as_template(source)
         except carriers.UnreadableCarrier as error:
             if source.is_named or (carriers.is_carrier(text) and "docker" in text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
@@ -338,16 +372,25 @@ class Arguments:
                                 "this one is not read" for key in merged]
         self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: keys that are merged into this service are not "
                             "read" for key in partial]
-        if published or not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
+        if not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
-        for api in published:
-            line, column = through(api.line, api.column)
-            self.findings.append(_published(source.file, api, Location(
-                source.file, line, column, column + api.end_column - api.column)))
-        is_read = found or bool(published) or bool(partial)
+        has_socket_or_port = any(service.has_socket or service.published for service in services.values())
+        if has_socket_or_port or (services and source.is_named):
+            self.services[source.file] = ServiceFile(services, through)
+        is_read = found or source.file in self.services or bool(partial)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
+
+    def _read_quadlet(self, source: Source) -> bool:
+        """Read a file of Podman that runs a container. False for any other file."""
+        quadlet = quadlets.quadlet_of(file_kinds.plain_name(os.path.normpath(source.file)))
+        if quadlet is None:
+            return False
+        service = quadlets.service_of(quadlet[1], source.file, source.text)
+        self.services[source.file] = ServiceFile({quadlet[1]: service}, source.where)
+        self._carriers[source.file] = Carrier(source.text, [])
+        return True
 
 
 def _is_policy(file: str, text: str) -> bool:
@@ -400,12 +443,3 @@ def _inside(carried: carriers.Carried, where: Where) -> Where:
         return lambda line, column: where(carried.first_line, carried.column)
     indent = carried.indent
     return lambda line, column: where(carried.first_line + line - 1, column + indent)
-
-
-def _published(file: str, api: carriers.PublishedApi, location: Location) -> Finding:
-    is_local = api.port.startswith(("127.", "[::1]", "localhost:"))
-    use, way = (f"publishes port {api.port}", "this port") if api.port else ("uses the host's network", "its ports")
-    return Finding(
-        "DG108" if "DG108" in TITLES else "DG107", "warning" if is_local else "error",
-        f"the container {api.service} mounts the Docker socket and {use}: who controls it through {way} has root "
-        "access to the host", CONFIGURED, location)

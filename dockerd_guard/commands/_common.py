@@ -61,11 +61,17 @@ class Look(NamedTuple):
 
 def say(message: str) -> None:
     """Print a message to standard error, each line with the prefix `dockerd-guard: `."""
-    from dockerd_guard.report.text import clean
+    from dockerd_guard.report.text import clean, folded
 
     sys.stdout.flush()
+    columns = None
+    if sys.stderr.isatty():
+        import shutil
+
+        columns = shutil.get_terminal_size().columns
     for line in message.split("\n"):
-        print(f"dockerd-guard: {clean(line)}", file=sys.stderr)
+        for part in folded(f"dockerd-guard: {clean(line)}", columns, then="  "):
+            print(part, file=sys.stderr)
 
 
 def write_output(path: str, text: str) -> None:
@@ -90,6 +96,18 @@ def terminal() -> dict[str, Any]:
     return {"columns": columns, "colour": wants_colour(sys.stdout)}
 
 
+def require_libraries(*names: str) -> None:
+    """Raise Unanswerable if one of these Python packages is missing. They are those of the extra `agent`."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in names if find_spec(name) is None]:
+        # No command with the name of this package, which is in no index: anybody may register it.
+        raise Unanswerable(
+            f"this needs {', '.join(missing)}: install the extra `agent`, in a clone pip install '.[agent]' (pystemd "
+            "is compiled: gcc, pkg-config, python3-dev, libsystemd-dev), or on Debian the package dockerd-guard or "
+            f"{' '.join(f'python3-{name}' for name in missing)}")
+
+
 def require_policy(policy: Policy | None) -> Policy:
     """The policy. Raises Unanswerable for None."""
     if policy is None:
@@ -97,7 +115,10 @@ def require_policy(policy: Policy | None) -> Policy:
     return policy
 
 
-def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: bool) -> int:
+def each(
+    options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: bool,
+    adapted: Callable[[Look], Look] = lambda look: look
+) -> int:
     """Observe each root and call `show` for it. Returns the highest exit code."""
     worst = OK
     if len(options.root) > 1:
@@ -107,7 +128,7 @@ def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: 
             print(f"{root}:")
         try:
             with Rootfs(root) as rootfs:
-                look = look_at(rootfs, options, with_policy=with_policy)
+                look = adapted(look_at(rootfs, options, with_policy=with_policy))
                 for text in (*look.notes, *(trouble.text for trouble in look.seen.troubles), *unit_note(look)):
                     say(text)
                 worst = max(worst, show(look))
@@ -120,9 +141,14 @@ def each(options: SimpleNamespace, show: Callable[[Look], int], *, with_policy: 
     return worst
 
 
+def with_root(root: str, text: str) -> str:
+    """A text about one of several roots, which may begin with it."""
+    return text if text.startswith(f"{root}: ") else f"{root}: {text}"
+
+
 def _no_answer(options: SimpleNamespace, root: str, why: str) -> int:
     if len(options.root) > 1:
-        why = "\n".join(f"{root}: {line}" for line in why.split("\n"))
+        why = "\n".join(with_root(root, line) for line in why.split("\n"))
         if options.format == "json":
             from dockerd_guard.report import json_output
 
@@ -138,7 +164,8 @@ def look_at(rootfs: Rootfs, options: SimpleNamespace, *, with_policy: bool) -> L
     policy, outside = None, False
     if with_policy and (is_live or options.policy is not None or rootfs.stat(POLICY_FILE) is None):
         policy, outside = policy_for(rootfs, options.policy)
-        notes += [NO_POLICY] if policy is None else []
+        # Below --root no policy is expected.
+        notes += [NO_POLICY] if policy is None and is_live else []
     elif with_policy:
         # Otherwise a pull request could waive what it introduces.
         notes.append(f"{POLICY_FILE} below {rootfs.root} is not used, because a tree must not waive its own findings; "
@@ -179,13 +206,16 @@ def observe_files(rootfs: Rootfs, dockerd: Version | None) -> Observation:
 
 def observe_live(rootfs: Rootfs, dockerd: Version | None) -> Observation:
     """Observe all available layers of this host, and other ways to its Docker API."""
+    from dockerd_guard.observe.live import NOWHERE
+    from dockerd_guard.observe.observation import Trouble
     from dockerd_guard.systemd.manager import Manager, Unavailable
 
     try:
         with Manager() as manager:
             return observe_probed(rootfs, manager, dockerd)
-    except Unavailable:
-        return observe_probed(rootfs, None, dockerd)
+    except Unavailable as error:
+        seen = observe_probed(rootfs, None, dockerd)
+        return seen._replace(troubles=(*seen.troubles, Trouble(NOWHERE, f"systemd: {error}")))
 
 
 def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | None = None) -> Observation:

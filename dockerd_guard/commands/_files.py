@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._arguments import Arguments, Placed
 from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._services import findings_of, unknown_networks
 from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
@@ -17,7 +18,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe import file_kinds, stock_units
 from dockerd_guard.rootfs import Rootfs
-from dockerd_guard.rules.judge import judge
+from dockerd_guard.rules.judge import judge, limited
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -40,16 +41,41 @@ _NO_CERTIFICATES = "DG206"
 
 
 def judge_arguments(arguments: Arguments, policy: Policy | None, options: SimpleNamespace) -> Judged:
-    """Judge the files, those of one group together."""
+    """Judge the files that are named on the command line. Without a configuration there is no answer."""
+    whole = judge_placed(arguments, policy, options)
+    idle = tuple(f"no service of {file} mounts the API socket" for file in arguments.without_socket())
+    if whole.judged or whole.unanswered or whole.empty:
+        return whole._replace(notes=(*whole.notes, *idle))
+    return whole._replace(empty=tuple(
+        f"{why}: there is nothing to judge" for why in idle or ("the files configure no dockerd",)))
+
+
+def judge_placed(
+    arguments: Arguments, policy: Policy | None, options: SimpleNamespace, judged: Collection[str] = ()
+) -> Judged:
+    """Judge the files, those of one group together. `judged` are other files about which findings are known."""
     hosts = list(islice(_hosts(arguments.placed, arguments.unanswered), MAX_HOSTS + 1))
     parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
-    whole = combined([*parts, Judged(tuple(arguments.findings), judged=bool(arguments.findings))])
-    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(), *arguments.unused())
-    if not whole.judged and not unanswered:
-        unanswered = ("the files configure no dockerd: there is nothing to judge",)
-    return whole._replace(unanswered=unanswered)
+    whole = combined([*parts, _of_services(arguments)])
+    files = {*judged, *(finding.location.file for finding in whole.findings if finding.location is not None)}
+    unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(files), *arguments.unused())
+    return whole._replace(unanswered=unanswered, empty=tuple(arguments.empty))
+
+
+def _of_services(arguments: Arguments) -> Judged:
+    found = tuple(findings_of(arguments.services))
+    exposed = {name for name, _ in found}
+    notes, has_socket = [], False
+    for file, content in arguments.services.items():
+        names = [name for name, service in content.services.items() if service.has_socket]
+        has_socket = has_socket or bool(names)
+        if inside := sorted(set(names) - exposed):
+            notes.append(f"{file}: {', '.join(inside)}: has the API socket, and neither publishes a port nor uses the "
+                         "host's network")
+    return Judged(tuple(limited("DG108", (finding for _, finding in found))), (), tuple(notes),
+                  tuple(unknown_networks(arguments.services)), judged=has_socket)
 
 
 def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:
@@ -126,12 +152,12 @@ def _result(
     def place(location: Location) -> Location | None:
         item = by_place.get(location.file)
         if item is None:
-            return None
+            return location if policy is not None and location.file == policy.file else None
         line, column = item.where(location.line, location.column)
         end_line, end = item.where(location.line, location.end_column)
         return Location(item.file, line, column, end if end_line == line else column)
 
-    found = tuple(_in_words(finding, by_place) for finding in relocated(findings, place))
+    found = tuple(_in_words(finding, by_place) for finding in relocated(findings, place, assumed.keys() - set(missing)))
     unknown = [f"{item.file}:{item.where(expression.line, 1)[0]}: the value of {expression.text} is not known, and it "
                "decides where dockerd listens"
                for item in files for expression in item.expressions if expression.decides]
@@ -141,23 +167,19 @@ def _result(
                 if not _PLACEHOLDER.search(text) and not broken
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     notes = []
-    if units := sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET))):
+    units = sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET)))
+    if units and any(item.is_of_dockerd for item in files):
         package = stock_units.stock_unit(by_place).package
         kind = "the unit of a rootless dockerd" if is_rootless else f"the stock units of {package}"
         notes.append(f"{', '.join(dict.fromkeys(item.file for item in files))}: judged with {kind} "
                      f"({', '.join(units)})")
-    others = [expression.text for item in files for expression in item.expressions if not expression.decides]
-    if others:
-        notes.append(f"{files[0].file}: values that are not known: {', '.join(dict.fromkeys(others))}")
+    others: dict[str, dict[str, None]] = {}
+    for item in files:
+        others.setdefault(item.file, {}).update(
+            (expression.text, None) for expression in item.expressions if not expression.decides)
+    notes += [f"{file}: values that are not known: {', '.join(texts)}" for file, texts in others.items() if texts]
     return Judged(found, tuple(dict.fromkeys(item.file for item in files)), tuple(notes), tuple(unknown),
-                  judged=bool(found) or any(map(_is_of_dockerd, files)))
-
-
-def _is_of_dockerd(item: Placed) -> bool:
-    """Whether a file configures dockerd, and not only a service that has to do with Docker."""
-    unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", item.kind.place)
-    return item.kind.syntax != "unit" or unit is not None or re.search(
-        rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", item.content) is not None
+                  judged=bool(found) or any(item.is_of_dockerd for item in files))
 
 
 def _look(

@@ -9,9 +9,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.model.finding import Finding
 
+_FIXABLE = ("DG106", "DG204", "DG501")
 _DRAFT = ".dockerd-guard-new"
 _UNUSED_COMMENT = re.compile(r"this comment ignores (DG[0-9]{3}), which is not reported here")
 _OTHER_LINE_END = re.compile(r"\r(?!\n)|\0")
@@ -36,32 +36,56 @@ class Edited(NamedTuple):
                        for line in difflib.unified_diff(before, after, f"a/{self.file}", f"b/{self.file}"))
 
 
-def fixed(
-    findings: Iterable[Finding], read: Callable[[str], bytes], is_given: Callable[[str], bool]
-) -> tuple[tuple[Finding, ...], tuple[Edited, ...]]:
-    """Return the findings, those that an edit resolves with fix=safe, and the edits. Files that only units of given
-    files refer to are not edited."""
+class Fixed(NamedTuple):
+    """The findings, those that an edit resolves with fix=safe; the edits; and why files are not edited."""
+
+    findings: tuple[Finding, ...]
+    edits: tuple[Edited, ...] = ()
+    refusals: tuple[str, ...] = ()
+
+
+def fixed(findings: Iterable[Finding], read: Callable[[str], bytes], is_given: Callable[[str], bool]) -> Fixed:
+    """Return what an edit resolves. Files that only units of given files refer to are not edited."""
     lines: dict[str, list[str]] = {}
+    refusals: dict[str, str] = {}
     marked: list[Finding] = []
     # From the end of each file, so that the line numbers before stay.
     for finding in sorted(findings, key=lambda finding: finding.order, reverse=True):
         where = finding.location
         resolved = False
-        if where is not None and where.line and is_given(where.file):
+        if where is not None and where.line and finding.code in _FIXABLE:
             if where.file not in lines:
+                lines[where.file] = []
                 with contextlib.suppress(OSError):
                     text = read(where.file).decode("utf-8", "surrogateescape")
-                    # Where lines end otherwise too, their numbers are not those of systemd.
-                    lines[where.file] = text.split("\n") if _OTHER_LINE_END.search(text) is None else []
-            if where.line <= len(lines.get(where.file, ())):
+                    lines[where.file] = text.split("\n")
+                    if (why := _refusal(where.file, text) if is_given(where.file) else "it is no argument") is not None:
+                        refusals[where.file] = why
+            if where.file not in refusals and where.line <= len(lines[where.file]):
                 resolved = _edit(finding, lines[where.file], where.line - 1)
+                if not resolved and finding.code == "DG204":
+                    refusals[where.file] = "it has several ExecStart=, and which one is meant is not known"
         marked.append(finding._replace(fix="safe" if resolved else None))
     edits = []
     for file, content in sorted((file, content) for file, content in lines.items() if content):
         before, after = read(file).decode("utf-8", "surrogateescape"), "\n".join(content)
         if before != after:
             edits.append(Edited(file, before, after))
-    return tuple(sorted(marked, key=lambda finding: finding.order)), tuple(edits)
+    return Fixed(tuple(sorted(marked, key=lambda finding: finding.order)), tuple(edits),
+                 tuple(f"{file}: not edited: {why}" for file, why in sorted(refusals.items())))
+
+
+def _refusal(file: str, text: str) -> str | None:
+    """Why a file is not edited, as far as that can be seen before."""
+    if _OTHER_LINE_END.search(text) is not None:
+        # Their numbers are not those of systemd.
+        return "it has lines that end in a lone carriage return or NUL"
+    path = os.path.realpath(file)
+    if os.stat(path).st_nlink > 1:
+        return "it has another hard link, which would keep the old text"
+    if os.path.lexists(f"{path}{_DRAFT}"):
+        return f"{path}{_DRAFT} exists, of an edit that did not end; remove it"
+    return None if os.access(os.path.dirname(path), os.W_OK) else "its directory is not writable"
 
 
 def _edit(finding: Finding, lines: list[str], index: int) -> bool:
@@ -92,17 +116,17 @@ def _edit(finding: Finding, lines: list[str], index: int) -> bool:
     return False
 
 
-def write(edits: Iterable[Edited]) -> None:
-    """Replace the files, with their owner and mode; through a symbolic link its target. Raises Unanswerable."""
+def write(edits: Iterable[Edited]) -> tuple[list[str], list[str]]:
+    """Replace the files, with their owner and mode; through a symbolic link its target. Returns the files that were
+    replaced, and why others were not."""
+    written, refusals = [], []
     for edit in edits:
-        path = os.path.realpath(edit.file)
         try:
-            _replace(path, edit)
-        except FileExistsError:
-            raise Unanswerable(f"{edit.file}: not edited: {path}{_DRAFT} exists, of an edit that did not end; remove it"
-                               ) from None
+            _replace(os.path.realpath(edit.file), edit)
+            written.append(edit.file)
         except OSError as error:
-            raise Unanswerable(f"{edit.file}: {error.strerror or error}") from None
+            refusals.append(f"{edit.file}: not edited: {error.strerror or error}")
+    return written, refusals
 
 
 def _replace(path: str, edit: Edited) -> None:
@@ -110,9 +134,9 @@ def _replace(path: str, edit: Edited) -> None:
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or file.read() != edit.before.encode("utf-8", "surrogateescape"):
-            raise Unanswerable(f"{edit.file}: not edited: it has changed since it was read")
-    if status.st_nlink > 1:
-        raise Unanswerable(f"{edit.file}: not edited: it has another hard link, which would keep the old text")
+            raise OSError(0, "it has changed since it was read")
+    if (why := _refusal(path, edit.before)) is not None:
+        raise OSError(0, why)
     draft = f"{path}{_DRAFT}"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._common import Look
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
-    from dockerd_guard.dockerd.version import Version
     from dockerd_guard.model.finding import Finding
-    from dockerd_guard.observe.layouts import Domain
 
 
 class Judged(NamedTuple):
-    """The findings of one root with their locations in it, and `files`, which may contain comments about them."""
+    """The findings of one root with their locations in it, and `files`, which may contain comments about them.
+
+    `empty` says where there is no configuration of dockerd, which leaves the question open unless that is allowed.
+    """
 
     findings: tuple[Finding, ...]
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unanswered: tuple[str, ...] = ()
     judged: bool = True
+    empty: tuple[str, ...] = ()
 
 
 def judge_host(look: Look) -> Judged:
@@ -36,34 +38,6 @@ def judge_host(look: Look) -> Judged:
         troubles += (f"{unit.reason} No other dockerd runs on this host: there is nothing to judge",)
         return Judged(findings, unit_files_of(look.seen), (), troubles, judged=bool(findings))
     return Judged(findings, unit_files_of(look.seen), (), troubles)
-
-
-def judge_root(look: Look, dockerd: Version | None) -> Judged:
-    """Judge every dockerd that the files below a root directory configure."""
-    from dockerd_guard.observe import layouts
-
-    rootfs = look.seen.rootfs
-    parts: list[Judged] = []
-    is_missing = layouts.is_missing(look.seen.configured)
-    if not is_missing:
-        findings = annotated(look, judge(look.seen, look.policy))
-        parts.append(Judged(findings, unit_files_of(look.seen), (), tuple(incomplete(look.seen, findings))))
-    elif (system := layouts.with_stock_unit(rootfs)) is not None:
-        seen = observe_files(system.rootfs, dockerd)
-        parts.append(_of_domain(look._replace(seen=seen), system))
-    for domain in layouts.other_domains(rootfs):
-        seen = _observe_domain(domain, dockerd)
-        parts.append(_of_domain(Look(look.root, seen, None, False), domain))
-    unread = tuple(f"{path} starts dockerd by other means than systemd: what it passes to dockerd is not evaluated"
-                   for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
-    unread += tuple(layouts.unread_hosts_below(rootfs))
-    if not parts and not unread:
-        return Judged((), (), (), (
-            f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "
-            "a drop-in, docker.socket or daemon.json; `dockerd-guard lint DIR` finds such files in any directory",
-        ), judged=False)
-    whole = combined(parts)
-    return whole._replace(unanswered=whole.unanswered + unread, judged=bool(parts))
 
 
 def combined(parts: Iterable[Judged]) -> Judged:
@@ -115,43 +89,29 @@ def unit_files_of(seen: Observation) -> tuple[str, ...]:
     return (*files, *(file.path for file in service.environment_files))
 
 
-def _observe_domain(domain: Domain, dockerd: Version | None) -> Observation:
-    from dockerd_guard.observe.configured import observe_configured
-
-    return Observation(domain.rootfs, observe_configured(
-        domain.rootfs, dockerd=dockerd, unit=domain.unit))
-
-
-def _of_domain(look: Look, domain: Domain) -> Judged:
-    findings = judge(look.seen, look.policy)
-    if domain.unit is None:
-        findings = annotated(look, findings)
-
-    def place(location: Location) -> Location | None:
-        if location.file in domain.moved:
-            return location._replace(file=domain.moved[location.file])
-        return None if location.file in domain.assumed else location
-
-    own = {*domain.moved.values()}
-    found = relocated(findings, place)
-    if domain.unit is not None:
-        # The other rules' findings are about the system's dockerd, which is judged by itself.
-        found = tuple(finding for finding in found
-                      if finding.code != "DG107" and (finding.location is None or finding.location.file in own))
-    files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
-    return Judged(found, files, (domain.note,), tuple(incomplete(look.seen, found)))
+def relocated(
+    findings: Iterable[Finding], place: Callable[[Location], Location | None], assumed: Collection[str]
+) -> tuple[Finding, ...]:
+    """The findings with their locations as `place` returns them; None for a file that is not there. Messages name no
+    lines of `assumed` files, which are stock units."""
+    names = "|".join(map(re.escape, sorted(assumed, key=len, reverse=True)))
+    pattern = re.compile(rf"(?:{names})(?::[0-9]{{1,9}}:[0-9]{{1,9}})?(?![\w./-])") if names else None
+    return tuple(_relocated(finding, place, pattern) for finding in findings)
 
 
-def relocated(findings: Iterable[Finding], place: Callable[[Location], Location | None]) -> tuple[Finding, ...]:
-    """The findings with their locations as `place` returns them; None for a file that is assumed."""
-    return tuple(_relocated(finding, place) for finding in findings)
-
-
-def _relocated(finding: Finding, place: Callable[[Location], Location | None]) -> Finding:
-    if finding.location is None or (location := place(finding.location)) is not None:
-        return finding if finding.location is None else finding._replace(location=location)
-    # The other place that the message names, as of the other hosts of a conflict.
-    message = finding.message.replace(" here", " in the stock unit")
-    named = re.search(r"(/\S{1,4096}):([0-9]{1,9}):([0-9]{1,9})", message)
-    other = Location(named[1], int(named[2]), int(named[3]), int(named[3])) if named is not None else None
-    return finding._replace(message=message, location=place(other) if other is not None else None)
+def _relocated(
+    finding: Finding, place: Callable[[Location], Location | None], assumed: re.Pattern[str] | None
+) -> Finding:
+    message, where = finding.message, finding.location
+    if where is not None and (location := place(where)) is None:
+        # The other place that the message names, as of the other hosts of a conflict.
+        message = message.replace(" here", " in the stock unit")
+        named = re.search(r"(?:by (\w{1,80}) in )?(/\S{1,4096}):([0-9]{1,9}):([0-9]{1,9})", message)
+        where = Location(named[2], int(named[3]), int(named[4]), int(named[4]) + len(named[1] or "")
+                         ) if named is not None else None
+        location = place(where) if where is not None else None
+    else:
+        location = None if where is None else location
+    if assumed is not None:
+        message = assumed.sub(lambda found: f"the stock {found[0].partition(':')[0].rpartition('/')[2]}", message)
+    return finding._replace(message=message, location=location)

@@ -12,7 +12,7 @@ from dockerd_guard.apply.context import Context, HostClock
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.preflight import validate
 from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive
-from dockerd_guard.commands._common import FOUND, OK, Unanswerable, misses
+from dockerd_guard.commands._common import FOUND, OK, Unanswerable, misses, require_libraries
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel
@@ -40,6 +40,7 @@ MAX_FIXES = 20
 
 def run(options: SimpleNamespace) -> int:
     """Correct the host as far as the policy allows now, print the outcome; returns the exit code."""
+    require_libraries("pystemd")
     if os.geteuid() != 0:
         raise Unanswerable("fix writes to /etc and restarts services: run it as root")
     state = StateFiles()

@@ -19,6 +19,7 @@ from dockerd_guard.commands._common import (
     print_lines,
     say,
     unit_note,
+    with_root,
 )
 from dockerd_guard.model.finding import SEVERITIES
 from dockerd_guard.policy.model import PolicyError
@@ -39,21 +40,19 @@ if TYPE_CHECKING:
 
 def run(options: SimpleNamespace) -> int:
     """Print the findings of each root, or of the files. Returns the exit code."""
-    _check_codes(options)
+    if not options.host and not options.root:
+        options.files = options.files or ["."]
     worst = OK
     results: list[LintResult] = []
     if len(options.root) > 1 or options.files:
         gc.enable()
-    if options.files and options.root:
-        raise Unanswerable("--root takes the place of files as arguments: use one of them")
-    if options.stdin_filename is not None and "-" not in options.files:
-        raise Unanswerable("--stdin-filename names standard input, which is read for the argument -")
-    if (options.fix or options.diff) and (not options.files or "-" in options.files):
-        raise Unanswerable("--fix and --diff need files as arguments; on a host use `dockerd-guard diff` and "
-                           "`dockerd-guard fix`")
-    for root in options.root or ("/",):
-        if options.diff:
-            return _print_diff(options)
+    if (wrong := _wrong_usage(options)) is not None:
+        results.append(_no_result("", wrong))
+        _print(results[0], options)
+        worst = UNANSWERED
+    elif options.diff:
+        return _print_diff(options)
+    for root in () if wrong is not None else options.root or ("/",):
         result = _result_of_files(options)[0] if options.files else _result_of_root(root, options)
         _print(result, options)
         results.append(result)
@@ -76,8 +75,12 @@ def _result_of_root(root: str, options: SimpleNamespace) -> LintResult:
     try:
         with Rootfs(root) as rootfs:
             look = look_at(rootfs, options, with_policy=True)
-            judged = _subjects.judge_root(look, options.docker_version) if options.root else \
-                _subjects.judge_host(look)
+            if options.root:
+                from dockerd_guard.commands import _tree
+
+                judged = _tree.judge_root(look, options)
+            else:
+                judged = _subjects.judge_host(look)
             if look.seen.configured.service.unit.load_state in ("masked", "error"):
                 judged = judged._replace(notes=(*judged.notes, *unit_note(look)))
             if NO_POLICY in look.notes and not options.quiet:
@@ -110,13 +113,17 @@ def _result_of_files(options: SimpleNamespace) -> tuple[LintResult, tuple[Edited
                 return host.read(os.path.abspath(path))
 
         result = _result("", judged, options, read, outside, has_policy=policy is not None)
-        findings, edits = _fix_files.fixed(result.findings, result.read, arguments.is_given)
-        if options.fix and not options.diff and edits:
-            _fix_files.write(edits)
-            say(f"fixed {', '.join(edit.file for edit in edits)}")
-            options.fix = False
-            return _result_of_files(options)
-        return result._replace(findings=findings), edits
+        fixed = _fix_files.fixed(result.findings, result.read, arguments.is_given)
+        result = result._replace(findings=fixed.findings)
+        refusals = fixed.refusals if options.fix or options.diff else ()
+        if options.fix and not options.diff and fixed.edits:
+            written, failures = _fix_files.write(fixed.edits)
+            refusals = (*refusals, *failures)
+            if written:
+                say(f"fixed {', '.join(written)}")
+                options.fix = False
+                result = _result_of_files(options)[0]
+        return result._replace(notes=(*result.notes, *refusals)), fixed.edits
     except (Unanswerable, PolicyError, Unreadable) as error:
         return _no_result("", str(error)), ()
 
@@ -130,7 +137,7 @@ def _print_diff(options: SimpleNamespace) -> int:
     shown = clean if sys.stdout.isatty() else defused
     for edit in edits:
         print_lines(shown(line) for line in edit.diff().split("\n")[:-1])
-    for text in result.unanswered:
+    for text in (*result.notes, *result.unanswered):
         say(text)
     return (OK if options.exit_zero else FOUND) if edits else UNANSWERED if result.unanswered else OK
 
@@ -145,6 +152,11 @@ def _result(  # noqa: PLR0913 -- the parts of a result
 ) -> LintResult:
     """The result without the findings that options and comments leave out."""
     findings = judged.findings
+    notes, unanswered = judged.notes, judged.unanswered
+    if options.allow_empty:
+        notes += judged.empty
+    else:
+        unanswered = judged.empty + unanswered
     ignored: tuple[tuple[Finding, str], ...] = ()
     if options.comments:
         from dockerd_guard.rules import ignore_comments
@@ -153,7 +165,7 @@ def _result(  # noqa: PLR0913 -- the parts of a result
         findings, ignored = found.findings, found.ignored
     kept = tuple(finding for finding in findings if _is_selected(finding.code, options))
     ignored = tuple(entry for entry in ignored if _is_selected(entry[0].code, options))
-    return LintResult(root, kept, outside, judged.notes, judged.unanswered, judged.judged, ignored,
+    return LintResult(root, kept, outside, notes, unanswered, judged.judged, ignored,
                       len(findings) - len(kept), _kept_contents((*kept, *(finding for finding, _ in ignored)), read),
                       next(iter(judged.files), ""))
 
@@ -178,8 +190,17 @@ def _is_selected(code: str, options: SimpleNamespace) -> bool:
         options.ignore and code.startswith(tuple(options.ignore)))
 
 
-def _check_codes(options: SimpleNamespace) -> None:
-    """Refuse codes and prefixes that match no rule. Raises Unanswerable."""
+def _wrong_usage(options: SimpleNamespace) -> str | None:
+    """Why these options have no answer."""
+    if options.files and options.root:
+        return "--root takes the place of files as arguments: use one of them"
+    if options.stdin_filename is not None and "-" not in options.files:
+        return "--stdin-filename names standard input, which is read for the argument -"
+    if (options.fix or options.diff) and (not options.files or "-" in options.files):
+        return "--fix and --diff need files as arguments; on a host use `dockerd-guard diff` and `dockerd-guard fix`"
+    if options.diff and options.format != "text":
+        return f"--diff prints a unified diff and no {options.format}: use one of --diff and --format"
+    # Codes and prefixes that match no rule.
     for option, codes in (("--select", options.select), ("--ignore", options.ignore)):
         for code in codes:
             if not any(known.startswith(code) for known in TITLES):
@@ -187,7 +208,8 @@ def _check_codes(options: SimpleNamespace) -> None:
 
                 near = get_close_matches(code, TITLES, 1, 0.7)
                 hint = f"; did you mean {near[0]}?" if near and option == "--select" else ""
-                raise Unanswerable(f"{option}: no rule {code}{hint}; `dockerd-guard explain` lists the rules")
+                return f"{option}: no rule {code}{hint}; `dockerd-guard explain` lists the rules"
+    return None
 
 
 # -- output ---------------------------------------------------------------------------------------
@@ -214,7 +236,7 @@ def _print(result: LintResult, options: SimpleNamespace) -> None:
         for note in result.notes:
             say(note)
     for text in result.unanswered:
-        say(text if is_one or result.judged else f"{result.root}: {text}")
+        say(text if is_one or result.judged else with_root(result.root, text))
 
 
 def _counts(result: LintResult) -> dict[str, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import traceback
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dockerd_guard.commands._common import Unanswerable
+from dockerd_guard.commands._common import require_libraries
 from dockerd_guard.lazy_imports import ONLY_AT_START, disable, drop
 from dockerd_guard.policy.model import POLICY_FILE
 
@@ -22,12 +21,7 @@ LIBRARIES = ("pystemd", "structlog", "watchdog")
 
 def run(options: SimpleNamespace) -> int:
     """Run the agent on this host until SIGTERM. Returns the exit code. Raises Unanswerable if a library is missing."""
-    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
-        raise Unanswerable(
-            f"the agent needs {', '.join(missing)}: install the extra `agent`, pip install 'dockerd-guard[agent]' "
-            "(pystemd is compiled: gcc, pkg-config, python3-dev, libsystemd-dev), or on Debian the package "
-            "dockerd-guard or "
-            f"{' '.join(f'python3-{name}' for name in missing)}")
+    require_libraries(*LIBRARIES)
     drop(*ONLY_AT_START)
     from dockerd_guard.agent import loop
 

@@ -31,7 +31,7 @@ from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError, declare
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report import json_output
 from dockerd_guard.report.agent_status import RESULT_EVENTS, AgentStatus, LastCorrection
-from dockerd_guard.report.status import AgentUnit, Cell, Row, Status, is_complete, lines, to_json
+from dockerd_guard.report.status import NO_POLICY, AgentUnit, Cell, Row, Status, is_complete, lines, to_json
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import drifts, judge
 from dockerd_guard.systemd.manager import Manager, Refused, Unavailable
@@ -49,7 +49,7 @@ def look(now: datetime) -> Status:
     unseen: list[str] = []
     agent_status = _agent_status(unseen)
     with Rootfs() as rootfs:
-        manager = _manager()
+        manager = _manager(unseen)
         try:
             unit = _unit(manager)
             policy, problem = _policy(rootfs, unseen)
@@ -121,10 +121,11 @@ def rows(seen: Observation, policy: Policy | None, *, is_partial: bool = False) 
                  for key, (address, tls) in places.items())
 
 
-def _manager() -> Manager | None:
+def _manager(unseen: list[str]) -> Manager | None:
     try:
         return Manager()
-    except Unavailable:
+    except Unavailable as error:
+        unseen.append(f"systemd: {error}")
         return None
 
 
@@ -155,6 +156,8 @@ def _policy(rootfs: Rootfs, unseen: list[str]) -> tuple[Policy | None, str]:
     except PolicyError as error:
         if POLICY_FILE in rootfs.denied:
             return None, ""
+        if rootfs.stat_if_possible(POLICY_FILE, follow=False) is None:
+            return None, NO_POLICY
         return None, str(error)
     except Unreadable as error:
         unseen.append(str(error))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dockerd_guard.dockerd.gotext import quote, trim
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.model.address import Via
+from dockerd_guard.model.address import IPV4, Via
 from dockerd_guard.model.location import Location
 
 UNIX_DEFAULT = "unix:///var/run/docker.sock"
@@ -27,6 +27,8 @@ _HOST_CHARACTERS = r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"\x80-\U0010ffff]*"
 _PORT = r"(:[0-9]*)?"
 _USER_INFO = r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*"
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_ORDINARY = re.compile(rf"tcp://{IPV4}:[1-9][0-9]{{0,3}}")
+"""A host that every version takes as it is. A file may have thousands of them."""
 _RESOLVABLE = rf"{_LABEL}(\.{_LABEL})*\.?"
 """Approximately isDomainName in Go's net package. Other names are not looked up."""
 
@@ -67,6 +69,8 @@ def validate(value: str, version: Version) -> None:
 
 def parse_host(value: str, version: Version) -> str:
     """opts.parseDaemonHost: return the normalised address. Raises InvalidHost."""
+    if _ORDINARY.fullmatch(value) is not None:
+        return value
     proto, separator, rest = value.partition("://")
     if not separator and proto:
         proto, rest = "tcp", proto
@@ -254,11 +258,7 @@ def _is_digits(text: str) -> bool:
 
 
 def is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
+    return re.fullmatch(IPV4, text) is not None
 
 
 def listen_error(address: str, version: Version, go_resolver: bool = False) -> str | None:
@@ -269,6 +269,8 @@ def listen_error(address: str, version: Version, go_resolver: bool = False) -> s
     addresses; for the C library they are.
     moby: daemon/listeners, cmd/dockerd (loadListeners, allocateDaemonPort).
     """
+    if _ORDINARY.fullmatch(address) is not None:
+        return None
     proto, _, rest = address.partition("://")
     error: str | None = None
     if proto == "npipe":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from dockerd_guard.model.location import Location
@@ -34,6 +36,11 @@ class Tls(StrEnum):
         """Whether this protects less."""
         return _STRENGTH[self] < _STRENGTH[than]
 
+
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+IPV4 = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
+"""Pattern of an IPv4 address as ipaddress accepts it: a file may have thousands of them, and ipaddress is slow."""
+_IPV4 = re.compile(IPV4)
 
 _STRENGTH = {Tls.UNKNOWN: 0, Tls.NONE: 0, Tls.SERVER: 1, Tls.MUTUAL: 2}
 
@@ -109,6 +116,9 @@ def scope_of(address: str) -> Scope:
     host, _ = split_host_port(address)
     if _is_localhost(host):
         return Scope.LOOPBACK
+    if _IPV4.fullmatch(host) is not None:
+        is_any = host == "0.0.0.0"  # noqa: S104 -- compared only
+        return Scope.WILDCARD if is_any else Scope.LOOPBACK if host.startswith("127.") else Scope.ADDRESS
     ip = ip_of(host)
     if host.partition("%")[0] in ("", "0", "0x0", "0.0", "0.0.0") or (ip is not None and ip.is_unspecified):
         return Scope.WILDCARD
@@ -120,6 +130,8 @@ def _is_localhost(host: str) -> bool:
     return host.lower() in ("localhost", "localhost.")
 
 
+# Each address is asked for several times. A smaller cache than a file may have addresses would not help.
+@lru_cache(maxsize=16384)
 def canonical(address: str) -> str:
     """Return the canonical spelling of an address, for comparison only, not for dockerd.
 
@@ -137,7 +149,7 @@ def canonical(address: str) -> str:
         host = "*"
     elif _is_localhost(host):
         host = "127.0.0.1"
-    else:
+    elif ":" in host:
         with contextlib.suppress(ValueError):
             ip = ipaddress.ip_address(host)
             ip = getattr(ip, "ipv4_mapped", None) or ip
@@ -147,6 +159,8 @@ def canonical(address: str) -> str:
 
 def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the IP address of a host without its zone, IPv4-mapped ones as IPv4; None for a host name."""
+    if ":" not in host and _IPV4.fullmatch(host.partition("%")[0]) is None:
+        return None
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -19,8 +19,9 @@ MAX_DEPTH = 40
 MAX_CARRIED_BYTES = 1024 * 1024
 
 _CARRIES = re.compile(
-    r"write_files|daemon\.json|docker[\w.@-]{0,60}\.(?:service|socket)|^[ \t]{0,20}variant[ \t]{0,20}:|"
-    r"\"?ignition\"?[ \t]{0,20}:|^[ \t]{0,80}\"?services\"?[ \t]{0,20}:",
+    r"write_files|daemon\.json|containerd/config\.toml|"
+    r"docker[\w.@-]{0,60}\.(?:service|socket)|^[ \t]{0,20}variant[ \t]{0,20}:|"
+    r"\"?ignition\"?[ \t]{0,20}:|^[ \t{]{0,80}\"?services\"?[ \t]{0,20}:",
     re.MULTILINE)
 _CLOUD_CONFIG = re.compile(r"(?:##[ \t]{0,8}template:[^\n]{0,80}\n)?#cloud-config")
 _IS_CARRIER = re.compile(r"^#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
@@ -62,14 +63,23 @@ class Carried(NamedTuple):
 
 
 class PublishedApi(NamedTuple):
-    """A service of a Compose file that mounts the API socket and publishes a port. `port` is at `line`; it is empty
-    where the service uses the host's network."""
+    """A port that a service publishes. It is at `line`, and empty where the service uses the host's network."""
 
     service: str
     port: str
     line: int
     column: int
     end_column: int
+
+
+class Service(NamedTuple):
+    """A service of Compose, or a container of Podman: whether it mounts the API socket, and what it publishes.
+    `networks` are the services, or the pod, whose network it uses, `extends` those whose keys it has too."""
+
+    has_socket: bool
+    published: tuple[PublishedApi, ...] = ()
+    networks: tuple[str, ...] = ()
+    extends: tuple[str, ...] = ()
 
 
 class UnreadableCarrier(Exception):
@@ -85,7 +95,7 @@ def carries(name: str, text: str) -> bool:
     if _CLOUD_CONFIG.match(text) is not None:
         return True
     return name.lower().endswith((".yml", ".yaml", ".ign", ".bu", ".fcc", ".json", ".cfg")) and (
-        _CARRIES.search(text) is not None)
+        _CARRIES.search(text) is not None or ("compose" in name and _SOCKET.search(text) is not None))
 
 
 def is_packed(name: str, data: bytes) -> bool:
@@ -104,14 +114,14 @@ class Read(NamedTuple):
     services into which other keys are merged, which are not read either."""
 
     files: list[Carried]
-    published: list[PublishedApi]
+    services: dict[str, Service]
     merged: list[Scalar]
     partial: list[Scalar]
 
 
 def read(text: str) -> Read:
-    """Return the carried files, and the services that publish the API. Raises UnreadableCarrier."""
-    found = Read([], [], [], [])
+    """Return the carried files, and the services of Compose. Raises UnreadableCarrier."""
+    found = Read([], {}, [], [])
     total = 0
     for root in _documents(text, text.split("\n")):
         for carried in chain(_ignition(root), _contents(root)):
@@ -120,7 +130,7 @@ def read(text: str) -> Read:
                 raise UnreadableCarrier(f"the files in it have more than {MAX_CARRIED_BYTES >> 20} MiB together",
                                         carried.first_line)
             found.files.append(carried)
-        found.published.extend(_compose(root))
+        found.services.update(_compose(root))
         if _SOCKET.search(text) is not None:
             found.partial.extend(_partial_services(root))
         found.merged.extend(_merged(root))
@@ -357,29 +367,52 @@ def _unzip(data: bytes) -> bytes | None:
 # -- Compose --------------------------------------------------------------------------------------
 
 
-def _compose(root: Node) -> Iterator[PublishedApi]:
-    for name, service in _services(root):
-        if not any(_mounts_socket(volume) for volume in _items(_get(service, "volumes"))):
-            continue
-        network = _get(service, "network_mode")
+def _compose(root: Node) -> Iterator[tuple[str, Service]]:
+    with_socket = {name for name, volume in _entries(_get(root, "volumes"))
+                   if _SOCKET.search(_text(_get(_get(volume, "driver_opts") or {}, "device"))) is not None}
+    for name, node in _services(root):
+        network, extended = _get(node, "network_mode"), _get(node, "extends") or {}
+        published = list(_ports(name, node))
         if isinstance(network, Scalar) and network.text == "host":
-            yield PublishedApi(name, "", network.line, network.column, network.column + len(network.text))
-        for port in _items(_get(service, "ports")):
-            if isinstance(port, dict):
-                published = _get(port, "published")
-                if isinstance(published, Scalar) and _text(_get(port, "protocol")) in ("", "tcp"):
-                    host_ip = _text(_get(port, "host_ip"))
-                    shown = f"{host_ip}:{published.text}" if host_ip else published.text
-                    yield PublishedApi(name, shown, published.line, published.column,
-                                       published.column + len(published.text))
-            elif isinstance(port, Scalar) and not port.text.endswith("/udp"):
-                yield PublishedApi(name, port.text, port.line, port.column, port.column + len(port.text))
+            published.append(PublishedApi(name, "", network.line, network.column, network.column + len(network.text)))
+        kind, _, other = _text(network).partition(":")
+        base = _text(extended) or _text(_get(extended, "service"))
+        volumes = _items(_get(node, "volumes"))
+        has_socket = any(_mounts_socket(volume) or _source(volume) in with_socket for volume in volumes)
+        yield name, Service(has_socket, tuple(published), (other,) if kind in ("service", "container") else (),
+                            (base,) if base else ())
+
+
+def _entries(node: Node | None) -> Iterator[tuple[str, Node]]:
+    if isinstance(node, dict):
+        yield from ((name, value) for name, (_, value) in node.items())
+
+
+def _source(volume: Node) -> str:
+    return volume.text.partition(":")[0] if isinstance(volume, Scalar) else _text(_get(volume, "source"))
+
+
+def _ports(name: str, service: Node) -> Iterator[PublishedApi]:
+    for port in _items(_get(service, "ports")):
+        if isinstance(port, dict):
+            # Without `published` the port of the host is chosen at the start.
+            published = _get(port, "published") or _get(port, "target")
+            if isinstance(published, Scalar) and _text(_get(port, "protocol")) in ("", "tcp"):
+                host_ip = _text(_get(port, "host_ip"))
+                shown = f"{host_ip}:{published.text}" if host_ip else published.text
+                yield PublishedApi(name, shown, published.line, published.column,
+                                   published.column + len(published.text))
+        elif isinstance(port, Scalar) and not port.text.endswith("/udp"):
+            yield PublishedApi(name, port.text, port.line, port.column, port.column + len(port.text))
 
 
 def _services(root: Node) -> Iterator[tuple[str, Node]]:
-    services = _get(root, "services")
-    if isinstance(services, dict):
-        yield from ((name, service) for name, (_, service) in services.items())
+    """Yield the services; of the first format of Compose, which has them at the top level, those with volumes."""
+    if _get(root, "services") is not None:
+        yield from _entries(_get(root, "services"))
+    else:
+        yield from ((name, node) for name, node in _entries(root)
+                    if isinstance(node, dict) and "volumes" in node and not node.keys().isdisjoint(("image", "build")))
 
 
 def _partial_services(root: Node) -> Iterator[Scalar]:
@@ -392,7 +425,14 @@ def _partial_services(root: Node) -> Iterator[Scalar]:
 def _mounts_socket(volume: Node) -> bool:
     """Whether a volume is the API socket, or a directory with it. A variable may contain a colon."""
     if isinstance(volume, Scalar):
-        return _SOCKET.search(volume.text) is not None or volume.text.partition(":")[0].rstrip("/") in _WITH_SOCKET
+        return is_socket_mount(volume.text)
     source = _text(_get(volume, "source"))
     is_named = source == "" or _text(_get(volume, "type")) == "volume"
     return _SOCKET.search(source) is not None or (not is_named and source.rstrip("/") in _WITH_SOCKET)
+
+
+def is_socket_mount(text: str) -> bool:
+    """Whether a mount as it is written for a command (SOURCE:TARGET, or with source=) has the API socket."""
+    source = re.search(r"(?:^|,)(?:src|source)=([^,]*)", text)
+    start = source[1] if source is not None else text.partition(":")[0]
+    return _SOCKET.search(text) is not None or (start.startswith("/") and start.rstrip("/") in _WITH_SOCKET)

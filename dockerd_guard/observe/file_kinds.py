@@ -12,12 +12,13 @@ from dockerd_guard.observe.templates import SUFFIXES, Syntax
 
 SYSTEM_UNITS = "/etc/systemd/system"
 DAEMON_JSON = "/etc/docker/daemon.json"
+CONTAINERD = "/etc/containerd/"
 HOME = "/home/user"
 """Home directory of the account whose files are judged."""
 
 _ROOTED = re.compile(
     r"(?P<top>(?:.*/)?)(?<!usr/)(?<!usr/local/)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
-    r"|etc/docker/[^/]*\.json|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
+    r"|etc/docker/[^/]*\.json|etc/containerd/.*\.toml|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
 _DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]*docker[^/]*\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
 _USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)
 _CONTAINERS = frozenset((
@@ -37,12 +38,14 @@ _OPTIONS = re.compile(r"^[ \t]{0,80}(?:export[ \t]{1,8})?(DOCKER_OPTS|DOCKER_OPT
 _FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OPTIONS")
 
 CANDIDATE = re.compile(
-    r"docker|daemon.*\.json|override|hosts?\.conf|\.(?:service|socket|ign|bu|fcc|conf)\Z|cloud|user-?data|compose|"
+    r"docker|daemon.*\.json|override|hosts?\.conf|\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod)\Z|cloud|user-?data|compose|"
     r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
 """Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
 
 
-_DOCKERS = re.compile(r"dockerd|docker\.sock|^Service[ \t]{0,80}=[ \t]{0,80}docker\.service", re.MULTILINE)
+_CONTAINERD_KEYS = re.compile(r"^[ \t]{0,80}(?:tcp_address[ \t]{0,80}=|\[debug\])", re.MULTILINE)
+_DOCKERS = re.compile(r"dockerd|(?:docker|podman)\.sock|podman[^\n]{0,200}[ \t]system[ \t]{1,80}service|"
+                      r"^Service[ \t]{0,80}=[ \t]{0,80}docker\.service", re.MULTILINE)
 
 _NO_SETTINGS = (".md", ".rst", ".sh", ".yml", ".yaml", ".json")
 """Names of files that may quote a setting, and are none."""
@@ -78,17 +81,24 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     group = _group(path)
     if (found := _ROOTED.match(path)) is not None:
         place = "/" + found["place"]
-        if place.startswith(("/etc/docker/", "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
+        if place.startswith(("/etc/docker/", CONTAINERD, "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
             return Kind(place, "json" if place.endswith(".json") else "environment", found["top"])
         name = place.rpartition("/")[2]
         if _is_dockers(place, text) and name.endswith((".conf", ".service", ".socket")):
             place = re.sub(r"\A/(?:etc|usr/lib|lib|usr/local/lib|run)/systemd/user/", SYSTEM_UNITS + "/", place)
             return Kind(place, "unit", found["top"], is_rootless)
         return None
-    return _by_name(path, text, group, is_rootless) or _by_content(path, text, group, is_named)
+    return _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
 
 
-def _by_name(path: str, text: str, group: str, is_rootless: bool) -> Kind | None:
+def has_place(path: str) -> bool:
+    """Whether the place of a file on a host is in its path: below a root directory or the home of an account."""
+    # An image of ostree has /usr/etc in the place of /etc until it is deployed.
+    return _ROOTED.match(path) is not None or _USER.match(path) is not None or "/.config/docker/" in path or (
+        path.startswith("/usr/etc/"))
+
+
+def _by_name(path: str, text: str, group: str, is_rootless: bool, is_named: bool) -> Kind | None:
     name = path.rpartition("/")[2]
     if (found := _DROP_IN.match(path)) is not None and found["name"].endswith(".conf"):
         return Kind(f"{SYSTEM_UNITS}/{found['unit']}.d/{found['name']}", "unit", group, is_rootless)
@@ -97,6 +107,8 @@ def _by_name(path: str, text: str, group: str, is_rootless: bool) -> Kind | None
     if name == "daemon.json" or (name.endswith(".json") and "daemon" in name and _DAEMON_KEYS.search(text)):
         place = f"{HOME}/.config/docker/daemon.json" if is_rootless else DAEMON_JSON
         return Kind(place, "json", group, is_rootless)
+    if name.endswith(".toml") and ("containerd" in path or is_named) and _CONTAINERD_KEYS.search(text) is not None:
+        return Kind(f"{CONTAINERD}config.toml", "environment", group)
     return None
 
 
@@ -116,7 +128,7 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     if text.lstrip("\ufeff \t\r\n").startswith("{") and _DAEMON_KEYS.search(text) and (
             is_named or name.endswith(".json")) and '"services"' not in text:
         return Kind(DAEMON_JSON, "json", group)
-    if (option := _OPTIONS.search(text)) is not None and not name.endswith(_NO_SETTINGS) and (
+    if (option := _OPTIONS.search(text)) is not None and not name.endswith(_NO_SETTINGS) and text[:2] != "#!" and (
             _NAMES_DOCKER.search(path) is not None or is_named):
         place = "/etc/sysconfig/docker" if option[1] in _FEDORA or "sysconfig" in path else "/etc/default/docker"
         return Kind(place, "environment", group)

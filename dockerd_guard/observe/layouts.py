@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE, SOCKET
-from dockerd_guard.observe import stock_units, unread_hosts
+from dockerd_guard.observe import stock_units
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.systemd.lookup import SEARCH_PATH
 
@@ -48,16 +49,10 @@ _ALWAYS_STARTERS = ("/etc/rc.local", "/etc/rc.d/rc.local", "/etc/wsl.conf")
 
 _STARTER_DIRECTORIES = ("/etc/supervisor/conf.d", "/etc/supervisor.d", "/etc/local.d")
 
-_SCRIPTS = ("/etc/crontab", "/boot/user-data", "/boot/firmware/user-data")
-_SCRIPT_DIRECTORIES = (
-    "/etc/init.d", "/etc/cron.d", "/var/spool/cron", "/var/spool/cron/crontabs", "/etc/systemd/system-generators",
-    "/usr/local/lib/systemd/system-generators", "/usr/lib/systemd/system-generators", "/etc/cloud/cloud.cfg.d",
-    "/var/lib/cloud/seed/nocloud", "/var/lib/cloud/seed/nocloud-net",
-)
-"""Files that are looked into for a TCP host of dockerd. A script of the package, which passes none, is no finding."""
-
-_IMAGE_ETC = "/usr/etc"
-"""What an image of ostree has in the place of /etc until it is deployed."""
+_DOCKERS = re.compile(r"docker\.(?:service|socket)(?:\.d)?")
+_OF_DOCKERD = re.compile(rb"^Exec[^\n]{0,400}\bdockerd(?![\w-])|^Service[ \t]{0,80}=[ \t]{0,80}docker\.service",
+                         re.MULTILINE)
+"""What only a unit of dockerd contains. Others, as docker-prune.service, configure no dockerd."""
 
 _STARTS_DOCKERD = re.compile(rb"dockerd|\bdocker[ \t]{1,8}(?:daemon|-d)\b|EXTRA_ARGS|DOCKER_(?:OPTS|HOST)")
 
@@ -75,6 +70,12 @@ class Domain(NamedTuple):
     unit: str | None = None
     moved: Mapping[str, str] = {}
     assumed: frozenset[str] = frozenset()
+
+    def place(self, location: Location) -> Location | None:
+        """Where this place is in the tree; None in an assumed file."""
+        if location.file in self.moved:
+            return location._replace(file=self.moved[location.file])
+        return None if location.file in self.assumed else location
 
 
 def is_missing(configured: Configured) -> bool:
@@ -116,8 +117,10 @@ def _system_files(rootfs: Rootfs) -> Iterator[str]:
             yield f"/etc/docker/{name}"
     for directory in SEARCH_PATH:
         for name in _names(rootfs, directory):
-            if "docker" in name and name.endswith((".service", ".socket", ".d")):
-                yield f"{directory}/{name}"
+            path = f"{directory}/{name}"
+            if _DOCKERS.fullmatch(name) is not None or ("docker" in name and name.endswith((".service", ".socket"))
+                                                        and _OF_DOCKERD.search(_read(rootfs, path)) is not None):
+                yield path
     for path in _FOREIGN_DAEMON_JSON:
         if _is_file(rootfs, path):
             yield path
@@ -184,24 +187,6 @@ def unread_starters(rootfs: Rootfs, *, without_systemd: bool) -> Iterator[str]:
     for path in paths:
         if _is_file(rootfs, path) and _STARTS_DOCKERD.search(_read(rootfs, path)):
             yield path
-
-
-def unread_hosts_below(rootfs: Rootfs) -> Iterator[str]:
-    """Yield why files of the tree may set a TCP host of dockerd that is not evaluated."""
-    paths = [*_SCRIPTS, *(f"{directory}/{name}" for directory in _SCRIPT_DIRECTORIES
-                          for name in _names(rootfs, directory))]
-    for path in paths:
-        if _is_file(rootfs, path) and (
-                line := unread_hosts.line_of_host(path, unread_hosts.decoded(_read(rootfs, path)))) is not None:
-            yield f"{path}:{line}: names a TCP address for dockerd, in a form that is not evaluated"
-    image = [f"{_IMAGE_ETC}/{name}/docker" for name in ("default", "sysconfig", "conf.d")]
-    image += [f"{_IMAGE_ETC}/docker/{name}" for name in _names(rootfs, f"{_IMAGE_ETC}/docker") if name != "key.json"]
-    for path in image:
-        if _is_file(rootfs, path):
-            yield f"{path} becomes a file of /etc when the image is deployed; not read"
-    for name in _names(rootfs, f"{_IMAGE_ETC}/systemd/system"):
-        if "docker" in name and not name.endswith(".wants"):
-            yield f"{_IMAGE_ETC}/systemd/system/{name} becomes a file of /etc when the image is deployed; not read"
 
 
 def _homes(rootfs: Rootfs) -> Iterator[str]:

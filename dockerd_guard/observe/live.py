@@ -90,7 +90,8 @@ def observe_host(
         listening = observe_listening(running, loaded, sockets)
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"cannot read the sockets of dockerd: {error.strerror}: "
-                                         f"{error.filename}; run as root"))
+                                         f"{error.filename}; "
+                                         f"{'run as root' if os.geteuid() else 'CAP_SYS_PTRACE is missing'}"))
         running, listening = None, None
     seen = Observation(rootfs, configured, loaded, running, listening, others, tuple(troubles))
     return with_probes(seen, known.probes)

@@ -58,6 +58,7 @@ _DECIDES = frozenset(("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlsk
 
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
 _HOST_OPTION = re.compile(r"(?:(?:-H|--host)(?:[= ]\s{0,8})?|ListenStream\s{0,8}=\s{0,8})[\"']?\Z")
+_CONTAINERD_ADDRESS = re.compile(r"\s{0,80}tcp_address\s{0,80}=\s{0,80}[\"']([^\"']{0,200})\Z")
 _DECIDING_SETTING = re.compile(
     r"\s{0,80}(?:Exec[A-Za-z]*|Listen[A-Za-z]*|EnvironmentFile|Environment\s{0,8}=.{0,400}-H|Service|(?:export\s+)?"
     r"(?:DOCKER\w*|OPTIONS|other_args)\s{0,8}=)")
@@ -303,6 +304,9 @@ class _Renderer:
             return self._in_host("tcp://" + tail.rpartition("tcp://")[2], following)
         if _HOST_OPTION.search(tail):
             return self._in_host("", following)
+        if (address := _CONTAINERD_ADDRESS.match(tail)) is not None:
+            is_whole = not address[1] and not following.startswith(":")
+            return ("", True) if is_whole else self._in_host(f"tcp://{address[1]}", following)
         if not tail.strip():
             return "", True
         if _OTHER_OPTION.search(tail) or not _DECIDING_SETTING.match(tail):

@@ -1,4 +1,5 @@
-"""TCP hosts of dockerd in files that are not evaluated: scripts, Dockerfiles, playbooks, modules of NixOS.
+"""TCP hosts of dockerd in files that are not evaluated: scripts, Dockerfiles, playbooks, modules of NixOS; and other
+ways to its socket: proxies, pods.
 
 What such a file does is not known. That it names an address for dockerd is, and a tree with such a file is not
 reported as free of findings.
@@ -8,12 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 MAX_ADDRESSES = 2_000
 """Addresses looked at in one file; a file with more of them counts as one that sets a host."""
 
 _WINDOW = 300
 """Characters before an address that may show that it is dockerd's."""
+
+_NEAR = 2_000
+"""Characters before and after an address in which dockerd may be mentioned."""
 
 # Patterns are compiled where they are first used (re caches them): most trees need none.
 _NOT_READ = (
@@ -28,17 +33,48 @@ _COMMENT = r"(?m:^)[ \t]{0,200}(?:#|//|;)[^\n]*"
 
 _ADDRESS = (
     r"tcp:(?://)?(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
-    r"|(?P<port>(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|\b237[56]:237[56]\b|(?:hostPort|nodePort|published)\W{1,8}237[56]\b"
+    r"|(?P<port>(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
+    r"|(?i:exposeDockerAPIOnTCP2375\W{1,8}true)"
+    r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort)\W{1,12}237[56]\b"
+    r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
-    r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@\s])")
+    r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _OPTION = (
-    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|docker-opt|DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
+    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|docker-opt|"
+    r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
     r"other_args|EXTRA_ARGS|ExecStart|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
     r"|tcp_bind\W{1,40}\Z")
+_ABOUT_DOCKERD = (
+    r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
+    r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
     r"(?i:DOCKER_HOST\W{1,8}\Z|\bdocker[ \t]{1,8}(?:--?tls[^\s]{0,80}[ \t]{1,8}){0,4}(?:-H|--host)\W{1,12}\Z)")
+
+
+MAX_SOCKETS = 500
+"""Mentions of the API socket looked at in one file."""
+
+_SOCKET = r"(?:docker|podman)\.sock\b"
+_FORWARDS = (
+    r"(?i:proxy_?pass[ \t][^\n]{0,80}unix:|"
+    r"(?m:^)[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
+    r"|reverse_proxy[ \t][^\n]{0,80}unix/|pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
+    r"(?m:^)[ \t]{0,80}connect[ \t]{0,8}=[ \t]{0,8}|STDIO[ \t]{1,8}UNIX[\w-]{0,10}:|"
+    r"TCP[46]?-L[A-Z]{0,6}:[^\n]{0,200}UNIX[\w-]{0,10}:)[^\s\"']{0,100}\Z")
+_IN_POD = r"hostPath\W{1,40}path\W{1,8}[^\s\"']{0,100}\Z"
+_POD_IS_REACHABLE = (
+    r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}true|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
+_IN_TASK = r"\b(?:docker|podman)_container\b"
+_TASK_IS_REACHABLE = r"\bpublished_ports\b|\bnetwork_mode\W{1,4}host\b"
+_RUN = r"\b(?:docker|podman|nerdctl)[ \t]{1,8}(?:container[ \t]{1,8})?(?:run|create)\b(?:[^\n\\]|\\[\s\S]){0,4000}"
+_PUBLISHES = r"[ \t](?:-p|-P|--publish(?:-all)?|--net(?:work)?[ =]host)\b"
+_HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
+_AT_BOOT = (
+    r"(?m:^)[LCf][+!=~^-]{0,4}[ \t]{1,20}/(?:etc/docker/daemon\.json|"
+    r"(?:etc|run)/systemd/system/docker\.(?:service|socket))\b")
+"""A line of tmpfiles.d(5)."""
 
 
 def may_set_a_host(path: str) -> bool:
@@ -53,12 +89,14 @@ def decoded(data: bytes) -> str:
     return "" if b"\0" in data[:8192] else data.decode("utf-8", "surrogateescape")
 
 
-def line_of_host(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> int | None:
-    """Return the first line that names a TCP host for dockerd; None if there is none. Comments do not count, nor do
-    lines that are judged, given as first and last numbers."""
-    if not ("tcp:" in text or "237" in text or "ListenStream" in text):
+def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> tuple[int, str] | None:
+    """Return the first line that names a TCP host for dockerd, or that hands its socket to the network in another way,
+    and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
+    last numbers."""
+    has_host = "tcp:" in text or "237" in text or "ListenStream" in text
+    if not has_host and re.search(rf"{_SOCKET}|dind|tmpfiles", f"{path}\n{text}") is None:
         return None
-    if "docker" not in path.lower() and re.search("(?i:docker|:237[56])", text) is None:
+    if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
     if judged:
         lines = text.split("\n")
@@ -66,18 +104,54 @@ def line_of_host(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -
             lines[first - 1:last] = [""] * len(lines[first - 1:last])
         text = "\n".join(lines)
     text = re.sub(_COMMENT, "", text)
-    for number, found in enumerate(re.finditer(_ADDRESS, text)):
-        if number >= MAX_ADDRESSES or _is_dockers(found, text):
-            return text.count("\n", 0, found.start()) + 1
+    for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
+        if number >= MAX_ADDRESSES or _is_dockers(found, text, path):
+            return text.count("\n", 0, found.start()) + 1, "names a TCP address for dockerd"
+    way = _way_to_the_socket(text) or _other_way(path, text)
+    return (text.count("\n", 0, way[0]) + 1, way[1]) if way is not None else None
+
+
+def _way_to_the_socket(text: str) -> tuple[int, str] | None:
+    sockets = list(islice(re.finditer(_SOCKET, text), MAX_SOCKETS))
+    in_pod = bool(sockets) and re.search(_POD_IS_REACHABLE, text) is not None
+    in_task = bool(sockets) and re.search(_TASK_IS_REACHABLE, text) is not None
+    for found in sockets:
+        before = text[max(0, found.start() - _WINDOW):found.start()]
+        if re.search(_FORWARDS, before) is not None:
+            return found.start(), "forwards to the API socket"
+        if in_pod and re.search(_IN_POD, before) is not None:
+            return found.start(), "mounts the API socket into a pod that is reachable"
+        if in_task and re.search(_IN_TASK, text[max(0, found.start() - 2000):found.start()]) is not None:
+            return found.start(), "runs a container with the API socket and a port"
+    for command in islice(re.finditer(_RUN, text), MAX_SOCKETS):
+        if re.search(_SOCKET, command[0]) is not None and re.search(_PUBLISHES, command[0]) is not None:
+            return command.start(), "runs a container with the API socket and a port"
     return None
 
 
-def _is_dockers(found: re.Match[str], text: str) -> bool:
+def _other_way(path: str, text: str) -> tuple[int, str] | None:
+    if (dind := re.search(r"\bdind\b", text)) is not None and re.search(_HOST_NETWORK, text) is not None:
+        return dind.start(), "runs docker-in-docker in the network of the host"
+    if "tmpfiles" in path and (line := re.search(_AT_BOOT, text)) is not None:
+        return line.start(), "makes a file of dockerd at boot"
+    return None
+
+
+def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
     before = text[max(0, found.start() - _WINDOW):found.start()]
     if re.search(_CLIENT, before) is not None:
         return False
-    if found["any"] or found["port"]:
+    if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
         return True
     if found["stream"]:
-        return "docker.socket" in text
+        return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
     return re.search(_OPTION, before) is not None
+
+
+def _may_be_dockerds(found: re.Match[str], text: str) -> bool:
+    """Whether a wildcard address has a port of the Docker API, follows -H, or is near a mention of dockerd.
+    `-b tcp://0.0.0.0:3000` in a Dockerfile is of a web server."""
+    start = found.start()
+    return (re.match(r"[^\s\"',]{0,80}:237[56]\b", text[start:start + 100]) is not None
+            or re.search(r"(?:-H|--host)\W{1,12}\Z", text[max(0, start - 20):start]) is not None
+            or re.search(_ABOUT_DOCKERD, text[max(0, start - _NEAR):start + _NEAR]) is not None)

@@ -39,9 +39,9 @@ def _command(command: str, finding: Finding, result: LintResult, message: str) -
     if where is not None and where.line:
         path = result.path(where.file)
         properties |= {
-            "file": in_checkout(path) or os.path.abspath(path), "line": str(where.line), "col": str(where.column),
-            "endColumn": str(max(where.end_column, where.column)),
-        }
+            "file": in_checkout(path) or os.path.abspath(path), "line": str(where.line), "col": str(where.column)}
+        if where.end_column > where.column:
+            properties["endColumn"] = str(where.end_column)
     listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{command} {listed}::{_data(message)}"
 

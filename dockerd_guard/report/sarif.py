@@ -55,7 +55,7 @@ def _run(result: LintResult) -> dict[str, Any]:
     return {
         "tool": {"driver": {
             "name": "dockerd-guard",
-            "semanticVersion": __version__,
+            "semanticVersion": __version__.replace(".dev", "-dev."),
             "rules": [_rule(code) for code in used],
         }},
         "invocations": [{"executionSuccessful": is_complete, "toolExecutionNotifications": notifications}],
@@ -122,12 +122,13 @@ def _place(location: Location, run: LintResult) -> dict[str, Any]:
         artifact = {"uri": "file://" + quote(os.fsencode(os.path.abspath(path)))}
     else:
         artifact = {"uri": quote(os.fsencode(location.file.lstrip("/") or ".")), "uriBaseId": "ROOT"}
+    region = {"startLine": location.line}
+    if location.end_column > location.column:
+        # Otherwise the whole line: a region that ends where it begins is empty (3.30.2 of the specification).
+        region |= {"startColumn": location.column, "endColumn": location.end_column}
     return {
         "artifactLocation": artifact,
-        "region": {
-            "startLine": location.line, "startColumn": location.column,
-            "endColumn": max(location.end_column, location.column),
-        },
+        "region": region,
     }
 
 

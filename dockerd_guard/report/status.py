@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockerd_guard.model.address import Tls
 from dockerd_guard.observe.observation import LAYERS
-from dockerd_guard.policy.model import Policy
+from dockerd_guard.policy.model import POLICY_FILE, Policy
 from dockerd_guard.report.agent_status import AgentStatus, LastCorrection
 from dockerd_guard.report.history import duration
 from dockerd_guard.report.json_output import finding_json
@@ -82,7 +82,8 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
         unenforced = "; not enforced, no agent is running" * (status.unit is not None)
         yield "policy", f"{status.policy.file}, mode: {status.policy.mode}{unenforced}"
     for problem in status.policy_problem.splitlines():
-        yield "", f"{problem}" + "; the last valid policy stays in force" * (agent_status is not None)
+        stays = "; the last valid policy stays in force" * (agent_status is not None)
+        yield "policy" * (problem == NO_POLICY), f"{problem}{stays}"
     if agent_status is not None and agent_status.held is not None:
         held = agent_status.held
         until = f", until {stamp(held.until, zone)}" if held.until is not None else ", until this changes"
@@ -252,6 +253,9 @@ class Row(NamedTuple):
     cells: tuple[Cell | None, ...]
 
 
+NO_POLICY = f"no policy at {POLICY_FILE}; `dockerd-guard init` writes one"
+
+
 class Status(NamedTuple):
     """The input of the output. `findings`: the drifts. `unseen`: messages about what could not be observed.
 
@@ -299,7 +303,7 @@ class Status(NamedTuple):
         if self.is_late:
             yield "the agent is overdue"
         if self.policy_problem:
-            yield "the policy is invalid"
+            yield "there is no policy" if self.policy_problem == NO_POLICY else "the policy is invalid"
         for severity in ("error", "warning"):
             if number := sum(finding.severity == severity for finding in self.findings):
                 yield counted(number, severity)

@@ -20,13 +20,13 @@ MAX_MESSAGE = 1000
 
 def judge(seen: Observation, policy: Policy | None, today: date | None = None) -> tuple[Finding, ...]:
     """Return the findings of all rules, without those that the policy waives on `today`, sorted by file and line."""
-    findings = [finding for rule in RULES for finding in _limited(rule.CODE, rule.check(seen, policy))]
+    findings = [finding for rule in RULES for finding in limited(rule.CODE, rule.check(seen, policy))]
     if policy is not None and policy.waive:
         findings = list(unused_waiver.apply(findings, policy, TITLES, today or date.today()))
     return tuple(sorted(map(_without_line_zero, findings), key=lambda finding: finding.order))
 
 
-def _limited(code: str, found: Iterable[Finding]) -> Iterator[Finding]:
+def limited(code: str, found: Iterable[Finding]) -> Iterator[Finding]:
     """Yield at most MAX_FINDINGS findings of a rule, and then one that says that there are more."""
     for number, finding in enumerate(found):
         if number == MAX_FINDINGS:

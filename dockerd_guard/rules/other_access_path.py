@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dockerd_guard.model.address import Scope, scope_of
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.configured import daemon_of, main_command
 from dockerd_guard.observe.observation import CONFIGURED, Observation
+from dockerd_guard.observe.podman import podman_endpoints
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules._access_paths import code_of, dockerd_finding, finding_of, observed_paths
@@ -20,7 +22,8 @@ from dockerd_guard.systemd.units import Service, load_service
 CODE = "DG107"
 TITLE = "another access path: a command, unit, process or second dockerd that forwards to or serves the API"
 
-_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)")
+_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)|podman")
+_FORWARDED = re.compile(r"(?:docker|podman)\.sock")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
 
 
@@ -38,6 +41,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             if _forwards(setting) or (setting.key == "ExecStart" and setting.location[:2] in expanded):
                 yield _forwarding(setting, name)
         yield from _second_dockerd(seen, service)
+        yield from _podman(seen, service)
     yield from map(dockerd_finding, seen.others)
     for path in observed_paths(seen, policy):
         if code_of(path) == CODE:
@@ -63,8 +67,22 @@ def _second_dockerd(seen: Observation, service: Service) -> Iterator[Finding]:
         )
 
 
+def _podman(seen: Observation, service: Service) -> Iterator[Finding]:
+    """Yield one finding for each TCP address on which a service serves Podman's API."""
+    for endpoint in podman_endpoints(seen.rootfs, service, seen.configured.systemd_version):
+        is_local = endpoint.is_verified or scope_of(endpoint.address) is Scope.LOOPBACK
+        user = next((setting.value for setting in reversed(service.unit.settings) if setting.key == "User"), "root")
+        rights = "root" if user in ("root", "0") else "the account of the service"
+        yield Finding(
+            CODE, "warning" if is_local else "error",
+            f"{service.unit.name} serves the Docker-compatible API of Podman on {endpoint.address}"
+            + (" to clients with a certificate" if endpoint.is_verified else
+               f" without authentication: anyone who can reach it has the rights of {rights}"),
+            CONFIGURED, endpoint.location, None, endpoint.address, service.unit.name)
+
+
 def _candidates(seen: Observation, excluded: set[str]) -> Iterator[str]:
-    """Yield the service units whose files name the Docker socket or dockerd. Only these are parsed."""
+    """Yield the service units whose files name the API socket, dockerd or Podman. Only these are parsed."""
     files = unit_files(seen.rootfs, seen.configured.systemd_version)
     for name in files.with_suffix(".service"):
         if seen.rootfs.is_exhausted:
@@ -88,7 +106,7 @@ def _content(rootfs: Rootfs, path: str) -> bytes:
 def _forwards(setting: Setting) -> bool:
     return (
         setting.key.startswith("Exec")
-        and "docker.sock" in setting.value
+        and _FORWARDED.search(setting.value) is not None
         and _FORWARDER.search(setting.value) is not None
     )
 
@@ -98,7 +116,7 @@ def _forwarding_commands(seen: Observation, service: Service) -> Iterator[tuple[
     environment = resolve_environment(service, seen.rootfs, seen.configured.systemd_version)
     for command in service.exec_start:
         words = " ".join(argument.text for argument in expand(command, environment))
-        if "docker.sock" in words and _FORWARDER.search(words) is not None:
+        if _FORWARDED.search(words) is not None and _FORWARDER.search(words) is not None:
             yield command.location[:2]
 
 
@@ -106,7 +124,7 @@ def _forwarding(setting: Setting, unit: str) -> Finding:
     return Finding(
         CODE,
         "error",
-        f"{setting.key}= of {unit} forwards to the Docker socket: anyone who can reach it has root access, "
+        f"{setting.key}= of {unit} forwards to the API socket: anyone who can reach it has root access, "
         "wherever dockerd listens",
         CONFIGURED,
         setting.location,

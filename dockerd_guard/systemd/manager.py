@@ -98,8 +98,8 @@ class Manager:
         try:
             from pystemd.dbuslib import DBus, apply_signature
         except ImportError as error:
-            raise Unavailable("pystemd is not installed: install the extra `agent` of the Python package, or on Debian "
-                              f"python3-pystemd ({error})") from None
+            raise Unavailable(f"{error}: install the extra `agent` of the Python package, or on Debian "
+                              "python3-pystemd") from None
         # libsystemd's default timeout of 25 s is too short for a daemon-reload. systemctl uses this one.
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", "180s")
         self._signature = apply_signature

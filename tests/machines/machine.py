@@ -1,6 +1,6 @@
 """A machine: boot it, run commands in it and outside of it, cut its power, remove it.
 
-    with Machine.boot("bookworm", package=Path("dist/dockerd-guard_0.1.0_all.deb")) as machine:
+    with Machine.boot("bookworm", package=Path("dist/dockerd-guard_VERSION_all.deb")) as machine:
         machine.run("systemctl restart docker")
         assert machine.api_answers(port=2375) is False
 """

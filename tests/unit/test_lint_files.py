@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.command_line import Call
+from tests.support.places import wrong_places
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -41,6 +42,8 @@ class Case(NamedTuple):
 def cloud_init(entry: str) -> str:
     return "#cloud-config\nwrite_files:\n" + textwrap.indent(entry, "  ")
 
+
+SOCKET_VOLUME = "    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
 
 CASES = {
     "drop-in": Case({"override.conf": OVERRIDE}, ["override.conf:3:40"]),
@@ -216,7 +219,52 @@ CASES = {
         "x-base: &base\n  restart: always\nservices:\n  db:\n    <<: *base\n", "daemon.json": "{}"}, [], 0, (".",)),
     "Compose: no port": Case({"compose.yaml":
         "services:\n  agent:\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
-        "  web:\n    ports: ['80:80']\n"}, [], 2),
+        "  web:\n    ports: ['80:80']\n"}, [], 0),
+    "Compose: no socket": Case({"compose.yaml": "services:\n  web:\n    ports: ['80:80']\n"}, [], 2),
+    "Compose: no socket, in a directory": Case({
+        "compose.yaml": "services:\n  web: {ports: ['80:80']}\n"}, [], 2, (".",)),
+    "Compose: no socket, beside a configuration": Case({
+        "compose.yaml": "services:\n  web:\n    ports: ['80:80']\n", "daemon.json": "{}"}, [], 0),
+    "Compose: a port in compose.override.yaml": Case({
+        "compose.yaml": f"services:\n  a:\n{SOCKET_VOLUME}", "compose.override.yaml":
+        "services:\n  a: {ports: ['80:80']}\n"}, ["compose.override.yaml:2:16"], 1, (".",)),
+    "Compose: two alternatives": Case({
+        "compose.a.yaml": f"services:\n  a:\n{SOCKET_VOLUME}", "compose.b.yaml":
+        "services:\n  a: {ports: ['80:80']}\n"}, [], 0, (".",)),
+    "Compose: the network of another service": Case({"compose.yaml":
+        f"services:\n  a:\n    network_mode: service:b\n{SOCKET_VOLUME}  b: {{ports: [80]}}\n"}, ["compose.yaml:5:15"]),
+    "Compose: a service that is extended": Case({
+        "compose.yaml": "services:\n  a: {extends: {service: b, file: docker-compose.yml}, ports: [80]}\n",
+        "docker-compose.yml": f"services:\n  b:\n{SOCKET_VOLUME}"}, ["compose.yaml:2:64"], 1, (".",)),
+    "Compose: one line of JSON": Case({"compose.json":
+        '{"services": {"a": {"ports": ["80:80"], "volumes": ["/var/run/docker.sock:/x"]}}}'},
+        ["compose.json:1:32"], 1, (".",)),
+    "Compose: its first format": Case({"docker-compose.yml":
+        "a:\n  image: x\n  ports: ['80:80']\n  volumes: ['/var/run/docker.sock:/x']\n"}, ["docker-compose.yml:3:12"]),
+    "Compose: a volume that is the socket": Case({"compose.yaml":
+        "services:\n  a: {ports: ['80:80'], volumes: ['s:/x']}\n"
+        "volumes:\n  s: {driver_opts: {type: none, o: bind, device: /var/run/docker.sock}}\n"}, ["compose.yaml:2:16"]),
+    "Compose: a port that is chosen": Case({"compose.yaml":
+        f"services:\n  a:\n    ports: [{{target: 80}}]\n{SOCKET_VOLUME}"}, ["compose.yaml:3:22"]),
+    "Compose: the network of an unknown container": Case({"compose.yaml":
+        f"services:\n  a:\n    network_mode: container:web\n{SOCKET_VOLUME}"}, [], 2),
+    "Talos: containerd": Case({"machine.yaml": "machine:\n  files:\n  - content: |\n      [grpc]\n"
+        "      tcp_address = '0.0.0.0:80'\n    path: /etc/containerd/config.toml\n"}, ["machine.yaml:5:7"]),
+    "Podman: a container": Case({"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\nPublishPort=80:80\n"},
+                                ["a.container:3:13"]),
+    "Podman: the network of the host": Case(
+        {"a.container": "[Container]\nMount=type=bind,source=/run,target=/x\nNetwork=host\n"}, ["a.container:3:9"]),
+    "Podman: a drop-in of a container": Case(
+        {"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\n",
+         "a.container.d/p.conf": "[Container]\nPodmanArgs=--label x -p 80:80\n"},
+        ["a.container.d/p.conf:2:12"], 1, (".",)),
+    "Podman: a container without a port": Case(
+        {"a.container": "[Container]\nVolume=/run/podman/podman.sock:/x\n[Install]\n"}, [], 0),
+    "Podman: its API": Case({"api.service": "[Service]\nExecStart=/usr/bin/podman system service tcp:0.0.0.0:80\n"},
+                            ["api.service:2:42"]),
+    "a unit of another service of Docker": Case(
+        {"docker-ci.service": "[Service]\nExecStart=docker run -p 2375:2375 docker:dind\n", "daemon.json": "{}"},
+        [], 2),
     "YAML that cannot be read": Case({"user-data": "#cloud-config\nwrite_files: [\n"}, [], 2),
 }
 
@@ -229,7 +277,7 @@ def write(here: Path, files: dict[str, str]) -> None:
 
 def places(value: dict[str, Any]) -> list[str]:
     return sorted({f"{finding['file']}:{finding['line']}:{finding['column']}" for finding in value["findings"]
-                   if finding["code"] in {"DG103", "DG107", "DG108"}})
+                   if finding["code"] in {"DG103", "DG107", "DG108", "DG110"}})
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -240,9 +288,55 @@ def test_files(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.Monkey
     said = call("lint", *(case.arguments or case.files), "--format", "json")
     assert (places(said.json), said.code) == (case.found, case.code), said.out + said.err
     assert ("error" in said.json) == (case.code == 2 or name.startswith("Jinja2: not known")), said.out
+    assert list(wrong_places(call("lint", *(case.arguments or case.files)).out + said.err, tmp_path)) == []
     for finding in said.json["findings"]:
         assert finding["file"] is None or (tmp_path / finding["file"]).is_file()
         assert not any(word in finding["message"] for word in ("192.0.2.", "unknown1", "/etc/systemd/system/docker"))
+
+
+def test_what_is_not_known_is_named_with_its_file(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"daemon.json.j2": '{"mtu": {{ mtu }}}', "override.conf.j2":
+                     "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// --label {{ label }}\n"})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", "override.conf.j2", "daemon.json.j2")
+    assert "guard: daemon.json.j2: values that are not known: {{ mtu }}\n" in said.err
+    assert "guard: override.conf.j2: values that are not known: {{ label }}\n" in said.err
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("daemon.json", '{"hosts": ["unix:///var/run/docker.sock"]}', "(the stock docker.socket)"),
+    ("override.conf", "[Service]\nExecStart=/usr/bin/dockerd\n", "the one in the stock docker.service; put"),
+    ("etc/default/docker", "DOCKER_OPTS='-H unix:///run/docker.sock'\n", "(the stock docker.socket)"),
+])
+def test_no_line_of_a_stock_unit_is_named(  # noqa: PLR0913, PLR0917 -- a row and fixtures
+    name: str, text: str, message: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {name: text})
+    monkeypatch.chdir(tmp_path)
+    for words in ([name], ["--root", "."] if "/" in name else [name, "--quiet"]):
+        said = call("lint", *words)
+        assert said.code == 1 and message in said.out and "/usr/lib/systemd" not in said.out, said.out
+
+
+def test_a_missing_socket_is_where_the_policy_declares_it(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"daemon.json": "{}", "policy.yaml": "version: 1\nsockets:\n- fd://\n- unix:///run/other.sock\n"})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", "daemon.json", "--policy", "policy.yaml")
+    assert said.code == 1 and "policy.yaml:4:3: error: unix:///run/other.sock is declared" in said.out, said.out
+
+
+def test_no_region_is_empty(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"daemon.json": HOSTS, "a.conf.d/override.conf": "", "docker.service.d/a.txt": "[Service]\n"})
+    monkeypatch.chdir(tmp_path)
+    run, = call("lint", "daemon.json", "--format", "sarif").json["runs"]
+    regions = [result["locations"][0]["physicalLocation"]["region"] for result in run["results"]]
+    assert {"startLine": 1, "startColumn": 3, "endColumn": 8} in regions, regions
+    assert all("endColumn" not in region or region["endColumn"] > region["startColumn"] for region in regions)
+    assert "col=3,endColumn=8," in call("lint", "daemon.json", "--format", "github").out.replace("::", ",")
 
 
 def test_what_is_not_known_is_named(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,3 +470,26 @@ def test_a_name_for_standard_input_needs_standard_input(call: Call) -> None:
     said = call("lint", "--stdin-filename", "docker.socket")
     assert (said.code, said.out) == (2, "")
     assert "--stdin-filename names standard input, which is read for the argument -" in said.err
+
+
+def test_a_file_of_containerd(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"etc/containerd/config.toml": 'version = 2\n[grpc]\n  tcp_address = "0.0.0.0:1234"\n',
+                     "roles/containerd/templates/config.toml.j2": '[grpc]\ntcp_address = "[::]:{{ port }}"\n',
+                     "other/config.toml": '[grpc]\ntcp_address = "0.0.0.0:1"\n'})
+    said = call("lint", ".")
+    assert said.code == 1 and said.out.count("DG110") == 2, said.out + said.err
+    assert "etc/containerd/config.toml:3:3: error" in said.out and "config.toml.j2:2:1: error" in said.out
+    assert call("lint", "other/config.toml").code == 1
+    (tmp_path / "etc/containerd/config.toml").write_text('[grpc]\naddress = "/run/containerd/containerd.sock"\n')
+    said = call("lint", "etc")
+    assert (said.code, said.out) == (2, "")
+
+
+def test_services_without_the_socket_are_named(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"compose.yaml": "services:\n  web:\n    ports: ['80:80']\n", "daemon.json": "{}"})
+    why = "no service of compose.yaml mounts the API socket"
+    assert call("lint", "compose.yaml").err == f"dockerd-guard: {why}: there is nothing to judge\n"
+    assert call("lint", "compose.yaml", "--format", "json").json["error"] == f"{why}: there is nothing to judge"
+    assert f"dockerd-guard: {why}\n" in call("lint", "compose.yaml", "daemon.json").err

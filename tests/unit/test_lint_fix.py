@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.commands._fix_files import Edited, write
 from tests.support.command_line import Call
 
@@ -105,7 +104,7 @@ def test_a_file_that_only_a_unit_refers_to_is_not_edited(here: Path, call: Call)
 
 
 @pytest.mark.parametrize(("name", "error"), [
-    ("hard link", "it has another hard link"),
+    ("hard link", "it has another hard link, which would keep the old text"),
     ("draft", "override.conf.dockerd-guard-new exists, of an edit that did not end; remove it"),
     ("changed", "it has changed since it was read"),
     ("FIFO", "it has changed since it was read"),
@@ -120,8 +119,8 @@ def test_what_is_not_replaced(name: str, error: str, here: Path) -> None:
     elif name == "FIFO":
         file.unlink()
         os.mkfifo(file)
-    with pytest.raises(Unanswerable, match=error):
-        write([Edited(str(file), NO_RESET, WITH_RESET)])
+    written, (refusal,) = write([Edited(str(file), NO_RESET, WITH_RESET)])
+    assert written == [] and refusal.startswith(f"{file}: not edited: ") and refusal.endswith(error), refusal
     assert name == "FIFO" or file.read_text() != WITH_RESET
     assert name == "draft" or not (here / "override.conf.dockerd-guard-new").exists()
 
@@ -145,3 +144,56 @@ def test_a_file_with_other_line_ends_is_not_edited(here: Path, call: Call) -> No
 def test_only_files_are_edited(words: list[str], call: Call) -> None:
     said = call("lint", *words)
     assert said.code == 2 and "need files as arguments" in said.err
+
+
+@pytest.mark.parametrize(("name", "why"), [
+    ("hard link", "it has another hard link, which would keep the old text"),
+    ("draft", "{here}/override.conf.dockerd-guard-new exists, of an edit that did not end; remove it"),
+    ("carriage return", "it has lines that end in a lone carriage return or NUL"),
+    ("two commands", "it has several ExecStart=, and which one is meant is not known"),
+    ("referenced", "it is no argument"),
+])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_file_that_is_not_edited_is_judged_all_the_same(
+    name: str, why: str, form: str, here: Path, call: Call
+) -> None:
+    file = here / "override.conf"
+    file.write_text(NO_RESET)
+    if name == "hard link":
+        (here / "other").hardlink_to(file)
+    elif name == "draft":
+        (here / "override.conf.dockerd-guard-new").touch()
+    elif name == "carriage return":
+        file.write_bytes(b"[Service]\rA=b\r" + NO_RESET.encode())
+    elif name == "two commands":
+        file.write_text(f"{NO_RESET}ExecStart=/usr/bin/dockerd\n")
+    elif name == "referenced":
+        file.write_text(f"{WITH_RESET.replace('-H fd://', '$O')}EnvironmentFile=/etc/my.env\n")
+        (here / "my.env").write_text(f"{COMMENT}DG103 old\nO=--debug\n")
+    before = file.read_bytes()
+    said = call("lint", "override.conf", "--fix", "--format", form)
+    assert (said.code, file.read_bytes()) == (1, before)
+    assert ("DG501" if name == "referenced" else "DG204") in said.out and "fixable" not in said.out
+    edited = "./my.env" if name == "referenced" else "override.conf"
+    text = f"{edited.removeprefix('./')}: not edited: {why.format(here=os.path.realpath(here))}"
+    assert text in said.err and said.err.count("not edited") == 1, said.err
+    assert form == "text" or text in said.json["notes"]
+    assert "not edited" not in call("lint", "override.conf").err
+    assert "not edited" in call("lint", "override.conf", "--diff").err
+
+
+def test_other_files_are_edited_beside_one_that_is_not(here: Path, call: Call) -> None:
+    (here / "a").mkdir()
+    (here / "a/override.conf").write_text(NO_RESET)
+    (here / "docker.socket").write_text(SOCKET.format("0666"))
+    (here / "other").hardlink_to(here / "docker.socket")
+    said = call("lint", "a/override.conf", "docker.socket", "--fix")
+    assert said.code == 1 and "fixed a/override.conf\n" in said.err and "docker.socket: not edited: it has" in said.err
+    assert "DG106" in said.out and (here / "a/override.conf").read_text() == WITH_RESET
+
+
+@pytest.mark.parametrize("form", ["json", "sarif", "github"])
+def test_a_diff_has_no_other_format(form: str, here: Path, call: Call) -> None:
+    (here / "override.conf").write_text(NO_RESET)
+    said = call("lint", "override.conf", "--diff", "--format", form)
+    assert said.code == 2 and "--diff prints a unified diff" in said.out and "+++" not in said.out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from dockerd_guard.rules import ignore_comments
@@ -43,6 +46,44 @@ def test_which_findings_are_reported_and_fail(
     assert (sorted(finding["code"] for finding in said.json["findings"]), said.code) == (codes, code)
 
 
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory: one directory configures dockerd, the others do not, or in a script."""
+    for path, text in (("overlay/etc/docker/daemon.json", '{"hosts": ["tcp://0.0.0.0:2375"]}\n'),
+                       ("empty/values.yaml", "a: 1\n"), ("script/run.sh", "dockerd -H tcp://0.0.0.0:2375\n"),
+                       ("unit/docker-prune.service", "[Service]\nExecStart=/usr/bin/docker system prune\n")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    ([], 1, "overlay/etc/docker/daemon.json:1:13"),
+    (["overlay"], 1, "overlay/etc/docker/daemon.json:1:13"),
+    (["--root", "overlay"], 1, "/etc/docker/daemon.json:1:13"),
+    (["empty"], 2, "empty: contains no configuration of dockerd"),
+    (["empty", "--allow-empty"], 0, "empty: contains no configuration of dockerd"),
+    (["empty", "--allow-empty", "--format", "json"], 0, '"notes"'),
+    (["empty", "overlay", "--allow-empty", "--ignore", "DG1,DG2"], 0, "empty: contains no configuration of dockerd"),
+    (["empty", "overlay", "--ignore", "DG1,DG2"], 2, "empty: contains no configuration of dockerd"),
+    (["--root", "empty"], 2, "no configuration of dockerd found below empty"),
+    (["--root", "empty", "--allow-empty"], 0, "no configuration of dockerd found below empty"),
+    (["unit", "--allow-empty"], 0, "the files configure no dockerd"),
+    (["unit/docker-prune.service", "--allow-empty"], 0, "the files configure no dockerd"),
+    (["empty/values.yaml", "--allow-empty"], 2, "not recognized"),
+    (["script", "--allow-empty"], 2, "names a TCP address for dockerd"),
+    (["missing", "--allow-empty"], 2, "missing: No such file or directory"),
+    (["--root", "missing", "--allow-empty"], 2, "missing: No such file or directory"),
+    (["overlay", "--allow-empty"], 1, "[DG103]"),
+    (["--fix", "--diff"], 2, "names a TCP address for dockerd"),
+], ids=str)
+def test_a_hook_judges_the_working_directory_and_never_the_host(
+    repository: None, call: Call, words: list[str], code: int, said: str
+) -> None:
+    found = call("lint", "--no-host", *words)
+    assert (found.code, said in found.out + found.err) == (code, True), found.out + found.err
+
+
 @pytest.mark.parametrize(("words", "error"), [
     (["--select", "DG999"], "--select: no rule DG999"),
     (["--select", "DG1O3"], "--select: no rule DG1O3; did you mean DG103?"),
@@ -53,6 +94,11 @@ def test_an_unknown_code_is_an_error(open_host: Host, call: Call, words: list[st
     said = call("lint", "--root", open_host.root, *words)
     assert (said.code, said.out) == (2, "")
     assert error in said.err and ("did you mean" in said.err) == ("did you mean" in error)
+    assert error in call("lint", "--root", open_host.root, *words, "--format", "json").json["error"]
+    run, = call("lint", "--root", open_host.root, *words, "--format", "sarif").json["runs"]
+    assert not run["invocations"][0]["executionSuccessful"] and error in json.dumps(run)
+    said = call("lint", "--root", open_host.root, *words, "--format", "github")
+    assert said.code == 2 and said.out.startswith(f"::error title=dockerd-guard::{error}")
 
 
 def test_a_github_log_shows_what_a_comment_ignores(stock_host: Host, call: Call) -> None:

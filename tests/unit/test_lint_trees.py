@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dockerd_guard.commands import _tree
 from tests.support.command_line import Call
 from tests.support.hosts import OVERRIDE, STOCK, Host, put
+from tests.support.places import wrong_places
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -17,6 +19,7 @@ START = f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {OPEN}\n"
 USER_UNIT = "[Service]\nExecStart=/usr/bin/dockerd-rootless.sh -H tcp://0.0.0.0:2375\n"
 UNIT = f"[Service]\nExecStart=/usr/bin/dockerd {OPEN}\n"
 SYSTEM = "/etc/systemd/system"
+COMPOSE = "services:\n  a:\n    ports: ['2375:80']\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
 
 EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "daemon.json": ({"/etc/docker/daemon.json": HOSTS}, 1),
@@ -67,19 +70,85 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "an init script beside a stock host": ({**STOCK, "/etc/init.d/api": f"#!/bin/sh\ndockerd {OPEN} &\n"}, 2),
     "cloud-init beside a stock host": (
         {**STOCK, "/var/lib/cloud/seed/nocloud/user-data": f"#cloud-config\nruncmd: ['dockerd {OPEN}']\n"}, 2),
-    "an ostree image": ({"/usr/etc/docker/daemon.json": HOSTS}, 2),
+    "an ostree image": ({"/usr/etc/docker/daemon.json": HOSTS}, 1),
     "an ostree image with a stock unit": (
-        {**STOCK, "/usr/etc/systemd/system/docker.service.d/a.conf": START}, 2),
+        {**STOCK, "/usr/etc/systemd/system/docker.service.d/a.conf": START}, 1),
     "what new accounts get": ({**STOCK, "/etc/skel/.config/docker/daemon.json": HOSTS}, 1),
     "a home directory elsewhere": (
         {**STOCK, "/etc/passwd": "root:x:0:0::/root:/bin/sh\nci:x:998:998:CI:/var/lib/ci:/bin/sh\n",
          "/var/lib/ci/.config/docker/daemon.json": HOSTS}, 1),
     "rc.local beside a stock host": ({**STOCK, "/etc/rc.local": f"dockerd {OPEN} &\n"}, 2),
+    "a home directory of no account": (
+        {**STOCK, "/srv/homes/x/.config/systemd/user/docker.service.d/a.conf":
+         f"[Service]\nExecStart=\n{USER_UNIT.partition(chr(10))[2]}"}, 1),
+    "a tree inside": ({**STOCK, "/srv/image/etc/docker/daemon.json": HOSTS}, 1),
+    "Compose below /opt": ({**STOCK, "/opt/app/compose.yaml": COMPOSE}, 1),
+    "Compose below /srv, and no Docker": ({"/srv/stacks/a/docker-compose.yml": COMPOSE}, 1),
+    "Compose in a checkout": ({**STOCK, "/opt/app/.git/HEAD": "", "/opt/app/compose.yaml": COMPOSE}, 1),
+    "docker-in-docker below /opt": (
+        {**STOCK, "/opt/ci/compose.yaml": "services:\n  d: {image: 'docker:dind', ports: ['12375:2375']}\n"}, 2),
+    "a container of Podman with docker-in-docker": (
+        {**STOCK, "/etc/containers/systemd/d.container": "[Container]\nImage=docker:dind\nPublishPort=2375\n"}, 2),
+    "a container of Podman with the socket": ({**STOCK, "/etc/containers/systemd/d.container":
+        "[Container]\nVolume=/run/podman/podman.sock:/x\nPublishPort=2375:80\n"}, 1),
+    "a container of Podman of an account": ({**STOCK, "/home/a/.config/containers/systemd/d.container":
+        "[Container]\nVolume=/run/docker.sock:/x\nPodmanArgs=--publish 2375:80\n"}, 1),
+    "a container in a pod": ({
+        "/usr/share/containers/systemd/d.container": "[Container]\nVolume=/run/docker.sock:/x\nPod=p.pod\n",
+        "/usr/share/containers/systemd/p.pod": "[Pod]\nPublishPort=2375:80\n"}, 1),
+    "Podman's API": ({**STOCK, f"{SYSTEM}/api.service":
+        "[Service]\nExecStart=/usr/bin/podman system service --time=0 tcp:0.0.0.0:2375\n"}, 1),
+    "Podman's API, and no Docker": ({f"{SYSTEM}/api.service":
+        "[Service]\nExecStart=podman --log-level info system service tcp://:2375\n"}, 1),
+    "Podman's API by its socket": ({
+        "/usr/lib/systemd/system/podman.service": "[Service]\nExecStart=/usr/bin/podman $LOGGING system service\n",
+        "/usr/lib/systemd/system/podman.socket": "[Socket]\nListenStream=%t/podman/podman.sock\n",
+        f"{SYSTEM}/podman.socket.d/tcp.conf": "[Socket]\nListenStream=2375\n"}, 1),
+    "a drop-in of Podman's socket": ({**STOCK, f"{SYSTEM}/podman.socket.d/tcp.conf":
+        "[Socket]\nListenStream=4243\n"}, 2),
+    "a unit that runs docker-in-docker": ({**STOCK, f"{SYSTEM}/docker-ci.service":
+        "[Service]\nExecStart=/usr/bin/docker run -p 2375:2375 docker:dind\n"}, 2),
+    "a unit of an account": ({**STOCK, "/home/a/.config/systemd/user/relay.service":
+        "[Service]\nExecStart=/usr/bin/socat TCP-LISTEN:2375,fork UNIX-CONNECT:/run/user/1000/docker.sock\n"}, 1),
+    "containerd, and no Docker": ({"/etc/containerd/config.toml": "[grpc]\ntcp_address = '0.0.0.0:2375'\n"}, 1),
+    "a script below /opt": ({**STOCK, "/opt/ci/start.sh": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    "a script below /usr/local": ({**STOCK, "/usr/local/sbin/engine": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    "a script of a package that a unit runs": ({
+        **STOCK, f"{SYSTEM}/engine.service": "[Service]\nExecStart=-/usr/bin/engine\n",
+        "/usr/bin/engine": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    "a proxy": ({**STOCK, "/etc/nginx/conf.d/a.conf":
+                 "server { listen 2375; location / { proxy_pass http://unix:/var/run/docker.sock:/; } }\n"}, 2),
+    "a machine": ({**STOCK, "/var/lib/machines/a/etc/docker/daemon.json": HOSTS}, 1),
+    "a system extension": ({**STOCK, "/var/lib/extensions/a/usr/lib/systemd/system/docker.service.d/a.conf": START}, 1),
+    "tmpfiles.d": ({**STOCK, "/usr/lib/tmpfiles.d/d.conf": "C /etc/docker/daemon.json - - - - /usr/share/d\n"}, 2),
+    "a static pod": ({**STOCK, "/etc/kubernetes/manifests/d.yaml":
+                      "args: [dockerd, '--host=tcp://0.0.0.0:2375']\nimage: docker:dind\n"}, 2),
+    "a link to where a package is": ({**STOCK, "/usr/share/app/compose.yaml": COMPOSE,
+                                      "/opt/app/compose.yaml": "-> /usr/share/app/compose.yaml"}, 1),
 }
 """Files of a tree that opens a port, and the exit code. 2 where the files do not show what is opened."""
 
 SAFE: dict[str, dict[str, str]] = {
     "stock": STOCK,
+    "stock with the script of docker-ce": {
+        **STOCK, "/etc/init.d/docker": "#!/bin/sh\nDOCKER_OPTS=\ndockerd $DOCKER_OPTS\n"},
+    "copies and examples": {
+        **STOCK, "/etc/docker/daemon.json.bak": HOSTS, f"{SYSTEM}/docker.service.d/a.conf.dockerd-guard-saved": START,
+        "/opt/app/compose.yaml.example": COMPOSE, "/etc/default/docker.dpkg-old": 'DOCKER_OPTS="-H tcp://0.0.0.0"\n'},
+    "what is not in effect": {
+        **STOCK, "/usr/share/doc/docker/compose.yaml": COMPOSE, "/root/src/.git/HEAD": "",
+        "/root/src/tests/override.conf": START, "/home/a/notes.txt": f"dockerd {OPEN}\n",
+        "/opt/venv/pyvenv.cfg": "", "/opt/venv/docker/compose.yaml": COMPOSE, "/tmp/compose.yaml": COMPOSE,
+        "/home/a/.cache/compose.yaml": COMPOSE, "/var/lib/docker/overlay2/x/diff/etc/docker/daemon.json": HOSTS},
+    "Compose without the socket": {**STOCK, "/opt/app/compose.yaml": "services:\n  a: {ports: ['80:80']}\n"},
+    "Podman as packaged": {
+        **STOCK, "/usr/lib/systemd/system/podman.service":
+        "[Service]\nExecStart=/usr/bin/podman $LOGGING system service\n",
+        "/usr/lib/systemd/system/podman.socket": "[Socket]\nListenStream=%t/podman/podman.sock\n",
+        "/etc/containers/systemd/web.container": "[Container]\nImage=nginx\nPublishPort=80:80\n"},
+    "services and clients": {
+        **STOCK, "/etc/services": "docker 2375/tcp\ndocker-s 2376/tcp\n", f"{SYSTEM}/app.service":
+        "[Service]\nEnvironment=DOCKER_HOST=tcp://10.0.0.5:2376\nExecStart=/usr/bin/docker run -p 80:80 nginx\n"},
     "daemon.json": {"/etc/docker/daemon.json": '{"log-level": "warn"}\n'},
     "stock with the init script of the package": {
         **STOCK, "/etc/init.d/docker": "#!/bin/sh\nDOCKERD=/usr/bin/dockerd\n$DOCKERD $DOCKER_OPTS\n",
@@ -97,7 +166,10 @@ NOTHING: dict[str, dict[str, str]] = {
     "another service": {f"{SYSTEM}/nginx.service": "[Service]\nExecStart=/usr/sbin/nginx\n"},
     "certificates of registries": {"/etc/docker/certs.d/registry/ca.crt": "x"},
     "an init script of another service": {"/etc/init.d/ssh": "sshd\n", "/etc/rc.local": "exit 0\n"},
-    "a tree inside": {"/srv/image/etc/docker/daemon.json": HOSTS},
+    "Compose without the socket": {"/opt/app/compose.yaml": "services:\n  a: {ports: ['80:80']}\n"},
+    "units that only have to do with Docker": {
+        "/usr/lib/systemd/system/dockerd-guard.service": "[Service]\nExecStart=/usr/bin/dockerd-guard run\n",
+        f"{SYSTEM}/docker-prune.service": "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/usr/bin/docker prune\n"},
     "a policy": {"/etc/dockerd-guard/config.yaml": "version: 1\nsockets: [fd://]\n"},
 }
 
@@ -106,6 +178,9 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     root.chmod(0o755)
     for path, text in files.items():
         put(root, path, text.encode(), 0o755 if text.startswith("#!") else 0o644)
+        if text.startswith("-> "):
+            (root / path[1:]).unlink()
+            (root / path[1:]).symlink_to(text[3:])
     for path_ in root.rglob("*"):
         if path_.is_dir():
             path_.chmod(0o755)
@@ -118,6 +193,7 @@ def test_no_exposed_tree_is_green(name: str, tmp_path: Path, call: Call) -> None
     said = call("lint", "--root", tree(tmp_path, files))
     assert said.code == code, said.out + said.err
     assert "nothing wrong\n" not in said.out
+    assert list(wrong_places(said.out + said.err, tmp_path)) == []
     if code == 1:
         assert "2375" in said.out, said.out
     assert call("lint", "--root", tmp_path, "--format", "json").code == code
@@ -168,3 +244,53 @@ def test_a_tree_does_not_waive_itself(stock_host: Host, call: Call) -> None:
     policy = stock_host.root / "etc/dockerd-guard/config.yaml"
     assert call("lint", "--root", stock_host.root, "--policy", policy).code == 0
     assert call("diff", "--root", stock_host.root).code == 2
+
+
+def test_what_is_not_looked_into_is_said(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path, {**STOCK, "/srv/a/compose.yaml": COMPOSE, "/srv/b/c/compose.yaml": COMPOSE})
+    monkeypatch.setattr(_tree, "MAX_NAMES", 8)
+    said = call("lint", "--root", root)
+    assert (said.code, said.out.count("DG108")) == (1, 1), said.out
+    assert "/srv/b/c and other directories are not looked into for Compose files and scripts" in said.err
+    monkeypatch.setattr(_tree, "MAX_NAMES", 20_000)
+    monkeypatch.setattr(_tree, "MAX_BYTES", 10)
+    assert "are not looked into" in call("lint", "--root", root).err
+
+
+def test_a_waived_unit_is_not_named(tmp_path: Path, call: Call) -> None:
+    root = tree(tmp_path, EXPOSED["Podman's API"][0])
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nsockets: [fd://]\nwaive: [{rule: DG107, reason: mine, unit: api.service}]\n")
+    said = call("lint", "--root", root, "--policy", policy)
+    assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+def test_a_tree_does_not_lead_out_of_itself(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "root").mkdir()
+    root = tree(tmp_path / "root", STOCK)
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    (root / "opt").mkdir()
+    (root / "opt/compose.yaml").symlink_to("../../compose.yaml")
+    (root / "srv").symlink_to("..")
+    assert call("lint", "--root", root).code == 0
+
+
+def test_a_root_that_is_not_there_is_named_once(tmp_path: Path, call: Call) -> None:
+    root, gone = tree(tmp_path, STOCK), tmp_path / "gone"
+    for verb in ("lint", "sockets"):
+        said = call(verb, "--root", gone, "--root", root)
+        assert said.code == 2 and said.err.startswith(f"dockerd-guard: {gone}: No such file or directory\n"), said.err
+
+
+def test_a_tree_is_not_asked_for_a_policy(tmp_path: Path, call: Call) -> None:
+    assert call("lint", "--root", tree(tmp_path, STOCK)).err == ""
+
+
+def test_sockets_of_a_tree_without_docker_service(tmp_path: Path, call: Call) -> None:
+    root = tree(tmp_path, {"/etc/docker/daemon.json": HOSTS})
+    said = call("sockets", "--root", root)
+    assert "tcp://0.0.0.0:2375" in said.out and "/etc/docker/daemon.json:1" in said.out
+    assert "judged with the stock unit of docker-ce" in said.err and "not found" not in said.err
+    bindings = call("sockets", "--root", root, "--format", "json").json["layers"]["configured"]["bindings"]
+    assert [(binding["address"], binding["file"]) for binding in bindings] == [
+        ("unix:///run/docker.sock", None), ("tcp://0.0.0.0:2375", "/etc/docker/daemon.json")]

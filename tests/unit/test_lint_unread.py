@@ -54,6 +54,14 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "preseed": ("preseed.cfg", "d-i preseed/late_command string echo 'DOCKER_OPTS=\"-H tcp://10.0.0.5\"' > /x\n", 1),
     "Puppet": ("docker.pp", "class { 'docker': tcp_bind => ['tcp://10.0.0.5:2375'] }\n", 1),
     "Chef": ("docker.rb", "docker_service 'x' do\n  host ['tcp://10.0.0.5:2375']\nend\n", 2),
+    "another port: Dockerfile": ("Dockerfile", "FROM docker\nCMD dockerd-entrypoint.sh -H tcp://0.0.0.0:4243\n", 2),
+    "another port: sed": ("setup.sh", "sed -i 's,fd://,tcp://0.0.0.0:4243,' /lib/systemd/system/docker.service\n", 1),
+    "another port: variables": ("group_vars/docker.yml", "docker_hosts:\n  - tcp://0.0.0.0:4243\n", 2),
+    "another port: Vagrant": ("Vagrantfile", "config.vm.provision :docker, opts: %w[-H tcp://0.0.0.0:4243]\n"
+                              "# restarts docker\nshell 'systemctl restart docker.service'\n", 1),
+    "another port: an option": ("docker/start.sh", 'exec "$@" --host=tcp://0.0.0.0:4243\n', 1),
+    "no port": ("setup.sh", "dockerd -H tcp://0.0.0.0\n", 1),
+    "a port of the API alone": ("docker/start.sh", "exec engine --listen tcp://0.0.0.0:2376\n", 1),
     "PowerShell, UTF-16": ("setup.ps1", f"Set-Content C:\\ProgramData\\docker\\config\\daemon.json '{HOSTS}'\n", 1),
     "an example": ("docker/daemon.json.example", HOSTS, 1),
     "cloud-init: commands": ("user-data", f"{WRITE}content: '{{}}'\nruncmd:\n- {COMMAND}\n", 6),
@@ -69,6 +77,34 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "Ignition: merged": ("a.ign", IGNITION % (', "config": {"merge": [{"source": "https://192.0.2.1/x"}]}',
                                               '"contents": {"source": "data:,%7B%7D"}'), 1),
     "Butane: a local file": ("a.bu", BUTANE % "local: d.txt", 6),
+    "Docker Desktop": ("settings-store.json", '{\n"ExposeDockerAPIOnTCP2375": true}\n', 2),
+    "nginx": (
+        "nginx.conf", "server {\n  listen 8;\n  location / { proxy_pass http://unix:/var/run/docker.sock:/; }\n}\n", 3),
+    "nginx: upstream": ("n.conf", "upstream a {\n  server unix:/run/docker.sock;\n}\n", 2),
+    "HAProxy": ("haproxy.cfg", "backend s\n server a unix@/var/run/docker.sock\n", 2),
+    "Caddy": ("Caddyfile", ":80\nreverse_proxy unix//run/podman/podman.sock\n", 2),
+    "Apache": ("a.conf", 'ProxyPass "/" "unix:/var/run/docker.sock|http://x/"\n', 1),
+    "stunnel": ("stunnel.conf", "[docker]\nconnect = /var/run/docker.sock\n", 2),
+    "xinetd": ("xinetd.d/api", "service api\n{ server_args = STDIO UNIX-CONNECT:/var/run/docker.sock }\n", 2),
+    "socat": ("up.sh", "socat TCP4-LISTEN:80,fork UNIX-CONNECT:/var/run/docker.sock\n", 1),
+    "docker run: the socket and a port": (
+        "up.sh", "\ndocker run -d -p 9000:9000 \\\n  -v /var/run/docker.sock:/var/run/docker.sock x\n", 2),
+    "podman run: the network of the host": (
+        "up.sh", "podman run --net=host -v /run/podman/podman.sock:/x y\n", 1),
+    "a unit with docker run": (
+        "a.service", "[Service]\nExecStart=docker run -P --volume /run/docker.sock:/x y\n", 2),
+    "Ansible: a container": ("t.yml", f"{TASK[:15]}  community.docker.docker_container:\n    published_ports: [80:80]\n"
+                             "    volumes:\n    - /var/run/docker.sock:/x\n", 5),
+    "Kubernetes: the socket": (
+        "ds.yaml", "ports: [{hostPort: 80}]\nvolumes:\n- hostPath:\n    path: /var/run/docker.sock\n", 4),
+    "Kubernetes: docker-in-docker and the host's network": (
+        "ds.yaml", "hostNetwork: true\ncontainers:\n- image: docker:27-dind\n", 3),
+    "docker-in-docker: a port of the host that is chosen": (
+        "compose.yaml", "services:\n  d:\n    image: docker:dind\n    ports: [2375]\n", 4),
+    "docker-in-docker: another port of the host": (
+        "compose.yaml", "services:\n  d:\n    image: docker:dind\n    ports: ['80:2375']\n", 4),
+    "tmpfiles.d": ("tmpfiles.d/a.conf", "d /etc/docker\nL /etc/docker/daemon.json - - - - /usr/share/d.json\n", 2),
+    "Podman's socket": ("podman.socket.d/a.conf", "[Socket]\nListenStream=4243\n", 2),
     "Butane: a unit of a local file": ("a.bu", "variant: fcos\nsystemd:\n  units:\n  - name: docker.service\n"
                                        "    contents_local: x\n", 4),
 }
@@ -129,11 +165,29 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "documentation": ("README.md", f"{COMMAND}\n"),
     "a comment": ("a.sh", f"# {COMMAND}\n"),
     "another port": ("a.sh", "docker run -p 9000:9000 x --listen tcp://10.0.0.5:9000\n"),
+    "a web server in a Dockerfile": ("Dockerfile", 'FROM ruby\nCMD ["puma", "-b", "tcp://0.0.0.0:3000"]\n'),
+    "a web server in Compose": (
+        "docker-compose.yml", "services:\n  web:\n    command: puma -b tcp://0.0.0.0:${PORT}\n    ports: ['80:80']\n"),
+    "a log server in Compose": (
+        "compose.yaml", "services:\n  web:\n    image: docker.io/web\n    logging: {driver: syslog, options: "
+                        "{syslog-address: 'tcp://0.0.0.0:514'}}\n"),
+    "ZeroMQ": ("docker/server.py", "socket.bind('tcp://*:5555')\n"),
     "a long file of something else": ("api.yaml", "services:\n" + " a: b\n" * 9000),
     "cloud-init: hosts that are judged": ("user-data", f"{WRITE}content: |\n    {{\"metrics-addr\":\n"
                                           "    \"0.0.0.0:2375\"}\nruncmd: [systemctl restart docker]\n"),
     "a unit after docker.service": ("app.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/app\n"),
     "a policy": ("policy.yaml", "version: 1\nsockets:\n- {address: 'tcp://0.0.0.0:2376', tls: mutual}\n"),
+    "a client of the socket": ("t.conf", 'endpoint = "unix:///var/run/docker.sock"\nserver 10.0.0.1;\n'),
+    "a proxy of something else": ("n.conf", "# docker\nlocation / { proxy_pass http://unix:/run/app.sock; }\n"),
+    "socat between sockets": (
+        "a.sh", "socat UNIX-LISTEN:/var/run/docker.sock,fork UNIX-CONNECT:/var/run/docker-host.sock\n"),
+    "docker run: the socket, and a port of another": (
+        "a.sh", "docker run --rm -v /var/run/docker.sock:/x trivy\ndocker run -p 80:80 nginx\nmkdir -p /x\n"),
+    "Kubernetes: the socket and no port": ("ds.yaml", "volumes:\n- hostPath: {path: /var/run/docker.sock}\n"),
+    "Ansible: a container without the socket": ("t.yml", "- docker_container: {published_ports: ['80:80']}\n"),
+    "a firewall": ("ufw/docker", "[Docker]\nports=2375,2376/tcp\n"),
+    "tmpfiles.d: a directory": ("tmpfiles.d/docker.conf", "d /etc/docker 0755 root root -\n"),
+    "Podman as packaged": ("podman.socket", "[Socket]\nListenStream=%t/podman/podman.sock\n"),
     "a socket of another program": ("app.socket", "# docker\n[Socket]\nListenStream=9090\n"),
 }
 
@@ -144,6 +198,39 @@ def test_what_sets_no_host_is_not_named(name: str, tmp_path: Path, call: Call) -
     write(tmp_path, {**SAFE, path: text})
     said = call("lint", tmp_path)
     assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+@pytest.mark.parametrize("text", ["docker tcp://0.0.0.0:1 ", "tcp://*:5 x", f"tcp://[::]:3000 {'y' * 500}\n"])
+def test_many_addresses_of_other_programs_end_soon(text: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "Dockerfile": (text * 100_000)[:1 << 20]})
+    begin = time.process_time()
+    assert call("lint", tmp_path).code in (0, 2)
+    assert time.process_time() - begin < 4
+
+
+@pytest.mark.parametrize(("path", "code", "said"), [
+    ("docker.socket", 1, "DG202"),
+    ("docker.service", 0, "nothing wrong"),
+    ("docker.service.d/10-tcp.conf", 0, "nothing wrong"),
+    ("app.service", 2, "contains no configuration of dockerd"),
+    ("multi-user.target.wants/docker.service", 2, "contains no configuration of dockerd"),
+])
+def test_a_link_to_dev_null_masks_a_unit(path: str, code: int, said: str, tmp_path: Path, call: Call) -> None:
+    link = tmp_path / "etc/systemd/system" / path
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/dev/null")
+    found = call("lint", tmp_path)
+    assert (found.code, said in found.out + found.err) == (code, True), found.out + found.err
+
+
+@pytest.mark.parametrize("text", [
+    "docker_container docker.sock ", "TCP-L:", "docker run \\\n", "hostPort: 1 hostPath: docker.sock ", "ports: 2375 ",
+    "server docker.sock ", "dind ", "proxy_pass docker.sock "])
+def test_long_files_of_something_else_end_soon(text: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "docker.sh": (text * 200_000)[:1 << 20]})
+    begin = time.process_time()
+    assert call("lint", tmp_path).code in (0, 2)
+    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize("name", ["a unit after docker.service", "a socket of another program"])

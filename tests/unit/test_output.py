@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def _stable(value: Any, tree: Path) -> Any:
     """The value without what differs by place and release."""
     for run in value.get("runs", ()):
         driver = run["tool"]["driver"]
+        assert re.fullmatch(r"\d+\.\d+\.\d+(-dev\.\d+)?", driver["semanticVersion"])
         driver["semanticVersion"] = "VERSION"
         driver["rules"] = [{**rule, "help": "(its page)"} if "help" in rule else rule for rule in driver["rules"]]
         run["originalUriBaseIds"]["%SRCROOT%"]["uri"] = "(the checkout)"

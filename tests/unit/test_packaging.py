@@ -9,8 +9,11 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 import dockerd_guard
+from dockerd_guard.observe.file_kinds import CANDIDATE
+from dockerd_guard.observe.templates import SUFFIXES
 from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
@@ -24,9 +27,19 @@ INSTALLED = (TOP / "packaging/config.yaml").read_text()
 INSTALLED_SHA256 = "4d9fd9953aed8158d5d16eb416be7e23d17954d78fad47d83e2e4379dfe5ff42"
 
 
-def test_the_changelog_has_the_version() -> None:
-    first = (TOP / "packaging/debian/changelog").read_text().splitlines()[0]
-    assert first.startswith(f"dockerd-guard ({dockerd_guard.__version__}) ")
+def test_the_files_have_one_version() -> None:
+    """0.2.0.dev0 is before 0.2.0, which Debian writes with ~, and is not released."""
+    release, is_development, number = dockerd_guard.__version__.partition(".dev")
+    changelog = (TOP / "packaging/debian/changelog").read_text().split("\n")[0]
+    news = re.findall("^## (.*)$", (TOP / "NEWS.md").read_text(), re.MULTILINE)
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", release)
+    if is_development:
+        assert changelog == f"dockerd-guard ({release}~dev{number}) UNRELEASED; urgency=medium"
+        assert news[0] == f"{release} (unreleased)"
+    else:
+        assert changelog == f"dockerd-guard ({release}) unstable; urgency=medium"
+        assert re.fullmatch(rf"{re.escape(release)}(?: \([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}\))?", news[0])
+    assert not any("unreleased" in heading for heading in news[1:])
 
 
 @pytest.mark.parametrize("text", [INSTALLED, EXAMPLE], ids=["installed", "example"])
@@ -67,6 +80,53 @@ def test_the_table_of_keys_in_the_docs_is_current() -> None:
     """Otherwise run `PYTHONPATH=. python3 packaging/policy_table.py`."""
     page = (TOP / "docs/policy.md").read_text()
     assert runpy.run_path(str(TOP / "packaging/policy_table.py"))["page"](page) == page
+
+
+HOOK = yaml.safe_load((TOP / ".pre-commit-hooks.yaml").read_text())[0]
+
+
+def starts_the_hook(path: str) -> bool:
+    return re.search(HOOK["files"], path) is not None and re.search(HOOK["exclude"], path) is None
+
+
+@pytest.mark.parametrize("path", [
+    "docker.service", "lib/systemd/system/docker.socket", "units/dind.service", "user/engine.socket",
+    "etc/systemd/system/docker.service.d/10-tcp.conf", "files/limits.conf", "roles/x/templates/override.conf.j2",
+    "daemon.json", "roles/x/templates/daemon.json.j2", "etc/docker/engine.json", "etc/docker-daemon-prod.json",
+    "etc/default/docker", "etc/sysconfig/docker-storage", "docker.env", "home/a/.config/docker/daemon.json",
+    "home/a/.config/systemd/user/docker.service.d/x.conf", "user-data", "cloud-init/user-data.tftpl", "x/cloud.cfg",
+    "node.bu", "node.ign", "node.fcc", "ignition/node.json", "compose.yaml", "docker-compose.prod.yml", "stack.yml",
+    "roles/x/tasks/main.yml", "k8s/configmap.yaml", "policy.yaml",
+    "etc/systemd/system/app.container",
+])
+def test_files_of_the_docs_start_the_hook(path: str) -> None:
+    """docs/lint.md has the table. Names of any case, and with a suffix of templates."""
+    for name in (path, path.upper(), *(path + suffix for suffix in SUFFIXES)):
+        assert starts_the_hook(name), name
+
+
+@pytest.mark.parametrize("path", ["main.tf", "node.pkr.hcl", "setup.sh", "provision.sh.tpl", "configuration.nix"])
+def test_scripts_that_may_set_a_host_start_the_hook(path: str) -> None:
+    assert starts_the_hook(path)
+
+
+def test_every_suffix_that_lint_looks_into_starts_the_hook() -> None:
+    suffixes = re.search(r"\\\.\(\?:([a-z|]+)\)\\Z", CANDIDATE.pattern)
+    assert suffixes is not None
+    assert [name for name in suffixes[1].split("|") if not starts_the_hook(f"x/y.{name}")] == []
+
+
+@pytest.mark.parametrize("path", [
+    "README.md", "src/x/client.py", "package.json", "go.sum", "tests/docker/data/x.py", "dockerd-guard/config.yaml",
+    "overlay/etc/dockerd-guard/config.yaml", "dockerd-guard/web.yml", "service", "conf",
+])
+def test_other_files_do_not_start_the_hook(path: str) -> None:
+    assert not starts_the_hook(path)
+
+
+def test_args_of_a_user_keep_what_the_hook_needs() -> None:
+    """pre-commit replaces `args`, and not `entry`."""
+    assert {"--no-host", "--allow-empty"} <= set(HOOK["entry"].split()) and "args" not in HOOK
 
 
 def parse(text: str) -> Policy:

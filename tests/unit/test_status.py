@@ -17,7 +17,7 @@ from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.policy.reader import parse_policy
 from dockerd_guard.report import status as report
 from dockerd_guard.report.agent_status import AgentStatus, Drift, LastCorrection
-from dockerd_guard.report.status import AgentUnit, Cell, Row, Status
+from dockerd_guard.report.status import NO_POLICY, AgentUnit, Cell, Row, Status
 from tests.support import golden
 from tests.support.hosts import Host
 
@@ -99,6 +99,7 @@ def test_output_is_printable() -> None:
     ({"agent_status": STATUS_FILE._replace(at=NOON - timedelta(hours=1))}, ("the agent is overdue",), True),
     ({"agent_status": STATUS_FILE._replace(blind=("no bus",))}, ("the agent has degraded visibility",), True),
     ({"policy": None, "policy_problem": "line 3"}, ("the policy is invalid",), True),
+    ({"policy": None, "policy_problem": NO_POLICY}, ("there is no policy",), True),
     ({"findings": (FINDING, FINDING._replace(severity="warning"))}, ("1 error", "1 warning"), True),
     ({"findings": (FINDING,) * 2}, ("2 errors",), True),
     ({"contained": ("tcp://a:1", "tcp://b:1")}, ("2 ports blocked",), True),

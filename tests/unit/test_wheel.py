@@ -38,8 +38,12 @@ CALLS = (
     (("explain", "DG103"), 0, "## How to fix"),
     (("check", "-"), 0, "<stdin> is valid."),
     (("history", "--help"), 0, "--since"),
-    (("run",), 2, "the agent needs pystemd, structlog, watchdog: install the extra `agent`, pip install "
-                  "'dockerd-guard[agent]'"),
+    (("sockets",), 0, "install the extra `agent` of the Python package"),
+    (("run",), 2, "this needs pystemd, structlog, watchdog: install the extra `agent`, in a clone pip install "
+                  "'.[agent]'"),
+    (("run", "--policy", "missing"), 2, "this needs pystemd, structlog, watchdog"),
+    (("fix",), 2, "this needs pystemd: install the extra `agent`"),
+    (("fix", "--policy", "missing"), 2, "this needs pystemd: install the extra `agent`"),
 )
 """Command lines, their exit codes, and a part of the output."""
 

@@ -1,0 +1,265 @@
+"""A tree below --root, judged: what systemd and dockerd read, and other files that lead to the Docker API.
+
+The others are Compose files, containers of Podman, dockerds of other roots and accounts, scripts. What they are is
+decided by stricter criteria than for `lint DIR`: most files of a host that mention Docker are not in effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import deque
+from collections.abc import Collection
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._subjects import Judged, annotated, combined, incomplete, relocated, unit_files_of
+from dockerd_guard.observe import file_kinds, layouts, quadlets, unread_hosts
+from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.file_kinds import SYSTEM_UNITS
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.rules.judge import judge
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from dockerd_guard.dockerd.version import Version
+    from dockerd_guard.model.finding import Finding
+    from dockerd_guard.observe.layouts import Domain
+
+MAX_NAMES = 20_000
+"""Names looked at, from the top of the tree downwards."""
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Bytes of the files that are looked into."""
+
+MAX_FILE_BYTES = 1024 * 1024
+
+MAX_COMMANDS, MAX_SCRIPT_BYTES = 20, 64 * 1024
+"""Commands of a unit that are looked at, and bytes of a script."""
+
+_PASSED_OVER = (
+    "/proc", "/sys", "/dev", "/tmp", "/run", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/snap",  # noqa: S108
+    "/boot/grub", "/boot/efi", "/nix/store", "/gnu/store", "/ostree", "/sysroot", "/lost+found", "/etc/alternatives",
+    "/etc/ssl", "/etc/pki", "/etc/apt", "/etc/dpkg", "/etc/selinux", "/etc/apparmor.d", "/etc/bash_completion.d",
+    "/var/cache", "/var/log", "/var/tmp", "/var/run", "/var/lock", "/var/mail", "/var/backups", "/var/snap",  # noqa: S108
+    *(f"/var/lib/{name}" for name in (
+        "docker", "containerd", "containers", "buildkit", "kubelet/pods", "dpkg", "apt", "rpm", "dnf", "pacman", "ucf",
+        "aptitude", "flatpak", "snapd", "mysql", "postgresql", "systemd", "cloud/instances", "cloud/instance")))
+"""Directories that programs and packages fill."""
+
+_LOOKED_INTO = (
+    "/usr/local", "/usr/etc", "/usr/lib/systemd/system", "/usr/lib/systemd/user", "/usr/lib/systemd/system-generators",
+    "/usr/lib/tmpfiles.d", "/usr/share/factory/etc",
+    "/lib/systemd/system", "/usr/share/containers/systemd", "/run/systemd/system", "/run/containers/systemd")
+"""Directories below those, with what runs containers or dockerd."""
+
+_SKIPPED = re.compile(
+    r"/(?:node_modules|venv|__pycache__|(?:site|dist)-packages|\.(?!config/|local/|docker/)[^/]+|"
+    r"\.config/(?!systemd/|containers/|docker/)[^/]+|\.local/(?!share/)[^/]+|\.local/share/(?!systemd/)[^/]+)/\Z")
+"""Ends of directories with programs or the state of programs."""
+
+_CHECKOUT = frozenset((".git", ".hg", ".svn"))
+"""What shows that a directory is a checkout. Only its own files are looked into, and not those below."""
+
+_HOMES = re.compile(r"/(?:home/[^/]+|root)/")
+_NAMES = re.compile(
+    r"docker|daemon\.json|user-?data|compose|/[^/.]+\Z|"
+    r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube)\Z", re.IGNORECASE)
+_NAMES_IN_HOMES = re.compile(
+    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod)\Z", re.IGNORECASE)
+
+_NOT_IN_EFFECT = re.compile(
+    r"(?:~|\.(?:bak|backup|orig|old|saved?|disabled|off|example|sample|dist|dockerd-guard-saved|dpkg-[a-z]+|ucf-[a-z]+|"
+    r"rpmsave|rpmnew|rpmorig|pacnew|pacsave|swp)(?:[.-]?[0-9]{1,14})?)\Z|\A/etc/docker/(?:daemon[^/]*|key\.json)\Z",
+    re.IGNORECASE)
+"""Names of copies and examples, and of what dockerd does not read."""
+
+_NAMES_DOCKER = re.compile("docker|podman|user-data", re.IGNORECASE)
+_MAY_MATTER = re.compile(rb"docker|podman|237[56]|/[ \t]{0,8}:/|write_files|ignition", re.IGNORECASE)
+_SERVICES = re.compile(r"^services[ \t]{0,8}:", re.MULTILINE)
+_FIRST_BOOT = re.compile(r"/cloud|user-data|ignition|\.ign\Z")
+
+
+def judge_root(look: Look, options: SimpleNamespace) -> Judged:
+    """Judge every dockerd that the files below a root directory configure, and what else leads to the Docker API."""
+    rootfs = look.seen.rootfs
+    parts: list[Judged] = []
+    read: set[str] = set()
+    is_missing = layouts.is_missing(look.seen.configured)
+    system = layouts.with_stock_unit(rootfs) if is_missing else None
+    if system is not None:
+        seen = observe_files(system.rootfs, options.docker_version)
+        parts.append(_of_domain(look._replace(seen=seen), system))
+        read |= _read_of(system)
+    else:
+        findings = annotated(look, judge(look.seen, look.policy))
+        if is_missing:
+            findings = tuple(finding for finding in findings if finding.code in _WITHOUT_DOCKERD)
+        if findings or not is_missing:
+            parts.append(Judged(findings, unit_files_of(look.seen), (), tuple(incomplete(look.seen, findings))
+                                if not is_missing else ()))
+    for domain in layouts.other_domains(rootfs):
+        seen = _observe_domain(domain, options.docker_version)
+        parts.append(_of_domain(Look(look.root, seen, None, False), domain))
+        read |= _read_of(domain)
+    whole = combined(parts)
+    # A script that a unit runs was evaluated. All files of units are read, to see which ones have to do with Docker.
+    read |= {*whole.files, *(path for path in rootfs.files_read if not path.endswith((".service", ".socket", ".conf")))}
+    known = whole.findings
+    if look.policy is not None and look.policy.waive:
+        known += judge(look.seen, None)
+    rest = _judge_rest(look, read, known, options)
+    unread = tuple(f"{path} starts dockerd by other means than systemd: what it passes to dockerd is not evaluated"
+                   for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
+    whole = combined((whole._replace(judged=bool(parts)), rest, Judged((), (), (), unread, judged=False)))
+    if not whole.judged and not whole.unanswered:
+        return Judged((), (), whole.notes, judged=False, empty=(
+            f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "
+            "a drop-in, docker.socket or daemon.json; `dockerd-guard lint DIR` finds such files in any directory",))
+    return whole
+
+
+_WITHOUT_DOCKERD = ("DG107", "DG110")
+"""Rules that apply where no dockerd is configured."""
+
+
+def _read_of(domain: Domain) -> set[str]:
+    """The files of the tree that configure a dockerd, and those that it refers to."""
+    return {*domain.moved.values(), *domain.rootfs.files_read} - domain.assumed
+
+
+def _observe_domain(domain: Domain, dockerd: Version | None) -> Observation:
+    return Observation(domain.rootfs, observe_configured(
+        domain.rootfs, dockerd=dockerd, unit=domain.unit))
+
+
+def _of_domain(look: Look, domain: Domain) -> Judged:
+    findings = judge(look.seen, look.policy)
+    if domain.unit is None:
+        findings = annotated(look, findings)
+
+    own = {*domain.moved.values()}
+    found = relocated(findings, domain.place, domain.assumed)
+    if domain.unit is not None:
+        # The other rules' findings are about the system's dockerd, which is judged by itself.
+        found = tuple(finding for finding in found
+                      if finding.code != "DG107" and (finding.location is None or finding.location.file in own))
+    files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
+    return Judged(found, files, (domain.note,), tuple(incomplete(look.seen, found)))
+
+
+def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Finding], options: SimpleNamespace) -> Judged:
+    """Judge what else is in the tree. `judged` are files that have been read, `findings` what is known about them."""
+    files, notes = _files_of(look.root, judged)
+    if not files:
+        return Judged((), (), tuple(notes), judged=False)
+    from dockerd_guard.commands import _arguments, _files
+
+    arguments = _arguments.Arguments((), None, look.root)
+    for path, data in files.items():
+        text = data.decode("utf-8", "surrogateescape")
+        kind = file_kinds.kind_of(path, text, is_named=False)
+        if kind is not None and kind.place == path:
+            # The tree has it where systemd or dockerd would read it, so it was judged, if it is dockerd's.
+            if not _arguments.Placed(kind, data, path, _arguments.same).is_of_dockerd:
+                arguments.scan(path, data)
+        elif (kind is not None and file_kinds.has_place(path)) or _runs_containers(path, text):
+            arguments.add(path, data)
+        else:
+            arguments.scan(path, data)
+    known = {finding.location.file for finding in findings if finding.location is not None}
+    whole = _files.judge_placed(arguments, None, options, known)
+    return whole._replace(notes=(*whole.notes, *notes))
+
+
+def _runs_containers(path: str, text: str) -> bool:
+    """Whether a file runs containers, or writes files at the first boot."""
+    return quadlets.quadlet_of(path) is not None or _FIRST_BOOT.search(path) is not None or (
+        path.endswith((".yml", ".yaml")) and _SERVICES.search(text) is not None)
+
+
+def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str]]:
+    """Return the files that may matter, and notes about what is not looked into."""
+    found: dict[str, bytes] = {}
+    todo, names, size = deque([""]), 0, 0
+    while todo:
+        directory = todo.popleft()
+        # A Rootfs keeps what it has read, so each directory has its own.
+        with Rootfs(root) as rootfs:
+            try:
+                kinds = rootfs.kinds(directory or "/")
+            except Unreadable as error:
+                return found, [str(error)]
+            names += len(kinds)
+            if names > MAX_NAMES or size > MAX_BYTES:
+                return found, [f"{directory or '/'} and other directories are not looked into for Compose files and "
+                               f"scripts: above them are {MAX_NAMES:,} names or {MAX_BYTES >> 20} MiB of such files"]
+            if "pyvenv.cfg" in kinds:
+                continue
+            is_top = not _CHECKOUT.isdisjoint(kinds)
+            for name in sorted(kinds):
+                path = f"{directory}/{name}"
+                if kinds[name] == "d":
+                    if not is_top and _SKIPPED.search(f"{path}/") is None and (
+                            not _is_passed_over(path) or _leads_to(path)):
+                        todo.append(path)
+                elif kinds[name] in "fl" and path not in judged and not _is_passed_over(path) and (
+                        data := _content(rootfs, path, judged, is_link=kinds[name] == "l")):
+                    size += len(data)
+                    if _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
+                        found[path] = data
+                    if directory == SYSTEM_UNITS:
+                        found |= _scripts_of(rootfs, data, judged)
+    return found, []
+
+
+def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:
+    """The scripts of packages that a unit of the administrator runs."""
+    found: dict[str, bytes] = {}
+    for command in islice(re.finditer(rb"^Exec[A-Za-z]{1,20}[ \t]{0,8}=[ \t]{0,8}[-@:+!|]{0,4}(/[^\s;]{1,400})", unit,
+                                      re.MULTILINE), MAX_COMMANDS):
+        path = os.fsdecode(command[1])
+        if path not in judged and _is_passed_over(path):
+            with contextlib.suppress(Unreadable, FileNotFoundError):
+                entry = rootfs.stat(path)
+                if entry is not None and entry.is_file and entry.size <= MAX_SCRIPT_BYTES:
+                    data = rootfs.read_table(path)
+                    found |= {path: data} if data[:2] == b"#!" and _MAY_MATTER.search(data) is not None else {}
+    return found
+
+
+def _content(rootfs: Rootfs, path: str, judged: Collection[str], *, is_link: bool) -> bytes:
+    """The content of a file that may matter by its name; empty for any other."""
+    wanted = _NAMES_IN_HOMES if _HOMES.match(path) is not None else _NAMES
+    if not (path.startswith("/etc/") or wanted.search(path) is not None) or _NOT_IN_EFFECT.search(path) is not None or (
+            not unread_hosts.may_set_a_host(path)):
+        return b""
+    try:
+        target = rootfs.resolve(path) if is_link else path
+        # What a link leads to is looked into under its own name, if it is not in a directory that is passed over.
+        if target is None or (is_link and (target in judged or not _is_passed_over(target))):
+            return b""
+        entry = rootfs.stat(path)
+        if entry is None or not entry.is_file or entry.size > MAX_FILE_BYTES:
+            return b""
+        data = rootfs.read_table(path)
+    except (Unreadable, FileNotFoundError):
+        return b""
+    return b"" if b"\0" in data[:1024] and data[:2] not in (b"\xff\xfe", b"\xfe\xff") else data
+
+
+def _is_passed_over(path: str) -> bool:
+    """Whether a path is below one of _PASSED_OVER, and not of _LOOKED_INTO."""
+    return _is_below(path, _PASSED_OVER) and not _is_below(path, _LOOKED_INTO)
+
+
+def _is_below(path: str, directories: tuple[str, ...]) -> bool:
+    return f"{path}/".startswith(tuple(f"{directory}/" for directory in directories))
+
+
+def _leads_to(path: str) -> bool:
+    return any(directory.startswith(f"{path}/") for directory in _LOOKED_INTO)
