@@ -345,7 +345,7 @@ class Arguments:
         try:
             files, services, merged, partial = _read_as_template(source)
         except carriers.UnreadableCarrier as error:
-            if source.is_named or (carriers.is_carrier(text) and "docker" in text):
+            if source.is_named or (carriers.is_carrier(text) and "docker" in text) or carriers.names_socket(text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
             return False
         found = False

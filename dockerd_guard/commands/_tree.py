@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 MAX_NAMES = 20_000
 """Names looked at, from the top of the tree downwards."""
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of the files that are looked into."""
+MAX_BYTES, MAX_FILES = 32 * 1024 * 1024, 2_000
+"""Bytes of the files that are looked into, and files that mention Docker."""
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -195,9 +195,10 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
             except Unreadable as error:
                 return found, [str(error)]
             names += len(kinds)
-            if names > MAX_NAMES or size > MAX_BYTES:
+            if names > MAX_NAMES or size > MAX_BYTES or len(found) > MAX_FILES:
                 return found, [f"{directory or '/'} and other directories are not looked into for Compose files and "
-                               f"scripts: above them are {MAX_NAMES:,} names or {MAX_BYTES >> 20} MiB of such files"]
+                               f"scripts: above them are {MAX_NAMES:,} names, {MAX_FILES:,} files that mention Docker, "
+                               f"or {MAX_BYTES >> 20} MiB"]
             if "pyvenv.cfg" in kinds:
                 continue
             is_top = not _CHECKOUT.isdisjoint(kinds)

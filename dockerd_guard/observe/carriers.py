@@ -95,7 +95,7 @@ def carries(name: str, text: str) -> bool:
     if _CLOUD_CONFIG.match(text) is not None:
         return True
     return name.lower().endswith((".yml", ".yaml", ".ign", ".bu", ".fcc", ".json", ".cfg")) and (
-        _CARRIES.search(text) is not None or ("compose" in name and _SOCKET.search(text) is not None))
+        _CARRIES.search(text) is not None or ("compose" in name and names_socket(text)))
 
 
 def is_packed(name: str, data: bytes) -> bool:
@@ -107,6 +107,10 @@ def is_packed(name: str, data: bytes) -> bool:
 def is_carrier(text: str) -> bool:
     """Whether a file is there to carry files, and not only a YAML file with a text in it."""
     return _IS_CARRIER.search(text) is not None
+
+
+def names_socket(text: str) -> bool:
+    return _SOCKET.search(text) is not None
 
 
 class Read(NamedTuple):
@@ -131,7 +135,7 @@ def read(text: str) -> Read:
                                         carried.first_line)
             found.files.append(carried)
         found.services.update(_compose(root))
-        if _SOCKET.search(text) is not None:
+        if names_socket(text):
             found.partial.extend(_partial_services(root))
         found.merged.extend(_merged(root))
     return found

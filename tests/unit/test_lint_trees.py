@@ -121,6 +121,7 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "a machine": ({**STOCK, "/var/lib/machines/a/etc/docker/daemon.json": HOSTS}, 1),
     "a system extension": ({**STOCK, "/var/lib/extensions/a/usr/lib/systemd/system/docker.service.d/a.conf": START}, 1),
     "tmpfiles.d": ({**STOCK, "/usr/lib/tmpfiles.d/d.conf": "C /etc/docker/daemon.json - - - - /usr/share/d\n"}, 2),
+    "Compose that cannot be read": ({**STOCK, "/opt/a/compose.yaml": "services:\n  a: [\n  # docker.sock 2375\n"}, 2),
     "a static pod": ({**STOCK, "/etc/kubernetes/manifests/d.yaml":
                       "args: [dockerd, '--host=tcp://0.0.0.0:2375']\nimage: docker:dind\n"}, 2),
     "a link to where a package is": ({**STOCK, "/usr/share/app/compose.yaml": COMPOSE,
