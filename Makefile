@@ -52,7 +52,7 @@ unit: venv venv-oldest ## unit tests, with the newest and with the oldest suppor
 
 fuzz: venv ## coverage-guided fuzzing of every reader: SECONDS=600 for each, TARGETS="unit host" (default: all)
 	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || \
-	  $(VENV)/bin/python -m pip install --quiet --require-hashes --requirement tests/requirements-fuzz.lock
+	  $(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement tests/requirements-fuzz.lock
 	$(VENV)/bin/python -m tests.fuzz run --seconds $(or $(SECONDS),600) $(TARGETS)
 
 system-test: venv deb ## run system tests: TEST=tests/system/test_x.py::test_y[bookworm]; KEEP=1 leaves the machine running
@@ -123,13 +123,14 @@ piuparts: deb ## install, upgrade, remove and purge on each release, and check f
 	done
 
 # $(call install,VENV,LOCK): a virtual environment with the packages of a lock file, renewed when that file changes.
+# The lock is complete. With --require-hashes, pip's resolver refuses a package[extra] that has a newer release than locked.
 define install
 	@if ! cmp --quiet $(2) $(1)/$(notdir $(2)); then \
 	  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'; \
 	  python3 -c 'import ensurepip' 2>/dev/null || $(MACHINES) prepare-packages python3-venv; \
 	  echo "Installing $(2) into $(1)."; \
 	  python3 -m venv --clear $(1); \
-	  $(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2); \
+	  $(1)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement $(2); \
 	  cp $(2) $(1); \
 	fi
 endef
