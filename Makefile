@@ -123,7 +123,7 @@ piuparts: deb ## install, upgrade, remove and purge on each release, and check f
 	done
 
 # $(call install,VENV,LOCK): a virtual environment with the packages of a lock file, renewed when that file changes.
-# The lock is complete. With --require-hashes, pip's resolver refuses a package[extra] that has a newer release than locked.
+# The lock is complete. With --require-hashes, pip's resolver refuses a package[extra] if a newer one is out (pip#9644).
 define install
 	@if ! cmp --quiet $(2) $(1)/$(notdir $(2)); then \
 	  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'; \

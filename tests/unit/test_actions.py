@@ -139,6 +139,27 @@ def test_when_docker_socket_holds_other_addresses_than_its_unit(
     assert "restart docker.socket" not in steps(host, seen._replace(listening=None))
 
 
+def test_an_address_that_docker_socket_still_lists_in_memory(host: SimulatedHost) -> None:
+    """dockerd was passed it, and the corrected unit does not list it."""
+    seen = with_socket(observed(host), passed=(TCP,))
+    assert seen.loaded is not None
+    own = seen.loaded.sockets[0]
+    listed = own._replace(listen=(*own.listen, Listen("Stream", TCP.removeprefix("tcp://"), Location("/x", 1))))
+    seen = seen._replace(loaded=seen.loaded._replace(sockets=(listed,)))
+    assert "restart docker.socket" in steps(host, seen)
+
+
+def test_an_address_that_another_socket_unit_is_to_pass(host: SimulatedHost) -> None:
+    seen = with_socket(observed(host))
+    assessment = decided(host, POLICY).assessment
+    after = assessment.plan.after
+    own = after.sockets[0]
+    other = own._replace(unit=own.unit._replace(name="docker-tcp.socket"),
+                         listen=(Listen("Stream", TCP.removeprefix("tcp://"), Location("/x", 1)),))
+    plan = assessment.plan._replace(after=after._replace(sockets=(own, other)))
+    assert not required_actions(seen, plan, POLICY).restart_socket
+
+
 @pytest.mark.parametrize(("taken", "also", "is_stale"), [
     ("unix:///run/docker.sock", (), True),
     ("unix:///run/other.sock", (), False),

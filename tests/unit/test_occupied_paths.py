@@ -86,6 +86,8 @@ ROWS = (
         "sockets: [fd://]", "/run/docker.sock is a directory; systemd could not listen there"),
     Row("the stock path, replaced by a file", (*opened(), write("/run/docker.sock", "x")),
         "sockets: [fd://]", deletes("/run/docker.sock", "regular file", SYSTEMD)),
+    Row("two files", (write("/srv/a", "x"), write("/srv/b", "x")), 'sockets: [fd://, "unix:///srv/a", "unix:///srv/b"]',
+        f"{deletes('/srv/a', 'regular file', DOCKERD)}; {deletes('/srv/b', 'regular file', DOCKERD)}"),
     Row("files alone differ", (write(NOTES, "x"), dropin(f"-H fd:// -H unix://{NOTES} -H tcp://0.0.0.0:2375")), BOUND,
         deletes(NOTES, "regular file", DOCKERD)),
     # dockerd removes the path of its own socket when it stops (Go's net.UnixListener.Close).
