@@ -69,8 +69,9 @@ def _of_services(arguments: Arguments) -> Judged:
     exposed = {name for name, _ in found}
     notes, has_socket = [], False
     for file, content in arguments.services.items():
-        names = [name for name, service in content.services.items() if service.has_socket]
-        has_socket = has_socket or bool(names)
+        with_socket = {name: service for name, service in content.services.items() if service.has_socket}
+        names = [name for name, service in with_socket.items() if not service.unknown]
+        has_socket = has_socket or bool(with_socket)
         if inside := sorted(set(names) - exposed):
             notes.append(f"{file}: {', '.join(inside)}: has the API socket, and neither publishes a port nor uses the "
                          "host's network")

@@ -44,6 +44,8 @@ def unknown_networks(files: Mapping[str, ServiceFile]) -> Iterator[str]:
     known = {name for content in files.values() for name in content.services}
     for file, content in files.items():
         for name, service in content.services.items():
+            if service.has_socket and service.unknown:
+                yield f"{file}: {name} has the API socket, and the value of its {service.unknown} is not known"
             for other in service.networks if service.has_socket else ():
                 if other not in known:
                     yield f"{file}: {name} has the API socket and the network of {other}, whose ports are not known"

@@ -1,7 +1,7 @@
 """Files that carry other files: cloud-init's `write_files`, Butane, Ignition, tasks of Ansible with `content`, and
 ConfigMaps of Kubernetes; and services of Compose files that hand the API socket to the network.
 
-They are read as YAML events, so every value keeps its location, and aliases are not expanded. JSON is read as YAML.
+They are read as YAML events, so every value keeps its location. JSON is read as YAML.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import base64
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 MAX_DEPTH = 40
+MAX_NODES = 400_000  # what an alias stands for counts each time
 MAX_CARRIED_BYTES = 1024 * 1024
 
 _CARRIES = re.compile(
@@ -26,7 +27,7 @@ _CARRIES = re.compile(
 _CLOUD_CONFIG = re.compile(r"(?:##[ \t]{0,8}template:[^\n]{0,80}\n)?#cloud-config")
 _IS_CARRIER = re.compile(r"^#cloud-config|write_files|^[ \t]{0,20}variant[ \t]{0,20}:|\"ignition\"", re.MULTILINE)
 _NAMES = ("daemon.json", "docker.service", "docker.socket")
-_SOCKET = re.compile(r"(?:docker|podman)\.sock")
+_SOCKET = re.compile(r"(?:docker|podman)\.sock(?![\w-]|\.\w)")
 _WITH_SOCKET = ("", "/run", "/var/run")
 """Directories with the API socket, without a slash at the end: the first one is /."""
 
@@ -80,6 +81,8 @@ class Service(NamedTuple):
     published: tuple[PublishedApi, ...] = ()
     networks: tuple[str, ...] = ()
     extends: tuple[str, ...] = ()
+    unknown: str = ""
+    """A key whose value is not known, which may publish ports."""
 
 
 class UnreadableCarrier(Exception):
@@ -147,7 +150,11 @@ class _Builder:
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
         self.stack: list[tuple[list[Any] | dict[str, Any], Scalar | None]] = []
-        self.anchors: dict[str, Scalar] = {}
+        self.anchors: dict[str, tuple[Node, int]] = {}
+        """Each with the number of its nodes."""
+        self.begun: list[tuple[str | None, int]] = []
+        """The anchor of each open list or mapping, and the number of nodes before it."""
+        self.count = 0
 
     def add(self, event: Any) -> Node | None:
         """Take an event; return the root of a document that it completes."""
@@ -155,18 +162,32 @@ class _Builder:
 
         if isinstance(event, yaml.CollectionEndEvent):
             done, _ = self.stack.pop()
+            anchor, before = self.begun.pop()
+            if isinstance(done, dict):
+                _merge(done)
+            if anchor is not None:
+                self.anchors[anchor] = done, self.count - before
             return done if not self.stack else None
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             node = _scalar(event, self.lines)
+            self.count += 1
             if event.anchor is not None:
-                self.anchors[event.anchor] = node
+                self.anchors[event.anchor] = node, 1
         elif isinstance(event, yaml.AliasEvent):
             mark = event.start_mark
             place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-            node = self.anchors.get(str(event.anchor), Scalar("", *place, is_known=False))
+            # An alias within what it stands for is not known.
+            node, count = self.anchors.get(str(event.anchor), (Scalar("", *place, is_known=False), 1))
+            self.count += count
+            if self.count > MAX_NODES:
+                raise UnreadableCarrier(f"more than {MAX_NODES:,} values with those of its aliases", place[0])
+            self._put(node)
+            return None
         elif isinstance(event, yaml.CollectionStartEvent):
             self.anchors.pop(str(event.anchor), None)
+            self.begun.append((event.anchor, self.count))
+            self.count += 1
             node = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         else:
             return None
@@ -188,6 +209,15 @@ class _Builder:
         else:
             parent[key.text] = (key, node)
             self.stack[-1] = parent, None
+
+
+def _merge(node: dict[str, Any]) -> None:
+    """Put the keys of merged mappings (`<<`) into a mapping that does not have them."""
+    merged = node.get(_MERGE, (None, None))[1]
+    mappings = merged if isinstance(merged, list) else [merged]
+    if all(isinstance(mapping, dict) and _MERGE not in mapping for mapping in mappings):
+        del node[_MERGE]
+        node |= {key: value for mapping in reversed(mappings) for key, value in mapping.items() if key not in node}
 
 
 def _documents(text: str, lines: list[str]) -> Iterator[Node]:
@@ -239,8 +269,13 @@ def _contents(root: Node) -> Iterator[Carried]:
     Container Linux), and keys that are names of dockerd's files."""
     todo = [root]
     is_secret = _text(_get(root, "kind")) == "Secret"
+    known = set[int]()
     while todo:
         node = todo.pop()
+        if not isinstance(node, Scalar):
+            if id(node) in known:
+                continue
+            known.add(id(node))
         if isinstance(node, list):
             todo += reversed(node)
         elif isinstance(node, dict):
@@ -374,17 +409,40 @@ def _unzip(data: bytes) -> bytes | None:
 def _compose(root: Node) -> Iterator[tuple[str, Service]]:
     with_socket = {name for name, volume in _entries(_get(root, "volumes"))
                    if _SOCKET.search(_text(_get(_get(volume, "driver_opts") or {}, "device"))) is not None}
+    of_host = {name for name, network in _entries(_get(root, "networks")) if "host" in (
+        _text(_get(network, "name")), name if _text(_get(network, "external")) == "true" else "")}
     for name, node in _services(root):
-        network, extended = _get(node, "network_mode"), _get(node, "extends") or {}
+        mode, extended = _get(node, "network_mode"), _get(node, "extends") or {}
         published = list(_ports(name, node))
-        if isinstance(network, Scalar) and network.text == "host":
-            published.append(PublishedApi(name, "", network.line, network.column, network.column + len(network.text)))
-        kind, _, other = _text(network).partition(":")
-        base = _text(extended) or _text(_get(extended, "service"))
+        published += (PublishedApi(name, "", place.line, place.column, place.column + len(place.text))
+                      for place in _host_networks(node, of_host))
+        kind, _, other = _text(mode).partition(":")
+        bases = (_text(extended) or _text(_get(extended, "service")), *(
+            re.sub(r":r[ow]\Z|\Acontainer:", "", _text(item)) for item in _items(_get(node, "volumes_from"))))
         volumes = _items(_get(node, "volumes"))
-        has_socket = any(_mounts_socket(volume) or _source(volume) in with_socket for volume in volumes)
+        has_socket = _text(_get(node, "use_api_socket")) == "true" or any(
+            _mounts_socket(volume) or _source(volume) in with_socket for volume in volumes)
         yield name, Service(has_socket, tuple(published), (other,) if kind in ("service", "container") else (),
-                            (base,) if base else ())
+                            tuple(filter(None, bases)), _unknown_key(node))
+
+
+def _host_networks(service: Node, of_host: Collection[str]) -> Iterator[Scalar]:
+    """Yield what makes a service use the host's network: its mode, or the name of an external network."""
+    mode, networks = _get(service, "network_mode"), _get(service, "networks")
+    if isinstance(mode, Scalar) and re.fullmatch(r"host|\$\{\w+:?-host\}", mode.text) is not None:
+        yield mode
+    for name in [key for key, _ in networks.values()] if isinstance(networks, dict) else _items(networks):
+        if isinstance(name, Scalar) and name.text in of_host:
+            yield name
+
+
+def _unknown_key(service: Node) -> str:
+    """The key that may publish ports and whose value is a variable or the expression of a template."""
+    ports, mode = _get(service, "ports"), _text(_get(service, "network_mode"))
+    if isinstance(ports, dict) or "{{" in _text(ports):
+        return "ports"
+    is_known = re.search(r"\$|\{\{|\Aunknown", mode) is None or mode.endswith("-host}")
+    return "" if is_known else "network_mode"
 
 
 def _entries(node: Node | None) -> Iterator[tuple[str, Node]]:

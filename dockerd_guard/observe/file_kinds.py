@@ -47,11 +47,15 @@ _CONTAINERD_KEYS = re.compile(r"^[ \t]{0,80}(?:tcp_address[ \t]{0,80}=|\[debug\]
 _DOCKERS = re.compile(r"dockerd|(?:docker|podman)\.sock|podman[^\n]{0,200}[ \t]system[ \t]{1,80}service|"
                       r"^Service[ \t]{0,80}=[ \t]{0,80}docker\.service", re.MULTILINE)
 
+_QUADLET_DROP_IN = re.compile(r"\.(?:container|pod|kube|volume|network|build|image)\.d/[^/]+\Z")
+
 _NO_SETTINGS = (".md", ".rst", ".sh", ".yml", ".yaml", ".json")
 """Names of files that may quote a setting, and are none."""
 
-_UNITS = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".slice")
-"""Names of units. Another unit is not a drop-in of Docker's because it mentions Docker, as in After=."""
+_UNITS = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".slice",
+          ".container", ".pod", ".kube", ".volume", ".network", ".build", ".image")
+"""Names of units, and of files that Podman makes units of. Another unit is no drop-in of Docker's because it mentions
+Docker, as in After=."""
 
 
 class Kind(NamedTuple):
@@ -121,7 +125,7 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     name = path.rpartition("/")[2]
     mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
     if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
-            (*_NO_SETTINGS, *_UNITS)):
+            (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None:
         unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
         return Kind(f"{SYSTEM_UNITS}/{unit}.d/{base}", "unit", group)

@@ -59,6 +59,7 @@ _DECIDES = frozenset(("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlsk
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
 _HOST_OPTION = re.compile(r"(?:(?:-H|--host)(?:[= ]\s{0,8})?|ListenStream\s{0,8}=\s{0,8})[\"']?\Z")
 _CONTAINERD_ADDRESS = re.compile(r"\s{0,80}tcp_address\s{0,80}=\s{0,80}[\"']([^\"']{0,200})\Z")
+_ENVIRONMENT = re.compile(r"\s{0,80}Environment\s{0,8}=\s{0,8}[\"']?\Z")
 _DECIDING_SETTING = re.compile(
     r"\s{0,80}(?:Exec[A-Za-z]*|Listen[A-Za-z]*|EnvironmentFile|Environment\s{0,8}=.{0,400}-H|Service|(?:export\s+)?"
     r"(?:DOCKER\w*|OPTIONS|other_args)\s{0,8}=)")
@@ -130,9 +131,12 @@ def render(name: str, text: str, syntax: Syntax, choice: Mapping[int, int] | Non
     """Replace the expressions. Of the alternatives of a block keep the one that `choice` has for its number, or else
     the first; the last of each if `choice` is None. Linear time.
 
-    `${VAR}` is an expression in JSON, and in files that Terraform renders; elsewhere it is systemd's.
+    `${VAR}` is an expression in JSON, and in files that Terraform renders; elsewhere it is systemd's. Without the name
+    of a template, systemd may read a unit as it is: no tag of several lines hides what is in them.
     """
-    return _Renderer(text, syntax, choice, braces=syntax == "json" or name.endswith((".tftpl", ".tpl"))).run()
+    is_named = name.lower().endswith(SUFFIXES)
+    return _Renderer(text, syntax, choice, braces=syntax == "json" or name.endswith((".tftpl", ".tpl")),
+                     spans_lines=is_named or syntax == "json").run()
 
 
 class _Block(NamedTuple):
@@ -147,9 +151,11 @@ class _Block(NamedTuple):
 
 
 class _Renderer:
-    def __init__(self, text: str, syntax: Syntax, choice: Mapping[int, int] | None, *, braces: bool) -> None:
+    def __init__(self, text: str, syntax: Syntax, choice: Mapping[int, int] | None, *, braces: bool,
+                 spans_lines: bool) -> None:
         self.text = text
         self.braces = braces
+        self.spans_lines = spans_lines
         self.syntax = syntax
         self.choice = choice
         self.parts: list[str] = []
@@ -189,15 +195,18 @@ class _Renderer:
 
     def _tags(self) -> Iterator[tuple[int, int, str]]:
         position, found_tags = 0, 0
-        unclosed: set[str] = set()
+        unclosed: dict[str, int] = {}
+        """For each opener, up to where there is no end of it."""
         while (found := _OPENER.search(self.text, position)) is not None:
             opener = found[0]
             position = found.end()
-            if opener in unclosed or (opener == "${" and not self.braces):
+            if position <= unclosed.get(opener, 0) or (opener == "${" and not self.braces):
                 continue
-            end = self.text.find(_OPENERS[opener], position)
+            limit = len(self.text) if self.spans_lines else self.text.find("\n", position)
+            limit = limit if limit >= 0 else len(self.text)
+            end = self.text.find(_OPENERS[opener], position, limit)
             if end < 0:
-                unclosed.add(opener)
+                unclosed[opener] = limit
                 continue
             position = end + len(_OPENERS[opener])
             found_tags += 1
@@ -307,8 +316,8 @@ class _Renderer:
         if (address := _CONTAINERD_ADDRESS.match(tail)) is not None:
             is_whole = not address[1] and not following.startswith(":")
             return ("", True) if is_whole else self._in_host(f"tcp://{address[1]}", following)
-        if not tail.strip():
-            return "", True
+        if not tail.strip() or _ENVIRONMENT.match(tail) is not None:
+            return f"UNKNOWN{self._number}=" * bool(tail.strip()), True
         if _OTHER_OPTION.search(tail) or not _DECIDING_SETTING.match(tail):
             return f"unknown{self._number}", False
         return "", True

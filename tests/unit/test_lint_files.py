@@ -214,7 +214,8 @@ CASES = {
         "daemon.json": "{}"}, [], 0, (".",)),
     "Compose: merged keys beside a configuration that is safe": Case({"compose.yaml":
         "x-base: &base\n  volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
-        "services:\n  agent:\n    <<: *base\n    ports: ['9000:9000']\n", "daemon.json": "{}"}, [], 2, (".",)),
+        "services:\n  agent:\n    <<: *base\n    ports: ['9000:9000']\n", "daemon.json": "{}"},
+        ["compose.yaml:6:14"], arguments=(".",)),
     "Compose: merged keys, and nothing of Docker": Case({"compose.yaml":
         "x-base: &base\n  restart: always\nservices:\n  db:\n    <<: *base\n", "daemon.json": "{}"}, [], 0, (".",)),
     "Compose: no port": Case({"compose.yaml":

@@ -70,8 +70,8 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "cloud-init: not base64": ("user-data", f"{WRITE}encoding: b64\n  content: ${{base64encode(file)}}\n", 5),
     "cloud-init: not gzip": ("user-data", f"{WRITE}encoding: gz+b64\n  content: {BASE64}\n", 5),
     "cloud-init: an address to load": ("user-data", f"{WRITE}source: {{uri: 'https://192.0.2.1/x'}}\n", 3),
-    "cloud-init: merged keys": ("user-data", f"#cloud-config\nx: &a {{content: '{{}}'}}\n{WRITE[14:]}<<: *a\n", 4),
-    "cloud-init: an alias of a mapping": ("user-data", f"#cloud-config\nx: &a {{}}\n{WRITE[14:]}content: *a\n", 5),
+    "cloud-init: merged keys that are not there": ("user-data", f"{WRITE}<<: x\n", 3),
+    "cloud-init: an alias of a mapping": ("user-data", f"#cloud-config\nx: &a {{}}\n{WRITE[14:]}content: *a\n", 4),
     "Ignition: an address to load": ("a.ign", IGNITION % ("", '"contents": {"source": "https://192.0.2.1/x"}'), 1),
     "Ignition: not gzip": ("a.ign", IGNITION % ("", '"contents": {"compression": "gzip", "source": "data:,x"}'), 1),
     "Ignition: merged": ("a.ign", IGNITION % (', "config": {"merge": [{"source": "https://192.0.2.1/x"}]}',
@@ -126,6 +126,8 @@ def test_what_is_not_read_is_named(name: str, tmp_path: Path, call: Call, monkey
 READ: dict[str, tuple[str, str, str]] = {
     "cloud-init: an alias": (
         "user-data", f"#cloud-config\nx: &a '{HOSTS}'\n{WRITE[14:]}content: *a\n", "user-data:2:5"),
+    "cloud-init: merged keys": (
+        "user-data", f"#cloud-config\nx: &a {{content: '{HOSTS}'}}\n{WRITE[14:]}<<: *a\n", "user-data:2:18"),
     "cloud-init: !!binary": ("user-data", f"{WRITE}content: !!binary {BASE64}\n", "user-data:4:12"),
     "cloud-init: !!binary and gzip": (
         "user-data", f"{WRITE}encoding: gzip\n  content: !!binary {GZIP}\n", "user-data:5:12"),
