@@ -129,7 +129,7 @@ def _result_of_files(options: SimpleNamespace) -> tuple[LintResult, tuple[Edited
 
 
 def _print_diff(options: SimpleNamespace) -> int:
-    """Print what --fix would change, as a unified diff. Returns 1 if there is anything."""
+    """Print what --fix would change, as a unified diff. Returns 1 if there is anything, and else as without --diff."""
     from dockerd_guard.report.text import clean, defused
 
     result, edits = _result_of_files(options)
@@ -139,7 +139,11 @@ def _print_diff(options: SimpleNamespace) -> int:
         print_lines(shown(line) for line in edit.diff().split("\n")[:-1])
     for text in (*result.notes, *result.unanswered):
         say(text)
-    return (OK if options.exit_zero else FOUND) if edits else UNANSWERED if result.unanswered else OK
+    if edits:
+        return OK if options.exit_zero else FOUND
+    if result.findings:
+        say(f"--fix would change nothing; findings without --diff: {len(result.findings)}")
+    return _exit_code(result, options)
 
 
 def _no_result(root: str, why: str) -> LintResult:

@@ -125,6 +125,14 @@ def test_what_is_not_replaced(name: str, error: str, here: Path) -> None:
     assert name == "draft" or not (here / "override.conf.dockerd-guard-new").exists()
 
 
+@pytest.mark.parametrize(("more", "code"), [([], 1), (["--exit-zero"], 0), (["--select", "DG204"], 0)])
+def test_a_diff_without_edits_is_no_all_clear(here: Path, call: Call, more: list[str], code: int) -> None:
+    (here / "daemon.json").write_text('{"hosts": ["tcp://0.0.0.0:2375"]}\n')
+    said = call("lint", "daemon.json", "--diff", *more)
+    assert (said.code, said.out) == (code, "")
+    assert ("findings without --diff: 2" in said.err) == ("--select" not in more)
+
+
 def test_a_diff_is_divided_at_line_feeds_only(here: Path, call: Call) -> None:
     (here / "override.conf").write_bytes(f"{NO_RESET}# a\x0cb\u2028c\x85d\r\n".encode())
     said = call("lint", "override.conf", "--diff")
