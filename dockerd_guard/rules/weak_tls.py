@@ -28,9 +28,13 @@ TITLE = (
 _SERVER_ONLY = "dockerd does not verify client certificates, so anyone who can connect has root access"
 _PLAIN = "TCP stays unencrypted and unauthenticated"
 _ANY_AUTHORITY = (
-    "tlsverify without tlscacert accepts client certificates of every public certificate authority: anyone who "
-    "obtains one has root access"
+    "accepts client certificates of every public certificate authority: anyone who obtains one has root access"
 )
+_BUNDLES = frozenset((
+    "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+))
+"""The public authorities (Go crypto/x509/root_linux.go, certFiles)."""
 _FILES = ("tlscacert", "tlscert", "tlskey")
 _PROTECTION = {
     Tls.NONE: "no TLS",
@@ -82,7 +86,8 @@ def _ineffective_options(seen: Observation) -> Iterator[tuple[Location | None, s
         if note is Note.VERIFY_OFF:
             yield locate("tlsverify"), f"tlsverify=false does not turn TLS off: {_SERVER_ONLY}"
         elif note is Note.NO_CA:
-            yield locate("tlsverify", "tls"), _ANY_AUTHORITY
+            name = "tlsverify" if "tlsverify" in given or "tlsverify" in keys else "tls"
+            yield locate(name), f"{name} without tlscacert {_ANY_AUTHORITY}"
         elif note is Note.CERTIFICATES_ALONE:
             files = [name for name in _FILES if name in given or name in keys]
             verb = "have" if files[1:] else "has"
@@ -93,6 +98,8 @@ def _ineffective_options(seen: Observation) -> Iterator[tuple[Location | None, s
                 location or command_location(seen),
                 f"DOCKER_TLS_VERIFY turns on TLS in the docker client, not in dockerd: {_PLAIN}",
             )
+    if daemon.tls.mode is Tls.MUTUAL and daemon.tls.ca in _BUNDLES:
+        yield locate("tlscacert"), f"tlscacert {daemon.tls.ca} {_ANY_AUTHORITY}"
     if daemon.tls.mode is Tls.SERVER and Note.VERIFY_OFF not in daemon.tls.notes:
         version = seen.configured.dockerd_version
         yield locate("tls"), f"tls without tlsverify is not enough for dockerd {version}: {_SERVER_ONLY}"

@@ -76,6 +76,9 @@ def only(code: str, seen: Observation, with_policy: Policy | None = None) -> lis
     ("-H fd:// -H tcp://10.0.0.5:2376 --tlsverify=false --tlscert=/cert --tlskey=/key",
      [f"{OVERRIDE}:3:40 error DG103 None", f"{OVERRIDE}:3:60 error DG105 None",
       f"{OVERRIDE}:3:78 error DG206 None", f"{OVERRIDE}:3:94 error DG206 None"]),
+    # The certificate and its key are missing too, which dockerd says of its default paths.
+    ("-H fd:// -H tcp://10.0.0.5:2376 --tlsverify --tlscacert=/etc/ssl/cert.pem",
+     [f"{OVERRIDE}:3:60 error DG206 None"] * 2 + [f"{OVERRIDE}:3:72 error {code} None" for code in ("DG105", "DG206")]),
     ("-H fd:// -H tcp://10.0.0.5:2376 --tlscert=/cert",
      [f"{OVERRIDE}:3:40 error DG103 None", f"{OVERRIDE}:3:60 error DG105 None"]),
 ])
