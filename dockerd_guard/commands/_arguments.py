@@ -81,8 +81,12 @@ class Placed(NamedTuple):
         unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", self.kind.place)
         if self.kind.syntax != "unit":
             return not self.kind.place.startswith(file_kinds.CONTAINERD)
-        return unit is not None or re.search(
-            rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", self.content) is not None
+        # A drop-in of another unit is judged only together with that.
+        return unit is not None or (".d/" not in self.kind.place and re.search(
+            rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", self.content) is not None)
+
+
+_OTHER_LINES = re.compile(r"^(?![ \t]{0,80}Exec(?:StartPre|Condition)[ \t]{0,8}=).+$", re.MULTILINE)
 
 
 class Arguments:
@@ -324,6 +328,9 @@ class Arguments:
         if source.carried_as is None and not any(item.is_of_dockerd for item in placed):
             # Such a unit is judged by a rule, which reports some of what it may do.
             self.scan(source.file, _encoded(source.text))
+        elif source.carried_as is None and kind.syntax == "unit":
+            # What commands do before dockerd starts is not evaluated: they may write its configuration.
+            self.scan(source.file, _encoded(_OTHER_LINES.sub("", source.text)))
         return True
 
     @staticmethod

@@ -96,12 +96,44 @@ def test_what_is_not_known_is_no_all_clear(
     assert "neither publishes" not in said.err
 
 
+OPEN_ALL = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n"
+NAMED: dict[str, tuple[str, str, int]] = {
+    "a drop-in of the snap": (
+        "systemd/snap.docker.dockerd.service.d/o.conf",
+        "[Service]\nExecStart=\nExecStart=/usr/bin/snap run docker.dockerd -H tcp://0.0.0.0:2375\n", 3),
+    "a drop-in of a unit that is not there": ("docker@a.service.d/o.conf", OPEN_ALL, 3),
+    "a command before dockerd writes its environment": (
+        DROPIN, '[Service]\nExecStartPre=/bin/sh -c "echo X=tcp://0.0.0.0:2375 > /run/d.env"\n'
+        "EnvironmentFile=-/run/d.env\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $X\n", 2),
+    "a condition writes daemon.json": (
+        DROPIN, """[Service]\nExecCondition=/bin/sh -c "echo '{\\"hosts\\":[\\"tcp://0.0.0.0:2375\\"]}' > """
+        """/etc/docker/daemon.json"\nExecStart=\nExecStart=/usr/bin/dockerd\n""", 2),
+}
+"""Name and text of a file, and the line that names an address in a form that is not evaluated."""
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_is_not_evaluated_is_named(
+    name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text, line = NAMED[name]
+    write(tmp_path, path, text)
+    monkeypatch.chdir(tmp_path)
+    for argument in (path, "."):
+        said = call("lint", argument)
+        assert said.code == 2, said.out + said.err
+        assert f"{path}:{line}: names a TCP address for dockerd, in a form that is not evaluated" in said.err
+
+
 HARMLESS: dict[str, tuple[str, str, int]] = {
     "a container of Podman from Docker's registry": (
         QUADLET, "[Container]\nImage=docker.io/nginx\nPublishPort=80:80\n[Service]\nRestart=always\n", 2),
     "a file named after the socket": (COMPOSE, f"{A}volumes: ['./docker.sock.conf:/x']\n    ports: ['80:80']\n", 2),
     "a directory named after the socket": (
         COMPOSE, f"{A}volumes: ['data:/var/run/docker.sock.d']\n    ports: ['80:80']\n", 2),
+    "a command before dockerd that writes nothing": (
+        DROPIN, "[Service]\nExecStartPre=/usr/bin/mkdir -p /etc/docker\nExecStart=\n"
+        "ExecStart=/usr/bin/dockerd -H fd://\n", 0),
     "merged keys that are known": (
         COMPOSE, f"x: &d {{restart: always}}\n{A}<<: *d\n    {SOCKET}  b:\n    <<: *d\n    ports: ['80:80']\n", 0),
 }
