@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._arguments import Arguments, Placed
 from dockerd_guard.commands._common import Look, observe_files
-from dockerd_guard.commands._services import findings_of, unknown_networks
+from dockerd_guard.commands._services import findings_of, not_known
 from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
@@ -76,7 +76,7 @@ def _of_services(arguments: Arguments) -> Judged:
             notes.append(f"{file}: {', '.join(inside)}: has the API socket, and neither publishes a port nor uses the "
                          "host's network")
     return Judged(tuple(limited("DG108", (finding for _, finding in found))), (), tuple(notes),
-                  tuple(unknown_networks(arguments.services)), judged=has_socket)
+                  tuple(not_known(arguments.services)), judged=has_socket)
 
 
 def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:

@@ -34,14 +34,19 @@ def findings_of(files: Mapping[str, ServiceFile]) -> Iterator[tuple[str, Finding
     for group in groups.values():
         base = {file: content for file, content in group.items() if _is_base(file)}
         for together in (base, *({**base, file: content} for file, content in group.items() if file not in base)):
+            together |= {other: files[other] for _, other in _extended(together) if other in files}
             for where, api in _published(together):
                 found.setdefault(where, (api.service, _finding(api, where)))
     yield from found.values()
 
 
-def unknown_networks(files: Mapping[str, ServiceFile]) -> Iterator[str]:
-    """Yield the services with the API socket that use the network of another container, which is in no file."""
+def not_known(files: Mapping[str, ServiceFile]) -> Iterator[str]:
+    """Yield what is not known of services: the one that they extend in a file that is not there; of those with the API
+    socket the network of a container that is in no file, and keys without a certain value."""
     known = {name for content in files.values() for name in content.services}
+    for place, other in _extended(files):
+        if other not in files:
+            yield f"{place} extends one of {other}, which is not read"
     for file, content in files.items():
         for name, service in content.services.items():
             if service.has_socket and service.unknown:
@@ -49,6 +54,14 @@ def unknown_networks(files: Mapping[str, ServiceFile]) -> Iterator[str]:
             for other in service.networks if service.has_socket else ():
                 if other not in known:
                     yield f"{file}: {name} has the API socket and the network of {other}, whose ports are not known"
+
+
+def _extended(files: Mapping[str, ServiceFile]) -> Iterator[tuple[str, str]]:
+    """Yield each service that extends one of another file, and that file."""
+    for file, content in files.items():
+        for name, service in content.services.items():
+            if service.extends_file:
+                yield f"{file}: {name}", os.path.normpath(os.path.join(os.path.dirname(file), service.extends_file))
 
 
 def _directory(file: str) -> str:

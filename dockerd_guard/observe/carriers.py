@@ -75,14 +75,15 @@ class PublishedApi(NamedTuple):
 
 class Service(NamedTuple):
     """A service of Compose, or a container of Podman: whether it mounts the API socket, and what it publishes.
-    `networks` are the services, or the pod, whose network it uses, `extends` those whose keys it has too."""
+    `networks` are the services, or the pod, whose network it uses; `extends` those whose keys it has too, in its own
+    or in `extends_file`; `unknown` a key with an unknown value."""
 
     has_socket: bool
     published: tuple[PublishedApi, ...] = ()
     networks: tuple[str, ...] = ()
     extends: tuple[str, ...] = ()
     unknown: str = ""
-    """A key whose value is not known, which may publish ports."""
+    extends_file: str = ""
 
 
 class UnreadableCarrier(Exception):
@@ -423,7 +424,7 @@ def _compose(root: Node) -> Iterator[tuple[str, Service]]:
         has_socket = _text(_get(node, "use_api_socket")) == "true" or any(
             _mounts_socket(volume) or _source(volume) in with_socket for volume in volumes)
         yield name, Service(has_socket, tuple(published), (other,) if kind in ("service", "container") else (),
-                            tuple(filter(None, bases)), _unknown_key(node))
+                            tuple(filter(None, bases)), _unknown_key(node), _text(_get(extended, "file")))
 
 
 def _host_networks(service: Node, of_host: Collection[str]) -> Iterator[Scalar]:
@@ -431,9 +432,8 @@ def _host_networks(service: Node, of_host: Collection[str]) -> Iterator[Scalar]:
     mode, networks = _get(service, "network_mode"), _get(service, "networks")
     if isinstance(mode, Scalar) and re.fullmatch(r"host|\$\{\w+:?-host\}", mode.text) is not None:
         yield mode
-    for name in [key for key, _ in networks.values()] if isinstance(networks, dict) else _items(networks):
-        if isinstance(name, Scalar) and name.text in of_host:
-            yield name
+    names = [key for key, _ in networks.values()] if isinstance(networks, dict) else _items(networks)
+    yield from (name for name in names if isinstance(name, Scalar) and name.text in of_host)
 
 
 def _unknown_key(service: Node) -> str:

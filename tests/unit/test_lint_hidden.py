@@ -151,6 +151,23 @@ def test_what_only_looks_like_it_is_no_finding(
     assert (said.code, said.json["findings"]) == (code, []), said.out + said.err
 
 
+BASE = f"services:\n  b:\n    {SOCKET}"
+EXTENDS = f"{A}extends: {{file: ../base/b.yaml, service: b}}\n    ports: ['80:80']\n"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["."], 1), (["app/compose.yaml", "base/b.yaml"], 1), (["app"], 2)])
+def test_a_service_of_another_directory_is_extended(
+    arguments: list[str], code: int, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "app/compose.yaml", EXTENDS)
+    write(tmp_path, "base/b.yaml", BASE)
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", *arguments)
+    assert said.code == code, said.out + said.err
+    assert ("app/compose.yaml:5:14: error: the container a mounts the API socket" in said.out) == (code == 1)
+    assert ("app/compose.yaml: a extends one of base/b.yaml, which is not read" in said.err) == (code == 2)
+
+
 @pytest.mark.parametrize("text", [
     "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)),
     "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], k{n}: v}}\n" for n in range(1, 60)),
