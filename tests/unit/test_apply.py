@@ -292,6 +292,17 @@ def test_verification_is_repeated_once_the_network_helper_is_back(
     assert agent.controller.memory.intent is None or not agent.controller.memory.intent.is_unverified
 
 
+def test_a_copy_that_stays_is_named_and_the_correction_is_not_rolled_back(agent: SimulatedAgent) -> None:
+    """I10. Another program writes to daemon.json during a correction that dockerd does not start with."""
+    do(agent.host, (dropin(""), daemon_json('{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}'), reload,
+                    restart))
+    agent.host.interferes, agent.host.next_starts = "# theirs\n", ["refuses"]
+    agent.run_pass()
+    assert ("/etc/docker/daemon.json.dockerd-guard-saved stays, since another program has changed "
+            "/etc/docker/daemon.json") in entry(agent, "failed")
+    assert agent.host.text("/etc/docker/daemon.json") == "# theirs\n"
+
+
 def test_an_address_in_use_is_held_before_anything_changes(
     agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:

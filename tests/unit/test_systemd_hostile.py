@@ -125,11 +125,15 @@ def test_long_lines_take_linear_time(content: bytes, tmp_path: Path) -> None:
     spent = []
     for part in (content[: len(content) // 8].rstrip(b"\\"), content):
         path.write_bytes(b"[Service]\n" + part + b"\n")
-        start = time.process_time()
-        read_all(tmp_path, 262)
-        spent.append(time.process_time() - start)
+        # The better of two: another process may evict what this one has in the caches.
+        tries = []
+        for _ in range(2):
+            start = time.process_time()
+            read_all(tmp_path, 262)
+            tries.append(time.process_time() - start)
+        spent.append(min(tries))
     # Eight times the length: quadratic growth would take 64 times as long.
-    assert spent[1] < max(40 * spent[0], 1), spent
+    assert spent[1] < max(25 * spent[0], 1), spent
 
 
 def test_a_line_of_one_mebibyte_loads(tmp_path: Path) -> None:
@@ -142,7 +146,7 @@ def test_a_line_of_one_mebibyte_loads(tmp_path: Path) -> None:
         assert len(read_all(tmp_path, 262).exec_start[0].argv) == words + 1
         spent.append(time.process_time() - start)
     # Eight times the words: a square would be 64 times the time. Coverage makes each word three times as slow.
-    assert spent[1] < 40 * spent[0], spent
+    assert spent[1] < 25 * spent[0], spent
 
 
 def test_ten_thousand_drop_ins_load(tmp_path: Path) -> None:
