@@ -232,7 +232,7 @@ class Controller:
         if self._access_paths is None:
             if self._contains:
                 self.containment.block_unreported(self.containment.with_blocked(self._exposures(seen)))
-            self._access_paths = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
+            self._access_paths = self._current_access_paths(seen)
         return seen._replace(access_paths=self._access_paths)
 
     def _look_for_access_paths(self, seen: Observation) -> None:
@@ -242,7 +242,7 @@ class Controller:
             if is_starting(self.host.clock.now(), seen) and _tcp_hosts(seen.running) - _tcp_hosts(seen.listening):
                 self._wake_in(LOOK_AT_DOCKERD_S)
             return
-        found = self.host.kernel.access_paths(seen, self.host.network, self.containment.addresses)
+        found = self._current_access_paths(seen)
         if found != self._access_paths:
             self._access_paths = found
             # Whoever opens and closes ports all the time does not keep this process busy.
@@ -253,6 +253,9 @@ class Controller:
         starting = [other.process.uid for other in seen.others if other.is_starting]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
+
+    def _current_access_paths(self, seen: Observation) -> tuple[AccessPath, ...]:
+        return self.host.kernel.access_paths(seen, self.host.network, self._manager, self.containment.addresses)
 
     def _answers_no_request(self, seen: Observation) -> bool:
         """Whether docker.service starts, and would answer late (I12), or stops: a request that it does not accept any

@@ -16,7 +16,7 @@ from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import UNITS
-from dockerd_guard.observe.kernel import HostKernel, observe_engine
+from dockerd_guard.observe.kernel import HostKernel, UnitStates, observe_engine
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
@@ -52,13 +52,13 @@ class Pass(NamedTuple):
 
 def assess(  # noqa: PLR0913, PLR0917 -- a pass up to its decision
     seen: Observation, findings: tuple[Finding, ...], policy: Policy, memory: Memory, now: Instant,
-    kernel: HostKernel, choose: Decide = decide,
+    kernel: HostKernel, manager: UnitStates | None, choose: Decide = decide,
 ) -> tuple[Assessment, Memory]:
     """Plan and decide. Changes nothing; asks the engine only where a restart may be needed."""
     memory = with_start(seen, memory)
     plan = plan_for(seen, policy)
     if memory.intent is not None or required_actions(seen, plan, policy).starts_dockerd:
-        seen = seen._replace(engine=observe_engine(seen, kernel))
+        seen = seen._replace(engine=observe_engine(seen, kernel, manager))
     decision, memory = choose(now, seen, findings, plan, policy, memory)
     return Assessment(seen, policy, findings, plan, decision), memory
 
@@ -90,7 +90,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
     Raises Unavailable when systemd goes away meanwhile.
     """
     seen = seen._replace(disk_problem=context.files.problem(UNITS) if seen.loaded is not None else "")
-    assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, choose)
+    assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, context.manager, choose)
     verdict = assessment.decision.verdict
     if verdict is Verdict.RECOVER:
         return _recovered(assessment, memory, context, state)

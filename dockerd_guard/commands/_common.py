@@ -231,7 +231,7 @@ def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | N
     prober = Prober(network.probe, state)
     seen = prober(observe_host(rootfs, manager, kernel, dockerd=dockerd,
                                known=Known(state.load().start, prober.probes)))
-    return seen._replace(access_paths=kernel.access_paths(seen, network))
+    return seen._replace(access_paths=kernel.access_paths(seen, network, manager))
 
 
 def misses(findings: Iterable[Finding]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from dockerd_guard.plan.gate import Cost
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.report import json_output, plan
 from dockerd_guard.rules.judge import judge
+from dockerd_guard.systemd.manager import Manager, Unavailable
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -30,7 +32,12 @@ def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
     memory = StateFiles().load() if is_live else Memory()
     now = HostClock().now() if is_live else Instant(datetime.now(UTC))
     memory = memory._replace(intent=None)
-    return assess(look.seen, findings, require_policy(look.policy), memory, now, HostKernel(), by_hand)[0]
+    with contextlib.ExitStack() as connection:
+        manager = None
+        if is_live:
+            with contextlib.suppress(Unavailable):
+                manager = connection.enter_context(Manager())
+        return assess(look.seen, findings, require_policy(look.policy), memory, now, HostKernel(), manager, by_hand)[0]
 
 
 def _containers(seen: Observation) -> tuple[str, ...]:

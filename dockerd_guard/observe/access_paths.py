@@ -110,11 +110,12 @@ class AccessObserver:
 
     def look(
         self, seen: Observation, ask: AskApi, engine_sockets: Mapping[str, Collection[int]],
-        blocked: Collection[str] = ()
+        blocked: Collection[str] = (), may_ask: Callable[[], bool] = lambda: True
     ) -> tuple[AccessPath, ...]:
         """Return the access paths, at most MAX_PATHS, those that are proven first.
 
         `engine_sockets` are the UNIX sockets of the dockerd of docker.service, each with the processes that may listen.
+        `may_ask` is called before each request: none is sent, also to other programs, where it returns False.
         `blocked` are addresses that were access paths before this process started.
         """
         deadline = time.monotonic() + DEADLINE_S
@@ -123,7 +124,8 @@ class AccessObserver:
         for owned in listeners:
             if owned.process.container:
                 by_container.setdefault(owned.process.container[:12], []).extend(owned.addresses.values())
-        self._ask_engine(engine_sockets, names, by_container)
+        if may_ask():
+            self._ask_engine(engine_sockets, names, by_container)
         in_containers = {path.address for path in self._containers}
         inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
         all_inodes = frozenset(inode for owned in listeners for inode in owned.addresses)
@@ -133,7 +135,8 @@ class AccessObserver:
         at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
                    for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
         is_up = seen.running is not None
-        answered = self._answers.to(ask, (*self._containers, *found.values(), *at_rest), inodes, deadline,
+        answered = self._answers.to(lambda address: ask(address) if may_ask() else None,
+                                    (*self._containers, *found.values(), *at_rest), inodes, deadline,
                                     () if is_up else blocked)
         proven = {path.address for path in answered if path.serves_api}
         self._last = {inode: path._replace(serves_api=path.address in proven) for inode, path in found.items()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection
+from typing import Protocol
 
 from dockerd_guard.model.address import Tls, Via
+from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import engine, processes
 from dockerd_guard.observe.access_paths import AccessObserver
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, EngineAnswer, Observation, Process
+from dockerd_guard.systemd.manager import Unavailable, UnitState
 
 SHIMS = (b"containerd-shim", b"docker-containe")
 """The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container (until Docker 18.06 it
@@ -27,6 +30,13 @@ DEFINITE = (engine.ANOTHER_PROGRAM, "HTTP status 2", "HTTP status 3", "HTTP stat
 """Beginnings of Ping.reason if another program than the Docker API answered, and no proxy in front of it (5xx)."""
 
 
+class UnitStates(Protocol):
+    """systemd, as far as it is asked whether docker.service is up."""
+
+    def unit(self, name: str) -> UnitState:
+        """As Manager.unit. Raises Unavailable."""
+
+
 class HostKernel:
     """The processes and sockets of this host."""
 
@@ -34,7 +44,7 @@ class HostKernel:
         self._access = AccessObserver()
 
     def access_paths(
-        self, seen: Observation, network: Network, blocked: Collection[str] = ()
+        self, seen: Observation, network: Network, manager: UnitStates | None, blocked: Collection[str] = ()
     ) -> tuple[AccessPath, ...]:
         """The access paths of this host, as AccessObserver.look. Takes up to some seconds: sends requests to programs
         that may be one."""
@@ -47,7 +57,7 @@ class HostKernel:
                 return None
             return found.answers
 
-        return self._access.look(seen, answers, _engine_sockets(seen), blocked)
+        return self._access.look(seen, answers, _engine_sockets(seen), blocked, lambda: may_ask(seen, manager))
 
     def has_new_listener(self) -> bool:
         """Whether a TCP socket listens that did not when access paths were last looked for."""
@@ -96,7 +106,22 @@ class HostKernel:
                    for child in os.listdir("/proc") if child.isdecimal() and _read(child, "comm") == b"containerd\n")
 
 
-def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
+def may_ask(seen: Observation, manager: UnitStates | None) -> bool:
+    """Whether a request can be sent to dockerd, or to a program that forwards to it, without starting docker.service.
+
+    systemd starts it at a connection that dockerd does not accept any more, also when it was stopped on purpose a
+    moment ago (systemd.socket(5), FlushPending=). What was observed may be a second old: systemd is asked, and only
+    where it cannot be, the observation counts.
+    """
+    if seen.listening is not None and not seen.listening.held_by_systemd:
+        return True
+    with contextlib.suppress(Unavailable):
+        if manager is not None:
+            return manager.unit(SERVICE).text("ActiveState") in ("active", "reloading")
+    return seen.running is not None
+
+
+def observe_engine(seen: Observation, kernel: HostKernel, manager: UnitStates | None) -> EngineAnswer:
     """Return what decides whether containers survive a restart. Waits up to engine.TIMEOUT_S for each UNIX socket."""
     shims = kernel.shims()
     if seen.running is None or seen.listening is None:
@@ -105,6 +130,8 @@ def observe_engine(seen: Observation, kernel: HostKernel) -> EngineAnswer:
     # While it starts it answers nobody, and that may take 16 s.
     if seen.loaded is not None and seen.loaded.active_state == "activating":
         return EngineAnswer(None, "dockerd is starting", shims, embeds)
+    if not may_ask(seen, manager):
+        return EngineAnswer(None, "docker.service is stopped or stops", shims, embeds)
     bindings = [binding for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
     for address, pids in _engine_sockets(seen).items():
         if (answer := kernel.ask(address, pids)) is not None:

@@ -12,7 +12,7 @@ from dockerd_guard.model.address import Tls, canonical, split_host_port
 from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.engine import Engine, Ping, Probe
-from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.kernel import HostKernel, UnitStates
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, Observation, Process
 from dockerd_guard.observe.processes import SocketOwner, Sockets
@@ -159,7 +159,7 @@ class SimulatedKernel(HostKernel):
         return self._host.namespace
 
     def access_paths(
-        self, seen: Observation, network: Network, blocked: Collection[str] = ()
+        self, seen: Observation, network: Network, manager: UnitStates | None, blocked: Collection[str] = ()
     ) -> tuple[AccessPath, ...]:
         return ()
 

@@ -166,7 +166,8 @@ def decided(
     if remember is not None:
         memory = remember(now, memory)
     with Rootfs(str(host.root)) as rootfs:
-        assessment, after = assess(seen_on(host, rootfs), (), in_force, memory, now, SimulatedKernel(host), choose)
+        assessment, after = assess(seen_on(host, rootfs), (), in_force, memory, now, SimulatedKernel(host),
+                                   SimulatedManager(host), choose)
     return Outcome(assessment, after, now)
 
 

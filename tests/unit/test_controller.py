@@ -209,7 +209,8 @@ def test_what_was_blocked_stays_blocked_while_a_new_agent_looks_for_access_paths
     assert [each.address for each in agent.host.blocked] == [RELAY.address]
     blocked: list[list[str]] = []
 
-    def looked(kernel: object, seen: Observation, network: object, known: tuple[str, ...]) -> tuple[AccessPath, ...]:
+    def looked(kernel: object, seen: Observation, network: object, manager: object, known: tuple[str, ...]
+               ) -> tuple[AccessPath, ...]:
         blocked.append([each.address for each in agent.host.blocked])
         assert known == (RELAY.address,)
         return (RELAY,)

@@ -40,7 +40,7 @@ def fixability(root: Path, files: dict[str, str], wanted: Policy) -> set[str]:
     with Rootfs(str(root), contents) as rootfs:
         seen = Observation(rootfs, observe_configured(rootfs))
         assessment, _ = assess(seen, judge(seen, wanted), wanted, Memory(), Instant(datetime.now(UTC)), HostKernel(),
-                               by_hand)
+                               None, by_hand)
         plan = assessment.plan
         findings = annotate_fixability(assessment)
         resolved = {finding.fact for finding in findings}

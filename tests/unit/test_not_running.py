@@ -116,7 +116,7 @@ def assessed(host: SimulatedHost, row: Row) -> Assessment:
     with Rootfs(str(host.root)) as rootfs:
         seen = row.see(seen_on(host, rootfs))
         return assess(seen, judge(seen, policy), policy, SimulatedStateFiles(host).load(), host.clock.now(),
-                      SimulatedKernel(host), by_hand)[0]
+                      SimulatedKernel(host), None, by_hand)[0]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
