@@ -158,7 +158,7 @@ def _may_start(assessment: Assessment, memory: Memory, context: Context, state: 
 def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -> Memory:
     for start in result.starts:
         memory = memory.with_restart(start)
-    memory = undone_by_us(memory, memory.intent)
+    memory = undone_by_us(memory, memory.intent and memory.intent._replace(changes=result.undone))
     return memory._replace(
         attempt=Attempt(now, result.error, retry_s(result, policy), None, result.was_rolled_back),
         intent=None if result.restored else memory.intent and memory.intent._replace(is_applied=False))

@@ -62,13 +62,19 @@ def _unbindable(seen: Observation, policy: Policy, context: Context) -> str:
 
 
 def roll_back(seen: Observation, intent: Intent, policy: Policy, context: Context, *, may_start: bool) -> Result:
-    """Restore what docker.service ran with before a correction that it failed with, and start it."""
+    """Restore what docker.service ran with before a correction that it failed with, and start it.
+
+    The correction stays where dockerd would refuse what was there before (I3).
+    """
     cause = _unbindable(seen, policy, context)
-    undone = undo(intent, context, restarts=True, reset_failed=True, may_start=may_start)
+    stays = would_be_refused(intent, context)
+    undoing = intent._replace(changes=()) if stays else intent
+    undone = undo(undoing, context, restarts=True, reset_failed=True, may_start=may_start)
+    what = "stays, since dockerd would refuse what was there before" if stays else "was undone"
     error = "; ".join(filter(None, (
-        "docker.service failed with the corrected configuration, which was undone", cause, undone.message)))
-    return Result(False, error=error, unbindable=bool(cause),
-                  was_rolled_back=not undone.message, starts=undone.starts, restored=not undone.left_changed)
+        f"docker.service failed with the corrected configuration, which {what}", cause, undone.message)))
+    return Result(False, error=error, unbindable=bool(cause), was_rolled_back=not stays and not undone.message,
+                  starts=undone.starts, undone=undoing.changes, restored=not undone.left_changed)
 
 
 class _Execution:

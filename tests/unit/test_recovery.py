@@ -211,6 +211,27 @@ def test_docker_that_dies_after_a_correction_gets_its_configuration_back(host: S
     assert agent.controller.decision.hold is not None, "not at once again"
 
 
+def test_a_correction_stays_where_dockerd_would_refuse_what_was_there_before(host: SimulatedHost) -> None:
+    """I3: dockerd dies for another reason, and the earlier content has become invalid."""
+    path = "/srv/config/daemon.json"
+    do(host, (dropin(""), write(path, '{"live-restore": true, "hosts": ["fd://", "tcp://0.0.0.0:2375"]}'),
+              link(DAEMON_JSON, path), reload, restart, guarded))
+    assert host.open_addresses() == ()
+    corrected = host.text(DAEMON_JSON)
+    do(host, (write(path, "{"), fault(dies_after_s=1.0), restart, sleep(120)))
+    assert host.active["docker.service"] == "failed"
+    do(host, (fault(dies_after_s=None),))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.ROLL_BACK
+    assert (host.text(DAEMON_JSON), host.open_addresses()) == (corrected, ())
+    assert any("which stays, since dockerd would refuse what was there before" in entry.message
+               for entry in agent.journal.entries)
+    assert SimulatedStateFiles(host).load().intent is None
+    pass_until_done(agent)
+    assert host.running is not None
+
+
 @pytest.mark.parametrize("errno", [28, 30])
 def test_what_an_administrator_repaired_is_not_undone(host: SimulatedHost, errno: int) -> None:
     """A late drop-in was set aside, dockerd failed for another reason, and the disk kept the roll back from its end.
