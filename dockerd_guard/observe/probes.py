@@ -91,9 +91,11 @@ class Prober:
     """Probes each TCP address of each start of dockerd once."""
 
     def __init__(self, probe: Callable[[str], Probe | None], store: ProbeStore,
-                 monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`probe` returns None without an answer, and may raise Unsupported."""
+                 monotonic: Callable[[], float] = time.monotonic, is_up: Callable[[], bool] = lambda: True) -> None:
+        """`probe` returns None without an answer, and may raise Unsupported. `is_up`: whether docker.service still is,
+        called before each probe: a connection to a socket that systemd holds would start it."""
         self._probe = probe
+        self._is_up = is_up
         self._store = store
         self._monotonic = monotonic
         self._silent: dict[str, float] = {}
@@ -107,7 +109,7 @@ class Prober:
         would delay corrections (I12).
         """
         running, listening, loaded = seen.running, seen.listening, seen.loaded
-        # While dockerd starts it does not answer. A connection to a socket that systemd holds would start it.
+        # While dockerd starts it does not answer.
         if running is None or listening is None or loaded is None or loaded.active_state not in ("active", "reloading"):
             return seen
         start = start_of(running)
@@ -121,6 +123,8 @@ class Prober:
                 answers = self._answers(start)
                 self._store.save_probes(Probes(start, answers))
                 for key in [key for key in wanted if key not in answers][:MAX_PROBES - len(answers)]:
+                    if not self._is_up():
+                        break
                     if (probe := self._probe(wanted[key])) is None:
                         self._silent = {f"{start} {key}": now}
                         break

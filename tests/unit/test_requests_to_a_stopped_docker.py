@@ -10,13 +10,15 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import engine
 from dockerd_guard.observe.engine import Ping
-from dockerd_guard.observe.kernel import HostKernel, observe_engine
+from dockerd_guard.observe.kernel import HostKernel, is_up, observe_engine
 from dockerd_guard.observe.listeners import ListenerTable, Owned
 from dockerd_guard.observe.observation import Observation, Process
+from dockerd_guard.observe.probes import Prober
 from dockerd_guard.rootfs import Rootfs
+from tests.simulation.agent import SimulatedStateFiles
 from tests.simulation.host import SimulatedHost
 from tests.simulation.interfaces import SimulatedKernel, SimulatedManager, SimulatedNetwork
-from tests.support.situations import seen_on
+from tests.support.situations import do, opened, seen_on
 
 RELAY = Owned(Process(77, ("socat", "TCP-LISTEN:5000,fork", "UNIX-CONNECT:/run/docker.sock"), {}, 0, "relay.service",
                       "/usr/bin/socat"), {7: "tcp://0.0.0.0:5000"})
@@ -100,3 +102,16 @@ def test_docker_that_stops_is_held_with_this_reason(host: SimulatedHost, seen: O
     becomes("deactivating")(host)
     answer = observe_engine(seen, SimulatedKernel(host), SimulatedManager(host))
     assert (answer.engine, answer.problem) == (None, "docker.service is stopped or stops")
+
+
+@pytest.mark.parametrize(("state", "sent"), [("active", ["tcp://0.0.0.0:2375"]), ("deactivating", []), ("inactive", [])])
+def test_no_tcp_socket_of_a_docker_that_stopped_is_probed(host: SimulatedHost, state: str, sent: list[str]) -> None:
+    do(host, opened())
+    probed: list[str] = []
+    manager = SimulatedManager(host)
+    prober = Prober(probed.append, SimulatedStateFiles(host), is_up=lambda: is_up(manager))
+    with Rootfs(str(host.root)) as rootfs:
+        seen = seen_on(host, rootfs)
+        becomes(state)(host)
+        prober(seen)
+    assert probed == sent
