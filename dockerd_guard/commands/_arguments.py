@@ -376,6 +376,7 @@ class Arguments:
                 carrier.judged.append(lines)
             else:
                 self._others[f"{source.file} {carried.path}"] = inner
+                found = self._add_services(inner) or found
         if found:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]
@@ -384,11 +385,28 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
         if application.services or application.is_relevant:
-            self.services[source.file] = ServiceFile(application, through, variables)
+            self.services[source.file] = ServiceFile(source.file, application, through, variables)
         is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partial)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
+
+    def _add_services(self, inner: Source) -> bool:
+        """Add what a file within another one defines, if it is of Compose or of Podman."""
+        path = f"{inner.file} /{(inner.carried_as or '').lstrip('/')}"
+        quadlet = quadlets.quadlet_of(path)
+        if quadlet is not None:
+            application = quadlets.application_of(quadlet[1], inner.file, inner.text)
+        elif carriers.carries(os.path.basename(path), inner.text):
+            try:
+                application = carriers.read(os.path.basename(path), inner.text).application
+            except UnreadableYaml:
+                return False
+        else:
+            return False
+        if application.is_relevant:
+            self.services[path] = ServiceFile(inner.file, application, inner.where)
+        return application.is_relevant
 
     def _read_quadlet(self, source: Source) -> bool:
         """Read a file of Podman for a container, its volume or network. False for any other file."""
@@ -398,7 +416,7 @@ class Arguments:
         application = quadlets.application_of(quadlet[1], source.file, source.text)
         if not application.services and not application.is_relevant:
             return False
-        self.services[source.file] = ServiceFile(application, source.where)
+        self.services[source.file] = ServiceFile(source.file, application, source.where)
         self._carriers[source.file] = Carrier(source.text, [])
         return True
 

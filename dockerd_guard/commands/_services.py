@@ -38,9 +38,10 @@ _OVERRIDE = re.compile(r"(?:docker-)?compose\.override\.ya?ml(?:\.[a-z0-9]{1,8})
 
 
 class ServiceFile(NamedTuple):
-    """What a file defines, how a place in it is converted to one of the file on the command line, and the variables
+    """What a file defines, how a place in it is converted to one of the `file` on the command line, and the variables
     of the file `.env` beside it."""
 
+    file: str
     application: Application
     where: Callable[[int, int], tuple[int, int]]
     variables: Mapping[str, str] = MappingProxyType({})
@@ -97,7 +98,7 @@ class Services:
                 for file, api in scope.published(name):
                     self.exposed.add(name)
                     line, column = self._files[file].where(api.line, api.column)
-                    where = Location(file, line, column, column + api.end_column - api.column)
+                    where = Location(self._files[file].file, line, column, column + api.end_column - api.column)
                     found.setdefault(where, _finding(name, api, where))
         yield from found.values()
 
@@ -130,6 +131,12 @@ class Services:
                 for other in service.networks:
                     if other not in known:
                         yield f"{file}: {name} has the API socket and the network of {other}, whose ports are not known"
+        yield from self._not_followed()
+
+    def _not_followed(self) -> Iterator[str]:
+        """Yield what is not known of services in all of their files, or is too much."""
+        for file, name, port in dict.fromkeys(way for scope in self._scopes for way in scope.engines):
+            yield f"{file}: {name} runs docker-in-docker and {port}: whether its API needs a certificate is not known"
         excess = dict.fromkeys(name for scope in self._scopes for name in scope.excess)
         if excess:
             yield (f"{', '.join(islice(excess, MAX_SHOWN))}: extends more than {MAX_OTHERS} services, or has the "
@@ -223,6 +230,15 @@ class _Scope:
                 if not api.network or network:
                     found.append((file, api._replace(network=network)))
         return found
+
+    @property
+    def engines(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the files and names of services that run docker-in-docker, and how its API is published."""
+        for name in self.names:
+            if any(service.is_engine for _, service in self.container(name).parts):
+                for file, api in self.published(name):
+                    if api.is_engines and not api.is_local:
+                        yield self._files[file].file, name, _use(api)
 
     def container(self, name: str) -> Container:
         """Merge what files say about a service, and about those that it extends."""
@@ -333,11 +349,14 @@ def _is_base(file: str) -> bool:
 
 
 def _finding(name: str, api: PublishedApi, where: Location) -> Finding:
-    use, way = f"publishes port {api.port}", "this port"
-    if not api.port:
-        way = "its ports"
-        use = "uses the host's network" if api.network == HOST else f"is in a network of the driver {api.network}"
+    way = "this port" if api.port else "its ports"
     return Finding(
         "DG108", "warning" if api.is_local else "error",
-        f"the container {name} mounts the API socket and {use}: who controls it through {way} has root "
+        f"the container {name} mounts the API socket and {_use(api)}: who controls it through {way} has root "
         "access to the host", CONFIGURED, where)
+
+
+def _use(api: PublishedApi) -> str:
+    if api.port:
+        return f"publishes port {api.port}"
+    return "uses the host's network" if api.network == HOST else f"is in a network of the driver {api.network}"

@@ -34,7 +34,8 @@ MAX_CARRIED_BYTES = 1024 * 1024
 _CARRIES = re.compile(
     r"write_files|daemon\.json|containerd/config\.toml|"
     r"docker[\w.@-]{0,60}\.(?:service|socket)|^[ \t]{0,20}variant[ \t]{0,20}:|"
-    r"\"?ignition\"?[ \t]{0,20}:|^[ \t{]{0,80}\"?services\"?[ \t]{0,20}:",
+    r"\"?ignition\"?[ \t]{0,20}:|^[ \t{]{0,80}\"?services\"?[ \t]{0,20}:|"
+    r"\"?kind\"?[ \t]{0,20}:[ \t]{0,20}[\"']?(?:ConfigMap|Secret)\b",
     re.MULTILINE)
 _OF_COMPOSE = re.compile(r"^[ \t{]{0,80}\"?(?:include|volumes|secrets|configs|networks)\"?[ \t]{0,20}:", re.MULTILINE)
 _CLOUD_CONFIG = re.compile(r"(?:##[ \t]{0,8}template:[^\n]{0,80}\n)?#cloud-config")
@@ -108,7 +109,6 @@ def _contents(root: Node) -> Iterator[Carried]:
     """Mappings with a path and a content (cloud-init, Ansible), units with a name and a content (Ignition, Butane,
     Container Linux), and keys that are names of dockerd's files."""
     todo = [root]
-    is_secret = text_of(value_of(root, "kind")) == "Secret"
     known = set[int]()
     while todo:
         node = todo.pop()
@@ -126,18 +126,26 @@ def _contents(root: Node) -> Iterator[Carried]:
             elif path and (content is not None or "<<" in node or isinstance(value_of(node, "source"), dict)):
                 yield _not_here(path, node)
             yield from _unit(node)
+            yield from _config_map(node, known)
             for key, (_, value) in reversed(node.items()):
-                if key in _NAMES and isinstance(value, Scalar):
-                    yield from _value(key, value, is_secret=is_secret)
+                if key in _NAMES and isinstance(value, Scalar) and (
+                        not value.is_known or "\n" in value.text.strip() or "{" in value.text):
+                    yield _carried(key, value, _bytes(value))
                 todo.append(value)
 
 
-def _value(name: str, value: Scalar, *, is_secret: bool) -> Iterator[Carried]:
-    """The value of a key that is the name of a file: its text, or in a Secret base64."""
-    if not value.is_known or "\n" in value.text.strip() or "{" in value.text:
-        yield _carried(name, value, _bytes(value))
-    elif is_secret:
-        yield _carried(name, value, decoded_base64(value.text))
+def _config_map(node: dict[str, Any], known: set[int]) -> Iterator[Carried]:
+    """The files in a ConfigMap or Secret of Kubernetes, in which some values are base64. Adds to what is `known`."""
+    kind = text_of(value_of(node, "kind"))
+    for key in ("data", "stringData", "binaryData") if kind in ("ConfigMap", "Secret") else ():
+        values = value_of(node, key)
+        is_packed = key == "binaryData" or (key == "data" and kind == "Secret")
+        if isinstance(values, dict) and id(values) not in known:
+            known.add(id(values))
+            for name, (_, value) in values.items():
+                if isinstance(value, Scalar) and (value.text.strip() or not value.is_known):
+                    data = decoded_base64(value.text) if is_packed and value.is_known else _bytes(value)
+                    yield _carried(name, value, data)
 
 
 def _unit(node: dict[str, Any]) -> Iterator[Carried]:

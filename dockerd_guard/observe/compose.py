@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,13 +22,18 @@ OPEN_DRIVERS = ("macvlan", "ipvlan")
 _UNKNOWN_SOCKET = re.compile(r"(?:\$|\{\{).*sock", re.IGNORECASE | re.DOTALL)
 """A source of a mount that is a variable without a value, and the socket by its name."""
 
+ENGINE_PORTS = (2375, 2376)
+_ENGINE = re.compile(r"\bdind\b")
+"""Images in which dockerd listens on these ports (docker-library/docker, dockerd-entrypoint.sh)."""
+
 _ALL = "*"
 _REMOTE = re.compile(r"[a-z0-9+.-]{1,20}://|[^/]{1,100}@[^/]{1,100}:|.{1,400}\.git(?:[#@]|\Z)|(?:git|oci):", re.DOTALL)
 
 
 class PublishedApi(NamedTuple):
     """A port that a service publishes. It is at `line`, and empty where the service is in a `network` in which all of
-    its ports are: HOST, or the name of a resource. `key` is what publishes it."""
+    its ports are: HOST, or the name of a resource. `key` is what publishes it. `is_engines`: it may be a port of the
+    Docker API in the container."""
 
     port: str
     line: int
@@ -36,6 +42,7 @@ class PublishedApi(NamedTuple):
     key: str = "ports"
     network: str = ""
     is_local: bool = False
+    is_engines: bool = True
 
 
 class Mount(NamedTuple):
@@ -52,7 +59,8 @@ class Service(NamedTuple):
 
     `networks` are the services, or the pod, whose network it uses; `extends` those whose keys it has too, in its own or
     in `extends_file`; `volumes_from` those whose mounts it has; `unknown` a key with an unknown value; `mode` its
-    network_mode. `reset` are keys that a file before this one does not add to; all of them for "*".
+    network_mode. `reset` are keys that a file before this one does not add to; all of them for "*". `is_engine`: it
+    runs docker-in-docker.
     """
 
     mounts: tuple[Mount, ...] = ()
@@ -64,6 +72,7 @@ class Service(NamedTuple):
     volumes_from: tuple[str, ...] = ()
     mode: str = ""
     reset: frozenset[str] = frozenset()
+    is_engine: bool = False
 
 
 class Application(NamedTuple):
@@ -91,7 +100,7 @@ def application_of(roots: list[Node], name: str, variables: Mapping[str, str]) -
     """Return what the documents of a file define; nothing if it is no Compose file, of which `name` is a sign."""
     reader = _Reader(variables)
     services, resources, included, remote = [], dict[str, str](), list[str](), list[Scalar]()
-    for root in roots:
+    for root in chain.from_iterable(map(_definitions, roots)):
         own = list(reader.services(root))
         services += own
         if own or "compose" in name or isinstance(value_of(root, "services"), dict):
@@ -168,7 +177,8 @@ class _Reader:
         return Service(
             tuple(self._mounts(node)), published, (other,) if kind in ("service", "container") else (),
             (extends,) if extends else (), self._unknown_key(node, mode), self.text(value_of(extended, "file")),
-            tuple(filter(None, volumes_from)), mode, frozenset(_reset(key, node)))
+            tuple(filter(None, volumes_from)), mode, frozenset(_reset(key, node)),
+            _ENGINE.search(self.text(value_of(node, "image"))) is not None)
 
     def _mounts(self, service: Node) -> Iterator[Mount]:
         if self.text(value_of(service, "use_api_socket")) == "true":
@@ -210,7 +220,7 @@ class _Reader:
                 if isinstance(published, Scalar) and self.text(value_of(port, "protocol")) in ("", "tcp"):
                     host_ip = value_of(port, "host_ip")
                     shown = f"{text_of(host_ip)}:{published.text}" if host_ip else published.text
-                    yield _port(shown, published, f"{self.text(host_ip)}:")
+                    yield _port(shown, published, f"{self.text(host_ip)}:{self.text(value_of(port, 'target'))}")
             elif isinstance(port, Scalar) and not self.text(port).endswith("/udp"):
                 yield _port(port.text, port, self.text(port))
 
@@ -232,7 +242,14 @@ def _network(at: Scalar, key: str, network: str) -> PublishedApi:
 
 
 def _port(port: str, at: Scalar, address: str = "") -> PublishedApi:
-    return PublishedApi(port, at.line, at.column, at.column + len(at.text), is_local=is_local(address))
+    return PublishedApi(port, at.line, at.column, at.column + len(at.text), is_local=is_local(address),
+                        is_engines=_is_engines(address))
+
+
+def _is_engines(address: str) -> bool:
+    """Whether a port may be one of the Docker API in the container: ADDRESS:PORT:PORT-PORT."""
+    port = re.fullmatch(r"(?:.*:)?([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/tcp)?", address, re.DOTALL)
+    return port is None or any(int(port[1]) <= each <= int(port[2] or port[1]) for each in ENGINE_PORTS)
 
 
 def _reset(key: Scalar, service: Node) -> Iterator[str]:
@@ -241,6 +258,23 @@ def _reset(key: Scalar, service: Node) -> Iterator[str]:
         yield _ALL
     if isinstance(service, dict):
         yield from (each.text for each, _ in service.values() if each.tag in ("!reset", "!override"))
+
+
+def _definitions(root: Node) -> Iterator[Node]:
+    """Yield a document, and the mappings within it that define services of containers as Compose does: in a task of
+    Ansible, or in a job of a CI system."""
+    yield root
+    todo, known = [root], {id(root)}
+    while todo:
+        node = todo.pop()
+        if isinstance(node, dict) and node is not root and any(
+                isinstance(each, dict) and not each.keys().isdisjoint(("image", "build", "volumes"))
+                for _, _, each in _entries(value_of(node, "services"))):
+            yield node
+        inner = node if isinstance(node, list) else [] if isinstance(node, Scalar) else [
+            value for _, value in node.values()]
+        todo += [each for each in inner if not isinstance(each, Scalar) and id(each) not in known]
+        known |= set(map(id, inner))
 
 
 def _services(root: Node) -> Iterator[tuple[str, Scalar, Node]]:

@@ -17,6 +17,7 @@ A = "services:\n  a:\n    "
 C, OVERRIDE = "compose.yaml", "compose.override.yaml"
 BASE = f"{A}{SOCKET}\n    {PORT}\n"
 BIND = "driver_opts: {type: none, o: bind, device"
+DIND = "services:\n  d:\n    image: docker:27-dind\n    environment: {DOCKER_TLS_CERTDIR: ''}\n    "
 QUADLET = "[Container]\nImage=x\n"
 
 Files = dict[str, str]
@@ -131,6 +132,9 @@ WITHOUT: dict[str, Files] = {
         C: f"{A}{PORT}\n    volumes: ['${{S:-/run/docker.sock}}:/x']\n", ".env": "S=/srv/x\n"},
     "a volume that is overridden": {C: BASE, OVERRIDE: f"{A}volumes: !override ['x:/y']\n"},
     "volumes_from, and not its ports": {C: f"{A}volumes_from: [b]\n  b:\n    {PORT}\n"},
+    "docker-in-docker: other ports": {C: f"{DIND}ports: ['80-90:80-90', '2377:2377', '2375:80']\n"},
+    "docker-in-docker: loopback": {C: f"{DIND}ports: ['127.0.0.1:9000:2375']\n"},
+    "docker-in-docker: no port": {C: DIND},
     "a file of another program": {"10-a.network": "[Match]\nName=eth0\n[Network]\nMACVLAN=m\n"},
 }
 """Files in which nothing has the API socket."""
@@ -150,6 +154,19 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
     "the socket by a variable": (
         {C: f"{A}{PORT}\n    volumes: ['${{DOCKER_SOCKET}}:/x']\n"},
         f"{C}: a publishes a port, and whether ${{DOCKER_SOCKET}} is the API socket is not known"),
+    **{f"docker-in-docker: {ports}": (
+        {C: f"{DIND}ports: [{ports}]\n"}, f"{C}: d runs docker-in-docker and publishes port {shown}: ")
+       for ports, shown in (("'2370-2380:2370-2380'", "2370-2380:2370-2380"), ("{target: 2375, published: 80}", "80"),
+                            ("'80:$P'", "80:$P"), ("'[::]:80:2376/tcp'", "[::]:80:2376/tcp"))},
+    "docker-in-docker: a port in the override": (
+        {C: DIND, OVERRIDE: "services:\n  d:\n    ports: ['1-3:2374-2376']\n"},
+        f"{OVERRIDE}: d runs docker-in-docker and publishes port 1-3:2374-2376: "),
+    "docker-in-docker: the host's network of a variable": (
+        {C: f"{DIND}network_mode: $NM\n", ".env": "NM=host\n"},
+        f"{C}: d runs docker-in-docker and uses the host's network: "),
+    "docker-in-docker: macvlan": (
+        {C: f"{DIND}networks: [l]\nnetworks: {{l: {{driver: macvlan}}}}\n"},
+        f"{C}: d runs docker-in-docker and is in a network of the driver macvlan: "),
     "more services than are followed": (
         {C: "services:\n" + "".join(f"  s{n}: {{extends: s{n + 1}, {PORT}}}\n" for n in range(20))
             + f"  s20:\n    {SOCKET}\n"},
