@@ -237,6 +237,10 @@ class Arguments:
             self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
             return
         source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, same)
+        # Compose reads UTF-16 with a byte order mark (go-yaml, readerc.go); systemd and dockerd do not.
+        if data[:2] in unread_hosts.UTF_16 and "compose" in os.path.basename(file):
+            data = unread_hosts.decoded(data).encode()
+            source = source._replace(text=data.decode())
         self._named |= {file} if is_named else set()
         if (excess := LIMITS.excess(data)) is not None:
             if is_named or file_kinds.kind_of(file, source.text, is_named=False) is not None or (

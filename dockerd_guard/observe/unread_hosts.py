@@ -13,6 +13,9 @@ from itertools import islice
 
 from dockerd_guard.observe import container_definitions
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks."""
+
 MAX_ADDRESSES = 2_000
 """Addresses looked at in one file; a file with more of them counts as one that sets a host."""
 
@@ -86,7 +89,7 @@ def may_set_a_host(path: str) -> bool:
 
 def decoded(data: bytes) -> str:
     """The text of a file; empty if it is no text."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
     return "" if b"\0" in data[:8192] else data.decode("utf-8", "surrogateescape")
 

@@ -244,6 +244,14 @@ def test_two_services_with_one_port_are_both_exposed(tmp_path: Path, call: Call)
     assert said.code == 1 and "neither publishes a port" not in said.err
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_encodings_that_compose_reads(encoding: str, tmp_path: Path, call: Call) -> None:
+    text = f"{A}{SOCKET}\n    {PORT}\n# {'x' * 4000}\n"
+    (tmp_path / C).write_bytes((b"\xfe\xff" if encoding == "utf-16-be" else b"") + text.encode(encoding))
+    said = call("lint", tmp_path)
+    assert said.code == 1 and f"{C}:4:14: error: " in said.out, said.out + said.err
+
+
 def test_a_link_out_of_the_directory_is_not_followed(tmp_path: Path, call: Call) -> None:
     write(tmp_path, {"secret": "S=/run\n", f"app/{C}": f"{A}{PORT}\n    volumes: ['$S:/x']\n"})
     (tmp_path / "app/.env").symlink_to("../secret")
