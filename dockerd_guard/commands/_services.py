@@ -17,6 +17,7 @@ from dockerd_guard.observe.compose import HOST, SOCKET, Application, Mount, Publ
 from dockerd_guard.observe.compose_variables import variables_of
 from dockerd_guard.observe.observation import CONFIGURED
 from dockerd_guard.observe.quadlets import quadlet_of
+from dockerd_guard.observe.socket_mounts import is_socket_path
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
 _T = TypeVar("_T")
@@ -124,6 +125,12 @@ class Services:
                     yield f"{where} {other}, which is not read"
             for remote in content.application.remote:
                 yield f"{file}:{content.where(remote.line, 1)[0]}: includes another file that is not read"
+            # The variables of an application have precedence in the files that it includes.
+            deciding = {name for name, value in content.variables.items() if value == HOST or is_socket_path(value)}
+            for other in _reached(file, self._included)[1:] if deciding else ():
+                if any(self._files[other].variables.get(name) != content.variables[name]
+                       for name in self._files[other].application.variables & deciding):
+                    yield f"{file}: includes {other}, whose variables are not known"
         for file, services in self.with_socket.items():
             for name, service in services.items():
                 if service.unknown:

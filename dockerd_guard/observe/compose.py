@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -77,12 +78,14 @@ class Service(NamedTuple):
 
 class Application(NamedTuple):
     """What a file defines: services, several with one name if it has several documents; `resources` by `KEY/NAME`; and
-    the files that it includes. `remote` are those that are not in a file system."""
+    the files that it includes. `remote` are those that are not in a file system, or have variables of another file;
+    `variables` those that decide about mounts and networks."""
 
     services: tuple[tuple[str, Service], ...] = ()
     resources: Mapping[str, str] = MappingProxyType({})
     included: tuple[str, ...] = ()
     remote: tuple[Scalar, ...] = ()
+    variables: frozenset[str] = frozenset()
 
     @property
     def is_relevant(self) -> bool:
@@ -105,13 +108,13 @@ def application_of(roots: list[Node], name: str, variables: Mapping[str, str]) -
         services += own
         if own or "compose" in name or isinstance(value_of(root, "services"), dict):
             resources |= reader.resources(root)
-            for path in reader.included(root):
+            for path, is_plain in reader.included(root):
                 value = reader.text(path)
-                if _REMOTE.match(value) is not None or "$" in value:
+                if _REMOTE.match(value) is not None or "$" in value or not is_plain:
                     remote.append(path)
                 else:
                     included.append(value)
-    return Application(tuple(services), resources, tuple(included), tuple(remote))
+    return Application(tuple(services), resources, tuple(included), tuple(remote), frozenset(reader.used))
 
 
 def partial_services(root: Node) -> Iterator[Scalar]:
@@ -127,12 +130,15 @@ class _Reader:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
         self._known: dict[str, str] = {}
+        self.used: set[str] = set()
 
-    def text(self, node: Node | None) -> str:
-        """The text of a value, with variables replaced."""
+    def text(self, node: Node | None, *, decides: bool = True) -> str:
+        """The text of a value, with variables replaced, which are noted if they decide about mounts and networks."""
         raw = text_of(node)
         if "$" not in raw:
             return raw
+        if decides and raw not in self._known:
+            self.used |= set(re.findall(r"\$\{?([A-Za-z_]\w{0,200})", raw))
         if raw not in self._known:
             self._known[raw] = interpolated(raw, self._variables)
         return self._known[raw]
@@ -155,13 +161,16 @@ class _Reader:
             found[f"networks/{name}"] = HOST if is_host else driver if driver in OPEN_DRIVERS else ""
         return found
 
-    def included(self, root: Node) -> Iterator[Scalar]:
-        """Yield the paths of other Compose files."""
+    def included(self, root: Node) -> Iterator[tuple[Scalar, bool]]:
+        """Yield the paths of other Compose files, and whether their variables are those of `.env` beside them."""
         for item in items_of(value_of(root, "include")):
-            path = value_of(item, "path") if isinstance(item, dict) else item
-            for each in path if isinstance(path, list) else [path]:
-                if isinstance(each, Scalar) and each.text:
-                    yield each
+            is_long = isinstance(item, dict)
+            path, given = (value_of(item, "path"), value_of(item, "env_file")) if is_long else (item, None)
+            paths, files = (each if isinstance(each, list) else [each] for each in (path, given))
+            own = posixpath.join(posixpath.dirname(self.text(paths[0]) if paths else ""), ".env")
+            is_plain = value_of(item, "project_directory") is None and all(
+                posixpath.normpath(self.text(each)) == posixpath.normpath(own) for each in files if each is not None)
+            yield from ((each, is_plain) for each in paths if isinstance(each, Scalar) and each.text)
 
     def services(self, root: Node) -> Iterator[tuple[str, Service]]:
         for name, key, node in _services(root):
@@ -178,7 +187,7 @@ class _Reader:
             tuple(self._mounts(node)), published, (other,) if kind in ("service", "container") else (),
             (extends,) if extends else (), self._unknown_key(node, mode), self.text(value_of(extended, "file")),
             tuple(filter(None, volumes_from)), mode, frozenset(_reset(key, node)),
-            _ENGINE.search(self.text(value_of(node, "image"))) is not None)
+            _ENGINE.search(text_of(value_of(node, "image"))) is not None)
 
     def _mounts(self, service: Node) -> Iterator[Mount]:
         if self.text(value_of(service, "use_api_socket")) == "true":

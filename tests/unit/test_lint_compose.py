@@ -88,6 +88,9 @@ FOUND: dict[str, tuple[Files, str]] = {
     "Podman: the network of another container": (
         {"a.container": f"{QUADLET}Volume=/run/podman:/x\nNetwork=b.container\n",
          "b.container": f"{QUADLET}PodmanArgs=-p80:80\n"}, "b.container:3:12"),
+    "Podman: a network that is reset": (
+        {"a.container": f"{QUADLET}Volume=/run/podman:/x\nNetwork=none\nNetwork=\nPublishPort=80:80\n"},
+        "a.container:6:13"),
     "Podman: a network that a drop-in replaces": (
         {"a.container": f"{QUADLET}Volume=/run/podman:/x\nNetwork=none\n",
          "a.container.d/a.conf": "[Container]\nNetwork=\nNetwork=host\n"}, "a.container.d/a.conf:3:9"),
@@ -106,6 +109,8 @@ INSIDE: dict[str, Files] = {
     "no network in the override": {
         C: f"{A}{SOCKET}\n    network_mode: host\n", OVERRIDE: f"{A}network_mode: none\n"},
     "a network of a variable": {C: f"{A}{SOCKET}\n    network_mode: ${{NM:-bridge}}\n"},
+    "a mode beside an open network": {
+        C: f"{A}{SOCKET}\n    network_mode: bridge\nnetworks: {{default: {{driver: ipvlan}}}}\n"},
     "a network of its own beside an open one": {
         C: f"{A}{SOCKET}\n    networks: [b]\nnetworks: {{b: {{}}, default: {{driver: ipvlan}}}}\n"},
     "volumes_from without ports": {C: f"{A}volumes_from: [b]\n  b:\n    {SOCKET}\n  c:\n    {PORT}\n"},
@@ -132,6 +137,9 @@ WITHOUT: dict[str, Files] = {
         C: f"{A}{PORT}\n    volumes: ['${{S:-/run/docker.sock}}:/x']\n", ".env": "S=/srv/x\n"},
     "a volume that is overridden": {C: BASE, OVERRIDE: f"{A}volumes: !override ['x:/y']\n"},
     "volumes_from, and not its ports": {C: f"{A}volumes_from: [b]\n  b:\n    {PORT}\n"},
+    "include: variables of the same file": {
+        C: "include:\n- {path: s/a.yaml, env_file: s/.env}\n", ".env": "T=/srv\nS=host\n",
+        "s/a.yaml": f"{A}{PORT}\n    volumes: ['$T:/x']\n", "s/.env": "S=/run\n"},
     "docker-in-docker: other ports": {C: f"{DIND}ports: ['80-90:80-90', '2377:2377', '2375:80']\n"},
     "docker-in-docker: loopback": {C: f"{DIND}ports: ['127.0.0.1:9000:2375']\n"},
     "docker-in-docker: no port": {C: DIND},
@@ -148,6 +156,12 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
                                       f"{C}:1: includes another file that is not read"),
     "include: a variable": ({C: "include: ['$FILE']\n"}, f"{C}:1: includes another file that is not read"),
     "include: a file elsewhere": ({C: "include: [../a.yaml]\n"}, f"{C}: includes ../a.yaml, which is not read"),
+    "include: variables of another file": (
+        {C: "include:\n- path: s/a.yaml\n  env_file: s/prod.env\n", "s/a.yaml": f"{A}{PORT}\n"},
+        f"{C}:2: includes another file that is not read"),
+    "include: the socket by a variable": (
+        {C: "include: [s/a.yaml]\n", ".env": "S=/run\nT=1\n", "s/a.yaml": f"{A}{PORT}\n    volumes: ['$S:/$T']\n"},
+        f"{C}: includes s/a.yaml, whose variables are not known"),
     "COMPOSE_FILE: a file elsewhere": (
         {C: f"{A}{SOCKET}\n", ".env": f"COMPOSE_FILE={C}:../b.yml\n"},
         f"{C}: the file .env beside it has in COMPOSE_FILE ../b.yml, which is not read"),
