@@ -13,6 +13,9 @@ from itertools import islice
 MAX_FOUND = 200
 """Mounts of the API socket, and ports, that are looked at in one file; if there are more, any port counts."""
 
+MAX_BRACES = 20_000
+"""Blocks in one file; if there are more, any port counts."""
+
 MAX_BLOCKS = 8
 """Blocks around a mount that may be the definition of the container."""
 
@@ -57,7 +60,8 @@ def first_way(path: str, text: str) -> tuple[int, str] | None:
     mounts = [found.start() for found in islice(re.finditer(_MOUNT, text), MAX_FOUND)
               if re.search(_OF_CLIENT, text[max(0, found.start() - 120):found.start()]) is None]
     ports = [found.start() for found in islice(re.finditer(_PUBLISHES, text), MAX_FOUND)] if mounts else []
-    is_whole = MAX_FOUND in (len(mounts), len(ports)) or not path.endswith((".nix", ".tf", ".tofu"))
+    is_whole = MAX_FOUND in (len(mounts), len(ports)) or text.count("{") > MAX_BRACES or not path.endswith(
+        (".nix", ".tf", ".tofu"))
     ends, around = ({}, {}) if is_whole else _blocks(text, mounts)
     for mount in mounts if ports else ():
         # A resource of Terraform is a block at the top; a container of NixOS is the innermost one with an image.
