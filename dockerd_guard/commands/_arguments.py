@@ -6,15 +6,17 @@ import os
 import re
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 from dockerd_guard.commands._common import Unanswerable
-from dockerd_guard.commands._services import ServiceFile
+from dockerd_guard.commands._services import ServiceFile, Services, variables_beside
 from dockerd_guard.model.limits import LIMITS
 from dockerd_guard.observe import carriers, file_kinds, quadlets, templates, unread_hosts
 from dockerd_guard.observe.file_kinds import Kind
+from dockerd_guard.observe.socket_mounts import names_socket
+from dockerd_guard.observe.yaml_nodes import UnreadableYaml
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -134,8 +136,7 @@ class Arguments:
 
     @property
     def _found(self) -> int:
-        return len(self.placed) + sum(service.has_socket for content in self.services.values()
-                                      for service in content.services.values())
+        return len(self.placed) + sum(map(len, Services(self.services).with_socket.values()))
 
     def _walk(self, rootfs: Rootfs, directory: str) -> None:
         """Add the files below a directory that configure dockerd. Symbolic links to files below it are followed."""
@@ -236,6 +237,10 @@ class Arguments:
             self.unanswered.append(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
             return
         source = Source(file, data.decode("utf-8", "surrogateescape"), is_named, same)
+        # Compose reads UTF-16 with a byte order mark (go-yaml, readerc.go); systemd and dockerd do not.
+        if data[:2] in unread_hosts.UTF_16 and "compose" in os.path.basename(file):
+            data = unread_hosts.decoded(data).encode()
+            source = source._replace(text=data.decode())
         self._named |= {file} if is_named else set()
         if (excess := LIMITS.excess(data)) is not None:
             if is_named or file_kinds.kind_of(file, source.text, is_named=False) is not None or (
@@ -261,8 +266,8 @@ class Arguments:
 
     def without_socket(self) -> list[str]:
         """The files named as arguments whose services have no access to the API."""
-        return [file for file, content in self.services.items() if file in self._named and not any(
-            service.has_socket for service in content.services.values())]
+        with_socket = Services(self.services).with_socket
+        return [file for file in self.services if file in self._named and file not in with_socket]
 
     def unread(self, judged: Collection[str]) -> list[str]:
         """Where files set a TCP host of dockerd in a form that is not evaluated. Those in which services or units were
@@ -349,10 +354,11 @@ class Arguments:
             return False
         text = source.text
         through = source.where
+        variables = variables_beside(self.root, source.file) if source.file != STDIN else {}
         try:
-            files, services, merged, partial = _read_as_template(source)
-        except carriers.UnreadableCarrier as error:
-            if source.is_named or (carriers.is_carrier(text) and "docker" in text) or carriers.names_socket(text):
+            files, application, merged, partial = _read_as_template(source, variables)
+        except UnreadableYaml as error:
+            if source.is_named or (carriers.is_carrier(text) and "docker" in text) or names_socket(text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
             return False
         found = False
@@ -374,6 +380,7 @@ class Arguments:
                 carrier.judged.append(lines)
             else:
                 self._others[f"{source.file} {carried.path}"] = inner
+                found = self._add_services(inner) or found
         if found:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]
@@ -381,21 +388,39 @@ class Arguments:
                             "read" for key in partial]
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
-        has_socket_or_port = any(service.has_socket or service.published for service in services.values())
-        if has_socket_or_port or (services and source.is_named):
-            self.services[source.file] = ServiceFile(services, through)
-        is_read = found or source.file in self.services or bool(partial)
+        if application.services or application.is_relevant:
+            self.services[source.file] = ServiceFile(source.file, application, through, variables)
+        is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partial)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
 
+    def _add_services(self, inner: Source) -> bool:
+        """Add what a file within another one defines, if it is of Compose or of Podman."""
+        path = f"{inner.file} /{(inner.carried_as or '').lstrip('/')}"
+        quadlet = quadlets.quadlet_of(path)
+        if quadlet is not None:
+            application = quadlets.application_of(quadlet[1], inner.file, inner.text)
+        elif carriers.carries(os.path.basename(path), inner.text):
+            try:
+                application = carriers.read(os.path.basename(path), inner.text).application
+            except UnreadableYaml:
+                return False
+        else:
+            return False
+        if application.is_relevant:
+            self.services[path] = ServiceFile(inner.file, application, inner.where)
+        return application.is_relevant
+
     def _read_quadlet(self, source: Source) -> bool:
-        """Read a file of Podman that runs a container. False for any other file."""
+        """Read a file of Podman for a container, its volume or network. False for any other file."""
         quadlet = quadlets.quadlet_of(file_kinds.plain_name(os.path.normpath(source.file)))
         if quadlet is None:
             return False
-        service = quadlets.service_of(quadlet[1], source.file, source.text)
-        self.services[source.file] = ServiceFile({quadlet[1]: service}, source.where)
+        application = quadlets.application_of(quadlet[1], source.file, source.text)
+        if not application.services and not application.is_relevant:
+            return False
+        self.services[source.file] = ServiceFile(source.file, application, source.where)
         self._carriers[source.file] = Carrier(source.text, [])
         return True
 
@@ -411,16 +436,17 @@ def _inside_of(rootfs: Rootfs, directory: str) -> str:
     return (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
 
 
-def _read_as_template(source: Source) -> carriers.Read:
+def _read_as_template(source: Source, variables: Mapping[str, str]) -> carriers.Read:
     """Read a file that carries others. If it is YAML only without its tags, as a template, they are blanked."""
+    name = os.path.basename(source.file)
     try:
-        return carriers.read(source.text)
-    except carriers.UnreadableCarrier:
+        return carriers.read(name, source.text, variables)
+    except UnreadableYaml:
         without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
                               lambda found: " " * len(found[0]), source.text, flags=re.MULTILINE)
         if without_tags == source.text:
             raise
-        return carriers.read(without_tags)
+        return carriers.read(name, without_tags, variables)
 
 
 def _encoded(text: str) -> bytes:

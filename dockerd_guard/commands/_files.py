@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._arguments import Arguments, Placed
 from dockerd_guard.commands._common import Look, observe_files
-from dockerd_guard.commands._services import findings_of, not_known
+from dockerd_guard.commands._services import Services
 from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
@@ -65,18 +65,16 @@ def judge_placed(
 
 
 def _of_services(arguments: Arguments) -> Judged:
-    found = tuple(findings_of(arguments.services))
-    exposed = {name for name, _ in found}
-    notes, has_socket = [], False
-    for file, content in arguments.services.items():
-        with_socket = {name: service for name, service in content.services.items() if service.has_socket}
-        names = [name for name, service in with_socket.items() if not service.unknown]
-        has_socket = has_socket or bool(with_socket)
-        if inside := sorted(set(names) - exposed):
+    services = Services(arguments.services)
+    found = tuple(services.findings())
+    notes = []
+    for file, with_socket in services.with_socket.items():
+        names = {name for name, service in with_socket.items() if not service.unknown}
+        if inside := sorted(names - services.exposed):
             notes.append(f"{file}: {', '.join(inside)}: has the API socket, and neither publishes a port nor uses the "
                          "host's network")
-    return Judged(tuple(limited("DG108", (finding for _, finding in found))), (), tuple(notes),
-                  tuple(not_known(arguments.services)), judged=has_socket)
+    return Judged(tuple(limited("DG108", found)), (), tuple(notes),
+                  tuple(services.not_known()), judged=bool(services.with_socket))
 
 
 def _hosts(placed: list[Placed], unanswered: list[str]) -> Iterator[list[Placed]]:

@@ -68,9 +68,11 @@ _CHECKOUT = frozenset((".git", ".hg", ".svn"))
 _HOMES = re.compile(r"/(?:home/[^/]+|root)/")
 _NAMES = re.compile(
     r"docker|daemon\.json|user-?data|compose|/[^/.]+\Z|"
-    r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube)\Z", re.IGNORECASE)
+    r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z",
+    re.IGNORECASE)
 _NAMES_IN_HOMES = re.compile(
-    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod)\Z", re.IGNORECASE)
+    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|volume|network)\Z",
+    re.IGNORECASE)
 
 _NOT_IN_EFFECT = re.compile(
     r"(?:~|\.(?:bak|backup|orig|old|saved?|disabled|off|example|sample|dist|dockerd-guard-saved|dpkg-[a-z]+|ucf-[a-z]+|"
@@ -78,8 +80,11 @@ _NOT_IN_EFFECT = re.compile(
     re.IGNORECASE)
 """Names of copies and examples, and of what dockerd does not read."""
 
-_NAMES_DOCKER = re.compile("docker|podman|user-data", re.IGNORECASE)
-_MAY_MATTER = re.compile(rb"docker|podman|237[56]|/[ \t]{0,8}:/|write_files|ignition", re.IGNORECASE)
+_NAMES_DOCKER = re.compile(
+    r"docker|podman|user-data|compose|\.(?:container|pod|volume|network)(?:\.d/|\Z)", re.IGNORECASE)
+_MAY_MATTER = re.compile(
+    rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^services[ \t]{0,8}:|write_files|ignition",
+    re.IGNORECASE | re.MULTILINE)
 _SERVICES = re.compile(r"^services[ \t]{0,8}:", re.MULTILINE)
 _FIRST_BOOT = re.compile(r"/cloud|user-data|ignition|\.ign\Z")
 
@@ -179,7 +184,8 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
 def _runs_containers(path: str, text: str) -> bool:
     """Whether a file runs containers, or writes files at the first boot."""
     return quadlets.quadlet_of(path) is not None or _FIRST_BOOT.search(path) is not None or (
-        path.endswith((".yml", ".yaml")) and _SERVICES.search(text) is not None)
+        path.endswith((".yml", ".yaml")) and (
+            "compose" in path.rpartition("/")[2] or _SERVICES.search(text) is not None))
 
 
 def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str]]:

@@ -38,7 +38,8 @@ _OPTIONS = re.compile(r"^[ \t]{0,80}(?:export[ \t]{1,8})?(DOCKER_OPTS|DOCKER_OPT
 _FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OPTIONS")
 
 CANDIDATE = re.compile(
-    r"docker|daemon.*\.json|override|hosts?\.conf|\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod)\Z|cloud|user-?data|compose|"
+    r"docker|daemon.*\.json|override|hosts?\.conf|cloud|user-?data|compose|"
+    r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|volume|network)\Z|"
     r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
 """Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
 

@@ -5,52 +5,121 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dockerd_guard.observe.carriers import PublishedApi, Service, is_socket_mount
+from dockerd_guard.observe.compose import (
+    HOST,
+    OPEN_DRIVERS,
+    SOCKET,
+    Application,
+    Mount,
+    PublishedApi,
+    Service,
+    is_local,
+)
+from dockerd_guard.observe.socket_mounts import is_socket_device, is_socket_mount, source_of
 from dockerd_guard.systemd.syntax import BadFileError, Setting, settings
 from dockerd_guard.systemd.units import NEWEST_SYSTEMD
 
-_PATH = re.compile(r"(?P<whole>(?:.*/)?(?P<name>[^/]+\.(?:container|pod)))(?:\.d/[^/]+\.conf)?", re.DOTALL)
+_PATH = re.compile(
+    r"(?P<whole>(?:.*/)?(?P<name>[^/]+\.(?:container|pod|volume|network)))(?:\.d/[^/]+\.conf)?", re.DOTALL)
 _PODMAN_OPTION = re.compile(
-    r"(?:^|\s)(?:(?:-v|--volume|--mount)[ =](?P<volume>\S+)|(?:-p|--publish)[ =](?P<port>\S+)|"
-    r"(?P<host>--net(?:work)?[ =]host)\b)")
+    r"(?:^|\s)[\"']?(?:(?:-v[ =]?|--volume[ =]|--mount[ =])(?P<volumes>\S+)|(?:-p[ =]?|--publish[ =])(?P<ports>\S+)|"
+    r"--net(?:work)?[ =](?P<networks>\S+))")
+_VOLUME_OPTION = re.compile(r"(?:^|\s)(?:--opt|-o)[ =][\"']?(?P<key>device|o)=(?P<value>[^\s\"']+)")
+_LISTS = {"Volume": {"volumes"}, "PublishPort": {"ports"}, "Network": {"networks", "network_mode"}}
+"""Settings that are lists, and the keys of a service of Compose that they are."""
 
 
 def quadlet_of(path: str) -> tuple[str, str] | None:
-    """Return the path of a container or pod, and its name, for its file or a drop-in; None for any other file."""
+    """Return the path of a container, pod, volume or network, and its name, for its file or a drop-in; None for any
+    other file."""
     found = _PATH.fullmatch(path)
     return (found["whole"], found["name"]) if found is not None else None
 
 
-def service_of(name: str, file: str, text: str) -> Service:
-    """Return what a file says about a container or pod. What follows a syntax error is not read."""
-    has_socket, published, pods = False, [], []
-    for setting in _settings(file, text):
+def application_of(name: str, file: str, text: str) -> Application:
+    """Return what a file says. What follows a syntax error is not read."""
+    if name.endswith(".volume"):
+        return Application(resources=_volume(name, file, text))
+    if name.endswith(".network"):
+        return Application(resources=_network(name, file, text))
+    return Application(((name, _service(file, text)),))
+
+
+def _service(file: str, text: str) -> Service:
+    mounts, published, others = list[Mount](), list[PublishedApi](), list[str]()
+    reset, mode = set[str](), ""
+    for setting in _settings(file, text, "Container", "Pod"):
+        if not setting.value and setting.key in _LISTS:
+            # An empty assignment resets a list.
+            keys = _LISTS[setting.key]
+            reset |= keys
+            mounts = [mount for mount in mounts if mount.key not in keys]
+            published = [api for api in published if api.key not in keys]
+            mode = "" if "network_mode" in keys else mode
         at = setting.at(0, len(setting.value))
-        for mount, port in _parts(setting):
-            has_socket = has_socket or is_socket_mount(mount)
-            if port is not None and not port.endswith("/udp"):
-                published.append(PublishedApi(name, port, at.line, at.column, at.end_column))
-        if setting.key == "Pod":
-            pods.append(setting.value)
-    return Service(has_socket, tuple(published), tuple(pods))
+        for key, value in _parts(setting):
+            if key == "ports" and not value.endswith("/udp"):
+                published.append(PublishedApi(value, at.line, at.column, at.end_column, is_local=is_local(value)))
+            elif key == "volumes":
+                mounts.append(Mount(key) if is_socket_mount(value) else Mount(key, f"volumes/{source_of(value)}"))
+            elif value.startswith("container:") or value.endswith((".container", ".pod")):
+                others.append(value.removeprefix("container:"))
+            elif value in (HOST, "none"):
+                mode = value
+                if mode == HOST:
+                    published.append(PublishedApi("", at.line, at.column, at.end_column, "network_mode", HOST))
+            elif key == "networks":
+                published.append(PublishedApi("", at.line, at.column, at.end_column, key,
+                                              f"networks/{value.partition(':')[0]}"))
+    return Service(tuple(mounts), tuple(published), tuple(others), mode=mode, reset=frozenset(reset))
 
 
-def _settings(file: str, text: str) -> Iterator[Setting]:
+def _volume(name: str, file: str, text: str) -> dict[str, str]:
+    device = options = own = ""
+    for setting in _settings(file, text, "Volume"):
+        if setting.key == "Device":
+            device = setting.value
+        elif setting.key == "Options":
+            options = setting.value
+        elif setting.key == "VolumeName":
+            own = setting.value
+        elif setting.key == "PodmanArgs":
+            for found in _VOLUME_OPTION.finditer(setting.value):
+                device, options = (found["value"], options) if found["key"] == "device" else (device, found["value"])
+    return _resource("volumes", name, own, SOCKET if is_socket_device(device, options) else "")
+
+
+def _network(name: str, file: str, text: str) -> dict[str, str]:
+    driver = own = ""
+    for setting in _settings(file, text, "Network"):
+        if setting.key == "Driver":
+            driver = setting.value
+        elif setting.key == "NetworkName":
+            own = setting.value
+    return _resource("networks", name, own, driver if driver in OPEN_DRIVERS else "")
+
+
+def _resource(kind: str, name: str, own: str, value: str) -> dict[str, str]:
+    """A volume or network under the name of its file and of what Podman creates."""
+    return {f"{kind}/{name}": value, f"{kind}/{own or 'systemd-' + name.rpartition('.')[0]}": value}
+
+
+def _settings(file: str, text: str, *sections: str) -> Iterator[Setting]:
     try:
-        yield from settings(text.encode("utf-8", "surrogateescape"), file, ("Container", "Pod"), [], NEWEST_SYSTEMD)
+        yield from settings(text.encode("utf-8", "surrogateescape"), file, sections, [], NEWEST_SYSTEMD)
     except BadFileError:
         return
 
 
-def _parts(setting: Setting) -> Iterator[tuple[str, str | None]]:
-    """Yield mounts, and published ports; the port is empty for the network of the host."""
+def _parts(setting: Setting) -> Iterator[tuple[str, str]]:
+    """Yield what a setting mounts, publishes, and uses the network of, each with what a service of Compose calls it."""
     key, value = setting.key, setting.value.strip("\"'")
-    if key in ("Volume", "Mount"):
-        yield value, None
-    elif key == "PublishPort":
-        yield "", value
-    elif key == "Network" and value == "host":
-        yield "", ""
+    if value and key in ("Volume", "Mount"):
+        yield "volumes", value
+    elif value and key == "PublishPort":
+        yield "ports", value
+    elif value and key in ("Network", "Pod"):
+        yield "networks", value
     elif key == "PodmanArgs":
         for found in _PODMAN_OPTION.finditer(setting.value):
-            yield found["volume"] or "", found["port"] or ("" if found["host"] else None)
+            yield from ((kind, found[kind].strip("\"'")) for kind in ("volumes", "ports", "networks") if found[kind])

@@ -11,6 +11,11 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
+from dockerd_guard.observe import container_definitions
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks."""
+
 MAX_ADDRESSES = 2_000
 """Addresses looked at in one file; a file with more of them counts as one that sets a host."""
 
@@ -84,7 +89,7 @@ def may_set_a_host(path: str) -> bool:
 
 def decoded(data: bytes) -> str:
     """The text of a file; empty if it is no text."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
     return "" if b"\0" in data[:8192] else data.decode("utf-8", "surrogateescape")
 
@@ -94,7 +99,8 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
     last numbers."""
     has_host = "tcp:" in text or "237" in text or "ListenStream" in text
-    if not has_host and re.search(rf"{_SOCKET}|dind|tmpfiles", f"{path}\n{text}") is None:
+    may_define = container_definitions.may_define(path)
+    if not has_host and not may_define and re.search(rf"{_SOCKET}|dind|tmpfiles", f"{path}\n{text}") is None:
         return None
     if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
@@ -107,7 +113,8 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
         if number >= MAX_ADDRESSES or _is_dockers(found, text, path):
             return text.count("\n", 0, found.start()) + 1, "names a TCP address for dockerd"
-    way = _way_to_the_socket(text) or _other_way(path, text)
+    way = _way_to_the_socket(text) or _other_way(path, text) or (
+        container_definitions.first_way(path, text) if may_define else None)
     return (text.count("\n", 0, way[0]) + 1, way[1]) if way is not None else None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.observe import carriers
+from dockerd_guard.observe.yaml_nodes import UnreadableYaml
 from tests.support.command_line import Call
 
 pytest_plugins = ["tests.support.fixtures"]
@@ -177,8 +178,8 @@ def test_a_service_of_another_directory_is_extended(
 def test_aliases_take_bounded_time(text: str) -> None:
     began = time.process_time()
     try:
-        carriers.read(text)
-    except carriers.UnreadableCarrier as error:
+        carriers.read("compose.yaml", text)
+    except UnreadableYaml as error:
         assert "values with those of its aliases" in str(error)
     assert time.process_time() - began < 4
 

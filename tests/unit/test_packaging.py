@@ -97,7 +97,7 @@ def starts_the_hook(path: str) -> bool:
     "home/a/.config/systemd/user/docker.service.d/x.conf", "user-data", "cloud-init/user-data.tftpl", "x/cloud.cfg",
     "node.bu", "node.ign", "node.fcc", "ignition/node.json", "compose.yaml", "docker-compose.prod.yml", "stack.yml",
     "roles/x/tasks/main.yml", "k8s/configmap.yaml", "policy.yaml",
-    "etc/systemd/system/app.container",
+    "etc/systemd/system/app.container", "app/s.volume", "lan.network", "app/.env",
 ])
 def test_files_of_the_docs_start_the_hook(path: str) -> None:
     """docs/lint.md has the table. Names of any case, and with a suffix of templates."""
@@ -105,7 +105,8 @@ def test_files_of_the_docs_start_the_hook(path: str) -> None:
         assert starts_the_hook(name), name
 
 
-@pytest.mark.parametrize("path", ["main.tf", "node.pkr.hcl", "setup.sh", "provision.sh.tpl", "configuration.nix"])
+@pytest.mark.parametrize("path", ["main.tf", "node.pkr.hcl", "setup.sh", "provision.sh.tpl", "configuration.nix",
+                                  "a.nomad", ".devcontainer/devcontainer.json"])
 def test_scripts_that_may_set_a_host_start_the_hook(path: str) -> None:
     assert starts_the_hook(path)
 

@@ -1,0 +1,38 @@
+"""Mounts of containers that have the socket of the Docker API, or of Podman's."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+_SOCKET = re.compile(r"(?:docker|podman)\.sock(?![\w-]|\.\w)")
+_WITH_SOCKET = frozenset(("/", "/run", "/var/run", "/run/podman", "/var/run/podman"))
+"""Directories with the API socket."""
+
+
+def names_socket(text: str) -> bool:
+    return _SOCKET.search(text) is not None
+
+
+def is_socket_path(path: str) -> bool:
+    """Whether a path of the host is the API socket, or a directory with it."""
+    # normpath keeps two slashes at the beginning.
+    return names_socket(path) or (path.startswith("/") and posixpath.normpath(f"/{path.lstrip('/')}") in _WITH_SOCKET)
+
+
+def is_socket_mount(text: str) -> bool:
+    """Whether a mount as it is written for a command (SOURCE:TARGET, or with source=) has the API socket."""
+    return names_socket(text) or is_socket_path(source_of(text))
+
+
+def is_socket_device(device: str, options: str) -> bool:
+    """Whether the device of a volume is the API socket, or a directory with it. Without `bind` among the options of
+    mount(2), it is of a file system, or of NFS."""
+    return names_socket(device) or (
+        not {"bind", "rbind"}.isdisjoint(options.replace(" ", "").split(",")) and is_socket_path(device))
+
+
+def source_of(text: str) -> str:
+    """The source of a mount as it is written for a command."""
+    source = re.search(r"(?:^|,)(?:src|source)=([^,]*)", text)
+    return source[1] if source is not None else text.partition(":")[0]
