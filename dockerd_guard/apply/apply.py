@@ -130,7 +130,11 @@ class _Execution:
         if not self.actions.starts_dockerd:
             return self._finished()
         self._start()
-        return self._verified() if self.starts else self._finished()
+        if self.starts:
+            return self._verified()
+        # docker.socket was started, and listens.
+        self.seen = self.context.observe()
+        return self._finished()
 
     def _not_loaded(self) -> Result | None:
         """The failure where systemd has not loaded what was written.

@@ -136,9 +136,9 @@ class Recovery(NamedTuple):
 def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: bool) -> Recovery:
     """Finish what a crash interrupted. Raises OSError, Refused, Unavailable.
 
-    Each file is whole, old or new. If all are new they stay: what was stopped is started, and the next pass decides
-    about the rest. Otherwise all are made old again; but all stay where dockerd was started since and complies
-    (`is_repaired`), if its sockets are up too.
+    Each file is whole, old or new. If all are new they stay, unless docker.service failed with them: what was stopped
+    is started, and the next pass decides about the rest. Otherwise all are made old again; but all stay where dockerd
+    was started since and complies (`is_repaired`), if its sockets are up too.
     """
     for directory in {change.path.rpartition("/")[0] for change in intent.changes}:
         context.files.sweep(directory)
@@ -146,7 +146,10 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
     manager = context.manager
     with Rootfs(context.files.root) as rootfs:
         is_written = all(content_at(rootfs, change.path) == change.after for change in intent.changes)
-    if is_written:
+    # An undo that an error of the disk kept from its end: docker.service has failed with these files.
+    has_failed = intent.was_active and not intent.starts and SERVICE not in intent.stops and (
+        manager_state(manager) == "failed") and not would_be_refused(intent, context)
+    if is_written and not has_failed:
         ours = [name for name in (SOCKET, SERVICE) if name in intent.stops]
         if intent.starts and manager_state(manager) == "inactive":
             ours.append(SERVICE)

@@ -28,7 +28,7 @@ from tests.simulation.interfaces import (
     SimulatedNetwork,
     validate_nothing,
 )
-from tests.support.situations import OPEN, Act, do, dropin, opened, read_policy, seen_on, stop
+from tests.support.situations import OPEN, Act, do, dropin, guarded, listens, opened, policy, read_policy, seen_on, stop
 
 DECLARED = "Docker listens as declared."
 COMPLY = "the files comply with the policy."
@@ -185,3 +185,14 @@ def test_the_journal_does_not_report_that_a_stopped_docker_listens(host: Simulat
     assert entry.event == "corrected"
     assert entry.message.startswith("The files comply with the policy again: wrote ")
     assert entry.message.endswith(f"; docker.service is not running: nothing listens on {SOCK}.")
+
+
+def test_what_a_socket_unit_opens_at_the_end_of_a_correction_is_blocked_in_the_same_pass(host: SimulatedHost) -> None:
+    """I7: the new policy needs no drop-in of docker.socket, which listens on the port of another one without it."""
+    do(host, (stop, listens("/run/docker.sock", "2375"), guarded, dropin(""), guarded,
+              policy("mode: enforce\nsockets: [unix:///run/docker.sock]\n")))
+    agent = SimulatedAgent(host, RecordedJournal())
+    agent.run_pass()
+    assert "tcp://[::]:2375" in {sock.address for sock in host.held}
+    assert host.open_addresses() == ()
+    assert not any("was started during the correction" in entry.message for entry in agent.journal.entries)

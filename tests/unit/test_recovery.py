@@ -211,6 +211,21 @@ def test_docker_that_dies_after_a_correction_gets_its_configuration_back(host: S
     assert agent.controller.decision.hold is not None, "not at once again"
 
 
+def test_a_roll_back_that_an_error_of_the_disk_interrupted_is_finished(host: SimulatedHost) -> None:
+    """I3: the corrections restarted nothing, and dockerd failed when it was started with the last one later."""
+    do(host, (dropin(OPEN), guarded, dropin(OPEN, OURS)))
+    theirs = host.text(OURS)
+    do(host, (guarded, fault(dies_after_s=1.0), restart, sleep(120), fault(dies_after_s=None, disk_errno=5)))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.ROLL_BACK
+    assert host.text(OURS) != theirs
+    do(host, (fault(disk_errno=0), sleep(5)))
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.RECOVER
+    assert (host.text(OURS), host.running is not None, host.open_addresses()) == (theirs, True, ())
+
+
 def test_a_correction_stays_where_dockerd_would_refuse_what_was_there_before(host: SimulatedHost) -> None:
     """I3: dockerd dies for another reason, and the earlier content has become invalid."""
     path = "/srv/config/daemon.json"

@@ -104,7 +104,9 @@ def test_docker_that_stops_is_held_with_this_reason(host: SimulatedHost, seen: O
     assert (answer.engine, answer.problem) == (None, "docker.service is stopped or stops")
 
 
-@pytest.mark.parametrize(("state", "sent"), [("active", ["tcp://0.0.0.0:2375"]), ("deactivating", []), ("inactive", [])])
+@pytest.mark.parametrize(("state", "sent"), [
+    ("active", ["tcp://0.0.0.0:2375"]), ("deactivating", []), ("inactive", []),
+])
 def test_no_tcp_socket_of_a_docker_that_stopped_is_probed(host: SimulatedHost, state: str, sent: list[str]) -> None:
     do(host, opened())
     probed: list[str] = []
