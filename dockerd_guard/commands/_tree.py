@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -107,8 +107,8 @@ def judge_root(look: Look, options: SimpleNamespace) -> Judged:
         parts.append(_of_domain(Look(look.root, seen, None, False), domain))
         read |= _read_of(domain)
     whole = combined(parts)
-    # A script that a unit runs was evaluated. All files of units are read, to see which ones have to do with Docker.
-    read |= {*whole.files, *(path for path in rootfs.files_read if not path.endswith((".service", ".socket", ".conf")))}
+    # A script that a unit runs was evaluated.
+    read |= {*whole.files, *_other_than_units(rootfs.files_read)}
     known = whole.findings
     if look.policy is not None and look.policy.waive:
         known += judge(look.seen, None)
@@ -129,7 +129,12 @@ _WITHOUT_DOCKERD = ("DG107", "DG110")
 
 def _read_of(domain: Domain) -> set[str]:
     """The files of the tree that configure a dockerd, and those that it refers to."""
-    return {*domain.moved.values(), *domain.rootfs.files_read} - domain.assumed
+    return {*domain.moved.values(), *_other_than_units(domain.rootfs.files_read)} - domain.assumed
+
+
+def _other_than_units(paths: Iterable[str]) -> Iterator[str]:
+    """Those that are not of units: all units are read, to see which ones have to do with Docker."""
+    return (path for path in paths if not path.endswith((".service", ".socket", ".conf")))
 
 
 def _observe_domain(domain: Domain, dockerd: Version | None) -> Observation:

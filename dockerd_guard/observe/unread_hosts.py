@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
+from dockerd_guard.observe import container_commands
+
 MAX_ADDRESSES = 2_000
 """Addresses looked at in one file; a file with more of them counts as one that sets a host."""
 
@@ -68,8 +70,6 @@ _POD_IS_REACHABLE = (
     r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}true|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
 _IN_TASK = r"\b(?:docker|podman)_container\b"
 _TASK_IS_REACHABLE = r"\bpublished_ports\b|\bnetwork_mode\W{1,4}host\b"
-_RUN = r"\b(?:docker|podman|nerdctl)[ \t]{1,8}(?:container[ \t]{1,8})?(?:run|create)\b(?:[^\n\\]|\\[\s\S]){0,4000}"
-_PUBLISHES = r"[ \t](?:-p|-P|--publish(?:-all)?|--net(?:work)?[ =]host)\b"
 _HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
 _AT_BOOT = (
     r"(?m:^)[LCf][+!=~^-]{0,4}[ \t]{1,20}/(?:etc/docker/daemon\.json|"
@@ -94,7 +94,7 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
     last numbers."""
     has_host = "tcp:" in text or "237" in text or "ListenStream" in text
-    if not has_host and re.search(rf"{_SOCKET}|dind|tmpfiles", f"{path}\n{text}") is None:
+    if not has_host and re.search(rf"{_SOCKET}|dind|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
         return None
     if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
@@ -123,10 +123,8 @@ def _way_to_the_socket(text: str) -> tuple[int, str] | None:
             return found.start(), "mounts the API socket into a pod that is reachable"
         if in_task and re.search(_IN_TASK, text[max(0, found.start() - 2000):found.start()]) is not None:
             return found.start(), "runs a container with the API socket and a port"
-    for command in islice(re.finditer(_RUN, text), MAX_SOCKETS):
-        if re.search(_SOCKET, command[0]) is not None and re.search(_PUBLISHES, command[0]) is not None:
-            return command.start(), "runs a container with the API socket and a port"
-    return None
+    command = container_commands.first_exposed(text)
+    return (command, "runs a container with the API socket and a port") if command is not None else None
 
 
 def _other_way(path: str, text: str) -> tuple[int, str] | None:

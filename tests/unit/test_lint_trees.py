@@ -108,6 +108,9 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
         "[Socket]\nListenStream=4243\n"}, 2),
     "a unit that runs docker-in-docker": ({**STOCK, f"{SYSTEM}/docker-ci.service":
         "[Service]\nExecStart=/usr/bin/docker run -p 2375:2375 docker:dind\n"}, 2),
+    "a unit that runs a container with the socket, and no Docker": (
+        {"/etc/docker/daemon.json": "{}\n", f"{SYSTEM}/a.service":
+         "[Service]\nExecStart=/usr/bin/docker run -v/run/docker.sock:/x -p2375:80 i\n"}, 2),
     "a unit of an account": ({**STOCK, "/home/a/.config/systemd/user/relay.service":
         "[Service]\nExecStart=/usr/bin/socat TCP-LISTEN:2375,fork UNIX-CONNECT:/run/user/1000/docker.sock\n"}, 1),
     "containerd, and no Docker": ({"/etc/containerd/config.toml": "[grpc]\ntcp_address = '0.0.0.0:2375'\n"}, 1),

@@ -93,6 +93,10 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
         "up.sh", "podman run --net=host -v /run/podman/podman.sock:/x y\n", 1),
     "a unit with docker run": (
         "a.service", "[Service]\nExecStart=docker run -P --volume /run/docker.sock:/x y\n", 2),
+    "cloud-init: a list": (
+        "user-data", "#cloud-config\nruncmd:\n- [docker, run, -p, '80:80', -v, '/:/host', i]\n", 3),
+    "a unit with attached options": (
+        "a.service", "[Service]\nExecStart=docker run -p80:80 -v/run/docker.sock:/x y\n", 2),
     "Ansible: a container": ("t.yml", f"{TASK[:15]}  community.docker.docker_container:\n    published_ports: [80:80]\n"
                              "    volumes:\n    - /var/run/docker.sock:/x\n", 5),
     "Kubernetes: the socket": (
