@@ -79,7 +79,9 @@ _NOT_IN_EFFECT = re.compile(
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile("docker|podman|user-data", re.IGNORECASE)
-_MAY_MATTER = re.compile(rb"docker|podman|237[56]|/[ \t]{0,8}:/|write_files|ignition", re.IGNORECASE)
+_MAY_MATTER = re.compile(
+    rb"docker|podman|237[56]|/[ \t]{0,8}:/|write_files|ignition|^[ \t{\"]{0,8}services\"?[ \t]{0,8}:",
+    re.IGNORECASE | re.MULTILINE)
 _SERVICES = re.compile(r"^services[ \t]{0,8}:", re.MULTILINE)
 _FIRST_BOOT = re.compile(r"/cloud|user-data|ignition|\.ign\Z")
 
@@ -159,9 +161,9 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
 
 def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Finding], options: SimpleNamespace) -> Judged:
     """Judge what else is in the tree. `judged` are files that have been read, `findings` what is known about them."""
-    files, notes = _files_of(look.root, judged)
+    files, notes, unread = _files_of(look.root, judged)
     if not files:
-        return Judged((), (), tuple(notes), judged=False)
+        return Judged((), (), tuple(notes), tuple(unread), judged=False)
     from dockerd_guard.commands import _arguments, _files
 
     arguments = _arguments.Arguments((), None, look.root)
@@ -178,7 +180,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
             arguments.scan(path, data)
     known = {finding.location.file for finding in findings if finding.location is not None}
     whole = _files.judge_placed(arguments, None, options, known)
-    return whole._replace(notes=(*whole.notes, *notes))
+    return whole._replace(notes=(*whole.notes, *notes), unanswered=(*whole.unanswered, *unread))
 
 
 def _runs_containers(path: str, text: str) -> bool:
@@ -187,9 +189,10 @@ def _runs_containers(path: str, text: str) -> bool:
         path.endswith((".yml", ".yaml")) and _SERVICES.search(text) is not None)
 
 
-def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str]]:
-    """Return the files that may matter, and notes about what is not looked into."""
+def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str], list[str]]:
+    """Return the files that may matter, notes about what is not looked into, and which files are too large."""
     found: dict[str, bytes] = {}
+    unread: list[str] = []
     todo, names, size = deque([""]), 0, 0
     while todo:
         directory = todo.popleft()
@@ -198,12 +201,12 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
             try:
                 kinds = rootfs.kinds(directory or "/")
             except Unreadable as error:
-                return found, [str(error)]
+                return found, [str(error)], unread
             names += len(kinds)
             if names > MAX_NAMES or size > MAX_BYTES or len(found) > MAX_FILES:
                 return found, [f"{directory or '/'} and other directories are not looked into for Compose files and "
                                f"scripts: above them are {MAX_NAMES:,} names, {MAX_FILES:,} files that mention Docker, "
-                               f"or {MAX_BYTES >> 20} MiB"]
+                               f"or {MAX_BYTES >> 20} MiB"], unread
             if "pyvenv.cfg" in kinds:
                 continue
             is_top = not _CHECKOUT.isdisjoint(kinds)
@@ -216,11 +219,14 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
                 elif kinds[name] in "fl" and path not in judged and not _is_passed_over(path) and (
                         data := _content(rootfs, path, judged, is_link=kinds[name] == "l")):
                     size += len(data)
-                    if _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
+                    if len(data) > MAX_FILE_BYTES:
+                        if _MAY_MATTER.search(data) is not None:
+                            unread.append(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+                    elif _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
                         found[path] = data
                     if directory == SYSTEM_UNITS:
                         found |= _scripts_of(rootfs, data, judged)
-    return found, []
+    return found, [], unread
 
 
 def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:
@@ -250,7 +256,7 @@ def _content(rootfs: Rootfs, path: str, judged: Collection[str], *, is_link: boo
         if target is None or (is_link and (target in judged or not _is_passed_over(target))):
             return b""
         entry = rootfs.stat(path)
-        if entry is None or not entry.is_file or entry.size > MAX_FILE_BYTES:
+        if entry is None or not entry.is_file:
             return b""
         data = rootfs.read_table(path)
     except (Unreadable, FileNotFoundError):

@@ -40,6 +40,8 @@ _ADDRESS = (
     r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
+    r"|(?:(?<=-H)|(?<=--host))[= ][\"']?(?P<bare>(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])"
+    r"|:[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _OPTION = (
     r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|docker-opt|"
@@ -48,6 +50,7 @@ _OPTION = (
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
     r"|tcp_bind\W{1,40}\Z")
+_OF_OPTIONS = r"(?:\bdockerd|ExecStart|fd://|DOCKERD?_\w{0,20}(?:OPT|ARG|FLAG)|\bOPTIONS)[^\n]*\Z"
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
@@ -93,7 +96,7 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     """Return the first line that names a TCP host for dockerd, or that hands its socket to the network in another way,
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
     last numbers."""
-    has_host = "tcp:" in text or "237" in text or "ListenStream" in text
+    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "--host" in text
     if not has_host and re.search(rf"{_SOCKET}|dind|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
         return None
     if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
@@ -136,9 +139,14 @@ def _other_way(path: str, text: str) -> tuple[int, str] | None:
 
 
 def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
-    before = text[max(0, found.start() - _WINDOW):found.start()]
+    start = found.start("bare") if found["bare"] else found.start()
+    before = text[max(0, start - _WINDOW):start]
     if re.search(_CLIENT, before) is not None:
         return False
+    if found["bare"]:
+        # dockerd takes an address without a scheme for TCP. Other programs have such options as well.
+        return re.search(_OF_OPTIONS, before) is not None or re.search(
+            r"dockerd?\.service", text[max(0, start - _WINDOW):start + _WINDOW]) is not None
     if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
         return True
     if found["stream"]:

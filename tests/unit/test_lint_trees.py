@@ -85,6 +85,11 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Compose below /opt": ({**STOCK, "/opt/app/compose.yaml": COMPOSE}, 1),
     "Compose below /srv, and no Docker": ({"/srv/stacks/a/docker-compose.yml": COMPOSE}, 1),
     "Compose in a checkout": ({**STOCK, "/opt/app/.git/HEAD": "", "/opt/app/compose.yaml": COMPOSE}, 1),
+    "Compose that does not name Docker": ({**STOCK, "/opt/app/stack.yml":
+        "services:\n  a:\n    ports: ['2375:80']\n    volumes: ['/run:/h']\n"}, 1),
+    "Compose with the root directory": ({**STOCK, "/opt/app/stack.yml":
+        "services:\n  a:\n    ports: ['2375:80']\n    volumes:\n    - {type: bind, source: /, target: /h}\n"}, 1),
+    "a large script": ({**STOCK, "/opt/a.sh": f"#!/bin/sh\ndockerd {OPEN}\n{'#' * (1 << 20)}\n"}, 2),
     "docker-in-docker below /opt": (
         {**STOCK, "/opt/ci/compose.yaml": "services:\n  d: {image: 'docker:dind', ports: ['12375:2375']}\n"}, 2),
     "a container of Podman with docker-in-docker": (
@@ -144,6 +149,7 @@ SAFE: dict[str, dict[str, str]] = {
         "/root/src/tests/override.conf": START, "/home/a/notes.txt": f"dockerd {OPEN}\n",
         "/opt/venv/pyvenv.cfg": "", "/opt/venv/docker/compose.yaml": COMPOSE, "/tmp/compose.yaml": COMPOSE,
         "/home/a/.cache/compose.yaml": COMPOSE, "/var/lib/docker/overlay2/x/diff/etc/docker/daemon.json": HOSTS},
+    "a large file of another program": {**STOCK, "/opt/a.conf": "# x\n" * 300_000},
     "Compose without the socket": {**STOCK, "/opt/app/compose.yaml": "services:\n  a: {ports: ['80:80']}\n"},
     "Podman as packaged": {
         **STOCK, "/usr/lib/systemd/system/podman.service":
@@ -248,6 +254,15 @@ def test_a_tree_does_not_waive_itself(stock_host: Host, call: Call) -> None:
     policy = stock_host.root / "etc/dockerd-guard/config.yaml"
     assert call("lint", "--root", stock_host.root, "--policy", policy).code == 0
     assert call("diff", "--root", stock_host.root).code == 2
+
+
+def test_credentials_that_systemd_makes_are_not_missing(tmp_path: Path, call: Call) -> None:
+    options = " ".join(f"--tls{name}=%d/{name}" for name in ("cacert", "cert", "key"))
+    root = tree(tmp_path, {**STOCK, OVERRIDE: (
+        "[Service]\nLoadCredential=cacert:/srv/ca.pem\nLoadCredentialEncrypted=key\nSetCredential=other:x\n"
+        f"ExecStart=\nExecStart=/usr/bin/dockerd -H fd:// -H tcp://10.0.0.5:2376 --tlsverify {options}\n")})
+    said = call("lint", "--root", root, "--select", "DG206")
+    assert said.out.count("is missing") == 1 and "tlscert /run/credentials/docker.service/cert" in said.out, said.out
 
 
 def test_what_is_not_looked_into_is_said(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,12 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "preseed": ("preseed.cfg", "d-i preseed/late_command string echo 'DOCKER_OPTS=\"-H tcp://10.0.0.5\"' > /x\n", 1),
     "Puppet": ("docker.pp", "class { 'docker': tcp_bind => ['tcp://10.0.0.5:2375'] }\n", 1),
     "Chef": ("docker.rb", "docker_service 'x' do\n  host ['tcp://10.0.0.5:2375']\nend\n", 2),
+    "no scheme: sed": ("setup.sh", "sed -i 's|fd://|fd:// -H=0.0.0.0|' /lib/systemd/system/docker.service\n", 1),
+    "no scheme: an address": (
+        "Dockerfile", "FROM x\nRUN sed -i '/^ExecStart/s/$/ -H 10.0.0.5:4243/' docker.service\n", 2),
+    "no scheme: a port": ("setup.sh", "sed -i 's/-H fd/--host=:4243 -H fd/' docker.service\n", 1),
+    "no scheme: lineinfile": ("tasks/a.yml", f"{TASK}lineinfile:\n    path: /lib/systemd/system/docker.service\n"
+                              "    line: ExecStart=/usr/bin/dockerd -H 0.0.0.0 -H fd://\n", 4),
     "another port: Dockerfile": ("Dockerfile", "FROM docker\nCMD dockerd-entrypoint.sh -H tcp://0.0.0.0:4243\n", 2),
     "another port: sed": ("setup.sh", "sed -i 's,fd://,tcp://0.0.0.0:4243,' /lib/systemd/system/docker.service\n", 1),
     "another port: variables": ("group_vars/docker.yml", "docker_hosts:\n  - tcp://0.0.0.0:4243\n", 2),
@@ -163,6 +169,8 @@ def test_what_is_read(name: str, tmp_path: Path, call: Call, monkeypatch: pytest
 HARMLESS: dict[str, tuple[str, str]] = {
     "a client": ("a.sh", "docker -H tcp://0.0.0.0:2375 ps; export DOCKER_HOST=tcp://10.0.0.5:2376\n"),
     "a client with TLS": ("a.sh", "docker --tlsverify -H tcp://10.0.0.5:2376 info\n"),
+    "clients without a scheme": (
+        "a.sh", "docker -H 10.0.0.5:4243 ps\ncurl -H 10.0.0.5 x\nsystemctl restart docker\nldapsearch -H :389\n"),
     "a context": ("a.sh", "docker context create a --docker 'host=tcp://10.0.0.5:2376,ca=x'\n"),
     "GitLab's docker-in-docker": (
         ".gitlab-ci.yml", "services: [docker:dind]\nvariables: {DOCKER_HOST: 'tcp://docker:2375'}\n"
