@@ -38,6 +38,9 @@ _MAY_LEAD_TO_DOCKER = re.compile(rf"(?:\A|/)(?:etc|systemd|system)\Z|{_IS_DOCKER
 _ENABLES = re.compile(r"\.(?:wants|requires|upholds)/[^/]+\Z")
 """A link that enables a unit, and configures nothing."""
 
+_FLATCAR = r"(?m:^)(?:variant[ \t]{0,8}:[ \t]{0,8}[\"']?flatcar\b|coreos[ \t]{0,8}:)"
+"""Butane for Flatcar, and cloud-config of CoreOS."""
+
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
 
@@ -258,6 +261,13 @@ class Arguments:
     def is_given(self, file: str) -> bool:
         """Whether a file is an argument or below a directory that is, so that --fix may edit it."""
         return file not in self._referenced
+
+    def os_id(self, files: Iterable[Placed]) -> str:
+        """The distribution that the files carrying these are written for, as os-release(5) has it."""
+        carriers_of = (self._carriers.get(item.file) for item in files)
+        is_flatcar = any(carrier is not None and re.search(_FLATCAR, carrier.text) is not None
+                         for carrier in carriers_of)
+        return "flatcar" if is_flatcar else ""
 
     def without_socket(self) -> list[str]:
         """The files named as arguments whose services have no access to the API."""

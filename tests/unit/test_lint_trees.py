@@ -37,6 +37,8 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Fedora's environment file": ({"/etc/sysconfig/docker": "OPTIONS='-H tcp://0.0.0.0:2375'\n"}, 1),
     "Fedora's network file": ({"/etc/sysconfig/docker-network":
                                "DOCKER_NETWORK_OPTIONS='-H tcp://0.0.0.0:2375'\n"}, 1),
+    "Flatcar": ({"/etc/os-release": "NAME=x\nID=flatcar\n", f"{SYSTEM}/docker.service.d/a.conf":
+                 '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n'}, 1),
     "OpenRC": ({"/etc/conf.d/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n', "/etc/init.d/docker": "dockerd\n"}, 1),
     "user unit": ({"/home/alice/.config/systemd/user/docker.service": USER_UNIT}, 1),
     "drop-in of a user unit": ({"/home/alice/.config/systemd/user/docker.service.d/a.conf":

@@ -147,6 +147,10 @@ READ: dict[str, tuple[str, str, str]] = {
         "a.yml", "coreos:\n  units:\n  - name: docker.service\n    drop-ins:\n    - name: a.conf\n"
         f"      content: |\n        [Service]\n        ExecStart=\n        ExecStart={COMMAND}\n",
         "a.yml:9:39"),
+    "Butane for Flatcar": (
+        "a.bu", "variant: flatcar\nsystemd:\n  units:\n  - name: docker.service\n    dropins:\n    - name: a.conf\n"
+        "      contents: |\n        [Service]\n        Environment=DOCKER_OPTS=--host=tcp://0.0.0.0:2375\n",
+        "a.bu:9:40"),
     "Container Linux: a socket": (
         "a.yml", "systemd:\n  units:\n  - name: docker-tcp.socket\n    contents: |\n"
         "      [Socket]\n      ListenStream=2375\n      Service=docker.service\n", "a.yml:6:7"),
