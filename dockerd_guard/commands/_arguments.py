@@ -128,9 +128,9 @@ class Arguments:
                 if entry is None:
                     raise Unanswerable(f"{path}: No such file or directory")
                 if entry.is_directory:
-                    before = self._found
+                    before = self._found, len(self._unread_hosts)
                     self._walk(rootfs, path)
-                    if self._found == before and not self.unanswered:
+                    if (self._found, len(self._unread_hosts)) == before and not self.unanswered:
                         self.empty.append(f"{path}: contains no configuration of dockerd")
                 else:
                     self.add(path, self._read(path), is_named=True)

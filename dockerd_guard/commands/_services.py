@@ -94,8 +94,10 @@ def _published(files: Mapping[str, ServiceFile]) -> Iterator[tuple[Location, Pub
 
 def _finding(api: PublishedApi, where: Location) -> Finding:
     is_local = api.port.startswith(("127.", "[::1]", "localhost:"))
+    # The name may be an expression of a template.
+    container = f"the container {api.service}" if api.service else "a container"
     use, way = (f"publishes port {api.port}", "this port") if api.port else ("uses the host's network", "its ports")
     return Finding(
         "DG108", "warning" if is_local else "error",
-        f"the container {api.service} mounts the API socket and {use}: who controls it through {way} has root "
+        f"{container} mounts the API socket and {use}: who controls it through {way} has root "
         "access to the host", CONFIGURED, where)

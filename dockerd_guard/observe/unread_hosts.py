@@ -55,8 +55,10 @@ _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
-    r"(?i:DOCKER_HOST\W{1,8}\Z|\bdocker[ \t]{1,8}(?:--?tls[^\s]{0,80}[ \t]{1,8}){0,4}(?:-H|--host)\W{1,12}\Z)")
-
+    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}(?:compose|"
+    r"(?!-d\b)--?[\w-]{1,40}(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?)){0,6}"
+    r"(?:[ \t]|\\\n){1,80}(?:-H|--host)\W{0,12}\Z")
+"""A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
 
 MAX_SOCKETS = 500
 """Mentions of the API socket looked at in one file."""

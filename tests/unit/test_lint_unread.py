@@ -54,6 +54,8 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "preseed": ("preseed.cfg", "d-i preseed/late_command string echo 'DOCKER_OPTS=\"-H tcp://10.0.0.5\"' > /x\n", 1),
     "Puppet": ("docker.pp", "class { 'docker': tcp_bind => ['tcp://10.0.0.5:2375'] }\n", 1),
     "Chef": ("docker.rb", "docker_service 'x' do\n  host ['tcp://10.0.0.5:2375']\nend\n", 2),
+    "shell: an old name of dockerd": ("a.sh", "docker -D daemon -H tcp://0.0.0.0:2375\n", 1),
+    "shell: another old name": ("a.sh", "docker -D -d -H tcp://0.0.0.0:2375\n", 1),
     "no scheme: sed": ("setup.sh", "sed -i 's|fd://|fd:// -H=0.0.0.0|' /lib/systemd/system/docker.service\n", 1),
     "no scheme: an address": (
         "Dockerfile", "FROM x\nRUN sed -i '/^ExecStart/s/$/ -H 10.0.0.5:4243/' docker.service\n", 2),
@@ -173,6 +175,9 @@ def test_what_is_read(name: str, tmp_path: Path, call: Call, monkeypatch: pytest
 HARMLESS: dict[str, tuple[str, str]] = {
     "a client": ("a.sh", "docker -H tcp://0.0.0.0:2375 ps; export DOCKER_HOST=tcp://10.0.0.5:2376\n"),
     "a client with TLS": ("a.sh", "docker --tlsverify -H tcp://10.0.0.5:2376 info\n"),
+    "a client with options": (
+        "a.sh", "docker --tlscacert ca.pem --log-level=debug -H tcp://0.0.0.0:2375 ps; docker -Htcp://0.0.0.0:2375 ps\n"
+                "docker \\\n  -H tcp://0.0.0.0:2375 ps\n"),
     "clients without a scheme": (
         "a.sh", "docker -H 10.0.0.5:4243 ps\ncurl -H 10.0.0.5 x\nsystemctl restart docker\nldapsearch -H :389\n"),
     "a context": ("a.sh", "docker context create a --docker 'host=tcp://10.0.0.5:2376,ca=x'\n"),
