@@ -147,8 +147,8 @@ def render(name: str, text: str, syntax: Syntax, choice: Mapping[int, int] | Non
 
 
 class _Block(NamedTuple):
-    """An open block: its number, its current branch and whether that is dropped, and the number of parts and
-    expressions before it."""
+    """An open block: its number, its current branch and whether that or one around it is dropped, and the number of
+    parts and expressions before it."""
 
     number: int
     branch: int
@@ -265,7 +265,7 @@ class _Renderer:
         if found is not None and word is None:
             word = "else" if "else" in content else "end"
         if word in ("if", "unless", "with", "range", "for"):
-            is_dropped = self.choice is not None and self.choice.get(self.blocks, 0) != 0
+            is_dropped = self._is_dropped or (self.choice is not None and self.choice.get(self.blocks, 0) != 0)
             self.open.append(_Block(self.blocks, 0, is_dropped, len(self.parts), len(self.expressions)))
             self.blocks += 1
             self._note_branch()
@@ -280,8 +280,9 @@ class _Renderer:
                 self.open[-1] = block._replace(branch=block.branch + 1, parts=len(self.parts))
             else:
                 branch = block.branch + 1
-                self.open[-1] = block._replace(
-                    branch=branch, is_dropped=self.choice.get(block.number, 0) != branch)
+                is_dropped = self.choice.get(block.number, 0) != branch or (
+                    len(self.open) > 1 and self.open[-2].is_dropped)
+                self.open[-1] = block._replace(branch=branch, is_dropped=is_dropped)
             self._note_branch()
         elif word is not None and word.startswith("end") and self.open:
             self.open.pop()
@@ -370,7 +371,7 @@ class _Renderer:
 
     @property
     def _is_dropped(self) -> bool:
-        return any(block.is_dropped for block in self.open)
+        return bool(self.open) and self.open[-1].is_dropped
 
     @property
     def _number(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from dockerd_guard.observe import templates
 from tests.support.command_line import Call
 
 pytest_plugins = ["tests.support.fixtures"]
@@ -39,6 +41,14 @@ def test_a_variable_that_the_template_sets(name: str, tmp_path: Path, call: Call
     said = call("lint", tmp_path)
     assert said.code == code, said.out + said.err
     assert ("tcp://0.0.0.0:2375" in said.out) == (code == 1)
+
+
+@pytest.mark.parametrize("text", [
+    "{{ with a }}", '{% if a %}{% set b = "c" %}', "{% set a %}", '{{ $a := "b" }}{{ $a }}'])
+def test_long_templates_end_soon(text: str) -> None:
+    begin = time.process_time()
+    templates.renderings("a.conf.j2", (text * 100_000)[:1 << 20], "unit")
+    assert time.process_time() - begin < 2
 
 
 def test_a_drop_in_belongs_to_the_unit_beside_it(tmp_path: Path, call: Call) -> None:
