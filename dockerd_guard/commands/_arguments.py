@@ -41,6 +41,8 @@ _ENABLES = re.compile(r"\.(?:wants|requires|upholds)/[^/]+\Z")
 _FLATCAR = r"(?m:^)(?:variant[ \t]{0,8}:[ \t]{0,8}[\"']?flatcar\b|coreos[ \t]{0,8}:)"
 """Butane for Flatcar, and cloud-config of CoreOS."""
 
+_LINK_TO_SOCKET = "a link to the API socket, or to a directory with it; what mounts it is not evaluated"
+
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
 
@@ -220,6 +222,9 @@ class Arguments:
         if resolved is not None and entry is not None and resolved.startswith(inside):
             return entry.is_file
         if _ENABLES.search(path) is not None:
+            return False
+        if carriers.is_socket_mount(f"{rootfs.readlink(os.path.abspath(path)) or ''}:"):
+            self.unanswered.append(f"{path}: {_LINK_TO_SOCKET}")
             return False
         if resolved == os.devnull and file_kinds.kind_of(path, "", is_named=False) is not None:
             # To systemd, the unit is masked or the drop-in is empty, as with an empty file.

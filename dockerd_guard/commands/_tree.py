@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import Look, observe_files
 from dockerd_guard.commands._subjects import Judged, annotated, combined, incomplete, relocated, unit_files_of
-from dockerd_guard.observe import file_kinds, layouts, quadlets, unread_hosts
+from dockerd_guard.observe import carriers, file_kinds, layouts, quadlets, unread_hosts
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.file_kinds import SYSTEM_UNITS
 from dockerd_guard.observe.observation import Observation
@@ -190,7 +190,7 @@ def _runs_containers(path: str, text: str) -> bool:
 
 
 def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str], list[str]]:
-    """Return the files that may matter, notes about what is not looked into, and which files are too large."""
+    """Return the files that may matter, notes about what is not looked into, and what is not read."""
     found: dict[str, bytes] = {}
     unread: list[str] = []
     todo, names, size = deque([""]), 0, 0
@@ -210,6 +210,9 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
             if "pyvenv.cfg" in kinds:
                 continue
             is_top = not _CHECKOUT.isdisjoint(kinds)
+            links = (f"{directory}/{name}" for name in sorted(kinds) if kinds[name] == "l")
+            unread += [f"{path}: a link to the API socket; what mounts it is not evaluated" for path in links
+                       if not _is_passed_over(path) and carriers.names_socket(rootfs.readlink(path) or "")]
             for name in sorted(kinds):
                 path = f"{directory}/{name}"
                 if kinds[name] == "d":

@@ -92,6 +92,8 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Compose with the root directory": ({**STOCK, "/opt/app/stack.yml":
         "services:\n  a:\n    ports: ['2375:80']\n    volumes:\n    - {type: bind, source: /, target: /h}\n"}, 1),
     "a large script": ({**STOCK, "/opt/a.sh": f"#!/bin/sh\ndockerd {OPEN}\n{'#' * (1 << 20)}\n"}, 2),
+    "a link to the socket": ({**STOCK, "/opt/app/api": "-> /var/run/docker.sock", "/opt/app/stack.yml":
+        "services:\n  a:\n    ports: ['2375:80']\n    volumes: ['./api:/x']\n"}, 2),
     "docker-in-docker below /opt": (
         {**STOCK, "/opt/ci/compose.yaml": "services:\n  d: {image: 'docker:dind', ports: ['12375:2375']}\n"}, 2),
     "a container of Podman with docker-in-docker": (

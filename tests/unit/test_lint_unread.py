@@ -278,6 +278,14 @@ def test_a_link_that_is_not_read_is_named(target: str, tmp_path: Path, call: Cal
     assert said.code == 2 and "docker.service: a link that leads out of the directory, or nowhere" in said.err
 
 
+@pytest.mark.parametrize("target", ["/var/run/docker.sock", "../../run/docker.sock", "/run", "/"])
+def test_a_link_to_the_socket_is_named(target: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "a.sh": "docker run -v ./api:/x -p 80:80 i\n"})
+    (tmp_path / "api").symlink_to(target)
+    said = call("lint", tmp_path)
+    assert said.code == 2 and "api: a link to the API socket" in said.err
+
+
 def test_a_link_that_enables_a_unit_is_not_named(tmp_path: Path, call: Call) -> None:
     write(tmp_path, SAFE)
     for unit in ("multi-user.target.wants/docker.service", "sockets.target.wants/dirmngr.socket"):
