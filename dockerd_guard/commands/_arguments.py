@@ -15,7 +15,7 @@ from dockerd_guard.commands._services import ServiceFile, Services, variables_be
 from dockerd_guard.model.limits import LIMITS
 from dockerd_guard.observe import carriers, file_kinds, quadlets, templates, unread_hosts
 from dockerd_guard.observe.file_kinds import Kind
-from dockerd_guard.observe.socket_mounts import names_socket
+from dockerd_guard.observe.socket_mounts import is_socket_mount, names_socket
 from dockerd_guard.observe.yaml_nodes import UnreadableYaml
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
@@ -39,6 +39,11 @@ _IS_DOCKERS_NAME = re.compile(
 _MAY_LEAD_TO_DOCKER = re.compile(rf"(?:\A|/)(?:etc|systemd|system)\Z|{_IS_DOCKERS_NAME.pattern}", re.IGNORECASE)
 _ENABLES = re.compile(r"\.(?:wants|requires|upholds)/[^/]+\Z")
 """A link that enables a unit, and configures nothing."""
+
+_FLATCAR = r"(?m:^)(?:variant[ \t]{0,8}:[ \t]{0,8}[\"']?flatcar\b|coreos[ \t]{0,8}:)"
+"""Butane for Flatcar, and cloud-config of CoreOS."""
+
+_LINK_TO_SOCKET = "a link to the API socket, or to a directory with it; what mounts it is not evaluated"
 
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
@@ -127,9 +132,9 @@ class Arguments:
                 if entry is None:
                     raise Unanswerable(f"{path}: No such file or directory")
                 if entry.is_directory:
-                    before = self._found
+                    before = self._found, len(self._unread_hosts)
                     self._walk(rootfs, path)
-                    if self._found == before and not self.unanswered:
+                    if (self._found, len(self._unread_hosts)) == before and not self.unanswered:
                         self.empty.append(f"{path}: contains no configuration of dockerd")
                 else:
                     self.add(path, self._read(path), is_named=True)
@@ -219,6 +224,9 @@ class Arguments:
             return entry.is_file
         if _ENABLES.search(path) is not None:
             return False
+        if is_socket_mount(f"{rootfs.readlink(os.path.abspath(path)) or ''}:"):
+            self.unanswered.append(f"{path}: {_LINK_TO_SOCKET}")
+            return False
         if resolved == os.devnull and file_kinds.kind_of(path, "", is_named=False) is not None:
             # To systemd, the unit is masked or the drop-in is empty, as with an empty file.
             self.add(path, b"", is_named=False)
@@ -263,6 +271,13 @@ class Arguments:
     def is_given(self, file: str) -> bool:
         """Whether a file is an argument or below a directory that is, so that --fix may edit it."""
         return file not in self._referenced
+
+    def os_id(self, files: Iterable[Placed]) -> str:
+        """The distribution that the files carrying these are written for, as os-release(5) has it."""
+        carriers_of = (self._carriers.get(item.file) for item in files)
+        is_flatcar = any(carrier is not None and re.search(_FLATCAR, carrier.text) is not None
+                         for carrier in carriers_of)
+        return "flatcar" if is_flatcar else ""
 
     def without_socket(self) -> list[str]:
         """The files named as arguments whose services have no access to the API."""

@@ -97,16 +97,17 @@ def _judge_together(
     files: list[Placed], arguments: Arguments, policy: Policy | None, dockerd: Version | None
 ) -> Judged:
     by_place = {item.kind.place: item for item in files}
-    assumed = _assumed(by_place, is_rootless=files[0].kind.is_rootless)
+    os_id = arguments.os_id(files)
+    assumed = _assumed(by_place, os_id, is_rootless=files[0].kind.is_rootless)
     look = _look(by_place, assumed, policy, dockerd)
     if look.seen.configured.service.unit.load_state == "not-found":
-        assumed[stock_units.SERVICE_FILE] = stock_units.stock_unit(by_place).service
+        assumed[stock_units.SERVICE_FILE] = stock_units.stock_unit(by_place, os_id).service
         look = _look(by_place, assumed, policy, dockerd)
     missing = _add_referenced(look, by_place, files, arguments)
     if missing or {item.kind.place for item in files} != by_place.keys():
         assumed |= {path: b"{}" if path.endswith(".json") else b"" for path in missing}
         look = _look(by_place, assumed, policy, dockerd)
-    return _result(look, by_place, assumed, missing, policy)
+    return _result(look, by_place, assumed, missing, policy, os_id)
 
 
 def _add_referenced(
@@ -135,8 +136,9 @@ def _add_referenced(
     return tuple(missing)
 
 
-def _result(
-    look: Look, by_place: dict[str, Placed], assumed: dict[str, bytes], missing: tuple[str, ...], policy: Policy | None
+def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
+    look: Look, by_place: dict[str, Placed], assumed: dict[str, bytes], missing: tuple[str, ...], policy: Policy | None,
+    os_id: str
 ) -> Judged:
     files = tuple(by_place.values())
     is_rootless = files[0].kind.is_rootless
@@ -168,7 +170,7 @@ def _result(
     notes = []
     units = sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET)))
     if units and any(item.is_of_dockerd for item in files):
-        package = stock_units.stock_unit(by_place).package
+        package = stock_units.stock_unit(by_place, os_id).package
         kind = "the unit of a rootless dockerd" if is_rootless else f"the stock units of {package}"
         notes.append(f"{', '.join(dict.fromkeys(item.file for item in files))}: judged with {kind} "
                      f"({', '.join(units)})")
@@ -188,13 +190,13 @@ def _look(
     return Look("", observe_files(rootfs, dockerd), policy, policy_is_outside=True)
 
 
-def _assumed(by_place: dict[str, Placed], *, is_rootless: bool) -> dict[str, bytes]:
+def _assumed(by_place: dict[str, Placed], os_id: str, *, is_rootless: bool) -> dict[str, bytes]:
     """The stock units that the files do not replace."""
     units = {place.rpartition("/")[2] for place in by_place if place.count("/") == 4 or not place.endswith(".conf")}
     if is_rootless:
         files = {f"{file_kinds.SYSTEM_UNITS}/docker.service.d/00-account.conf": _ACCOUNT}
         return files if "docker.service" in units else {**files, stock_units.SERVICE_FILE: stock_units.ROOTLESS}
-    files = stock_units.stock_files(by_place)
+    files = stock_units.stock_files(by_place, os_id)
     if "docker.service" in units:
         del files[stock_units.SERVICE_FILE]
     elif any(re.search(rb"dockerd|docker\s{1,8}daemon", item.content) and place.endswith(".service")

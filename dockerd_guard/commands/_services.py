@@ -357,9 +357,11 @@ def _is_base(file: str) -> bool:
 
 def _finding(name: str, api: PublishedApi, where: Location) -> Finding:
     way = "this port" if api.port else "its ports"
+    # The name may be an expression of a template.
+    container = f"the container {name}" if name else "a container"
     return Finding(
         "DG108", "warning" if api.is_local else "error",
-        f"the container {name} mounts the API socket and {_use(api)}: who controls it through {way} has root "
+        f"{container} mounts the API socket and {_use(api)}: who controls it through {way} has root "
         "access to the host", CONFIGURED, where)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from dockerd_guard.observe import file_kinds, layouts, quadlets, unread_hosts
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.file_kinds import SYSTEM_UNITS
 from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.socket_mounts import names_socket
 from dockerd_guard.rootfs import Rootfs, Unreadable
 from dockerd_guard.rules.judge import judge
 
@@ -83,7 +84,8 @@ _NOT_IN_EFFECT = re.compile(
 _NAMES_DOCKER = re.compile(
     r"docker|podman|user-data|compose|\.(?:container|pod|volume|network)(?:\.d/|\Z)", re.IGNORECASE)
 _MAY_MATTER = re.compile(
-    rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^services[ \t]{0,8}:|write_files|ignition",
+    rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^[ \t{\"]{0,8}services\"?[ \t]{0,8}:|write_files"
+    rb"|ignition",
     re.IGNORECASE | re.MULTILINE)
 _SERVICES = re.compile(r"^services[ \t]{0,8}:", re.MULTILINE)
 _FIRST_BOOT = re.compile(r"/cloud|user-data|ignition|\.ign\Z")
@@ -112,8 +114,8 @@ def judge_root(look: Look, options: SimpleNamespace) -> Judged:
         parts.append(_of_domain(Look(look.root, seen, None, False), domain))
         read |= _read_of(domain)
     whole = combined(parts)
-    # A script that a unit runs was evaluated. All files of units are read, to see which ones have to do with Docker.
-    read |= {*whole.files, *(path for path in rootfs.files_read if not path.endswith((".service", ".socket", ".conf")))}
+    # A script that a unit runs was evaluated.
+    read |= {*whole.files, *_other_than_units(rootfs.files_read)}
     known = whole.findings
     if look.policy is not None and look.policy.waive:
         known += judge(look.seen, None)
@@ -134,7 +136,12 @@ _WITHOUT_DOCKERD = ("DG107", "DG110")
 
 def _read_of(domain: Domain) -> set[str]:
     """The files of the tree that configure a dockerd, and those that it refers to."""
-    return {*domain.moved.values(), *domain.rootfs.files_read} - domain.assumed
+    return {*domain.moved.values(), *_other_than_units(domain.rootfs.files_read)} - domain.assumed
+
+
+def _other_than_units(paths: Iterable[str]) -> Iterator[str]:
+    """Those that are not of units: all units are read, to see which ones have to do with Docker."""
+    return (path for path in paths if not path.endswith((".service", ".socket", ".conf")))
 
 
 def _observe_domain(domain: Domain, dockerd: Version | None) -> Observation:
@@ -159,9 +166,9 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
 
 def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Finding], options: SimpleNamespace) -> Judged:
     """Judge what else is in the tree. `judged` are files that have been read, `findings` what is known about them."""
-    files, notes = _files_of(look.root, judged)
+    files, notes, unread = _files_of(look.root, judged)
     if not files:
-        return Judged((), (), tuple(notes), judged=False)
+        return Judged((), (), tuple(notes), tuple(unread), judged=False)
     from dockerd_guard.commands import _arguments, _files
 
     arguments = _arguments.Arguments((), None, look.root)
@@ -178,7 +185,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
             arguments.scan(path, data)
     known = {finding.location.file for finding in findings if finding.location is not None}
     whole = _files.judge_placed(arguments, None, options, known)
-    return whole._replace(notes=(*whole.notes, *notes))
+    return whole._replace(notes=(*whole.notes, *notes), unanswered=(*whole.unanswered, *unread))
 
 
 def _runs_containers(path: str, text: str) -> bool:
@@ -188,9 +195,10 @@ def _runs_containers(path: str, text: str) -> bool:
             "compose" in path.rpartition("/")[2] or _SERVICES.search(text) is not None))
 
 
-def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str]]:
-    """Return the files that may matter, and notes about what is not looked into."""
+def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], list[str], list[str]]:
+    """Return the files that may matter, notes about what is not looked into, and what is not read."""
     found: dict[str, bytes] = {}
+    unread: list[str] = []
     todo, names, size = deque([""]), 0, 0
     while todo:
         directory = todo.popleft()
@@ -199,15 +207,18 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
             try:
                 kinds = rootfs.kinds(directory or "/")
             except Unreadable as error:
-                return found, [str(error)]
+                return found, [str(error)], unread
             names += len(kinds)
             if names > MAX_NAMES or size > MAX_BYTES or len(found) > MAX_FILES:
                 return found, [f"{directory or '/'} and other directories are not looked into for Compose files and "
                                f"scripts: above them are {MAX_NAMES:,} names, {MAX_FILES:,} files that mention Docker, "
-                               f"or {MAX_BYTES >> 20} MiB"]
+                               f"or {MAX_BYTES >> 20} MiB"], unread
             if "pyvenv.cfg" in kinds:
                 continue
             is_top = not _CHECKOUT.isdisjoint(kinds)
+            links = (f"{directory}/{name}" for name in sorted(kinds) if kinds[name] == "l")
+            unread += [f"{path}: a link to the API socket; what mounts it is not evaluated" for path in links
+                       if not _is_passed_over(path) and names_socket(rootfs.readlink(path) or "")]
             for name in sorted(kinds):
                 path = f"{directory}/{name}"
                 if kinds[name] == "d":
@@ -217,11 +228,14 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
                 elif kinds[name] in "fl" and path not in judged and not _is_passed_over(path) and (
                         data := _content(rootfs, path, judged, is_link=kinds[name] == "l")):
                     size += len(data)
-                    if _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
+                    if len(data) > MAX_FILE_BYTES:
+                        if _MAY_MATTER.search(data) is not None:
+                            unread.append(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
+                    elif _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
                         found[path] = data
                     if directory == SYSTEM_UNITS:
                         found |= _scripts_of(rootfs, data, judged)
-    return found, []
+    return found, [], unread
 
 
 def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:
@@ -251,7 +265,7 @@ def _content(rootfs: Rootfs, path: str, judged: Collection[str], *, is_link: boo
         if target is None or (is_link and (target in judged or not _is_passed_over(target))):
             return b""
         entry = rootfs.stat(path)
-        if entry is None or not entry.is_file or entry.size > MAX_FILE_BYTES:
+        if entry is None or not entry.is_file:
             return b""
         data = rootfs.read_table(path)
     except (Unreadable, FileNotFoundError):

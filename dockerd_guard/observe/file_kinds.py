@@ -141,7 +141,7 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
 
 
 def _group(path: str) -> str:
-    directory = path.rpartition("/")[0]
+    directory = re.sub(r"(?:\A|/)[^/]+\.(?:service|socket)\.d\Z", "", path.rpartition("/")[0])
     while directory.rpartition("/")[2] in _CONTAINERS and "/" in directory.strip("/"):
         directory = directory.rpartition("/")[0]
     return directory

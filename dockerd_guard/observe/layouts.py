@@ -88,7 +88,8 @@ def with_stock_unit(rootfs: Rootfs) -> Domain | None:
     found = tuple(_system_files(rootfs))
     if not found:
         return None
-    files = dict(stock_units.stock_files(found))
+    os_id = _os_id(rootfs)
+    files = dict(stock_units.stock_files(found, os_id))
     # A missing fragment with drop-ins is the reason to be here; a docker.socket of the tree stays.
     for directory in SEARCH_PATH:
         if rootfs.stat(f"{directory}/{SOCKET}") is not None:
@@ -101,10 +102,17 @@ def with_stock_unit(rootfs: Rootfs) -> Domain | None:
                 files[stock_units.SERVICE_FILE] = files[stock_units.SERVICE_FILE].replace(b" -H fd://", b"")
                 moved[DAEMON_JSON] = path
                 break
-    package = stock_units.stock_unit(found).package
+    package = stock_units.stock_unit(found, os_id).package
     return Domain(rootfs.changed(files),
                   f"{found[0]} without {SERVICE}: judged with the stock unit of {package}",
                   moved=moved, assumed=frozenset(files) - moved.keys())
+
+
+def _os_id(rootfs: Rootfs) -> str:
+    """ID= of os-release(5)."""
+    data = _read(rootfs, "/etc/os-release") or _read(rootfs, "/usr/lib/os-release")
+    found = re.search(rb"(?m:^)ID=[\"']?([a-z0-9._-]{1,40})", data)
+    return found[1].decode() if found is not None else ""
 
 
 def _system_files(rootfs: Rootfs) -> Iterator[str]:

@@ -75,14 +75,19 @@ _UNITS = (
 
 DOCKER_CE = StockUnit("docker-ce")
 
+FLATCAR = StockUnit("Flatcar", (), " $DOCKER_OPTS")
+"""https://www.flatcar.org/docs/latest/container-runtimes/customizing-docker/: a drop-in sets the variable."""
+
 ENVIRONMENT_FILES = tuple(path for unit in _UNITS for path in unit.reads)
 
 
-def stock_unit(paths: Collection[str]) -> StockUnit:
-    """Return the stock unit that reads one of these environment files; docker-ce's, which reads none, otherwise."""
-    return next((unit for unit in _UNITS if not set(unit.reads).isdisjoint(paths)), DOCKER_CE)
+def stock_unit(paths: Collection[str], os_id: str = "") -> StockUnit:
+    """Return the stock unit that reads one of these environment files, or of this distribution (ID= of os-release(5));
+    docker-ce's, which reads none, otherwise."""
+    default = FLATCAR if os_id in ("flatcar", "coreos") else DOCKER_CE
+    return next((unit for unit in _UNITS if not set(unit.reads).isdisjoint(paths)), default)
 
 
-def stock_files(paths: Collection[str]) -> dict[str, bytes]:
+def stock_files(paths: Collection[str], os_id: str = "") -> dict[str, bytes]:
     """Return the stock docker.service and docker.socket for a configuration with these environment files."""
-    return {SERVICE_FILE: stock_unit(paths).service, SOCKET_FILE: _SOCKET}
+    return {SERVICE_FILE: stock_unit(paths, os_id).service, SOCKET_FILE: _SOCKET}

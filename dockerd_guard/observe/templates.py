@@ -34,6 +34,13 @@ _CONTROL = re.compile(
 _INSERTS = re.compile(r"(?:include|extends|call|render)\b")
 """Tags that insert text of another file."""
 
+_SET = re.compile(
+    r"(?:set[ \t]{1,8})?(\$?[A-Za-z_]\w{0,100})[ \t]{0,8}:?=[ \t]{0,8}(?:\"([^\"]{0,4000})\"|'([^']{0,4000})')\Z")
+"""A variable of a template and its literal value."""
+
+_CONDITION = re.compile(r"(?:if|unless|else|elif|elsif|elseif|end)")
+_ASSIGNS = re.compile(r"(?:range[ \t]|with[ \t])?\$?\w{1,100}[^=\n]{0,100}=(?!=)|range\b|with\b")
+
 _KEY = re.compile(r'[^"\n]{0,60}"\s{0,8}:')
 _BRANCH = re.compile(r"[-~=+]*\s*(if|unless|with|range|for|else|elif|elsif|elseif|endif|endfor|end)\b|[-\s]*\}")
 _LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
@@ -140,8 +147,8 @@ def render(name: str, text: str, syntax: Syntax, choice: Mapping[int, int] | Non
 
 
 class _Block(NamedTuple):
-    """An open block: its number, its current branch and whether that is dropped, and the number of parts and
-    expressions before it."""
+    """An open block: its number, its current branch and whether that or one around it is dropped, and the number of
+    parts and expressions before it."""
 
     number: int
     branch: int
@@ -166,6 +173,9 @@ class _Renderer:
         self.line = 1
         self.tail = ""
         """The current line as far as it is rendered."""
+        self.values: dict[str, str] = {}
+        """Variables that the template sets."""
+        self.inserted = 0
         self.last_key = ""
         self.previous = ""
         """The last character that is no blank."""
@@ -178,7 +188,12 @@ class _Renderer:
         for start, end, opener in self._tags():
             self._literal(position, start)
             content = self.text[start + len(opener):end - len(_OPENERS[opener])]
-            if opener in ("{%", "<%", "{{") and self._is_control(opener, content):
+            if self._is_set(opener, content):
+                self._blank(start, end)
+            elif (value := self._known(opener, content)) is not None:
+                self._emit(value, start)
+                self._blank(start, end)
+            elif opener in ("{%", "<%", "{{") and self._is_control(opener, content):
                 self._blank(start, end)
                 self._control(content)
             elif opener == "{#":
@@ -192,6 +207,27 @@ class _Renderer:
             text = _TRAILING_COMMA.sub(" ", text)
         return Rendered(text, tuple(self.expressions), tuple(self.starts) or (0,), tuple(self.origins) or (0,),
                         tuple(self.branches))
+
+    def _is_set(self, opener: str, content: str) -> bool:
+        """Whether a tag sets a variable to a literal value. The values of others that it may change are forgotten."""
+        inner = content.strip("-~+ \t\n")
+        found = _SET.match(inner) if opener in ("{%", "<%", "{{") else None
+        if self._is_dropped or opener in ("{#", "${"):
+            return found is not None
+        if found is not None:
+            self.values[found[1]] = found[2] if found[2] is not None else found[3]
+        elif _CONDITION.match(inner) is None and (opener != "{{" or _ASSIGNS.match(inner) is not None):
+            for name in re.findall(r"\$?\w+", inner if not inner.startswith("=") else ""):
+                self.values.pop(name, None)
+        return found is not None
+
+    def _known(self, opener: str, content: str) -> str | None:
+        """The value of an expression that is a variable set before; None for any other."""
+        name = content.strip("-~+= \t\n")
+        if opener not in ("{{", "<%") or self._is_dropped or name not in self.values:
+            return None
+        self.inserted += len(self.values[name])
+        return self.values[name] if self.inserted <= MAX_RENDERED else None
 
     def _tags(self) -> Iterator[tuple[int, int, str]]:
         position, found_tags = 0, 0
@@ -229,7 +265,7 @@ class _Renderer:
         if found is not None and word is None:
             word = "else" if "else" in content else "end"
         if word in ("if", "unless", "with", "range", "for"):
-            is_dropped = self.choice is not None and self.choice.get(self.blocks, 0) != 0
+            is_dropped = self._is_dropped or (self.choice is not None and self.choice.get(self.blocks, 0) != 0)
             self.open.append(_Block(self.blocks, 0, is_dropped, len(self.parts), len(self.expressions)))
             self.blocks += 1
             self._note_branch()
@@ -244,8 +280,9 @@ class _Renderer:
                 self.open[-1] = block._replace(branch=block.branch + 1, parts=len(self.parts))
             else:
                 branch = block.branch + 1
-                self.open[-1] = block._replace(
-                    branch=branch, is_dropped=self.choice.get(block.number, 0) != branch)
+                is_dropped = self.choice.get(block.number, 0) != branch or (
+                    len(self.open) > 1 and self.open[-2].is_dropped)
+                self.open[-1] = block._replace(branch=branch, is_dropped=is_dropped)
             self._note_branch()
         elif word is not None and word.startswith("end") and self.open:
             self.open.pop()
@@ -334,7 +371,7 @@ class _Renderer:
 
     @property
     def _is_dropped(self) -> bool:
-        return any(block.is_dropped for block in self.open)
+        return bool(self.open) and self.open[-1].is_dropped
 
     @property
     def _number(self) -> int:

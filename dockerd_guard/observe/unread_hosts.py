@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-from dockerd_guard.observe import container_definitions
+from dockerd_guard.observe import container_commands, container_definitions
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks."""
@@ -43,6 +43,8 @@ _ADDRESS = (
     r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
+    r"|(?:(?<=-H)|(?<=--host))[= ][\"']?(?P<bare>(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])"
+    r"|:[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _OPTION = (
     r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|docker-opt|"
@@ -51,12 +53,15 @@ _OPTION = (
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
     r"|tcp_bind\W{1,40}\Z")
+_OF_OPTIONS = r"(?:\bdockerd|ExecStart|fd://|DOCKERD?_\w{0,20}(?:OPT|ARG|FLAG)|\bOPTIONS)[^\n]*\Z"
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
-    r"(?i:DOCKER_HOST\W{1,8}\Z|\bdocker[ \t]{1,8}(?:--?tls[^\s]{0,80}[ \t]{1,8}){0,4}(?:-H|--host)\W{1,12}\Z)")
-
+    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}(?:compose|"
+    r"(?!-d\b)--?[\w-]{1,40}(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?)){0,6}"
+    r"(?:[ \t]|\\\n){1,80}(?:-H|--host)\W{0,12}\Z")
+"""A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
 
 MAX_SOCKETS = 500
 """Mentions of the API socket looked at in one file."""
@@ -73,8 +78,6 @@ _POD_IS_REACHABLE = (
     r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}true|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
 _IN_TASK = r"\b(?:docker|podman)_container\b"
 _TASK_IS_REACHABLE = r"\bpublished_ports\b|\bnetwork_mode\W{1,4}host\b"
-_RUN = r"\b(?:docker|podman|nerdctl)[ \t]{1,8}(?:container[ \t]{1,8})?(?:run|create)\b(?:[^\n\\]|\\[\s\S]){0,4000}"
-_PUBLISHES = r"[ \t](?:-p|-P|--publish(?:-all)?|--net(?:work)?[ =]host)\b"
 _HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
 _AT_BOOT = (
     r"(?m:^)[LCf][+!=~^-]{0,4}[ \t]{1,20}/(?:etc/docker/daemon\.json|"
@@ -98,9 +101,10 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     """Return the first line that names a TCP host for dockerd, or that hands its socket to the network in another way,
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
     last numbers."""
-    has_host = "tcp:" in text or "237" in text or "ListenStream" in text
+    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "--host" in text
     may_define = container_definitions.may_define(path)
-    if not has_host and not may_define and re.search(rf"{_SOCKET}|dind|tmpfiles", f"{path}\n{text}") is None:
+    if not has_host and not may_define and re.search(
+            rf"{_SOCKET}|dind|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
         return None
     if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
@@ -130,10 +134,8 @@ def _way_to_the_socket(text: str) -> tuple[int, str] | None:
             return found.start(), "mounts the API socket into a pod that is reachable"
         if in_task and re.search(_IN_TASK, text[max(0, found.start() - 2000):found.start()]) is not None:
             return found.start(), "runs a container with the API socket and a port"
-    for command in islice(re.finditer(_RUN, text), MAX_SOCKETS):
-        if re.search(_SOCKET, command[0]) is not None and re.search(_PUBLISHES, command[0]) is not None:
-            return command.start(), "runs a container with the API socket and a port"
-    return None
+    command = container_commands.first_exposed(text)
+    return (command, "runs a container with the API socket and a port") if command is not None else None
 
 
 def _other_way(path: str, text: str) -> tuple[int, str] | None:
@@ -145,9 +147,14 @@ def _other_way(path: str, text: str) -> tuple[int, str] | None:
 
 
 def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
-    before = text[max(0, found.start() - _WINDOW):found.start()]
+    start = found.start("bare") if found["bare"] else found.start()
+    before = text[max(0, start - _WINDOW):start]
     if re.search(_CLIENT, before) is not None:
         return False
+    if found["bare"]:
+        # dockerd takes an address without a scheme for TCP. Other programs have such options as well.
+        return re.search(_OF_OPTIONS, before) is not None or re.search(
+            r"dockerd?\.service", text[max(0, start - _WINDOW):start + _WINDOW]) is not None
     if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
         return True
     if found["stream"]:

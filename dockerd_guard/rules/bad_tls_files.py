@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -44,11 +45,21 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         try:
             contents[role] = seen.rootfs.read_table(posixpath.join("/", path))
         except FileNotFoundError:
-            yield _finding(seen, role, f"{role} {path} is missing: {_CONSEQUENCE}")
+            if not _is_credential(seen, path):
+                yield _finding(seen, role, f"{role} {path} is missing: {_CONSEQUENCE}")
         except Unreadable as error:
             if path not in seen.rootfs.denied:
                 yield _finding(seen, role, f"{role} {error}: {_CONSEQUENCE}")
     yield from _check_contents(seen, roles, contents)
+
+
+def _is_credential(seen: Observation, path: str) -> bool:
+    """Whether systemd makes this file when it starts the service (LoadCredential= and others, systemd.exec(5))."""
+    unit = seen.configured.service.unit
+    directory, _, name = path.rpartition("/")
+    return directory == f"/run/credentials/{unit.name}" and any(
+        re.fullmatch(r"(?:Load|Set)Credential(?:Encrypted)?", setting.key) is not None
+        and setting.value.partition(":")[0] == name for setting in unit.settings)
 
 
 def _check_served(seen: Observation) -> Iterator[Finding]:

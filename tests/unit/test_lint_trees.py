@@ -37,6 +37,8 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Fedora's environment file": ({"/etc/sysconfig/docker": "OPTIONS='-H tcp://0.0.0.0:2375'\n"}, 1),
     "Fedora's network file": ({"/etc/sysconfig/docker-network":
                                "DOCKER_NETWORK_OPTIONS='-H tcp://0.0.0.0:2375'\n"}, 1),
+    "Flatcar": ({"/etc/os-release": "NAME=x\nID=flatcar\n", f"{SYSTEM}/docker.service.d/a.conf":
+                 '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n'}, 1),
     "OpenRC": ({"/etc/conf.d/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n', "/etc/init.d/docker": "dockerd\n"}, 1),
     "user unit": ({"/home/alice/.config/systemd/user/docker.service": USER_UNIT}, 1),
     "drop-in of a user unit": ({"/home/alice/.config/systemd/user/docker.service.d/a.conf":
@@ -85,6 +87,13 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Compose below /opt": ({**STOCK, "/opt/app/compose.yaml": COMPOSE}, 1),
     "Compose below /srv, and no Docker": ({"/srv/stacks/a/docker-compose.yml": COMPOSE}, 1),
     "Compose in a checkout": ({**STOCK, "/opt/app/.git/HEAD": "", "/opt/app/compose.yaml": COMPOSE}, 1),
+    "Compose that does not name Docker": ({**STOCK, "/opt/app/stack.yml":
+        "services:\n  a:\n    ports: ['2375:80']\n    volumes: ['/run:/h']\n"}, 1),
+    "Compose with the root directory": ({**STOCK, "/opt/app/stack.yml":
+        "services:\n  a:\n    ports: ['2375:80']\n    volumes:\n    - {type: bind, source: /, target: /h}\n"}, 1),
+    "a large script": ({**STOCK, "/opt/a.sh": f"#!/bin/sh\ndockerd {OPEN}\n{'#' * (1 << 20)}\n"}, 2),
+    "a link to the socket": ({**STOCK, "/opt/app/api": "-> /var/run/docker.sock", "/opt/app/stack.yml":
+        "services:\n  a:\n    ports: ['2375:80']\n    volumes: ['./api:/x']\n"}, 2),
     "docker-in-docker below /opt": (
         {**STOCK, "/opt/ci/compose.yaml": "services:\n  d: {image: 'docker:dind', ports: ['12375:2375']}\n"}, 2),
     "a container of Podman with docker-in-docker": (
@@ -108,6 +117,9 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
         "[Socket]\nListenStream=4243\n"}, 2),
     "a unit that runs docker-in-docker": ({**STOCK, f"{SYSTEM}/docker-ci.service":
         "[Service]\nExecStart=/usr/bin/docker run -p 2375:2375 docker:dind\n"}, 2),
+    "a unit that runs a container with the socket, and no Docker": (
+        {"/etc/docker/daemon.json": "{}\n", f"{SYSTEM}/a.service":
+         "[Service]\nExecStart=/usr/bin/docker run -v/run/docker.sock:/x -p2375:80 i\n"}, 2),
     "a unit of an account": ({**STOCK, "/home/a/.config/systemd/user/relay.service":
         "[Service]\nExecStart=/usr/bin/socat TCP-LISTEN:2375,fork UNIX-CONNECT:/run/user/1000/docker.sock\n"}, 1),
     "containerd, and no Docker": ({"/etc/containerd/config.toml": "[grpc]\ntcp_address = '0.0.0.0:2375'\n"}, 1),
@@ -141,6 +153,7 @@ SAFE: dict[str, dict[str, str]] = {
         "/root/src/tests/override.conf": START, "/home/a/notes.txt": f"dockerd {OPEN}\n",
         "/opt/venv/pyvenv.cfg": "", "/opt/venv/docker/compose.yaml": COMPOSE, "/tmp/compose.yaml": COMPOSE,
         "/home/a/.cache/compose.yaml": COMPOSE, "/var/lib/docker/overlay2/x/diff/etc/docker/daemon.json": HOSTS},
+    "a large file of another program": {**STOCK, "/opt/a.conf": "# x\n" * 300_000},
     "Compose without the socket": {**STOCK, "/opt/app/compose.yaml": "services:\n  a: {ports: ['80:80']}\n"},
     "Podman as packaged": {
         **STOCK, "/usr/lib/systemd/system/podman.service":
@@ -245,6 +258,15 @@ def test_a_tree_does_not_waive_itself(stock_host: Host, call: Call) -> None:
     policy = stock_host.root / "etc/dockerd-guard/config.yaml"
     assert call("lint", "--root", stock_host.root, "--policy", policy).code == 0
     assert call("diff", "--root", stock_host.root).code == 2
+
+
+def test_credentials_that_systemd_makes_are_not_missing(tmp_path: Path, call: Call) -> None:
+    options = " ".join(f"--tls{name}=%d/{name}" for name in ("cacert", "cert", "key"))
+    root = tree(tmp_path, {**STOCK, OVERRIDE: (
+        "[Service]\nLoadCredential=cacert:/srv/ca.pem\nLoadCredentialEncrypted=key\nSetCredential=other:x\n"
+        f"ExecStart=\nExecStart=/usr/bin/dockerd -H fd:// -H tcp://10.0.0.5:2376 --tlsverify {options}\n")})
+    said = call("lint", "--root", root, "--select", "DG206")
+    assert said.out.count("is missing") == 1 and "tlscert /run/credentials/docker.service/cert" in said.out, said.out
 
 
 def test_what_is_not_looked_into_is_said(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

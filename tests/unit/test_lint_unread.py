@@ -54,6 +54,14 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "preseed": ("preseed.cfg", "d-i preseed/late_command string echo 'DOCKER_OPTS=\"-H tcp://10.0.0.5\"' > /x\n", 1),
     "Puppet": ("docker.pp", "class { 'docker': tcp_bind => ['tcp://10.0.0.5:2375'] }\n", 1),
     "Chef": ("docker.rb", "docker_service 'x' do\n  host ['tcp://10.0.0.5:2375']\nend\n", 2),
+    "shell: an old name of dockerd": ("a.sh", "docker -D daemon -H tcp://0.0.0.0:2375\n", 1),
+    "shell: another old name": ("a.sh", "docker -D -d -H tcp://0.0.0.0:2375\n", 1),
+    "no scheme: sed": ("setup.sh", "sed -i 's|fd://|fd:// -H=0.0.0.0|' /lib/systemd/system/docker.service\n", 1),
+    "no scheme: an address": (
+        "Dockerfile", "FROM x\nRUN sed -i '/^ExecStart/s/$/ -H 10.0.0.5:4243/' docker.service\n", 2),
+    "no scheme: a port": ("setup.sh", "sed -i 's/-H fd/--host=:4243 -H fd/' docker.service\n", 1),
+    "no scheme: lineinfile": ("tasks/a.yml", f"{TASK}lineinfile:\n    path: /lib/systemd/system/docker.service\n"
+                              "    line: ExecStart=/usr/bin/dockerd -H 0.0.0.0 -H fd://\n", 4),
     "another port: Dockerfile": ("Dockerfile", "FROM docker\nCMD dockerd-entrypoint.sh -H tcp://0.0.0.0:4243\n", 2),
     "another port: sed": ("setup.sh", "sed -i 's,fd://,tcp://0.0.0.0:4243,' /lib/systemd/system/docker.service\n", 1),
     "another port: variables": ("group_vars/docker.yml", "docker_hosts:\n  - tcp://0.0.0.0:4243\n", 2),
@@ -93,6 +101,10 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
         "up.sh", "podman run --net=host -v /run/podman/podman.sock:/x y\n", 1),
     "a unit with docker run": (
         "a.service", "[Service]\nExecStart=docker run -P --volume /run/docker.sock:/x y\n", 2),
+    "cloud-init: a list": (
+        "user-data", "#cloud-config\nruncmd:\n- [docker, run, -p, '80:80', -v, '/:/host', i]\n", 3),
+    "a unit with attached options": (
+        "a.service", "[Service]\nExecStart=docker run -p80:80 -v/run/docker.sock:/x y\n", 2),
     "Ansible: a container": ("t.yml", f"{TASK[:15]}  community.docker.docker_container:\n    published_ports: [80:80]\n"
                              "    volumes:\n    - /var/run/docker.sock:/x\n", 5),
     "Kubernetes: the socket": (
@@ -137,6 +149,10 @@ READ: dict[str, tuple[str, str, str]] = {
         "a.yml", "coreos:\n  units:\n  - name: docker.service\n    drop-ins:\n    - name: a.conf\n"
         f"      content: |\n        [Service]\n        ExecStart=\n        ExecStart={COMMAND}\n",
         "a.yml:9:39"),
+    "Butane for Flatcar": (
+        "a.bu", "variant: flatcar\nsystemd:\n  units:\n  - name: docker.service\n    dropins:\n    - name: a.conf\n"
+        "      contents: |\n        [Service]\n        Environment=DOCKER_OPTS=--host=tcp://0.0.0.0:2375\n",
+        "a.bu:9:40"),
     "Container Linux: a socket": (
         "a.yml", "systemd:\n  units:\n  - name: docker-tcp.socket\n    contents: |\n"
         "      [Socket]\n      ListenStream=2375\n      Service=docker.service\n", "a.yml:6:7"),
@@ -159,6 +175,11 @@ def test_what_is_read(name: str, tmp_path: Path, call: Call, monkeypatch: pytest
 HARMLESS: dict[str, tuple[str, str]] = {
     "a client": ("a.sh", "docker -H tcp://0.0.0.0:2375 ps; export DOCKER_HOST=tcp://10.0.0.5:2376\n"),
     "a client with TLS": ("a.sh", "docker --tlsverify -H tcp://10.0.0.5:2376 info\n"),
+    "a client with options": (
+        "a.sh", "docker --tlscacert ca.pem --log-level=debug -H tcp://0.0.0.0:2375 ps; docker -Htcp://0.0.0.0:2375 ps\n"
+                "docker \\\n  -H tcp://0.0.0.0:2375 ps\n"),
+    "clients without a scheme": (
+        "a.sh", "docker -H 10.0.0.5:4243 ps\ncurl -H 10.0.0.5 x\nsystemctl restart docker\nldapsearch -H :389\n"),
     "a context": ("a.sh", "docker context create a --docker 'host=tcp://10.0.0.5:2376,ca=x'\n"),
     "GitLab's docker-in-docker": (
         ".gitlab-ci.yml", "services: [docker:dind]\nvariables: {DOCKER_HOST: 'tcp://docker:2375'}\n"
@@ -255,6 +276,14 @@ def test_a_link_that_is_not_read_is_named(target: str, tmp_path: Path, call: Cal
     (tmp_path / "repo/docker.service").symlink_to(target)
     said = call("lint", tmp_path / "repo")
     assert said.code == 2 and "docker.service: a link that leads out of the directory, or nowhere" in said.err
+
+
+@pytest.mark.parametrize("target", ["/var/run/docker.sock", "../../run/docker.sock", "/run", "/"])
+def test_a_link_to_the_socket_is_named(target: str, tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "a.sh": "docker run -v ./api:/x -p 80:80 i\n"})
+    (tmp_path / "api").symlink_to(target)
+    said = call("lint", tmp_path)
+    assert said.code == 2 and "api: a link to the API socket" in said.err
 
 
 def test_a_link_that_enables_a_unit_is_not_named(tmp_path: Path, call: Call) -> None:
