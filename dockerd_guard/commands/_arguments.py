@@ -32,7 +32,7 @@ MAX_SHOWN = 20
 
 STDIN = "<stdin>"
 
-_SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".tox", ".terraform"))
+_SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", "__pycache__", ".tox", ".terraform"))
 
 _IS_DOCKERS_NAME = re.compile(
     r"docker|daemon\.json|override|user-?data|cloud-?(?:init|config)|compose|\.(?:ign|bu|fcc)\Z", re.IGNORECASE)
@@ -151,16 +151,14 @@ class Arguments:
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
-            if "pyvenv.cfg" in kinds:
-                # A virtual environment, whatever its name.
-                continue
+            skipped = _SKIPPED | file_kinds.PROGRAMS if "pyvenv.cfg" in kinds else _SKIPPED
             self._names += len(kinds)
             if self._names > MAX_NAMES:
                 self.unanswered.append(f"{directory}: more than {MAX_NAMES} names; the rest is not read")
                 return
             for name in sorted(kinds, reverse=True):
                 path = os.path.join(directory, name)
-                if kinds[name] == "d" and name not in _SKIPPED:
+                if kinds[name] == "d" and name not in skipped:
                     todo.append(path)
             with Rootfs(self.root) as files:
                 # A Rootfs keeps what it has read, so each directory has its own.

@@ -27,6 +27,9 @@ _CONTAINERS = frozenset((
 ))
 """Directories of one role, cookbook or image. Files below different ones belong together."""
 
+PROGRAMS = frozenset(("bin", "include", "lib", "lib64", "Lib", "Scripts"))
+"""Directories of a virtual environment, beside pyvenv.cfg (docs.python.org/3/library/venv.html)."""
+
 _UNIT_SECTION = re.compile(r"^[ \t]{0,80}\[(Service|Socket)\]", re.MULTILINE)
 _NAMES_DOCKER = re.compile(r"docker", re.IGNORECASE)
 _DAEMON_KEYS = re.compile(
@@ -142,6 +145,6 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
 
 def _group(path: str) -> str:
     directory = re.sub(r"(?:\A|/)[^/]+\.(?:service|socket)\.d\Z", "", path.rpartition("/")[0])
-    while directory.rpartition("/")[2] in _CONTAINERS and "/" in directory.strip("/"):
+    while directory.rpartition("/")[2] in _CONTAINERS:
         directory = directory.rpartition("/")[0]
     return directory
