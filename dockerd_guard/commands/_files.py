@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from datetime import date
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe import file_kinds, stock_units
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge, limited
+from dockerd_guard.rules.unused_waiver import is_waived
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -58,15 +60,16 @@ def judge_placed(
     parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
-    whole = combined([*parts, _of_services(arguments)])
+    whole = combined([*parts, _of_services(arguments, policy)])
     files = {*judged, *(finding.location.file for finding in whole.findings if finding.location is not None)}
     unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(files), *arguments.unused())
     return whole._replace(unanswered=unanswered, empty=tuple(arguments.empty))
 
 
-def _of_services(arguments: Arguments) -> Judged:
+def _of_services(arguments: Arguments, policy: Policy | None) -> Judged:
     services = Services(arguments.services)
-    found = tuple(services.findings())
+    found = tuple(finding for finding in services.findings()
+                  if policy is None or not is_waived(finding, policy, date.today()))
     notes = []
     for file, with_socket in services.with_socket.items():
         names = {name for name, service in with_socket.items() if not service.unknown}

@@ -362,7 +362,7 @@ def _finding(name: str, api: PublishedApi, where: Location) -> Finding:
     return Finding(
         "DG108", "warning" if api.is_local else "error",
         f"{container} mounts the API socket and {_use(api)}: who controls it through {way} has root "
-        "access to the host", CONFIGURED, where)
+        "access to the host", CONFIGURED, where, container=name)
 
 
 def _use(api: PublishedApi) -> str:

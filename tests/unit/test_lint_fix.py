@@ -126,8 +126,8 @@ def test_what_is_not_replaced(name: str, error: str, here: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [
-    "-H fd:// -H tcp://0.0.0.0:2375", "-H 0.0.0.0", "--host=:2375", "-DH 10.0.0.5:4243", "-H0.0.0.0", "-H fd:// $DOCKER_OPTS",
-    "-H fd:// \\\n  -H tcp://10.0.0.5:2376",
+    "-H fd:// -H tcp://0.0.0.0:2375", "-H 0.0.0.0", "--host=:2375", "-DH 10.0.0.5:4243", "-H0.0.0.0",
+    "-H fd:// $DOCKER_OPTS", "-H fd:// \\\n  -H tcp://10.0.0.5:2376",
 ])
 def test_no_edit_lets_systemd_start_what_opens_a_port(here: Path, call: Call, arguments: str) -> None:
     """As it is, systemd refuses docker.service."""
