@@ -162,7 +162,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
     files, notes = _files_of(look.root, judged)
     if not files:
         return Judged((), (), tuple(notes), judged=False)
-    from dockerd_guard.commands import _arguments, _files
+    from dockerd_guard.commands import _arguments, _files, _origins
 
     arguments = _arguments.Arguments((), None, look.root)
     for path, data in files.items():
@@ -170,7 +170,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
         kind = file_kinds.kind_of(path, text, is_named=False)
         if kind is not None and kind.place == path:
             # The tree has it where systemd or dockerd would read it, so it was judged, if it is dockerd's.
-            if not _arguments.Placed(kind, data, path, _arguments.same).is_of_dockerd:
+            if not _arguments.Placed(kind, data, path, _origins.same).is_of_dockerd:
                 arguments.scan(path, data)
         elif (kind is not None and file_kinds.has_place(path)) or _runs_containers(path, text):
             arguments.add(path, data)

@@ -105,6 +105,18 @@ def read(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({
     return found
 
 
+def read_template(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({})) -> Read:
+    """As read(); in a template that is YAML only without its tags, they are blanked."""
+    try:
+        return read(name, text, variables)
+    except UnreadableYaml:
+        without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
+                              lambda found: " " * len(found[0]), text, flags=re.MULTILINE)
+        if without_tags == text:
+            raise
+        return read(name, without_tags, variables)
+
+
 def _contents(root: Node) -> Iterator[Carried]:
     """Mappings with a path and a content (cloud-init, Ansible), units with a name and a content (Ignition, Butane,
     Container Linux), and keys that are names of dockerd's files."""

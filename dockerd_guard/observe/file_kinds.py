@@ -96,6 +96,18 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     return _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
 
 
+def kind_at(path: str) -> Kind:
+    """Return the kind of a file that a unit refers to by its path on the host."""
+    is_unit = path.startswith(f"{SYSTEM_UNITS}/")
+    return Kind(path, "json" if path.endswith(".json") else "unit" if is_unit else "environment", "")
+
+
+def is_policy(file: str, text: str) -> bool:
+    """Whether a file is a policy of dockerd-guard."""
+    return file.endswith((".yaml", ".yml")) and None not in (
+        re.search(rf"^{key}[ \t]{{0,80}}:", text, re.MULTILINE) for key in ("version", "sockets"))
+
+
 def has_place(path: str) -> bool:
     """Whether the place of a file on a host is in its path: below a root directory or the home of an account."""
     # An image of ostree has /usr/etc in the place of /etc until it is deployed.
