@@ -38,6 +38,11 @@ def passes(*names: str) -> dict[str, str]:
     return {DROPIN: f"[Service]\nSockets={' '.join(names)}\n"}
 
 
+def carried(path: str) -> dict[str, str]:
+    return {"user-data": f"#cloud-config\nwrite_files:\n- path: {path}\n  content: |\n    [Service]\n"
+                         "    ExecStart=\n    ExecStart=/usr/bin/dockerd -H 0.0.0.0:4243\n"}
+
+
 CASES = {
     # EnvironmentFile= with a wildcard
     "a wildcard": Case({**reads("-/etc/docker/env.d/*.env"), "env.d/a.env": OPEN}, "env.d/a.env:1:10"),
@@ -80,6 +85,14 @@ CASES = {
     "a socket unit: a template": Case({**passes("api@x.socket"), "api@.socket": API, "api@.service": TRUE},
                                       "api@.socket:2:1"),
     "the socket unit of Docker": Case(passes("docker.socket")),
+    # Paths in write_files
+    **{f"write_files: {path}": Case(carried(path), "user-data:7:35") for path in (
+        "/etc/systemd/system/docker.service.d/../docker.service.d/x.conf",
+        "/etc/systemd/system/x/../docker.service.d/x.conf",
+        "/../etc/systemd/system/docker.service.d/x.conf",
+        "../etc/systemd/system/docker.service.d/x.conf",
+        "//etc/./systemd//system/docker.service.d/x.conf",
+        "etc/systemd/system/docker.service.d/x.conf")},
 }
 
 
