@@ -81,7 +81,8 @@ _NOT_IN_EFFECT = re.compile(
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile(
-    r"docker|podman|user-data|compose|\.(?:container|pod|volume|network)(?:\.d/|\Z)", re.IGNORECASE)
+    r"docker|podman|user-data|compose|[./](?:container|pod|volume|network)\.d/|\.(?:container|pod|volume|network)\Z",
+    re.IGNORECASE)
 _MAY_MATTER = re.compile(
     rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^services[ \t]{0,8}:|write_files|ignition",
     re.IGNORECASE | re.MULTILINE)

@@ -68,7 +68,7 @@ _CONTAINERD_KEYS = re.compile(r"^[ \t]{0,80}(?:tcp_address[ \t]{0,80}=|\[debug\]
 _DOCKERS = re.compile(r"dockerd|(?:docker|podman)\.sock|podman[^\n]{0,200}[ \t]system[ \t]{1,80}service|"
                       r"^Service[ \t]{0,80}=[ \t]{0,80}docker\.service", re.MULTILINE)
 
-_QUADLET_DROP_IN = re.compile(r"\.(?:container|pod|kube|volume|network|build|image)\.d/[^/]+\Z")
+_QUADLET_DROP_IN = re.compile(r"(?:\A|[./])(?:container|pod|kube|volume|network|build|image)\.d/[^/]+\Z")
 
 _NO_SETTINGS = (".md", ".rst", ".sh", ".yml", ".yaml", ".json")
 """Names of files that may quote a setting, and are none."""

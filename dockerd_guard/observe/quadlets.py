@@ -20,7 +20,8 @@ from dockerd_guard.systemd.syntax import BadFileError, Setting, settings
 from dockerd_guard.systemd.units import NEWEST_SYSTEMD
 
 _PATH = re.compile(
-    r"(?P<whole>(?:.*/)?(?P<name>[^/]+\.(?:container|pod|volume|network)))(?:\.d/[^/]+\.conf)?", re.DOTALL)
+    r"(?P<whole>(?:.*/)?(?P<name>[^/]+\.(?:container|pod|volume|network)|(?:container|pod|volume|network)(?=\.d/)))"
+    r"(?P<drop_in>\.d/[^/]+\.conf)?", re.DOTALL)
 _PODMAN_OPTION = re.compile(
     r"(?:^|\s)[\"']?(?:(?:-v[ =]?|--volume[ =]|--mount[ =])(?P<volumes>\S+)|(?:-p[ =]?|--publish[ =])(?P<ports>\S+)|"
     r"--net(?:work)?[ =](?P<networks>\S+))")
@@ -31,16 +32,39 @@ _LISTS = {"Volume": {"volumes"}, "PublishPort": {"ports"}, "Network": {"networks
 
 def quadlet_of(path: str) -> tuple[str, str] | None:
     """Return the path of a container, pod, volume or network, and its name, for its file or a drop-in; None for any
-    other file."""
+    other file. A drop-in of all containers has the name `container`."""
     found = _PATH.fullmatch(path)
     return (found["whole"], found["name"]) if found is not None else None
 
 
+def is_drop_in(path: str) -> bool:
+    """Whether a file is a drop-in of a container, pod, volume or network."""
+    found = _PATH.fullmatch(path)
+    return found is not None and found["drop_in"] is not None
+
+
+def drop_in_names(name: str) -> Iterator[str]:
+    """Yield the names whose drop-ins apply to a container, pod, volume or network, the most specific first: its own,
+    those of its beginnings up to each dash, and that of its type (podman-systemd.unit(5), systemd.unit(5))."""
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or suffix not in ("container", "pod", "volume", "network"):
+        return
+    yield name
+    for dash in reversed([found.end() for found in re.finditer("-", stem)]):
+        if dash < len(stem):
+            yield f"{stem[:dash]}.{suffix}"
+    template, at, instance = stem.partition("@")
+    if at and instance:
+        yield f"{template}@.{suffix}"
+    yield suffix
+
+
 def application_of(name: str, file: str, text: str) -> Application:
     """Return what a file says. What follows a syntax error is not read."""
-    if name.endswith(".volume"):
+    kind = name.rpartition(".")[2]
+    if kind == "volume":
         return Application(resources=_volume(name, file, text))
-    if name.endswith(".network"):
+    if kind == "network":
         return Application(resources=_network(name, file, text))
     return Application(((name, _service(file, text)),))
 
@@ -61,7 +85,9 @@ def _service(file: str, text: str) -> Service:
             if key == "ports" and not value.endswith("/udp"):
                 published.append(PublishedApi(value, at.line, at.column, at.end_column, is_local=is_local(value)))
             elif key == "volumes":
-                mounts.append(Mount(key) if is_socket_mount(value) else Mount(key, f"volumes/{source_of(value)}"))
+                # %t is /run, or the runtime directory of an account, in which Podman has its socket too.
+                is_socket = is_socket_mount(value.replace("%t", "/run"))
+                mounts.append(Mount(key) if is_socket else Mount(key, f"volumes/{source_of(value)}"))
             elif value.startswith("container:") or value.endswith((".container", ".pod")):
                 others.append(value.removeprefix("container:"))
             elif value in (HOST, "none"):
