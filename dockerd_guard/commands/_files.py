@@ -210,7 +210,7 @@ def _result(
                for item in files for expression in item.expressions if expression.decides]
     unknown += [f"{by_place[file].file}: this template cannot be read without its values" for file in broken]
     unknown += [f"{path}: not among the files; what it sets is not known" for path in missing]
-    unknown += [text for text in incomplete(look.seen, found)
+    unknown += [_with_files(text, by_place) for text in incomplete(look.seen, found)
                 if not _PLACEHOLDER.search(text) and not broken
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     notes = []
@@ -270,16 +270,21 @@ def _is_artifact(finding: Finding, by_place: dict[str, Placed]) -> bool:
 
 def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
     """The finding with files of the command line and expressions in its message."""
-    message = finding.message
-    for place, item in by_place.items():
-        if place in message:
-            message = re.sub(re.escape(place) + r"(?::([0-9]{1,9}):([0-9]{1,9}))?", partial(_named, item), message)
+    message = _with_files(finding.message, by_place)
+    for item in by_place.values():
         for expression in item.expressions:
             if expression.value.startswith("192.0.2."):
                 message = expression.text.join(re.split(re.escape(expression.value) + "(?![0-9])", message))
             elif re.fullmatch("49[0-9]{3}", expression.value):
                 message = message.replace(f":{expression.value}", f":{expression.text}")
     return finding._replace(message=message, fix=None)
+
+
+def _with_files(message: str, by_place: dict[str, Placed]) -> str:
+    for place, item in by_place.items():
+        if place in message:
+            message = re.sub(re.escape(place) + r"(?::([0-9]{1,9}):([0-9]{1,9}))?", partial(_named, item), message)
+    return message
 
 
 def _named(item: Placed, found: re.Match[str]) -> str:

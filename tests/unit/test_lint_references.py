@@ -38,6 +38,10 @@ def passes(*names: str) -> dict[str, str]:
     return {DROPIN: f"[Service]\nSockets={' '.join(names)}\n"}
 
 
+def mounts(*lines: str) -> dict[str, str]:
+    return {DROPIN: "[Service]\n" + "".join(f"{line}\n" for line in lines)}
+
+
 def carried(path: str) -> dict[str, str]:
     return {"user-data": f"#cloud-config\nwrite_files:\n- path: {path}\n  content: |\n    [Service]\n"
                          "    ExecStart=\n    ExecStart=/usr/bin/dockerd -H 0.0.0.0:4243\n"}
@@ -93,6 +97,17 @@ CASES = {
         "../etc/systemd/system/docker.service.d/x.conf",
         "//etc/./systemd//system/docker.service.d/x.conf",
         "etc/systemd/system/docker.service.d/x.conf")},
+    # What dockerd sees in the place of daemon.json
+    **{f"a mount: {line}": Case(mounts(line), "", f"{DROPIN}:2:1: {line.partition('=')[0]}= replaces /") for line in (
+        "BindReadOnlyPaths=/opt/app/cfg.json:/etc/docker/daemon.json", "BindPaths=-/opt/app:/etc/docker:norbind",
+        'BindPaths=/a "/opt:/etc/"', "BindPaths=/x:%E/docker", "BindReadOnlyPaths=/opt/dockerd:/usr/bin/dockerd",
+        "TemporaryFileSystem=/etc:ro", "InaccessiblePaths=-/etc/docker", "MountImages=/x.raw:/etc/docker",
+        "ExtensionDirectories=/x", "RootDirectory=/srv/root", "RootImage=/x.raw",
+        "BindPaths=/x/../y:/etc/x/../docker")},
+    **{f"no mount: {'; '.join(lines)}": Case(mounts(*lines)) for lines in (
+        ("BindPaths=/etc/docker",), ("BindPaths=/etc/docker:/etc/docker/",), ("BindPaths=/data:/var/lib/docker",),
+        ("BindReadOnlyPaths=/x:/etc/docker/daemon.json", "BindPaths="), ("TemporaryFileSystem=/etc/dock",),
+        ("RootDirectory=/",), ("RootDirectory=/x", "RootDirectory="))},
 }
 
 
