@@ -13,7 +13,7 @@ from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.commands._origins import Where, inside, same, through_template
 from dockerd_guard.commands._services import ServiceFile, Services, variables_beside
 from dockerd_guard.model.limits import LIMITS
-from dockerd_guard.observe import carriers, file_kinds, quadlets, templates, unread_hosts
+from dockerd_guard.observe import carriers, file_kinds, instances, quadlets, templates, unread_hosts
 from dockerd_guard.observe.file_kinds import Kind
 from dockerd_guard.observe.socket_mounts import names_socket
 from dockerd_guard.observe.yaml_nodes import UnreadableYaml
@@ -372,11 +372,12 @@ class Arguments:
     def _as(kind: Kind, source: Source) -> list[Placed]:
         """The text as a file of this kind; the alternatives of a template."""
         text = source.text
-        if not templates.is_template(source.file, text, kind.syntax):
+        rendered = instances.renderings(source.file, text, kind.place) if kind.syntax == "unit" else []
+        if not rendered and not templates.is_template(source.file, text, kind.syntax):
             return [Placed(kind, _encoded(text), source.file, source.where)]
         return [Placed(kind, _encoded(result.text), source.file, through_template(result, text, source.where),
                        result.expressions, is_template=True)
-                for result in templates.renderings(source.file, text, kind.syntax)]
+                for result in rendered or templates.renderings(source.file, text, kind.syntax)]
 
     def _read_carrier(self, source: Source) -> bool:
         """Read cloud-init, Butane, Ignition and Compose files. False for any other file."""

@@ -128,3 +128,26 @@ def test_what_units_refer_to(name: str, tmp_path: Path, call: Call, monkeypatch:
     assert case.unknown in said.err
     if not case.unknown:
         assert "not known" not in said.err and "not read" not in said.err, said.err
+
+
+@pytest.mark.parametrize(("host", "found"), [
+    ("tcp://%i:2375", "error: tcp://%i:2375 (-H) exposes"),
+    ("tcp://%I:2375", "error: tcp://%I:2375 (-H) exposes"),
+    ("tcp://0.0.0.0:%i", "error: tcp://0.0.0.0:%i (-H) exposes"),
+    ("tcp://%i:%i", "error: tcp://%i:%i (-H) exposes"),
+    ("%i", "cannot be known"),
+    ("unix:///run/docker-%i.sock", ""),
+])
+def test_the_instance_of_a_template(
+    host: str, found: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unit = f"[Unit]\nDescription=%i\n[Service]\nExecStart=/usr/bin/dockerd -D -H {host}\n"
+    write(tmp_path, {"docker@.service": unit})
+    said = call("lint", ".")
+    if "error" in found:
+        assert f"docker@.service:4:34: {found}" in said.out and said.code == 1, said.out
+    else:
+        assert said.code == (2 if found else 0), said.out + said.err
+    assert "DG203" not in said.out
+    assert "192.0.2" not in said.out + said.err and "{{" not in said.out + said.err
