@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -349,6 +351,18 @@ class Arguments:
         source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, same)
         return self._as(file_kinds.kind_at(path), source)[0]
 
+    def _text_beside(self, file: str, other: str) -> str | None:
+        """The text of a file that a quadlet refers to; None if it is not below the directories of the arguments."""
+        directory = os.path.dirname(file)
+        path = other if other.startswith("/") and self.root != "/" else os.path.abspath(os.path.join(directory, other))
+        with Rootfs(self.root) as rootfs, contextlib.suppress(Unreadable, FileNotFoundError):
+            resolved = rootfs.resolve(path) or ""
+            inside = (_inside_of(rootfs, directory), *self._directories) if self.root == "/" else ("/",)
+            entry = rootfs.stat(resolved) if file != STDIN and resolved.startswith(inside) else None
+            if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
+                return rootfs.read_table(resolved).decode("utf-8", "replace")
+        return None
+
     def _place(self, source: Source) -> bool:
         path = source.carried_as or os.path.normpath(source.file)
         text = source.text
@@ -387,7 +401,7 @@ class Arguments:
         through = source.where
         variables = variables_beside(self.root, source.file) if source.file != STDIN else {}
         try:
-            files, application, merged, partial = carriers.read_template(os.path.basename(source.file), text, variables)
+            files, application, merged, partly = carriers.read_template(os.path.basename(source.file), text, variables)
         except UnreadableYaml as error:
             if source.is_named or (carriers.is_carrier(text) and "docker" in text) or names_socket(text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
@@ -416,12 +430,12 @@ class Arguments:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]
         self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: keys that are merged into this service are not "
-                            "read" for key in partial]
+                            "read" for key in partly]
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
         if application.services or application.is_relevant:
             self.services[source.file] = ServiceFile(source.file, application, through, variables)
-        is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partial)
+        is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partly)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
@@ -431,7 +445,8 @@ class Arguments:
         path = f"{inner.file} /{(inner.carried_as or '').lstrip('/')}"
         quadlet = quadlets.quadlet_of(path)
         if quadlet is not None:
-            application = quadlets.application_of(quadlet[1], inner.file, inner.text)
+            application = quadlets.with_pods(
+                quadlets.application_of(quadlet[1], inner.file, inner.text), lambda _: None)
         elif carriers.carries(os.path.basename(path), inner.text):
             try:
                 application = carriers.read(os.path.basename(path), inner.text).application
@@ -448,7 +463,8 @@ class Arguments:
         quadlet = quadlets.quadlet_of(file_kinds.plain_name(os.path.normpath(source.file)))
         if quadlet is None:
             return False
-        application = quadlets.application_of(quadlet[1], source.file, source.text)
+        application = quadlets.with_pods(quadlets.application_of(quadlet[1], source.file, source.text),
+                                         partial(self._text_beside, source.file))
         if not application.services and not application.is_relevant:
             return False
         self.services[source.file] = ServiceFile(source.file, application, source.where)

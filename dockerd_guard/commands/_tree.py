@@ -71,7 +71,7 @@ _NAMES = re.compile(
     r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 _NAMES_IN_HOMES = re.compile(
-    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|volume|network)\Z",
+    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 
 _NOT_IN_EFFECT = re.compile(
@@ -81,7 +81,8 @@ _NOT_IN_EFFECT = re.compile(
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile(
-    r"docker|podman|user-data|compose|[./](?:container|pod|volume|network)\.d/|\.(?:container|pod|volume|network)\Z",
+    r"docker|podman|user-data|compose|[./](?:container|pod|kube|volume|network)\.d/|"
+    r"\.(?:container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 _MAY_MATTER = re.compile(
     rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^services[ \t]{0,8}:|write_files|ignition",

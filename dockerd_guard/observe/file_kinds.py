@@ -59,7 +59,7 @@ _FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OP
 
 CANDIDATE = re.compile(
     r"docker|daemon.*\.json|override|hosts?\.conf|cloud|user-?data|compose|"
-    r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|volume|network)\Z|"
+    r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|kube|volume|network)\Z|"
     r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
 """Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
 

@@ -14,6 +14,7 @@ pytest_plugins = ["tests.support.fixtures"]
 
 SOCKET = "[Container]\nVolume=/run/podman/podman.sock:/s\n"
 PORT = "[Container]\nPublishPort=90:90\n"
+KUBE = "[Kube]\nYaml=p.yml\nPublishPort=90:90\n"
 NO_PORT = "[Container]\nPublishPort=\n"
 
 
@@ -44,6 +45,13 @@ CASES = {
     "a later one resets": Case({"a.container": SOCKET, "a.container.d/1.conf": PORT, "container.d/2.conf": NO_PORT}),
     "an earlier one resets": Case({"a.container": SOCKET, "a.container.d/2.conf": PORT, "container.d/1.conf": NO_PORT},
                                   "a.container.d/2.conf:2:13"),
+    **{f"a .kube: {pod}": Case({"p.kube": KUBE, "p.yml": pod}, "p.kube:3:13") for pod in (
+        "hostPath: {path: /run/podman/podman.sock}\n", "hostPath:\n  path: /var/run\n",
+        "hostPath:\n  type: Directory\n  path: '/'\n", '{"hostPath": {"type": "Directory", "path": "/run/podman"}}\n')},
+    "a .kube: a drop-in": Case({"p.kube": "[Kube]\nYaml=p.yml\n", "p.yml": "hostPath:\n  path: /run\n",
+                                "kube.d/p.conf": "[Kube]\nPublishPort=90:90\n"}, "kube.d/p.conf:2:13"),
+    "a .kube: the host's network": Case({"p.kube": "[Kube]\nYaml=p.yml\nNetwork=host\n",
+                                         "p.yml": "hostPath:\n  path: /run\n"}, "p.kube:3:9"),
     "a specifier": Case({"a.container": f"{PORT}Volume=%t/podman:/h\n"}, "a.container:2:13"),
     "a specifier: the socket": Case({"a.container": f"{PORT}Mount=type=bind,source=%t,target=/h\n"},
                                     "a.container:2:13"),
@@ -64,6 +72,20 @@ def test_what_applies_to_a_container(
     path = f"{'/' if is_root else ''}etc/containers/systemd/{found}: error: the container "
     assert said.out.startswith(path if found else "nothing wrong\n"), said.out
     assert "the container container" not in said.out and "the container pod " not in said.out
+
+
+@pytest.mark.parametrize(("pod", "said"), [
+    ("hostPath:\n  path: /srv\n# docker.sock\nlivenessProbe: {httpGet: {path: /}}\n", "no service of p.kube mounts"),
+    (None, "p.kube publishes a port, and whether a mount of p.yml is the API socket is not known"),
+])
+def test_pods_without_the_socket(
+    pod: str | None, said: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write({"p.kube": KUBE} | ({"p.yml": pod} if pod is not None else {}))
+    monkeypatch.chdir("etc/containers/systemd")
+    found = call("lint", "p.kube")
+    assert found.code == 2 and said in found.err and not found.out.startswith("p.kube"), found.out + found.err
 
 
 def test_more_drop_ins_than_are_read(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
