@@ -75,7 +75,7 @@ _NAMES = re.compile(
     r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 _NAMES_IN_HOMES = re.compile(
-    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|volume|network)\Z",
+    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 
 _NOT_IN_EFFECT = re.compile(
@@ -85,7 +85,9 @@ _NOT_IN_EFFECT = re.compile(
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile(
-    r"docker|podman|user-data|compose|\.(?:container|pod|volume|network)(?:\.d/|\Z)", re.IGNORECASE)
+    r"docker|podman|user-data|compose|[./](?:container|pod|kube|volume|network)\.d/|"
+    r"\.(?:container|pod|kube|volume|network)\Z",
+    re.IGNORECASE)
 _MAY_MATTER = re.compile(
     rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^[ \t{\"]{0,8}services\"?[ \t]{0,8}:|write_files"
     rb"|ignition",
@@ -172,7 +174,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
     files, notes, unread = _files_of(look.root, judged)
     if not files:
         return Judged((), (), tuple(notes), tuple(unread), judged=False)
-    from dockerd_guard.commands import _arguments, _files
+    from dockerd_guard.commands import _arguments, _files, _origins
 
     arguments = _arguments.Arguments((), None, look.root)
     for path, data in files.items():
@@ -180,7 +182,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
         kind = file_kinds.kind_of(path, text, is_named=False)
         if kind is not None and kind.place == path:
             # The tree has it where systemd or dockerd would read it, so it was judged, if it is dockerd's.
-            if not _arguments.Placed(kind, data, path, _arguments.same).is_of_dockerd:
+            if not _arguments.Placed(kind, data, path, _origins.same).is_of_dockerd:
                 arguments.scan(path, data)
         elif (kind is not None and file_kinds.has_place(path)) or _runs_containers(path, text):
             arguments.add(path, data)

@@ -184,7 +184,8 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
     "more services than are followed": (
         {C: "services:\n" + "".join(f"  s{n}: {{extends: s{n + 1}, {PORT}}}\n" for n in range(20))
             + f"  s20:\n    {SOCKET}\n"},
-        "s0, s1: extends more than 20 services, or has the networks or mounts of as many; the others are not read"),
+        "s0, s1: extends more than 20 services, or has the networks or mounts of as many, "
+        "or more than 100 drop-ins; the others are not read"),
     "the network in another file": (
         {C: f"{A}{SOCKET}\n", OVERRIDE: f"{A}network_mode: $NM\n"},
         f"{OVERRIDE}: a has the API socket, and the value of its network_mode is not known"),
