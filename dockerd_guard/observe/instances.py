@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from itertools import islice
 
 from dockerd_guard.observe import templates
 
@@ -21,9 +22,10 @@ def renderings(name: str, text: str, place: str) -> list[templates.Rendered]:
     """Return a unit with values for the instance in its TCP hosts; empty if it is no template with such a host."""
     if _TEMPLATE.search(place) is None:
         return []
-    found = [host.start("host") + specifier.start(1) for host in _HOST.finditer(text)
-             if host["host"].startswith("tcp:") or "/" not in host["host"]
-             for specifier in _INSTANCE.finditer(host["host"])]
+    # One more than are replaced: of the rest it is said that it is not known.
+    found = list(islice((host.start("host") + specifier.start(1) for host in _HOST.finditer(text)
+                         if host["host"].startswith("tcp:") or "/" not in host["host"]
+                         for specifier in _INSTANCE.finditer(host["host"])), templates.MAX_EXPRESSIONS + 1))
     if not found:
         return []
     ends = [0, *(each + 2 for each in found)]
