@@ -84,3 +84,15 @@ def test_what_hides_a_part_of_a_root_directory_is_named(tmp_path: Path, call: Ca
     said = call("lint", "--root", str(tmp_path))
     assert said.code == code, said.out + said.err
     assert ("/opt: a checkout" in said.err) == (code == 0)
+
+
+@pytest.mark.parametrize(("lines", "place"), [
+    ("[Service]\nExecStart=\n", "docker.service.d/a.conf:2:1"),
+    ("[Service]\nExecStart=\nExecStart=/usr/bin/dockerd\nExecStart=\n", "docker.service.d/a.conf:4:1"),
+])
+def test_a_unit_without_a_command_is_refused_where_the_last_one_is_removed(
+        tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, lines: str, place: str) -> None:
+    written(tmp_path, {"docker.service.d/a.conf": lines})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", ".")
+    assert (said.code, said.out.split(": ", 1)[0]) == (1, place)
