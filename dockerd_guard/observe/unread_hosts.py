@@ -8,6 +8,7 @@ reported as free of findings.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import islice
 
@@ -17,7 +18,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks."""
 
 MAX_ADDRESSES = 2_000
-"""Addresses looked at in one file; a file with more of them counts as one that sets a host."""
+"""Addresses looked at in one file; a file with more of them is named."""
 
 _WINDOW = 300
 """Characters before an address that may show that it is dockerd's."""
@@ -58,9 +59,9 @@ _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
-    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}(?:compose|"
-    r"(?!-d\b)--?[\w-]{1,40}(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?)){0,6}"
-    r"(?:[ \t]|\\\n){1,80}(?:-H|--host)\W{0,12}\Z")
+    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}+(?:compose|"
+    r"(?!-d\b|-H|--host\b)--?[\w-]{1,40}+(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?+)){0,6}+"
+    r"(?:[ \t]|\\\n){1,80}+(?:-H|--host)\W{0,12}\Z")
 """A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
 
 MAX_SOCKETS = 500
@@ -114,9 +115,11 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
             lines[first - 1:last] = [""] * len(lines[first - 1:last])
         text = "\n".join(lines)
     text = re.sub(_COMMENT, "", text)
+    mentions = _Mentions(text)
     for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
-        if number >= MAX_ADDRESSES or _is_dockers(found, text, path):
-            return text.count("\n", 0, found.start()) + 1, "names a TCP address for dockerd"
+        if number >= MAX_ADDRESSES or _is_dockers(found, text, path, mentions):
+            return text.count("\n", 0, found.start()) + 1, (
+                "names a TCP address for dockerd" if number < MAX_ADDRESSES else f"more than {MAX_ADDRESSES} addresses")
     way = _way_to_the_socket(text) or _other_way(path, text) or (
         container_definitions.first_way(path, text) if may_define else None)
     return (text.count("\n", 0, way[0]) + 1, way[1]) if way is not None else None
@@ -146,7 +149,20 @@ def _other_way(path: str, text: str) -> tuple[int, str] | None:
     return None
 
 
-def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
+class _Mentions:
+    """Where a text mentions dockerd. The whole text is searched once, however many addresses it has."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts: list[int] | None = None
+
+    def near(self, place: int) -> bool:
+        if self._starts is None:
+            self._starts = [found.start() for found in re.finditer(_ABOUT_DOCKERD, self._text)]
+        return bisect_left(self._starts, place - _NEAR) < bisect_left(self._starts, place + _NEAR)
+
+
+def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions) -> bool:
     start = found.start("bare") if found["bare"] else found.start()
     before = text[max(0, start - _WINDOW):start]
     if re.search(_CLIENT, before) is not None:
@@ -155,17 +171,17 @@ def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
         # dockerd takes an address without a scheme for TCP. Other programs have such options as well.
         return re.search(_OF_OPTIONS, before) is not None or re.search(
             r"dockerd?\.service", text[max(0, start - _WINDOW):start + _WINDOW]) is not None
-    if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
+    if found["port"] or (found["any"] and _may_be_dockerds(found, text, mentions)):
         return True
     if found["stream"]:
         return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
     return re.search(_OPTION, before) is not None
 
 
-def _may_be_dockerds(found: re.Match[str], text: str) -> bool:
+def _may_be_dockerds(found: re.Match[str], text: str, mentions: _Mentions) -> bool:
     """Whether a wildcard address has a port of the Docker API, follows -H, or is near a mention of dockerd.
     `-b tcp://0.0.0.0:3000` in a Dockerfile is of a web server."""
     start = found.start()
     return (re.match(r"[^\s\"',]{0,80}:237[56]\b", text[start:start + 100]) is not None
             or re.search(r"(?:-H|--host)\W{1,12}\Z", text[max(0, start - 20):start]) is not None
-            or re.search(_ABOUT_DOCKERD, text[max(0, start - _NEAR):start + _NEAR]) is not None)
+            or mentions.near(start))
