@@ -74,11 +74,15 @@ _FORWARDS = (
     r"|reverse_proxy[ \t][^\n]{0,80}unix/|pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
     r"(?m:^)[ \t]{0,80}connect[ \t]{0,8}=[ \t]{0,8}|STDIO[ \t]{1,8}UNIX[\w-]{0,10}:|"
     r"TCP[46]?-L[A-Z]{0,6}:[^\n]{0,200}UNIX[\w-]{0,10}:)[^\s\"']{0,100}\Z")
-_IN_POD = r"hostPath\W{1,40}path\W{1,8}[^\s\"']{0,100}\Z"
+_POD_MOUNT = (
+    r"\bhostPath[\"']?:\s{0,80}(?:\{\s{0,80})?(?:[\"']?type[\"']?:\s{0,8}[\"']?\w{0,20}[\"']?,?\s{0,80})?"
+    r"(?:[\"']?path[\"']?:\s{0,8})?[\"']?(?:[^\s\"',]{0,100}?(?:docker|podman)\.sock\b"
+    rf"|(?P<directory>{container_definitions.DIRECTORY})(?=[\"'\s,}}]|\Z))")
+"""A volume of a pod, or a mount of a node of kind."""
+_ABOUT_DOCKER = r"(?i:\bdocker(?!hub|config|[./]io\b|\.com\b)|podman)"
+"""No registry of images. A directory of a node that runs no Docker has no API socket."""
 _POD_IS_REACHABLE = (
-    r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}true|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
-_IN_TASK = r"\b(?:docker|podman)_container\b"
-_TASK_IS_REACHABLE = r"\bpublished_ports\b|\bnetwork_mode\W{1,4}host\b"
+    r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}(?:true|yes|on)\b|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
 _HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
 _AT_BOOT = (
     r"(?m:^)[LCf][+!=~^-]{0,4}[ \t]{1,20}/(?:etc/docker/daemon\.json|"
@@ -92,9 +96,12 @@ def may_set_a_host(path: str) -> bool:
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file; empty if it is no text."""
+    """The text of a file; empty if it is no text. A shell skips NUL bytes of a script (bash(1) "EXECUTION", and
+    preadbuffer() of dash)."""
     if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
+    if data[:2] == b"#!":
+        data = data.replace(b"\0", b"")
     return "" if b"\0" in data[:8192] else data.decode("utf-8", "surrogateescape")
 
 
@@ -105,7 +112,7 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "--host" in text
     may_define = container_definitions.may_define(path)
     if not has_host and not may_define and re.search(
-            rf"{_SOCKET}|dind|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
+            rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
         return None
     if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
@@ -126,19 +133,33 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
 
 
 def _way_to_the_socket(text: str) -> tuple[int, str] | None:
-    sockets = list(islice(re.finditer(_SOCKET, text), MAX_SOCKETS))
-    in_pod = bool(sockets) and re.search(_POD_IS_REACHABLE, text) is not None
-    in_task = bool(sockets) and re.search(_TASK_IS_REACHABLE, text) is not None
-    for found in sockets:
+    for found in islice(re.finditer(_SOCKET, text), MAX_SOCKETS):
         before = text[max(0, found.start() - _WINDOW):found.start()]
         if re.search(_FORWARDS, before) is not None:
             return found.start(), "forwards to the API socket"
-        if in_pod and re.search(_IN_POD, before) is not None:
-            return found.start(), "mounts the API socket into a pod that is reachable"
-        if in_task and re.search(_IN_TASK, text[max(0, found.start() - 2000):found.start()]) is not None:
-            return found.start(), "runs a container with the API socket and a port"
+    if (pod := _reachable_pod(text)) is not None:
+        return pod, "mounts the API socket into a pod that is reachable"
     command = container_commands.first_exposed(text)
     return (command, "runs a container with the API socket and a port") if command is not None else None
+
+
+def _reachable_pod(text: str) -> int | None:
+    """Return the offset of the first mount of the API socket in a pod that others can connect to. The Service is often
+    in another file: other pods reach each port of a pod (kubernetes.io, "Services, Load Balancing, and Networking").
+    """
+    mounts = [found for found in islice(re.finditer(_POD_MOUNT, text), MAX_SOCKETS)
+              if not found["directory"] or re.search(_ABOUT_DOCKER, text) is not None]
+    if mounts and re.search(_POD_IS_REACHABLE, text) is None:
+        documents = container_definitions.starts(r"(?m:^)---", text)
+        ports = container_definitions.starts(r"\bcontainerPort\b", text)
+        mounts = [found for found in mounts if container_definitions.has_any(
+            ports, *_document(documents, found.start()))]
+    return mounts[0].end() - 1 if mounts else None
+
+
+def _document(separators: list[int], place: int) -> tuple[int, int | None]:
+    after = bisect_left(separators, place)
+    return separators[after - 1] if after else 0, separators[after] if after < len(separators) else None
 
 
 def _other_way(path: str, text: str) -> tuple[int, str] | None:
