@@ -44,17 +44,26 @@ _ADDRESS = (
     r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
-    r"|(?:(?<=-H)|(?<=--host))[= ][\"']?(?P<bare>(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])"
-    r"|:[0-9]{1,5}\b)"
+    r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
+    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|(?:\$\{?\w{1,60}\}?)?:[0-9]{1,5}\b)"
+    r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
+_HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
+_OTHER_HOSTS = r"(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40})"
 _OPTION = (
-    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|docker-opt|"
+    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
-    r"other_args|EXTRA_ARGS|ExecStart|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
+    r"other_args|EXTRA_ARGS|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
+    r"|ExecStart(?:[^\n\\]|\\[\s\S])*(?:-H|--host)\W{0,12}\Z"
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
-    r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
-    r"|tcp_bind\W{1,40}\Z")
-_OF_OPTIONS = r"(?:\bdockerd|ExecStart|fd://|DOCKERD?_\w{0,20}(?:OPT|ARG|FLAG)|\bOPTIONS)[^\n]*\Z"
+    r"|(?i:extra_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
+    r"|\bdocker_service(?:(?!\bend\b)[\s\S])*\shost[ \t]{1,4}[\"']\Z"
+    rf"|{_HOSTS}{_OTHER_HOSTS}{{0,3}}\Z|tcp_bind\W{{1,40}}\Z")
+_OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
+"""A list with another host of dockerd, or of Puppet's module docker."""
+_OF_OPTIONS = (
+    r"(?:\bdockerd|ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
+    r"|\bextraOptions)[^\n]*\Z")
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
@@ -109,7 +118,8 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     """Return the first line that names a TCP host for dockerd, or that hands its socket to the network in another way,
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
     last numbers."""
-    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "--host" in text
+    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "host" in text or (
+        "tcp_bind" in text)
     may_define = container_definitions.may_define(path)
     if not has_host and not may_define and re.search(
             rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
@@ -192,6 +202,8 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
         # dockerd takes an address without a scheme for TCP. Other programs have such options as well.
         return re.search(_OF_OPTIONS, before) is not None or re.search(
             r"dockerd?\.service", text[max(0, start - _WINDOW):start + _WINDOW]) is not None
+    if found["listed"]:
+        return re.search(_OF_DOCKERD, before) is not None
     if found["port"] or (found["any"] and _may_be_dockerds(found, text, mentions)):
         return True
     if found["stream"]:

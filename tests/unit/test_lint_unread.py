@@ -62,6 +62,24 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "no scheme: a port": ("setup.sh", "sed -i 's/-H fd/--host=:4243 -H fd/' docker.service\n", 1),
     "no scheme: lineinfile": ("tasks/a.yml", f"{TASK}lineinfile:\n    path: /lib/systemd/system/docker.service\n"
                               "    line: ExecStart=/usr/bin/dockerd -H 0.0.0.0 -H fd://\n", 4),
+    "no scheme: NixOS": ("a.nix", '{\n virtualisation.docker.extraOptions = "-H 0.0.0.0:4243"; }\n', 2),
+    "no scheme: variables": ("hosts.ini", '[docker]\na docker_opts="-H 0.0.0.0:4243"\n', 2),
+    "no scheme: a variable of a shell": ("docker.sh", '\ndockerd -H "${IP}:2375" -H fd://\n', 2),
+    "no scheme: a list": ("a.yml", "docker_daemon_options:\n  hosts: ['unix:///run/docker.sock', '0.0.0.0:4243']\n", 2),
+    "no scheme: a list of several lines": (
+        "a.yml", "docker:\n  hosts:\n  - fd://\n  - unix:///run/docker.sock\n  - '[::]:4243'\n", 5),
+    "no scheme: printf": (
+        "a.sh", "\nprintf '{\"hosts\":[\"fd://\",\"0.0.0.0:4243\"]}' > /etc/docker/daemon.json\n", 2),
+    "no scheme: Puppet": ("a.pp", "class { 'docker':\n  tcp_bind => ['0.0.0.0:4243'] }\n", 2),
+    "no scheme: Minikube": ("a.sh", "\nminikube start --docker-opt host=0.0.0.0:4243\n", 2),
+    "no scheme: docker-machine": ("a.sh", "\ndocker-machine create --engine-opt=\"host=0.0.0.0:4243\" x\n", 2),
+    "another port: docker-machine": ("a.sh", "\ndocker-machine create --engine-opt host=tcp://10.0.0.5:4243 x\n", 2),
+    "another port: RancherOS": (
+        "a.yml", "rancher:\n  docker:\n    extra_args:\n    - -H\n    - tcp://10.0.0.1:4243\n", 5),
+    "another port: Chef": ("a.rb", "docker_service 'a' do\n  host 'tcp://10.0.0.5:2375'\n  action :start\nend\n", 2),
+    "another port: an expression of Chef": (
+        "a.rb", "docker_service 'a' do\n  action :start\n  host \"tcp://#{node['ip']}:2375\"\nend\n", 3),
+    "another port: a unit": ("a.txt", "docker\nExecStart=/opt/engine -H tcp://10.0.0.5:4243\n", 2),
     "another port: Dockerfile": ("Dockerfile", "FROM docker\nCMD dockerd-entrypoint.sh -H tcp://0.0.0.0:4243\n", 2),
     "another port: sed": ("setup.sh", "sed -i 's,fd://,tcp://0.0.0.0:4243,' /lib/systemd/system/docker.service\n", 1),
     "another port: variables": ("group_vars/docker.yml", "docker_hosts:\n  - tcp://0.0.0.0:4243\n", 2),
@@ -180,6 +198,13 @@ HARMLESS: dict[str, tuple[str, str]] = {
                 "docker \\\n  -H tcp://0.0.0.0:2375 ps\n"),
     "clients without a scheme": (
         "a.sh", "docker -H 10.0.0.5:4243 ps\ncurl -H 10.0.0.5 x\nsystemctl restart docker\nldapsearch -H :389\n"),
+    "Chef: a client": (
+        "a.rb", "docker_service 'a' do\nend\ndocker_container 'b' do\n  host 'tcp://10.0.0.5:2375'\nend\n"),
+    "a list of another program": ("a.yml", "- module: docker\n  hosts: ['0.0.0.0:9200', '10.0.0.5:9200']\n"),
+    "another program after docker.service": (
+        "a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/a --broker tcp://10.0.0.5:1883\n"),
+    "a variable of a container": (
+        "a.service", "[Service]\nExecStart=docker run --rm -e URL=tcp://broker:1883 x\n"),
     "a context": ("a.sh", "docker context create a --docker 'host=tcp://10.0.0.5:2376,ca=x'\n"),
     "GitLab's docker-in-docker": (
         ".gitlab-ci.yml", "services: [docker:dind]\nvariables: {DOCKER_HOST: 'tcp://docker:2375'}\n"
