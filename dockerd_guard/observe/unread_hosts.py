@@ -73,14 +73,18 @@ _CLIENT = (
     r"(?:[ \t]|\\\n){1,80}+(?:-H|--host)\W{0,12}\Z")
 """A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
 
+_FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
+"""A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
+
 MAX_SOCKETS = 500
 """Mentions of the API socket looked at in one file."""
 
 _SOCKET = r"(?:docker|podman)\.sock\b"
 _FORWARDS = (
     r"(?i:proxy_?pass[ \t][^\n]{0,80}unix:|"
-    r"(?m:^)[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
-    r"|reverse_proxy[ \t][^\n]{0,80}unix/|pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
+    r"(?:(?m:^)|[{;])[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
+    r"|(?:reverse_proxy[ \t][^\n]{0,80}|(?m:^)[ \t]{0,80}to[ \t][^\n]{0,80})unix/|"
+    r"pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
     r"(?m:^)[ \t]{0,80}connect[ \t]{0,8}=[ \t]{0,8}|STDIO[ \t]{1,8}UNIX[\w-]{0,10}:|"
     r"TCP[46]?-L[A-Z]{0,6}:[^\n]{0,200}UNIX[\w-]{0,10}:)[^\s\"']{0,100}\Z")
 _POD_MOUNT = (
@@ -196,7 +200,7 @@ class _Mentions:
 def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions) -> bool:
     start = found.start("bare") if found["bare"] else found.start()
     before = text[max(0, start - _WINDOW):start]
-    if re.search(_CLIENT, before) is not None:
+    if re.search(_CLIENT, before) is not None or (found["port"] and re.search(_FIREWALL, before) is not None):
         return False
     if found["bare"]:
         # dockerd takes an address without a scheme for TCP. Other programs have such options as well.

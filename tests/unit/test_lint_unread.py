@@ -107,6 +107,8 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "nginx": (
         "nginx.conf", "server {\n  listen 8;\n  location / { proxy_pass http://unix:/var/run/docker.sock:/; }\n}\n", 3),
     "nginx: upstream": ("n.conf", "upstream a {\n  server unix:/run/docker.sock;\n}\n", 2),
+    "nginx: upstream in one line": ("n.conf", "\nupstream a { server unix:/run/docker.sock; }\n", 2),
+    "Caddy: a block": ("Caddyfile", ":80\nreverse_proxy {\n  to unix//run/docker.sock\n}\n", 3),
     "HAProxy": ("haproxy.cfg", "backend s\n server a unix@/var/run/docker.sock\n", 2),
     "Caddy": ("Caddyfile", ":80\nreverse_proxy unix//run/podman/podman.sock\n", 2),
     "Apache": ("a.conf", 'ProxyPass "/" "unix:/var/run/docker.sock|http://x/"\n', 1),
@@ -233,6 +235,8 @@ HARMLESS: dict[str, tuple[str, str]] = {
         "a.sh", "docker run --rm -v /var/run/docker.sock:/x trivy\ndocker run -p 80:80 nginx\nmkdir -p /x\n"),
     "Kubernetes: the socket and no port": ("ds.yaml", "volumes:\n- hostPath: {path: /var/run/docker.sock}\n"),
     "Ansible: a container without the socket": ("t.yml", "- docker_container: {published_ports: ['80:80']}\n"),
+    "ranges of a firewall": (
+        "a.sh", "# docker\niptables -A INPUT -p tcp --dport 2375:2376 -j DROP\nufw deny 2375:2376/tcp\n"),
     "a firewall": ("ufw/docker", "[Docker]\nports=2375,2376/tcp\n"),
     "tmpfiles.d: a directory": ("tmpfiles.d/docker.conf", "d /etc/docker 0755 root root -\n"),
     "Podman as packaged": ("podman.socket", "[Socket]\nListenStream=%t/podman/podman.sock\n"),
