@@ -22,8 +22,10 @@ MAX_WORD_CHARACTERS, MAX_VARIABLES, MAX_VALUE_CHARACTERS = 1_000, 10, 10_000
 """Of a word with variables, and of what it stands for."""
 
 _COMMAND = re.compile(
-    r"\b(?:run|create)\b(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])\\{0,3}[\"']?")
-"""A command and the beginning of its first option, or of a variable."""
+    r"\b(?:run|create)\b(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])\\{0,3}[\"']?"
+    r"|\b(?:args|options)[\"']?(?:[ \t]{0,8}(?:=>|[:=]))?[ \t]{0,8}[\"'](?=-)")
+"""A command and the beginning of its first option, or of a variable; or options as a string for such a command, as in
+a Vagrantfile (developer.hashicorp.com/vagrant/docs/provisioning/docker) or a Jenkinsfile."""
 
 _ITEM = re.compile(r"(?:\A|\n)([ \t]{0,200})-[ \t]{1,8}[\"']?(?:run|create)[\"']?[ \t\r]{0,80}(?=\n)")
 """A command in a list of YAML in which each word is an item."""

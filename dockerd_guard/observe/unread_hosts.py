@@ -8,6 +8,7 @@ reported as free of findings.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import islice
 
@@ -17,7 +18,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks."""
 
 MAX_ADDRESSES = 2_000
-"""Addresses looked at in one file; a file with more of them counts as one that sets a host."""
+"""Addresses looked at in one file; a file with more of them is named."""
 
 _WINDOW = 300
 """Characters before an address that may show that it is dockerd's."""
@@ -43,25 +44,37 @@ _ADDRESS = (
     r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
-    r"|(?:(?<=-H)|(?<=--host))[= ][\"']?(?P<bare>(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])"
-    r"|:[0-9]{1,5}\b)"
+    r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
+    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|(?:\$\{?\w{1,60}\}?)?:[0-9]{1,5}\b)"
+    r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
+_HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
+_OTHER_HOSTS = r"(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40})"
 _OPTION = (
-    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|docker-opt|"
+    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
-    r"other_args|EXTRA_ARGS|ExecStart|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
+    r"other_args|EXTRA_ARGS|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
+    r"|ExecStart(?:[^\n\\]|\\[\s\S])*(?:-H|--host)\W{0,12}\Z"
     r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
-    r"|\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40}){0,3}\Z"
-    r"|tcp_bind\W{1,40}\Z")
-_OF_OPTIONS = r"(?:\bdockerd|ExecStart|fd://|DOCKERD?_\w{0,20}(?:OPT|ARG|FLAG)|\bOPTIONS)[^\n]*\Z"
+    r"|(?i:extra_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
+    r"|\bdocker_service(?:(?!\bend\b)[\s\S])*\shost[ \t]{1,4}[\"']\Z"
+    rf"|{_HOSTS}{_OTHER_HOSTS}{{0,3}}\Z|tcp_bind\W{{1,40}}\Z")
+_OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
+"""A list with another host of dockerd, or of Puppet's module docker."""
+_OF_OPTIONS = (
+    r"(?:\bdockerd|ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
+    r"|\bextraOptions)[^\n]*\Z")
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
-    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}(?:compose|"
-    r"(?!-d\b)--?[\w-]{1,40}(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?)){0,6}"
-    r"(?:[ \t]|\\\n){1,80}(?:-H|--host)\W{0,12}\Z")
+    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}+(?:compose|"
+    r"(?!-d\b|-H|--host\b)--?[\w-]{1,40}+(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?+)){0,6}+"
+    r"(?:[ \t]|\\\n){1,80}+(?:-H|--host)\W{0,12}\Z")
 """A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
+
+_FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
+"""A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
 
 MAX_SOCKETS = 500
 """Mentions of the API socket looked at in one file."""
@@ -69,15 +82,20 @@ MAX_SOCKETS = 500
 _SOCKET = r"(?:docker|podman)\.sock\b"
 _FORWARDS = (
     r"(?i:proxy_?pass[ \t][^\n]{0,80}unix:|"
-    r"(?m:^)[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
-    r"|reverse_proxy[ \t][^\n]{0,80}unix/|pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
+    r"(?:(?m:^)|[{;])[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
+    r"|(?:reverse_proxy[ \t][^\n]{0,80}|(?m:^)[ \t]{0,80}to[ \t][^\n]{0,80})unix/|"
+    r"pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
     r"(?m:^)[ \t]{0,80}connect[ \t]{0,8}=[ \t]{0,8}|STDIO[ \t]{1,8}UNIX[\w-]{0,10}:|"
     r"TCP[46]?-L[A-Z]{0,6}:[^\n]{0,200}UNIX[\w-]{0,10}:)[^\s\"']{0,100}\Z")
-_IN_POD = r"hostPath\W{1,40}path\W{1,8}[^\s\"']{0,100}\Z"
+_POD_MOUNT = (
+    r"\bhostPath[\"']?:\s{0,80}(?:\{\s{0,80})?(?:[\"']?type[\"']?:\s{0,8}[\"']?\w{0,20}[\"']?,?\s{0,80})?"
+    r"(?:[\"']?path[\"']?:\s{0,8})?[\"']?(?:[^\s\"',]{0,100}?(?:docker|podman)\.sock\b"
+    rf"|(?P<directory>{container_definitions.DIRECTORY})(?=[\"'\s,}}]|\Z))")
+"""A volume of a pod, or a mount of a node of kind."""
+_ABOUT_DOCKER = r"(?i:\bdocker(?!hub|config|[./]io\b|\.com\b)|podman)"
+"""No registry of images. A directory of a node that runs no Docker has no API socket."""
 _POD_IS_REACHABLE = (
-    r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}true|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
-_IN_TASK = r"\b(?:docker|podman)_container\b"
-_TASK_IS_REACHABLE = r"\bpublished_ports\b|\bnetwork_mode\W{1,4}host\b"
+    r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}(?:true|yes|on)\b|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
 _HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
 _AT_BOOT = (
     r"(?m:^)[LCf][+!=~^-]{0,4}[ \t]{1,20}/(?:etc/docker/daemon\.json|"
@@ -91,9 +109,12 @@ def may_set_a_host(path: str) -> bool:
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file; empty if it is no text."""
+    """The text of a file; empty if it is no text. A shell skips NUL bytes of a script (bash(1) "EXECUTION", and
+    preadbuffer() of dash)."""
     if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
+    if data[:2] == b"#!":
+        data = data.replace(b"\0", b"")
     return "" if b"\0" in data[:8192] else data.decode("utf-8", "surrogateescape")
 
 
@@ -101,10 +122,11 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     """Return the first line that names a TCP host for dockerd, or that hands its socket to the network in another way,
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
     last numbers."""
-    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "--host" in text
+    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "host" in text or (
+        "tcp_bind" in text)
     may_define = container_definitions.may_define(path)
     if not has_host and not may_define and re.search(
-            rf"{_SOCKET}|dind|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
+            rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
         return None
     if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
         return None
@@ -114,28 +136,44 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
             lines[first - 1:last] = [""] * len(lines[first - 1:last])
         text = "\n".join(lines)
     text = re.sub(_COMMENT, "", text)
+    mentions = _Mentions(text)
     for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
-        if number >= MAX_ADDRESSES or _is_dockers(found, text, path):
-            return text.count("\n", 0, found.start()) + 1, "names a TCP address for dockerd"
+        if number >= MAX_ADDRESSES or _is_dockers(found, text, path, mentions):
+            return text.count("\n", 0, found.start()) + 1, (
+                "names a TCP address for dockerd" if number < MAX_ADDRESSES else f"more than {MAX_ADDRESSES} addresses")
     way = _way_to_the_socket(text) or _other_way(path, text) or (
         container_definitions.first_way(path, text) if may_define else None)
     return (text.count("\n", 0, way[0]) + 1, way[1]) if way is not None else None
 
 
 def _way_to_the_socket(text: str) -> tuple[int, str] | None:
-    sockets = list(islice(re.finditer(_SOCKET, text), MAX_SOCKETS))
-    in_pod = bool(sockets) and re.search(_POD_IS_REACHABLE, text) is not None
-    in_task = bool(sockets) and re.search(_TASK_IS_REACHABLE, text) is not None
-    for found in sockets:
+    for found in islice(re.finditer(_SOCKET, text), MAX_SOCKETS):
         before = text[max(0, found.start() - _WINDOW):found.start()]
         if re.search(_FORWARDS, before) is not None:
             return found.start(), "forwards to the API socket"
-        if in_pod and re.search(_IN_POD, before) is not None:
-            return found.start(), "mounts the API socket into a pod that is reachable"
-        if in_task and re.search(_IN_TASK, text[max(0, found.start() - 2000):found.start()]) is not None:
-            return found.start(), "runs a container with the API socket and a port"
+    if (pod := _reachable_pod(text)) is not None:
+        return pod, "mounts the API socket into a pod that is reachable"
     command = container_commands.first_exposed(text)
     return (command, "runs a container with the API socket and a port") if command is not None else None
+
+
+def _reachable_pod(text: str) -> int | None:
+    """Return the offset of the first mount of the API socket in a pod that others can connect to. The Service is often
+    in another file: other pods reach each port of a pod (kubernetes.io, "Services, Load Balancing, and Networking").
+    """
+    mounts = [found for found in islice(re.finditer(_POD_MOUNT, text), MAX_SOCKETS)
+              if not found["directory"] or re.search(_ABOUT_DOCKER, text) is not None]
+    if mounts and re.search(_POD_IS_REACHABLE, text) is None:
+        documents = container_definitions.starts(r"(?m:^)---", text)
+        ports = container_definitions.starts(r"\bcontainerPort\b", text)
+        mounts = [found for found in mounts if container_definitions.has_any(
+            ports, *_document(documents, found.start()))]
+    return mounts[0].end() - 1 if mounts else None
+
+
+def _document(separators: list[int], place: int) -> tuple[int, int | None]:
+    after = bisect_left(separators, place)
+    return separators[after - 1] if after else 0, separators[after] if after < len(separators) else None
 
 
 def _other_way(path: str, text: str) -> tuple[int, str] | None:
@@ -146,26 +184,41 @@ def _other_way(path: str, text: str) -> tuple[int, str] | None:
     return None
 
 
-def _is_dockers(found: re.Match[str], text: str, path: str) -> bool:
+class _Mentions:
+    """Where a text mentions dockerd. The whole text is searched once, however many addresses it has."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts: list[int] | None = None
+
+    def near(self, place: int) -> bool:
+        if self._starts is None:
+            self._starts = [found.start() for found in re.finditer(_ABOUT_DOCKERD, self._text)]
+        return bisect_left(self._starts, place - _NEAR) < bisect_left(self._starts, place + _NEAR)
+
+
+def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions) -> bool:
     start = found.start("bare") if found["bare"] else found.start()
     before = text[max(0, start - _WINDOW):start]
-    if re.search(_CLIENT, before) is not None:
+    if re.search(_CLIENT, before) is not None or (found["port"] and re.search(_FIREWALL, before) is not None):
         return False
     if found["bare"]:
         # dockerd takes an address without a scheme for TCP. Other programs have such options as well.
         return re.search(_OF_OPTIONS, before) is not None or re.search(
             r"dockerd?\.service", text[max(0, start - _WINDOW):start + _WINDOW]) is not None
-    if found["port"] or (found["any"] and _may_be_dockerds(found, text)):
+    if found["listed"]:
+        return re.search(_OF_DOCKERD, before) is not None
+    if found["port"] or (found["any"] and _may_be_dockerds(found, text, mentions)):
         return True
     if found["stream"]:
         return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
     return re.search(_OPTION, before) is not None
 
 
-def _may_be_dockerds(found: re.Match[str], text: str) -> bool:
+def _may_be_dockerds(found: re.Match[str], text: str, mentions: _Mentions) -> bool:
     """Whether a wildcard address has a port of the Docker API, follows -H, or is near a mention of dockerd.
     `-b tcp://0.0.0.0:3000` in a Dockerfile is of a web server."""
     start = found.start()
     return (re.match(r"[^\s\"',]{0,80}:237[56]\b", text[start:start + 100]) is not None
             or re.search(r"(?:-H|--host)\W{1,12}\Z", text[max(0, start - 20):start]) is not None
-            or re.search(_ABOUT_DOCKERD, text[max(0, start - _NEAR):start + _NEAR]) is not None)
+            or mentions.near(start))

@@ -42,6 +42,9 @@ EXPOSED: dict[str, str] = {
     "an option of another program": f"podman run --replace -p 80:80 {V} i",
     "within another command": f"systemd-run --scope docker run -p 80:80 {V} i",
     "a program from a variable": f"$DOCKER run -dp 80:80 {V} i",
+    "a Vagrantfile": f'd.run "i",\n  args: "-p 80:80 {V}"\n',
+    "a Jenkinsfile": f"docker {{ image 'i'; args '{V} -p 80:80' }}",
+    "a job of GitHub": f'container: {{image: i, options: "-p 80:80 {V}"}}',
     "the second command of a line": f"docker run -p 80:80 i; docker run -P {V} i",
 }
 
@@ -52,6 +55,7 @@ INSIDE: dict[str, str] = {
     "two lists of YAML": f"- - docker\n  - run\n  - -p\n  - 80:80\n- - docker\n  - run\n  - -v\n  - {S}\n",
     "arguments of the program in the container": f"docker run {V} i -p 80:80\n",
     "a container that runs another": f"docker run {V} docker:cli docker run -p 80:80 nginx\n",
+    "a Vagrantfile": f'd.run "i", args: "-p 80:80"\nd.run "j", args: "{V}"\n',
     "UDP": f"docker run {V} -p 53:53/udp i\n",
     "a volume without a name": "docker run -v /run -p 80:80 i\n",
     "tmpfs": "docker run -p 80:80 --mount type=tmpfs,destination=/run --tmpfs /run:size=1 i",

@@ -31,7 +31,49 @@ def nomad(group: str, task: str) -> str:
             f'        image = "x"\n        {task}\n        volumes = [{VOLUME}]\n      }}\n    }}\n  }}\n}}\n')
 
 
+def task(module: str, *lines: str) -> str:
+    return "\n      ".join((f"- hosts: all\n  tasks:\n  - name: a\n    {module}:", "image: x", *lines)) + "\n"
+
+
+VOLUMES = f"volumes: ['{SOCKET}:/s']"
+
+
+def pod(volume: str, *lines: str) -> str:
+    before = ("kind: Pod\nspec:", "containers:", "- image: x")
+    return "\n  ".join((*before, *lines, "volumes:", "- name: s", volume)) + "\n"
+
+
 NOT_READ: dict[str, tuple[str, str, int]] = {
+    "Ansible: ports": ("a.yml", task("community.docker.docker_container", "ports:", "- 80:80", VOLUMES), 8),
+    "Ansible: all ports": ("a.yml", task("docker_container", VOLUMES, "publish_all_ports: yes"), 6),
+    "Ansible: a variable": ("a.yml", task(
+        "docker_container", 'ports: "{{ ports }}"', 'volumes: ["{{ socket }}:/var/run/docker.sock"]'), 7),
+    "Ansible: a network": ("a.yaml.j2", task("docker_container", VOLUMES, "networks:", "- name: host"), 6),
+    "Ansible: Podman": ("a.yml", task(
+        "containers.podman.podman_container", "publish: ['80:80']", "volume:", "- /run/podman/podman.sock:/s"), 8),
+    "Ansible: Swarm": ("a.yml", task(
+        "docker_swarm_service", "publish:", "- published_port: 80", "mounts:", f"- source: {SOCKET}"), 9),
+    "Ansible: a directory": ("a.yml", task("docker_container", "ports: [80]", "volumes:", "- /run:/host/run"), 8),
+    "Hiera": (
+        "a.yaml", f"docker::run_instance::instance:\n  a:\n    image: x\n    ports: 80:80\n    {VOLUMES}\n", 5),
+    "CloudFormation": (
+        "a.yaml", f"T:\n  Properties:\n    Volumes:\n    - Host:\n        SourcePath: {SOCKET}\n    Containers:\n"
+        "    - Image: x\n      PortMappings:\n      - HostPort: 80\n", 5),
+    "Compose: more lines than are read": (
+        "stack.yml", "services:\n  a:\n    image: x\n    ports: [80]\n    volumes:\n    - /run/podman/podman.sock:/s"
+        + "\n# a" * 5_000, 6),
+    "Kubernetes: another key first": (
+        "a.yaml", pod(f"  hostPath:\n      type: Socket\n      path: {SOCKET}", "hostNetwork: true"), 10),
+    "Kubernetes: a Service in another file": (
+        "a.yaml", pod(f"  hostPath: {{path: {SOCKET}}}", "  ports: [{containerPort: 80}]"), 8),
+    "Kubernetes: a directory": (
+        "a.yaml", pod("  hostPath: {path: /var/run}", "  args: [docker]", "hostNetwork: true"), 9),
+    "kind": ("kind.yaml", "kind: Cluster\nnodes:\n- extraPortMappings:\n  - containerPort: 80\n  extraMounts:\n"
+             f"  - hostPath: {SOCKET}\n    containerPath: /s\n", 6),
+    "Python: variables": (
+        "a.py", f"S = '{SOCKET}'\nports = ['80:80']\ncontainers.run('x', ports=ports, volumes=[S])\n", 1),
+    "Python: one mapping": ("a.py", f"OPTIONS = dict(\n  volumes=['{SOCKET}:/s'], ports={{80: 80}})\n", 2),
+    "a script with a NUL": ("docker.sh", "#!/bin/sh\n# \0\ndockerd -H tcp://0.0.0.0:2375\n", 3),
     "devcontainer: appPort": (DEV, f'{{"image": "x", {MOUNTS}, "appPort": [8080]}}', 2),
     "devcontainer: appPort, a number": (DEV, f'{{"appPort": 8080, {MOUNTS}}}', 2),
     "devcontainer: runArgs": (DEV, f'{{{MOUNTS}, "runArgs": ["-p", "80:80"]}}', 2),
@@ -85,6 +127,19 @@ HARMLESS: dict[str, tuple[str, str]] = {
         'b = { image = "y"; ports = [ "80:80" ]; }; }; }'),
     "NixOS: sockets": ("a.nix", '{ virtualisation.docker.listenOptions = [ "/run/docker.sock" "/run/d:1" ]; }'),
     "a client": ("traefik.toml", f'[providers.docker]\nendpoint = "unix://{SOCKET}"\n[x]\nports = [80]\n'),
+    "Python: a client": ("a.py", f"import docker\nS = '{SOCKET}'\nports = ['a', 'b']\ncontainers.list(S)\n"),
+    "Ansible: no port": ("a.yml", task("docker_container", VOLUMES, "ports: []", "networks: [{name: a}]")),
+    "Ansible: a port of another container": (
+        "a.yml", task("docker_container", VOLUMES) + task("docker_container", "ports: [80]")),
+    "Ansible: a client": ("a.yml", task("docker_container", f"docker_host: unix://{SOCKET}", "ports: [80]")),
+    "Kubernetes: a port of another pod": (
+        "a.yaml", pod(f"  hostPath: {{path: {SOCKET}}}") + "---\n"
+        + pod("  emptyDir: {}", "  ports: [{containerPort: 80}]")),
+    "Kubernetes: a directory and an image of docker.io": (
+        "a.yaml", pod("  hostPath: {path: /}", "hostNetwork: true").replace("x", "docker.io/x")),
+    "GitHub Actions: a script beside a service": (
+        "a.yml", "jobs:\n  a:\n    services: {b: {image: x, ports: [80]}}\n    steps:\n"
+                 f"    - run: docker run -v {SOCKET}:/s x\n    - run: ls {SOCKET}\n"),
     "a comment": ("a.tf", terraform(TF_PORTS, f"  # {SOCKET}")),
 }
 """Name and text of a file."""
@@ -116,8 +171,10 @@ def test_what_leads_nowhere_is_not_named(name: str, tmp_path: Path, call: Call) 
 @pytest.mark.parametrize("text", [
     "{", "}/{", "{docker image /docker.sock ", "ports = [", "docker listenOptions = [ ",
     "image{ports = [1]/docker.sock}",
-    '"-p" ', "docker /var/run/docker.sock ports ", "docker -/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"])
-@pytest.mark.parametrize("path", ["a.nix", "a.tf", "a.json"])
+    '"-p" ', "docker /var/run/docker.sock ports ", "docker -/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "[{(",
+    "- image: [/docker.sock:/x]\n", "hostPath: /docker.sock\n", f"hostPath:\n{' ' * 80}",
+    "a:\n a:\n  image: /run:/x\n"])
+@pytest.mark.parametrize("path", ["a.nix", "a.tf", "a.json", "a.py", "a.yml"])
 def test_long_files_end_soon(text: str, path: str, tmp_path: Path, call: Call) -> None:
     write(tmp_path, path, "docker /docker.sock {\n" + (text * 600_000)[:(1 << 20) - 100])
     begin = time.process_time()
