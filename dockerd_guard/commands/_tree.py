@@ -280,7 +280,7 @@ def _content(rootfs: Rootfs, path: str, judged: Collection[str], *, is_link: boo
         data = rootfs.read_table(path)
     except (Unreadable, FileNotFoundError):
         return b""
-    return b"" if b"\0" in data[:1024] and data[:2] not in (b"\xff\xfe", b"\xfe\xff") else data
+    return b"" if b"\0" in data[:1024] and data[:2] not in (b"#!", *unread_hosts.UTF_16) else data
 
 
 def _is_passed_over(path: str) -> bool:

@@ -128,6 +128,8 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "a script of a package that a unit runs": ({
         **STOCK, f"{SYSTEM}/engine.service": "[Service]\nExecStart=-/usr/bin/engine\n",
         "/usr/bin/engine": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    # A shell passes over it.
+    "a script with a NUL": ({**STOCK, "/usr/local/bin/a.sh": f"#!/bin/sh\n# a\0b\ndockerd {OPEN}\n"}, 2),
     "a proxy": ({**STOCK, "/etc/nginx/conf.d/a.conf":
                  "server { listen 2375; location / { proxy_pass http://unix:/var/run/docker.sock:/; } }\n"}, 2),
     "a machine": ({**STOCK, "/var/lib/machines/a/etc/docker/daemon.json": HOSTS}, 1),
