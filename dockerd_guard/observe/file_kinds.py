@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dockerd_guard.observe.templates import SUFFIXES, Syntax
+from dockerd_guard.observe.template_tags import SUFFIXES
+from dockerd_guard.observe.templates import Syntax
 
 SYSTEM_UNITS = "/etc/systemd/system"
 DAEMON_JSON = "/etc/docker/daemon.json"

@@ -1,0 +1,170 @@
+"""`lint` of templates: which tags a file has, what they remove, and what stands between them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from dockerd_guard.observe import templates
+from tests.support.command_line import Call
+
+pytest_plugins = ["tests.support.fixtures"]
+
+OPEN = "ExecStart=\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n"
+ESCAPED = OPEN.replace("\n", "\\n")
+HEADER = ("#jinja2: block_start_string:'[%', block_end_string:'%]', "
+          "comment_start_string: '[#', comment_end_string: '#]'\n")
+
+
+def between(begin: str, end: str, first: str = "") -> str:
+    """A drop-in that opens dockerd between two lines."""
+    return f"{first}[Service]\n{begin}\n{OPEN}{end}\n"
+
+
+def command(*lines: str) -> str:
+    """A drop-in with an ExecStart= of several lines."""
+    return "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// \\\n" + "\n".join(lines) + "\n"
+
+
+TCP = "  -H tcp://0.0.0.0:2375"
+
+FOUND: dict[str, tuple[str, str, str]] = {
+    # The tags of another language are text.
+    "Jinja in a file of autoconf": ("o.conf.in", between("#{%", "#%}"), "4:31"),
+    "a comment of Jinja in a file of autoconf": ("o.conf.in", between("#{#", "#}"), "4:31"),
+    "ERB in Jinja": ("o.conf.j2", between("#<%", "#%>"), "4:31"),
+    "Terraform in Jinja": ("o.conf.j2", between("#%{ x", "#}"), "4:31"),
+    "Jinja in ERB": ("o.conf.erb", between("#{#", "##}"), "4:31"),
+    "Jinja in EPP": ("o.conf.epp", between("#{%", "#%}"), "4:31"),
+    "Jinja in Go": ("o.conf.gotmpl", between("#{#", "##}"), "4:31"),
+    "Jinja in Terraform": ("o.conf.tftpl", between("#{#", "##}"), "4:31"),
+    # One suffix of several languages.
+    "Jinja in what may be Go": ("o.conf.tmpl", between("#{#", "##}"), "4:31"),
+    "Jinja in what may be Terraform": ("o.conf.tpl", between("#{#", "##}"), "4:31"),
+    "ERB in what may be anything": ("o.conf.template", between("#<%", "#%>"), "4:31"),
+    "a comment of JSON in no template": (
+        "daemon.json", '{"log-opts": {"tag": "${A}{#"},\n"hosts": ["tcp://0.0.0.0:2375"], "labels": ["a=#}"]}', "2:12"),
+    # What the language itself says is text.
+    "tags that the first line changes": ("o.conf.j2", between("#{#", "##}", HEADER), "5:31"),
+    "a changed beginning alone": ("o.conf.j2", between("#{#", "##}", "#jinja2: comment_start_string:'<#'\n"), "5:31"),
+    "raw text of Jinja": ("o.conf.j2", between("#{% raw %}{#{% endraw %}", "#{% raw %}#}{% endraw %}"), "4:31"),
+    "raw text of Jinja, trimmed": ("o.conf.j2", between("#{%- raw -%}{# {%- endraw %}", "# #}"), "4:31"),
+    "a tag in raw text": ("o.conf.j2", between("#{% raw %}{{", "#}}{% endraw %}"), "4:31"),
+    "an escaped tag of ERB": ("o.conf.erb", between("#<%%", "#%>"), "4:31"),
+    "an escaped tag of Terraform": ("o.conf.tftpl", between("#$${", "#}"), "4:31"),
+    # A text is what it outputs.
+    "a text of several lines": ("o.conf.j2", between("# {{ '", "' }}"), "4:31"),
+    "a text with line breaks": (
+        "o.conf.j2", f'[Service]\nLimitNOFILE={{{{ "1\\n{ESCAPED}" }}}}\n', "2:56"),
+    "a text of Go": ("o.conf.gotmpl", f'[Service]\nLimitNOFILE={{{{ `1\n{OPEN}` }}}}\n', "4:31"),
+    "a text of ERB": ("o.conf.erb", f"[Service]\nLimitNOFILE=<%= '1\n{OPEN}' %>\n", "4:31"),
+    "a text in JSON": ("daemon.json.j2", """{"data-root": "{{ '/x", "hosts": ["0.0.0.0:4243"], "y": "' }}"}""", "1:36"),
+    # A tag that is alone on a line vanishes with it.
+    "an option in a branch": ("o.conf.j2", command("{% if a %}", f"{TCP} \\", "{% endif %}", "  --debug"), "5:6"),
+    "an option after a branch": ("o.conf.j2", command("{% if a %}", "  --debug \\", "{% endif %}", TCP), "7:6"),
+    "an option after a branch that is dropped": (
+        "o.conf.j2", command("{% if a %}", "  --debug \\", "{% else %}", f"{TCP} \\", "{% endif %}", "  --icc"), "7:6"),
+    "an option after a comment": ("o.conf.j2", command("{# api #}", TCP), "5:6"),
+    "an option after a comment of several lines": ("o.conf.j2", command("{# a", "b #}", TCP), "6:6"),
+    "an option after an indented tag": ("o.conf.jinja", command("  {% set a = b %}", TCP), "5:6"),
+    "an option after a tag of Go": ("o.conf.tmpl", command("{{- if .A }}", TCP, "{{- end }}"), "5:6"),
+    "an option after a tag of ERB": ("o.conf.erb", command("<% if @a -%>", TCP, "<% end -%>"), "5:6"),
+    "an option after a tag of Terraform": ("o.conf.tftpl", command("%{ if a ~}", TCP, "%{ endif ~}"), "5:6"),
+    "a tag that joins lines": (
+        "o.conf.j2", f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd\n{{%- if a %}}{TCP}{{% endif %}}\n",
+        "4:17"),
+    "a comment line before a trimmed tag of no template": (
+        "docker.service.d/o.conf", between("# {% if a -%}", "# {%- endif %}"), "4:31"),
+}
+"""Name and text of a file, and where DG103 is."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_an_address_between_tags_is_found(
+    name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text, place = FOUND[name]
+    write(tmp_path, {path: text})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", path, "--format", "json")
+    found = [f"{each['line']}:{each['column']}" for each in said.json["findings"] if each["code"] == "DG103"]
+    assert (said.code, found) == (1, [place]), said.out + said.err
+
+
+SAFE = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd://\n"
+
+CLEAN: dict[str, tuple[str, str]] = {
+    "a comment of Jinja": ("o.conf.j2", SAFE + f"{{#\n{OPEN}#}}\n"),
+    "a comment of Jinja with other marks": ("o.conf.j2", HEADER + SAFE + f"[#\n{OPEN}#]\n"),
+    "a comment of ERB": ("o.conf.erb", SAFE + f"<%#\n{OPEN}%>\n"),
+    "a comment of Go": ("o.conf.gotmpl", SAFE + f"{{{{/*\n{OPEN}*/}}}}\n"),
+    "a branch within a command": (
+        "docker.service.j2", "[Service]\nExecStart=/usr/bin/dockerd \\\n{% if a is defined %}\n    $DOCKER_OPTS \\\n"
+        "{% endif %}\n    $OTHERS \\\n    $MORE\n"),
+    "a macro that is not called": ("o.conf.j2", f"{{% macro m(h) %}}\n{OPEN}{{% endmacro %}}\n{SAFE}"),
+}
+"""Name and text of a file without a finding."""
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_a_template_does_not_output_is_no_finding(
+    name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = CLEAN[name]
+    write(tmp_path, {path: text})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", path)
+    assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+UNKNOWN: dict[str, tuple[str, str, str]] = {
+    "an option of the first line": (
+        "o.conf.j2", f"#jinja2: line_statement_prefix:'#'\n{SAFE}", "#jinja2: line_statement_prefix:'#'"),
+    "a default with line breaks": (
+        "o.conf.j2", SAFE + 'LimitNOFILE={{ n | default("1\\nExecStart=x") }}\n',
+        '{{ n | default("1\\nExecStart=x") }}'),
+    "a default with a key": (
+        "daemon.json.j2", """{"data-root": "{{ r | default('/x", "hosts": ["0.0.0.0:1"], "y": "') }}"}""",
+        """{{ r | default('/x", "hosts": ["0.0.0.0:1"], "y": "') }}"""),
+    "a macro anywhere": (
+        "o.conf.j2", f"{{% macro m() %}}\n{OPEN}{{% endmacro %}}\n{SAFE}LimitNOFILE={{{{ m() }}}}\n", "{{ m() }}"),
+    "a block anywhere": (
+        "o.conf.j2", f"{{% set b %}}\n{OPEN}{{% endset %}}\n{SAFE}LimitNOFILE={{{{ b }}}}\n", "{{ b }}"),
+    "a template of Go anywhere": (
+        "o.conf.gotmpl", f'{{{{ define "x" }}}}\n{OPEN}{{{{ end }}}}\n{SAFE}LimitNOFILE={{{{ template "x" }}}}\n',
+        '{{ template "x" }}'),
+    "a tag that joins a comment and a setting": (
+        "o.conf.j2", f"{SAFE}# {{% if a %}}\nEnvironmentFile=/x\n", "{% if a %}"),
+    "a tag that joins two settings": (
+        "o.conf.j2", f"{SAFE}LogExtraFields=a \\\n{{# a #}}\nEnvironmentFile=/x\n", "{# a #}"),
+    "an expression that takes in settings": ("o.conf.j2", f"{SAFE}# {{{{ x(\n{OPEN}) }}}}\n", "{{ x( "),
+}
+"""Name and text of a file, and the expression that may decide where dockerd listens."""
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_may_decide_is_named(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, text, expression = UNKNOWN[name]
+    write(tmp_path, {path: text})
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", path)
+    assert (said.code, said.out) == (2, "nothing wrong in what could be observed\n"), said.err
+    assert f"the value of {expression}" in said.err and "it decides where dockerd listens" in said.err
+
+
+@pytest.mark.parametrize("text", [
+    "{{ x\nExecStart=\n", "{% raw %}", "{%- a -%}\n", "{{ 'a' }}", "{# a #}\n", "{% macro a() %}", "<%%", '{{ "\\"',
+    "@a@", "{% if a %}{% else %}", "{{ \"hosts\": "])
+@pytest.mark.parametrize("name", ["a.conf.j2", "a.conf.tpl", "a.conf.in", "daemon.json"])
+def test_long_templates_are_read_in_linear_time(text: str, name: str) -> None:
+    begin = time.process_time()
+    templates.render(name, (text * 300_000)[:(1 << 20) - 4] + "}}%}", "json" if name.endswith("json") else "unit")
+    assert time.process_time() - begin < 2
+
+
+def write(here: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).write_text(text)
