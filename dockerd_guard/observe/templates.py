@@ -59,7 +59,11 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "v": "\v", "f": "\f"}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|(.))", re.DOTALL)
 _ADDS_KEY = re.compile(r'"\s{0,80}:')
 _LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
-_JINJA = re.compile(r"\{%|\{\{[-\s]*[A-Za-z_]|<%")
+_JINJA = re.compile(
+    r"\{%|\{\{[-\s]*[A-Za-z_]|<%|"
+    r"\{\{[-\s]*\(?\$?\.(?:Values|Release|Chart|Files|Capabilities|Template|Subcharts)\b")
+"""Tags of templates, and objects of Helm."""
+
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 
 _BOOLEANS = frozenset((
@@ -80,6 +84,14 @@ _DECIDES = frozenset(("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlsk
 
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
 _HOST_OPTION = re.compile(r"(?:(?:-H|--host)(?:[= ]\s{0,8})?|ListenStream\s{0,8}=\s{0,8})[\"']?\Z")
+_COMMENT = re.compile(
+    r"\|\s{0,8}comment\s{0,8}(?:\(\s{0,8}[\"'](?:plain|erlang|c|cblock|xml)[\"']\s{0,8}\)\s{0,8})?[-+]?\s{0,8}\Z")
+"""The filter of Ansible that makes comments (lib/ansible/plugins/filter/core.py)."""
+
+_COMMAND = re.compile(r"\s{0,80}Exec[A-Za-z]{1,40}\s{0,8}=\s{0,8}[-@:+!|]{0,8}[\"']?\Z")
+_PATH = re.compile(r"(?:/[\w.+-]{1,80}){1,8}(?![\w/{$<@.])")
+"""The rest of the path of a command, after its directory."""
+
 _CONTAINERD_ADDRESS = re.compile(r"\s{0,80}tcp_address\s{0,80}=\s{0,80}[\"']([^\"']{0,200})\Z")
 _ENVIRONMENT = re.compile(r"\s{0,80}Environment\s{0,8}=\s{0,8}[\"']?\Z")
 _DECIDING_SETTING = re.compile(
@@ -369,6 +381,10 @@ class _Renderer:
         if (address := _CONTAINERD_ADDRESS.match(tail)) is not None:
             is_whole = not address[1] and not following.startswith(":")
             return ("", True) if is_whole else self._in_host(f"tcp://{address[1]}", following)
+        if not tail.strip() and tag.family == "jinja" and _COMMENT.search(tag.content) is not None:
+            return "#", False
+        if _COMMAND.match(tail) is not None and _PATH.match(following) is not None:
+            return "/usr/bin", False
         if not tail.strip() or _ENVIRONMENT.match(tail) is not None:
             return f"UNKNOWN{self._number}=" * bool(tail.strip()), True
         if _OTHER_OPTION.search(tail) or not _DECIDING_SETTING.match(tail):

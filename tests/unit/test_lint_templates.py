@@ -30,6 +30,9 @@ def command(*lines: str) -> str:
 
 TCP = "  -H tcp://0.0.0.0:2375"
 
+SAFE = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd://\n"
+CHART = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  daemon.json: |\n    {}\n"
+
 FOUND: dict[str, tuple[str, str, str]] = {
     # The tags of another language are text.
     "Jinja in a file of autoconf": ("o.conf.in", between("#{%", "#%}"), "4:31"),
@@ -75,6 +78,11 @@ FOUND: dict[str, tuple[str, str, str]] = {
     "a tag that joins lines": (
         "o.conf.j2", f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd\n{{%- if a %}}{TCP}{{% endif %}}\n",
         "4:17"),
+    "an address of autoconf": ("o.conf.in", SAFE.replace("fd://", "tcp://@IP@:@PORT@"), "3:31"),
+    "a port of Helm": (
+        "helm/templates/cm.yaml", CHART.format('{"hosts": ["tcp://0.0.0.0:{{ .Values.port }}"]}'), "7:17"),
+    "an address of Helm": (
+        "helm/templates/cm.yaml", CHART.format('{"hosts": ["tcp://{{- $.Values.ip -}}:2375"]}'), "7:17"),
     "a comment line before a trimmed tag of no template": (
         "docker.service.d/o.conf", between("# {% if a -%}", "# {%- endif %}"), "4:31"),
 }
@@ -93,8 +101,6 @@ def test_an_address_between_tags_is_found(
     assert (said.code, found) == (1, [place]), said.out + said.err
 
 
-SAFE = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd://\n"
-
 CLEAN: dict[str, tuple[str, str]] = {
     "a comment of Jinja": ("o.conf.j2", SAFE + f"{{#\n{OPEN}#}}\n"),
     "a comment of Jinja with other marks": ("o.conf.j2", HEADER + SAFE + f"[#\n{OPEN}#]\n"),
@@ -103,6 +109,17 @@ CLEAN: dict[str, tuple[str, str]] = {
     "a branch within a command": (
         "docker.service.j2", "[Service]\nExecStart=/usr/bin/dockerd \\\n{% if a is defined %}\n    $DOCKER_OPTS \\\n"
         "{% endif %}\n    $OTHERS \\\n    $MORE\n"),
+    **{f"comments: {tag}": ("o.conf.j2", f"{tag}\n{SAFE}") for tag in (
+        "{{ ansible_managed | comment }}", "{{ansible_managed|comment('c')}}", '{{ note | comment("cblock") }}')},
+    "comments within a command": (
+        "o.conf.j2", "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd \\\n{{ a | comment }}\n  -H fd://\n"),
+    "a directory of commands": ("o.conf.j2", SAFE.replace("/usr/bin/", "{{ docker_bin_dir }}/")),
+    "a directory of commands of Go": ("o.conf.gotmpl", SAFE.replace("/usr/bin/", "-{{ .Prefix }}/bin/")),
+    "a directory of commands of autoconf": ("o.conf.in", SAFE.replace("/usr/bin/", "@bindir@/")),
+    "a variable of autoconf": ("o.conf.in", f"{SAFE}Environment=PATH=@bindir@:@sbindir@\n"),
+    "values of Helm": ("helm/templates/cm.yaml", CHART.format(
+        '{"mtu": {{ .Values.mtu }}, "dns": {{ .Values.dns | toJson }}, "debug": {{ .Values.debug }}}')),
+    "dockerd's own templates": ("helm/templates/cm.yaml", CHART.format('{"log-opts": {"tag": "{{ .Name }}"}}')),
     "a macro that is not called": ("o.conf.j2", f"{{% macro m(h) %}}\n{OPEN}{{% endmacro %}}\n{SAFE}"),
 }
 """Name and text of a file without a finding."""
@@ -128,6 +145,11 @@ UNKNOWN: dict[str, tuple[str, str, str]] = {
     "a default with a key": (
         "daemon.json.j2", """{"data-root": "{{ r | default('/x", "hosts": ["0.0.0.0:1"], "y": "') }}"}""",
         """{{ r | default('/x", "hosts": ["0.0.0.0:1"], "y": "') }}"""),
+    "comments without marks": (
+        "o.conf.j2", f"{{{{ a | comment(decoration='') }}}}\n{SAFE}", "{{ a | comment(decoration='') }}"),
+    "a comment that is changed": ("o.conf.j2", f"{{{{ a | comment | b }}}}\n{SAFE}", "{{ a | comment | b }}"),
+    "a command": ("o.conf.j2", SAFE.replace("/usr/bin/dockerd", "{{ dockerd }}"), "{{ dockerd }}"),
+    "an argument of autoconf": ("o.conf.in", SAFE.replace("fd://", "fd:// @DOCKER_ARGS@"), "@DOCKER_ARGS@"),
     "a macro anywhere": (
         "o.conf.j2", f"{{% macro m() %}}\n{OPEN}{{% endmacro %}}\n{SAFE}LimitNOFILE={{{{ m() }}}}\n", "{{ m() }}"),
     "a block anywhere": (
