@@ -13,6 +13,7 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from dockerd_guard.observe import template_values
 from dockerd_guard.observe.template_tags import SUFFIXES, Language, Tag, is_setting_at, language_of, tags_of
 
 Syntax = Literal["json", "unit", "environment"]
@@ -65,22 +66,6 @@ _JINJA = re.compile(
 """Tags of templates, and objects of Helm."""
 
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
-
-_BOOLEANS = frozenset((
-    "debug", "tls", "tlsverify", "live-restore", "ipv6", "iptables", "ip6tables", "icc", "ip-masq", "ip-forward",
-    "userland-proxy", "experimental", "selinux-enabled", "no-new-privileges", "raw-logs", "rootless",
-))
-_LISTS = frozenset((
-    "dns", "dns-opts", "dns-search", "registry-mirrors", "insecure-registries", "exec-opts", "storage-opts", "labels",
-    "authorization-plugins", "hosts", "default-address-pools",
-))
-_NUMBERS = frozenset((
-    "mtu", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "shutdown-timeout",
-    "network-control-plane-mtu", "network-diagnostic-port", "cpu-rt-period", "cpu-rt-runtime",
-))
-_MAPS = frozenset(("log-opts", "default-ulimits", "runtimes", "features", "builder", "proxies"))
-_DECIDES = frozenset(("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
-"""Keys of daemon.json that decide where dockerd listens and who may connect."""
 
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
 _HOST_OPTION = re.compile(r"(?:(?:-H|--host)(?:[= ]\s{0,8})?|ListenStream\s{0,8}=\s{0,8})[\"']?\Z")
@@ -338,7 +323,12 @@ class _Renderer:
 
     def _expression(self, tag: Tag) -> None:
         following = self.text[tag.end:tag.end + 80]
-        value, decides = self._in_json(tag, following) if self.syntax == "json" else self._in_unit(tag, following)
+        if self.syntax == "json":
+            value, decides = self._in_json(tag, following)
+        elif (harmless := self._harmless(tag, following)) is not None:
+            value, decides = harmless, False
+        else:
+            value, decides = self._in_unit(following)
         self._add(tag, value, decides=decides or self._may_add_settings(tag.content))
 
     def _may_add_settings(self, content: str) -> bool:
@@ -354,25 +344,32 @@ class _Renderer:
         return "=" in unescaped and "\n" in unescaped
 
     def _in_json(self, tag: Tag, following: str) -> tuple[str, bool]:
-        key = self.place.last_key
-        decides = key in _DECIDES
+        key, previous = self.place.last_key, self.place.previous
+        decides = key in template_values.DECIDES
         quotes = self.place.tail.replace("\\\\", "").replace('\\"', "").count('"')
         if quotes % 2:
-            before = self.place.tail.rpartition('"')[2]
-            if _KEY.match(following) is not None and key not in _MAPS:
-                return f"unknown{self._number}", True
-            return self._in_host(before, following) if key == "hosts" else (f"unknown{self._number}", decides)
-        if not self.place.previous:
+            return self._in_text(key, following)
+        if not previous:
             return "{}", True
-        if self.place.previous == ":":
-            value = ("false" if key in _BOOLEANS else "[]" if key in _LISTS else "{}" if key in _MAPS
-                     else "0" if key in _NUMBERS else '""')
-            return value, decides
-        if key == "hosts" and self.place.previous in "[,":
-            return f'"unix:///run/unknown{self._number}.sock"', True
+        if previous == ":":
+            return template_values.value_of(key), decides
+        if template_values.is_separator("".join(map("".join, _TEXTS.findall(tag.content)))):
+            return "", False
+        if previous in "[," and template_values.is_list(key):
+            socket = f"unix:///run/unknown{self._number}.sock"
+            return f'"{socket if key == "hosts" else template_values.text_of(key, "", "", self._number)}"', decides
         return "", True
 
-    def _in_unit(self, tag: Tag, following: str) -> tuple[str, bool]:
+    def _in_text(self, key: str, following: str) -> tuple[str, bool]:
+        """An expression within a text of JSON."""
+        before = self.place.tail.rpartition('"')[2]
+        if _KEY.match(following) is not None and key not in template_values.MAPS:
+            return f"unknown{self._number}", True
+        if key == "hosts":
+            return self._in_host(before, following)
+        return template_values.text_of(key, before, following, self._number), key in template_values.DECIDES
+
+    def _in_unit(self, following: str) -> tuple[str, bool]:
         tail = self.place.tail
         if "tcp://" in tail and not re.search(r"[\s\"']", tail.rpartition("tcp://")[2]):
             return self._in_host("tcp://" + tail.rpartition("tcp://")[2], following)
@@ -381,15 +378,18 @@ class _Renderer:
         if (address := _CONTAINERD_ADDRESS.match(tail)) is not None:
             is_whole = not address[1] and not following.startswith(":")
             return ("", True) if is_whole else self._in_host(f"tcp://{address[1]}", following)
-        if not tail.strip() and tag.family == "jinja" and _COMMENT.search(tag.content) is not None:
-            return "#", False
-        if _COMMAND.match(tail) is not None and _PATH.match(following) is not None:
-            return "/usr/bin", False
         if not tail.strip() or _ENVIRONMENT.match(tail) is not None:
             return f"UNKNOWN{self._number}=" * bool(tail.strip()), True
         if _OTHER_OPTION.search(tail) or not _DECIDING_SETTING.match(tail):
             return f"unknown{self._number}", False
         return "", True
+
+    def _harmless(self, tag: Tag, following: str) -> str | None:
+        """What replaces comments and the directory of a command in a unit, which decide nothing; None for others."""
+        if not self.place.tail.strip() and tag.family == "jinja" and _COMMENT.search(tag.content) is not None:
+            return "#"
+        is_directory = _COMMAND.match(self.place.tail) is not None and _PATH.match(following) is not None
+        return "/usr/bin" if is_directory else None
 
     def _in_host(self, before: str, following: str) -> tuple[str, bool]:
         """An expression within a host, after `before`."""

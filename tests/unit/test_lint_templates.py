@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -134,6 +135,48 @@ def test_what_a_template_does_not_output_is_no_finding(
     monkeypatch.chdir(tmp_path)
     said = call("lint", path)
     assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+JSON: dict[str, str] = {
+    "a loop with commas":
+        '{"registry-mirrors": [{% for m in x %}"{{ m }}"{% if not loop.last %},{% endif %}{% endfor %}]}',
+    "a loop with commas before": '{"dns": [{% for m in x %}{{ ", " if not loop.first }}"{{ m }}"{% endfor %}]}',
+    "a list in a branch": '{ {% if a %}"registry-mirrors": ["{{ m }}"],{% endif %} "mtu": {{ mtu }}}',
+    "joined elements": """{"dns": ["{{ dns | join('", "') }}"], "labels": [{{ labels | join(', ') }}]}""",
+    "registries and ports":
+        '{"insecure-registries": ["{{ host }}:{{ port }}"],\n"registry-mirrors": ["{{ s }}://{{ h }}"]}',
+    "networks": '{"bip": "{{ bip }}", "fixed-cidr": "{{ net }}/{{ size }}", "fixed-cidr-v6": "{{ v6 }}"}',
+    "parts of networks":
+        '{"bip": "{{ a }}.1/24",\n"fixed-cidr": "172.{{ a }}.{{ b }}.0/{{ c }}", "ip": "{{ a }}.{{ b }}.0.1"}',
+    "pools": '{"default-address-pools": [{"base": "{{ base }}", "size": {{ size }}}]}',
+    "names of modes":
+        '{"log-level": "{{ a }}", "default-ipc-mode": "{{ b }}",\n"default-cgroupns-mode": {{ c | to_json }}}',
+    "maps":
+        '{"features": {"buildkit": {{ b }}},\n"default-ulimits": {"a": {"Hard": {{ h }}, "Soft": {{ s }}}}}',
+    "metrics": '{"metrics-addr": "{{ ip }}:{{ port }}", "exec-opts": ["native.cgroupdriver={{ d }}"]}',
+}
+"""Templates of daemon.json of which no value decides where dockerd listens."""
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_values_of_other_keys_decide_nothing(
+    name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    terraform = re.sub(r"\{\{ (.*?) \}\}", r"${\1}", JSON[name]).replace("{%", "%{").replace("%}", "~}")
+    for path, text in (("daemon.json.j2", JSON[name]), ("daemon.json.tftpl", terraform)):
+        write(tmp_path, {path: text})
+        said = call("lint", path)
+        assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+def test_the_expressions_of_what_cannot_be_read_are_named(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"daemon.json.j2": '{"mtu": 1{{ a }} {{ b }} "x": 2}'})
+    assert "daemon.json.j2: this template cannot be read without its values: {{ a }}, {{ b }}\n" in call(
+        "lint", "daemon.json.j2").err
 
 
 UNKNOWN: dict[str, tuple[str, str, str]] = {
