@@ -84,7 +84,7 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     that its content need not mention Docker."""
     path = plain_name(path)
     is_rootless = _USER.match(path) is not None or "/.config/docker/" in f"/{path}"
-    group = _group(path)
+    group = group_of(path)
     if (found := _ROOTED.match(path)) is not None:
         place = "/" + found["place"]
         if place.startswith(("/etc/docker/", CONTAINERD, "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
@@ -141,7 +141,9 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     return None
 
 
-def _group(path: str) -> str:
+def group_of(path: str) -> str:
+    """The directory that a file belongs to with others. Tasks of Ansible belong to their role, as its templates do."""
+    path = re.sub(r"(\A|/)(?:tasks|handlers)/(?:[^/]+/){0,8}(?=[^/]+\Z)", r"\1templates/", path)
     directory = re.sub(r"(?:\A|/)[^/]+\.(?:service|socket)\.d\Z", "", path.rpartition("/")[0])
     while directory.rpartition("/")[2] in _CONTAINERS and "/" in directory.strip("/"):
         directory = directory.rpartition("/")[0]

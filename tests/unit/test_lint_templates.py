@@ -229,6 +229,36 @@ def test_long_templates_are_read_in_linear_time(text: str, name: str) -> None:
     assert time.process_time() - begin < 2
 
 
+TASK = """- copy:
+    dest: /etc/systemd/system/docker.service.d/override.conf
+    content: |
+      [Service]
+      ExecStart=
+      ExecStart=/usr/bin/dockerd
+"""
+HOSTS = '{"hosts": ["fd://", "unix:///run/x.sock"]}'
+
+
+@pytest.mark.parametrize(("files", "code"), [
+    ({"roles/docker/tasks/main.yml": TASK, "roles/docker/templates/daemon.json.j2": HOSTS}, 0),
+    ({"roles/docker/tasks/debian/a.yaml": TASK, "roles/docker/templates/daemon.json.j2": HOSTS}, 0),
+    ({"tasks/main.yml": TASK, "templates/daemon.json.j2": HOSTS}, 0),
+    ({"roles/a/handlers/main.yml": TASK, "roles/a/files/daemon.json": HOSTS}, 0),
+    ({"roles/a/tasks/main.yml": TASK, "roles/b/templates/daemon.json": HOSTS}, 1),
+    ({"roles/a/files/user-data": "#cloud-config\nwrite_files:\n- path: /etc/docker/daemon.json\n"
+                                 f"  content: '{HOSTS}'\n", "roles/a/tasks/main.yml": TASK}, 1),
+])
+def test_what_tasks_write_belongs_to_their_role(
+    files: dict[str, str], code: int, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, files)
+    monkeypatch.chdir(tmp_path)
+    said = call("lint", ".")
+    assert said.code == code and ("[DG201]" in said.out) == (code == 1), said.out + said.err
+    if code == 0:
+        assert call("lint", *files).code == 0
+
+
 def write(here: Path, files: dict[str, str]) -> None:
     for path, text in files.items():
         (here / path).parent.mkdir(parents=True, exist_ok=True)
