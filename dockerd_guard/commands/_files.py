@@ -216,6 +216,11 @@ def _is_artifact(finding: Finding, by_place: dict[str, Placed]) -> bool:
     """Whether a finding is about what is not among the files, or about a value that replaces an expression."""
     if finding.code == _NO_CERTIFICATES and "is missing" in finding.message:
         return True
+    if "has no ExecStart=" in finding.message and any(
+            expression.decides and not expression.value for item in by_place.values() if item.kind.syntax == "unit"
+            for expression in item.expressions):
+        # An expression on a line of its own may be that setting.
+        return True
     where = finding.location
     if "invalid argument for" in finding.message and where is not None and where.file in by_place:
         # The message names the option, and not its value (I11), which is the rest of the word or the next one.

@@ -205,6 +205,8 @@ class _Renderer:
             position = tag.end + tag.after
             self._tag(tag)
         self._literal(position, len(self.text))
+        if any(block.number is None for block in self.open):
+            self.expressions.append(Expression("a definition without an end", self.place.line, "", True))
         text = "".join(self.parts)
         starts = tuple(accumulate(map(len, self.parts[:-1]), initial=0)) if self.parts else (0,)
         if self.syntax == "json":

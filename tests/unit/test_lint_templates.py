@@ -193,8 +193,12 @@ UNKNOWN: dict[str, tuple[str, str, str]] = {
     "a comment that is changed": ("o.conf.j2", f"{{{{ a | comment | b }}}}\n{SAFE}", "{{ a | comment | b }}"),
     "a command": ("o.conf.j2", SAFE.replace("/usr/bin/dockerd", "{{ dockerd }}"), "{{ dockerd }}"),
     "an argument of autoconf": ("o.conf.in", SAFE.replace("fd://", "fd:// @DOCKER_ARGS@"), "@DOCKER_ARGS@"),
+    "a macro that sets the command": (
+        "o.conf.j2", '{% macro m(h) %}\nExecStart={{ h }}\n{% endmacro %}\n[Service]\nExecStart=\n{{ m("x") }}\n',
+        '{{ m("x") }}'),
     "a macro anywhere": (
         "o.conf.j2", f"{{% macro m() %}}\n{OPEN}{{% endmacro %}}\n{SAFE}LimitNOFILE={{{{ m() }}}}\n", "{{ m() }}"),
+    "a macro without an end": ("o.conf.j2", f"{SAFE}{{% macro m() %}}\n{OPEN}", "a definition without an end"),
     "a block anywhere": (
         "o.conf.j2", f"{{% set b %}}\n{OPEN}{{% endset %}}\n{SAFE}LimitNOFILE={{{{ b }}}}\n", "{{ b }}"),
     "a template of Go anywhere": (
