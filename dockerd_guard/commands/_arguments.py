@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from dockerd_guard.commands._common import Unanswerable
+from dockerd_guard.commands._origins import Source, Where, inside, same, through_template
 from dockerd_guard.commands._services import ServiceFile, Services, variables_beside
 from dockerd_guard.model.limits import LIMITS
-from dockerd_guard.observe import carriers, file_kinds, quadlets, templates, unread_hosts
+from dockerd_guard.observe import carriers, file_kinds, instances, quadlets, templates, unread_hosts
 from dockerd_guard.observe.file_kinds import Kind
 from dockerd_guard.observe.socket_mounts import is_socket_mount, names_socket
 from dockerd_guard.observe.yaml_nodes import UnreadableYaml
 from dockerd_guard.rootfs import Rootfs, Unreadable
+from dockerd_guard.systemd.environment import MAGIC, name_pattern
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_TOTAL_BYTES = 16 * 1024 * 1024
@@ -27,12 +30,15 @@ MAX_NAMES = 50_000
 MAX_SCANNED_BYTES = 256 * 1024 * 1024
 """Bytes of the files in directories that are looked into."""
 
+MAX_MATCHES = 50
+"""Files that one pattern of EnvironmentFile= matches, and that are read."""
+
 MAX_SHOWN = 20
 """Files listed that set a host in a form that is not evaluated."""
 
 STDIN = "<stdin>"
 
-_SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", ".venv", "venv", "__pycache__", ".tox", ".terraform"))
+_SKIPPED = frozenset((".git", ".hg", ".svn", "node_modules", "__pycache__", ".tox", ".terraform"))
 
 _IS_DOCKERS_NAME = re.compile(
     r"docker|daemon\.json|override|user-?data|cloud-?(?:init|config)|compose|\.(?:ign|bu|fcc)\Z", re.IGNORECASE)
@@ -46,25 +52,6 @@ _FLATCAR = r"(?m:^)(?:variant[ \t]{0,8}:[ \t]{0,8}[\"']?flatcar\b|coreos[ \t]{0,
 """Butane for Flatcar, and cloud-config of CoreOS."""
 
 _LINK_TO_SOCKET = "a link to the API socket, or to a directory with it; what mounts it is not evaluated"
-
-Where = Callable[[int, int], tuple[int, int]]
-"""Converts line and column of a placed text into those of the file on the command line."""
-
-
-def same(line: int, column: int) -> tuple[int, int]:
-    return line, column
-
-
-class Source(NamedTuple):
-    """A text of the command line: a file, or a file within one. `carried_as` is the path it has there, `lines` are
-    the first and last line."""
-
-    file: str
-    text: str
-    is_named: bool
-    where: Where
-    carried_as: str | None = None
-    lines: tuple[int, int] = (0, 0)
 
 
 class Carrier(NamedTuple):
@@ -153,16 +140,14 @@ class Arguments:
         while todo:
             directory = todo.pop()
             kinds = rootfs.kinds(os.path.abspath(directory))
-            if "pyvenv.cfg" in kinds:
-                # A virtual environment, whatever its name.
-                continue
+            skipped = _SKIPPED | file_kinds.PROGRAMS if "pyvenv.cfg" in kinds else _SKIPPED
             self._names += len(kinds)
             if self._names > MAX_NAMES:
                 self.unanswered.append(f"{directory}: more than {MAX_NAMES} names; the rest is not read")
                 return
             for name in sorted(kinds, reverse=True):
                 path = os.path.join(directory, name)
-                if kinds[name] == "d" and name not in _SKIPPED:
+                if kinds[name] == "d" and name not in skipped:
                     todo.append(path)
             with Rootfs(self.root) as files:
                 # A Rootfs keeps what it has read, so each directory has its own.
@@ -214,7 +199,7 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
             return
         text = unread_hosts.decoded(data)
-        way = unread_hosts.first_way(file, text) if not _is_policy(file, text) else None
+        way = unread_hosts.first_way(file, text) if not file_kinds.is_policy(file, text) else None
         if way is not None:
             self._unread_hosts[file] = way
 
@@ -306,34 +291,80 @@ class Arguments:
                 "a file of cloud-init, Butane, Ignition or Compose"
                 for file, source in self._others.items() if source.carried_as is None]
 
-    def referenced(self, path: str, files: Iterable[Placed]) -> Placed | None:
-        """The file that a unit of these files refers to by its path on the host: an argument of that name, a file
-        within the same file, below the same root directory, or beside them."""
-        name = os.path.basename(path)
-        kind = Kind(path, "json" if path.endswith(".json") else "environment", "")
-        for key, source in self._others.items():
-            if source.carried_as == path or (source.carried_as is None and os.path.basename(
-                    file_kinds.plain_name(key)) == name):
+    def referenced(self, path: str, files: Iterable[Placed]) -> dict[str, Placed]:
+        """The files that a unit of these files refers to by a path on the host, or by a pattern for names in one
+        directory: arguments of that name, files within the same file, below the same root directory, or beside them."""
+        directory, _, name = path.rpartition("/")
+        is_pattern = MAGIC.search(name) is not None
+        found = self._arguments_at(path, is_pattern=is_pattern)
+        starts = dict.fromkeys(start for item in files if item.file != STDIN for start in self._directories_of(item))
+        with Rootfs(self.root) as rootfs:
+            for start in starts if is_pattern or not found else ():
+                candidates = _matches(rootfs, start, path) if is_pattern else (path.lstrip("/"), name, f"{name}.j2")
+                for candidate in candidates:
+                    own = f"{directory}/{file_kinds.plain_name(os.path.basename(candidate))}" if is_pattern else path
+                    if own in found:
+                        continue
+                    placed = self._beside(rootfs, start, candidate, path) if len(found) < MAX_MATCHES else None
+                    if placed is not None:
+                        found[own] = placed
+                    elif is_pattern:
+                        self.unanswered.append(f"{os.path.join(start, candidate)}: not read, and {path} matches it")
+                        break
+        return found
+
+    def _arguments_at(self, path: str, *, is_pattern: bool) -> dict[str, Placed]:
+        """The arguments, and files within them, that may be at this path on the host."""
+        directory, _, name = path.rpartition("/")
+        is_meant = name_pattern(name).fullmatch if is_pattern else name.__eq__
+        found: dict[str, Placed] = {}
+        for key, source in list(self._others.items()):
+            where, _, own = (source.carried_as or file_kinds.plain_name(os.path.abspath(key))).rpartition("/")
+            is_there = where == directory if source.carried_as is not None else (
+                not is_pattern or os.path.basename(where) == os.path.basename(directory))
+            if is_there and is_meant(own) and (is_pattern or not found):
                 if source.carried_as is None:
                     del self._others[key]
                 else:
                     self._carriers[source.file].judged.append(source.lines)
-                return self._as(kind, source)[0]
-        directories = dict.fromkeys(directory for item in files if item.file != STDIN
-                                    for directory in (item.kind.group, os.path.dirname(item.file)))
-        for directory, candidate in ((directory, os.path.join(directory, below)) for directory in directories
-                                     for below in (path.lstrip("/"), name, f"{name}.j2")):
-            with Rootfs(self.root) as rootfs:
-                resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
-                entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
-                if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
-                    data = rootfs.read(resolved)
-                    if candidate not in self.contents and not resolved.startswith(self._directories):
-                        self._referenced.add(candidate)
-                    self.contents[candidate] = data
-                    self._unread_hosts.pop(os.path.normpath(candidate), None)
-                    source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, same)
-                    return self._as(kind, source)[0]
+                found[f"{directory}/{own}"] = self._as(file_kinds.kind_at(path), source)[0]
+        return found
+
+    def _directories_of(self, item: Placed) -> Iterator[str]:
+        """Yield the directories that a file's references are looked for in."""
+        directory = os.path.dirname(item.file)
+        yield from (item.kind.group, directory)
+        above = os.path.dirname(directory)
+        # Units are beside the directories of their drop-ins.
+        if directory.endswith(".d") and (item.file in self._named or f"{os.path.abspath(above)}/".startswith(
+                self._directories)):
+            yield above
+
+    def _beside(self, rootfs: Rootfs, directory: str, below: str, path: str) -> Placed | None:
+        """Read a file below a directory of the arguments as the one with this path on the host."""
+        candidate = os.path.join(directory, below)
+        resolved = rootfs.resolve(os.path.abspath(candidate)) or ""
+        entry = rootfs.stat(resolved) if resolved.startswith(_inside_of(rootfs, directory)) else None
+        if entry is None or not entry.is_file or entry.size > MAX_FILE_BYTES:
+            return None
+        data = rootfs.read(resolved)
+        if candidate not in self.contents and not resolved.startswith(self._directories):
+            self._referenced.add(candidate)
+        self.contents[candidate] = data
+        self._unread_hosts.pop(os.path.normpath(candidate), None)
+        source = Source(candidate, data.decode("utf-8", "surrogateescape"), False, same)
+        return self._as(file_kinds.kind_at(path), source)[0]
+
+    def _text_beside(self, file: str, other: str) -> str | None:
+        """The text of a file that a quadlet refers to; None if it is not below the directories of the arguments."""
+        directory = os.path.dirname(file)
+        path = other if other.startswith("/") and self.root != "/" else os.path.abspath(os.path.join(directory, other))
+        with Rootfs(self.root) as rootfs, contextlib.suppress(Unreadable, FileNotFoundError):
+            resolved = rootfs.resolve(path) or ""
+            inside = (_inside_of(rootfs, directory), *self._directories) if self.root == "/" else ("/",)
+            entry = rootfs.stat(resolved) if file != STDIN and resolved.startswith(inside) else None
+            if entry is not None and entry.is_file and entry.size <= MAX_FILE_BYTES:
+                return rootfs.read_table(resolved).decode("utf-8", "replace")
         return None
 
     def _place(self, source: Source) -> bool:
@@ -362,11 +393,12 @@ class Arguments:
     def _as(kind: Kind, source: Source) -> list[Placed]:
         """The text as a file of this kind; the alternatives of a template."""
         text = source.text
-        if not templates.is_template(source.file, text, kind.syntax):
+        rendered = instances.renderings(source.file, text, kind.place) if kind.syntax == "unit" else []
+        if not rendered and not templates.is_template(source.file, text, kind.syntax):
             return [Placed(kind, _encoded(text), source.file, source.where)]
-        return [Placed(kind, _encoded(result.text), source.file, _through(result, text, source.where),
+        return [Placed(kind, _encoded(result.text), source.file, through_template(result, text, source.where),
                        result.expressions, is_template=True)
-                for result in templates.renderings(source.file, text, kind.syntax)]
+                for result in rendered or templates.renderings(source.file, text, kind.syntax)]
 
     def _read_carrier(self, source: Source) -> bool:
         """Read cloud-init, Butane, Ignition and Compose files. False for any other file."""
@@ -376,7 +408,7 @@ class Arguments:
         through = source.where
         variables = variables_beside(self.root, source.file) if source.file != STDIN else {}
         try:
-            files, application, merged, partial = _read_as_template(source, variables)
+            files, application, merged, partly = carriers.read_template(os.path.basename(source.file), text, variables)
         except UnreadableYaml as error:
             if source.is_named or (carriers.is_carrier(text) and "docker" in text) or names_socket(text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
@@ -394,7 +426,7 @@ class Arguments:
                 continue
             content = carried.content.decode("utf-8", "surrogateescape")
             lines = (carried.first_line, carried.last_line)
-            inner = Source(source.file, content, False, _inside(carried, through), carried.path, lines)
+            inner = Source(source.file, content, False, inside(carried, through), carried.path, lines)
             if self._place(inner):
                 found = True
                 carrier.judged.append(lines)
@@ -405,12 +437,12 @@ class Arguments:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]
         self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: keys that are merged into this service are not "
-                            "read" for key in partial]
+                            "read" for key in partly]
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
         if application.services or application.is_relevant:
             self.services[source.file] = ServiceFile(source.file, application, through, variables)
-        is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partial)
+        is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partly)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)
         return is_read
@@ -420,7 +452,8 @@ class Arguments:
         path = f"{inner.file} /{(inner.carried_as or '').lstrip('/')}"
         quadlet = quadlets.quadlet_of(path)
         if quadlet is not None:
-            application = quadlets.application_of(quadlet[1], inner.file, inner.text)
+            application = quadlets.with_pods(
+                quadlets.application_of(quadlet[1], inner.file, inner.text), lambda _: None)
         elif carriers.carries(os.path.basename(path), inner.text):
             try:
                 application = carriers.read(os.path.basename(path), inner.text).application
@@ -437,7 +470,8 @@ class Arguments:
         quadlet = quadlets.quadlet_of(file_kinds.plain_name(os.path.normpath(source.file)))
         if quadlet is None:
             return False
-        application = quadlets.application_of(quadlet[1], source.file, source.text)
+        application = quadlets.with_pods(quadlets.application_of(quadlet[1], source.file, source.text),
+                                         partial(self._text_beside, source.file))
         if not application.services and not application.is_relevant:
             return False
         self.services[source.file] = ServiceFile(source.file, application, source.where)
@@ -445,54 +479,20 @@ class Arguments:
         return True
 
 
-def _is_policy(file: str, text: str) -> bool:
-    """Whether a file is a policy of dockerd-guard."""
-    return file.endswith((".yaml", ".yml")) and None not in (
-        re.search(rf"^{key}[ \t]{{0,80}}:", text, re.MULTILINE) for key in ("version", "sockets"))
-
-
 def _inside_of(rootfs: Rootfs, directory: str) -> str:
     """What the resolved path of a file below a directory begins with."""
     return (rootfs.resolve(os.path.abspath(directory)) or "").rstrip("/") + "/"
-
-
-def _read_as_template(source: Source, variables: Mapping[str, str]) -> carriers.Read:
-    """Read a file that carries others. If it is YAML only without its tags, as a template, they are blanked."""
-    name = os.path.basename(source.file)
-    try:
-        return carriers.read(name, source.text, variables)
-    except UnreadableYaml:
-        without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
-                              lambda found: " " * len(found[0]), source.text, flags=re.MULTILINE)
-        if without_tags == source.text:
-            raise
-        return carriers.read(name, without_tags, variables)
 
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _through(rendered: templates.Rendered, source: str, where: Where) -> Where:
-    """Convert a place in a rendered template."""
-    lines = _starts(rendered.text)
-    source_lines = _starts(source)
-
-    def convert(line: int, column: int) -> tuple[int, int]:
-        offset = rendered.origin(lines[min(line, len(lines)) - 1] + column - 1)
-        found = bisect_right(source_lines, offset)
-        return where(found, offset - source_lines[found - 1] + 1)
-
-    return convert
-
-
-def _starts(text: str) -> list[int]:
-    return [0, *(found.end() for found in re.finditer("\n", text))]
-
-
-def _inside(carried: carriers.Carried, where: Where) -> Where:
-    """Convert a place in a carried file."""
-    if carried.indent is None:
-        return lambda line, column: where(carried.first_line, carried.column)
-    indent = carried.indent
-    return lambda line, column: where(carried.first_line + line - 1, column + indent)
+def _matches(rootfs: Rootfs, start: str, path: str) -> Iterator[str]:
+    """Yield the files below a directory, relative to it, that a pattern for names means (glob(3))."""
+    directory, _, name = path.rpartition("/")
+    pattern = name_pattern(name)
+    for below in dict.fromkeys((directory.lstrip("/"), os.path.basename(directory))):
+        for each in rootfs.names_if_possible(os.path.abspath(os.path.join(start, below))):
+            if pattern.fullmatch(file_kinds.plain_name(each)) and (each[0] != "." or name[0] == "."):
+                yield os.path.join(below, each)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator
+from datetime import date
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe import file_kinds, stock_units
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge, limited
+from dockerd_guard.rules.unused_waiver import is_waived
+from dockerd_guard.systemd.environment import MAGIC
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -34,6 +38,12 @@ MAX_ALTERNATIVE_BYTES = 64 * 1024
 
 MAX_REFERENCES = 100
 """Files that the units of one host refer to, and that are looked for."""
+
+MAX_ROUNDS = 5
+"""How often the files that files refer to are looked for."""
+
+_ASSUMED = {".json": b"{}", ".service": b"[Service]\nExecStart=/bin/true\n"}
+"""Contents of files that are referred to and not there, by suffix. A socket unit needs its service."""
 
 _PLACEHOLDER = re.compile(r"unknown[0-9]{1,3}\b")
 _ACCOUNT = f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HOME={file_kinds.HOME}"\n'.encode()
@@ -61,15 +71,16 @@ def judge_placed(
     parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
-    whole = combined([*parts, _of_services(arguments)])
+    whole = combined([*parts, _of_services(arguments, policy)])
     files = {*judged, *(finding.location.file for finding in whole.findings if finding.location is not None)}
     unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(files), *arguments.unused())
     return whole._replace(unanswered=unanswered, empty=tuple(arguments.empty))
 
 
-def _of_services(arguments: Arguments) -> Judged:
+def _of_services(arguments: Arguments, policy: Policy | None) -> Judged:
     services = Services(arguments.services)
-    found = tuple(services.findings())
+    found = tuple(finding for finding in services.findings()
+                  if policy is None or not is_waived(finding, policy, date.today()))
     notes = []
     for file, with_socket in services.with_socket.items():
         names = {name for name, service in with_socket.items() if not service.unknown}
@@ -106,37 +117,77 @@ def _judge_together(
     if look.seen.configured.service.unit.load_state == "not-found":
         assumed[stock_units.SERVICE_FILE] = stock_units.stock_unit(by_place, os_id).service
         look = _look(by_place, assumed, policy, dockerd)
-    missing = _add_referenced(look, by_place, files, arguments)
-    if missing or {item.kind.place for item in files} != by_place.keys():
-        assumed |= {path: b"{}" if path.endswith(".json") else b"" for path in missing}
+    missing: list[str] = []
+    looked_for = set[str]()
+    for _ in range(MAX_ROUNDS):
+        # What is added may refer to other files, as a socket unit does to its service.
+        before = {*by_place, *missing}
+        missing += _add_referenced(look, by_place, files, arguments, looked_for)
+        if before == {*by_place, *missing}:
+            break
+        # A pattern matches the name that has its `*` and `?`, and the first character of each bracket.
+        assumed |= {re.sub(r"\[([^]!^])[^]]*\]", r"\1", path): _ASSUMED.get(os.path.splitext(path)[1], b"")
+                    for path in missing if not path.endswith(".socket")}
         look = _look(by_place, assumed, policy, dockerd)
-    return _result(look, by_place, assumed, missing, policy, os_id)
+    return _result(look, by_place, assumed, tuple(missing), policy, os_id)
 
 
 def _add_referenced(
-    look: Look, by_place: dict[str, Placed], files: list[Placed], arguments: Arguments
-) -> tuple[str, ...]:
-    """Add the files that the units refer to. Returns the paths of those that are needed and not there."""
+    look: Look, by_place: dict[str, Placed], files: list[Placed], arguments: Arguments, looked_for: set[str]
+) -> Iterator[str]:
+    """Add the files that the units refer to. Yields the paths of those that are needed and not there."""
+    config_file = look.seen.configured.daemon.config_file
+    for number, (path, is_mandatory) in enumerate(_needed(look).items()):
+        if path in by_place or path in looked_for or not path.startswith("/"):
+            continue
+        looked_for.add(path)
+        found = arguments.referenced(path, files) if number < MAX_REFERENCES else {}
+        if found:
+            by_place |= {place: item for place, item in found.items() if place not in by_place}
+        elif path == config_file and file_kinds.DAEMON_JSON in by_place:
+            by_place[path] = by_place.pop(file_kinds.DAEMON_JSON)
+        elif is_mandatory or number == MAX_REFERENCES:
+            yield path
+
+
+def _needed(look: Look) -> dict[str, bool]:
+    """The paths that the units refer to, and whether the answer depends on the files."""
     configured = look.seen.configured
-    needed = {file.path: not file.optional for file in configured.service.environment_files
-              if not re.search(r"[*?\[]", file.path)}
+    service = configured.service
+    # Patterns are for directories that others fill, so a variable that is not set may be set there.
+    is_open = any(name not in configured.environment.expansion and name not in configured.environment.unknown_expansion
+                  for name in _variables(look))
+    needed = {file.path: not file.optional or (is_open and MAGIC.search(file.path) is not None)
+              for file in service.environment_files}
     config_file = configured.daemon.config_file
     if config_file not in (DEFAULT_CONFIG_FILE, f"{file_kinds.HOME}/.config/docker/daemon.json", ""):
         needed[config_file] = True
-    if configured.service.exec_start and not configured.daemon.certain:
-        needed.setdefault(configured.service.exec_start[-1].path, False)
-    missing = []
-    for number, (path, is_mandatory) in enumerate(needed.items()):
-        if path in by_place or not path.startswith("/"):
-            continue
-        found = arguments.referenced(path, files) if number < MAX_REFERENCES else None
-        if found is not None:
-            by_place[path] = found
-        elif path == config_file and file_kinds.DAEMON_JSON in by_place:
-            by_place[path] = by_place.pop(file_kinds.DAEMON_JSON)
-        elif is_mandatory:
-            missing.append(path)
-    return tuple(missing)
+    if service.exec_start and not configured.daemon.certain:
+        needed.setdefault(service.exec_start[-1].path, False)
+    # Socket units of any name pass their sockets to dockerd (systemd.service(5), Sockets=).
+    sockets = {socket.unit.name: socket for socket in configured.sockets}
+    for name in dict.fromkeys((*(word.text for word in service.sockets), *sockets)):
+        file = _unit_file(name)
+        if name not in sockets:
+            needed[file] = True
+        elif "docker" not in name:
+            needed[f"{file}.d/*.conf"] = False
+        own = sockets[name].service if name in sockets else None
+        if own is not None and own not in (service.unit.name, *service.unit.names):
+            needed[_unit_file(own)] = sockets[name].unit.load_state == "error"
+    return needed
+
+
+def _unit_file(name: str) -> str:
+    """The file of a unit, which is a template's for an instance."""
+    return f"{file_kinds.SYSTEM_UNITS}/{re.sub('@.*[.]', '@.', name)}"
+
+
+def _variables(look: Look) -> Iterator[str]:
+    """The variables in the command that starts dockerd."""
+    for command in look.seen.configured.service.exec_start[-1:]:
+        for word in command.argv:
+            yield from re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", word.text)
 
 
 def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
@@ -168,7 +219,7 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
     unknown += [f"{by_place[file].file}: this template cannot be read without its values{_values(by_place[file])}"
                 for file in broken]
     unknown += [f"{path}: not among the files; what it sets is not known" for path in missing]
-    unknown += [text for text in incomplete(look.seen, found)
+    unknown += [_with_files(text, by_place) for text in incomplete(look.seen, found)
                 if not _PLACEHOLDER.search(text) and not broken
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     notes = []
@@ -233,10 +284,8 @@ def _is_artifact(finding: Finding, by_place: dict[str, Placed]) -> bool:
 
 def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
     """The finding with files of the command line and expressions in its message."""
-    message = finding.message
-    for place, item in by_place.items():
-        if place in message:
-            message = re.sub(re.escape(place) + r"(?::([0-9]{1,9}):([0-9]{1,9}))?", partial(_named, item), message)
+    message = _with_files(finding.message, by_place)
+    for item in by_place.values():
         for expression in item.expressions:
             if expression.value.startswith("192.0.2."):
                 message = expression.text.join(re.split(re.escape(expression.value) + "(?![0-9])", message))
@@ -249,6 +298,13 @@ def _values(item: Placed) -> str:
     """The first expressions of a template, for a message."""
     return "".join(f"{', ' if number else ': '}{expression.text}"
                    for number, expression in enumerate(item.expressions[:MAX_SHOWN_VALUES]))
+
+
+def _with_files(message: str, by_place: dict[str, Placed]) -> str:
+    for place, item in by_place.items():
+        if place in message:
+            message = re.sub(re.escape(place) + r"(?::([0-9]{1,9}):([0-9]{1,9}))?", partial(_named, item), message)
+    return message
 
 
 def _named(item: Placed, found: re.Match[str]) -> str:

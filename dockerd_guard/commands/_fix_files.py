@@ -16,6 +16,8 @@ _DRAFT = ".dockerd-guard-new"
 _UNUSED_COMMENT = re.compile(r"this comment ignores (DG[0-9]{3}), which is not reported here")
 _OTHER_LINE_END = re.compile(r"\r(?!\n)|\0")
 _EXEC_START = re.compile(r"[ \t]*ExecStart[ \t]*=[ \t]*\S")
+_OPENS = re.compile(r"\$|(?<![\w-])(?:-[A-Za-z]{0,8}?H|--host\b)[ \t=\"']*+(?!fd:|unix:)|tcp:")
+"""What may open a TCP socket in a command: a host that is none of systemd and no path, or the value of a variable."""
 _SOCKET_MODE = re.compile(r"([ \t]*SocketMode[ \t]*=[ \t]*)[0-7]+([ \t]*)\Z")
 
 
@@ -64,7 +66,10 @@ def fixed(findings: Iterable[Finding], read: Callable[[str], bytes], is_given: C
             if where.file not in refusals and where.line <= len(lines[where.file]):
                 resolved = _edit(finding, lines[where.file], where.line - 1)
                 if not resolved and finding.code == "DG204":
-                    refusals[where.file] = "it has several ExecStart=, and which one is meant is not known"
+                    refusals[where.file] = (
+                        "its ExecStart= may open a TCP socket, which systemd refuses as it is"
+                        if _OPENS.search(_command(lines[where.file], where.line - 1)) is not None
+                        else "it has several ExecStart=, and which one is meant is not known")
         marked.append(finding._replace(fix="safe" if resolved else None))
     edits = []
     for file, content in sorted((file, content) for file, content in lines.items() if content):
@@ -94,7 +99,8 @@ def _edit(finding: Finding, lines: list[str], index: int) -> bool:
     end = lines[index][len(line):]
     if finding.code == "DG204":
         # Of several commands in one file, which one is meant is not known.
-        if sum(_EXEC_START.match(other) is not None for other in lines) != 1 or not _EXEC_START.match(line):
+        if sum(_EXEC_START.match(other) is not None for other in lines) != 1 or not _EXEC_START.match(line) or (
+                _OPENS.search(_command(lines, index)) is not None):
             return False
         indent = line[:len(line) - len(line.lstrip())]
         lines.insert(index, f"{indent}ExecStart={end}")
@@ -114,6 +120,14 @@ def _edit(finding: Finding, lines: list[str], index: int) -> bool:
             del lines[index]
         return True
     return False
+
+
+def _command(lines: list[str], index: int) -> str:
+    """A setting with the lines that continue it."""
+    end = index
+    while end + 1 < len(lines) and lines[end].rstrip("\r").endswith("\\"):
+        end += 1
+    return "\n".join(lines[index:end + 1])
 
 
 def write(edits: Iterable[Edited]) -> tuple[list[str], list[str]]:

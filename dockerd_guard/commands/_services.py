@@ -16,7 +16,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.observe.compose import HOST, SOCKET, Application, Mount, PublishedApi, Service
 from dockerd_guard.observe.compose_variables import variables_of
 from dockerd_guard.observe.observation import CONFIGURED
-from dockerd_guard.observe.quadlets import quadlet_of
+from dockerd_guard.observe.quadlets import drop_in_names, is_drop_in, quadlet_of
 from dockerd_guard.observe.socket_mounts import is_socket_path
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
@@ -24,6 +24,9 @@ _T = TypeVar("_T")
 
 MAX_OTHERS = 20
 """Services that one service extends, or whose networks or mounts it has."""
+
+MAX_DROP_INS = 100
+"""Drop-ins of one container."""
 
 MAX_FILES = 2_000
 """Files that are merged, counted as often as they are."""
@@ -147,7 +150,7 @@ class Services:
         excess = dict.fromkeys(name for scope in self._scopes for name in scope.excess)
         if excess:
             yield (f"{', '.join(islice(excess, MAX_SHOWN))}: extends more than {MAX_OTHERS} services, or has the "
-                   "networks or mounts of as many; the others are not read")
+                   f"networks or mounts of as many, or more than {MAX_DROP_INS} drop-ins; the others are not read")
         if self._room < 0:
             yield f"more than {MAX_FILES:,} files of Compose include or are merged with others; not all are judged"
         mounts = {(file, name, mount.variable): None for scope in self._scopes for name in scope.names
@@ -210,14 +213,14 @@ class _Scope:
         self, files: Mapping[str, ServiceFile], by_path: Mapping[str, str], own: list[str], judged: Collection[str]
     ) -> None:
         self._files, self._by_path = files, by_path
+        self.excess: dict[str, None] = {}
+        """Names of services with more others, or drop-ins, than are looked at."""
         self._parts = self._by_name(own)
         self._of_other_files: dict[str, dict[str, list[Part]]] = {}
         self._containers: dict[str, Container] = {}
         self._resources = {key: value for file in own for key, value in files[file].application.resources.items()
                            if value}
         is_changed = any(files[file].application.resources for file in judged)
-        self.excess: dict[str, None] = {}
-        """Names of services with more others than are looked at."""
         self.names = [name for name, parts in self._parts.items()
                       if is_changed or any(part.file in judged for part in parts)]
 
@@ -254,7 +257,10 @@ class _Scope:
         return self._containers[name]
 
     def _resource(self, name: str) -> str:
-        return name if name in (SOCKET, HOST) else self._resources.get(name, "")
+        kind, _, unit = name.partition("/")
+        others = (f"{kind}/{each}" for each in drop_in_names(unit))
+        return name if name in (SOCKET, HOST) else next(
+            (self._resources[each] for each in chain((name,), others) if each in self._resources), "")
 
     def _reached(self, name: str, others: Callable[[Container], list[str]]) -> list[Container]:
         """Return a service and those whose network or mounts it has."""
@@ -290,7 +296,26 @@ class _Scope:
         for file in files:
             for name, service in self._files[file].application.services:
                 found.setdefault(name, []).append(Part(file, service))
-        return found
+        return self._with_drop_ins(found)
+
+    def _with_drop_ins(self, found: dict[str, list[Part]]) -> dict[str, list[Part]]:
+        """Add the drop-ins of several containers of Podman to each. Of those of one name the most specific one applies,
+        and they apply in the order of their names."""
+        drop_ins = {name: own for name, parts in found.items() if (own := [
+            part for part in parts if is_drop_in(part.file)])}
+        merged, used = dict[str, list[Part]](), set[str]()
+        for name, parts in found.items() if drop_ins else ():
+            of_file = [part for part in parts if not is_drop_in(part.file)]
+            by_name: dict[str, Part] = {}
+            for other in drop_in_names(name) if of_file else ():
+                used |= {other} & drop_ins.keys()
+                for part in islice(drop_ins.get(other, ()), MAX_DROP_INS + 1):
+                    by_name.setdefault(os.path.basename(part.file), part)
+            if len(by_name) > MAX_DROP_INS:
+                self.excess[name] = None
+            merged[name] = [*of_file, *(by_name[each] for each in sorted(by_name)[:MAX_DROP_INS])] if of_file else parts
+        return {name: parts for name, parts in merged.items() if name not in used or any(
+            not is_drop_in(part.file) for part in parts)} if drop_ins else found
 
 
 def _reached(start: _T, following: Callable[[_T], Iterable[_T]], limit: int = MAX_OTHERS) -> list[_T]:
@@ -362,7 +387,7 @@ def _finding(name: str, api: PublishedApi, where: Location) -> Finding:
     return Finding(
         "DG108", "warning" if api.is_local else "error",
         f"{container} mounts the API socket and {_use(api)}: who controls it through {way} has root "
-        "access to the host", CONFIGURED, where)
+        "access to the host", CONFIGURED, where, container=name)
 
 
 def _use(api: PublishedApi) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.commands._common import Look
+from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rules.judge import judge
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
+    from dockerd_guard.systemd.syntax import Setting
 
 
 class Judged(NamedTuple):
@@ -79,6 +83,52 @@ def incomplete(seen: Observation, findings: tuple[Finding, ...]) -> Iterator[str
     for setting in unit.settings:
         if setting.key.startswith("Exec") and "set-environment" in setting.value:
             yield f"{setting.location}: sets variables of systemd at run time, which the files do not show"
+    for setting, path in _replaced(seen):
+        yield f"{setting.location}: {setting.key}= replaces {path} for dockerd, and what is there is not known"
+
+
+_MOUNTS = ("BindPaths", "BindReadOnlyPaths", "MountImages", "TemporaryFileSystem", "InaccessiblePaths",
+           "InaccessibleDirectories")
+_EXTENSIONS = ("ExtensionImages", "ExtensionDirectories")
+_ROOTS = ("RootDirectory", "RootImage", "RootMStack")
+_WITH_SOURCE = ("BindPaths", "BindReadOnlyPaths", "MountImages")
+
+
+def _replaced(seen: Observation) -> Iterator[tuple[Setting, str]]:
+    """Yield the settings that give dockerd other files than the host has, and the path that each is about: its
+    configuration file or its program (systemd.exec(5), Paths and Sandboxing)."""
+    configured = seen.configured
+    paths = [configured.daemon.config_file or DEFAULT_CONFIG_FILE,
+             *(command.path for command in configured.service.exec_start[-1:])]
+    mounts: dict[str, list[Setting]] = {}
+    for setting in configured.service.unit.settings:
+        if setting.section == "Service" and setting.key in (*_MOUNTS, *_EXTENSIONS, *_ROOTS):
+            # The two of bind mounts are one list, which an empty value resets; of a root, the last one applies.
+            key = setting.key.replace("ReadOnly", "")
+            if not setting.value or key in _ROOTS:
+                mounts.pop(key, None)
+            if setting.value and setting.value != "/":
+                mounts.setdefault(key, []).append(setting)
+    for setting in chain.from_iterable(mounts.values()):
+        if setting.key not in _MOUNTS:
+            yield setting, "/"
+            continue
+        targets = [*_targets(setting)]
+        for path in paths:
+            if any("%" in target or f"{path}/".startswith(f"{target}/") for target in targets):
+                yield setting, path
+                break
+
+
+def _targets(setting: Setting) -> Iterator[str]:
+    """Yield where a setting mounts something else than what is there."""
+    for word in re.findall(r"[^\s\"']+", setting.value):
+        source, _, rest = word.lstrip("-+").partition(":")
+        target = (rest.partition(":")[0] or source) if setting.key in _WITH_SOURCE else source
+        if setting.key.startswith("Bind") and posixpath.normpath(source) == posixpath.normpath(target):
+            continue
+        # %E is /etc (systemd.unit(5), Specifiers).
+        yield posixpath.normpath(target.replace("%E", "/etc")).rstrip("/")
 
 
 def unit_files_of(seen: Observation) -> tuple[str, ...]:

@@ -59,9 +59,12 @@ _LOOKED_INTO = (
 """Directories below those, with what runs containers or dockerd."""
 
 _SKIPPED = re.compile(
-    r"/(?:node_modules|venv|__pycache__|(?:site|dist)-packages|\.(?!config/|local/|docker/)[^/]+|"
+    r"/(?:node_modules|__pycache__|(?:site|dist)-packages|\.(?!config/|local/|docker/)[^/]+|"
     r"\.config/(?!systemd/|containers/|docker/)[^/]+|\.local/(?!share/)[^/]+|\.local/share/(?!systemd/)[^/]+)/\Z")
 """Ends of directories with programs or the state of programs."""
+
+MAX_CHECKOUTS = 10
+"""Checkouts that are named."""
 
 _CHECKOUT = frozenset((".git", ".hg", ".svn"))
 """What shows that a directory is a checkout. Only its own files are looked into, and not those below."""
@@ -72,7 +75,7 @@ _NAMES = re.compile(
     r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 _NAMES_IN_HOMES = re.compile(
-    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|volume|network)\Z",
+    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 
 _NOT_IN_EFFECT = re.compile(
@@ -82,7 +85,9 @@ _NOT_IN_EFFECT = re.compile(
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile(
-    r"docker|podman|user-data|compose|\.(?:container|pod|volume|network)(?:\.d/|\Z)", re.IGNORECASE)
+    r"docker|podman|user-data|compose|[./](?:container|pod|kube|volume|network)\.d/|"
+    r"\.(?:container|pod|kube|volume|network)\Z",
+    re.IGNORECASE)
 _MAY_MATTER = re.compile(
     rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^[ \t{\"]{0,8}services\"?[ \t]{0,8}:|write_files"
     rb"|ignition",
@@ -169,7 +174,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
     files, notes, unread = _files_of(look.root, judged)
     if not files:
         return Judged((), (), tuple(notes), tuple(unread), judged=False)
-    from dockerd_guard.commands import _arguments, _files
+    from dockerd_guard.commands import _arguments, _files, _origins
 
     arguments = _arguments.Arguments((), None, look.root)
     for path, data in files.items():
@@ -177,7 +182,7 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
         kind = file_kinds.kind_of(path, text, is_named=False)
         if kind is not None and kind.place == path:
             # The tree has it where systemd or dockerd would read it, so it was judged, if it is dockerd's.
-            if not _arguments.Placed(kind, data, path, _arguments.same).is_of_dockerd:
+            if not _arguments.Placed(kind, data, path, _origins.same).is_of_dockerd:
                 arguments.scan(path, data)
         elif (kind is not None and file_kinds.has_place(path)) or _runs_containers(path, text):
             arguments.add(path, data)
@@ -199,6 +204,7 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
     """Return the files that may matter, notes about what is not looked into, and what is not read."""
     found: dict[str, bytes] = {}
     unread: list[str] = []
+    checkouts: list[str] = []
     todo, names, size = deque([""]), 0, 0
     while todo:
         directory = todo.popleft()
@@ -213,16 +219,18 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
                 return found, [f"{directory or '/'} and other directories are not looked into for Compose files and "
                                f"scripts: above them are {MAX_NAMES:,} names, {MAX_FILES:,} files that mention Docker, "
                                f"or {MAX_BYTES >> 20} MiB"], unread
-            if "pyvenv.cfg" in kinds:
-                continue
-            is_top = not _CHECKOUT.isdisjoint(kinds)
+            # The tree itself may be in a repository.
+            is_top = directory != "" and not _CHECKOUT.isdisjoint(kinds)
+            if is_top:
+                checkouts.append(directory)
+            programs = file_kinds.PROGRAMS if "pyvenv.cfg" in kinds else ()
             links = (f"{directory}/{name}" for name in sorted(kinds) if kinds[name] == "l")
             unread += [f"{path}: a link to the API socket; what mounts it is not evaluated" for path in links
                        if not _is_passed_over(path) and names_socket(rootfs.readlink(path) or "")]
             for name in sorted(kinds):
                 path = f"{directory}/{name}"
                 if kinds[name] == "d":
-                    if not is_top and _SKIPPED.search(f"{path}/") is None and (
+                    if not is_top and name not in programs and _SKIPPED.search(f"{path}/") is None and (
                             not _is_passed_over(path) or _leads_to(path)):
                         todo.append(path)
                 elif kinds[name] in "fl" and path not in judged and not _is_passed_over(path) and (
@@ -235,7 +243,9 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
                         found[path] = data
                     if directory == SYSTEM_UNITS:
                         found |= _scripts_of(rootfs, data, judged)
-    return found, [], unread
+    notes = [f"{', '.join(checkouts[:MAX_CHECKOUTS])}: a checkout, of which only the files at the top are looked into"
+             ] if checkouts else []
+    return found, notes, unread
 
 
 def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:

@@ -219,7 +219,10 @@ def conflict(file: File, given: tuple[Flag, ...], version: Version | None) -> st
     options = options_of(version)
     unchecked = UNCHECKED
     if version is None or version >= Version(28):
-        unchecked = UNCHECKED | {"allow-nondistributable-artifacts"}
+        unchecked |= {"allow-nondistributable-artifacts"}
+    if version is None or version >= Version(29):
+        # It has no flag (moby#51371).
+        unchecked |= {"min-api-version"}
     unknown = [name for name in file.flat
                if name not in options.by_name and name not in options.keys and name not in unchecked]
     if unknown:

@@ -167,7 +167,7 @@ _FIELDS = (
     ("string", "default-cgroupns-mode containerd-namespace containerd-plugin-namespace", (20, 10), ()),
     ("string", "log-format", (25,), ()),
     ("string", "bip6", (28,), ()),
-    ("string", "bridge-accept-fwmark firewall-backend", (29,), ()),
+    ("string", "bridge-accept-fwmark firewall-backend min-api-version", (29,), ()),
     ("int", "mtu network-diagnostic-port max-concurrent-downloads max-concurrent-uploads shutdown-timeout "
             "network-control-plane-mtu cpu-rt-period cpu-rt-runtime", (), ()),
     ("int", "oom-score-adjust", (), (25,)),

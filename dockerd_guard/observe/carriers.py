@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import posixpath
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -98,11 +99,31 @@ def read(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({
             if total > MAX_CARRIED_BYTES:
                 raise UnreadableYaml(f"the files in it have more than {MAX_CARRIED_BYTES >> 20} MiB together",
                                      carried.first_line)
-            found.files.append(carried)
+            found.files.append(carried._replace(path=_normal(carried.path)))
         if names_socket(text):
             found.partial.extend(partial_services(root))
         found.merged.extend(_merged(root))
     return found
+
+
+def _normal(path: str) -> str:
+    """A path without `.` and `..`, as cloud-init writes to (cc_write_files.py: os.path.abspath, in the directory /)."""
+    if "/" not in path:
+        return path
+    normal = re.sub(r"\A(?:\.\./)+", "/", posixpath.normpath(path))
+    return f"/{normal.lstrip('/')}" if normal.startswith("/") else normal
+
+
+def read_template(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({})) -> Read:
+    """As read(); in a template that is YAML only without its tags, they are blanked."""
+    try:
+        return read(name, text, variables)
+    except UnreadableYaml:
+        without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
+                              lambda found: " " * len(found[0]), text, flags=re.MULTILINE)
+        if without_tags == text:
+            raise
+        return read(name, without_tags, variables)
 
 
 def _contents(root: Node) -> Iterator[Carried]:

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple
 
+from dockerd_guard.dockerd.config import UNCHECKED
+from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.observe.templates import Syntax
 
@@ -28,6 +33,9 @@ _CONTAINERS = frozenset((
 ))
 """Directories of one role, cookbook or image. Files below different ones belong together."""
 
+PROGRAMS = frozenset(("bin", "include", "lib", "lib64", "Lib", "Scripts"))
+"""Directories of a virtual environment, beside pyvenv.cfg (docs.python.org/3/library/venv.html)."""
+
 _UNIT_SECTION = re.compile(r"^[ \t]{0,80}\[(Service|Socket)\]", re.MULTILINE)
 _NAMES_DOCKER = re.compile(r"docker", re.IGNORECASE)
 _DAEMON_KEYS = re.compile(
@@ -35,12 +43,27 @@ _DAEMON_KEYS = re.compile(
     r'registry-mirrors|tlsverify|tlscacert|data-root|userland-proxy|default-address-pools|userns-remap|'
     r'metrics-addr|default-ulimits|bip|containerd|cgroup-parent|default-runtime|selinux-enabled)"\s{0,80}:')
 _OPTIONS = re.compile(r"^[ \t]{0,80}(?:export[ \t]{1,8})?(DOCKER_OPTS|DOCKER_OPTIONS|DOCKER_NETWORK_OPTIONS|"
-                      r"DOCKER_STORAGE_OPTIONS|DOCKERD_OPTS|OPTIONS|other_args)=", re.MULTILINE)
+                      r"DOCKER_STORAGE_OPTIONS|DOCKERD_OPTS|OPTIONS|other_args)=(.*)", re.MULTILINE)
+_ENVIRONMENT_FILE = re.compile(
+    r"(?:\A|/)(?:(?:default|sysconfig|conf\.d)/[^/]*|dockerd?(?:[._-](?:default|sysconfig|confd?|opts|options|engine|"
+    r"network|storage))*)\Z", re.IGNORECASE)
+"""Paths of environment files of dockerd in packages and roles."""
+
+_BUILD_FILE = re.compile(r"(?:\A|[/._-])(?:docker|container|(?:gnu)?make|just|jenkins|vagrant)file(?:[._-][^/]*)?\Z|"
+                         r"\.(?:mk|mak|make)\Z", re.IGNORECASE)
+_COMMAND = re.compile(
+    r"^[ \t]{0,80}(?!(?:export[ \t]{1,8})?[A-Za-z_][A-Za-z0-9_]*[ \t]{0,8}=)[A-Za-z.@\[]", re.MULTILINE)
+"""A line that a shell executes, or make does, and that is no assignment."""
+
+_FLAG = re.compile(r"(?:(?<=[\s=\"'])|\A)-(?:-([a-z][a-z0-9-]*)|([A-Za-z]))")
+MAX_FLAGS, MAX_KEYS = 200, 20
+"""Flags and keys that are compared with those of dockerd."""
+
 _FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OPTIONS")
 
 CANDIDATE = re.compile(
     r"docker|daemon.*\.json|override|hosts?\.conf|cloud|user-?data|compose|"
-    r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|volume|network)\Z|"
+    r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|kube|volume|network)\Z|"
     r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
 """Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
 
@@ -49,7 +72,7 @@ _CONTAINERD_KEYS = re.compile(r"^[ \t]{0,80}(?:tcp_address[ \t]{0,80}=|\[debug\]
 _DOCKERS = re.compile(r"dockerd|(?:docker|podman)\.sock|podman[^\n]{0,200}[ \t]system[ \t]{1,80}service|"
                       r"^Service[ \t]{0,80}=[ \t]{0,80}docker\.service", re.MULTILINE)
 
-_QUADLET_DROP_IN = re.compile(r"\.(?:container|pod|kube|volume|network|build|image)\.d/[^/]+\Z")
+_QUADLET_DROP_IN = re.compile(r"(?:\A|[./])(?:container|pod|kube|volume|network|build|image)\.d/[^/]+\Z")
 
 _NO_SETTINGS = (".md", ".rst", ".sh", ".yml", ".yaml", ".json")
 """Names of files that may quote a setting, and are none."""
@@ -97,6 +120,18 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     return _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
 
 
+def kind_at(path: str) -> Kind:
+    """Return the kind of a file that a unit refers to by its path on the host."""
+    is_unit = path.startswith(f"{SYSTEM_UNITS}/")
+    return Kind(path, "json" if path.endswith(".json") else "unit" if is_unit else "environment", "")
+
+
+def is_policy(file: str, text: str) -> bool:
+    """Whether a file is a policy of dockerd-guard."""
+    return file.endswith((".yaml", ".yml")) and None not in (
+        re.search(rf"^{key}[ \t]{{0,80}}:", text, re.MULTILINE) for key in ("version", "sockets"))
+
+
 def has_place(path: str) -> bool:
     """Whether the place of a file on a host is in its path: below a root directory or the home of an account."""
     # An image of ostree has /usr/etc in the place of /etc until it is deployed.
@@ -110,7 +145,8 @@ def _by_name(path: str, text: str, group: str, is_rootless: bool, is_named: bool
         return Kind(f"{SYSTEM_UNITS}/{found['unit']}.d/{found['name']}", "unit", group, is_rootless)
     if name.endswith((".service", ".socket")) and _is_dockers(name, text):
         return Kind(f"{SYSTEM_UNITS}/{name}", "unit", group, is_rootless)
-    if name == "daemon.json" or (name.endswith(".json") and "daemon" in name and _DAEMON_KEYS.search(text)):
+    if (name == "daemon.json" and not _is_of_another_program(path, text)) or (
+            name.endswith(".json") and "daemon" in name and _DAEMON_KEYS.search(text)):
         place = f"{HOME}/.config/docker/daemon.json" if is_rootless else DAEMON_JSON
         return Kind(place, "json", group, is_rootless)
     if name.endswith(".toml") and ("containerd" in path or is_named) and _CONTAINERD_KEYS.search(text) is not None:
@@ -135,16 +171,46 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
             is_named or name.endswith(".json")) and '"services"' not in text:
         return Kind(DAEMON_JSON, "json", group)
     if (option := _OPTIONS.search(text)) is not None and not name.endswith(_NO_SETTINGS) and text[:2] != "#!" and (
-            _NAMES_DOCKER.search(path) is not None or is_named):
+            _NAMES_DOCKER.search(path) is not None or is_named) and _is_environment_file(path, text):
         place = "/etc/sysconfig/docker" if option[1] in _FEDORA or "sysconfig" in path else "/etc/default/docker"
         return Kind(place, "environment", group)
     return None
+
+
+def _is_environment_file(path: str, text: str) -> bool:
+    """Whether a file with DOCKER_OPTS= is one of dockerd: by its path, or because it has assignments only, and flags
+    that dockerd knows. Files for make and shells use the same names for arguments of `docker run`."""
+    if _BUILD_FILE.search(path) is not None:
+        return False
+    if _ENVIRONMENT_FILE.search(path) is not None:
+        return True
+    known = options_of(None)
+    # With -v, dockerd prints its version; `docker run` mounts a volume.
+    return _COMMAND.search(text) is None and all(
+        found[1] in known.by_name if found[1] else found[2] in known.by_letter and found[2] != "v"
+        for option in islice(_OPTIONS.finditer(text), MAX_FLAGS)
+        for found in islice(_FLAG.finditer(option[2]), MAX_FLAGS))
+
+
+def _is_of_another_program(path: str, text: str) -> bool:
+    """Whether a daemon.json has keys, and none that is dockerd's or similar to one."""
+    if _NAMES_DOCKER.search(path) is not None:
+        return False
+    try:
+        value = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return False
+    options = options_of(None)
+    known = {*options.by_name, *options.keys, *options.fields, *UNCHECKED}
+    keys = [key.lower() for key in value] if isinstance(value, dict) else []
+    return bool(keys) and known.isdisjoint(keys) and not any(
+        get_close_matches(key[:80], known, 1, 0.85) for key in keys[:MAX_KEYS])
 
 
 def group_of(path: str) -> str:
     """The directory that a file belongs to with others. Tasks of Ansible belong to their role, as its templates do."""
     path = re.sub(r"(\A|/)(?:tasks|handlers)/(?:[^/]+/){0,8}(?=[^/]+\Z)", r"\1templates/", path)
     directory = re.sub(r"(?:\A|/)[^/]+\.(?:service|socket)\.d\Z", "", path.rpartition("/")[0])
-    while directory.rpartition("/")[2] in _CONTAINERS and "/" in directory.strip("/"):
+    while directory.rpartition("/")[2] in _CONTAINERS:
         directory = directory.rpartition("/")[0]
     return directory

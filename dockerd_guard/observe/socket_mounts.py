@@ -10,6 +10,11 @@ _WITH_SOCKET = frozenset(("/", "/run", "/var/run", "/run/podman", "/var/run/podm
 """Directories with the API socket."""
 
 
+_HOST_PATH = re.compile(
+    r"hostPath[\"']?\s{0,8}:\s{0,80}\{?\s{0,8}(?:[\"']?type[\"']?[ \t]{0,8}:[^\n,]{0,80}[\n,]\s{0,80})?"
+    r"[\"']?path[\"']?\s{0,8}:\s{0,8}[\"']?(/[^\s\"',}]{0,400})")
+
+
 def names_socket(text: str) -> bool:
     return _SOCKET.search(text) is not None
 
@@ -30,6 +35,12 @@ def is_socket_device(device: str, options: str) -> bool:
     mount(2), it is of a file system, or of NFS."""
     return names_socket(device) or (
         not {"bind", "rbind"}.isdisjoint(options.replace(" ", "").split(",")) and is_socket_path(device))
+
+
+def has_socket_path(text: str) -> bool:
+    """Whether pods of Kubernetes have the API socket, or a directory with it, by a hostPath."""
+    text = re.sub(r"(?m)^[ \t]{0,200}#.*", "", text)
+    return names_socket(text) or any(is_socket_path(found[1]) for found in _HOST_PATH.finditer(text))
 
 
 def source_of(text: str) -> str:

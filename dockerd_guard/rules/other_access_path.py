@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from dockerd_guard.model.address import Scope, scope_of
 from dockerd_guard.model.finding import Finding
@@ -25,6 +26,9 @@ TITLE = "another access path: a command, unit, process or second dockerd that fo
 _NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)|podman")
 _FORWARDED = re.compile(r"(?:docker|podman)\.sock")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
+_CLIENTS = ("docker", "podman", "nerdctl")
+_HOST = re.compile(r"(?:--host|-[A-Za-z]{0,8}?H)(?:\Z|=|(?<=H))(.{0,200})")
+_ENDS = re.compile(r"[;|&]+")
 
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
@@ -32,20 +36,55 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     process with another way to the API."""
     docker_service = seen.configured.service
     for setting in docker_service.unit.settings:
-        if _forwards(setting):
-            yield _forwarding(setting, docker_service.unit.name)
+        yield from _commands_beside(setting, docker_service.unit.name)
     for name in _candidates(seen, {*docker_service.unit.names, docker_service.unit.name}):
         service = load_service(seen.rootfs, name, seen.configured.systemd_version)
         expanded = set(_forwarding_commands(seen, service))
         for setting in service.unit.settings:
-            if _forwards(setting) or (setting.key == "ExecStart" and setting.location[:2] in expanded):
+            if setting.key == "ExecStart" and setting.location[:2] in expanded:
                 yield _forwarding(setting, name)
+            else:
+                yield from _commands_beside(setting, name)
         yield from _second_dockerd(seen, service)
         yield from _podman(seen, service)
     yield from map(dockerd_finding, seen.others)
     for path in observed_paths(seen, policy):
         if code_of(path) == CODE:
             yield finding_of(path)
+
+
+def _commands_beside(setting: Setting, unit: str) -> Iterator[Finding]:
+    """Yield a finding for a command that forwards to the API, and for one beside the main command that starts a
+    dockerd."""
+    if _forwards(setting):
+        yield _forwarding(setting, unit)
+    elif setting.key.startswith("Exec") and setting.key != "ExecStart" and (
+            _starts_dockerd(setting.value)):
+        yield Finding(
+            CODE, "error",
+            f"{setting.key}= of {unit} starts a second dockerd that listens on TCP; the policy for docker.service does "
+            "not cover it", CONFIGURED, setting.location)
+
+
+def _starts_dockerd(commands: str) -> bool:
+    """Whether a dockerd that is no argument of a client has a host that is none of systemd and no path."""
+    for command in _ENDS.split(commands):
+        words = re.sub("[\"']", " ", command).split()
+        names = [word.lstrip("@-:+!").rpartition("/")[2] for word in words]
+        if "dockerd" not in names or "--validate" in words:
+            continue
+        first = names.index("dockerd")
+        if not any(name in _CLIENTS for name in names[:first]) and any(
+                not value.startswith(("fd:", "unix:")) for value in _hosts(words[first + 1:])):
+            return True
+    return False
+
+
+def _hosts(words: list[str]) -> Iterator[str]:
+    """Yield the values of -H and --host."""
+    for word, following in pairwise((*words, "fd:")):
+        if (option := _HOST.match(word)) is not None:
+            yield option[1] or following
 
 
 def _second_dockerd(seen: Observation, service: Service) -> Iterator[Finding]:

@@ -140,7 +140,7 @@ def _read(rootfs: Rootfs, path: str, version: int) -> FileAssignments:
 MAX_MATCHES = 20_000
 """Maximum number of paths matched by one pattern. With circular links each `/*` multiplies them."""
 
-_MAGIC = re.compile(r"[*?\[\\]")
+MAGIC = re.compile(r"[*?\[\\]")
 _BRACKET = re.compile(r"([!^]?)(\]?(?:\[:[a-z]+:\]|[^\]])*)\]")
 _CLASSES = {  # glob(7), ASCII only
     "[:alnum:]": "0-9A-Za-z", "[:alpha:]": "A-Za-z", "[:blank:]": " \\t", "[:cntrl:]": "\\x01-\\x1f\\x7f",
@@ -153,10 +153,10 @@ def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
     """Return the existing paths that match, sorted, as glob(3) without flags; `*` does not match hidden names."""
     paths = [""]
     for part in pattern.split("/")[1:]:
-        if not _MAGIC.search(part):
+        if not MAGIC.search(part):
             paths = [f"{path}/{part}" for path in paths]
             continue
-        glob = _glob(part)
+        glob = name_pattern(part)
         matches = (f"{path}/{name}" for path in paths for name in rootfs.names_if_possible(path or "/")
                    if glob.fullmatch(name) and (name[0] != "." or part[0] == "." or part.startswith("\\.")))
         paths = list(islice(matches, MAX_MATCHES + 1))
@@ -165,7 +165,7 @@ def _matches(rootfs: Rootfs, pattern: str) -> list[str]:
     return sorted(path for path in paths if path == "/dev/null" or rootfs.stat_if_possible(path or "/", follow=False))
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
+def name_pattern(pattern: str) -> re.Pattern[str]:
     """Return a regular expression for one path component. Hidden names are not treated specially.
 
     Matching takes at most linear time for each `*`: a part between two of them is matched where it occurs first.

@@ -66,7 +66,8 @@ def sockets_for(rootfs: Rootfs, service: Service, version: int = NEWEST_SYSTEMD)
     files = unit_files(rootfs, version)
     named = {word.text for word in service.sockets}
     services = set(service.unit.names) | {service.unit.name}
-    candidates = [name for name in files.with_suffix(".socket")
+    # An instance of a template has no file of its name.
+    candidates = [name for name in sorted({*files.with_suffix(".socket"), *named})
                   if name in named or _may_serve(rootfs, files.fragment(name), services, version)]
     found: dict[str, Socket] = {}
     for name in candidates:

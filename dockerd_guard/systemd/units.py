@@ -100,6 +100,10 @@ class _ServiceLoader(Loader):
         unit = self.read()
         if unit.load_state == "loaded" and (refusal := self.verify()):
             reason, location = f"{refusal[0]} Refusing.", refusal[1]
+            if location is None and not self.commands.get("ExecStart"):
+                # The one that removes those before it.
+                location = next((setting.location for setting in reversed(self.settings) if setting.key == "ExecStart"),
+                                None)
             self.note(location or Location(unit.fragment or ""), reason, "refused")
             unit = unit._replace(load_state="bad-setting", reason=reason)
         # A `|` command is executed by the shell of User=.

@@ -137,3 +137,25 @@ def test_waiver_by_unit_container_and_image(host: Host, waiver: str, count: int)
     found = judge(seen, policy(f"sockets: [fd://]\nwaive:\n  - {waiver}"), date(2026, 11, 23))
     assert len([finding for finding in found if finding.code in ("DG107", "DG108")]) == count
     assert len([finding for finding in found if finding.code == "DG501"]) == min(count, 1)
+
+
+@pytest.mark.parametrize(("line", "is_found"), [
+    ("ExecStartPost=/usr/bin/dockerd -H 0.0.0.0:4243 --data-root /x", True),
+    ("ExecStartPost=-+/usr/bin/dockerd --data-root=/x --host=tcp://0.0.0.0:2375", True),
+    ("ExecStartPost=/usr/bin/systemd-run --unit=d2 /usr/bin/dockerd -H :4243", True),
+    ("ExecReload=/bin/sh -c 'true; dockerd -DH 10.0.0.5:2375 &'", True),
+    ("ExecStartPost=/usr/bin/dockerd --host unix:///run/2.sock -H0.0.0.0", True),
+    ("ExecStartPre=/usr/bin/dockerd --validate -H tcp://0.0.0.0:2375", False),
+    ("ExecStartPre=/usr/bin/dockerd -H tcp://0.0.0.0:2375 --validate", False),
+    ("ExecStartPost=/usr/bin/dockerd -H unix:///run/second.sock --data-root /x", False),
+    ("ExecStartPost=/usr/bin/docker run --privileged docker:dind dockerd -H tcp://0.0.0.0:2375", False),
+    ("ExecStartPost=/usr/bin/pkill dockerd", False),
+])
+@pytest.mark.parametrize("unit", ["docker.service", "other.service"])
+def test_dockerd_in_a_command_beside_the_main_one(host: Host, unit: str, line: str, is_found: bool) -> None:
+    host.put("/etc/systemd/system/other.service", "[Service]\nExecStart=/bin/true\n")
+    host.put(f"/etc/systemd/system/{unit}.d/a.conf", f"[Service]\n{line}\n")
+    found = [finding.message for finding in only("DG107", host.see())]
+    key = line.partition("=")[0]
+    assert found == [f"{key}= of {unit} starts a second dockerd that listens on TCP; the policy for docker.service "
+                     "does not cover it"] * is_found

@@ -283,6 +283,15 @@ def test_differences_between_releases(command: str, json: str | None, accepted: 
     assert {version for version in (V20, V26, V28) if daemon(command, json, version).starts} == accepted
 
 
+@pytest.mark.parametrize(("version", "starts"), [
+    (V20, False), (V28, False), (Version(29), True), (Version(29, 7, 2), True), (None, True),
+])
+def test_minimum_version_of_the_api(version: Version | None, starts: bool) -> None:
+    """The way around "client version 1.41 is too old" (moby#51371)."""
+    assert daemon("dockerd", '{"min-api-version": "1.24"}', version).starts is starts
+    assert not daemon("dockerd", '{"min-api-version": 1.24}', version).starts
+
+
 @pytest.mark.parametrize(("command", "json"), [
     ("docker daemon -H fd://", None),
     ("docker -d -H fd:// -e lxc", None),

@@ -184,7 +184,8 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
     "more services than are followed": (
         {C: "services:\n" + "".join(f"  s{n}: {{extends: s{n + 1}, {PORT}}}\n" for n in range(20))
             + f"  s20:\n    {SOCKET}\n"},
-        "s0, s1: extends more than 20 services, or has the networks or mounts of as many; the others are not read"),
+        "s0, s1: extends more than 20 services, or has the networks or mounts of as many, "
+        "or more than 100 drop-ins; the others are not read"),
     "the network in another file": (
         {C: f"{A}{SOCKET}\n", OVERRIDE: f"{A}network_mode: $NM\n"},
         f"{OVERRIDE}: a has the API socket, and the value of its network_mode is not known"),
@@ -306,3 +307,17 @@ def test_hostile_files_take_bounded_time(files: Files, tmp_path: Path, call: Cal
     began = time.process_time()
     assert call("lint", tmp_path).code in (1, 2)
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(("waiver", "code"), [
+    ("rule: DG108, container: proxy", 0), ("rule: DG108", 0), ("rule: DG108, container: other", 1),
+    ("rule: DG108, container: proxy, until: 2026-01-01", 1),
+])
+def test_a_policy_waives_a_container_by_the_name_of_its_service(
+        tmp_path: Path, call: Call, waiver: str, code: int) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  proxy: {image: x, volumes: ['/run/docker.sock:/s'], ports: ['80:80']}\n")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"version: 1\nsockets: [fd://]\nwaive: [{{{waiver}, reason: meant to be}}]\n")
+    said = call("lint", "--policy", str(policy), str(tmp_path / "compose.yaml"))
+    assert (said.code, "DG108" in said.out) == (code, code == 1), said.out + said.err

@@ -125,6 +125,19 @@ def test_what_is_not_replaced(name: str, error: str, here: Path) -> None:
     assert name == "draft" or not (here / "override.conf.dockerd-guard-new").exists()
 
 
+@pytest.mark.parametrize("arguments", [
+    "-H fd:// -H tcp://0.0.0.0:2375", "-H 0.0.0.0", "--host=:2375", "-DH 10.0.0.5:4243", "-H0.0.0.0",
+    "-H fd:// $DOCKER_OPTS", "-H fd:// \\\n  -H tcp://10.0.0.5:2376",
+])
+def test_no_edit_lets_systemd_start_what_opens_a_port(here: Path, call: Call, arguments: str) -> None:
+    """As it is, systemd refuses docker.service."""
+    text = f"[Service]\nExecStart=/usr/bin/dockerd {arguments}\n"
+    (here / "override.conf").write_text(text)
+    said = call("lint", "override.conf", "--fix")
+    assert (said.code, (here / "override.conf").read_text()) == (1, text)
+    assert "not edited: its ExecStart= may open a TCP socket, which systemd refuses as it is" in said.err
+
+
 @pytest.mark.parametrize(("more", "code"), [([], 1), (["--exit-zero"], 0), (["--select", "DG204"], 0)])
 def test_a_diff_without_edits_is_no_all_clear(here: Path, call: Call, more: list[str], code: int) -> None:
     (here / "daemon.json").write_text('{"hosts": ["tcp://0.0.0.0:2375"]}\n')

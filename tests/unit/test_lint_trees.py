@@ -151,7 +151,7 @@ SAFE: dict[str, dict[str, str]] = {
     "what is not in effect": {
         **STOCK, "/usr/share/doc/docker/compose.yaml": COMPOSE, "/root/src/.git/HEAD": "",
         "/root/src/tests/override.conf": START, "/home/a/notes.txt": f"dockerd {OPEN}\n",
-        "/opt/venv/pyvenv.cfg": "", "/opt/venv/docker/compose.yaml": COMPOSE, "/tmp/compose.yaml": COMPOSE,
+        "/opt/venv/pyvenv.cfg": "", "/opt/venv/lib/docker/compose.yaml": COMPOSE, "/tmp/compose.yaml": COMPOSE,
         "/home/a/.cache/compose.yaml": COMPOSE, "/var/lib/docker/overlay2/x/diff/etc/docker/daemon.json": HOSTS},
     "a large file of another program": {**STOCK, "/opt/a.conf": "# x\n" * 300_000},
     "Compose without the socket": {**STOCK, "/opt/app/compose.yaml": "services:\n  a: {ports: ['80:80']}\n"},

@@ -1,0 +1,94 @@
+"""`lint DIR`: files of other programs that have names or words of dockerd's configuration."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Call
+
+pytest_plugins = ["tests.support.fixtures"]
+
+WRONG = 'DOCKER_OPTS="--rm -it"\n'
+OPEN = 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'
+
+OTHERS: dict[str, tuple[str, str]] = {
+    "a makefile": ("docker.mk", "DOCKER_OPTS=--rm -it -v $(PWD):/src\n"),
+    "a Makefile": ("docker/Makefile", WRONG),
+    "a Makefile with a flag that dockerd has": ("docker/Makefile", "DOCKER_OPTS=--debug\n"),
+    "a Dockerfile": ("Dockerfile", "FROM x\nRUN set -e; \\\n  OPTIONS=\"--prefix=/usr\" && \\\n  ./configure\n"),
+    "a Dockerfile in a directory of that name": ("molecule/default/Dockerfile.j2", f"FROM x\nENV A=b\n{WRONG}"),
+    "the environment of a container": ("docker/app.env", "OPTIONS=--verbose\n"),
+    "a script": ("docker/run", f"{WRONG}docker run $DOCKER_OPTS x\n"),
+    "a script with flags of both": (
+        "docker/run", 'DOCKER_OPTS="--debug"\nif true; then\n  docker $DOCKER_OPTS ps\nfi\n'),
+    "a volume": ("docker/opts", 'DOCKER_OPTS="-v /src:/src"\n'),
+    "the second line": ("docker/opts", "OPTIONS=\nDOCKER_OPTS=--name=x\n"),
+    "a translation": ("i18n/en/daemon.json", '{"title": "Daemon", "start": "Start"}'),
+    "a daemon of another program": ("etc/wings/daemon.json", '{"web": {"host": "0.0.0.0"}, "remote": "x"}'),
+}
+"""Name and text of a file that does not configure dockerd."""
+
+DOCKERS: dict[str, tuple[str, str]] = {
+    "Debian's": ("etc/default/docker", WRONG),
+    "Fedora's": ("etc/sysconfig/docker-network", "DOCKER_NETWORK_OPTIONS=--rm\n"),
+    "a role's": ("roles/docker/templates/docker.default.j2", OPEN),
+    "a name": ("docker-opts", WRONG),
+    "a name of no kind": ("docker/engine.env", f"# of dockerd\nA=b\n{OPEN}"),
+    "a template": ("docker/x.env.j2", "{% if x %}\n" + OPEN + "{% endif %}\n"),
+    "two lines": ("docker/x.env", 'DOCKER_OPTS="--debug \\\n  -H tcp://0.0.0.0:2375"\n'),
+    "a key of dockerd": ("i18n/daemon.json", '{"title": "x", "hosts": ["tcp://0.0.0.0:2375"]}'),
+    "a key that is misspelled": ("files/daemon.json", '{"log-levl": "warn"}'),
+    "a directory of Docker": ("roles/docker/files/daemon.json", '{"title": "x"}'),
+    "its place": ("etc/docker/daemon.json", '{"title": "x"}'),
+}
+"""Name and text of a file that does, and opens a port or is wrong."""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The path of the directory has the word docker.
+    monkeypatch.chdir(tmp_path)
+
+
+def lint(call: Call, name: str, text: str) -> tuple[int, str]:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
+    said = call("lint", ".")
+    return said.code, said.out + said.err
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_program_is_not_judged(name: str, call: Call) -> None:
+    code, said = lint(call, *OTHERS[name])
+    assert code == 2 and said.endswith("contains no configuration of dockerd\n"), said
+    assert call("lint", ".", "--allow-empty").code == 0
+    said = call("lint", OTHERS[name][0]).err
+    assert "not recognized" in said
+
+
+@pytest.mark.parametrize("name", DOCKERS)
+def test_a_file_of_dockerd_is_judged(name: str, call: Call) -> None:
+    code, said = lint(call, *DOCKERS[name])
+    assert code == 1 and ("DG103" in said or "DG205" in said), said
+
+
+@pytest.mark.parametrize("name", ["docker/Makefile", "docker/run"])
+def test_an_address_in_such_a_file_is_named(name: str, call: Call) -> None:
+    code, said = lint(call, name, f"{OPEN}start:\n\tdockerd $(DOCKER_OPTS)\n")
+    assert code == 2 and f"{name}:1: names a TCP address for dockerd" in said, said
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("docker/x.env", "DOCKER_OPTS=" + "-D " * 300_000),
+    ("docker/x.env", "OPTIONS=-D\n" * 80_000),
+    ("docker/x.env", "export " * 140_000 + "\nOPTIONS=\n"),
+    ("daemon.json", "[" * 900_000),
+    ("daemon.json", "{" + ",".join(f'"starting-{number}": 1' for number in range(40_000)) + "}"),
+])
+def test_long_files_of_others(name: str, text: str, call: Call) -> None:
+    begin = time.process_time()
+    lint(call, name, text)
+    assert time.process_time() - begin < 5
