@@ -46,6 +46,8 @@ _MAY_LEAD_TO_DOCKER = re.compile(rf"(?:\A|/)(?:etc|systemd|system)\Z|{_IS_DOCKER
 _ENABLES = re.compile(r"\.(?:wants|requires|upholds)/[^/]+\Z")
 """A link that enables a unit, and configures nothing."""
 
+_TASKS = re.compile(r"(?:\A|/)(?:tasks|handlers)/(?:[^/]+/){0,8}[^/]+\.ya?ml\Z")
+
 _FLATCAR = r"(?m:^)(?:variant[ \t]{0,8}:[ \t]{0,8}[\"']?flatcar\b|coreos[ \t]{0,8}:)"
 """Butane for Flatcar, and cloud-config of CoreOS."""
 
@@ -372,8 +374,11 @@ class Arguments:
         if kind is None or (kind.syntax != "json" and source.carried_as is None and carriers.carries(path, text)):
             return False
         if source.carried_as is not None or source.is_named:
-            # The files that are named on the command line belong together, as do those within one file.
-            kind = kind._replace(group=source.file if source.carried_as is not None else "")
+            # The files that are named on the command line belong together, as do those within one file. What tasks of
+            # Ansible write belongs to their role.
+            is_apart = source.carried_as is not None and _TASKS.search(source.file) is None
+            group = "" if source.file in self._named else file_kinds.group_of(os.path.normpath(source.file))
+            kind = kind._replace(group=source.file if is_apart else group)
         placed = self._as(kind, source)
         self.placed += placed
         if source.carried_as is None and not any(item.is_of_dockerd for item in placed):

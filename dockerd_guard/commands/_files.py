@@ -49,6 +49,9 @@ _PLACEHOLDER = re.compile(r"unknown[0-9]{1,3}\b")
 _ACCOUNT = f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HOME={file_kinds.HOME}"\n'.encode()
 _NO_CERTIFICATES = "DG206"
 
+MAX_SHOWN_VALUES = 8
+"""Expressions shown of a template that cannot be read."""
+
 
 def judge_arguments(arguments: Arguments, policy: Policy | None, options: SimpleNamespace) -> Judged:
     """Judge the files that are named on the command line. Without a configuration there is no answer."""
@@ -213,7 +216,8 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
     unknown = [f"{item.file}:{item.where(expression.line, 1)[0]}: the value of {expression.text} is not known, and it "
                "decides where dockerd listens"
                for item in files for expression in item.expressions if expression.decides]
-    unknown += [f"{by_place[file].file}: this template cannot be read without its values" for file in broken]
+    unknown += [f"{by_place[file].file}: this template cannot be read without its values{_values(by_place[file])}"
+                for file in broken]
     unknown += [f"{path}: not among the files; what it sets is not known" for path in missing]
     unknown += [_with_files(text, by_place) for text in incomplete(look.seen, found)
                 if not _PLACEHOLDER.search(text) and not broken
@@ -263,6 +267,11 @@ def _is_artifact(finding: Finding, by_place: dict[str, Placed]) -> bool:
     """Whether a finding is about what is not among the files, or about a value that replaces an expression."""
     if finding.code == _NO_CERTIFICATES and "is missing" in finding.message:
         return True
+    if "has no ExecStart=" in finding.message and any(
+            expression.decides and not expression.value for item in by_place.values() if item.kind.syntax == "unit"
+            for expression in item.expressions):
+        # An expression on a line of its own may be that setting.
+        return True
     where = finding.location
     if "invalid argument for" in finding.message and where is not None and where.file in by_place:
         # The message names the option, and not its value (I11), which is the rest of the word or the next one.
@@ -283,6 +292,12 @@ def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
             elif re.fullmatch("49[0-9]{3}", expression.value):
                 message = message.replace(f":{expression.value}", f":{expression.text}")
     return finding._replace(message=message, fix=None)
+
+
+def _values(item: Placed) -> str:
+    """The first expressions of a template, for a message."""
+    return "".join(f"{', ' if number else ': '}{expression.text}"
+                   for number, expression in enumerate(item.expressions[:MAX_SHOWN_VALUES]))
 
 
 def _with_files(message: str, by_place: dict[str, Placed]) -> str:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from dockerd_guard.dockerd.config import UNCHECKED
 from dockerd_guard.dockerd.options import options_of
-from dockerd_guard.observe.templates import SUFFIXES, Syntax
+from dockerd_guard.observe.template_tags import SUFFIXES
+from dockerd_guard.observe.templates import Syntax
 
 SYSTEM_UNITS = "/etc/systemd/system"
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -106,7 +107,7 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     that its content need not mention Docker."""
     path = plain_name(path)
     is_rootless = _USER.match(path) is not None or "/.config/docker/" in f"/{path}"
-    group = _group(path)
+    group = group_of(path)
     if (found := _ROOTED.match(path)) is not None:
         place = "/" + found["place"]
         if place.startswith(("/etc/docker/", CONTAINERD, "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
@@ -206,7 +207,9 @@ def _is_of_another_program(path: str, text: str) -> bool:
         get_close_matches(key[:80], known, 1, 0.85) for key in keys[:MAX_KEYS])
 
 
-def _group(path: str) -> str:
+def group_of(path: str) -> str:
+    """The directory that a file belongs to with others. Tasks of Ansible belong to their role, as its templates do."""
+    path = re.sub(r"(\A|/)(?:tasks|handlers)/(?:[^/]+/){0,8}(?=[^/]+\Z)", r"\1templates/", path)
     directory = re.sub(r"(?:\A|/)[^/]+\.(?:service|socket)\.d\Z", "", path.rpartition("/")[0])
     while directory.rpartition("/")[2] in _CONTAINERS:
         directory = directory.rpartition("/")[0]

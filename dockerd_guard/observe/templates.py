@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Syntax = Literal["json", "unit", "environment"]
+from dockerd_guard.observe import template_values
+from dockerd_guard.observe.template_tags import SUFFIXES, Language, Tag, is_setting_at, language_of, tags_of
 
-SUFFIXES = (".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".tftpl", ".gotmpl", ".erb", ".epp", ".in", ".template")
+Syntax = Literal["json", "unit", "environment"]
 
 MAX_EXPRESSIONS = 200
 """Expressions in one file; that there are more is one that decides where dockerd listens."""
@@ -27,10 +29,9 @@ MAX_RENDERED = 400_000
 
 MAX_BRANCHES = 1_000
 
-_OPENERS = {"{{": "}}", "{%": "%}", "{#": "#}", "<%": "%>", "${": "}"}
-_OPENER = re.compile(r"\{\{|\{%|\{#|<%|\$\{")
-_CONTROL = re.compile(
-    r"(?:/\*|if\b|else\b|elif\b|elseif\b|end\b|endif\b|endfor\b|range\b|with\b|define\b|block\b|break\b)")
+MAX_EXPRESSION = 4_000
+"""Characters of an expression that is looked into."""
+
 _INSERTS = re.compile(r"(?:include|extends|call|render)\b")
 """Tags that insert text of another file."""
 
@@ -38,33 +39,44 @@ _SET = re.compile(
     r"(?:set[ \t]{1,8})?(\$?[A-Za-z_]\w{0,100})[ \t]{0,8}:?=[ \t]{0,8}(?:\"([^\"]{0,4000})\"|'([^']{0,4000})')\Z")
 """A variable of a template and its literal value."""
 
+_OPENS = ("if", "unless", "with", "range", "for")
 _CONDITION = re.compile(r"(?:if|unless|else|elif|elsif|elseif|end)")
 _ASSIGNS = re.compile(r"(?:range[ \t]|with[ \t])?\$?\w{1,100}[^=\n]{0,100}=(?!=)|range\b|with\b")
 
 _KEY = re.compile(r'[^"\n]{0,60}"\s{0,8}:')
-_BRANCH = re.compile(r"[-~=+]*\s*(if|unless|with|range|for|else|elif|elsif|elseif|endif|endfor|end)\b|[-\s]*\}")
-_LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
-_JINJA = re.compile(r"\{%|\{\{[-\s]*[A-Za-z_]|<%")
-_TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
+_BRANCH = re.compile(
+    r"[-~=+]*\s*(if|unless|with|range|for|else|elif|elsif|elseif|endif|endfor|endmacro|endset|end)\b|[-\s]*\}")
+_DEFINITION = re.compile(
+    r"[-+\s]{0,80}(?:macro\s{1,80}(\w{1,80})|set\s{1,80}(\w{1,80})\s{0,80}(?:\|[^=]{0,200})?[-+\s]{0,80}\Z|"
+    r"define\s{1,80}\"([^\"]{1,80})\")")
+"""A tag after which text is defined, up to its end, and not output."""
 
-_BOOLEANS = frozenset((
-    "debug", "tls", "tlsverify", "live-restore", "ipv6", "iptables", "ip6tables", "icc", "ip-masq", "ip-forward",
-    "userland-proxy", "experimental", "selinux-enabled", "no-new-privileges", "raw-logs", "rootless",
-))
-_LISTS = frozenset((
-    "dns", "dns-opts", "dns-search", "registry-mirrors", "insecure-registries", "exec-opts", "storage-opts", "labels",
-    "authorization-plugins", "hosts", "default-address-pools",
-))
-_NUMBERS = frozenset((
-    "mtu", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "shutdown-timeout",
-    "network-control-plane-mtu", "network-diagnostic-port", "cpu-rt-period", "cpu-rt-runtime",
-))
-_MAPS = frozenset(("log-opts", "default-ulimits", "runtimes", "features", "builder", "proxies"))
-_DECIDES = frozenset(("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlskey"))
-"""Keys of daemon.json that decide where dockerd listens and who may connect."""
+_QUOTED = r"""(?:"((?:[^"\\]|\\.){0,4000})"|'((?:[^'\\]|\\.){0,4000})'|`([^`]{0,4000})`)"""
+_TEXTS = re.compile(_QUOTED, re.DOTALL)
+_TEXT = re.compile(rf"[-~+=\s]{{0,80}}{_QUOTED}[-~+\s]{{0,80}}\Z", re.DOTALL)
+"""An expression that is a text."""
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "v": "\v", "f": "\f"}
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|(.))", re.DOTALL)
+_ADDS_KEY = re.compile(r'"\s{0,80}:')
+_LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
+_JINJA = re.compile(
+    r"\{%|\{\{[-\s]*[A-Za-z_]|<%|"
+    r"\{\{[-\s]*\(?\$?\.(?:Values|Release|Chart|Files|Capabilities|Template|Subcharts)\b")
+"""Tags of templates, and objects of Helm."""
+
+_TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
 _HOST_OPTION = re.compile(r"(?:(?:-H|--host)(?:[= ]\s{0,8})?|ListenStream\s{0,8}=\s{0,8})[\"']?\Z")
+_COMMENT = re.compile(
+    r"\|\s{0,8}comment\s{0,8}(?:\(\s{0,8}[\"'](?:plain|erlang|c|cblock|xml)[\"']\s{0,8}\)\s{0,8})?[-+]?\s{0,8}\Z")
+"""The filter of Ansible that makes comments (lib/ansible/plugins/filter/core.py)."""
+
+_COMMAND = re.compile(r"\s{0,80}Exec[A-Za-z]{1,40}\s{0,8}=\s{0,8}[-@:+!|]{0,8}[\"']?\Z")
+_PATH = re.compile(r"(?:/[\w.+-]{1,80}){1,8}(?![\w/{$<@.])")
+"""The rest of the path of a command, after its directory."""
+
 _CONTAINERD_ADDRESS = re.compile(r"\s{0,80}tcp_address\s{0,80}=\s{0,80}[\"']([^\"']{0,200})\Z")
 _ENVIRONMENT = re.compile(r"\s{0,80}Environment\s{0,8}=\s{0,8}[\"']?\Z")
 _DECIDING_SETTING = re.compile(
@@ -136,216 +148,231 @@ def renderings(name: str, text: str, syntax: Syntax) -> list[Rendered]:
 
 def render(name: str, text: str, syntax: Syntax, choice: Mapping[int, int] | None = MappingProxyType({})) -> Rendered:
     """Replace the expressions. Of the alternatives of a block keep the one that `choice` has for its number, or else
-    the first; the last of each if `choice` is None. Linear time.
-
-    `${VAR}` is an expression in JSON, and in files that Terraform renders; elsewhere it is systemd's. Without the name
-    of a template, systemd may read a unit as it is: no tag of several lines hides what is in them.
-    """
-    is_named = name.lower().endswith(SUFFIXES)
-    return _Renderer(text, syntax, choice, braces=syntax == "json" or name.endswith((".tftpl", ".tpl")),
-                     spans_lines=is_named or syntax == "json").run()
+    the first; the last of each if `choice` is None. Linear time."""
+    return _Renderer(text, syntax, choice, language_of(name, text, is_json=syntax == "json")).run()
 
 
 class _Block(NamedTuple):
-    """An open block: its number, its current branch and whether that or one around it is dropped, and the number of
-    parts and expressions before it."""
+    """An open block: its number, its current branch and whether that or one around it is dropped, and what was
+    rendered before it. A definition, and what is in it, has no number."""
 
-    number: int
+    number: int | None
     branch: int
     is_dropped: bool
-    parts: int
-    expressions: int
+    before: _Place
+
+
+class _Place(NamedTuple):
+    """How far a text is rendered."""
+
+    parts: int = 0
+    expressions: int = 0
+    line: int = 1
+    tail: str = ""
+    """The current line as far as it is rendered."""
+    is_continued: bool = False
+    """Whether the line before it ends with a backslash."""
+    last_key: str = ""
+    previous: str = ""
+    """The last character that is no blank."""
 
 
 class _Renderer:
-    def __init__(self, text: str, syntax: Syntax, choice: Mapping[int, int] | None, *, braces: bool,
-                 spans_lines: bool) -> None:
+    def __init__(self, text: str, syntax: Syntax, choice: Mapping[int, int] | None, language: Language) -> None:
         self.text = text
-        self.braces = braces
-        self.spans_lines = spans_lines
+        self.language = language
         self.syntax = syntax
         self.choice = choice
         self.parts: list[str] = []
-        self.length = 0
-        self.starts: list[int] = []
         self.origins: list[int] = []
         self.expressions: list[Expression] = []
-        self.line = 1
-        self.tail = ""
-        """The current line as far as it is rendered."""
+        self.place = _Place()
         self.values: dict[str, str] = {}
         """Variables that the template sets."""
+        self.defined: set[str] = set()
+        """Names of the texts that the template defines: macros, blocks of `set`."""
         self.inserted = 0
-        self.last_key = ""
-        self.previous = ""
-        """The last character that is no blank."""
         self.open: list[_Block] = []
         self.blocks = 0
         self.branches: list[Path] = []
 
     def run(self) -> Rendered:
-        position = 0
-        for start, end, opener in self._tags():
-            self._literal(position, start)
-            content = self.text[start + len(opener):end - len(_OPENERS[opener])]
-            if self._is_set(opener, content):
-                self._blank(start, end)
-            elif (value := self._known(opener, content)) is not None:
-                self._emit(value, start)
-                self._blank(start, end)
-            elif opener in ("{%", "<%", "{{") and self._is_control(opener, content):
-                self._blank(start, end)
-                self._control(content)
-            elif opener == "{#":
-                self._blank(start, end)
-            else:
-                self._expression(start, end)
-            position = end
+        if self.language.unread_options:
+            self.expressions.append(Expression(_shown(self.language.unread_options), 1, "", True))
+        position = self.language.start
+        for tag in tags_of(self.text, self.language):
+            self._literal(position, tag.start - tag.before)
+            position = tag.end + tag.after
+            self._tag(tag)
         self._literal(position, len(self.text))
+        if any(block.number is None for block in self.open):
+            self.expressions.append(Expression("a definition without an end", self.place.line, "", True))
         text = "".join(self.parts)
+        starts = tuple(accumulate(map(len, self.parts[:-1]), initial=0)) if self.parts else (0,)
         if self.syntax == "json":
             text = _TRAILING_COMMA.sub(" ", text)
-        return Rendered(text, tuple(self.expressions), tuple(self.starts) or (0,), tuple(self.origins) or (0,),
-                        tuple(self.branches))
+        return Rendered(text, tuple(self.expressions), starts, tuple(self.origins) or (0,), tuple(self.branches))
 
-    def _is_set(self, opener: str, content: str) -> bool:
+    def _tag(self, tag: Tag) -> None:
+        if self._is_set(tag):
+            pass
+        elif (value := self._known(tag)) is not None:
+            self._emit(value, max(self.text.find(value, tag.start, tag.end), tag.start))
+        elif not tag.is_certain:
+            self._add(tag, "", decides=True)
+        elif tag.role == "output" or (tag.role == "control" and _INSERTS.match(tag.content.strip("-~+ \t\n"))):
+            self._expression(tag)
+        elif tag.role == "control":
+            self._control(tag.content)
+        place = self.place
+        if (tag.after or tag.before) and self.syntax != "json" and (place.is_continued or place.tail.strip()) and (
+                is_setting_at(self.text, tag.end + tag.after)):
+            # Jinja joins the lines as Ansible sets it up, and not by default.
+            self._add(tag, "", decides=True)
+
+    def _is_set(self, tag: Tag) -> bool:
         """Whether a tag sets a variable to a literal value. The values of others that it may change are forgotten."""
-        inner = content.strip("-~+ \t\n")
-        found = _SET.match(inner) if opener in ("{%", "<%", "{{") else None
-        if self._is_dropped or opener in ("{#", "${"):
+        inner = tag.content.strip("-~+ \t\n")
+        found = _SET.match(inner) if tag.role != "comment" and tag.family in ("jinja", "go", "erb") else None
+        if self._is_dropped or tag.role == "comment" or tag.family in ("terraform", "variable"):
             return found is not None
         if found is not None:
             self.values[found[1]] = found[2] if found[2] is not None else found[3]
-        elif _CONDITION.match(inner) is None and (opener != "{{" or _ASSIGNS.match(inner) is not None):
+        elif _CONDITION.match(inner) is None and (tag.role != "output" or _ASSIGNS.match(inner) is not None):
             for name in re.findall(r"\$?\w+", inner if not inner.startswith("=") else ""):
                 self.values.pop(name, None)
         return found is not None
 
-    def _known(self, opener: str, content: str) -> str | None:
-        """The value of an expression that is a variable set before; None for any other."""
-        name = content.strip("-~+= \t\n")
-        if opener not in ("{{", "<%") or self._is_dropped or name not in self.values:
+    def _known(self, tag: Tag) -> str | None:
+        """The value of an expression that is a text or a variable set before; None for any other."""
+        if tag.role != "output" or self._is_dropped:
             return None
-        self.inserted += len(self.values[name])
-        return self.values[name] if self.inserted <= MAX_RENDERED else None
-
-    def _tags(self) -> Iterator[tuple[int, int, str]]:
-        position, found_tags = 0, 0
-        unclosed: dict[str, int] = {}
-        """For each opener, up to where there is no end of it."""
-        while (found := _OPENER.search(self.text, position)) is not None:
-            opener = found[0]
-            position = found.end()
-            if position <= unclosed.get(opener, 0) or (opener == "${" and not self.braces):
-                continue
-            limit = len(self.text) if self.spans_lines else self.text.find("\n", position)
-            limit = limit if limit >= 0 else len(self.text)
-            end = self.text.find(_OPENERS[opener], position, limit)
-            if end < 0:
-                unclosed[opener] = limit
-                continue
-            position = end + len(_OPENERS[opener])
-            found_tags += 1
-            if found_tags > 50 * MAX_EXPRESSIONS:
-                return
-            yield found.start(), position, opener
-
-    @staticmethod
-    def _is_control(opener: str, content: str) -> bool:
-        inner = content.strip("-~+ \t\n")
-        if opener == "{%":
-            return _INSERTS.match(inner) is None
-        if opener == "<%":
-            return not content.lstrip("-").startswith("=")
-        return _CONTROL.match(inner) is not None
+        name = tag.content.strip("-~+= \t\n")
+        value = self.values.get(name) if tag.family != "terraform" else None
+        if value is None and (found := _TEXT.match(tag.content)) is not None:
+            value = _unescaped(next(text for text in found.groups() if text is not None))
+        self.inserted += len(value or "")
+        return value if self.inserted <= MAX_RENDERED else None
 
     def _control(self, content: str) -> None:
         found = _BRANCH.match(content)
         word = found[1] if found is not None else None
         if found is not None and word is None:
             word = "else" if "else" in content else "end"
-        if word in ("if", "unless", "with", "range", "for"):
+        is_within = bool(self.open) and self.open[-1].number is None
+        definition = _DEFINITION.match(content) if self.language.is_certain else None
+        if definition is not None or (is_within and word in _OPENS):
+            self.defined |= {name for name in definition.groups() if name} if definition is not None else set()
+            self.open.append(_Block(None, 0, is_dropped=True, before=self._here))
+        elif word in _OPENS:
             is_dropped = self._is_dropped or (self.choice is not None and self.choice.get(self.blocks, 0) != 0)
-            self.open.append(_Block(self.blocks, 0, is_dropped, len(self.parts), len(self.expressions)))
+            self.open.append(_Block(self.blocks, 0, is_dropped, self._here))
             self.blocks += 1
             self._note_branch()
-        elif word in ("else", "elif", "elsif", "elseif") and self.open:
-            block = self.open[-1]
-            if self.choice is None:
-                # The parts of the branch before this one become blank; lines and offsets stay.
-                for index in range(block.parts, len(self.parts)):
-                    self.parts[index] = re.sub(r"[^\n]", " ", self.parts[index])
-                del self.expressions[block.expressions:]
-                self.tail = ""
-                self.open[-1] = block._replace(branch=block.branch + 1, parts=len(self.parts))
-            else:
-                branch = block.branch + 1
-                is_dropped = self.choice.get(block.number, 0) != branch or (
-                    len(self.open) > 1 and self.open[-2].is_dropped)
-                self.open[-1] = block._replace(branch=branch, is_dropped=is_dropped)
+        elif word in ("else", "elif", "elsif", "elseif") and self.open and not is_within:
+            self._next_branch(self.open[-1])
             self._note_branch()
-        elif word is not None and word.startswith("end") and self.open:
+        elif word is not None and word.startswith("end") and self.open and (
+                is_within or word not in ("endmacro", "endset")):
             self.open.pop()
+
+    def _next_branch(self, block: _Block) -> None:
+        branch = block.branch + 1
+        if self.choice is None:
+            # The branch before this one is taken back.
+            del self.parts[block.before.parts:]
+            del self.origins[block.before.parts:]
+            del self.expressions[block.before.expressions:]
+            self.place = block.before
+            self.open[-1] = block._replace(branch=branch)
+        else:
+            is_dropped = self.choice.get(block.number or 0, 0) != branch or (
+                len(self.open) > 1 and self.open[-2].is_dropped)
+            self.open[-1] = block._replace(branch=branch, is_dropped=is_dropped)
 
     def _note_branch(self) -> None:
         if len(self.branches) < MAX_BRANCHES:
-            self.branches.append(tuple((block.number, block.branch) for block in self.open[-20:]))
+            self.branches.append(tuple((block.number or 0, block.branch) for block in self.open[-20:]))
 
     def _literal(self, start: int, end: int) -> None:
-        if start < end:
-            text = self.text[start:end]
-            self._emit(re.sub(r"[^\n]", " ", text) if self._is_dropped else text, start)
-            self.line += text.count("\n")
-
-    def _blank(self, start: int, end: int) -> None:
-        lines = self.text.count("\n", start, end)
-        self._emit("\n" * lines, start)
-        self.line += lines
+        if start < end and not self._is_dropped:
+            self._emit(self.text[start:end], start)
 
     def _emit(self, text: str, origin: int) -> None:
-        self.starts.append(self.length)
         self.origins.append(origin)
         self.parts.append(text)
-        self.length += len(text)
-        self.tail = (self.tail + text).rpartition("\n")[2][-1000:]
-        if self.syntax == "json":
-            for found in _LAST_KEY.finditer(text):
-                self.last_key = found[1]
-        stripped = text.rstrip()
-        self.previous = stripped[-1:] or self.previous
+        place = self.place
+        before, newline, tail = (place.tail + text).rpartition("\n")
+        keys = _LAST_KEY.findall(text) if self.syntax == "json" else []
+        self.place = place._replace(
+            line=place.line + text.count("\n"), tail=tail[-1000:], last_key=keys[-1] if keys else place.last_key,
+            is_continued=before.endswith("\\") if newline else place.is_continued,
+            previous=text.rstrip()[-1:] or place.previous)
 
-    def _expression(self, start: int, end: int) -> None:
-        text = self.text[start:end]
+    @property
+    def _here(self) -> _Place:
+        return self.place._replace(parts=len(self.parts), expressions=len(self.expressions))
+
+    def _add(self, tag: Tag, value: str, *, decides: bool) -> None:
+        """Add an expression, and what replaces it."""
         if len(self.expressions) >= MAX_EXPRESSIONS or self._is_dropped:
             if len(self.expressions) == MAX_EXPRESSIONS:
-                self.expressions.append(Expression("more expressions", self.line, "", True))
-            self._blank(start, end)
+                self.expressions.append(Expression("more expressions", self.place.line, "", True))
             return
-        value, decides = (self._in_json if self.syntax == "json" else self._in_unit)(self.text[end:end + 80])
-        self.expressions.append(Expression(" ".join(text.split())[:80], self.line, value, decides))
-        self._emit(value + "\n" * text.count("\n"), start)
-        self.line += text.count("\n")
+        text = self.text[tag.start:tag.end]
+        self.expressions.append(Expression(_shown(text), self.place.line, value, decides))
+        self._emit(value, tag.start)
 
-    def _in_json(self, following: str) -> tuple[str, bool]:
-        key, decides = self.last_key, self.last_key in _DECIDES
-        quotes = self.tail.replace("\\\\", "").replace('\\"', "").count('"')
+    def _expression(self, tag: Tag) -> None:
+        following = self.text[tag.end:tag.end + 80]
+        if self.syntax == "json":
+            value, decides = self._in_json(tag, following)
+        elif (harmless := self._harmless(tag, following)) is not None:
+            value, decides = harmless, False
+        else:
+            value, decides = self._in_unit(following)
+        self._add(tag, value, decides=decides or self._may_add_settings(tag.content))
+
+    def _may_add_settings(self, content: str) -> bool:
+        """Whether the text of an expression may contain settings, wherever it stands: a text with a line break and
+        `=`, or with a key of JSON; a text that the template defines."""
+        if len(content) > MAX_EXPRESSION or (self.defined and not self.defined.isdisjoint(
+                re.findall(r"\w+", content))):
+            return True
+        texts = "".join(map("".join, _TEXTS.findall(content)))
+        unescaped = _unescaped(texts)
+        if self.syntax == "json":
+            return _ADDS_KEY.search(unescaped) is not None
+        return "=" in unescaped and "\n" in unescaped
+
+    def _in_json(self, tag: Tag, following: str) -> tuple[str, bool]:
+        key, previous = self.place.last_key, self.place.previous
+        decides = key in template_values.DECIDES
+        quotes = self.place.tail.replace("\\\\", "").replace('\\"', "").count('"')
         if quotes % 2:
-            before = self.tail.rpartition('"')[2]
-            if _KEY.match(following) is not None and key not in _MAPS:
-                return f"unknown{self._number}", True
-            return self._in_host(before, following) if key == "hosts" else (f"unknown{self._number}", decides)
-        if not self.previous:
+            return self._in_text(key, following)
+        if not previous:
             return "{}", True
-        if self.previous == ":":
-            value = ("false" if key in _BOOLEANS else "[]" if key in _LISTS else "{}" if key in _MAPS
-                     else "0" if key in _NUMBERS else '""')
-            return value, decides
-        if key == "hosts" and self.previous in "[,":
-            return f'"unix:///run/unknown{self._number}.sock"', True
+        if previous == ":":
+            return template_values.value_of(key), decides
+        if template_values.is_separator("".join(map("".join, _TEXTS.findall(tag.content)))):
+            return "", False
+        if previous in "[," and template_values.is_list(key):
+            socket = f"unix:///run/unknown{self._number}.sock"
+            return f'"{socket if key == "hosts" else template_values.text_of(key, "", "", self._number)}"', decides
         return "", True
 
+    def _in_text(self, key: str, following: str) -> tuple[str, bool]:
+        """An expression within a text of JSON."""
+        before = self.place.tail.rpartition('"')[2]
+        if _KEY.match(following) is not None and key not in template_values.MAPS:
+            return f"unknown{self._number}", True
+        if key == "hosts":
+            return self._in_host(before, following)
+        return template_values.text_of(key, before, following, self._number), key in template_values.DECIDES
+
     def _in_unit(self, following: str) -> tuple[str, bool]:
-        tail = self.tail
+        tail = self.place.tail
         if "tcp://" in tail and not re.search(r"[\s\"']", tail.rpartition("tcp://")[2]):
             return self._in_host("tcp://" + tail.rpartition("tcp://")[2], following)
         if _HOST_OPTION.search(tail):
@@ -358,6 +385,13 @@ class _Renderer:
         if _OTHER_OPTION.search(tail) or not _DECIDING_SETTING.match(tail):
             return f"unknown{self._number}", False
         return "", True
+
+    def _harmless(self, tag: Tag, following: str) -> str | None:
+        """What replaces comments and the directory of a command in a unit, which decide nothing; None for others."""
+        if not self.place.tail.strip() and tag.family == "jinja" and _COMMENT.search(tag.content) is not None:
+            return "#"
+        is_directory = _COMMAND.match(self.place.tail) is not None and _PATH.match(following) is not None
+        return "/usr/bin" if is_directory else None
 
     def _in_host(self, before: str, following: str) -> tuple[str, bool]:
         """An expression within a host, after `before`."""
@@ -376,3 +410,20 @@ class _Renderer:
     @property
     def _number(self) -> int:
         return len(self.expressions) + 1
+
+
+def _shown(text: str) -> str:
+    return " ".join(text[:400].split())[:80]
+
+
+def _unescaped(text: str) -> str:
+    """A text of a template without its escapes, of whatever language."""
+    def character(found: re.Match[str]) -> str:
+        number = next((int(digits, 16) for digits in found.group(1, 2, 3) if digits), None)
+        if number is None:
+            if found[5] is not None:
+                return _ESCAPES.get(found[5], found[5])
+            number = int(found[4], 8)
+        return chr(number) if number < 0xD800 else ""
+
+    return _ESCAPE.sub(character, text)

@@ -17,7 +17,7 @@ TCP = "-H tcp://0.0.0.0:2375"
 
 TEMPLATES: dict[str, tuple[str, str, int]] = {
     "Jinja": ("a.conf.j2", f'{{% set o = "{TCP}" %}}\n{START}{{{{ o }}}}\n', 1),
-    "Jinja, trimmed": ("a.conf.j2", f"{{%- set o = '{TCP}' -%}}\n{START}{{{{- o -}}}}\n", 1),
+    "Jinja, trimmed": ("a.conf.j2", f"{{%- set o = '{TCP}' -%}}\n{START}{{{{ o -}}}}\n", 1),
     "Go": ("a.conf.tmpl", f'{{{{- $o := "{TCP}" -}}}}\n{START}{{{{ $o }}}}\n', 1),
     "ERB": ("a.conf.erb", f'<% o = "{TCP}" -%>\n{START}<%= o %>\n', 1),
     "an alternative": (

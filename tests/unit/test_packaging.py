@@ -13,7 +13,7 @@ import yaml
 
 import dockerd_guard
 from dockerd_guard.observe.file_kinds import CANDIDATE
-from dockerd_guard.observe.templates import SUFFIXES
+from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
