@@ -1,7 +1,7 @@
 """Tags of template languages: which of them a file has, and where they are.
 
 A suffix that names one language means the tags of that language only: Jinja prints `<%` as it is. Any other file may
-have been written for one of several languages, or for none: there, a tag that takes in settings is no tag.
+have been written for one of several languages, or for none: there, a tag that takes in settings or a host is no tag.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ _SETTING = re.compile(
     r'"(?:hosts|tls|tlsverify|tlscacert|tlscert|tlskey)"\s{0,80}:|^[ \t]{0,80}\[(?:Service|Socket|Unit)\]',
     re.MULTILINE)
 """A setting that may decide where dockerd listens, or the section of one."""
+
+_HOST = re.compile(r"""(?<![\w-])(?:-[A-Za-z]{0,8}H|--host)(?![a-z-])|\btcp:""")
+"""A host of dockerd among its options."""
 
 
 class Tag(NamedTuple):
@@ -154,8 +157,8 @@ def tags_of(text: str, language: Language) -> Iterator[Tag]:
         if end >= limit:
             continue
         role = _role(mark, text[position:min(end, position + 200)])
-        takes_in = (role != "comment" or not language.is_certain) and finder.setting(position) < end
-        if takes_in and not language.is_certain:
+        takes_in = (role != "comment" or not language.is_certain) and finder.next(_SETTING, position) < end
+        if not language.is_certain and (takes_in or finder.next(_HOST, position) < end):
             continue
         content = text[position:end]
         tag = Tag(found.start(), end + len(mark.end), role, mark.family, content,
@@ -179,7 +182,7 @@ def _end_of_raw(language: Language) -> re.Pattern[str] | None:
 
 
 class _Finder:
-    """Where the next text or setting is, at positions that only grow: looked for once until it is passed."""
+    """Where the next text or match is, at positions that only grow: looked for once until it is passed."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -192,11 +195,12 @@ class _Finder:
             self.found[what] = found if found >= 0 else len(self.text)
         return self.found[what]
 
-    def setting(self, position: int) -> int:
-        if self.found.get("", -1) < position:
-            found = _SETTING.search(self.text, position)
-            self.found[""] = found.start() if found is not None else len(self.text)
-        return self.found[""]
+    def next(self, pattern: re.Pattern[str], position: int) -> int:
+        """The position of the next match; the end if there is none."""
+        if self.found.get(pattern.pattern, -1) < position:
+            found = pattern.search(self.text, position)
+            self.found[pattern.pattern] = found.start() if found is not None else len(self.text)
+        return self.found[pattern.pattern]
 
 
 def is_setting_at(text: str, position: int) -> bool:

@@ -29,6 +29,16 @@ FOUND: dict[str, tuple[str, str, str]] = {
         ("<%", "%>"), ("<%#", "%>"), ("<%=", "%>"), ("{%", "%}"), ("{{", "}}"), ("{#", "#}"), ("{{/*", "*/}}"),
         ("{% if x %}", "{% endif %}"))},
     "a tag in a value": (DROPIN, f"[Service]\nSyslogIdentifier={{{{\n{EXEC}SyslogIdentifier=}}}}\n", f"{DROPIN}:4:31"),
+    # `%%` is a percent sign to systemd.
+    **{f"an option between {begin} and {end} in values": (
+        DROPIN, "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd "
+        f"--label=x={begin}x -H tcp://0.0.0.0:2375 --label=y={end}\n", f"{DROPIN}:3:{43 + len(begin)}")
+        for begin, end in (("{{", "}}"), ("{%%", "%%}"), ("{#", "#}"), ("${", "}"))},
+    "an option between braces in values of an environment file": (
+        ENVIRONMENT, 'DOCKER_OPTS="--label=x={{x -H tcp://0.0.0.0:2375 --label=y=}}"\n', f"{ENVIRONMENT}:1:31"),
+    "an option between braces in variables of a unit": (
+        DROPIN, '[Service]\nEnvironment="X={{x" DOCKER_OPTS="-H tcp://0.0.0.0:2375" "Y=}}"\nExecStart=\n'
+        "ExecStart=/usr/bin/dockerd $DOCKER_OPTS\n", f"{DROPIN}:2:37"),
     "a tag in a comment of an environment file": (
         ENVIRONMENT, '# <%#\nDOCKER_OPTS="-H tcp://0.0.0.0:2375"\n# %>\n', f"{ENVIRONMENT}:2:17"),
     "a container of Podman with a [Service]": (
