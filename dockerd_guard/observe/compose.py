@@ -155,9 +155,12 @@ class _Reader:
             for name, _, value in _entries(value_of(root, kind)):
                 found[f"{kind}/{name}"] = SOCKET if is_socket_path(self.text(value_of(value, "file"))) else ""
         for name, _, network in _entries(value_of(root, "networks")):
-            is_external = self.text(value_of(network, "external")) == "true"
+            external = value_of(network, "external")
+            is_external = self.text(external) == "true"
             driver = self.text(value_of(network, "driver"))
-            is_host = HOST in (self.text(value_of(network, "name")), name if is_external else "")
+            # `external: {name: NAME}` is the form of files before 3.5.
+            old_name = self.text(value_of(external, "name")) if external is not None else ""
+            is_host = HOST in (self.text(value_of(network, "name")), old_name, name if is_external else "")
             found[f"networks/{name}"] = HOST if is_host else driver if driver in OPEN_DRIVERS else ""
         return found
 
@@ -226,11 +229,11 @@ class _Reader:
             if isinstance(port, dict):
                 # Without `published` the port of the host is chosen at the start.
                 published = value_of(port, "published") or value_of(port, "target")
-                if isinstance(published, Scalar) and self.text(value_of(port, "protocol")) in ("", "tcp"):
+                if isinstance(published, Scalar) and self.text(value_of(port, "protocol")).lower() in ("", "tcp"):
                     host_ip = value_of(port, "host_ip")
                     shown = f"{text_of(host_ip)}:{published.text}" if host_ip else published.text
                     yield _port(shown, published, f"{self.text(host_ip)}:{self.text(value_of(port, 'target'))}")
-            elif isinstance(port, Scalar) and not self.text(port).endswith("/udp"):
+            elif isinstance(port, Scalar) and not self.text(port).lower().endswith("/udp"):
                 yield _port(port.text, port, self.text(port))
 
     def _unknown_key(self, service: Node, mode: str) -> str:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import posixpath
 import re
 
-_SOCKET = re.compile(r"(?:docker|podman)\.sock(?![\w-]|\.\w)")
+_SOCKET = re.compile(r"(?:(?:docker|podman)\.sock|docker\.proxy\.sock)(?![\w-]|\.\w)")
+"""The socket, and that of Docker Desktop in /run/host-services."""
+
 _WITH_SOCKET = frozenset(("/", "/run", "/var/run", "/run/podman", "/var/run/podman"))
 """Directories with the API socket."""
 
+_OF_ACCOUNT = re.compile(r"(?:/var)?/run/user/(?:[0-9]{1,10}|\$.{1,80})(?:/podman)?\Z")
+"""The runtime directory of an account, with the socket of its rootless dockerd or Podman."""
+
+_UPWARDS = re.compile(r"(?:\.\./){3,100}")
+"""What leads from any directory to the root."""
 
 _HOST_PATH = re.compile(
     r"hostPath[\"']?\s{0,8}:\s{0,80}\{?\s{0,8}(?:[\"']?type[\"']?[ \t]{0,8}:[^\n,]{0,80}[\n,]\s{0,80})?"
@@ -21,8 +28,11 @@ def names_socket(text: str) -> bool:
 
 def is_socket_path(path: str) -> bool:
     """Whether a path of the host is the API socket, or a directory with it."""
+    path = _UPWARDS.sub("/", path, count=1) if _UPWARDS.match(path) is not None else path
     # normpath keeps two slashes at the beginning.
-    return names_socket(path) or (path.startswith("/") and posixpath.normpath(f"/{path.lstrip('/')}") in _WITH_SOCKET)
+    whole = posixpath.normpath(f"/{path.lstrip('/')}")
+    return names_socket(path) or (path.startswith("/") and (
+        whole in _WITH_SOCKET or _OF_ACCOUNT.match(whole) is not None))
 
 
 def is_socket_mount(text: str) -> bool:

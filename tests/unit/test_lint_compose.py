@@ -37,6 +37,13 @@ FOUND: dict[str, tuple[Files, str]] = {
     "a volume of another driver": (
         {C: f"{A}{PORT}\n    volumes: ['v:/x']\nvolumes: {{v: {{driver_opts: {{mountpoint: /run}}}}}}\n"}, f"{C}:3:14"),
     "a path with dots": ({C: f"{A}{PORT}\n    volumes: ['//var/./run/:/x']\n"}, f"{C}:3:14"),
+    **{f"a mount of {path}": ({C: f"{A}{PORT}\n    volumes: ['{path}:/x']\n"}, f"{C}:3:14") for path in (
+        "/run/user/1000", "/var/run/user/0/podman", "../../../../../../var/run", "../../../run/docker.sock",
+        "/run/host-services/docker.proxy.sock")},
+    "a protocol in capitals": (
+        {C: f"{A}{SOCKET}\n    ports: [{{target: 80, published: '80', protocol: TCP}}]\n"}, f"{C}:4:38"),
+    "an external network in the form before 3.5": (
+        {C: f"{A}{SOCKET}\n    networks: [h]\nnetworks: {{h: {{external: {{name: host}}}}}}\n"}, f"{C}:4:16"),
     ".env: the socket": ({C: f"{A}{PORT}\n    volumes: ['${{S}}:/x']\n", ".env": "# a\nexport S='/run' # b\n"},
                          f"{C}:3:14"),
     ".env: the socket, and another default": (
@@ -129,6 +136,8 @@ WITHOUT: dict[str, Files] = {
     "a volume of NFS": {
         C: f"{A}{PORT}\n    volumes: ['v:/x']\n"
         "volumes: {v: {driver_opts: {type: nfs, o: addr=x, device: ':/run'}}}\n"},
+    **{f"a mount of {path}": {C: f"{A}{PORT}\n    volumes: ['{path}:/x']\n"} for path in (
+        "/run/user", "/run/user/1000/app", "../../run", "./run", "/run/host-services")},
     "a volume of a file system": {
         C: f"{A}{PORT}\n    volumes: ['v:/x']\nvolumes: {{v: {{driver_opts: {{type: btrfs, device: /}}}}}}\n"},
     "a volume that nothing mounts": {C: f"{A}{PORT}\nvolumes: {{v: {{{BIND}: /run}}}}}}\n"},
