@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.commands._common import Look
@@ -17,6 +17,12 @@ from dockerd_guard.rules.judge import judge
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
     from dockerd_guard.systemd.syntax import Setting
+
+
+_CONFIG = re.compile(r"/daemon\.json(?![\w.-])")
+_WRITER = re.compile(r"\b(?:cp|mv|ln|install|rsync|tee|dd|sed)\s|>")
+MAX_COMMAND, MAX_CONFIGS = 400, 100
+"""Characters of a command before the name of daemon.json, and such names, that are looked at."""
 
 
 class Judged(NamedTuple):
@@ -81,6 +87,8 @@ def incomplete(seen: Observation, findings: tuple[Finding, ...]) -> Iterator[str
     elif not layer.starts and not findings and unit.load_state != "masked":
         yield f"{unit.name} does not start, {layer.refused_by} refuses: {layer.reason}"
     for setting in unit.settings:
+        if setting.key in ("ExecStartPre", "ExecCondition") and _writes_config(setting.value):
+            yield f"{setting.location}: writes daemon.json before dockerd starts, which the files do not show"
         if setting.key.startswith("Exec") and "set-environment" in setting.value:
             yield f"{setting.location}: sets variables of systemd at run time, which the files do not show"
     for setting, path in _replaced(seen):
@@ -129,6 +137,12 @@ def _targets(setting: Setting) -> Iterator[str]:
             continue
         # %E is /etc (systemd.unit(5), Specifiers).
         yield posixpath.normpath(target.replace("%E", "/etc")).rstrip("/")
+
+
+def _writes_config(commands: str) -> bool:
+    """Whether a command writes the configuration of dockerd."""
+    return any(_WRITER.search(re.split("[;|&]", commands[max(0, found.start() - MAX_COMMAND):found.start()])[-1])
+               for found in islice(_CONFIG.finditer(commands), MAX_CONFIGS))
 
 
 def unit_files_of(seen: Observation) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ PROGRAMS = frozenset(("bin", "include", "lib", "lib64", "Lib", "Scripts"))
 """Directories of a virtual environment, beside pyvenv.cfg (docs.python.org/3/library/venv.html)."""
 
 _UNIT_SECTION = re.compile(r"^[ \t]{0,80}\[(Service|Socket)\]", re.MULTILINE)
+_WHOLE_UNIT = re.compile(r"(docker\.(?:service|socket))\.[A-Za-z0-9_-]{1,40}\Z")
+"""A unit for one distribution, as docker.service.rpm of moby (contrib/init/systemd)."""
 _NAMES_DOCKER = re.compile(r"docker", re.IGNORECASE)
 _DAEMON_KEYS = re.compile(
     r'"(?:hosts|live-restore|log-driver|log-opts|exec-opts|storage-driver|storage-opts|insecure-registries|'
@@ -164,6 +166,8 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
     if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
             (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None:
+        if (whole := _WHOLE_UNIT.match(name)) is not None and "[Unit]" in text:
+            return Kind(f"{SYSTEM_UNITS}/{whole[1]}", "unit", group)
         unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
         return Kind(f"{SYSTEM_UNITS}/{unit}.d/{base}", "unit", group)

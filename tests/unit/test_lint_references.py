@@ -104,6 +104,17 @@ CASES = {
         "TemporaryFileSystem=/etc:ro", "InaccessiblePaths=-/etc/docker", "MountImages=/x.raw:/etc/docker",
         "ExtensionDirectories=/x", "RootDirectory=/srv/root", "RootImage=/x.raw",
         "BindPaths=/x/../y:/etc/x/../docker")},
+    **{f"writes it: {line}": Case(
+        mounts(line), "", f"{DROPIN}:2:1: writes daemon.json before dockerd starts") for line in (
+        "ExecStartPre=/bin/cp /opt/c.json /etc/docker/daemon.json",
+        "ExecStartPre=-/bin/sh -c 'printf x > /etc/docker/daemon.json'",
+        "ExecStartPre=/bin/sh -c 'curl x | tee /etc/docker/daemon.json; true'",
+        "ExecCondition=/bin/ln -sf /x.json '/etc/docker/daemon.json'")},
+    **{f"reads it: {line}": Case(mounts(line)) for line in (
+        "ExecStartPre=/bin/test -f /etc/docker/daemon.json",
+        "ExecStartPre=/bin/sh -c 'jq . /etc/docker/daemon.json'",
+        "ExecStartPre=/bin/sh -c 'cp a b; cat /etc/docker/daemon.json'",
+        "ExecStartPost=/bin/cp /etc/docker/daemon.json.new /x")},
     **{f"no mount: {'; '.join(lines)}": Case(mounts(*lines)) for lines in (
         ("BindPaths=/etc/docker",), ("BindPaths=/etc/docker:/etc/docker/",), ("BindPaths=/data:/var/lib/docker",),
         ("BindReadOnlyPaths=/x:/etc/docker/daemon.json", "BindPaths="), ("TemporaryFileSystem=/etc/dock",),
