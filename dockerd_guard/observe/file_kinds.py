@@ -15,6 +15,7 @@ from dockerd_guard.dockerd.config import UNCHECKED
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.observe.templates import Syntax
+from dockerd_guard.policy.keys import KEYS
 
 SYSTEM_UNITS = "/etc/systemd/system"
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -32,6 +33,8 @@ _CONTAINERS = frozenset((
     "systemd", "system", "sysconfig", "conf.d", "config", "configs", "conf",
 ))
 """Directories of one role, cookbook or image. Files below different ones belong together."""
+
+_KEYS_OF_POLICY = frozenset(key.name for key in KEYS if "." not in key.name)
 
 PROGRAMS = frozenset(("bin", "include", "lib", "lib64", "Lib", "Scripts"))
 """Directories of a virtual environment, beside pyvenv.cfg (docs.python.org/3/library/venv.html)."""
@@ -129,9 +132,9 @@ def kind_at(path: str) -> Kind:
 
 
 def is_policy(file: str, text: str) -> bool:
-    """Whether a file is a policy of dockerd-guard."""
-    return file.endswith((".yaml", ".yml")) and None not in (
-        re.search(rf"^{key}[ \t]{{0,80}}:", text, re.MULTILINE) for key in ("version", "sockets"))
+    """Whether a file is a policy of dockerd-guard: it has its keys, and no others."""
+    keys = set(re.findall(r"^([A-Za-z_][\w-]{0,80})[ \t]{0,80}:", text, re.MULTILINE))
+    return file.endswith((".yaml", ".yml")) and {"version", "sockets"} <= keys <= _KEYS_OF_POLICY
 
 
 def has_place(path: str) -> bool:

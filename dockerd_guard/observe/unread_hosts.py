@@ -28,7 +28,8 @@ _NEAR = 2_000
 
 # Patterns are compiled where they are first used (re caches them): most trees need none.
 _NOT_READ = (
-    r"(?i:(?:\A|/)(?:readme|changelog|changes|news|history|license|copying|contributing)[^/]{0,40}\Z|"
+    r"(?i:(?:\A|/)(?:readme|changelog|changes|news|history|license|copying|contributing)"
+    r"(?:[._-](?!(?:sh|bash|ya?ml|json|service|socket|conf|py|rb)\Z)[a-z0-9]{1,20})?\Z|"
     r"\.(?:md|markdown|mdx|rst|adoc|asciidoc|org|html?|css|svg|po|pot|ipynb|[1-8]|patch|diff|lock|sum|log|"
     r"go|rs|c|h|cc|cpp|hpp|java|kt|scala|cs|swift|js|jsx|mjs|ts|tsx|php|"
     r"png|jpe?g|gif|ico|webp|pdf|zip|gz|tgz|xz|bz2|zst|tar|7z|jar|whl|deb|rpm|so|o|a|dll|exe|bin|img|iso|qcow2|"
@@ -36,6 +37,7 @@ _NOT_READ = (
 """Names of documentation, of programs that have a client of Docker, and of files that are no text."""
 
 _COMMENT = r"(?m:^)[ \t]{0,200}(?:#|//|;)[^\n]*"
+_COMMENT_OF_SHELL = r"(?m:^)[ \t]{0,200}#[^\n]*"
 
 _ADDRESS = (
     r"tcp:(?://)?(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
@@ -135,7 +137,8 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
         for first, last in judged:
             lines[first - 1:last] = [""] * len(lines[first - 1:last])
         text = "\n".join(lines)
-    text = re.sub(_COMMENT, "", text)
+    is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
+    text = re.sub(_COMMENT_OF_SHELL if is_script else _COMMENT, "", text)
     mentions = _Mentions(text)
     for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
         if number >= MAX_ADDRESSES or _is_dockers(found, text, path, mentions):

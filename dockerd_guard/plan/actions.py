@@ -90,8 +90,13 @@ def is_in_force(seen: Observation, intent: Intent) -> bool:
 
 
 def _is_start_left(seen: Observation, intent: Intent | None) -> bool:
-    """Whether the files were corrected of a docker.service that had failed, and its start was held or interrupted."""
-    return intent is not None and not intent.was_active and intent.proven_by is None and is_in_force(seen, intent)
+    """Whether the files were corrected of a docker.service that had failed, or that failed at the start it was in, and
+    its start was held or interrupted."""
+    if intent is None or intent.proven_by is not None or not is_in_force(seen, intent):
+        return False
+    has_failed_at_it = intent.was_starting and seen.loaded is not None and (
+        seen.loaded.invocation == intent.invocation)
+    return not intent.was_active or has_failed_at_it
 
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:

@@ -372,7 +372,8 @@ def _intent(now: Instant, seen: Observation, actions: Actions, earlier: Intent |
     stops = (*actions.stop_sockets, *(SOCKET,) * actions.restart_socket,
              *(SERVICE,) * (actions.starts_dockerd and is_active))
     changes = earlier.before(actions.changes) if earlier is not None else actions.changes
-    return Intent(changes, now, stops, is_active, started_at(seen), starts=actions.start)
+    was_starting = is_active and seen.loaded is not None and seen.loaded.active_state == "activating"
+    return Intent(changes, now, stops, is_active, started_at(seen), starts=actions.start, was_starting=was_starting)
 
 
 def _has_failed_with(seen: Observation, intent: Intent | None) -> bool:

@@ -38,6 +38,8 @@ class Intent(NamedTuple):
     is_unverified: bool = False
     starts: bool = False
     """Whether it starts a docker.service that had failed: ResetFailedUnit() makes that `inactive` first."""
+    was_starting: bool = False
+    """Whether docker.service was on its way up then, with what was there before."""
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
         """Return these changes with newer ones after them: what is restored is the first content, unless somebody

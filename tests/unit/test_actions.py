@@ -89,6 +89,9 @@ def test_whether_a_correction_is_in_force(host: SimulatedHost, change: dict[str,
 @pytest.mark.parametrize(("change", "expected"), [
     ({}, True), ({"was_active": True}, False), ({"proven_by": NOW}, False), ({"is_applied": False}, False),
     ({"changes": (Change(OURS, None, b"other"),)}, False),
+    # It was on its way up with what was there before, and failed; and when it was started again since.
+    ({"was_active": True, "was_starting": True, "invocation": "the last"}, True),
+    ({"was_active": True, "was_starting": True, "invocation": "an earlier one"}, False),
 ])
 def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, Any], expected: bool) -> None:
     """docker.service failed with a configuration that complies now."""
@@ -96,6 +99,9 @@ def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, Any], exp
     do(host, (*opened("-H fd:// --storage-driver=zfs"), sleep(120)))
     intent = Intent((Change("/etc/elsewhere", None, b"x"),), NOW, (), is_applied=True)._replace(**change)
     seen = observed(host)
+    assert seen.loaded is not None
+    if intent.invocation == "the last":
+        intent = intent._replace(invocation=seen.loaded.invocation)
     with seen.rootfs.changed({}) as rootfs:
         assert steps(host, seen._replace(rootfs=rootfs), intent) == (("start docker.service",) if expected else ())
     assert steps(host) == ()

@@ -451,6 +451,7 @@ def test_an_intent_stops_only_what_runs(
     do(host, happened)
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
+    assert not intent.was_starting
     assert (intent.stops, intent.was_active, intent.is_applied, intent.proven_by) == (stops, was_active, False, None)
     assert intent.invocation == (invocation(0) if was_active else "")
 

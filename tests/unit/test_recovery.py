@@ -19,6 +19,7 @@ from dockerd_guard.systemd.manager import Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent, SimulatedStateFiles
 from tests.simulation.host import Crash, SimulatedHost
 from tests.simulation.interfaces import SimulatedManager
+from tests.support.remembered import starting
 from tests.support.situations import (
     DAEMON_JSON,
     DIRECTORY,
@@ -209,6 +210,20 @@ def test_docker_that_dies_after_a_correction_gets_its_configuration_back(host: S
     assert SimulatedStateFiles(host).load().intent is None
     agent.run_pass()
     assert agent.controller.decision.hold is not None, "not at once again"
+
+
+def test_docker_that_fails_at_a_start_during_its_correction_is_started(host: SimulatedHost) -> None:
+    """It was on its way up with hosts in two places when the files were corrected, and reached its start limit."""
+    do(host, (daemon_json('{"live-restore": true, "hosts": ["fd://"]}'), starting))
+    agent = new_agent(host)
+    agent.run_pass()
+    assert host.text(OURS) is not None
+    host.running = None
+    host.active["docker.service"] = "failed"
+    do(host, (sleep(1),))
+    agent.run_pass()
+    assert host.running is not None and host.running.layer.hosts == ("fd://",)
+    assert not any("not through the agent" in entry.message for entry in agent.journal.entries)
 
 
 def test_a_roll_back_that_an_error_of_the_disk_interrupted_is_finished(host: SimulatedHost) -> None:

@@ -42,7 +42,7 @@ INTENT = Intent(
     (Change("/a", None, b"new \xff", Access(1, 2, 0o640)), Change("/b", b"old", None),
      Change("/c", Link("/x"), Link("/y")),
      Change("/d", b"", b"")),
-    THEN, ("docker.socket", "docker.service"), True, "invocation", True, LATER, True, True)
+    THEN, ("docker.socket", "docker.service"), True, "invocation", True, LATER, True, True, True)
 
 FULL = Memory(
     restarts=(THEN, LATER),
