@@ -54,7 +54,8 @@ DEADLINE_S = 5.0
 """No further process is examined, and no further port is asked, after this time."""
 
 SILENCE_S, RETRY_S = 60.0, 10.0
-"""Time until another request to a port that answered, or to an engine that did not; to a port that did not."""
+"""Time until another request to a port that answered; to a port or an engine that did not. Of an engine it doubles, up
+to the first one."""
 
 AskApi = Callable[[str], bool | None]
 """Whether the Docker API answers at a TCP address of this host, without TLS; None without an answer in HTTP."""
@@ -102,7 +103,9 @@ class AccessObserver:
         self.listeners = ListenerTable()
         self._answers = _Answers()
         self._containers: tuple[AccessPath, ...] = ()
-        self._silent_until = 0.0
+        self._silent_until: float | None = None
+        """When an engine that did not answer is asked again, None after an answer."""
+        self._silence_s = RETRY_S
         self._last: dict[int, AccessPath] = {}
         """The access paths of processes at the last look, by the inode number of their listening socket."""
         self._inodes = frozenset[int]()
@@ -124,8 +127,7 @@ class AccessObserver:
         for owned in listeners:
             if owned.process.container:
                 by_container.setdefault(owned.process.container[:12], []).extend(owned.addresses.values())
-        if may_ask():
-            self._ask_engine(engine_sockets, names, by_container)
+        self._ask_engine(engine_sockets if may_ask() else {}, names, by_container)
         in_containers = {path.address for path in self._containers}
         inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
         all_inodes = frozenset(inode for owned in listeners for inode in owned.addresses)
@@ -145,19 +147,29 @@ class AccessObserver:
             path for path in answered if path.serves_api or path.kind is not AccessKind.API_PORT or (
                 _port(path.address) in API_PORTS)))[:MAX_PATHS]
 
+    def is_due(self) -> bool:
+        """Whether an engine that did not answer can be asked again: what its containers opened meanwhile is not known,
+        and their ports are not new any more."""
+        return self._silent_until is not None and time.monotonic() >= self._silent_until
+
     def _ask_engine(
         self, sockets: Mapping[str, Collection[int]], names: Names, by_container: Mapping[str, Collection[str]]
     ) -> None:
         """Look at the containers. Without an answer the last one counts: they do not end with dockerd."""
-        if not sockets or time.monotonic() < self._silent_until:
+        if not sockets:
+            # Its start announces itself.
+            self._silent_until = None
+        if not sockets or (self._silent_until is not None and not self.is_due()):
             return
         (address, pids), *_ = sorted(sockets.items(), key=lambda item: item[0].startswith("unix://@"))
         paths = [known.removeprefix("unix://") for known in names.addresses]
         try:
             self._containers = access_paths_of_containers(
                 lambda path: engine.answer(address, path, pids), paths, API_PORTS, by_container)
+            self._silent_until, self._silence_s = None, RETRY_S
         except (OSError, JsonError):
-            self._silent_until = time.monotonic() + SILENCE_S
+            self._silent_until = time.monotonic() + self._silence_s
+            self._silence_s = min(2 * self._silence_s, SILENCE_S)
 
 
 class _Answers:

@@ -60,8 +60,9 @@ class HostKernel:
         return self._access.look(seen, answers, _engine_sockets(seen), blocked, lambda: may_ask(seen, manager))
 
     def has_new_listener(self) -> bool:
-        """Whether a TCP socket listens that did not when access paths were last looked for."""
-        return self._access.listeners.has_new()
+        """Whether a TCP socket listens that did not when access paths were last looked for, or an engine that did not
+        answer then can be asked again."""
+        return self._access.listeners.has_new() or self._access.is_due()
 
     def sockets(self) -> processes.Sockets:
         """The listening sockets, read once."""
