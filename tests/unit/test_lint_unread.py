@@ -42,6 +42,12 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "Dockerfile: a file of another name": ("conf/d.json", HOSTS, 1),
     "shell": ("setup.sh", f"#!/bin/sh\n{COMMAND} &\n", 2),
     "shell: a command of two lines": ("setup.sh", "#!/bin/sh\ndockerd --debug \\\n  -H tcp://10.0.0.5:2375\n", 3),
+    "shell: what starts a comment elsewhere": ("a.sh", f"true \\\n; {COMMAND}\n", 2),
+    "shell: two slashes": ("a.sh", f"#!/bin/sh\n/{COMMAND}\n", 2),
+    **{f"shell: {name}": (name, f"{COMMAND}\n", 1)
+       for name in ("newsletter-docker.sh", "history.sh", "license-x.bash")},
+    "Ansible: variables with the keys of a policy": (
+        "vars/docker.yml", 'version: 1\nsockets: []\ndocker_options: "-H tcp://0.0.0.0:2375"\n', 3),
     "shell: sed": ("setup.sh", "sed -i 's,fd://,& -H tcp://10.0.0.5,' /lib/systemd/system/docker.service\n", 1),
     "shell: a drop-in of docker.socket": (
         "lima.yaml", "script: |\n  cat > /etc/systemd/system/docker.socket.d/a.conf <<E\n"
