@@ -428,42 +428,6 @@ def test_silent_engine_is_not_asked_at_each_look_and_its_last_answer_counts(
         assert len(asked) == count
 
 
-def test_silent_engine_is_asked_again_without_a_new_listener(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a container opened while it was silent is found, and nobody is asked for it all the time."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    is_silent, asked = [True], []
-
-    def answer(*_: object) -> object:
-        asked.append(now[0])
-        if is_silent[0]:
-            raise OSError("timed out")
-        return []
-
-    monkeypatch.setattr(engine, "answer", answer)
-
-    def pass_until(end: float, sockets: dict[str, tuple[int, ...]]) -> list[float]:
-        """When a look is due, checked each second."""
-        due = []
-        while now[0] < end:
-            now[0] += 1
-            if look.observer.is_due():
-                due.append(now[0])
-                look.observer.look(look.seen, lambda _: False, sockets)
-        return due
-
-    docker: dict[str, tuple[int, ...]] = {"unix:///run/docker.sock": (1,)}
-    assert pass_until(5, docker) == []
-    look.observer.look(look.seen, lambda _: False, docker)
-    assert pass_until(200, docker) == [15, 35, 75, 135, 195]
-    is_silent[0] = False
-    assert pass_until(400, docker) == [255]
-    is_silent[0] = True
-    look.observer.look(look.seen, lambda _: False, docker)
-    # It is stopped.
-    assert pass_until(600, {}) == [410]
-
-
 # --- every dockerd --------------------------------------------------------------------------------
 
 
