@@ -18,7 +18,7 @@ from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.containment.containment import Containment
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
-from dockerd_guard.observe.kernel import HostKernel, is_up
+from dockerd_guard.observe.kernel import HostKernel, is_active
 from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, Listening, Observation, Running
@@ -93,7 +93,7 @@ class Controller:
         """When to look again at the latest, after the last pass."""
         self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
         self._probe = Prober(host.network.probe, host.state, lambda: host.clock.now().since_boot_s,
-                             lambda: is_up(self._manager))
+                             lambda: is_active(self._manager))
         self._counted = counted
         self._journal = journal
         self._tracker = tracker

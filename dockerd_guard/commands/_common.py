@@ -223,12 +223,12 @@ def observe_probed(rootfs: Rootfs, manager: Manager | None, dockerd: Version | N
     Docker API. Raises Unavailable."""
     from dockerd_guard.apply.state_files import StateFiles
     from dockerd_guard.nethelper.local import LocalNetwork
-    from dockerd_guard.observe.kernel import HostKernel, is_up
+    from dockerd_guard.observe.kernel import HostKernel, is_active
     from dockerd_guard.observe.live import observe_host
     from dockerd_guard.observe.probes import Known, Prober
 
     kernel, network, state = HostKernel(), LocalNetwork(), StateFiles()
-    prober = Prober(network.probe, state, is_up=lambda: is_up(manager))
+    prober = Prober(network.probe, state, is_active=lambda: is_active(manager))
     seen = prober(observe_host(rootfs, manager, kernel, dockerd=dockerd,
                                known=Known(state.load().start, prober.probes)))
     return seen._replace(access_paths=kernel.access_paths(seen, network, manager))

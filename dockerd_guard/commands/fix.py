@@ -15,7 +15,7 @@ from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive
 from dockerd_guard.commands._common import FOUND, OK, Unanswerable, misses, require_libraries
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.nethelper.local import LocalNetwork
-from dockerd_guard.observe.kernel import HostKernel, is_up
+from dockerd_guard.observe.kernel import HostKernel, is_active
 from dockerd_guard.observe.live import observer
 from dockerd_guard.observe.probes import Known, Prober
 from dockerd_guard.plan.assessment import not_running
@@ -76,7 +76,7 @@ def outcome(done: Pass) -> Result:
 def _fixed(policy: Policy, state: StateFiles, manager: Manager) -> Pass:
     kernel, clock = HostKernel(), HostClock()
     network = LocalNetwork()
-    prober = Prober(network.probe, state, is_up=lambda: is_up(manager))
+    prober = Prober(network.probe, state, is_active=lambda: is_active(manager))
     with observer(manager, kernel, known=lambda: Known(state.load().start, prober.probes)) as observe:
         context = Context(manager, HostFiles(), observe, network, clock, validate, prober)
         seen = prober(observe())

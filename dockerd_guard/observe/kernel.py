@@ -116,11 +116,11 @@ def may_ask(seen: Observation, manager: UnitStates | None) -> bool:
     """
     if seen.listening is not None and not seen.listening.held_by_systemd:
         return True
-    return is_up(manager, unknown=seen.running is not None)
+    return is_active(manager, unknown=seen.running is not None)
 
 
-def is_up(manager: UnitStates | None, *, unknown: bool = True) -> bool:
-    """Whether docker.service is up now, `unknown` where systemd cannot be asked."""
+def is_active(manager: UnitStates | None, *, unknown: bool = True) -> bool:
+    """Whether docker.service is active, as `systemctl is-active` has it; `unknown` where systemd cannot be asked."""
     with contextlib.suppress(Unavailable):
         if manager is not None:
             return manager.unit(SERVICE).text("ActiveState") in ("active", "reloading")

@@ -91,11 +91,12 @@ class Prober:
     """Probes each TCP address of each start of dockerd once."""
 
     def __init__(self, probe: Callable[[str], Probe | None], store: ProbeStore,
-                 monotonic: Callable[[], float] = time.monotonic, is_up: Callable[[], bool] = lambda: True) -> None:
-        """`probe` returns None without an answer, and may raise Unsupported. `is_up`: whether docker.service still is,
-        called before each probe: a connection to a socket that systemd holds would start it."""
+                 monotonic: Callable[[], float] = time.monotonic,
+                 is_active: Callable[[], bool] = lambda: True) -> None:
+        """`probe` returns None without an answer, and may raise Unsupported. `is_active`: whether docker.service still
+        is, called before each probe: a connection to a socket that systemd holds would start it."""
         self._probe = probe
-        self._is_up = is_up
+        self._is_active = is_active
         self._store = store
         self._monotonic = monotonic
         self._silent: dict[str, float] = {}
@@ -123,7 +124,7 @@ class Prober:
                 answers = self._answers(start)
                 self._store.save_probes(Probes(start, answers))
                 for key in [key for key in wanted if key not in answers][:MAX_PROBES - len(answers)]:
-                    if not self._is_up():
+                    if not self._is_active():
                         break
                     if (probe := self._probe(wanted[key])) is None:
                         self._silent = {f"{start} {key}": now}

@@ -10,7 +10,7 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import engine
 from dockerd_guard.observe.engine import Ping
-from dockerd_guard.observe.kernel import HostKernel, is_up, observe_engine
+from dockerd_guard.observe.kernel import HostKernel, is_active, observe_engine
 from dockerd_guard.observe.listeners import ListenerTable, Owned
 from dockerd_guard.observe.observation import Observation, Process
 from dockerd_guard.observe.probes import Prober
@@ -111,7 +111,7 @@ def test_no_tcp_socket_of_a_docker_that_stopped_is_probed(host: SimulatedHost, s
     do(host, opened())
     probed: list[str] = []
     manager = SimulatedManager(host)
-    prober = Prober(probed.append, SimulatedStateFiles(host), is_up=lambda: is_up(manager))
+    prober = Prober(probed.append, SimulatedStateFiles(host), is_active=lambda: is_active(manager))
     with Rootfs(str(host.root)) as rootfs:
         seen = seen_on(host, rootfs)
         becomes(state)(host)
