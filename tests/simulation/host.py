@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
 from dockerd_guard.observe.observation import Configured, Layer, Observation, Process
 from dockerd_guard.observe.processes import SocketOwner
-from dockerd_guard.rootfs import FileStatus, Rootfs
+from dockerd_guard.rootfs import Content, FileStatus, Rootfs
 from dockerd_guard.rules import bad_tls_files
 from dockerd_guard.systemd.assignments import Variable
 from dockerd_guard.systemd.environment import resolve_environment
@@ -204,7 +204,11 @@ class SimulatedHost:
 
     def read(self) -> Configured:
         """What systemd and dockerd make of the files now."""
-        with Rootfs(str(self.root)) as rootfs:
+        return self.read_with({})
+
+    def read_with(self, changes: Mapping[str, Content | None]) -> Configured:
+        """The same with other contents of files."""
+        with Rootfs(str(self.root)) as real, real.changed(changes) as rootfs:
             return observe_configured(rootfs, dockerd=DOCKERD, systemd=SYSTEMD, manager_environment=self.environment)
 
     # --- systemd --------------------------------------------------------------------------

@@ -141,15 +141,18 @@ def _works(world: World, then: Before) -> Iterator[str]:
 
 
 def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
-    """A correction of a dockerd that ran, and that failed when it was started with it, is undone."""
+    """A correction of a dockerd that ran, and that failed when it was started with it, is undone, unless dockerd would
+    refuse what was there before."""
     host, known = world.host, world.watch.correction
     if known is None or then.has_faults or then.state != "failed" or host.active[SERVICE] != "failed":
         return
     # It may include earlier corrections, of files that somebody else has changed since.
     intent = then.memory.intent
-    is_in_force = intent is not None and bool(intent.changes) and all(
-        then.files.get(each.path) == now.get(each.path) == _text(each.after) for each in intent.changes)
-    if is_in_force and host.starts[-1].at > known.at:
+    if intent is None or not intent.changes:
+        return
+    is_in_force = all(then.files.get(each.path) == now.get(each.path) == _text(each.after) for each in intent.changes)
+    if is_in_force and host.starts[-1].at > known.at and host.read_with(
+            {each.path: each.before for each in intent.changes}).layer.starts:
         yield "I3: dockerd failed with a correction that stays"
 
 
