@@ -139,7 +139,7 @@ class Publisher:
         if standing.observed_at is None:
             parts.append("this host has not been checked yet")
         elif memory.held is not None and standing.busy_since is None:
-            parts.append(hold_text(memory.held.reason, memory.held.until))
+            parts.append(hold_text(memory.held))
         elif drifts:
             first, *others = sorted(drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
             more = f" (and {len(others)} more; dockerd-guard status)" if others else ""

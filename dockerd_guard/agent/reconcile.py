@@ -17,6 +17,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import UNITS
 from dockerd_guard.observe.kernel import HostKernel, observe_engine
+from dockerd_guard.observe.machine_id import machine_id
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
@@ -59,6 +60,8 @@ def assess(  # noqa: PLR0913, PLR0917 -- a pass up to its decision
     plan = plan_for(seen, policy)
     if memory.intent is not None or required_actions(seen, plan, policy).starts_dockerd:
         seen = seen._replace(engine=observe_engine(seen, kernel))
+    if policy.correct.splay_s:
+        seen = seen._replace(machine_id=machine_id(seen.rootfs))
     decision, memory = choose(now, seen, findings, plan, policy, memory)
     return Assessment(seen, policy, findings, plan, decision), memory
 
@@ -69,7 +72,7 @@ def by_hand(  # noqa: PLR0913, PLR0917 -- has decide()'s signature
     """The decision of `fix` and `diff`: as the agent's, whatever the mode, without its delays and its back-off."""
     if memory.intent is not None and not memory.intent.is_applied:
         return decide(now, seen, findings, plan, policy, memory)
-    decision = forecast(now, seen, plan, policy, memory)
+    decision, memory = forecast(now, seen, plan, policy, memory)
     if decision.verdict is Verdict.APPLY and decision.actions.starts_dockerd:
         memory = memory.with_restart(now)
     return decision, memory

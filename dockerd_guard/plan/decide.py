@@ -26,6 +26,7 @@ from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
 from dockerd_guard.plan.occupied import NEXT_STEP, occupied
 from dockerd_guard.plan.pending_changes import pending_changes
 from dockerd_guard.plan.plan import Change, Plan
+from dockerd_guard.plan.splay import with_splay
 from dockerd_guard.policy.model import Mode, Policy, Restart
 
 QUIET_S = 0.5
@@ -142,10 +143,11 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
 ) -> tuple[Decision, Memory]:
     """Decide what to do, and return the memory to keep, whatever becomes of it. `findings` are those of this pass."""
     memory = _updated(now, seen, policy, memory)
-    required = required_actions(seen, plan, policy, memory.intent)
-    facts = restart_facts(seen, plan, required, memory)
-    price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
-    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(now, seen, policy, memory))
+    base, after = _base(now, seen, plan, policy, memory)
+    required, facts = base.required, base.facts
+    if policy.mode is Mode.ENFORCE or after.needed_restart is None:
+        # In mode: observe it counts from the first `fix` on.
+        memory = after
     if memory.intent is not None and not memory.intent.is_applied:
         if is_starting(now, seen):
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
@@ -162,18 +164,29 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     return _enforce(now, seen, plan, policy, memory, base)
 
 
-def forecast(now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory) -> Decision:
-    """Return what `fix` would do now: the same decision, whatever the mode, without the delays of the agent."""
+def _base(
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory
+) -> tuple[Decision, Memory]:
+    """What is required and what the gate decides on; and the memory with since when."""
     required = required_actions(seen, plan, policy, memory.intent)
-    facts = restart_facts(seen, plan, required, memory)
+    facts, memory = with_splay(now, seen, plan, policy, required, restart_facts(seen, plan, required, memory), memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
-    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts,
-                    contain=containment(now, seen, policy._replace(mode=Mode.ENFORCE), memory))
+    return Decision(Verdict.NOTHING, required, cost=price, facts=facts,
+                    contain=containment(now, seen, policy, memory)), memory
+
+
+def forecast(
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory
+) -> tuple[Decision, Memory]:
+    """Return what `fix` would do now: the same decision, whatever the mode, without the delays of the agent."""
+    base, memory = _base(now, seen, plan, policy, memory)
+    base = base._replace(contain=containment(now, seen, policy._replace(mode=Mode.ENFORCE), memory))
+    required, facts = base.required, base.facts
     hold = _forecast(now, plan, required, facts, policy, memory)
     actions = _allowed(required, hold, plan, facts)
     verdict = Verdict.APPLY if actions.anything else Verdict.NOTHING if hold is None else Verdict.HOLD
-    return base._replace(verdict=verdict, actions=actions, hold=hold,
-                         intent=_intent(now, seen, actions, memory.intent) if actions.anything else None)
+    intent = _intent(now, seen, actions, memory.intent) if actions.anything else None
+    return base._replace(verdict=verdict, actions=actions, hold=hold, intent=intent), memory
 
 
 def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
@@ -292,7 +305,7 @@ def _held(memory: Memory, now: Instant, hold: Hold | None) -> Memory:
         return memory._replace(held=None)
     before = memory.held
     since = before.since if before is not None and before.reason == hold.reason else now.wall
-    return memory._replace(held=HeldCorrection(hold.reason, since, hold.until, hold.next_step))
+    return memory._replace(held=HeldCorrection(hold.reason, since, *hold[1:]))
 
 
 def _wake_s(now: Instant, hold: Hold | None, facts: RestartFacts) -> float:

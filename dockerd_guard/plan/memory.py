@@ -93,6 +93,19 @@ class HeldCorrection(NamedTuple):
     since: datetime
     until: datetime | None
     next_step: str = ""
+    is_due: bool = False
+    """Whether dockerd is restarted then, not only looked at again."""
+
+
+class NeededRestart(NamedTuple):
+    """A restart of a running dockerd that is needed `since`, as far as files and the policy allow it.
+
+    `policy` is a digest of it. `live_restore` is that of the configuration to be loaded, true where it does not count.
+    """
+
+    since: Instant
+    policy: str
+    live_restore: bool
 
 
 class Contained(NamedTuple):
@@ -126,6 +139,8 @@ class Memory(NamedTuple):
     manual_fixes: tuple[ManualFix, ...] = ()
     intent: Intent | None = None
     changed_at: Instant | None = None
+    needed_restart: NeededRestart | None = None
+    """Kept only where the policy spreads restarts (plan/splay.py)."""
 
     def with_restart(self, now: Instant) -> Memory:
         """With one more restart, which happens now."""

@@ -117,6 +117,10 @@ KEYS = (
         example="Sat,Sun 02:00-05:00 Europe/Berlin"),
     PolicyKey("correct.budget", Type.BUDGET, "Maximum number of restarts of dockerd in a period: COUNT/PERIOD.",
         default="3/1h"),
+    PolicyKey("correct.splay", Type.DURATION,
+        "Spread the restarts of a fleet over this time: each host restarts dockerd after a part of it that depends on "
+        "its machine ID and its policy. It counts from when the restart became necessary, or the window opened.",
+        default="0s", within=("0s", "1d"), since="0.2", synonyms=("jitter", "random_delay", "RandomizedDelaySec")),
     PolicyKey("correct.foreign_files", Type.BOOLEAN,
         "Move a drop-in aside, or edit daemon.json, where no drop-in of dockerd-guard can override it. The previous "
         "content is kept as NAME.dockerd-guard-saved.", default=True),

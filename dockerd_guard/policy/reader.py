@@ -127,7 +127,7 @@ def parse_policy(data: bytes, file: str = POLICY_FILE) -> Policy:
         SocketUnit(listen),
         TlsFiles(tls["ca"], tls["cert"], tls["key"], keys["tls"].location if "tls" in keys else None),
         Correct(Restart(correct["restart"]), correct["window"], correct["budget"], correct["foreign_files"],
-                correct["contain"]),
+                correct["contain"], correct["splay"]),
         Watch(watch["settle"], watch["resync"]),
         _waivers(reader, keys["waive"]) if "waive" in keys else (),
     )

@@ -43,6 +43,7 @@ def as_yaml(policy: Policy) -> str:
         "restart": str(policy.correct.restart),
         **({"window": policy.correct.window.text} if policy.correct.window is not None else {}),
         "budget": f"{policy.correct.budget.restarts}/{duration(policy.correct.budget.per_s)}",
+        "splay": duration(policy.correct.splay_s) or "0s",
         "foreign_files": policy.correct.foreign_files,
         "contain": policy.correct.contain,
     }
@@ -115,5 +116,6 @@ def _corrections(policy: Policy) -> Iterator[str]:
     limits = ""
     if correct.restart is not Restart.NEVER:
         window = f", during {correct.window.text}" if correct.window is not None else ""
-        limits = f"{window}, at most {correct.budget.restarts} in {duration(correct.budget.per_s)}"
+        spread = f", spread over {duration(correct.splay_s)} in a fleet" if correct.splay_s else ""
+        limits = f"{window}, at most {correct.budget.restarts} in {duration(correct.budget.per_s)}{spread}"
     yield clean(f"Restarts of dockerd{when}: {_RESTARTS[correct.restart]}{limits}.")

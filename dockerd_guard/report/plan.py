@@ -73,7 +73,8 @@ def _cost_text(decision: Decision, containers: tuple[str, ...]) -> str:
 
 
 def _hold_text(hold: Hold) -> str:
-    return hold.reason + (f", until {hold.until:%Y-%m-%d %H:%M %Z}" if hold.until is not None else "")
+    word = "restart due" if hold.is_due else "until"
+    return hold.reason + (f", {word} {hold.until:%Y-%m-%d %H:%M %Z}" if hold.until is not None else "")
 
 
 def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, Any]:

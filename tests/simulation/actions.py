@@ -66,6 +66,7 @@ POLICIES = (
     "version: 1\nmode: observe\nsockets: [fd://]\n",
     "version: 1\nmode: enforce\nsockets: [fd://, {address: 'tcp://127.0.0.1:2375', tls: none}]\n",
     "version: 1\nmode: enforce\nsockets: [unix:///run/docker.sock]\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {splay: 10min}\n",
 )
 
 BAD_POLICY = "version: 1\nsocket: [fd://]\n"
@@ -395,6 +396,16 @@ def _exposed(world: World) -> None:
     world.host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1 + world.host.clock.wall.second % 2]))
     world.host.reload()
     world.host.restart("admin")
+
+
+def spread(world: World, variant: int) -> None:
+    """A port is opened where the policy spreads restarts; some time later it is the turn of every host."""
+    world.host.put(POLICY, POLICIES[8])
+    _pass(world)
+    _exposed(world)
+    if variant % 2:
+        _pass(world)
+        world.host.clock.sleep(600)
 
 
 def live_restore_in_file_only(world: World, variant: int) -> None:

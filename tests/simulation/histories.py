@@ -58,6 +58,7 @@ from tests.simulation.actions import (
     set_environment,
     silent_with_containers,
     socket_unit,
+    spread,
     start,
     stop,
     upgrade,
@@ -93,6 +94,7 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "fix": (manual_fix, 2), "reload agent": (reload_agent, 1), "remove package": (remove_package, 1),
     "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 5),
     "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 2),
+    "spread": (spread, 4),
 }
 """Each with its weight."""
 

@@ -66,6 +66,7 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
     now = files(world.host)
     yield from _containers(world, then)
     yield from _budget(world, then, is_manual)
+    yield from _turn(world, then, is_manual)
     yield from _works(world, then)
     yield from _content(world, then, now)
     yield from _foreign(world, then, now)
@@ -126,6 +127,19 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     has_started = any(start.by == "us" for start in host.starts[then.starts:])
     if has_started and not is_manual and policy.mode is not Mode.ENFORCE and then.memory.intent is None:
         yield f"I2: started by us under mode: {policy.mode}"
+
+
+def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
+    """A restart waits for the turn of its host, counted at the earliest from when dockerd started under this policy."""
+    host, controller = world.host, world.agents[-1].controller
+    policy, decision = controller.policy, controller.decision
+    since = world.watch.in_force_since(policy, then.seconds)
+    is_correction = not is_manual and decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
+    ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
+    if policy.correct.splay_s and is_correction and ours is not None:
+        begun = max(since, *(start.at for start in host.starts[:then.starts]))
+        if ours < begun + decision.facts.share * policy.correct.splay_s:
+            yield f"I2: restarted {ours - begun:.0f} s after it was needed, its share is {decision.facts.share}"
 
 
 def _works(world: World, then: Before) -> Iterator[str]:

@@ -30,6 +30,7 @@ from dockerd_guard.plan.memory import (
     Intent,
     ManualFix,
     Memory,
+    NeededRestart,
 )
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Access, Link
@@ -49,12 +50,12 @@ FULL = Memory(
     attempt=Attempt(THEN, "no space", 60.5, "digest", True, "another", ("/a",)),
     corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True, "/b"),
                "/b": CorrectedFile("/b", "absent", LATER)},
-    held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait"),
+    held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait", is_due=True),
     obstacles=("one", "two"),
     contained=Contained(("nftables", "IPAddressDeny="), ("tcp://0.0.0.0:2375",)),
     start=StartRecord("invocation", b'{"a": 1}\xff', ("Service.Type=notify",)),
     manual_fixes=(ManualFix("repaired", ("wrote /a",), ("DG101 x",), "message"),),
-    intent=INTENT)
+    intent=INTENT, needed_restart=NeededRestart(THEN, "digest", live_restore=True))
 
 VARIANTS = {
     "nothing": Memory(),
