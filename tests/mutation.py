@@ -48,6 +48,9 @@ EQUIVALENT: dict[str, str] = {
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
+    "splay: ' ' -> other text: return int.from_bytes(": "any separator does",
+    "splay: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
+    "splay: 'surrogateescape' -> other text: return hashlib.sha256(": "no policy has a surrogate",
 }
 """Mutants that change nothing that can be observed, as the beginning of `module: change: source line`, and why."""
 

@@ -169,7 +169,7 @@ def _base(
 ) -> tuple[Decision, Memory]:
     """What is required and what the gate decides on; and the memory with since when."""
     required = required_actions(seen, plan, policy, memory.intent)
-    facts, memory = with_splay(now, seen, plan, policy, required, restart_facts(seen, plan, required, memory), memory)
+    facts, memory = with_splay(now, seen, policy, required, restart_facts(seen, plan, required, memory), memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
     return Decision(Verdict.NOTHING, required, cost=price, facts=facts,
                     contain=containment(now, seen, policy, memory)), memory

@@ -89,7 +89,7 @@ def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], n
         left_s = budget.per_s - now.seconds_since(recent[-budget.restarts])
         yield Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
                    now.wall + timedelta(seconds=left_s), BY_HAND)
-    if facts.is_active and delay and (due := _due(correct, facts, delay, now)) > now.wall:
+    if facts.is_active and (due := _due(correct, facts, delay, now)) > now.wall:
         yield Hold(f"the policy spreads restarts over {_span(correct.splay_s)}", due, BY_HAND, is_due=True)
 
 
@@ -108,7 +108,7 @@ def _due(correct: Correct, facts: RestartFacts, delay: timedelta, now: Instant) 
         return due
     if (opened := window.opened(now.wall)) is not None:
         due = max(due, opened + delay)
-    return due if due <= now.wall or window.contains(due) else window.next_opening(due) + delay
+    return due if window.contains(due) else window.next_opening(due) + delay
 
 
 def _span(seconds: float) -> str:

@@ -16,7 +16,7 @@ from dockerd_guard.observe.machine_id import machine_id
 from dockerd_guard.observe.observation import EngineAnswer
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.gate import BY_HAND, Hold, RestartFacts, may_restart
-from dockerd_guard.plan.memory import HeldCorrection
+from dockerd_guard.plan.memory import HeldCorrection, NeededRestart
 from dockerd_guard.plan.splay import _share
 from dockerd_guard.policy.model import Correct, Policy
 from dockerd_guard.policy.reader import parse_policy, read_policy
@@ -38,6 +38,7 @@ from tests.support.situations import (
     decided,
     do,
     dropin,
+    fault,
     guarded,
     opened,
     policy,
@@ -45,6 +46,7 @@ from tests.support.situations import (
     remove,
     restart,
     sleep,
+    stop,
     write,
 )
 
@@ -124,6 +126,10 @@ def test_a_wall_clock_that_was_set_moves_no_turn(wall: datetime) -> None:
     assert hold.until == wall + MIN
     later = later._replace(since_boot_s=NOW.since_boot_s + 600)
     assert may_restart(correct("{splay: 20min}"), facts, (), later) is None
+
+
+def test_a_host_without_a_share_waits_for_no_turn() -> None:
+    assert may_restart(correct("{splay: 20min}"), RUNS, (), NOW) is None
 
 
 def test_a_dockerd_that_is_down_waits_for_no_turn() -> None:
@@ -236,6 +242,9 @@ ROWS = (
     Row("restart: never was lifted", HOLD, (
         policy("mode: enforce\nsockets: [fd://]\ncorrect: {restart: never}"), *opened(), guarded, sleep(5000),
         IN_FORCE, guarded), (), SPREAD, HALF_S),
+    Row("another policy", HOLD, (
+        *PORT, guarded, sleep(5000), policy(f"mode: enforce\nsockets: [fd://]\nwatch: {{settle: 1s}}\n{SPLAY}"),
+        guarded), (), SPREAD, HALF_S),
     Row("the policy has only observed so far", HOLD, (
         policy(f"mode: observe\nsockets: [fd://]\n{SPLAY}"), *opened(), guarded, sleep(5000), IN_FORCE, guarded),
         (), SPREAD, HALF_S),
@@ -255,6 +264,34 @@ def test_what_is_decided(host: SimulatedHost, row: Row) -> None:
         assert decision.wake_s == max(_due_s(outcome), 1.0)
         assert outcome.memory.held is not None
         assert outcome.memory.held.is_due
+
+
+TLS = f"mode: enforce\nsockets: [fd://, {{address: 'tcp://127.0.0.1:2376', tls: mutual}}]\n{SPLAY}"
+
+
+@pytest.mark.parametrize(("name", "happened", "is_counted"), [
+    ("needed", (*PORT, guarded), True),
+    ("it complies", (*PORT, guarded, sleep(600), guarded), False),
+    ("no splay", (*opened(), fault(engine_is_silent=True), guarded), False),
+    ("it failed", (IN_FORCE, *opened("-H fd:// --tlsverify"), sleep(120)), False),
+    ("it is down", (*PORT, guarded, stop), False),
+    ("it complies without a start", (IN_FORCE, dropin(OPEN), reload, guarded), False),
+    ("dockerd would refuse its files", (*PORT, guarded, daemon_json('{"live-restore": true, "tls": true}')), False),
+    ("dockerd would refuse the policy", (policy(TLS), *opened()), False),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_whether_the_time_counts(host: SimulatedHost, name: str, happened: tuple[Act, ...], is_counted: bool) -> None:
+    do(host, happened)
+    before = NeededRestart(host.clock.now(), "of another policy", live_restore=True)
+    outcome = decided(host, _in_force(host), lambda _, memory: memory._replace(
+        needed_restart=memory.needed_restart or before))
+    assert (outcome.memory.needed_restart is not None) == is_counted
+
+
+def test_live_restore_does_not_count_where_containers_may_stop(host: SimulatedHost) -> None:
+    always = policy("mode: enforce\nsockets: [fd://]\ncorrect: {restart: always, splay: 20min}")
+    do(host, (always, daemon_json("{}"), *opened(), guarded, sleep(500), daemon_json('{"live-restore": true}'),
+              sleep(100)))
+    assert decided(host, _in_force(host)).assessment.decision.actions.steps() == (RESTART,)
 
 
 def test_the_agent_restarts_once_in_its_turn(host: SimulatedHost) -> None:
