@@ -147,6 +147,44 @@ class Window(NamedTuple):
             second += timedelta(minutes=1)
 
 
+class LockKind(StrEnum):
+    """The protocol of a lock service."""
+
+    ETCD = "etcd"
+    FLEETLOCK = "fleetlock"
+
+
+class Unreachable(StrEnum):
+    """What happens to a restart while the lock service cannot be reached."""
+
+    HOLD = "hold"
+    PROCEED = "proceed"
+
+
+class FleetTls(NamedTuple):
+    """Files of the client of the lock service; empty for none. Without `ca`, the CAs of the system are trusted."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class Fleet(NamedTuple):
+    """The lock that hosts of a group share, so that at most `slots` of them restart dockerd at once.
+
+    `slots` and `lease_s` are for etcd only: with FleetLock the service decides. `timeout_s` is that of one request.
+    """
+
+    lock: LockKind
+    endpoints: tuple[str, ...]
+    group: str
+    slots: int = 1
+    tls: FleetTls = FleetTls()
+    lease_s: float = 120.0
+    timeout_s: float = 2.0
+    unreachable: Unreachable = Unreachable.HOLD
+
+
 class Correct(NamedTuple):
     """The limits of corrections."""
 

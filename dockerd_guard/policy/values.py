@@ -192,6 +192,51 @@ def parse_listen_stream(text: str) -> str:
     return f"tcp://{host}:{port}"
 
 
+def parse_endpoint(text: str) -> str:
+    """The URL of a lock service, without a slash at its end: https, or http to this host's loopback address."""
+    # 0.2 MB for as long as the agent runs, if it were imported everywhere.
+    from urllib.parse import urlsplit
+
+    if not re.fullmatch(r"[!-~]{1,500}", text):
+        raise ValueError
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise ValueError("invalid host or port") from None
+    if url.scheme not in ("https", "http"):
+        raise ValueError("missing scheme https://")
+    if not host or port == 0:
+        raise ValueError("invalid host or port")
+    if url.username is not None or url.password is not None or url.query or url.fragment or re.search("[?#]", text):
+        raise ValueError("only https://HOST:PORT/PATH is allowed, without a user, a query or a fragment")
+    if url.scheme == "http" and not _is_loopback(host):
+        raise ValueError("http:// is allowed to a loopback address only: anyone on the way could grant or take slots; "
+                         f"use {quoted('https' + text[4:])}")
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_group(text: str) -> str:
+    """A group of FleetLock."""
+    if not re.fullmatch(r"[a-zA-Z0-9.-]{1,64}", text):
+        raise ValueError
+    return text
+
+
+def parse_count(text: str) -> int:
+    """A number of slots."""
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise ValueError
+    return int(text)
+
+
 def _host_port(text: str) -> tuple[str, str]:
     """HOST:PORT or [IPv6]:PORT as host and port, either may be empty. An IPv6 address keeps its brackets."""
     if text.startswith("["):
