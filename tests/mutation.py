@@ -1,6 +1,6 @@
 """Mutation test of the decisions: is every operator, branch, condition and constant noticed by the unit tests alone?
 
-    python3 -m tests.mutation [decide|gate|backoff|inputs|actions|splay]... [--sample N] [--seed S] [--jobs N] [--list]
+    python3 -m tests.mutation [MODULE]... [--sample N] [--seed S] [--jobs N] [--list]
 
 Each mutant is one change of the module's syntax tree. It is compiled in a forked process before anything has imported
 the module, and the unit tests named in TESTS run there until the first failure. Exit code 1: mutants survived.
@@ -30,10 +30,11 @@ TESTS = {
     "gate": ("test_gate.py", "test_splay.py"),
     "backoff": ("test_backoff.py",),
     "decide": ("test_restart_facts.py", "test_decide.py", "test_decide_memory.py", "test_decide_inputs.py",
-               "test_forecast.py", "test_occupied_paths.py", "test_splay.py"),
+               "test_forecast.py", "test_occupied_paths.py", "test_splay.py", "test_slots.py"),
     "inputs": ("test_decide_inputs.py", "test_restart_facts.py"),
     "actions": ("test_actions.py", "test_decide.py"),
     "splay": ("test_splay.py",),
+    "slots": ("test_slots.py",),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
+from dockerd_guard.fleet.lock import Fault, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.plan import Change
@@ -108,6 +109,31 @@ class NeededRestart(NamedTuple):
     live_restore: bool
 
 
+class Refusal(NamedTuple):
+    """The lock service gave no slot (fleet/lock.py); it is asked again after `retry_s`. `tries`: how often before."""
+
+    at: Instant
+    fault: Fault
+    reason: str
+    next_step: str
+    tries: int
+    retry_s: float
+
+
+class FleetMemory(NamedTuple):
+    """What is remembered of the lock of the fleet: the slot that this host has, or why it has none.
+
+    `is_kept`: the slot is kept on purpose, since this host was left without Docker (FleetLock). `to_stop`: why the
+    group is to be stopped, which could not be told to the service yet. `unreachable`: how often it did not answer.
+    """
+
+    slot: Slot | None = None
+    refusal: Refusal | None = None
+    is_kept: bool = False
+    to_stop: str = ""
+    unreachable: int = 0
+
+
 class Contained(NamedTuple):
     """What is blocked at the network: by which methods (containment/methods.py), and which addresses."""
 
@@ -141,6 +167,7 @@ class Memory(NamedTuple):
     changed_at: Instant | None = None
     needed_restart: NeededRestart | None = None
     """Kept only where the policy spreads restarts (plan/splay.py)."""
+    fleet: FleetMemory = FleetMemory()
 
     def with_restart(self, now: Instant) -> Memory:
         """With one more restart, which happens now."""

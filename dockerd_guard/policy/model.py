@@ -195,6 +195,7 @@ class Correct(NamedTuple):
     contain: bool
     splay_s: float = 0.0
     """Restarts of a fleet are spread over this time."""
+    fleet: Fleet | None = None
 
 
 class Watch(NamedTuple):

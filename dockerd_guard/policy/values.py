@@ -15,6 +15,7 @@ MAX_SUN_PATH_BYTES = 107
 
 _DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)[ ]?([a-z]+)[ ]*"
 MAX_DURATION_NUMBER = 999_999_999
+_URL_HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _HOURS = r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})"
 
 _UNITS_S = {
@@ -194,23 +195,14 @@ def parse_listen_stream(text: str) -> str:
 
 def parse_endpoint(text: str) -> str:
     """The URL of a lock service, without a slash at its end: https, or http to this host's loopback address."""
-    # 0.2 MB for as long as the agent runs, if it were imported everywhere.
-    from urllib.parse import urlsplit
-
-    if not re.fullmatch(r"[!-~]{1,500}", text):
-        raise ValueError
-    try:
-        url = urlsplit(text)
-        host, port = url.hostname or "", url.port
-    except ValueError:
-        raise ValueError("invalid host or port") from None
-    if url.scheme not in ("https", "http"):
-        raise ValueError("missing scheme https://")
-    if not host or port == 0:
-        raise ValueError("invalid host or port")
-    if url.username is not None or url.password is not None or url.query or url.fragment or re.search("[?#]", text):
+    url = re.fullmatch(rf"(https?)://({_URL_HOST})(?::([0-9]+))?(?:/[!-~]*)?", text)
+    if url is None or re.search("[?#]", text):
         raise ValueError("only https://HOST:PORT/PATH is allowed, without a user, a query or a fragment")
-    if url.scheme == "http" and not _is_loopback(host):
+    _port(url[3] or "")
+    host = url[2]
+    if host.startswith("["):
+        _host_port(host)
+    if url[1] == "http" and not _is_loopback(host.strip("[]")):
         raise ValueError("http:// is allowed to a loopback address only: anyone on the way could grant or take slots; "
                          f"use {quoted('https' + text[4:])}")
     return text.rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from dockerd_guard.fleet.lock import Fault
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
 from dockerd_guard.observe.live import observe_host
@@ -13,7 +14,7 @@ from dockerd_guard.plan.backoff import FREE_REPEATS
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.plan.plan import original_of
-from dockerd_guard.policy.model import Mode, Restart, declared_bindings
+from dockerd_guard.policy.model import Mode, Restart, Unreachable, declared_bindings
 from dockerd_guard.report.journal import Event, Outcome
 from dockerd_guard.rootfs import Content, Link, Rootfs
 from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, SECRET, World
@@ -67,6 +68,7 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
     yield from _containers(world, then)
     yield from _budget(world, then, is_manual)
     yield from _turn(world, then, is_manual)
+    yield from _slot(world, then, is_manual)
     yield from _works(world, then)
     yield from _content(world, then, now)
     yield from _foreign(world, then, now)
@@ -140,6 +142,22 @@ def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
         begun = max(since, *(start.at for start in host.starts[:then.starts]))
         if ours < begun + decision.facts.share * policy.correct.splay_s:
             yield f"I2: restarted {ours - begun:.0f} s after it was needed, its share is {decision.facts.share}"
+
+
+def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
+    """A restart has a slot of the fleet, which is given back when the pass has ended."""
+    host, controller = world.host, world.agents[-1].controller
+    fleet, decision, lock = controller.policy.correct.fleet, controller.decision, host.lock
+    if fleet is None or is_manual or host.bus_is_gone:
+        return
+    ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
+    is_restart = decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
+    may_proceed = fleet.unreachable is Unreachable.PROCEED and (lock.is_gone or lock.fault is Fault.UNREACHABLE)
+    if ours is not None and is_restart and not may_proceed and not lock.had_slot(ours):
+        yield f"I2: restarted without a slot: {decision.hold}"
+    is_kept = controller.memory.fleet.is_kept or lock.is_gone or decision.verdict is Verdict.RECOVER
+    if lock.slot is not None and not is_kept and not then.has_faults:
+        yield f"I2: a slot is kept after the pass: {decision.verdict}, {decision.hold}"
 
 
 def _works(world: World, then: Before) -> Iterator[str]:

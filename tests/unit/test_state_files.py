@@ -20,17 +20,20 @@ from dockerd_guard.apply.state_files import (
     exclusive,
     single_agent,
 )
+from dockerd_guard.fleet.lock import Fault, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.memory import (
     Attempt,
     Contained,
     CorrectedFile,
+    FleetMemory,
     HeldCorrection,
     Intent,
     ManualFix,
     Memory,
     NeededRestart,
+    Refusal,
 )
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Access, Link
@@ -55,7 +58,9 @@ FULL = Memory(
     contained=Contained(("nftables", "IPAddressDeny="), ("tcp://0.0.0.0:2375",)),
     start=StartRecord("invocation", b'{"a": 1}\xff', ("Service.Type=notify",)),
     manual_fixes=(ManualFix("repaired", ("wrote /a",), ("DG101 x",), "message"),),
-    intent=INTENT, needed_restart=NeededRestart(THEN, "digest", live_restore=True))
+    intent=INTENT, needed_restart=NeededRestart(THEN, "digest", live_restore=True),
+    fleet=FleetMemory(Slot("prod", "id", 1, 7587, 42, "2026-11-23T12:00:00+00:00"),
+                      Refusal(THEN, Fault.FULL, "full", "Wait", 3, 4.1), is_kept=True, to_stop="dead", unreachable=5))
 
 VARIANTS = {
     "nothing": Memory(),
@@ -87,6 +92,7 @@ def test_the_fixture_has_every_field() -> None:
     for value, default in ((FULL, Memory()), (INTENT, Intent((), THEN, ())), (FULL.attempt, Attempt(LATER, "", 0.0)),
                            (FULL.corrected["/a"], CorrectedFile("", "", LATER)),
                            (FULL.held, HeldCorrection("", LATER.wall, None)),
+                           (FULL.fleet, FleetMemory()), (FULL.fleet.slot, Slot("", "")),
                            (FULL.contained, Contained()), (FULL.manual_fixes[0], ManualFix("", (), ()))):
         assert value is not None
         names = {name for name in value._fields if getattr(value, name) == getattr(default, name)}
