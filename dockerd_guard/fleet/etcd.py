@@ -206,7 +206,7 @@ class Etcd:
         message = shown(_any_text(reply.data or {}, "message") or _any_text(reply.data or {}, "error"))
         said = f"HTTP status {reply.status}" + (f", {message}" if message else "")
         if reply.status >= 500:
-            raise LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} fails",
+            raise LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} is not available",
                             f"Check the cluster, for example with `etcdctl endpoint status`: {said}")
         if reply.status in (401, 403):
             raise LockError(Fault.TLS, f"etcd refuses this host: {said}",

@@ -82,7 +82,8 @@ class FleetLock:
             return LockError(Fault.FULL, self._full, "Wait; the lock service knows which hosts have them")
         said = f"HTTP status {status}" + (f", {shown(kind)}" if kind else "")
         if status >= SERVER_ERROR:
-            return LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} fails", f"Check its log: {said}")
+            return LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} is not available",
+                             f"Check its log: {said}")
         if status == BAD_REQUEST and kind:
             return LockError(Fault.INVALID, f"the lock service refuses the group {self._group}: {said}",
                              "Correct correct.fleet.group in the policy, or configure the group in the service")

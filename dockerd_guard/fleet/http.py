@@ -6,7 +6,6 @@ The certificate of the service is always verified. No body of an answer and no h
 from __future__ import annotations
 
 import contextlib
-import errno
 import http.client
 import json
 import socket
@@ -79,7 +78,7 @@ class Service:
     def _post(self, endpoint: SplitResult, path: str, body: Mapping[str, object], headers: Mapping[str, str]) -> Reply:
         timeout_s = min(self._timeout_s, self.left_s)
         if timeout_s <= 0:
-            raise unreachable(endpoint, "timed out")
+            raise timed_out(endpoint)
         is_late = threading.Event()
         try:
             with self._connected(endpoint, timeout_s) as plain, plain.dup() as same:
@@ -92,9 +91,9 @@ class Service:
                 finally:
                     timer.cancel()
         except (OSError, http.client.HTTPException) as error:
-            raise unreachable(endpoint, "timed out") if is_late.is_set() else _problem(endpoint, error) from None
+            raise timed_out(endpoint) if is_late.is_set() else _problem(endpoint, error) from None
         if is_late.is_set():
-            raise unreachable(endpoint, "timed out")
+            raise timed_out(endpoint)
         if response.status in REDIRECTS:
             raise not_the_service(endpoint, f"redirects elsewhere (HTTP status {response.status})")
         if len(content) > MAX_ANSWER_BYTES:
@@ -138,9 +137,16 @@ def place(endpoint: SplitResult) -> str:
     return f"{host}:{_port(endpoint)}"
 
 
+def timed_out(endpoint: SplitResult) -> LockError:
+    """What the IP filter of the helper's unit drops is lost without an error."""
+    is_here = (endpoint.hostname or "").startswith(("127.", "::1", "localhost"))
+    return unreachable(endpoint, "timed out" + (
+        "" if is_here else f"; {UNIT} needs its address as IPAddressAllow= in a drop-in"))
+
+
 def unreachable(endpoint: SplitResult, why: str) -> LockError:
     """The service may be all right, and cannot be reached."""
-    return LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} does not answer",
+    return LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} is not available",
                      f"Check {place(endpoint)}: {why}")
 
 
@@ -183,14 +189,14 @@ def _problem(endpoint: SplitResult, error: Exception) -> LockError:  # noqa: PLR
         return LockError(Fault.TLS, f"{where} refuses this host's certificate ({error.reason or 'TLS failed'})",
                          "Correct correct.fleet.tls.cert and correct.fleet.tls.key")
     if isinstance(error, TimeoutError):
-        return unreachable(endpoint, "timed out")
+        return timed_out(endpoint)
     if isinstance(error, socket.gaierror):
-        return unreachable(endpoint, f"its name cannot be resolved ({error.strerror})")
+        return unreachable(endpoint, f"its name cannot be resolved ({error.strerror}); {UNIT} needs the address of the "
+                           "name server as IPAddressAllow= in a drop-in")
     if isinstance(error, ConnectionError | http.client.RemoteDisconnected):
         return unreachable(endpoint, getattr(error, "strerror", None) or "it closed the connection")
     if isinstance(error, OSError):
-        blocked = f"; IPAddressDeny= of {UNIT} blocks it: add its address as IPAddressAllow= in a drop-in"
-        return unreachable(endpoint, (error.strerror or type(error).__name__) + blocked * (error.errno == errno.EPERM))
+        return unreachable(endpoint, error.strerror or type(error).__name__)
     if isinstance(error, http.client.IncompleteRead):
         return unreachable(endpoint, "it closed the connection within its answer")
     return not_the_service(endpoint, "does not answer in HTTP")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import uuid
 
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
 MACHINE_ID_FILE = "/etc/machine-id"
 
-APPLICATION = uuid.UUID("3d4b1b53-9a7c-4bfe-9c60-0b6a3d6f5e21")
+APPLICATION = bytes.fromhex("3d4b1b539a7c4bfe9c600b6a3d6f5e21")
 """Of dockerd-guard, as sd_id128_get_machine_app_specific(3) takes it."""
 
 
@@ -26,7 +25,7 @@ def machine_id(rootfs: Rootfs) -> str:
         return ""
     if not re.fullmatch("[0-9a-f]{32}", text) or not int(text, 16):
         return ""
-    derived = bytearray(hmac.digest(bytes.fromhex(text), APPLICATION.bytes, hashlib.sha256)[:16])
+    derived = bytearray(hmac.digest(bytes.fromhex(text), APPLICATION, hashlib.sha256)[:16])
     # A random UUID by its form (sd-id128.c, id128_make_v4_uuid).
     derived[6] = derived[6] & 0x0F | 0x40
     derived[8] = derived[8] & 0x3F | 0x80

@@ -71,4 +71,3 @@ def _retry_s(tries: int, host_id: str) -> float:
 def not_asked(memory: Memory) -> Memory:
     """Return the memory where no slot is needed, or where one is to be asked for at once."""
     return memory._replace(fleet=memory.fleet._replace(refusal=None))
-

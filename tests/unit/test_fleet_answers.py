@@ -223,7 +223,7 @@ def test_the_next_endpoint_is_asked() -> None:
         assert lock.release(SLOT)
         assert (len(asked), len(received)) == (1, 2)
         nobody = refused(lambda: fleetlock("http://127.0.0.1:1", f"http://{silent}", timeout_s=0.3).acquire(HOST))
-    assert nobody.reason == "the lock service in correct.fleet.endpoints does not answer"
+    assert nobody.reason == "the lock service in correct.fleet.endpoints is not available"
     assert nobody.next_step == f"Check 127.0.0.1:1: Connection refused; Check {silent}: timed out"
 
 
