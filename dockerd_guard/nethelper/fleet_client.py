@@ -31,7 +31,10 @@ ANSWER_TIMEOUT_S = 20.0
 
 
 class FleetClient:
-    """The lock service of a policy, by the helper process. Every method raises LockError."""
+    """The lock service of a policy, by the helper process, which runs while a slot is asked for or held.
+
+    Every method raises LockError.
+    """
 
     def __init__(self, connect: Callable[[], socket.socket] | None = None) -> None:
         self._connect = connect or _connected
@@ -44,10 +47,7 @@ class FleetClient:
         return self._request(FleetRequest(FleetVerb.STILL, fleet, NO_HOST, slot), as_bool)
 
     def release(self, fleet: Fleet, slot: Slot) -> bool:
-        try:
-            return self._request(FleetRequest(FleetVerb.RELEASE, fleet, NO_HOST, slot), as_bool)
-        finally:
-            self.close()
+        return self._request(FleetRequest(FleetVerb.RELEASE, fleet, NO_HOST, slot), as_bool)
 
     def stop(self, fleet: Fleet, host: Host, reason: str) -> None:
         self._request(FleetRequest(FleetVerb.STOP, fleet, host, NO_SLOT, reason), _as_nothing)
@@ -65,6 +65,9 @@ class FleetClient:
         self._wire = None
 
     def _request(self, request: FleetRequest, convert: Callable[[object], T]) -> T:
+        """The answer of a helper. The one that keeps a slot is asked about it; any other ends, so that the next one is
+        started with the settings of its unit then."""
+        keeps = False
         try:
             if self._wire is None:
                 self._wire = Wire(self._connect())
@@ -76,13 +79,17 @@ class FleetClient:
             answer = dict(as_object(loads(lines[0], MAX_LINE_BYTES)))
             if (fault := fault_of(answer)) is not None:
                 raise fault
-            return get(answer, "answer", convert)
+            converted = get(answer, "answer", convert)
+            keeps = request.verb in (FleetVerb.ACQUIRE, FleetVerb.STILL) and bool(converted)
+            return converted
         except (EOFError, OSError, JsonError) as error:
-            self.close()
             why = getattr(error, "strerror", None) or str(error)
             raise LockError(
                 Fault.UNREACHABLE, f"{SOCKET_UNIT} does not answer", f"Run `systemctl restart {SOCKET_UNIT}` (if it is "
                 f"masked, `systemctl unmask` it first): {why}") from None
+        finally:
+            if not keeps:
+                self.close()
 
 
 def local_client() -> FleetClient:

@@ -265,7 +265,9 @@ class Files(NamedTuple):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     directory = tmp_path_factory.mktemp("tls")
-    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    # Python 3.13 is strict: openssl makes a CA of everything, and a CA needs a key usage.
+    new = ("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+           "-addext keyUsage=keyCertSign,digitalSignature")
     signed = "-CA ca.pem -CAkey ca.key -addext subjectAltName=DNS:localhost"
     subprocess.run(["sh", "-ec", f"""
         {new} -subj /CN=ca -keyout ca.key -out ca.pem

@@ -144,6 +144,23 @@ def test_a_slot_from_the_agents_end(client: FleetClient, fleet: Fleet) -> None:
     assert client.state(fleet).stop is None
 
 
+def test_the_helper_runs_only_while_a_slot_is_asked_for_or_held(client: FleetClient, fleet: Fleet) -> None:
+    """Its next process has the IP filter and the credentials that its unit has then."""
+    slot = client.acquire(fleet, HOST)
+    assert client._wire is not None
+    assert client.still(fleet, slot)
+    assert client._wire is not None
+    assert client.release(fleet, slot)
+    assert client._wire is None
+    client.stop(fleet, OTHER, "dead")
+    assert client._wire is None
+    with pytest.raises(LockError):
+        client.acquire(fleet, HOST)
+    assert client._wire is None
+    assert not client.still(fleet, slot)
+    assert client._wire is None
+
+
 def test_a_new_helper_goes_on_with_a_slot(client: FleetClient, fleet: Fleet) -> None:
     slot = client.acquire(fleet, HOST)
     client.close()
