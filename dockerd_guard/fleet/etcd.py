@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -78,8 +79,10 @@ class Etcd:
             if (own := next((pair for pair in taken.values() if pair.value.get("id") == host.id), None)) is not None:
                 return self._own(own, host)
             free = [number for number in range(self._slots) if number not in taken]
+            # Hosts that ask at the same time begin with different slots.
+            free.sort(key=lambda number: zlib.crc32(f"{host.id} {number}".encode()))
             if not free or len(taken) >= self._slots:
-                raise self._full(host, tuple(taken.values()))
+                raise self._full(host, pairs)
             lease = lease or self._grant(self._lease_s)
             since = _now()
             value = {"id": host.id, "host": host.name, "since": since, "boot": host.boot}
@@ -88,13 +91,11 @@ class Etcd:
                 created = self._put_if_absent(key, value, lease, host)
                 if created:
                     return Slot(self._group, host.id, number, lease, created, since)
-        # Every time the group was stopped meanwhile, or another host was faster.
-        raise self._full(host, ())
+        # Another host was faster each time.
+        raise self._full(host, self._pairs())
 
     def still(self, slot: Slot) -> bool:
-        reply = self._post("lease/keepalive", {"ID": str(slot.lease)})
-        # etcd answers 200 without TTL for a lease that has expired (etcd-io/etcd#7330).
-        return _number_of(_object(reply, "result"), "TTL") > 0 and self._is_ours(slot)
+        return self._is_renewed(slot.lease) and self._is_ours(slot)
 
     def release(self, slot: Slot) -> bool:
         was_ours = self._is_ours(slot)
@@ -114,13 +115,14 @@ class Etcd:
 
     def state(self) -> GroupState:
         pairs = self._pairs()
-        slots = sorted((_member(pair) for pair in pairs if pair.key.startswith(f"{self._prefix}slot/")),
-                       key=lambda member: member.number)
-        waiting = sorted((_member(pair) for pair in pairs if pair.key.startswith(f"{self._prefix}waiting/")),
-                         key=lambda member: (member.since, member.host))
-        return GroupState(tuple(slots), tuple(waiting), self._stop(pairs))
+        return GroupState(self._members("slot", pairs), self._members("waiting", pairs), self._stop(pairs))
 
     # --- parts ----------------------------------------------------------------------------
+
+    def _members(self, kind: str, pairs: tuple[_Pair, ...]) -> tuple[Member, ...]:
+        """The hosts with a slot by its number, or those that wait by their time."""
+        found = (_member(pair) for pair in pairs if pair.key.startswith(f"{self._prefix}{kind}/"))
+        return tuple(sorted(found, key=lambda member: (member.number, member.since, member.host)))
 
     def _own(self, pair: _Pair, host: Host) -> Slot:
         """The slot that this host has: an agent was killed, or another host has the same ID."""
@@ -133,21 +135,22 @@ class Etcd:
             Fault.INVALID, f"the host {_text(pair.value, 'host')} has the same machine ID, and a slot",
             "Give one of them another: remove /etc/machine-id, run `systemd-machine-id-setup`, and reboot")
 
-    def _full(self, host: Host, taken: tuple[_Pair, ...]) -> LockError:
-        self._wait(host)
-        holders = ", ".join(f"{member.host} since {member.since}" for member in map(_member, taken))
+    def _full(self, host: Host, pairs: tuple[_Pair, ...]) -> LockError:
+        self._wait(host, pairs)
+        taken = self._members("slot", pairs)
+        holders = ", ".join(f"{member.host} since {member.since}" for member in taken)
         return LockError(
             Fault.FULL, f"all {self._slots} slots of the group {self._group} are taken",
             f"Wait; {holders or 'other hosts'} restart{'s' * (len(taken) == 1)} dockerd")
 
-    def _wait(self, host: Host) -> None:
-        """Show that this host waits; since when, if it was shown already."""
+    def _wait(self, host: Host, pairs: tuple[_Pair, ...]) -> None:
+        """Show that this host waits; it is shown already where it has asked before."""
         key = f"{self._prefix}waiting/{host.id}"
-        known = self._range({"key": _encoded(key)})
-        since = _text(known[0].value, "since") if known else _now()
-        self._post("kv/put", {
-            "key": _encoded(key), "value": _encoded(json.dumps({"host": host.name, "since": since})),
-            "lease": str(self._grant(WAITING_S))})
+        lease = next((pair.lease for pair in pairs if pair.key == key), 0)
+        if not lease or not self._is_renewed(lease):
+            value = {"host": host.name, "since": _now()}
+            self._post("kv/put", {"key": _encoded(key), "value": _encoded(json.dumps(value)),
+                                  "lease": str(self._grant(WAITING_S))})
 
     def _put_if_absent(self, key: str, value: Mapping[str, str], lease: int, host: Host) -> int:
         """Take a slot in one transaction, which the group's stop prevents too. Returns its revision, 0 if it failed."""
@@ -163,6 +166,10 @@ class Etcd:
         except JsonError:
             raise self._not_etcd("an unknown answer") from None
         return _number_of(_object(reply, "header"), "revision")
+
+    def _is_renewed(self, lease: int) -> bool:
+        """Renew a lease. etcd answers 200 without TTL for one that has expired (etcd-io/etcd#7330)."""
+        return _number_of(_object(self._post("lease/keepalive", {"ID": str(lease)}), "result"), "TTL") > 0
 
     def _is_ours(self, slot: Slot) -> bool:
         found = self._range({"key": _encoded(f"{self._prefix}slot/{slot.number}")})

@@ -116,6 +116,7 @@ class FakeEtcd(ThreadingHTTPServer):
     out."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Gateway)
