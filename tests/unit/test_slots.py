@@ -16,6 +16,7 @@ from dockerd_guard.plan.memory import Memory, Refusal
 from dockerd_guard.plan.slots import granted, must_ask, not_asked, refused, retry_in_s
 from dockerd_guard.policy.model import Fleet
 from dockerd_guard.policy.reader import read_policy
+from dockerd_guard.report import plan as report
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import Crash, SimulatedHost
@@ -139,6 +140,15 @@ def test_what_fix_would_do(host: SimulatedHost, row: Row) -> None:
     do(host, row.happened)
     with Rootfs(str(host.root)) as rootfs:
         check(row, decided(host, read_policy(rootfs), row.memory, by_hand), is_agent=False)
+
+
+def test_diff_names_the_group(host: SimulatedHost) -> None:
+    do(host, PORT)
+    with Rootfs(str(host.root)) as rootfs:
+        outcome = decided(host, read_policy(rootfs), None, by_hand)
+    assert report.diff_text(outcome.assessment, ()).endswith(
+        "Cost: a restart of docker.service; containers keep running.\n"
+        "The restart needs a slot of the group prod; see `dockerd-guard fleet`.\n")
 
 
 def check(row: Row, outcome: Outcome, *, is_agent: bool) -> None:
