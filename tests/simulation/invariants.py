@@ -163,6 +163,13 @@ def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
 def _works(world: World, then: Before) -> Iterator[str]:
     host = world.host
     if then.was_running and host.running is None and not then.has_faults and len(host.starts) > then.starts:
+        if then.next_starts - len(host.next_starts) > 1:
+            # So was the start of the rollback. No other host of the fleet may follow.
+            fleet = world.agents[-1].controller.policy.correct.fleet
+            memory = world.agents[-1].controller.memory.fleet
+            if fleet is not None and not (host.lock.stopped or memory.to_stop or memory.is_kept or host.bus_is_gone):
+                yield "I3: dockerd is dead after a rollback, and the group is not stopped"
+            return
         is_taken = then.takes_port and host.binds_at_stop is None
         if (len(host.next_starts) < then.next_starts or is_taken) and not host.read().layer.starts:
             # A start failed for no reason in any file, and what dockerd ran with before would be refused by now.

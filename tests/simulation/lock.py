@@ -55,13 +55,13 @@ class SimulatedLock:
         if self._service.slot is None:
             self._service.slot = Slot(fleet.group, host.id, 0, 7, len(self._service.had) + 1)
             self._service.had.append((self._host.clock.seconds, None))
+            if self._service.forgets == "before":
+                self._host.clock.call_in(0.001, self._forget)
         self._host.tick()
         return self._service.slot
 
     def still(self, fleet: Fleet, slot: Slot) -> bool:
         self._request("still")
-        if self._service.forgets == "before":
-            self._forget()
         return self._service.slot == slot
 
     def release(self, fleet: Fleet, slot: Slot) -> bool:
