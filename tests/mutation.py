@@ -49,6 +49,12 @@ EQUIVALENT: dict[str, str] = {
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
+    "slots: without `fleet is None`: if refusal is None or fleet is None:":
+        "a slot is refused only where the policy has a fleet",
+    "slots: 20 -> 21: longest_s = min(": "both are far beyond the longest time",
+    "slots: ' ' -> other text: share = ": "any separator does",
+    "slots: 0 -> 1: share = ": "any byte does",
+    "slots: 255 -> 256: share = ": "the share is smaller by less than a hundredth",
     "splay: ' ' -> other text: return int.from_bytes(": "any separator does",
     "splay: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
     "splay: 'surrogateescape' -> other text: return hashlib.sha256(": "no policy has a surrogate",

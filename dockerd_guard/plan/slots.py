@@ -58,7 +58,7 @@ def refused(now: Instant, memory: Memory, error: LockError, host_id: str) -> Mem
     before = memory.fleet.refusal
     tries = before.tries + 1 if before is not None else 0
     return memory._replace(fleet=memory.fleet._replace(
-        slot=None, refusal=Refusal(now, error.fault, error.reason, error.next_step, tries, _retry_s(tries, host_id)),
+        refusal=Refusal(now, error.fault, error.reason, error.next_step, tries, _retry_s(tries, host_id)),
         unreachable=memory.fleet.unreachable + (error.fault in MISSING)))
 
 
