@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.fleet.lock import Host, LockError
+from dockerd_guard.fleet.lock import Host, LockError, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.observation import Observation
@@ -47,6 +47,11 @@ def ask(
     slot is given back whatever interrupts the pass."""
     assert policy.correct.fleet is not None  # noqa: S101 -- decide() asks only then
     host = this_host(seen, context.clock.now())
+    if policy.correct.fleet.lock is LockKind.FLEETLOCK:
+        # The request may be granted, and its answer lost: by a time-out, or since this process is killed.
+        memory = memory._replace(fleet=memory.fleet._replace(unsure=Slot(policy.correct.fleet.group, host.id)))
+        with contextlib.suppress(OSError):
+            state.save(memory)
     try:
         slot = context.lock.acquire(policy.correct.fleet, host)
         memory = granted(memory, slot)
@@ -71,6 +76,8 @@ def end(seen: Observation, policy: Policy, memory: Memory, result: Result | None
         known = known._replace(to_stop="")
     if known.to_stop:
         known, later_s = _stopped(seen, fleet, known, context)
+    if known.slot is None and known.refusal is None and known.unsure is not None:
+        known = known._replace(slot=known.unsure, unsure=None)
     if known.slot is None or known.is_kept:
         return Ended(memory._replace(fleet=known), result, later_s)
     try:

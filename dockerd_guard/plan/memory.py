@@ -125,6 +125,7 @@ class FleetMemory(NamedTuple):
 
     `is_kept`: the slot is kept on purpose, since this host was left without Docker (FleetLock). `to_stop`: why the
     group is to be stopped, which could not be told to the service yet. `unreachable`: how often it did not answer.
+    `unsure`: a slot of FleetLock that this host may have, since an answer was lost: nobody else gives it back.
     """
 
     slot: Slot | None = None
@@ -132,6 +133,7 @@ class FleetMemory(NamedTuple):
     is_kept: bool = False
     to_stop: str = ""
     unreachable: int = 0
+    unsure: Slot | None = None
 
 
 class Contained(NamedTuple):

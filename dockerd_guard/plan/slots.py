@@ -50,7 +50,7 @@ def slot_hold(policy: Policy, memory: Memory) -> Hold | None:
 
 def granted(memory: Memory, slot: Slot) -> Memory:
     """Return the memory with a slot."""
-    return memory._replace(fleet=memory.fleet._replace(slot=slot, refusal=None))
+    return memory._replace(fleet=memory.fleet._replace(slot=slot, refusal=None, unsure=None))
 
 
 def refused(now: Instant, memory: Memory, error: LockError, host_id: str) -> Memory:
@@ -59,6 +59,7 @@ def refused(now: Instant, memory: Memory, error: LockError, host_id: str) -> Mem
     tries = before.tries + 1 if before is not None else 0
     return memory._replace(fleet=memory.fleet._replace(
         refusal=Refusal(now, error.fault, error.reason, error.next_step, tries, _retry_s(tries, host_id)),
+        unsure=memory.fleet.unsure if error.fault is not Fault.FULL else None,
         unreachable=memory.fleet.unreachable + (error.fault in MISSING)))
 
 

@@ -53,7 +53,8 @@ class SimulatedLock:
         if fault is not None and self._service.slot is None:
             raise LockError(fault, f"the lock service says {fault}", "Wait")
         if self._service.slot is None:
-            self._service.slot = Slot(fleet.group, host.id, 0, 7, len(self._service.had) + 1)
+            by_etcd = (0, 7, len(self._service.had) + 1) if fleet.lock is LockKind.ETCD else ()
+            self._service.slot = Slot(fleet.group, host.id, *by_etcd)
             self._service.had.append((self._host.clock.seconds, None))
             if self._service.forgets == "before":
                 self._host.clock.call_in(0.001, self._forget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from tests.support.passes import blocked, messages, run, starts_by_us
 from tests.support.remembered import APPLY, BUSY, HOLD, NOTHING, RELOAD, RESTART, STOPS, WRITE
 from tests.support.situations import (
     OPEN,
+    OURS,
+    OVERRIDE,
     Act,
     Outcome,
     Remember,
@@ -36,6 +39,7 @@ from tests.support.situations import (
     opened,
     policy,
     reload,
+    remove,
     restart,
     sleep,
 )
@@ -347,6 +351,37 @@ def test_a_slot_that_cannot_be_given_back(
     run(agent, 31)
     assert agent.controller.memory.fleet.slot is None
     assert (host.lock.slot is None) is is_known
+
+
+@pytest.mark.parametrize(("lock", "is_released"), [(FLEETLOCK, True), (ETCD, False)])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_slot_whose_answer_was_lost(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, lock: Act, is_released: bool, is_killed: bool) -> None:
+    """FleetLock has granted it, and the restart is not needed any more. In etcd the lease ends."""
+    do(host, (lock, *opened()))
+    agent = SimulatedAgent(host, RecordedJournal())
+    acquire = agent.ports.lock.acquire
+
+    def lost(fleet: Fleet, asking: Host) -> Slot:
+        acquire(fleet, asking)
+        raise Crash if is_killed else LockError(Fault.UNREACHABLE, "no answer", "Wait")
+    monkeypatch.setattr(agent.ports.lock, "acquire", lost)
+    with contextlib.suppress(Crash):
+        agent.run_pass()
+    assert host.lock.slot is not None
+    assert not starts_by_us(host)
+    do(host, (remove(OVERRIDE), remove(OURS), reload, restart))
+    agent = SimulatedAgent(host, agent.journal)
+    run(agent, 61)
+    assert not starts_by_us(host)
+    assert (host.lock.slot is None) is is_released
+    assert agent.controller.memory.fleet.unsure is None
+
+
+def test_a_full_service_has_given_nothing(host: SimulatedHost) -> None:
+    do(host, (FLEETLOCK, *opened(), service(fault=Fault.FULL)))
+    assert guarded(host).controller.memory.fleet.unsure is None
+    assert host.lock.requests == ["acquire"]
 
 
 def test_a_stop_that_could_not_be_told_is_told_later(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ FULL = Memory(
     manual_fixes=(ManualFix("repaired", ("wrote /a",), ("DG101 x",), "message"),),
     intent=INTENT, needed_restart=NeededRestart(THEN, "digest", live_restore=True),
     fleet=FleetMemory(Slot("prod", "id", 1, 7587, 42, "2026-11-23T12:00:00+00:00"),
-                      Refusal(THEN, Fault.FULL, "full", "Wait", 3, 4.1), is_kept=True, to_stop="dead", unreachable=5))
+                      Refusal(THEN, Fault.FULL, "full", "Wait", 3, 4.1), is_kept=True, to_stop="dead", unreachable=5,
+                      unsure=Slot("prod", "id")))
 
 VARIANTS = {
     "nothing": Memory(),
