@@ -40,6 +40,7 @@ Keeps the sockets of the Docker API as declared in a YAML policy.
   dockerd-guard run                  run the agent: check and correct on every change
   dockerd-guard status               show the state of this host and of its agent
   dockerd-guard history              list past drifts with their outcome and exposure time
+  dockerd-guard fleet                show which hosts of the fleet restart Docker, and which wait
   dockerd-guard explain DG103        explain a rule or a journal event
 """
 
@@ -209,6 +210,13 @@ def _explain_options(parser: ArgumentParser) -> None:
                         help="a rule such as DG103 or a journal event such as held; without it, list all")
 
 
+def _fleet_options(parser: ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("show", "resume"), default="show",
+                        help="resume: end the stop of the group, and release a slot that this host has kept")
+    _policy_option(parser)
+    _format_option(parser)
+
+
 VERBS: tuple[Verb, ...] = (
     Verb("init", "write a policy from the current state of this host", _init_options,
          "Writes a policy that declares the current sockets of this host, with mode: observe. Dangerous sockets are "
@@ -291,6 +299,13 @@ VERBS: tuple[Verb, ...] = (
          (
              ("history --since yesterday", "drifts of the last day"),
              ("history --plot drift.svg", "a timeline"),
+         )),
+    Verb("fleet", "show which hosts of the fleet restart Docker, and which wait", _fleet_options,
+         "Asks the lock service of `correct.fleet` which hosts have a slot and which wait for one, since when, and "
+         "what stopped the group. Exit code 1 if the group is stopped.",
+         (
+             ("fleet", "the group of this host"),
+             ("fleet resume", "let the hosts of a stopped group restart Docker again"),
          )),
     Verb("explain", "explain a rule or a journal event", _explain_options,
          "Prints the page of a rule: reason, bad and good example, fix. Or that of a journal event: cause, "

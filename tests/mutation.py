@@ -1,6 +1,6 @@
 """Mutation test of the decisions: is every operator, branch, condition and constant noticed by the unit tests alone?
 
-    python3 -m tests.mutation [decide|gate|backoff|inputs|actions]... [--sample N] [--seed S] [--jobs N] [--list]
+    python3 -m tests.mutation [MODULE]... [--sample N] [--seed S] [--jobs N] [--list]
 
 Each mutant is one change of the module's syntax tree. It is compiled in a forked process before anything has imported
 the module, and the unit tests named in TESTS run there until the first failure. Exit code 1: mutants survived.
@@ -27,12 +27,14 @@ ROOT = Path(__file__).parents[1]
 UNIT = "tests/unit"
 
 TESTS = {
-    "gate": ("test_gate.py",),
+    "gate": ("test_gate.py", "test_splay.py"),
     "backoff": ("test_backoff.py",),
     "decide": ("test_restart_facts.py", "test_decide.py", "test_decide_memory.py", "test_decide_inputs.py",
-               "test_forecast.py", "test_occupied_paths.py"),
+               "test_forecast.py", "test_occupied_paths.py", "test_splay.py", "test_slots.py"),
     "inputs": ("test_decide_inputs.py", "test_restart_facts.py"),
     "actions": ("test_actions.py", "test_decide.py"),
+    "splay": ("test_splay.py",),
+    "slots": ("test_slots.py",),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
 
@@ -47,6 +49,15 @@ EQUIVALENT: dict[str, str] = {
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
+    "slots: without `fleet is None`: if refusal is None or fleet is None:":
+        "a slot is refused only where the policy has a fleet",
+    "slots: 20 -> 21: longest_s = min(": "both are far beyond the longest time",
+    "slots: ' ' -> other text: share = ": "any separator does",
+    "slots: 0 -> 1: share = ": "any byte does",
+    "slots: 255 -> 256: share = ": "the share is smaller by less than a hundredth",
+    "splay: ' ' -> other text: return int.from_bytes(": "any separator does",
+    "splay: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
+    "splay: 'surrogateescape' -> other text: return hashlib.sha256(": "no policy has a surrogate",
 }
 """Mutants that change nothing that can be observed, as the beginning of `module: change: source line`, and why."""
 

@@ -17,7 +17,7 @@ CODE = (PACKAGE, "packaging", "tests")
 MAX_LINES = 500
 
 ROOMS = (
-    "model", "rootfs", "lazy_imports", "systemd", "dockerd", "policy", "observe", "rules", "plan", "apply",
+    "model", "rootfs", "lazy_imports", "systemd", "dockerd", "policy", "fleet", "observe", "rules", "plan", "apply",
     "containment", "nethelper", "report", "agent", "commands", "cli", "__main__",
 )
 """From the bottom to the top: a room imports only rooms that come before it."""

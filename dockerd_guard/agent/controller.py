@@ -16,6 +16,7 @@ from dockerd_guard.apply.context import Clock, Context, Validate
 from dockerd_guard.apply.files import HostFiles
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.containment.containment import Containment
+from dockerd_guard.fleet.lock import Lock
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.kernel import HostKernel, is_active
@@ -23,7 +24,8 @@ from dockerd_guard.observe.live import observe_host, observer
 from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, Listening, Observation, Running
 from dockerd_guard.observe.probes import Known, Prober
-from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, is_starting, retry_now
+from dockerd_guard.plan.actions import is_starting
+from dockerd_guard.plan.decide import Decision, Result, Verdict, containment, forget_policy, retry_now
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.memory import Contained, Memory
 from dockerd_guard.policy.model import Mode, Policy, PolicyError
@@ -71,6 +73,7 @@ class Host(NamedTuple):
     clock: Clock
     validate: Validate
     state: StateFiles
+    lock: Lock
 
 
 class Controller:
@@ -210,7 +213,7 @@ class Controller:
             self._wake_in(0.0)
         with observer(manager, kernel, self.host.files.root, self._known) as observe:
             context = Context(manager, self.host.files, observe, self.host.network, self.host.clock,
-                              self.host.validate, self._probe)
+                              self.host.validate, self.host.lock, self._probe)
             before = self.memory
             done = reconcile(seen, findings, policy, before, context, kernel, self.host.state)
             self.memory = done.memory

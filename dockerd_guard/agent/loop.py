@@ -21,6 +21,7 @@ from dockerd_guard.apply.preflight import validate
 from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive, single_agent
 from dockerd_guard.model.address import Tls
 from dockerd_guard.nethelper.client import NethelperClient
+from dockerd_guard.nethelper.fleet_client import FleetClient
 from dockerd_guard.observe.kernel import HostKernel
 from dockerd_guard.observe.network import HELPER_UNITS, Unsupported
 from dockerd_guard.plan.decide import Verdict
@@ -56,12 +57,13 @@ class Agent:
         self._waker = Waker()
         self._files = Files()
         self._network = NethelperClient()
+        self._lock = FleetClient()
         self._state_files = StateFiles()
         self._machine = StateMachine()
         self._publisher = Publisher(journal, tracker, self._state_files.directory)
         self._controller = Controller(Host(
             self._connect, lambda: load_policy(policy_file, require_root_owned=True), HostFiles(), HostKernel(),
-            self._network, HostClock(), validate, self._state_files), policy, journal, tracker,
+            self._network, HostClock(), validate, self._state_files, self._lock), policy, journal, tracker,
             lambda exposed, started_at: self._publisher.counted(exposed, self._triggered_at, started_at))
         self._problems: list[str] = []
         self._busy_since: datetime | None = None
@@ -86,6 +88,7 @@ class Agent:
             self._publisher.publish(self._standing)
             self._files.close()
             self._network.close()
+            self._lock.close()
         return 0
 
     def _is_the_only_one(self, locks: contextlib.ExitStack) -> bool:
@@ -230,7 +233,7 @@ class Agent:
         return manager
 
     def _systemd_changed(self, what: str) -> None:
-        """Wake the loop, except for the end of a job on our own network helper: a pass may have started it."""
+        """Wake the loop, except for the end of a job on a helper of our own: a pass may have started it."""
         if not what.startswith(HELPER_UNITS):
             self._waker.wake()
 

@@ -15,6 +15,7 @@ from dockerd_guard.agent.counters import Stopwatch
 from dockerd_guard.agent.drift_tracker import DriftTracker
 from dockerd_guard.agent.states import AgentState
 from dockerd_guard.agent.status_file import OWN_FILE, publish, published
+from dockerd_guard.fleet.lock import Fault
 from dockerd_guard.model.address import canonical
 from dockerd_guard.plan.memory import HeldCorrection, Memory
 from dockerd_guard.policy.model import Mode, Policy
@@ -108,7 +109,7 @@ class Publisher:
         """Until the host was observed once, the metrics of the previous agent process stay."""
         if standing.observed_at is None:
             return
-        policy = standing.policy
+        policy, fleet = standing.policy, standing.memory.fleet
         snapshot = Snapshot(
             up=standing.state is not AgentState.STOPPING, enforcing=policy.mode is Mode.ENFORCE,
             last_pass=standing.observed_at, resync_s=policy.watch.resync_s, policy_ok=not now.policy_problem,
@@ -116,7 +117,10 @@ class Publisher:
             drift_open=Counter(f"{drift.finding.code} {drift.finding.layer}" for drift in now.drifts),
             drift_total=now.counts.drifts, exposed=standing.exposed, contained=len(now.contained),
             exposed_s=now.counts.exposed_s, held=now.held is not None, contested=standing.is_contested,
-            corrections=now.counts.corrections)
+            corrections=now.counts.corrections, fleet_waiting=fleet.refusal is not None,
+            fleet_slot=fleet.slot is not None, fleet_unreachable=fleet.unreachable,
+            fleet_stopped=fleet.is_kept or bool(fleet.to_stop) or (
+                fleet.refusal is not None and fleet.refusal.fault is Fault.STOPPED))
         try:
             textfile.publish(metrics_text(snapshot))
             self._metrics_problem = ""
@@ -139,7 +143,7 @@ class Publisher:
         if standing.observed_at is None:
             parts.append("this host has not been checked yet")
         elif memory.held is not None and standing.busy_since is None:
-            parts.append(hold_text(memory.held.reason, memory.held.until))
+            parts.append(hold_text(memory.held))
         elif drifts:
             first, *others = sorted(drifts.values(), key=lambda finding: (finding.socket is None, finding.order))
             more = f" (and {len(others)} more; dockerd-guard status)" if others else ""

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dockerd_guard.agent import fleet_slot
 from dockerd_guard.apply.apply import execute, preflight, roll_back
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.rollback import recover
@@ -17,6 +18,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import UNITS
 from dockerd_guard.observe.kernel import HostKernel, UnitStates, observe_engine
+from dockerd_guard.observe.machine_id import machine_id
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
@@ -59,6 +61,8 @@ def assess(  # noqa: PLR0913, PLR0917 -- a pass up to its decision
     plan = plan_for(seen, policy)
     if memory.intent is not None or required_actions(seen, plan, policy).starts_dockerd:
         seen = seen._replace(engine=observe_engine(seen, kernel, manager))
+    if policy.correct.splay_s or policy.correct.fleet is not None:
+        seen = seen._replace(machine_id=machine_id(seen.rootfs))
     decision, memory = choose(now, seen, findings, plan, policy, memory)
     return Assessment(seen, policy, findings, plan, decision), memory
 
@@ -69,7 +73,7 @@ def by_hand(  # noqa: PLR0913, PLR0917 -- has decide()'s signature
     """The decision of `fix` and `diff`: as the agent's, whatever the mode, without its delays and its back-off."""
     if memory.intent is not None and not memory.intent.is_applied:
         return decide(now, seen, findings, plan, policy, memory)
-    decision = forecast(now, seen, plan, policy, memory)
+    decision, memory = forecast(now, seen, plan, policy, memory)
     if decision.verdict is Verdict.APPLY and decision.actions.starts_dockerd:
         memory = memory.with_restart(now)
     return decision, memory
@@ -91,6 +95,12 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
     """
     seen = seen._replace(disk_problem=context.files.problem(UNITS) if seen.loaded is not None else "")
     assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, context.manager, choose)
+    if assessment.decision.verdict is Verdict.LOCK:
+        now, memory = fleet_slot.ask(assessment.seen, policy, memory, context, state)
+        seen = context.observe()
+        seen = seen._replace(disk_problem=context.files.problem(UNITS))
+        # At the moment of the answer: otherwise it might be time to ask again.
+        assessment, memory = assess(seen, findings, policy, memory, now, kernel, context.manager, choose)
     verdict = assessment.decision.verdict
     if verdict is Verdict.RECOVER:
         return _recovered(assessment, memory, context, state)
@@ -105,11 +115,12 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         memory = _rolled_back(memory, result, policy, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, state)
+    memory, result, again_s = fleet_slot.end(assessment.seen, policy, memory, result, context)
     with contextlib.suppress(OSError):
         state.save(memory)
     decision = assessment.decision
-    later_s = decision.wake_s if result is None else wake_s(decision, result, policy)
-    return Pass(assessment, result, memory, wake_s=later_s)
+    waits = (again_s, decision.wake_s if result is None else wake_s(decision, result, policy))
+    return Pass(assessment, result, memory, wake_s=min((each for each in waits if each is not None), default=None))
 
 
 def _applied(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> tuple[Result, Memory]:

@@ -10,12 +10,13 @@ from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.preflight import Preflight, unbindable
 from dockerd_guard.apply.rollback import restart, undo, would_be_refused
 from dockerd_guard.apply.verify import changed_meanwhile, identities, unverifiable, verify
+from dockerd_guard.fleet.lock import LockError
 from dockerd_guard.model.address import canonical
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.network import HelperUnavailable
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.actions import Actions, required_actions
+from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.decide import Decision, Result
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Intent
@@ -43,8 +44,7 @@ def preflight(seen: Observation, decision: Decision, plan: Plan, policy: Policy,
 
 def execute(seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> Result:
     """Carry out the actions of a decision. Its intent is stored already. Raises Unavailable when systemd goes away."""
-    assert decision.intent is not None  # noqa: S101 -- decide() gives one with each APPLY
-    return _Execution(seen, decision.actions, decision.intent, decision.hold, plan, policy, context).run()
+    return _Execution(seen, decision, plan, policy, context).run()
 
 
 def _held_by_systemd(seen: Observation) -> frozenset[str]:
@@ -80,16 +80,15 @@ def roll_back(seen: Observation, intent: Intent, policy: Policy, context: Contex
 class _Execution:
     """One correction under way."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 -- what it works on
-        self, seen: Observation, actions: Actions, intent: Intent, hold: Hold | None, plan: Plan, policy: Policy,
-        context: Context,
-    ) -> None:
+    def __init__(self, seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> None:
+        assert decision.intent is not None  # noqa: S101 -- decide() gives one with each APPLY
         self.seen = seen
         self.decided_on = seen
         self.before = identities(seen)
-        self.actions = actions
-        self.intent = intent
-        self.hold = hold
+        self.actions = decision.actions
+        self.intent = decision.intent
+        self.hold = decision.hold
+        self.slot = decision.slot
         self.plan = plan
         self.policy = policy
         self.context = context
@@ -129,6 +128,9 @@ class _Execution:
             return problem
         if not self.actions.starts_dockerd:
             return self._finished()
+        if (hold := self._slot_hold()) is not None:
+            self.hold = hold
+            return self._finished()
         self._start()
         if self.starts:
             return self._verified()
@@ -159,6 +161,19 @@ class _Execution:
         if hold is None and left.starts_dockerd:
             hold = Hold("docker.service was started during the correction")
         return Result(hold is None, tuple(self.steps), hold, kept=self.actions.changes, seen=self.seen)
+
+    def _slot_hold(self) -> Hold | None:
+        """Why the restart may not begin, though it has a slot: that is another host's by now. From here on the slot is
+        kept; dockerd asks nobody, so a lease that ends later stops nothing."""
+        fleet = self.policy.correct.fleet
+        if fleet is None or self.slot is None:
+            return None
+        try:
+            is_ours = self.context.lock.still(fleet, self.slot)
+        except LockError as error:
+            return Hold(error.reason, next_step=error.next_step)
+        return None if is_ours else Hold(f"the slot of the group {self.slot.group} was lost before the restart",
+                                         next_step="Wait; the agent asks for another")
 
     def _start(self) -> None:
         was_active = self.intent.was_active

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from dockerd_guard.apply.files import HostFiles
+from dockerd_guard.fleet.lock import Lock
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.network import Network
 from dockerd_guard.observe.observation import Observation, Process
@@ -72,5 +73,6 @@ class Context(NamedTuple):
     network: Network
     clock: Clock
     validate: Validate
+    lock: Lock
     probe: Callable[[Observation], Observation] = lambda seen: seen
     """As probes.Prober: adds what the TCP sockets answer. Raises Unsupported."""

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from dockerd_guard.apply import files
+from dockerd_guard.fleet.lock import Fault
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.json_values import (
@@ -184,7 +185,8 @@ def _as_time(value: object) -> datetime:
 
 _ENCODERS: dict[type, Callable[[Any], object]] = {Instant: list, Access: list, Link: lambda link: {"link": link.target}}
 _CONVERTERS = {
-    datetime: _as_time, Tls: as_one_of(Tls), Content | None: _as_content, Mapping[str, CorrectedFile]: _as_corrected}
+    datetime: _as_time, Tls: as_one_of(Tls), Fault: as_one_of(Fault), Content | None: _as_content,
+    Mapping[str, CorrectedFile]: _as_corrected}
 _as_memory = as_record(Memory, _CONVERTERS)
 _as_intent = as_record(Intent, _CONVERTERS)
 _as_probes = as_record(Probes, _CONVERTERS)

@@ -14,6 +14,7 @@ from dockerd_guard.apply.preflight import validate
 from dockerd_guard.apply.state_files import Busy, StateFiles, exclusive
 from dockerd_guard.commands._common import FOUND, OK, Unanswerable, misses, require_libraries
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.nethelper.fleet_client import local_client
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel, is_active
 from dockerd_guard.observe.live import observer
@@ -21,6 +22,7 @@ from dockerd_guard.observe.probes import Known, Prober
 from dockerd_guard.plan.assessment import not_running
 from dockerd_guard.plan.decide import Result, Verdict
 from dockerd_guard.plan.memory import ManualFix
+from dockerd_guard.plan.slots import not_asked
 from dockerd_guard.policy.model import POLICY_FILE, Policy, PolicyError
 from dockerd_guard.policy.reader import load_policy
 from dockerd_guard.report import json_output, plan
@@ -75,13 +77,14 @@ def outcome(done: Pass) -> Result:
 
 def _fixed(policy: Policy, state: StateFiles, manager: Manager) -> Pass:
     kernel, clock = HostKernel(), HostClock()
-    network = LocalNetwork()
+    network, lock = LocalNetwork(), local_client()
     prober = Prober(network.probe, state, is_active=lambda: is_active(manager))
     with observer(manager, kernel, known=lambda: Known(state.load().start, prober.probes)) as observe:
-        context = Context(manager, HostFiles(), observe, network, clock, validate, prober)
+        context = Context(manager, HostFiles(), observe, network, clock, validate, lock, prober)
         seen = prober(observe())
         findings = judge(seen, policy)
-        done = reconcile(seen, findings, policy, state.load(), context, kernel, state, by_hand)
+        # The agent may be waiting for its next request for a slot.
+        done = reconcile(seen, findings, policy, not_asked(state.load()), context, kernel, state, by_hand)
         if done.recovery:
             print(done.recovery, file=sys.stderr)
         if done.assessment.decision.verdict is Verdict.RECOVER:

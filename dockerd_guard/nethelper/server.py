@@ -21,8 +21,7 @@ ROOT = 0
 
 def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
     """Answer requests of a trusted peer (SO_PEERCRED) until it disconnects. Returns the exit code."""
-    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid != trusted_uid:
+    if peer_uid(connection) != trusted_uid:
         return 1
     here, wire, changes = LocalNetwork(), Wire(connection), None
     poll = select.poll()
@@ -45,6 +44,12 @@ def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
     except (OSError, JsonError):
         # The connection was lost, or the peer is not our agent.
         return 1
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user of the process that has connected (SO_PEERCRED)."""
+    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 def _followed(poll: select.poll) -> NftablesMonitor:

@@ -14,8 +14,8 @@ class Unsupported(Exception):
 
 
 SOCKET_UNIT = "dockerd-guard-network.socket"
-HELPER_UNITS = "dockerd-guard-network@"
-"""How the names of the units begin that it starts, one for each connection."""
+HELPER_UNITS = ("dockerd-guard-network@", "dockerd-guard-fleet@")
+"""How the names of the units begin that such sockets start, one for each connection."""
 
 
 class HelperUnavailable(Unsupported):

@@ -234,6 +234,8 @@ class Observation(NamedTuple):
     """Other ways to the API than a dockerd, as last observed; they are looked for after what is urgent."""
     disk_problem: str = ""
     """Why files of the host cannot be written now: `No space left on device`, `Read-only file system`, or nothing."""
+    machine_id: str = ""
+    """The app-specific ID of this host (observe/machine_id.py); read only where the policy refers to a fleet."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:

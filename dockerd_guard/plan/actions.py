@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Via, canonical
+from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Loaded, Observation
 from dockerd_guard.plan.memory import Intent, digest
 from dockerd_guard.plan.plan import Change, Plan, complies, content_at
 from dockerd_guard.policy.model import Policy
+
+STARTING_S = 120.0
+"""How long an interrupted correction waits for a dockerd that is starting. It pauses for 16 s before plain TCP."""
 
 
 class Actions(NamedTuple):
@@ -81,6 +85,13 @@ def required_actions(seen: Observation, plan: Plan, policy: Policy, intent: Inte
 def has_failed(seen: Observation) -> bool:
     """Whether docker.service is in the state `failed`."""
     return seen.running is None and seen.loaded is not None and seen.loaded.active_state == "failed"
+
+
+def is_starting(now: Instant, seen: Observation) -> bool:
+    """Return whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
+    if seen.running is None or seen.loaded is None or seen.loaded.active_state != "activating":
+        return False
+    return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S
 
 
 def is_in_force(seen: Observation, intent: Intent) -> bool:

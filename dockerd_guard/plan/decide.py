@@ -11,13 +11,14 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from dockerd_guard.fleet.lock import Slot
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.observe.started import INVOCATION
 from dockerd_guard.plan import backoff
-from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
+from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, is_starting, required_actions
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
@@ -26,6 +27,8 @@ from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
 from dockerd_guard.plan.occupied import NEXT_STEP, occupied
 from dockerd_guard.plan.pending_changes import pending_changes
 from dockerd_guard.plan.plan import Change, Plan
+from dockerd_guard.plan.slots import must_ask, needs_slot, not_asked, retry_in_s, slot_hold
+from dockerd_guard.plan.splay import with_splay
 from dockerd_guard.policy.model import Mode, Policy, Restart
 
 QUIET_S = 0.5
@@ -48,9 +51,6 @@ RETRY_UNBINDABLE_S = 5.0
 """The same where dockerd could not bind a declared address. As long as it cannot, preflight holds the next attempt,
 which then restarts nothing."""
 
-STARTING_S = 120.0
-"""How long an interrupted correction waits for a dockerd that is starting. It pauses for 16 s before plain TCP."""
-
 PROBATION_S = 30.0
 """How long dockerd must run after a correction before its previous configuration is forgotten."""
 
@@ -70,6 +70,8 @@ class Verdict(StrEnum):
     """There is nothing that may be done now."""
     BACK_OFF = "back off"
     """Another program keeps undoing the correction."""
+    LOCK = "lock"
+    """The restart is allowed here: ask the fleet for a slot, then observe and decide again."""
     APPLY = "apply"
     """Carry out the actions; with a hold, all but the restart. Without actions, verify an earlier correction."""
 
@@ -96,6 +98,8 @@ class Decision(NamedTuple):
     """foreign_inputs() of an action."""
     inputs: str = ""
     """inputs() of an action."""
+    slot: Slot | None = None
+    """The slot that the restart needs."""
 
     @property
     def complies(self) -> bool:
@@ -142,10 +146,11 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
 ) -> tuple[Decision, Memory]:
     """Decide what to do, and return the memory to keep, whatever becomes of it. `findings` are those of this pass."""
     memory = _updated(now, seen, policy, memory)
-    required = required_actions(seen, plan, policy, memory.intent)
-    facts = restart_facts(seen, plan, required, memory)
-    price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
-    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts, contain=containment(now, seen, policy, memory))
+    base, after = _base(now, seen, plan, policy, memory)
+    required, facts = base.required, base.facts
+    if policy.mode is Mode.ENFORCE or after.needed_restart is None:
+        # In mode: observe it counts from the first `fix` on.
+        memory = after
     if memory.intent is not None and not memory.intent.is_applied:
         if is_starting(now, seen):
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
@@ -158,22 +163,37 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
                              intent=memory.intent), memory
     if policy.mode is not Mode.ENFORCE:
-        return _with_hold(base, _forecast(now, plan, required, facts, policy, memory)), memory
+        return base._replace(hold=_forecast(now, plan, required, facts, policy, memory)), memory
     return _enforce(now, seen, plan, policy, memory, base)
 
 
-def forecast(now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory) -> Decision:
-    """Return what `fix` would do now: the same decision, whatever the mode, without the delays of the agent."""
+def _base(
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory
+) -> tuple[Decision, Memory]:
+    """What is required and what the gate decides on; and the memory with since when."""
     required = required_actions(seen, plan, policy, memory.intent)
-    facts = restart_facts(seen, plan, required, memory)
+    facts, memory = with_splay(now, seen, policy, required, restart_facts(seen, plan, required, memory), memory)
+    if not needs_slot(policy, required, facts):
+        memory = not_asked(memory)
     price = cost(bool(required.changes or required.reload), required.starts_dockerd, facts)
-    base = Decision(Verdict.NOTHING, required, cost=price, facts=facts,
-                    contain=containment(now, seen, policy._replace(mode=Mode.ENFORCE), memory))
-    hold = _forecast(now, plan, required, facts, policy, memory)
+    return Decision(Verdict.NOTHING, required, cost=price, facts=facts,
+                    contain=containment(now, seen, policy, memory)), memory
+
+
+def forecast(
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory
+) -> tuple[Decision, Memory]:
+    """Return what `fix` would do now: the same decision, whatever the mode, without the delays of the agent."""
+    base, memory = _base(now, seen, plan, policy, memory)
+    base = base._replace(contain=containment(now, seen, policy._replace(mode=Mode.ENFORCE), memory))
+    required, facts = base.required, base.facts
+    hold, asks = _gate(now, plan, required, facts, policy, memory)
+    if asks:
+        return base._replace(verdict=Verdict.LOCK), memory
     actions = _allowed(required, hold, plan, facts)
     verdict = Verdict.APPLY if actions.anything else Verdict.NOTHING if hold is None else Verdict.HOLD
-    return base._replace(verdict=verdict, actions=actions, hold=hold,
-                         intent=_intent(now, seen, actions, memory.intent) if actions.anything else None)
+    intent = _intent(now, seen, actions, memory.intent) if actions.anything else None
+    return base._replace(verdict=verdict, actions=actions, hold=hold, intent=intent, slot=memory.fleet.slot), memory
 
 
 def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
@@ -189,6 +209,16 @@ def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
     if not required.starts_dockerd:
         return None
     return may_restart(policy.correct, facts, memory.restarts, now)
+
+
+def _gate(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
+    now: Instant, plan: Plan, required: Actions, facts: RestartFacts, policy: Policy, memory: Memory
+) -> tuple[Hold | None, bool]:
+    """What holds the restart; and whether nothing does here, and the fleet is to be asked for a slot first."""
+    hold = _forecast(now, plan, required, facts, policy, memory)
+    if hold is not None or not needs_slot(policy, required, facts):
+        return hold, False
+    return slot_hold(policy, memory), must_ask(now, memory)
 
 
 def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
@@ -222,26 +252,29 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
             hold = Hold(f"the last attempt failed: {failed.error}", now.wall + timedelta(seconds=left_s),
                         "Fix this; the agent retries automatically")
             memory = _held(memory._replace(attempt=failed._replace(inputs=current)), now, hold)
-            return _with_hold(base, hold)._replace(verdict=Verdict.HOLD, wake_s=left_s), memory
+            return base._replace(hold=hold, verdict=Verdict.HOLD, wake_s=left_s), memory
         memory = memory._replace(attempt=None)
     if (contested := backoff.contested(now, seen.rootfs, required.changes, memory.corrected)) is not None:
         hold = _contested(contested)
         wake_s = (contested.until - now.wall).total_seconds()
         return (base._replace(verdict=Verdict.BACK_OFF, hold=hold, contested=contested, wake_s=max(wake_s, 1.0)),
                 _held(memory, now, hold))
-    hold_now = _forecast(now, plan, required, facts, policy, memory)
+    hold_now, asks = _gate(now, plan, required, facts, policy, memory)
+    if asks:
+        return base._replace(verdict=Verdict.LOCK), memory
+    wake_s = retry_in_s(now, memory) or _wake_s(now, hold_now, facts)
     actions = _allowed(required, hold_now, plan, facts)
     decision = base._replace(actions=actions, hold=hold_now)
     memory = _held(memory, now, hold_now)
     if not actions.anything:
-        return decision._replace(verdict=Verdict.HOLD, wake_s=_wake_s(now, hold_now, facts)), memory
+        return decision._replace(verdict=Verdict.HOLD, wake_s=wake_s), memory
     intent = _intent(now, seen, actions, memory.intent)
     if actions.starts_dockerd:
         # Counted before it happens, so that no crash can make a restart free (I2).
         memory = memory.with_restart(now)
     foreign = foreign_inputs(seen, plan, policy, tuple(change.path for change in actions.changes))
     return decision._replace(verdict=Verdict.APPLY, intent=intent, foreign=foreign, inputs=inputs(seen, plan, policy),
-                             wake_s=_wake_s(now, hold_now, facts) if hold_now else None), memory
+                             slot=memory.fleet.slot, wake_s=wake_s if hold_now else None), memory
 
 
 def _undoing(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Actions:
@@ -264,13 +297,6 @@ def _is_repaired(seen: Observation, plan: Plan, required: Actions, intent: Inten
     return is_up and started_at(seen) != intent.invocation and not plan.obstacles and not required.starts_dockerd
 
 
-def is_starting(now: Instant, seen: Observation) -> bool:
-    """Return whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
-    if seen.running is None or seen.loaded is None or seen.loaded.active_state != "activating":
-        return False
-    return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S
-
-
 def _allowed(required: Actions, hold: Hold | None, plan: Plan, facts: RestartFacts) -> Actions:
     if plan.caused or facts.occupied:
         return Actions()
@@ -282,17 +308,13 @@ def _contested(contested: Contested) -> Hold:
                 f"Find the program that {contested.verb} it, then run `dockerd-guard fix`")
 
 
-def _with_hold(decision: Decision, hold: Hold | None) -> Decision:
-    return decision._replace(hold=hold)
-
-
 def _held(memory: Memory, now: Instant, hold: Hold | None) -> Memory:
     """With a hold, and since when it is the same."""
     if hold is None:
         return memory._replace(held=None)
     before = memory.held
     since = before.since if before is not None and before.reason == hold.reason else now.wall
-    return memory._replace(held=HeldCorrection(hold.reason, since, hold.until, hold.next_step))
+    return memory._replace(held=HeldCorrection(hold.reason, since, *hold[1:]))
 
 
 def _wake_s(now: Instant, hold: Hold | None, facts: RestartFacts) -> float:
@@ -464,12 +486,12 @@ def undone_by_us(memory: Memory, intent: Intent | None) -> Memory:
 
 def forget_policy(memory: Memory) -> Memory:
     """Return the memory under a new policy: what failed, and what was undone, was about the old one."""
-    return memory._replace(attempt=None, corrected={}, held=None, obstacles=())
+    return not_asked(memory)._replace(attempt=None, corrected={}, held=None, obstacles=())
 
 
 def retry_now(memory: Memory) -> Memory:
     """Return the memory after a request to try again (`systemctl reload`)."""
-    return memory._replace(attempt=None)
+    return not_asked(memory)._replace(attempt=None)
 
 
 def started_at(seen: Observation) -> str:

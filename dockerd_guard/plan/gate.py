@@ -26,11 +26,15 @@ class Cost(StrEnum):
 
 
 class Hold(NamedTuple):
-    """Why a restart is held, until when (None: until something changes), and the next step for the administrator."""
+    """Why a restart is held, until when (None: until something changes), and the next step for the administrator.
+
+    `is_due`: dockerd is restarted then, where nothing else holds it.
+    """
 
     reason: str
     until: datetime | None = None
     next_step: str = ""
+    is_due: bool = False
 
 
 RESTART = "`systemctl restart docker.service`"
@@ -44,7 +48,8 @@ class RestartFacts(NamedTuple):
     `dependents`: active units that stop with docker.service. `next_live_restore`: live-restore in the configuration
     that the restart loads. `pending_changes`: other changes that it would apply (plan/pending_changes.py).
     `refusals`: why dockerd would refuse that configuration. `occupied`: paths of sockets at which something else is
-    (plan/occupied.py); decide() changes nothing then.
+    (plan/occupied.py); decide() changes nothing then. `share`: the part of `correct.splay` that this host waits, from
+    0 to 1, and `needed_since` from when on; None: from now on.
     """
 
     is_active: bool
@@ -54,6 +59,8 @@ class RestartFacts(NamedTuple):
     pending_changes: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     occupied: tuple[str, ...] = ()
+    share: float = 0.0
+    needed_since: Instant | None = None
 
 
 def may_restart(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Hold | None:
@@ -72,14 +79,36 @@ def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], n
     if facts.pending_changes:
         yield Hold(f"a restart would apply other pending changes: {', '.join(facts.pending_changes)}",
                    next_step=f"Revert them, or run {RESTART} at a suitable time")
+    delay = timedelta(seconds=_delay_s(correct, facts))
     if facts.is_active and correct.window is not None and not correct.window.contains(now.wall):
-        yield Hold(f"outside the window {correct.window.text}", correct.window.next_opening(now.wall), BY_HAND)
+        yield Hold(f"outside the window {correct.window.text}", correct.window.next_opening(now.wall) + delay, BY_HAND,
+                   is_due=bool(delay))
     budget = correct.budget
     recent = [moment for moment in restarts if now.seconds_since(moment) < budget.per_s]
     if len(recent) >= budget.restarts:
         left_s = budget.per_s - now.seconds_since(recent[-budget.restarts])
         yield Hold(f"the budget of {budget.restarts}/{_span(budget.per_s)} restarts is used up",
                    now.wall + timedelta(seconds=left_s), BY_HAND)
+    if facts.is_active and (due := _due(correct, facts, delay, now)) > now.wall:
+        yield Hold(f"the policy spreads restarts over {_span(correct.splay_s)}", due, BY_HAND, is_due=True)
+
+
+def _delay_s(correct: Correct, facts: RestartFacts) -> float:
+    """How long this host waits of the time that the policy spreads restarts over: in a short window, not beyond it."""
+    window_s = correct.window.length_s if correct.window is not None else correct.splay_s
+    return facts.share * min(correct.splay_s, window_s)
+
+
+def _due(correct: Correct, facts: RestartFacts, delay: timedelta, now: Instant) -> datetime:
+    """When this host is to restart dockerd: so long after this became necessary, or after the window opened."""
+    waited_s = now.seconds_since(facts.needed_since) if facts.needed_since is not None else 0.0
+    due = now.wall + delay - timedelta(seconds=waited_s)
+    window = correct.window
+    if window is None:
+        return due
+    if (opened := window.opened(now.wall)) is not None:
+        due = max(due, opened + delay)
+    return due if window.contains(due) else window.next_opening(due) + delay
 
 
 def _span(seconds: float) -> str:

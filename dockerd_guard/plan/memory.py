@@ -8,6 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
+from dockerd_guard.fleet.lock import Fault, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.plan import Change
@@ -95,6 +96,46 @@ class HeldCorrection(NamedTuple):
     since: datetime
     until: datetime | None
     next_step: str = ""
+    is_due: bool = False
+    """Whether dockerd is restarted then, not only looked at again."""
+
+
+class NeededRestart(NamedTuple):
+    """A restart of a running dockerd that is needed `since`, as far as files and the policy allow it.
+
+    `policy` is a digest of it. `live_restore` is that of the configuration to be loaded, true where it does not count.
+    """
+
+    since: Instant
+    policy: str
+    live_restore: bool
+
+
+class Refusal(NamedTuple):
+    """The lock service gave no slot (fleet/lock.py); it is asked again after `retry_s`. `tries`: how often before."""
+
+    at: Instant
+    fault: Fault
+    reason: str
+    next_step: str
+    tries: int
+    retry_s: float
+
+
+class FleetMemory(NamedTuple):
+    """What is remembered of the lock of the fleet: the slot that this host has, or why it has none.
+
+    `is_kept`: the slot is kept on purpose, since this host was left without Docker (FleetLock). `to_stop`: why the
+    group is to be stopped, which could not be told to the service yet. `unreachable`: how often it did not answer.
+    `unsure`: a slot of FleetLock that this host may have, since an answer was lost: nobody else gives it back.
+    """
+
+    slot: Slot | None = None
+    refusal: Refusal | None = None
+    is_kept: bool = False
+    to_stop: str = ""
+    unreachable: int = 0
+    unsure: Slot | None = None
 
 
 class Contained(NamedTuple):
@@ -128,6 +169,9 @@ class Memory(NamedTuple):
     manual_fixes: tuple[ManualFix, ...] = ()
     intent: Intent | None = None
     changed_at: Instant | None = None
+    needed_restart: NeededRestart | None = None
+    """Kept only where the policy spreads restarts (plan/splay.py)."""
+    fleet: FleetMemory = FleetMemory()
 
     def with_restart(self, now: Instant) -> Memory:
         """With one more restart, which happens now."""

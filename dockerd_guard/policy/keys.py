@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dockerd_guard.model.address import Tls
-from dockerd_guard.policy.model import Mode, Restart
+from dockerd_guard.policy.model import LockKind, Mode, Restart, Unreachable
 
 FIRST_VERSION = "0.1"
 
@@ -33,6 +33,9 @@ class Type(StrEnum):
     DURATION = "a duration such as 100ms, 5min or 1h"
     BUDGET = "a budget such as 3/1h (three restarts an hour)"
     WINDOW = "a window such as Sat,Sun 02:00-05:00 Europe/Berlin"
+    URL = "a URL such as https://etcd1:2379"
+    GROUP = "a group of 1 to 64 letters, digits, dots and hyphens"
+    COUNT = "a number from 1 to 999"
     RULE = "a rule code such as DG103"
     TEXT = "text"
     DATE = "a date such as 2027-03-31"
@@ -117,6 +120,41 @@ KEYS = (
         example="Sat,Sun 02:00-05:00 Europe/Berlin"),
     PolicyKey("correct.budget", Type.BUDGET, "Maximum number of restarts of dockerd in a period: COUNT/PERIOD.",
         default="3/1h"),
+    PolicyKey("correct.splay", Type.DURATION,
+        "Spread the restarts of a fleet over this time: each host restarts dockerd after a part of it that depends on "
+        "its machine ID and its policy. It counts from when the restart became necessary, or the window opened.",
+        default="0s", within=("0s", "1d"), since="0.2", synonyms=("jitter", "random_delay", "RandomizedDelaySec")),
+    PolicyKey("correct.fleet", Type.MAPPING,
+        "A lock that the hosts of a group share: only a host with one of its slots restarts dockerd. Changes of files, "
+        "reloads, and starts of a Docker that is down need none.", since="0.2"),
+    PolicyKey("correct.fleet.lock", Type.CHOICE,
+        "Protocol of the lock service. etcd: the JSON gateway of etcd 3.4 or later. fleetlock: FleetLock, as zincati "
+        "and airlock use it for reboots.", is_required=True, values=tuple(LockKind), since="0.2"),
+    PolicyKey("correct.fleet.endpoints", Type.LIST,
+        "URLs of the lock service; the first that answers is asked. http:// is allowed to a loopback address only. "
+        "dockerd-guard-fleet@.service needs each address as IPAddressAllow=.",
+        is_required=True, items=Type.URL, since="0.2", synonyms=("endpoint", "url", "urls")),
+    PolicyKey("correct.fleet.group", Type.GROUP, "The group of hosts that share the slots.", is_required=True,
+        since="0.2"),
+    PolicyKey("correct.fleet.slots", Type.COUNT,
+        "How many hosts of the group may restart dockerd at once. With fleetlock the service decides.", default="1",
+        since="0.2", synonyms=("max", "concurrency")),
+    PolicyKey("correct.fleet.tls", Type.MAPPING,
+        "Files of the TLS client. dockerd-guard-fleet@.service gets them by LoadCredential=, which has to name the "
+        "same files.", since="0.2"),
+    PolicyKey("correct.fleet.tls.ca", Type.PATH,
+        "CA certificate that the lock service is verified against. Without it: the CAs of the system.", since="0.2"),
+    PolicyKey("correct.fleet.tls.cert", Type.PATH, "Certificate of this host for the lock service.", since="0.2"),
+    PolicyKey("correct.fleet.tls.key", Type.PATH, "Private key of that certificate.", since="0.2"),
+    PolicyKey("correct.fleet.lease", Type.DURATION,
+        "How long a slot outlives an agent that was killed. It is renewed each third of this time. etcd only.",
+        default="2min", within=("30s", "1h"), since="0.2", synonyms=("ttl",)),
+    PolicyKey("correct.fleet.timeout", Type.DURATION, "Maximum duration of one request to the lock service.",
+        default="2s", within=("100ms", "5s"), since="0.2"),
+    PolicyKey("correct.fleet.unreachable", Type.CHOICE,
+        "What happens while the lock service cannot be reached. hold: dockerd is not restarted. proceed: it is, as "
+        "without a lock.", default=Unreachable.HOLD, values=tuple(Unreachable), suggested=(Unreachable.HOLD,),
+        since="0.2"),
     PolicyKey("correct.foreign_files", Type.BOOLEAN,
         "Move a drop-in aside, or edit daemon.json, where no drop-in of dockerd-guard can override it. The previous "
         "content is kept as NAME.dockerd-guard-saved.", default=True),

@@ -115,6 +115,21 @@ class Window(NamedTuple):
                     return opening.astimezone(self.zone)
         raise AssertionError("a window opens at least once in two weeks")
 
+    @property
+    def length_s(self) -> float:
+        """How long one opening lasts, where the clocks do not change, in seconds."""
+        return ((self.end_min - self.start_min) % (24 * 60) or 24 * 60) * 60.0
+
+    def opened(self, moment: datetime) -> datetime | None:
+        """Since when the window is open at this moment (an aware datetime). None: it is closed, or open all week."""
+        today = moment.astimezone(self.zone).date()
+        for days in range(8) if self.contains(moment) else ():
+            for opening in sorted(self._starts(today - timedelta(days=days)), reverse=True):
+                is_first = opening <= moment and not self.contains(opening - timedelta(minutes=1))
+                if is_first and self.contains(opening):
+                    return opening.astimezone(self.zone)
+        return None
+
     def _starts(self, day: date) -> Iterator[datetime]:
         """The moments (UTC, ascending) at which a window of this day can open.
 
@@ -132,6 +147,44 @@ class Window(NamedTuple):
             second += timedelta(minutes=1)
 
 
+class LockKind(StrEnum):
+    """The protocol of a lock service."""
+
+    ETCD = "etcd"
+    FLEETLOCK = "fleetlock"
+
+
+class Unreachable(StrEnum):
+    """What happens to a restart while the lock service cannot be reached."""
+
+    HOLD = "hold"
+    PROCEED = "proceed"
+
+
+class FleetTls(NamedTuple):
+    """Files of the client of the lock service; empty for none. Without `ca`, the CAs of the system are trusted."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class Fleet(NamedTuple):
+    """The lock that hosts of a group share, so that at most `slots` of them restart dockerd at once.
+
+    `slots` and `lease_s` are for etcd only: with FleetLock the service decides. `timeout_s` is that of one request.
+    """
+
+    lock: LockKind
+    endpoints: tuple[str, ...]
+    group: str
+    slots: int = 1
+    tls: FleetTls = FleetTls()
+    lease_s: float = 120.0
+    timeout_s: float = 2.0
+    unreachable: Unreachable = Unreachable.HOLD
+
+
 class Correct(NamedTuple):
     """The limits of corrections."""
 
@@ -140,6 +193,9 @@ class Correct(NamedTuple):
     budget: Budget
     foreign_files: bool
     contain: bool
+    splay_s: float = 0.0
+    """Restarts of a fleet are spread over this time."""
+    fleet: Fleet | None = None
 
 
 class Watch(NamedTuple):

@@ -20,7 +20,10 @@ from dockerd_guard.policy.model import (
     POLICY_FILE,
     Correct,
     DeclaredSocket,
+    Fleet,
+    FleetTls,
     ListenStream,
+    LockKind,
     Mode,
     Policy,
     PolicyError,
@@ -28,6 +31,7 @@ from dockerd_guard.policy.model import (
     Restart,
     SocketUnit,
     TlsFiles,
+    Unreachable,
     Waiver,
     Watch,
     declared_bindings,
@@ -47,8 +51,11 @@ from dockerd_guard.policy.nodes import (
 from dockerd_guard.policy.values import (
     parse_address,
     parse_budget,
+    parse_count,
     parse_date,
     parse_duration,
+    parse_endpoint,
+    parse_group,
     parse_listen_stream,
     parse_path,
     parse_rule,
@@ -57,10 +64,13 @@ from dockerd_guard.policy.values import (
 )
 from dockerd_guard.rootfs import Rootfs, Unreadable
 
+MAX_ENDPOINTS = 10
+"""Endpoints of a lock service: as many are asked within the deadline of one request."""
+
 _PARSERS: Mapping[Type, Callable[[str], Any]] = {
     Type.ADDRESS: parse_address, Type.LISTEN_STREAM: parse_listen_stream, Type.PATH: parse_path,
     Type.DURATION: parse_duration, Type.BUDGET: parse_budget, Type.WINDOW: parse_window, Type.RULE: parse_rule,
-    Type.TEXT: str, Type.DATE: parse_date,
+    Type.TEXT: str, Type.DATE: parse_date, Type.URL: parse_endpoint, Type.GROUP: parse_group, Type.COUNT: parse_count,
 }
 """Parsers of scalars. Each raises ValueError, with a message unless the expected text is enough."""
 
@@ -119,7 +129,9 @@ def parse_policy(data: bytes, file: str = POLICY_FILE) -> Policy:
     keys = reader.mapping(read_document(data, problems), "")
     top = reader.scalars(keys, "")
     listen = _listen(reader, keys.get("socket_unit"))
-    tls, correct, watch = (reader.section(keys, name) for name in ("tls", "correct", "watch"))
+    tls, watch = (reader.section(keys, name) for name in ("tls", "watch"))
+    limits = reader.mapping(keys["correct"], "correct") if "correct" in keys else {}
+    correct = reader.scalars(limits, "correct")
     policy = Policy(
         file,
         Mode(top["mode"]),
@@ -127,7 +139,7 @@ def parse_policy(data: bytes, file: str = POLICY_FILE) -> Policy:
         SocketUnit(listen),
         TlsFiles(tls["ca"], tls["cert"], tls["key"], keys["tls"].location if "tls" in keys else None),
         Correct(Restart(correct["restart"]), correct["window"], correct["budget"], correct["foreign_files"],
-                correct["contain"]),
+                correct["contain"], correct["splay"], _fleet(reader, limits["fleet"]) if "fleet" in limits else None),
         Watch(watch["settle"], watch["resync"]),
         _waivers(reader, keys["waive"]) if "waive" in keys else (),
     )
@@ -303,6 +315,33 @@ def _sockets(reader: _Reader, node: Node, listen: tuple[ListenStream, ...]) -> t
         if address:
             found.append(DeclaredSocket(address, tls, address_node.location))
     return tuple(found)
+
+
+def _fleet(reader: _Reader, node: Node) -> Fleet | None:
+    """The lock of a fleet, None after an error that was reported."""
+    keys = reader.mapping(node, "correct.fleet")
+    values = reader.scalars(keys, "correct.fleet")
+    tls_keys = reader.mapping(keys["tls"], "correct.fleet.tls") if "tls" in keys else {}
+    tls = {word: path or "" for word, path in reader.scalars(tls_keys, "correct.fleet.tls").items()}
+    endpoints: list[str] = []
+    if "endpoints" in keys:
+        items = reader.items(keys["endpoints"], key_of("correct.fleet.endpoints"))
+        found = [reader.parsed(item, key_of("correct.fleet.endpoints"), Type.URL) for item in items]
+        endpoints = [each for each in found if each is not None]
+        if not 1 <= len(found) <= MAX_ENDPOINTS:
+            reader.problems.add(keys["endpoints"].location, f"expected 1 to {MAX_ENDPOINTS} URLs; found {len(found)}")
+    for word, other in (("cert", "key"), ("key", "cert")):
+        if word in tls_keys and other not in tls_keys:
+            reader.problems.add(tls_keys[word].location, f"{word} needs {other} in correct.fleet.tls")
+    if values["lock"] == LockKind.FLEETLOCK:
+        for word in ("slots", "lease"):
+            if word in keys:
+                reader.problems.add(keys[word].location, f"{word} has no effect with lock: fleetlock, where the lock "
+                                                         f"service decides; remove {word}")
+    if values["lock"] is None or values["group"] is None:
+        return None
+    return Fleet(LockKind(values["lock"]), tuple(endpoints), values["group"], values["slots"], FleetTls(**tls),
+                 values["lease"], values["timeout"], Unreachable(values["unreachable"]))
 
 
 def _waivers(reader: _Reader, node: Node) -> tuple[Waiver, ...]:

@@ -15,6 +15,7 @@ from dockerd_guard.policy.keys import PolicyKey, Type, keys_in
 _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IP = rf"{_BYTE}(\.{_BYTE}){{3}}|\[[0-9A-Fa-f:.]+\]"
 _PORT = "[1-9][0-9]{0,4}"
+_URL_HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _SOCKET_PATH = r"[^\u0000- \u007f%]+"
 _DURATION = r"([0-9]{1,9}(\.[0-9]{1,6})? ?(us|usec|ms|msec|s|sec|m|min|h|hr|hour|hours|d|day|days) *)+"
 _DAY = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -40,6 +41,9 @@ SCALARS: dict[Type, dict[str, Any]] = {
     Type.DURATION: _pattern(_DURATION),
     Type.BUDGET: _pattern(f"(?!0+/)[0-9]{{1,6}}/{_DURATION}"),
     Type.WINDOW: _pattern(rf"({_DAYS}(,{_DAYS})*\s+)?{_TIME}-({_TIME}|24:00)\s+\S+"),
+    Type.URL: _pattern(rf'https?://{_URL_HOST}(:{_PORT})?(/[!-"$->@-~]*)?'),
+    Type.GROUP: {"anyOf": [{"type": "number"}, _pattern("[a-zA-Z0-9.-]{1,64}")]},
+    Type.COUNT: {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 999}, _pattern("[1-9][0-9]{0,2}")]},
     Type.RULE: _pattern("DG[0-9]{3}"),
     Type.TEXT: {"type": ["string", "number"], "minLength": 1},
     Type.DATE: _pattern("[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"),

@@ -15,6 +15,7 @@ MAX_SUN_PATH_BYTES = 107
 
 _DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)[ ]?([a-z]+)[ ]*"
 MAX_DURATION_NUMBER = 999_999_999
+_URL_HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _HOURS = r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})"
 
 _UNITS_S = {
@@ -190,6 +191,42 @@ def parse_listen_stream(text: str) -> str:
     if not host or not port or host == "localhost":
         raise ValueError("an IP address and a port are required")
     return f"tcp://{host}:{port}"
+
+
+def parse_endpoint(text: str) -> str:
+    """The URL of a lock service, without a slash at its end: https, or http to this host's loopback address."""
+    url = re.fullmatch(rf"(https?)://({_URL_HOST})(?::([0-9]+))?(?:/[!-~]*)?", text)
+    if url is None or re.search("[?#]", text):
+        raise ValueError("only https://HOST:PORT/PATH is allowed, without a user, a query or a fragment")
+    _port(url[3] or "")
+    host = url[2]
+    if host.startswith("["):
+        _host_port(host)
+    if url[1] == "http" and not _is_loopback(host.strip("[]")):
+        raise ValueError("http:// is allowed to a loopback address only: anyone on the way could grant or take slots; "
+                         f"use {quoted('https' + text[4:])}")
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_group(text: str) -> str:
+    """A group of FleetLock."""
+    if not re.fullmatch(r"[a-zA-Z0-9.-]{1,64}", text):
+        raise ValueError
+    return text
+
+
+def parse_count(text: str) -> int:
+    """A number of slots."""
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise ValueError
+    return int(text)
 
 
 def _host_port(text: str) -> tuple[str, str]:

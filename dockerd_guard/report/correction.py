@@ -11,6 +11,7 @@ from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import Assessment, annotate_fixability, not_running
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.decide import Result
+from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import HeldCorrection, ManualFix
 from dockerd_guard.policy.model import Mode, Policy, PolicyProblem
 from dockerd_guard.report.drift import sentence
@@ -29,7 +30,7 @@ def correction_entry(
         message = _again(result.seen or assessment.seen, assessment.policy, f": {done}")
     elif result.hold is not None:
         event, outcome = Event.HELD, Outcome.HELD
-        message = (f"Correction {hold_text(result.hold.reason, result.hold.until)}. So far: {done}. "
+        message = (f"Correction {hold_text(result.hold)}. So far: {done}. "
                    f"Next: {result.hold.next_step or 'Nothing to do'}.")
     elif result.unwritable:
         event, outcome = Event.FAILED, Outcome.FAILED
@@ -70,7 +71,7 @@ def _again(seen: Observation, policy: Policy, how: str) -> str:
 def resolved_entry(held: HeldCorrection, cause: Cause, assessment: Assessment) -> JournalEntry:
     """The entry for a held correction that is not needed any more."""
     again = _again(assessment.seen, assessment.policy, ", but not through the agent")
-    return JournalEntry(Event.CORRECTED, f"{again} The correction was {hold_text(held.reason, held.until)}.",
+    return JournalEntry(Event.CORRECTED, f"{again} The correction was {hold_text(held)}.",
                         outcome=Outcome.KEPT, cause=cause)
 
 
@@ -86,11 +87,14 @@ def contested_entry(contest: Contested, now: datetime, assessment: Assessment, c
         outcome=Outcome.HELD, cause=cause, location=Location(file, 1, 1, 1), episodes=_fixable_facts(assessment))
 
 
-def hold_text(reason: str, until: datetime | None) -> str:
-    """`held: REASON` or `held until TIME: REASON`; a contest is its own reason."""
-    if reason.startswith("contested:"):
-        return reason
-    return f"held{f' until {until:%Y-%m-%d %H:%M %Z}' if until else ''}: {reason}"
+def hold_text(hold: Hold | HeldCorrection) -> str:
+    """`held: REASON`, `held until TIME: REASON`, or `held: REASON, restart due TIME`; a contest is its own reason."""
+    if hold.reason.startswith("contested:"):
+        return hold.reason
+    at = f"{hold.until:%Y-%m-%d %H:%M %Z}" if hold.until is not None else ""
+    if hold.is_due:
+        return f"held: {hold.reason}, restart due {at}"
+    return f"held{at and f' until {at}'}: {hold.reason}"
 
 
 def policy_entry(policy: Policy, cause: Cause | None = None) -> JournalEntry:

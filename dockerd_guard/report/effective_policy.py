@@ -7,7 +7,17 @@ from typing import Any
 
 from dockerd_guard.model.address import Scope, Tls, scope_of
 from dockerd_guard.policy.keys import keys_in
-from dockerd_guard.policy.model import DeclaredSocket, Mode, Policy, Restart, Waiver, declared_bindings
+from dockerd_guard.policy.model import (
+    DeclaredSocket,
+    Fleet,
+    LockKind,
+    Mode,
+    Policy,
+    Restart,
+    Unreachable,
+    Waiver,
+    declared_bindings,
+)
 from dockerd_guard.policy.values import MAX_DURATION_NUMBER
 from dockerd_guard.report.text import clean
 
@@ -43,8 +53,10 @@ def as_yaml(policy: Policy) -> str:
         "restart": str(policy.correct.restart),
         **({"window": policy.correct.window.text} if policy.correct.window is not None else {}),
         "budget": f"{policy.correct.budget.restarts}/{duration(policy.correct.budget.per_s)}",
+        "splay": duration(policy.correct.splay_s) or "0s",
         "foreign_files": policy.correct.foreign_files,
         "contain": policy.correct.contain,
+        **({"fleet": _fleet(policy.correct.fleet)} if policy.correct.fleet is not None else {}),
     }
     values: dict[str, Any] = {
         "version": 1,
@@ -57,6 +69,14 @@ def as_yaml(policy: Policy) -> str:
         "waive": [dict(_values(waiver)) for waiver in policy.waive],
     }
     return str(yaml.safe_dump(values, sort_keys=False, default_flow_style=False, width=float("inf")))
+
+
+def _fleet(fleet: Fleet) -> dict[str, Any]:
+    by_etcd = {"slots": fleet.slots, "lease": duration(fleet.lease_s)} if fleet.lock is LockKind.ETCD else {}
+    tls = {word: path for word, path in fleet.tls._asdict().items() if path}
+    return {
+        "lock": str(fleet.lock), "endpoints": list(fleet.endpoints), "group": fleet.group, **by_etcd,
+        **({"tls": tls} if tls else {}), "timeout": duration(fleet.timeout_s), "unreachable": str(fleet.unreachable)}
 
 
 def _values(waiver: Waiver) -> Iterator[tuple[str, str]]:
@@ -115,5 +135,11 @@ def _corrections(policy: Policy) -> Iterator[str]:
     limits = ""
     if correct.restart is not Restart.NEVER:
         window = f", during {correct.window.text}" if correct.window is not None else ""
-        limits = f"{window}, at most {correct.budget.restarts} in {duration(correct.budget.per_s)}"
+        spread = f", spread over {duration(correct.splay_s)} in a fleet" if correct.splay_s else ""
+        limits = f"{window}, at most {correct.budget.restarts} in {duration(correct.budget.per_s)}{spread}"
     yield clean(f"Restarts of dockerd{when}: {_RESTARTS[correct.restart]}{limits}.")
+    if (fleet := correct.fleet) is not None and correct.restart is not Restart.NEVER:
+        slots = f"{fleet.slots} slot{'s' * (fleet.slots != 1)}" if fleet.lock is LockKind.ETCD else "the slots"
+        without = "; none is restarted" if fleet.unreachable is Unreachable.HOLD else "; restarted all the same"
+        yield clean(f"A restart needs one of {slots} of the group {fleet.group} (lock: {fleet.lock})"
+                    f"{without} while {', '.join(fleet.endpoints)} cannot be reached.")

@@ -41,6 +41,10 @@ class Snapshot(NamedTuple):
     held: bool
     contested: bool
     corrections: Mapping[str, int]
+    fleet_waiting: bool = False
+    fleet_slot: bool = False
+    fleet_stopped: bool = False
+    fleet_unreachable: int = 0
 
 
 class Metric(NamedTuple):
@@ -97,6 +101,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("correction_contested", "gauge", "1 while another program keeps undoing corrections.",
            lambda now: _one(now.contested)),
     Metric("corrections_total", "counter", "Corrections by outcome; kept: ended without a correction.", _by_outcome),
+    Metric("fleet_waiting", "gauge", "1 while a restart waits for a slot of the fleet.",
+           lambda now: _one(now.fleet_waiting)),
+    Metric("fleet_slot_held", "gauge", "1 if this host has a slot after a check: kept on purpose, or not given back.",
+           lambda now: _one(now.fleet_slot)),
+    Metric("fleet_stopped", "gauge", "1 while the group is stopped, as far as this host has asked or stopped it.",
+           lambda now: _one(now.fleet_stopped)),
+    Metric("fleet_unreachable_total", "counter", "Requests for a slot that the lock service did not answer.",
+           lambda now: _one(now.fleet_unreachable)),
 )
 
 

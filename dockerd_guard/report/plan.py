@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dockerd_guard.plan.assessment import Assessment, not_running
-from dockerd_guard.plan.decide import Decision, Result
+from dockerd_guard.plan.decide import Decision, Result, Verdict
 from dockerd_guard.plan.gate import Cost, Hold
+from dockerd_guard.policy.model import Policy
 
 SCHEMA = 1
 
@@ -51,6 +52,7 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
     else:
         yield f"Steps: {', '.join(decision.required.steps())}."
         yield f"Cost: {_cost_text(decision, containers)}."
+    yield from _slot_lines(decision, policy)
     if decision.hold is not None:
         yield f"Held: {_hold_text(decision.hold)}."
         if decision.hold.next_step:
@@ -58,6 +60,11 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
         if decision.contain:
             yield ("In mode: enforce the agent blocks at the network meanwhile: "
                    f"{', '.join(exposure.address for exposure in decision.contain)}.")
+
+
+def _slot_lines(decision: Decision, policy: Policy) -> Iterator[str]:
+    if decision.verdict is Verdict.LOCK and policy.correct.fleet is not None:
+        yield f"The restart needs a slot of the group {policy.correct.fleet.group}; see `dockerd-guard fleet`."
 
 
 def _down_lines(down: Hold) -> tuple[str, str]:
@@ -73,7 +80,8 @@ def _cost_text(decision: Decision, containers: tuple[str, ...]) -> str:
 
 
 def _hold_text(hold: Hold) -> str:
-    return hold.reason + (f", until {hold.until:%Y-%m-%d %H:%M %Z}" if hold.until is not None else "")
+    word = "restart due" if hold.is_due else "until"
+    return hold.reason + (f", {word} {hold.until:%Y-%m-%d %H:%M %Z}" if hold.until is not None else "")
 
 
 def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, Any]:

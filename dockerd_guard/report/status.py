@@ -86,7 +86,8 @@ def _facts(status: Status, zone: tzinfo | None) -> Iterator[tuple[str, str]]:
         yield "policy" * (problem == NO_POLICY), f"{problem}{stays}"
     if agent_status is not None and agent_status.held is not None:
         held = agent_status.held
-        until = f", until {stamp(held.until, zone)}" if held.until is not None else ", until this changes"
+        word = "restart due" if held.is_due else "until"
+        until = f", {word} {stamp(held.until, zone)}" if held.until is not None else ", until this changes"
         yield "held", f"{held.reason}{until}; since {stamp(held.since, zone)}"
         if held.next_step:
             yield "", f"next: {held.next_step}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from dockerd_guard.fleet.lock import Fault
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import VENDOR_SERVICE, Crash, SimulatedHost
 from tests.simulation.watch import Watch, files
@@ -66,6 +67,11 @@ POLICIES = (
     "version: 1\nmode: observe\nsockets: [fd://]\n",
     "version: 1\nmode: enforce\nsockets: [fd://, {address: 'tcp://127.0.0.1:2375', tls: none}]\n",
     "version: 1\nmode: enforce\nsockets: [unix:///run/docker.sock]\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {splay: 10min}\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 9/1h, fleet: {lock: etcd, group: prod, endpoints: "
+    "['https://lock']}}\n",
+    "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {fleet: {lock: fleetlock, group: prod, endpoints: "
+    "['https://lock'], unreachable: proceed}}\n",
 )
 
 BAD_POLICY = "version: 1\nsocket: [fd://]\n"
@@ -378,9 +384,10 @@ def remove_package(world: World, variant: int) -> None:
 
 def _pass(world: World, *, retry: bool = False) -> None:
     """A pass in the middle of an action, whose end alone is checked."""
-    then = files(world.host)
+    then, began = files(world.host), world.host.clock.seconds
     world.watch.others_changed(then)
     world.agents[-1].run_pass(retry=retry)
+    world.watch.in_force_since(world.agents[-1].controller.policy, began)
     world.watch.we_changed(then, files(world.host))
     world.watch.failure = None
 
@@ -395,6 +402,46 @@ def _exposed(world: World) -> None:
     world.host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1 + world.host.clock.wall.second % 2]))
     world.host.reload()
     world.host.restart("admin")
+
+
+def spread(world: World, variant: int) -> None:
+    """A port is opened where the policy spreads restarts; some time later it is the turn of every host."""
+    world.host.put(POLICY, POLICIES[8])
+    _pass(world)
+    _exposed(world)
+    if variant % 2:
+        _pass(world)
+        world.host.clock.sleep(600)
+
+
+def fleet(world: World, variant: int) -> None:
+    """A port is opened on a host of a fleet, whose lock service does what it wants."""
+    host, lock = world.host, world.host.lock
+    host.put(POLICY, POLICIES[9 + variant // 16 % 2])
+    lock.is_gone, lock.fault, lock.forgets = variant % 8 == 0, None, ""
+    if variant % 8 == 1:
+        lock.fault = (Fault.FULL, Fault.STOPPED, Fault.INVALID, Fault.UNREACHABLE)[variant // 8 % 4]
+    elif variant % 8 == 2:
+        lock.forgets = ("before", "during")[variant // 8 % 2]
+    elif variant % 8 == 3:
+        host.crash_in = 4 + variant // 8 % 16
+    elif variant % 8 == 4:
+        host.next_starts = ["refuses", "refuses", "refuses"]
+    _exposed_by_file(world)
+
+
+def lock_service(world: World, variant: int) -> None:
+    """The lock service goes away or comes back, gets full or free; an administrator resumes the group."""
+    lock = world.host.lock
+    lock.is_gone, lock.fault, lock.stopped = variant % 4 == 0, Fault.FULL if variant % 4 == 1 else None, ""
+
+
+def _exposed_by_file(world: World) -> None:
+    """The usual guide, without the restart of a correction that is just being made."""
+    crash_in, next_starts = world.host.crash_in, world.host.next_starts
+    world.host.crash_in, world.host.next_starts = None, []
+    _exposed(world)
+    world.host.crash_in, world.host.next_starts = crash_in, next_starts
 
 
 def live_restore_in_file_only(world: World, variant: int) -> None:

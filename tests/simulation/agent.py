@@ -11,6 +11,7 @@ from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.state_files import StateFiles
 from dockerd_guard.commands.uninstall import release
 from dockerd_guard.observe.live import observer
+from dockerd_guard.plan.slots import not_asked
 from dockerd_guard.policy.model import Policy, PolicyError
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report.journal import Journal, JournalEntry
@@ -24,6 +25,7 @@ from tests.simulation.interfaces import (
     SimulatedNetwork,
     validate_nothing,
 )
+from tests.simulation.lock import SimulatedLock
 
 STATE = "/var/lib/dockerd-guard"
 
@@ -66,7 +68,7 @@ class SimulatedAgent:
         self.state = SimulatedStateFiles(host)
         self.ports = Host(
             lambda: SimulatedManager(host), self._policy, SimulatedFiles(host), SimulatedKernel(host),
-            SimulatedNetwork(host), host.clock, validate_nothing(host), self.state)
+            SimulatedNetwork(host), host.clock, validate_nothing(host), self.state, SimulatedLock(host))
         tracker = DriftTracker(journal, lambda: host.clock.seconds)
         self.controller = Controller(self.ports, self._policy(), journal, tracker)
 
@@ -96,7 +98,7 @@ class SimulatedAgent:
             return
         with observer(manager, self.ports.kernel, self.ports.files.root) as observe:
             context = Context(manager, self.ports.files, observe, self.ports.network, self.host.clock,
-                              self.ports.validate)
+                              self.ports.validate, self.ports.lock)
             seen = observe()
-            reconcile(seen, judge(seen, policy), policy, self.state.load(), context, self.ports.kernel, self.state,
-                      by_hand)
+            reconcile(seen, judge(seen, policy), policy, not_asked(self.state.load()), context, self.ports.kernel,
+                      self.state, by_hand)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import coverage
 
 PLAN = Path(__file__).parents[2] / "dockerd_guard/plan"
-MODULES = tuple(str(PLAN / f"{name}.py") for name in ("decide", "gate", "backoff"))
+MODULES = tuple(str(PLAN / f"{name}.py") for name in ("decide", "gate", "backoff", "splay", "slots"))
 
 MEASURED = 4
 """One of so many histories is measured."""

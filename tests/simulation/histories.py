@@ -28,6 +28,7 @@ from tests.simulation.actions import (
     engine,
     environment_file,
     failing_override,
+    fleet,
     flush,
     full_in_between,
     interference,
@@ -39,6 +40,7 @@ from tests.simulation.actions import (
     late_link_in_force,
     later,
     live_restore_in_file_only,
+    lock_service,
     manual_fix,
     next_start,
     nftables,
@@ -58,6 +60,7 @@ from tests.simulation.actions import (
     set_environment,
     silent_with_containers,
     socket_unit,
+    spread,
     start,
     stop,
     upgrade,
@@ -93,12 +96,14 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "fix": (manual_fix, 2), "reload agent": (reload_agent, 1), "remove package": (remove_package, 1),
     "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 5),
     "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 2),
+    "spread": (spread, 4), "fleet": (fleet, 6), "lock service": (lock_service, 2),
 }
 """Each with its weight."""
 
 FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "kill dockerd",
                     "failing override", "next start", "full in between", "interference", "dies", "dies again",
-                    "silent with containers", "down with containers", "killed again", "port in use"))
+                    "silent with containers", "down with containers", "killed again", "port in use", "fleet",
+                    "lock service"))
 
 
 def choose(random_: random.Random, count: int) -> tuple[Action, ...]:
@@ -115,6 +120,7 @@ def calm(world: World) -> None:
     host.crash_in = host.full_in = host.interferes = None
     host.next_starts.clear()
     host.binds_at_stop, host.foreign_listener = None, ""
+    host.lock.is_gone, host.lock.fault, host.lock.forgets, host.lock.stopped = False, None, "", ""
     no_late_dropins(world, 0)
     for name in ("override", "code", "pre"):
         host.remove(f"{DROPINS}/{name}.conf")

@@ -22,6 +22,7 @@ from dockerd_guard.rules import bad_tls_files
 from dockerd_guard.systemd.assignments import Variable
 from dockerd_guard.systemd.environment import resolve_environment
 from tests.simulation.clock import SimulatedClock
+from tests.simulation.lock import LockService
 
 SYSTEMD, DOCKERD = 252, Version(26, 1, 5)
 
@@ -153,6 +154,7 @@ class SimulatedHost:
         """The TCP address at which another program listens."""
         self.binds_at_stop: tuple[str, float] | None = None
         """The TCP address that another program binds when dockerd stops next, and for how many seconds."""
+        self.lock = LockService()
         self._inode = 10
         self._pid = 100
         self._limit: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from dockerd_guard.fleet.lock import Fault
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.names import DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET
 from dockerd_guard.observe.live import observe_host
@@ -13,7 +14,7 @@ from dockerd_guard.plan.backoff import FREE_REPEATS
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.plan.plan import original_of
-from dockerd_guard.policy.model import Mode, Restart, declared_bindings
+from dockerd_guard.policy.model import Mode, Restart, Unreachable, declared_bindings
 from dockerd_guard.report.journal import Event, Outcome
 from dockerd_guard.rootfs import Content, Link, Rootfs
 from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, SECRET, World
@@ -66,6 +67,8 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
     now = files(world.host)
     yield from _containers(world, then)
     yield from _budget(world, then, is_manual)
+    yield from _turn(world, then, is_manual)
+    yield from _slot(world, then, is_manual)
     yield from _works(world, then)
     yield from _content(world, then, now)
     yield from _foreign(world, then, now)
@@ -128,9 +131,45 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
         yield f"I2: started by us under mode: {policy.mode}"
 
 
+def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
+    """A restart waits for the turn of its host, counted at the earliest from when dockerd started under this policy."""
+    host, controller = world.host, world.agents[-1].controller
+    policy, decision = controller.policy, controller.decision
+    since = world.watch.in_force_since(policy, then.seconds)
+    is_correction = not is_manual and decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
+    ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
+    if policy.correct.splay_s and is_correction and ours is not None:
+        begun = max(since, *(start.at for start in host.starts[:then.starts]))
+        if ours < begun + decision.facts.share * policy.correct.splay_s:
+            yield f"I2: restarted {ours - begun:.0f} s after it was needed, its share is {decision.facts.share}"
+
+
+def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
+    """A restart has a slot of the fleet, which is given back when the pass has ended."""
+    host, controller = world.host, world.agents[-1].controller
+    fleet, decision, lock = controller.policy.correct.fleet, controller.decision, host.lock
+    if fleet is None or is_manual or host.bus_is_gone:
+        return
+    ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
+    is_restart = decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
+    may_proceed = fleet.unreachable is Unreachable.PROCEED and (lock.is_gone or lock.fault is Fault.UNREACHABLE)
+    if ours is not None and is_restart and not may_proceed and not lock.had_slot(ours):
+        yield f"I2: restarted without a slot: {decision.hold}"
+    is_kept = controller.memory.fleet.is_kept or lock.is_gone or decision.verdict is Verdict.RECOVER
+    if lock.slot is not None and not is_kept and not then.has_faults:
+        yield f"I2: a slot is kept after the pass: {decision.verdict}, {decision.hold}"
+
+
 def _works(world: World, then: Before) -> Iterator[str]:
     host = world.host
     if then.was_running and host.running is None and not then.has_faults and len(host.starts) > then.starts:
+        if then.next_starts - len(host.next_starts) > 1:
+            # So was the start of the rollback. No other host of the fleet may follow.
+            fleet = world.agents[-1].controller.policy.correct.fleet
+            memory = world.agents[-1].controller.memory.fleet
+            if fleet is not None and not (host.lock.stopped or memory.to_stop or memory.is_kept or host.bus_is_gone):
+                yield "I3: dockerd is dead after a rollback, and the group is not stopped"
+            return
         is_taken = then.takes_port and host.binds_at_stop is None
         if (len(host.next_starts) < then.next_starts or is_taken) and not host.read().layer.starts:
             # A start failed for no reason in any file, and what dockerd ran with before would be refused by now.

@@ -38,8 +38,16 @@ class Watch:
         self.undone: Counter[tuple[str, bytes | None]] = Counter()
         """How often somebody else changed such a file from that content."""
         self.correction: Correction | None = None
+        self.policy: tuple[Policy, float] | None = None
+        """The policy in force, and since when."""
         self.failure: tuple[object, str] | None = None
         """The last failed correction that was held, and the inputs then."""
+
+    def in_force_since(self, policy: Policy, seconds: float) -> float:
+        """Since when this policy is in force, of which a pass has taken note that began then."""
+        if self.policy is None or self.policy[0] != policy:
+            self.policy = policy, seconds
+        return self.policy[1]
 
     def others_changed(self, files: Files) -> None:
         """Take in what others did before a pass."""

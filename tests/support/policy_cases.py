@@ -147,6 +147,26 @@ ERRORS: tuple[tuple[str | bytes, list[str]], ...] = (
     (HEAD + "correct: {budget: 0/1h}",
      ["3:19: expected a budget such as 3/1h (three restarts an hour); found '0/1h': the count must be at least 1; use "
       "'restart: never' to forbid restarts"]),
+    (HEAD + "correct: {fleet: {lock: etc, group: a/b, endpoints: [http://etcd1:2379, https://u:p@etcd1, etcd1], "
+     "slots: 0}}",
+     ["3:25: expected one of etcd, fleetlock; found 'etc'; did you mean 'etcd'?",
+      "3:37: expected a group of 1 to 64 letters, digits, dots and hyphens; found 'a/b'",
+      "3:54: expected a URL such as https://etcd1:2379; found 'http://etcd1:2379': http:// is allowed to a loopback "
+      "address only: anyone on the way could grant or take slots; use 'https://etcd1:2379'",
+      "3:73: expected a URL such as https://etcd1:2379; found 'https://u:p@etcd1': only https://HOST:PORT/PATH is "
+      "allowed, without a user, a query or a fragment",
+      "3:92: expected a URL such as https://etcd1:2379; found 'etcd1': only https://HOST:PORT/PATH is allowed, without "
+      "a user, a query or a fragment",
+      "3:107: expected a number from 1 to 999; found the number 0"]),
+    (HEAD + "correct: {fleet: {endpoints: [], tls: {cert: /c}}}",
+     ["3:18: missing key 'group' in correct.fleet", "3:18: missing key 'lock' in correct.fleet",
+      "3:30: expected 1 to 10 URLs; found 0", "3:46: cert needs key in correct.fleet.tls"]),
+    (HEAD + "correct: {fleet: {lock: fleetlock, endpoints: [https://a], group: x, slots: 2, lease: 1min}}",
+     ["3:77: slots has no effect with lock: fleetlock, where the lock service decides; remove slots",
+      "3:87: lease has no effect with lock: fleetlock, where the lock service decides; remove lease"]),
+    (HEAD + "correct: {fleet: {lock: etcd, endpoints: [https://a], group: x, unreachable: proceeed, lease: 5s}}",
+     ["3:78: expected one of hold, proceed; found 'proceeed'",
+      "3:95: expected a duration such as 100ms, 5min or 1h; found '5s': must be from 30s to 1h"]),
     (HEAD + "correct:\n  contain: maybe", ["4:12: expected true or false; found 'maybe'"]),
     (HEAD + "tls: {key: key.pem}",
      ["3:12: expected an absolute path; found 'key.pem': must begin with /"]),

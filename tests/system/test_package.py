@@ -28,6 +28,7 @@ MOVING = (r"/(proc|sys|dev|run|tmp|var/(log|cache|tmp)|"
 """Paths that change without the package, and dpkg's databases."""
 
 NETWORK = "dockerd-guard-network@.service"
+FLEET = "dockerd-guard-fleet@.service"
 HIGHEST_SCORE = 2.0
 
 CONNECT = """
@@ -145,7 +146,7 @@ def test_agent_runs_without_docker(bare_machine: Machine, package: Path) -> None
     assert machine.is_active(AGENT)
 
 
-@pytest.mark.parametrize("unit", [AGENT, NETWORK])
+@pytest.mark.parametrize("unit", [AGENT, NETWORK, FLEET])
 def test_sandbox_matches_its_documentation(machine: Machine, unit: str) -> None:
     page, instance = section(unit), unit.replace("@", "@x")
     rows = json.loads(machine.run(["systemd-analyze", "security", "--json=short", instance]).out)
@@ -161,7 +162,8 @@ def test_sandbox_matches_its_documentation(machine: Machine, unit: str) -> None:
 
 def test_systemd_analyze_verify_reports_nothing(machine: Machine) -> None:
     # The machine has no man(1).
-    units = f"{AGENT} {NETWORK.replace('@', '@x')} dockerd-guard-network.socket dockerd-guard-policy.path"
+    units = (f"{AGENT} {NETWORK.replace('@', '@x')} dockerd-guard-network.socket {FLEET.replace('@', '@x')} "
+             "dockerd-guard-fleet.socket dockerd-guard-policy.path")
     assert machine.run(f"systemd-analyze verify --man=no {units}").err == ""
 
 

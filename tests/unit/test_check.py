@@ -29,6 +29,10 @@ POLICIES = (
     *(f"version: 1\nsockets: ['{address}']\n" for address, _ in ADDRESSES),
     *(f"{HEAD}socket_unit: {{listen: ['{value}']}}\n" for value, address in LISTEN_STREAMS if address),
     f"{HEAD}correct: {{restart: never, budget: 20/90min, foreign_files: no, contain: off}}\n",
+    f"{HEAD}correct: {{splay: 1h 30min}}\n",
+    f"{HEAD}correct: {{fleet: {{lock: etcd, endpoints: ['https://a:1/', 'http://[::1]:2379'], group: p.1, slots: 12, "
+    "lease: 30s, timeout: 100ms, unreachable: proceed, tls: {ca: /ca, cert: /cert, key: /key}}}\n",
+    f"{HEAD}correct: {{fleet: {{lock: fleetlock, endpoints: ['https://a/base/'], group: default}}}}\n",
     f"{HEAD}watch: {{settle: 1.5ms, resync: 23h 59min}}\n",
     f"{HEAD}correct: {{budget: 1/999999999d 999999999d}}\n",
     f"{HEAD}tls: {{ca: '/ä b/#c: d', cert: \"/'\\\"\\\\\", key: /~}}\n",
@@ -51,6 +55,15 @@ MEANINGS = (
      ["Restarts of dockerd: never.", "Foreign files: not changed.", "Containment: off."]),
     (f"{HEAD}mode: enforce\ncorrect: {{restart: always, window: 'Sat 02:00-05:00 UTC', budget: 1/1d}}\n",
      ["Restarts of dockerd: even if containers stop, during Sat 02:00-05:00 UTC, at most 1 in 1d."]),
+    (f"{HEAD}mode: enforce\ncorrect: {{splay: 30min}}\n",
+     ["Restarts of dockerd: only if its containers keep running, at most 3 in 1h, spread over 30min in a fleet."]),
+    (f"{HEAD}mode: enforce\ncorrect: {{fleet: {{lock: etcd, endpoints: ['https://a:1'], group: prod, slots: 2}}}}\n",
+     ["A restart needs one of 2 slots of the group prod (lock: etcd); none is restarted while https://a:1 cannot be "
+      "reached."]),
+    (f"{HEAD}mode: enforce\ncorrect: {{fleet: {{lock: fleetlock, endpoints: ['https://a:1'], group: prod, "
+     "unreachable: proceed}}\n",
+     ["A restart needs one of the slots of the group prod (lock: fleetlock); restarted all the same while https://a:1 "
+      "cannot be reached."]),
     (f"{HEAD}waive: [{{rule: DG103, reason: \"CI\\u001b[31m\"}}]\n", ["Accepted: DG103: CI\ufffd[31m"]),
     (f"{HEAD}waive: [{{rule: DG103, address: 'tcp://:1', reason: CI, until: 2999-01-31}}]\n",
      ["Accepted: DG103, address tcp://localhost:1, until 2999-01-31: CI"]),
@@ -79,7 +92,8 @@ def test_the_printed_policy_is_the_same_policy(text: str) -> None:
 def test_every_key_is_printed() -> None:
     values = {Type.RULE: "DG103", Type.ADDRESS: "tcp://10.0.0.5:2375", Type.TEXT: "text", Type.DATE: "2027-01-31"}
     waiver = ", ".join(f"{word}: '{values[key.type]}'" for word, key in keys_in("waive[]").items())
-    printed = as_yaml(parse_policy(f"{FULL}  - {{{waiver}}}\n".encode()))
+    fleet = "  fleet: {lock: etcd, endpoints: ['https://a'], group: x, tls: {ca: /a, cert: /b, key: /c}}\n"
+    printed = as_yaml(parse_policy(f"{FULL}  - {{{waiver}}}\n".replace("watch:\n", f"{fleet}watch:\n").encode()))
     assert [key.name for key in KEYS if f"{key.word}:" not in printed] == []
 
 

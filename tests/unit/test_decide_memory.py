@@ -392,7 +392,7 @@ def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
 
 def test_what_a_decision_and_a_result_are_unless_they_say_otherwise() -> None:
     assert Decision(NOTHING) == (NOTHING, Actions(), Actions(), Cost.NOTHING, None, None, (),
-                                 RestartFacts(is_active=False), None, None, "", "")
+                                 RestartFacts(is_active=False), None, None, "", "", None)
     assert Result(True) == (True, (), None, "", False, "", False, (), (), (), True, None, False)
     assert [str(verdict) for verdict in Verdict] == [
-        "nothing", "wait", "recover", "roll back", "hold", "back off", "apply"]
+        "nothing", "wait", "recover", "roll back", "hold", "back off", "lock", "apply"]

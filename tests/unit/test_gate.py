@@ -208,4 +208,4 @@ def test_what_stops_is_empty_where_nothing_does() -> None:
 
 def test_what_is_shown_in_json() -> None:
     assert [str(each) for each in Cost] == ["nothing", "reload", "restart", "containers"]
-    assert Hold("x") == ("x", None, "")
+    assert Hold("x") == ("x", None, "", False)

@@ -21,7 +21,8 @@ TOP = Path(__file__).resolve().parents[2]
 SNAPSHOT = Snapshot(
     up=True, enforcing=False, last_pass=1795446000.25, resync_s=300.0, policy_ok=True, policy_since=1795440000.0,
     blind=2, drift_open={"DG101 running": 1}, drift_total={"DG101 configured": 3, "DG101 running": 1},
-    exposed=1, contained=0, exposed_s=12.5, held=False, contested=False, corrections={"repaired": 2, "pending": 1})
+    exposed=1, contained=0, exposed_s=12.5, held=False, contested=False, corrections={"repaired": 2, "pending": 1},
+    fleet_waiting=True, fleet_slot=False, fleet_stopped=True, fleet_unreachable=7)
 
 VALUES = f"""\
 build_info{{version="{__version__}"}} 1
@@ -46,6 +47,10 @@ corrections_total{{outcome="repaired"}} 2
 corrections_total{{outcome="held"}} 0
 corrections_total{{outcome="failed"}} 0
 corrections_total{{outcome="pending"}} 1
+fleet_waiting 1
+fleet_slot_held 0
+fleet_stopped 1
+fleet_unreachable_total 7
 """
 
 

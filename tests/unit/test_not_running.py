@@ -28,6 +28,7 @@ from tests.simulation.interfaces import (
     SimulatedNetwork,
     validate_nothing,
 )
+from tests.simulation.lock import SimulatedLock
 from tests.support.situations import OPEN, Act, do, dropin, guarded, listens, opened, policy, read_policy, seen_on, stop
 
 DECLARED = "Docker listens as declared."
@@ -136,7 +137,7 @@ def fixed(host: SimulatedHost, policy: Policy) -> Pass:
         SimulatedFiles(host), SimulatedManager(host), SimulatedKernel(host), SimulatedStateFiles(host))
     with Rootfs(str(host.root)) as rootfs:
         context = Context(manager, files, lambda: seen_on(host, Rootfs(str(host.root))), SimulatedNetwork(host),
-                          host.clock, validate_nothing(host))
+                          host.clock, validate_nothing(host), SimulatedLock(host))
         seen = seen_on(host, rootfs)
         return reconcile(seen, judge(seen, policy), policy, state_files.load(), context, kernel, state_files, by_hand)
 

@@ -15,7 +15,7 @@ import dockerd_guard
 from dockerd_guard.observe.file_kinds import CANDIDATE
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.policy.keys import KEYS
-from dockerd_guard.policy.model import Mode, Policy
+from dockerd_guard.policy.model import Fleet, Mode, Policy
 from dockerd_guard.policy.reader import parse_policy
 
 pytestmark = pytest.mark.libraries
@@ -56,7 +56,7 @@ def test_the_installed_policy_never_changes() -> None:
 
 
 def test_the_example_shows_the_defaults() -> None:
-    """Every optional section, uncommented, changes nothing; a window and a waiver have no default."""
+    """Every optional section, uncommented, changes nothing; a window, a fleet and a waiver have no default."""
     # "#key" and "#  key" are YAML; "# " begins a sentence, or another socket.
     all_of_it = re.sub(r"^#((?:  )*\S.*)$", r"\1", EXAMPLE, flags=re.MULTILINE)
     shown = parse(all_of_it)
@@ -65,6 +65,10 @@ def test_the_example_shows_the_defaults() -> None:
     window_removed = re.sub(r"^ *window:.*\n", "", all_of_it, flags=re.MULTILINE)
     defaults = parse("version: 1\nsockets: [fd://]\n")
     got = parse(window_removed)
+    fleet = got.correct.fleet
+    assert fleet is not None
+    assert fleet == Fleet(fleet.lock, fleet.endpoints, fleet.group, tls=fleet.tls)
+    got = got._replace(correct=got.correct._replace(fleet=None))
     assert (got.mode, got.correct, got.watch) == (defaults.mode, defaults.correct, defaults.watch)
     assert got.tls[:3] == defaults.tls[:3]
     assert [each.address for each in got.socket_unit.listen] == \

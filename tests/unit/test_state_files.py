@@ -20,16 +20,20 @@ from dockerd_guard.apply.state_files import (
     exclusive,
     single_agent,
 )
+from dockerd_guard.fleet.lock import Fault, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.memory import (
     Attempt,
     Contained,
     CorrectedFile,
+    FleetMemory,
     HeldCorrection,
     Intent,
     ManualFix,
     Memory,
+    NeededRestart,
+    Refusal,
 )
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.rootfs import Access, Link
@@ -49,12 +53,15 @@ FULL = Memory(
     attempt=Attempt(THEN, "no space", 60.5, "digest", True, "another", ("/a",)),
     corrected={"/a": CorrectedFile("/a", "digest", THEN, (THEN, LATER), True, "/b"),
                "/b": CorrectedFile("/b", "absent", LATER)},
-    held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait"),
+    held=HeldCorrection("outside the window", NOON, NOON.replace(hour=14), "wait", is_due=True),
     obstacles=("one", "two"),
     contained=Contained(("nftables", "IPAddressDeny="), ("tcp://0.0.0.0:2375",)),
     start=StartRecord("invocation", b'{"a": 1}\xff', ("Service.Type=notify",)),
     manual_fixes=(ManualFix("repaired", ("wrote /a",), ("DG101 x",), "message"),),
-    intent=INTENT)
+    intent=INTENT, needed_restart=NeededRestart(THEN, "digest", live_restore=True),
+    fleet=FleetMemory(Slot("prod", "id", 1, 7587, 42, "2026-11-23T12:00:00+00:00"),
+                      Refusal(THEN, Fault.FULL, "full", "Wait", 3, 4.1), is_kept=True, to_stop="dead", unreachable=5,
+                      unsure=Slot("prod", "id")))
 
 VARIANTS = {
     "nothing": Memory(),
@@ -86,6 +93,7 @@ def test_the_fixture_has_every_field() -> None:
     for value, default in ((FULL, Memory()), (INTENT, Intent((), THEN, ())), (FULL.attempt, Attempt(LATER, "", 0.0)),
                            (FULL.corrected["/a"], CorrectedFile("", "", LATER)),
                            (FULL.held, HeldCorrection("", LATER.wall, None)),
+                           (FULL.fleet, FleetMemory()), (FULL.fleet.slot, Slot("", "")),
                            (FULL.contained, Contained()), (FULL.manual_fixes[0], ManualFix("", (), ()))):
         assert value is not None
         names = {name for name in value._fields if getattr(value, name) == getattr(default, name)}

@@ -132,6 +132,8 @@ def test_problems_and_completeness(changes: dict[str, Any], wrong: tuple[str, ..
     ({"policy_problem": "config.yaml:3:1: bad"}, "         config.yaml:3:1: bad; the last valid policy stays in force"),
     ({"agent_status": STATUS_FILE._replace(held=HeldCorrection("never", BEFORE, None))},
      "held     never, until this changes; since 2026-11-23 10:30:00"),
+    ({"agent_status": STATUS_FILE._replace(held=HeldCorrection("x", BEFORE, NOON + timedelta(minutes=7), is_due=True))},
+     "held     x, restart due 2026-11-23 12:07:00; since 2026-11-23 10:30:00"),
     ({"unseen": ("no root",)}, "degraded visibility: no root"),
     ({"policy": None}, "unix:///run/docker.sock  ?       yes         yes     yes      yes"),
     ({"rows": (LOCAL._replace(cells=(Cell(), None, None, Cell(by_systemd=True))),)},

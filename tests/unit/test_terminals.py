@@ -33,7 +33,7 @@ CALLS = (
     ("fix", "--policy", "/nonexistent"), ("run", "--help"),
     ("status",), ("status", "--format", "json"),
     ("history",), ("history", "--format", "json"), ("history", "--plot", "-"),
-    ("explain",), ("explain", "DG103"), ("explain", "held"),
+    ("fleet", "--policy", "/nonexistent"), ("explain",), ("explain", "DG103"), ("explain", "held"),
     ("--help",), ("nonsense",),
 )
 """Every verb in all its formats. Without systemd or a journal those for a live host report that. The agent itself

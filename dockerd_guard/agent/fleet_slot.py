@@ -1,0 +1,112 @@
+"""The slot of one pass: asked for when the gate allows a restart, given back when the pass has ended.
+
+A slot outlives a pass only where the process was killed, systemd went away meanwhile, or FleetLock does not answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple
+
+from dockerd_guard.apply.context import Context
+from dockerd_guard.apply.state_files import StateFiles
+from dockerd_guard.fleet.lock import Host, LockError, Slot
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.model.names import SERVICE
+from dockerd_guard.observe.observation import Observation
+from dockerd_guard.plan.decide import Result
+from dockerd_guard.plan.memory import FleetMemory, Memory
+from dockerd_guard.plan.slots import granted, refused
+from dockerd_guard.policy.model import Fleet, LockKind, Policy
+from dockerd_guard.systemd.manager import Refused, Unavailable
+
+RETRY_S = 30.0
+"""When a request to the lock service is repeated that ends a slot or stops the group."""
+
+LOST = "the slot of the fleet was lost during the restart"
+
+
+class Ended(NamedTuple):
+    """The memory after a pass, the result with what became of the slot, and when to try again to tell the service."""
+
+    memory: Memory
+    result: Result | None
+    wake_s: float | None = None
+
+
+def this_host(seen: Observation, now: Instant) -> Host:
+    """Return what the lock service shows of this host."""
+    return Host(seen.machine_id or now.boot_id.replace("-", ""), os.uname().nodename, now.boot_id)
+
+
+def ask(
+    seen: Observation, policy: Policy, memory: Memory, context: Context, state: StateFiles
+) -> tuple[Instant, Memory]:
+    """Ask for a slot. Returns the moment, and the memory with the slot or why there is none; it is stored, so that a
+    slot is given back whatever interrupts the pass."""
+    assert policy.correct.fleet is not None  # noqa: S101 -- decide() asks only then
+    host = this_host(seen, context.clock.now())
+    if policy.correct.fleet.lock is LockKind.FLEETLOCK:
+        # The request may be granted, and its answer lost: by a time-out, or since this process is killed.
+        memory = memory._replace(fleet=memory.fleet._replace(unsure=Slot(policy.correct.fleet.group, host.id)))
+        with contextlib.suppress(OSError):
+            state.save(memory)
+    try:
+        slot = context.lock.acquire(policy.correct.fleet, host)
+        memory = granted(memory, slot)
+    except LockError as error:
+        memory = refused(context.clock.now(), memory, error, host.id)
+    with contextlib.suppress(OSError):
+        state.save(memory)
+    return context.clock.now(), memory
+
+
+def end(seen: Observation, policy: Policy, memory: Memory, result: Result | None, context: Context) -> Ended:
+    """Give the slot back; or stop the group, if Docker worked before this pass and does not any more."""
+    fleet = policy.correct.fleet
+    if fleet is None:
+        # It cannot be given back by another policy. In etcd its lease ends.
+        return Ended(memory._replace(fleet=FleetMemory(unreachable=memory.fleet.unreachable)), result)
+    known, later_s = memory.fleet, None
+    if result is not None and result.error and result.starts and not result.was_rolled_back and _is_dead(context):
+        known = known._replace(to_stop=result.error)
+    elif known.to_stop and seen.running is not None:
+        # It was repaired before the service could be told.
+        known = known._replace(to_stop="")
+    if known.to_stop:
+        known, later_s = _stopped(seen, fleet, known, context)
+    if known.slot is None and known.refusal is None and known.unsure is not None:
+        known = known._replace(slot=known.unsure, unsure=None)
+    if known.slot is None or known.is_kept:
+        return Ended(memory._replace(fleet=known), result, later_s)
+    try:
+        was_ours = context.lock.release(fleet, known.slot)
+        known = known._replace(slot=None)
+    except LockError:
+        was_ours = True
+        if fleet.lock is LockKind.ETCD:
+            known = known._replace(slot=None)
+        else:
+            later_s = RETRY_S
+    if result is not None and result.starts and not was_ours:
+        result = result._replace(steps=(*result.steps, LOST))
+    elif result is not None and result.hold is not None and not was_ours:
+        later_s = 1.0
+    return Ended(memory._replace(fleet=known), result, later_s)
+
+
+def _is_dead(context: Context) -> bool:
+    try:
+        return not context.manager.unit(SERVICE).number("MainPID")
+    except (Refused, Unavailable):
+        return False
+
+
+def _stopped(seen: Observation, fleet: Fleet, known: FleetMemory, context: Context) -> tuple[FleetMemory, float | None]:
+    """Stop the group. FleetLock has nothing for this: its slot is kept."""
+    try:
+        context.lock.stop(fleet, this_host(seen, context.clock.now()), known.to_stop)
+    except LockError:
+        return known, RETRY_S
+    return known._replace(to_stop="", is_kept=fleet.lock is LockKind.FLEETLOCK and known.slot is not None), None

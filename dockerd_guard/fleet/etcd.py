@@ -1,0 +1,279 @@
+"""Slots in etcd, by the JSON gateway of its v3 API (etcd 3.4 or later, https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/).
+
+    dockerd-guard/v1/GROUP/slot/0 .. N-1     {"id", "host", "since", "boot"}, under the lease of the host that has it
+    dockerd-guard/v1/GROUP/waiting/ID        {"host", "since"}, under a lease
+    dockerd-guard/v1/GROUP/stop              {"host", "reason", "since"}, without a lease
+
+Leases are counted by etcd's clock. That of a host is only shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dockerd_guard.fleet.http import ENDPOINTS_KEY, Reply, Service
+from dockerd_guard.fleet.lock import (
+    MAX_REASON_CHARACTERS,
+    Fault,
+    GroupState,
+    Host,
+    LockError,
+    Member,
+    Slot,
+    Stop,
+    shown,
+)
+from dockerd_guard.model.json_values import (
+    JsonError,
+    JsonObject,
+    as_bool,
+    as_bytes,
+    as_list,
+    as_object,
+    as_str,
+    get,
+    loads,
+)
+
+ROOT = "dockerd-guard/v1"
+
+WAITING_S = 180
+"""How long a host is shown as waiting after it has asked. It asks again within a minute."""
+
+MAX_ROUNDS = 3
+"""How often it is looked for a free slot again, while other hosts take them at the same time."""
+
+NOT_FOUND = 404
+
+
+class _Pair(NamedTuple):
+    """A key, and its value as an object, which is empty where it is none of ours."""
+
+    key: str
+    value: JsonObject
+    revision: int
+    lease: int
+
+
+class Etcd:
+    """One etcd cluster. Every method raises LockError."""
+
+    def __init__(self, service: Service, group: str, slots: int, lease_s: int) -> None:
+        self._service = service
+        self._group = group
+        self._prefix = f"{ROOT}/{group}/"
+        self._slots = slots
+        self._lease_s = lease_s
+
+    def acquire(self, host: Host) -> Slot:
+        lease = 0
+        for _ in range(MAX_ROUNDS):
+            pairs = self._pairs()
+            self._check_stop(pairs)
+            taken = {_number(pair): pair for pair in pairs if pair.key.startswith(f"{self._prefix}slot/")}
+            if (own := next((pair for pair in taken.values() if pair.value.get("id") == host.id), None)) is not None:
+                return self._own(own, host)
+            free = [number for number in range(self._slots) if number not in taken]
+            # Hosts that ask at the same time begin with different slots.
+            free.sort(key=lambda number: zlib.crc32(f"{host.id} {number}".encode()))
+            if not free or len(taken) >= self._slots:
+                raise self._full(host, pairs)
+            lease = lease or self._grant(self._lease_s)
+            since = _now()
+            value = {"id": host.id, "host": host.name, "since": since, "boot": host.boot}
+            for number in free:
+                key = f"{self._prefix}slot/{number}"
+                created = self._put_if_absent(key, value, lease, host)
+                if created:
+                    return Slot(self._group, host.id, number, lease, created, since)
+        # Another host was faster each time.
+        raise self._full(host, self._pairs())
+
+    def still(self, slot: Slot) -> bool:
+        return self._is_renewed(slot.lease) and self._is_ours(slot)
+
+    def release(self, slot: Slot) -> bool:
+        was_ours = self._is_ours(slot)
+        reply = self._service.post("v3/lease/revoke", {"ID": str(slot.lease)})
+        if reply.status != NOT_FOUND or reply.data is None:
+            self._checked(reply)
+        return was_ours
+
+    def stop(self, host: Host, reason: str) -> None:
+        value = {"host": host.name, "reason": shown(reason, MAX_REASON_CHARACTERS), "since": _now()}
+        self._post("kv/put", {"key": _encoded(f"{self._prefix}stop"), "value": _encoded(json.dumps(value))})
+
+    def resume(self, slot: Slot | None) -> None:
+        self._post("kv/deleterange", {"key": _encoded(f"{self._prefix}stop")})
+        if slot is not None:
+            self.release(slot)
+
+    def state(self) -> GroupState:
+        pairs = self._pairs()
+        return GroupState(self._members("slot", pairs), self._members("waiting", pairs), self._stop(pairs))
+
+    # --- parts ----------------------------------------------------------------------------
+
+    def _members(self, kind: str, pairs: tuple[_Pair, ...]) -> tuple[Member, ...]:
+        """The hosts with a slot by its number, or those that wait by their time."""
+        found = (_member(pair) for pair in pairs if pair.key.startswith(f"{self._prefix}{kind}/"))
+        return tuple(sorted(found, key=lambda member: (member.number, member.since, member.host)))
+
+    def _own(self, pair: _Pair, host: Host) -> Slot:
+        """The slot that this host has: an agent was killed, or another host has the same ID."""
+        if (pair.value.get("boot"), pair.value.get("host")) == (host.boot, host.name):
+            return Slot(self._group, host.id, _number(pair), pair.lease, pair.revision, _text(pair.value, "since"))
+        if _text(pair.value, "host") == shown(host.name):
+            raise LockError(Fault.FULL, f"this host has a slot of the group {self._group} from before its reboot",
+                            "Wait until its lease has ended")
+        raise LockError(
+            Fault.INVALID, f"the host {_text(pair.value, 'host')} has the same machine ID, and a slot",
+            "Give one of them another: remove /etc/machine-id, run `systemd-machine-id-setup`, and reboot")
+
+    def _full(self, host: Host, pairs: tuple[_Pair, ...]) -> LockError:
+        self._wait(host, pairs)
+        taken = self._members("slot", pairs)
+        holders = ", ".join(f"{member.host} since {member.since}" for member in taken)
+        return LockError(
+            Fault.FULL, f"all {self._slots} slots of the group {self._group} are taken",
+            f"Wait; {holders or 'other hosts'} restart{'s' * (len(taken) == 1)} dockerd")
+
+    def _wait(self, host: Host, pairs: tuple[_Pair, ...]) -> None:
+        """Show that this host waits; it is shown already where it has asked before."""
+        key = f"{self._prefix}waiting/{host.id}"
+        lease = next((pair.lease for pair in pairs if pair.key == key), 0)
+        if not lease or not self._is_renewed(lease):
+            value = {"host": host.name, "since": _now()}
+            self._post("kv/put", {"key": _encoded(key), "value": _encoded(json.dumps(value)),
+                                  "lease": str(self._grant(WAITING_S))})
+
+    def _put_if_absent(self, key: str, value: Mapping[str, str], lease: int, host: Host) -> int:
+        """Take a slot in one transaction, which the group's stop prevents too. Returns its revision, 0 if it failed."""
+        compare = [{"key": _encoded(each), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
+                   for each in (key, f"{self._prefix}stop")]
+        success = [
+            {"request_put": {"key": _encoded(key), "value": _encoded(json.dumps(value)), "lease": str(lease)}},
+            {"request_delete_range": {"key": _encoded(f"{self._prefix}waiting/{host.id}")}}]
+        reply = self._post("kv/txn", {"compare": compare, "success": success})
+        try:
+            if not get(reply, "succeeded", as_bool, default=False):
+                return 0
+        except JsonError:
+            raise self._not_etcd("an unknown answer") from None
+        return _number_of(_object(reply, "header"), "revision")
+
+    def _is_renewed(self, lease: int) -> bool:
+        """Renew a lease. etcd answers 200 without TTL for one that has expired (etcd-io/etcd#7330)."""
+        return _number_of(_object(self._post("lease/keepalive", {"ID": str(lease)}), "result"), "TTL") > 0
+
+    def _is_ours(self, slot: Slot) -> bool:
+        found = self._range({"key": _encoded(f"{self._prefix}slot/{slot.number}")})
+        return any(pair.revision == slot.revision and pair.lease == slot.lease for pair in found)
+
+    def _grant(self, seconds: int) -> int:
+        lease = _number_of(self._post("lease/grant", {"TTL": str(seconds)}), "ID")
+        if not lease:
+            raise self._not_etcd("no lease")
+        return lease
+
+    def _check_stop(self, pairs: tuple[_Pair, ...]) -> None:
+        if (stop := self._stop(pairs)) is not None:
+            raise LockError(Fault.STOPPED, f"the group {self._group} was stopped by {stop.host}: {stop.reason}",
+                            f"Check Docker on {stop.host}, then run `dockerd-guard fleet resume` on any host")
+
+    def _stop(self, pairs: tuple[_Pair, ...]) -> Stop | None:
+        value = next((pair.value for pair in pairs if pair.key == f"{self._prefix}stop"), None)
+        return None if value is None else Stop(
+            _text(value, "host"), shown(_any_text(value, "reason"), MAX_REASON_CHARACTERS), _text(value, "since"))
+
+    def _pairs(self) -> tuple[_Pair, ...]:
+        # The end is excluded, and follows every key with the prefix.
+        end = f"{self._prefix[:-1]}{chr(ord('/') + 1)}"
+        return self._range({"key": _encoded(self._prefix), "range_end": _encoded(end)})
+
+    def _range(self, request: Mapping[str, object]) -> tuple[_Pair, ...]:
+        reply = self._post("kv/range", request)
+        _object(reply, "header")
+        try:
+            return tuple(_pair(each) for each in get(reply, "kvs", as_list(as_object), ()))
+        except (JsonError, UnicodeDecodeError):
+            raise self._not_etcd("an unknown answer") from None
+
+    def _post(self, path: str, body: Mapping[str, object]) -> JsonObject:
+        return self._checked(self._service.post(f"v3/{path}", body))
+
+    def _checked(self, reply: Reply) -> JsonObject:
+        if reply.status == 200 and reply.data is not None:
+            return reply.data
+        message = shown(_any_text(reply.data or {}, "message") or _any_text(reply.data or {}, "error"))
+        said = f"HTTP status {reply.status}" + (f", {message}" if message else "")
+        if reply.status >= 500:
+            raise LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} is not available",
+                            f"Check the cluster, for example with `etcdctl endpoint status`: {said}")
+        if reply.status in (401, 403):
+            raise LockError(Fault.TLS, f"etcd refuses this host: {said}",
+                            "Correct correct.fleet.tls, or the roles of etcd")
+        raise self._not_etcd(said)
+
+    def _not_etcd(self, said: str) -> LockError:
+        return LockError(Fault.INVALID, f"{ENDPOINTS_KEY} does not answer as etcd: {said}",
+                         f"Correct {ENDPOINTS_KEY} or correct.fleet.lock in the policy; etcd must be 3.4 or later")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii")
+
+
+def _object(reply: JsonObject, key: str) -> JsonObject:
+    """An object that every answer of etcd has."""
+    try:
+        return get(reply, key, as_object)
+    except JsonError:
+        raise LockError(Fault.INVALID, f"{ENDPOINTS_KEY} does not answer as etcd: no {key}",
+                        f"Correct {ENDPOINTS_KEY} or correct.fleet.lock in the policy") from None
+
+
+def _number_of(data: JsonObject, key: str) -> int:
+    """A 64-bit number, which the gateway writes as a string, and omits if it is 0."""
+    value = data.get(key, "0")
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20 else 0
+
+
+def _pair(data: JsonObject) -> _Pair:
+    try:
+        value = as_object(loads(get(data, "value", as_bytes, b"{}")))
+    except JsonError:
+        value = {}
+    return _Pair(get(data, "key", as_bytes).decode(), value, _number_of(data, "create_revision"),
+                 _number_of(data, "lease"))
+
+
+def _number(pair: _Pair) -> int:
+    """The number of a slot, -1 for a key of somebody else."""
+    text = pair.key.rpartition("/")[2]
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else -1
+
+
+def _any_text(value: JsonObject, key: str) -> str:
+    try:
+        return get(value, key, as_str, "")
+    except JsonError:
+        return ""
+
+
+def _text(value: JsonObject, key: str) -> str:
+    """A text that another host wrote, for messages."""
+    return shown(_any_text(value, key)) or "an unknown host" * (key == "host")
+
+
+def _member(pair: _Pair) -> Member:
+    return Member(_text(pair.value, "host"), _text(pair.value, "since"), _text(pair.value, "id"), _number(pair))

@@ -1,0 +1,74 @@
+"""Whether a restart needs a slot of the fleet (`correct.fleet`), and what is remembered of the lock service. Pure.
+
+Order: the gate, then the slot, then a new observation and the gate again. Changes of files, reloads, and starts of a
+Docker that is down take no slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from dockerd_guard.fleet.lock import Fault, LockError, Slot
+from dockerd_guard.model.instant import Instant
+from dockerd_guard.plan.actions import Actions
+from dockerd_guard.plan.gate import Hold, RestartFacts
+from dockerd_guard.plan.memory import Memory, Refusal
+from dockerd_guard.policy.model import Policy, Unreachable
+
+FIRST_RETRY_S, FACTOR, LONGEST_RETRY_S = 1.0, 1.6, 60.0
+"""When a slot is asked for again: the time grows by this factor with each refusal. Half of it depends on the host."""
+
+MISSING = frozenset((Fault.UNREACHABLE, Fault.TLS))
+"""There is no lock service, as far as this host can see."""
+
+
+def needs_slot(policy: Policy, required: Actions, facts: RestartFacts) -> bool:
+    """Return whether this is a restart of a running dockerd, in a fleet that has a lock."""
+    return policy.correct.fleet is not None and required.starts_dockerd and facts.is_active
+
+
+def must_ask(now: Instant, memory: Memory) -> bool:
+    """Return whether the lock service is to be asked for a slot now."""
+    return memory.fleet.slot is None and not retry_in_s(now, memory)
+
+
+def retry_in_s(now: Instant, memory: Memory) -> float:
+    """When a slot is asked for again, in seconds; 0 for now."""
+    refusal = memory.fleet.refusal
+    return max(refusal.retry_s - now.seconds_since(refusal.at), 0.0) if refusal is not None else 0.0
+
+
+def slot_hold(policy: Policy, memory: Memory) -> Hold | None:
+    """Return what holds the restart while a slot is refused. None with one, or where it may proceed without."""
+    refusal, fleet = memory.fleet.refusal, policy.correct.fleet
+    if refusal is None or fleet is None:
+        return None
+    if refusal.fault in MISSING and fleet.unreachable is Unreachable.PROCEED:
+        return None
+    return Hold(refusal.reason, next_step=refusal.next_step)
+
+
+def granted(memory: Memory, slot: Slot) -> Memory:
+    """Return the memory with a slot."""
+    return memory._replace(fleet=memory.fleet._replace(slot=slot, refusal=None, unsure=None))
+
+
+def refused(now: Instant, memory: Memory, error: LockError, host_id: str) -> Memory:
+    """Return the memory after a request for a slot was refused."""
+    before = memory.fleet.refusal
+    tries = before.tries + 1 if before is not None else 0
+    return memory._replace(fleet=memory.fleet._replace(
+        refusal=Refusal(now, error.fault, error.reason, error.next_step, tries, _retry_s(tries, host_id)),
+        unsure=memory.fleet.unsure if error.fault is not Fault.FULL else None,
+        unreachable=memory.fleet.unreachable + (error.fault in MISSING)))
+
+
+def _retry_s(tries: int, host_id: str) -> float:
+    longest_s = min(FIRST_RETRY_S * FACTOR ** min(tries, 20), LONGEST_RETRY_S)
+    share = hashlib.sha256(f"{host_id} {tries}".encode()).digest()[0] / 255
+    return longest_s * (0.5 + 0.5 * share)
+
+
+def not_asked(memory: Memory) -> Memory:
+    """Return the memory where no slot is needed, or where one is to be asked for at once."""
+    return memory._replace(fleet=memory.fleet._replace(refusal=None))

@@ -1,0 +1,209 @@
+"""Slots in etcd: by a stand-in of its JSON gateway, and by the real one where it is installed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dockerd_guard.fleet.etcd import Etcd
+from dockerd_guard.fleet.http import Service, TlsPaths
+from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
+from tests.support.lock_services import ETCD, EtcdService, FakeEtcd, RealEtcd
+
+Client = Callable[..., Etcd]
+
+WEB1, WEB2, WEB3 = (Host(f"{number:032x}", f"web{number}", f"boot{number}") for number in (1, 2, 3))
+
+
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("real", marks=pytest.mark.skipif(
+    ETCD is None, reason="etcd is not installed"))])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdService]:
+    made = FakeEtcd() if request.param == "stand-in" else RealEtcd(tmp_path_factory.mktemp("etcd"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(service: EtcdService, request: pytest.FixtureRequest) -> Client:
+    """Makes clients of a group of this test alone."""
+    group = f"{request.node.originalname}".replace("_", "-")
+
+    def make(slots: int = 1, *, timeout_s: float = 5.0) -> Etcd:
+        return Etcd(Service([service.url], TlsPaths(), timeout_s, 30.0), group, slots, 60)
+    return make
+
+
+def put(service: EtcdService, key: str, value: str) -> None:
+    data = {"key": base64.b64encode(key.encode()).decode(), "value": base64.b64encode(value.encode()).decode()}
+    urllib.request.urlopen(f"{service.url}/v3/kv/put", json.dumps(data).encode(), 5).close()
+
+
+def refused(act: Callable[[], object]) -> LockError:
+    with pytest.raises(LockError) as caught:
+        act()
+    return caught.value
+
+
+def test_a_slot_is_taken_once_and_given_back(client: Client) -> None:
+    slot = client().acquire(WEB1)
+    assert slot[:3] == (client()._group, WEB1.id, 0)
+    assert client().still(slot)
+    full = refused(lambda: client().acquire(WEB2))
+    assert (full.fault, full.reason) == (Fault.FULL, f"all 1 slots of the group {slot.group} are taken")
+    assert full.next_step == f"Wait; web1 since {slot.since} restarts dockerd"
+    assert client().release(slot)
+    assert not client().still(slot)
+    assert not client().release(slot)
+    assert client().acquire(WEB2).number == 0
+
+
+def test_each_host_gets_its_own_slot(client: Client) -> None:
+    first, second = client(2).acquire(WEB1), client(2).acquire(WEB2)
+    assert {first.number, second.number} == {0, 1}
+    assert refused(lambda: client(2).acquire(WEB3)).fault is Fault.FULL
+    assert client(2).release(first)
+    assert client(2).acquire(WEB3).number == first.number
+    assert client(2).still(second)
+
+
+def test_fewer_slots_than_were_taken(client: Client) -> None:
+    """The policy of some hosts says 3, that of others 1 already."""
+    slots = [client(3).acquire(host) for host in (WEB1, WEB2)]
+    client(3).release(slots[0])
+    assert refused(lambda: client(1).acquire(WEB3)).fault is Fault.FULL
+
+
+def test_a_lease_that_ends_frees_the_slot(client: Client, service: EtcdService) -> None:
+    slot = client().acquire(WEB1)
+    service.expire(slot.lease)
+    assert not client().still(slot)
+    other = client().acquire(WEB2)
+    assert not client().still(slot)
+    assert not client().release(slot)
+    assert client().still(other)
+
+
+def test_an_agent_that_was_killed_has_its_slot_still(client: Client) -> None:
+    slot = client().acquire(WEB1)
+    assert client().acquire(WEB1) == slot
+    assert client().still(slot)
+
+
+def test_a_slot_from_before_a_reboot(client: Client) -> None:
+    slot = client().acquire(WEB1)
+    error = refused(lambda: client().acquire(WEB1._replace(boot="another")))
+    assert (error.fault, "from before its reboot" in error.reason) == (Fault.FULL, True)
+    assert client().still(slot)
+
+
+def test_two_hosts_with_one_machine_id(client: Client) -> None:
+    slot = client(2).acquire(WEB1)
+    error = refused(lambda: client(2).acquire(WEB2._replace(id=WEB1.id)))
+    assert (error.fault, error.reason) == (Fault.INVALID, "the host web1 has the same machine ID, and a slot")
+    assert "systemd-machine-id-setup" in error.next_step
+    assert client(2).still(slot)
+
+
+def test_a_group_that_is_stopped(client: Client) -> None:
+    client().stop(WEB1, "dockerd does not start:\n\x1b[31m" + "x" * 1000)
+    error = refused(lambda: client().acquire(WEB2))
+    assert error.fault is Fault.STOPPED
+    assert error.reason.startswith(f"the group {client()._group} was stopped by web1: dockerd does not start:??[31mxxx")
+    assert len(error.reason) < 400
+    state = client().state().stop
+    assert state is not None
+    assert state.host == "web1"
+    client().resume(None)
+    assert client().acquire(WEB2)
+    assert client().state().stop is None
+
+
+def test_a_stop_during_the_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No slot is taken between a look at the group and the transaction."""
+    taking = client()
+    grant = taking._grant
+
+    def stop_first(seconds: int) -> int:
+        client().stop(WEB2, "dead")
+        return grant(seconds)
+    monkeypatch.setattr(taking, "_grant", stop_first)
+    assert refused(lambda: taking.acquire(WEB1)).fault is Fault.STOPPED
+    assert client().state().slots == ()
+
+
+def test_who_waits_is_shown_until_it_has_a_slot(client: Client) -> None:
+    slot = client().acquire(WEB1)
+    refused(lambda: client().acquire(WEB2))
+    since = client().state().waiting[0].since
+    refused(lambda: client().acquire(WEB2))
+    refused(lambda: client().acquire(WEB3))
+    state = client().state()
+    assert [member.host for member in state.slots] == ["web1"]
+    assert sorted(member.host for member in state.waiting) == ["web2", "web3"]
+    assert next(member.since for member in state.waiting if member.host == "web2") == since
+    client().release(slot)
+    client().acquire(WEB2)
+    assert [member.host for member in client().state().waiting] == ["web3"]
+
+
+def test_many_at_once(client: Client) -> None:
+    """Of 20 hosts that ask at the same time, 3 get one of 3 slots."""
+    slots: list[Slot] = []
+    faults: list[Fault] = []
+
+    def ask(number: int) -> None:
+        try:
+            slots.append(client(3, timeout_s=20.0).acquire(Host(f"{number:032x}", f"web{number}", "boot")))
+        except LockError as error:
+            faults.append(error.fault)
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(slot.number for slot in slots) == [0, 1, 2]
+    assert faults == [Fault.FULL] * 17
+
+
+@pytest.mark.parametrize("value", ["", "no JSON", "[]", '{"id": 7, "host": ["x"]}', '{"host": "a\\u001b[31m\\nb"}',
+                                   "[" * 50_000])
+def test_what_others_wrote_into_the_group(client: Client, service: EtcdService, value: str) -> None:
+    """A key that is none of ours counts as taken, and shows nothing but text."""
+    group = client()._group
+    put(service, f"dockerd-guard/v1/{group}/slot/0", value)
+    error = refused(lambda: client().acquire(WEB1))
+    assert error.fault is Fault.FULL
+    assert error.next_step.isprintable()
+    put(service, f"dockerd-guard/v1/{group}/stop", value)
+    stopped = refused(lambda: client().acquire(WEB1))
+    assert stopped.fault is Fault.STOPPED
+    assert str(stopped).isprintable()
+    client().resume(None)
+
+
+def test_another_group_is_another_lock(service: EtcdService) -> None:
+    """`prod` and `prod.eu` have a common prefix."""
+    clients = [Etcd(Service([service.url], TlsPaths(), 5.0, 30.0), group, 1, 60) for group in ("prod", "prod.eu")]
+    slots = [each.acquire(WEB1) for each in clients]
+    assert [len(each.state().slots) for each in clients] == [1, 1]
+    assert all(each.release(slot) for each, slot in zip(clients, slots, strict=True))
+
+
+def test_an_etcd_that_hangs(service: EtcdService, client: Client) -> None:
+    if not isinstance(service, RealEtcd):
+        pytest.skip("the stand-in is a thread of this process")
+    slot = client().acquire(WEB1)
+    os.kill(service.process.pid, signal.SIGSTOP)
+    try:
+        error = refused(lambda: client(timeout_s=0.5).still(slot))
+        assert (error.fault, error.next_step.endswith("timed out")) == (Fault.UNREACHABLE, True)
+    finally:
+        os.kill(service.process.pid, signal.SIGCONT)
+    assert client().still(slot)
