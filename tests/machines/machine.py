@@ -133,6 +133,11 @@ class Machine:
     def name(self) -> str:
         return self.box.directory.name
 
+    @property
+    def outside_pid(self) -> int:
+        """The process whose network namespace is the other end of the machine's veth pair."""
+        return self._outside
+
     def __enter__(self) -> Self:
         return self
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.machines import box
 from tests.machines.machine import ADDRESS, OUTSIDE_ADDRESS, CommandFailed, Machine, wait_for
+from tests.machines.network import machines_of_a_fleet
 
 EXPECTED = {"bookworm": (252, "20.10."), "trixie": (257, "26.1."), "sid": (258, "")}
 """The minimum version of systemd, and the beginning of dockerd's version."""
@@ -42,6 +43,23 @@ def test_container_survives_a_docker_restart_only_with_live_restore(bare_machine
     assert bare_machine.main_pid() not in (0, dockerd)
     assert bare_machine.container_pid() == before
     assert bare_machine.run("docker inspect --format '{{.State.Running}}' bystander").out == "true\n"
+
+
+def test_machines_on_one_network_reach_each_other_by_name() -> None:
+    answers = "curl --silent --max-time 2 http://web2:8000/etc/hostname"
+    with machines_of_a_fleet(("bookworm", "trixie")) as (network, (first, second)):
+        second.run("systemd-run --quiet --unit=web busybox httpd -f -p 8000 -h /")
+        wait_for(lambda: first.run(answers, check=False).out == "web2\n", "answer of web2")
+        network.cut(second)
+        assert first.run(answers, check=False).status
+        network.mend(second)
+        wait_for(lambda: first.run(answers, check=False).out == "web2\n", "answer of web2")
+        second.power_off()
+        second.power_on()
+        network.join(second)
+        second.run("systemd-run --quiet --unit=web busybox httpd -f -p 8000 -h /")
+        wait_for(lambda: first.run(answers, check=False).out == "web2\n", "answer of web2")
+        assert first.read("/etc/machine-id") != second.read("/etc/machine-id")
 
 
 def test_outside_is_another_host(bare_machine: Machine) -> None:
