@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from dockerd_guard.commands._common import FOUND, OK, UNANSWERED, Look, each, mi
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.engine import container_names
-from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.kernel import HostKernel, may_ask
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.assessment import Assessment
 from dockerd_guard.plan.gate import Cost
@@ -32,19 +33,27 @@ def assessed(look: Look, findings: tuple[Finding, ...]) -> Assessment:
     memory = StateFiles().load() if is_live else Memory()
     now = HostClock().now() if is_live else Instant(datetime.now(UTC))
     memory = memory._replace(intent=None)
+    with _connected(is_live) as manager:
+        return assess(look.seen, findings, require_policy(look.policy), memory, now, HostKernel(), manager, by_hand)[0]
+
+
+@contextlib.contextmanager
+def _connected(is_live: bool) -> Iterator[Manager | None]:
+    """systemd of this host, None where it cannot be reached."""
     with contextlib.ExitStack() as connection:
         manager = None
         if is_live:
             with contextlib.suppress(Unavailable):
                 manager = connection.enter_context(Manager())
-        return assess(look.seen, findings, require_policy(look.policy), memory, now, HostKernel(), manager, by_hand)[0]
+        yield manager
 
 
 def _containers(seen: Observation) -> tuple[str, ...]:
     layer = seen.listening.layer if seen.listening is not None else None
     address = next((binding.address for binding in layer.bindings if binding.address.startswith("unix://")), None
                    ) if layer is not None else None
-    return container_names(address) if address is not None else ()
+    with _connected(address is not None) as manager:
+        return container_names(address) if address is not None and may_ask(seen, manager) else ()
 
 
 def exit_code(found: Assessment) -> int:
