@@ -23,6 +23,7 @@ from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
 from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record, retry_s, undone_by_us, wake_s
+from dockerd_guard.plan.inputs import foreign_inputs
 from dockerd_guard.plan.memory import Attempt, Memory
 from dockerd_guard.plan.pending_changes import start_record
 from dockerd_guard.plan.plan import Plan
@@ -112,7 +113,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
             state.save(begun)
         may_start = _may_start(assessment, begun, context, state)
         result = roll_back(seen, memory.intent, policy, context, may_start=may_start)
-        memory = _rolled_back(memory, result, policy, context.clock.now())
+        memory = _rolled_back(assessment, memory, result, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, state)
     memory, result, again_s = fleet_slot.end(assessment.seen, policy, memory, result, context)
@@ -166,12 +167,15 @@ def _may_start(assessment: Assessment, memory: Memory, context: Context, state: 
     return True
 
 
-def _rolled_back(memory: Memory, result: Result, policy: Policy, now: Instant) -> Memory:
+def _rolled_back(assessment: Assessment, memory: Memory, result: Result, now: Instant) -> Memory:
+    seen, policy, _, plan, _ = assessment
+    written = tuple(change.path for change in memory.intent.changes) if memory.intent is not None else ()
     for start in result.starts:
         memory = memory.with_restart(start)
     memory = undone_by_us(memory, memory.intent and memory.intent._replace(changes=result.undone))
     return memory._replace(
-        attempt=Attempt(now, result.error, retry_s(result, policy), None, result.was_rolled_back),
+        attempt=Attempt(now, result.error, retry_s(result, policy), None, result.was_rolled_back,
+                        foreign_inputs(seen, plan, policy, written), written),
         intent=None if result.restored else memory.intent and memory.intent._replace(is_applied=False))
 
 

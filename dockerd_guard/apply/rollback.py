@@ -170,9 +170,9 @@ def recover(intent: Intent, context: Context, *, may_start: bool, is_repaired: b
         return Recovery(f"{began}: dockerd was started since and complies; the next pass checks the rest", None)
     if all(is_up(manager, name) for name in {*intent.stops, SERVICE}) and would_be_refused(intent, context):
         return Recovery(f"{began}: its files stay, since dockerd would refuse what was there before", None)
-    # dockerd may have been started, at a boot perhaps, with some of the files and not with others.
-    started_s = manager.unit(SERVICE).number("ExecMainStartTimestamp") / 1e6
-    return _undone(intent, context, began, restarts=started_s > intent.begun.wall.timestamp(), may_start=may_start)
+    # A dockerd that is up stays up, also one that was started since with some of the files and not with others: what
+    # is restored may never have been in force, and whether a restart may be is decided in the next pass (I1, I3).
+    return _undone(intent, context, began, restarts=False, may_start=may_start)
 
 
 def would_be_refused(intent: Intent, context: Context) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dockerd_guard.fleet.lock import Fault
@@ -18,6 +18,7 @@ from dockerd_guard.policy.model import Mode, Restart, Unreachable, declared_bind
 from dockerd_guard.report.journal import Event, Outcome
 from dockerd_guard.rootfs import Content, Link, Rootfs
 from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, SECRET, World
+from tests.simulation.host import Start
 from tests.simulation.interfaces import SimulatedKernel, SimulatedManager
 from tests.simulation.watch import Correction, files, inputs
 
@@ -131,6 +132,14 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
         yield f"I2: started by us under mode: {policy.mode}"
 
 
+def _corrections(starts: Sequence[Start]) -> Iterator[float]:
+    """When dockerd was started, but for starts that undid a correction: the restart was needed before."""
+    for number, start in enumerate(starts):
+        before = starts[number - 1] if number else start
+        if before.is_up or {before.by, start.by} != {"us"}:
+            yield start.at
+
+
 def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     """A restart waits for the turn of its host, counted at the earliest from when dockerd started under this policy."""
     host, controller = world.host, world.agents[-1].controller
@@ -139,7 +148,7 @@ def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     is_correction = not is_manual and decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
     ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
     if policy.correct.splay_s and is_correction and ours is not None:
-        begun = max(since, *(start.at for start in host.starts[:then.starts]))
+        begun = max(since, *_corrections(host.starts[:then.starts]))
         if ours < begun + decision.facts.share * policy.correct.splay_s:
             yield f"I2: restarted {ours - begun:.0f} s after it was needed, its share is {decision.facts.share}"
 

@@ -160,6 +160,25 @@ def test_what_dockerd_would_refuse_by_now_is_not_restored(host: SimulatedHost) -
     assert host.open_addresses() == ()
 
 
+@pytest.mark.parametrize("started_with", [OPEN, ""])
+def test_a_dockerd_that_was_started_since_is_not_restarted_into_what_was_there_before(
+        host: SimulatedHost, started_with: str) -> None:
+    """I1, I3. Killed within a correction of a drop-in that was never in force; an administrator starts dockerd. With
+    that drop-in it would listen on nothing that the agent could ask for its containers."""
+    drift = (dropin("-H tcp://10.0.0.5:2375", LATE), reload)
+    host = killed_when(host, drift, lambda host: host.text(LATE) is None)
+    do(host, (dropin(started_with, OURS), reload, restart))
+    host.containers = {1, 2}
+    starts = len(host.starts)
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.decision.verdict is Verdict.RECOVER
+    assert (host.running is not None, len(host.starts)) == (True, starts)
+    pass_until_done(agent)
+    assert host.running is not None and host.running.layer.hosts == ("fd://",)
+    assert (host.killed, host.open_addresses(), agent.controller.decision.hold) == ([], (), None)
+
+
 def killed_when(host: SimulatedHost, drift: tuple[Act, ...], is_so: Callable[[SimulatedHost], bool]) -> SimulatedHost:
     """The host with its agent killed at the first moment at which this is so."""
     for point in range(MAX_POINTS):
@@ -210,6 +229,19 @@ def test_docker_that_dies_after_a_correction_gets_its_configuration_back(host: S
     assert SimulatedStateFiles(host).load().intent is None
     agent.run_pass()
     assert agent.controller.decision.hold is not None, "not at once again"
+
+
+def test_what_changes_before_the_first_look_after_a_roll_back_counts(host: SimulatedHost) -> None:
+    """I9. The administrator replaces the drop-in while the correction is rolled back."""
+    do(host, (*opened(), guarded, fault(dies_after_s=1.0), restart, sleep(120), fault(dies_after_s=None)))
+    agent = new_agent(host)
+    agent.run_pass()
+    verdicts = [agent.controller.decision.verdict]
+    do(host, (dropin(OPEN, LATE),))
+    agent.run_pass()
+    verdicts.append(agent.controller.decision.verdict)
+    assert verdicts == [Verdict.ROLL_BACK, Verdict.APPLY]
+    assert host.open_addresses() == ()
 
 
 def test_docker_that_fails_at_a_start_during_its_correction_is_started(host: SimulatedHost) -> None:
