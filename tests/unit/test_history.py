@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from dockerd_guard.commands.history import history, record_of
+from dockerd_guard.commands._episodes import history
+from dockerd_guard.commands._journal import record_of
 from dockerd_guard.report import history as report
 from dockerd_guard.report import timeline
 from dockerd_guard.report.history import Episode, Record, Span, merged
