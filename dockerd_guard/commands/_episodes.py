@@ -21,7 +21,7 @@ MAX_HOSTS = 10_000
 MAX_EPISODES = 100_000
 """Of all hosts. Of more that have ended, the latest are kept."""
 
-MAX_OPEN = 200
+MAX_OPEN = 100
 """Ongoing episodes of one host."""
 
 MAX_TIMES = 1_000

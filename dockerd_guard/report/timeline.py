@@ -14,7 +14,7 @@ from html import escape
 from typing import NamedTuple
 
 from dockerd_guard.model.address import canonical
-from dockerd_guard.report.history import Episode, History, Span, duration, subject, summary
+from dockerd_guard.report.history import Episode, History, Span, duration, merged, subject, summary
 from dockerd_guard.report.text import clean, counted, stamp
 
 WIDTH = 1200
@@ -60,8 +60,9 @@ class Lane(NamedTuple):
     blind: tuple[Span, ...] = ()
 
     def exposed_s(self, now: datetime) -> float:
-        """Exposure time in seconds."""
-        return sum(episode.exposed_s(now) for episode in self.episodes)
+        """Exposure time in seconds, of any of the episodes."""
+        return sum(span.seconds(now) for span in merged(
+            (span.begun, span.ended or now) for episode in self.episodes for span in episode.exposed))
 
 
 class Axis(NamedTuple):
@@ -182,8 +183,7 @@ def _host_lanes(found: History) -> Iterator[Lane]:
     for episode in found.episodes:
         groups.setdefault(episode.host, []).append(episode)
     lanes = [Lane(host.label, tuple(groups.get(number, ())), host.blind) for number, host in enumerate(found.hosts)]
-    exposed_s = {lane.label: lane.exposed_s(found.now) for lane in lanes}
-    lanes.sort(key=lambda lane: (-exposed_s[lane.label], -len(lane.episodes), lane.label))
+    lanes.sort(key=lambda lane: (-lane.exposed_s(found.now), -len(lane.episodes), lane.label))
     yield from _limited(lanes, MAX_HOST_LANES)
 
 

@@ -15,14 +15,14 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from dockerd_guard.commands import _episodes
+from dockerd_guard.commands import _episodes, _journal
 from dockerd_guard.commands._episodes import history
 from dockerd_guard.report import history as report
 from dockerd_guard.report import json_output, timeline
 from dockerd_guard.report.history import Record
 from tests.support import golden
 from tests.support.command_line import run
-from tests.unit.test_history import SVG, at, contained, drift, ended, start, tried
+from tests.unit.test_history import OPEN, SVG, at, contained, drift, ended, start, tried
 
 HEX = "0123456789abcdef"
 
@@ -115,6 +115,11 @@ def rows(records: list[Record]) -> list[str | None]:
 
 def test_the_timeline_has_a_row_for_each_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows(FLEET) == ["web1", "web2", "web3"]
+    # Two sockets that are open at one time are one exposure of the host.
+    both = [drift(10, exposed=True), drift(10, "DG104 tcp:", exposed=True), ended(20, "kept", OPEN, "DG104 tcp:")]
+    twice = [*FLEET[:3], *(of(each, "web2", "b") for each in both)]
+    picture = timeline.svg(history(twice, at(5000), by_host=True), "log", UTC)
+    assert (rows(twice), "2 x, open 10 s" in picture) == (["web2", "web1", "web3"], True)
     many = [of(start(number), f"web{number}", "a", f"{number:x}") for number in range(40)]
     assert len(rows(many)) == 40
     monkeypatch.setattr(timeline, "MAX_HOST_LANES", 10)
@@ -170,6 +175,15 @@ def test_a_host_cannot_fill_the_memory_with_long_values() -> None:
     records = [of(start(0), "web1"), of(found, "web1")]
     (episode,) = history(records, at(100), by_host=True).episodes
     assert max(len(value) for value in episode if isinstance(value, str)) == _episodes.MAX_CHARACTERS
+
+
+def test_a_host_cannot_fill_the_memory_with_boots_and_names() -> None:
+    hosts = _episodes._Hosts()
+    for number in range(100):
+        hosts.add(of(start(number), "web1")._replace(boot=f"b{number}"))
+        hosts.add(of(start(number), f"web{number}")._replace(boot=f"b{number}"))
+    assert len(hosts._by_name) <= _episodes.MAX_NAMES
+    assert len(hosts._by_boot) == 1
 
 
 FLOODS: dict[str, Callable[[int], Record]] = {
@@ -266,7 +280,9 @@ def test_a_warning_of_journalctl_makes_the_answer_incomplete(journal: Path) -> N
 
 
 def test_an_entry_that_is_too_long_is_left_out(journal: Path) -> None:
-    (journal / "rows").write_text(row("web1", MESSAGE="x" * 3_000_000) + row("web2"))
+    """Also its end, which looks like an entry."""
+    (journal / "rows").write_text(row("web1", MESSAGE="x" * 3_000_000) + "x" * _journal.MAX_ROW_BYTES + row("web3") +
+                                  row("web2"))
     code, out, _ = called(journal, "--merge", "--format=json")
     assert (code, [host["host"] for host in json.loads(out)["hosts"]]) == (0, ["web2"])
 
