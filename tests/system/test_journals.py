@@ -30,10 +30,53 @@ ExecStart=/lib/systemd/systemd-journal-remote --listen-http=-3 --output=/var/log
 """
 
 
+HOSTS = 1_000
+DRIFTS = 5
+"""Of each host."""
+
+MAX_SECONDS = 20
+MAX_MIB = 128
+
+# A journal as systemd-journal-remote(8) makes it of the export format. Every tenth host has a hostile name.
+WRITE = f"""
+import os, subprocess, time
+os.makedirs("/srv/journals")
+begin = int(time.time() - 86400) * 1_000_000
+entries = []
+for number in range(2 * {DRIFTS} * {HOSTS}):
+    host, ends = number % {HOSTS}, number // {HOSTS} % 2
+    name = f"web{{host}}" if host % 10 else f"web{{host}}\\x1b[2J<b>##[group]"
+    entries.append("\\n".join((
+        f"__REALTIME_TIMESTAMP={{begin + number * 1000}}", f"__MONOTONIC_TIMESTAMP={{number + 1}}",
+        f"_BOOT_ID={{host + 1:032x}}", f"_MACHINE_ID={{host + 1:032x}}", f"_HOSTNAME={{name}}", "_UID=0",
+        "_SYSTEMD_UNIT=dockerd-guard.service", f"_SYSTEMD_INVOCATION_ID={{host + 1:032x}}",
+        f"DOCKERD_GUARD_EVENT={{('drift', 'corrected')[ends]}}", "DOCKERD_GUARD_RULE=DG101",
+        "DOCKERD_GUARD_SOCKET=tcp://0.0.0.0:2375", "DOCKERD_GUARD_EXPOSED=yes",
+        "DOCKERD_GUARD_EPISODE=DG101 tcp://*:2375", f"MESSAGE=open on {{name}}",
+        *(["DOCKERD_GUARD_OUTCOME=repaired"] if ends else []))))
+subprocess.run(["/lib/systemd/systemd-journal-remote", "--split-mode=none", "--output=/srv/journals/all.journal", "-"],
+               input="\\n\\n".join(entries).encode() + b"\\n\\n", check=True)
+"""
+
+# Prints the seconds of CPU time and the peak memory.
+MEASURE = """
+import resource, subprocess, sys
+with open("/tmp/output", "wb") as output:
+    subprocess.run(["dockerd-guard", "history", "--journal", "/srv/journals", *sys.argv[1:]], check=True, stdout=output)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+
+
 @pytest.fixture
-def fleet(release: str, package: Path) -> Iterator[tuple[Network, tuple[Machine, ...]]]:
+def debian() -> tuple[str, ...]:
+    return ("systemd-journal-remote",)
+
+
+@pytest.fixture
+def fleet(release: str, package: Path, debian: tuple[str, ...]) -> Iterator[tuple[Network, tuple[Machine, ...]]]:
     """Three hosts. The third one collects the journals of the others."""
-    with machines_of_a_fleet((release,) * 3, package=package, debian=("systemd-journal-remote",)) as (network, hosts):
+    with machines_of_a_fleet((release,) * 3, package=package, debian=debian) as (network, hosts):
         for host in hosts:
             wait_for(lambda host=host: host.is_active("dockerd-guard.service"), "agent")  # type: ignore[misc]
         *web, log = hosts
@@ -131,3 +174,19 @@ def test_drift_of_two_hosts_is_read_on_a_third(fleet: tuple[Network, tuple[Machi
     assert "root may read it" in refused(REMOTE, "joe")
     assert "/srv/broken/a.journal is truncated, ignoring file" in refused("/srv/broken")
     assert log.run(f"setpriv --reuid=ann --regid=ann --init-groups dockerd-guard history --journal {REMOTE}").err == ""
+
+
+def test_the_journals_of_a_thousand_hosts(machine: Machine) -> None:
+    machine.run(["python3", "-c", WRITE])
+    for options in ([], ["--format=json"], ["--plot=-"]):
+        seconds, mib = map(float, machine.run(["python3", "-c", MEASURE, *options]).out.split())
+        output = machine.read("/tmp/output")
+        print(f"{machine.release}: {' '.join(options) or 'table'}: {seconds:.1f} s of CPU time, {mib:.0f} MiB")
+        assert seconds < MAX_SECONDS
+        assert mib < MAX_MIB
+        assert "\x1b" not in output
+        assert "##[" not in output
+        if options == ["--format=json"]:
+            found = json.loads(output)
+            assert (len(found["hosts"]), len(found["episodes"])) == (HOSTS, HOSTS * DRIFTS)
+            assert "web10\x1b[2J<b>##[group]" in {host["host"] for host in found["hosts"]}

@@ -22,7 +22,7 @@ from dockerd_guard.report import json_output, timeline
 from dockerd_guard.report.history import Record
 from tests.support import golden
 from tests.support.command_line import run
-from tests.unit.test_history import OPEN, SVG, at, contained, drift, ended, start, tried
+from tests.support.journal_entries import OPEN, SVG, at, contained, drift, ended, start, tried
 
 HEX = "0123456789abcdef"
 
