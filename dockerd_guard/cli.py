@@ -201,6 +201,12 @@ def _history_options(parser: ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME",
                         help="only drifts that lasted until this time or later (systemd.time(7)): yesterday, "
                              "'2 weeks ago', 2026-11-23")
+    journals = parser.add_mutually_exclusive_group()
+    journals.add_argument("--journal", metavar="DIR",
+                          help="read the journal files in DIR, by host, such as those that other hosts upload: "
+                               "/var/log/journal/remote")
+    journals.add_argument("--merge", action="store_true",
+                          help="read all journals of this host, by host: its own and uploaded ones")
     _format_option(parser)
     parser.add_argument("--plot", metavar="FILE", help="write a timeline as SVG; - for standard output")
 
@@ -295,9 +301,11 @@ VERBS: tuple[Verb, ...] = (
          )),
     Verb("history", "list past drifts with their outcome and exposure time", _history_options,
          "Lists drifts from the agent's journal entries: one line for each, with file and line, cause, outcome, and "
-         "how long the Docker API was open to the network.",
+         "how long the Docker API was open to the network. With --journal or --merge, those of many hosts. Exit code 2 "
+         "also if the output is not complete.",
          (
              ("history --since yesterday", "drifts of the last day"),
+             ("history --journal /var/log/journal/remote", "drifts of all hosts that upload their journal"),
              ("history --plot drift.svg", "a timeline"),
          )),
     Verb("fleet", "show which hosts of the fleet restart Docker, and which wait", _fleet_options,

@@ -23,7 +23,7 @@ from dockerd_guard.commands._common import (
     print_lines,
     terminal,
 )
-from dockerd_guard.commands.history import AGENT, JournalUnavailable, read_journal
+from dockerd_guard.commands._journal import AGENT, JournalUnavailable, read_journal
 from dockerd_guard.model.address import Tls, canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, LAYERS, LISTENING, LOADED, RUNNING, Observation

@@ -25,19 +25,22 @@ def lines(found: History, *, columns: int | None, colour: bool, zone: tzinfo | N
     Times are in `zone`, by default local.
     """
     if not found.episodes:
-        yield f"No drift since {stamp(found.since, zone)}."
+        on = f" on {counted(len(found.hosts), 'host')}" if found.hosts else ""
+        yield f"No drift{on} since {stamp(found.since, zone)}."
         return
-    rows = [(stamp(episode.span.begun, zone) if episode.is_begin_seen else "before the journal", subject(episode),
-             _place(episode), episode.cause or "-", _end(episode, found.now)) for episode in found.episodes]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for episode, (begun, about, place, cause, end) in zip(found.episodes, rows, strict=True):
+    rows = [(stamp(episode.span.begun, zone) if episode.is_begin_seen else "before the journal",
+             *((clean(found.hosts[episode.host].label),) if found.hosts else ()), subject(episode), _place(episode),
+             episode.cause or "-", _end(episode, found.now)) for episode in found.episodes]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for episode, (*cells, end) in zip(found.episodes, rows, strict=True):
         shown = painted(end, _COLOURS.get(episode.outcome or "", "1;31"), colour)
         if columns is None or columns >= WIDE_COLUMNS:
-            cells = (cell.ljust(width) for cell, width in zip((begun, about, place, cause), widths, strict=True))
-            yield f"{'  '.join(cells)}  {shown}"
+            padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+            yield f"{padded}  {shown}"
         else:
+            begun, *texts, cause = cells
             yield begun
-            for text in (about, place, f"{cause}, {end}"):
+            for text in (*texts, f"{cause}, {end}"):
                 yield from folded(text, columns, first="  ", then="  ")
     yield from folded(summary(found, zone), columns)
 
@@ -59,16 +62,23 @@ def summary(found: History, zone: tzinfo | None = None) -> str:
         parts.append(f"{counts['kept']} resolved externally")
     if lasting:
         parts.append(f"{lasting} ongoing")
-    exposed_s = sum(span.seconds(found.now) for span in found.exposed)
-    parts.append(f"open to the network for {duration(exposed_s)}" if exposed_s else "never open to the network")
-    return f"Since {stamp(found.since, zone)}: {', '.join(parts)}."
+    times = found.exposed_s
+    on = f" on {counted(len(times), 'host')}" if found.hosts else ""
+    parts.append(f"open to the network for {duration(sum(times.values()))}{on}" if times else
+                 "never open to the network")
+    begin = f"Since {stamp(found.since, zone)}" + (f", {counted(len(found.hosts), 'host')}" if found.hosts else "")
+    return f"{begin}: {', '.join(parts)}."
 
 
 def to_json(found: History) -> dict[str, Any]:
-    """The output of `history` as JSON. Times are ISO 8601 in UTC; an ongoing episode has no end (null)."""
+    """The output of `history` as JSON. Times are ISO 8601 in UTC; an ongoing episode has no end (null).
+
+    Of many hosts, there are `hosts`, and the host of each episode; exposure times are added up.
+    """
+    times = found.exposed_s
     return {
         "schema": SCHEMA, "since": found.since.isoformat(), "now": found.now.isoformat(),
-        "exposed_s": sum(span.seconds(found.now) for span in found.exposed),
+        "exposed_s": sum(times.values()),
         "corrections": [at.isoformat() for at in found.corrections],
         "blind": [_span(span) for span in found.blind],
         "policies": [at.isoformat() for at in found.policies],
@@ -79,8 +89,18 @@ def to_json(found: History) -> dict[str, Any]:
             "outcome": episode.outcome, "why": episode.why or None,
             "exposed_s": episode.exposed_s(found.now), "exposed": [_span(span) for span in episode.exposed],
             "contained": [_span(span) for span in episode.contained],
+            **(_host(found.hosts[episode.host]) if found.hosts else {}),
         } for episode in found.episodes],
+        **({"hosts": [{
+            **_host(host), "last": host.last.isoformat(), "exposed_s": times.get(number, 0),
+            "corrections": [at.isoformat() for at in host.corrections], "blind": [_span(span) for span in host.blind],
+            "policies": [at.isoformat() for at in host.policies],
+        } for number, host in enumerate(found.hosts)]} if found.hosts else {}),
     }
+
+
+def _host(host: Host) -> dict[str, str | None]:
+    return {"host": host.name or None, "machine_id": host.machine_id or None}
 
 
 def duration(seconds: float) -> str:
@@ -145,6 +165,9 @@ class Record(NamedTuple):
     outcome: str | None = None
     episodes: tuple[str, ...] = ()
     exposed: bool = False
+    host: str = ""
+    machine_id: str = ""
+    boot: str = ""
 
 
 class Span(NamedTuple):
@@ -183,6 +206,8 @@ class Episode(NamedTuple):
     contained: tuple[Span, ...] = ()
     is_begin_seen: bool = True
     is_end_seen: bool = True
+    host: int = 0
+    """Its index in History.hosts."""
 
     @property
     def lasts(self) -> bool:
@@ -193,9 +218,26 @@ class Episode(NamedTuple):
         return sum(span.seconds(now) for span in self.exposed)
 
 
+class Host(NamedTuple):
+    """A host whose agent has entries in a journal of many hosts.
+
+    `name`: its host name. `label`: that, with the machine ID where another host has that name. `last`: the time of its
+    last entry.
+    """
+
+    name: str
+    machine_id: str
+    label: str
+    last: datetime
+    corrections: tuple[datetime, ...] = ()
+    blind: tuple[Span, ...] = ()
+    policies: tuple[datetime, ...] = ()
+
+
 class History(NamedTuple):
     """The history from `since` (by default the first entry) to `now`: episodes in that time, oldest first, times of
-    corrections, periods of degraded visibility, and times of policy changes."""
+    corrections, periods of degraded visibility, and times of policy changes. `hosts` is empty for that of one host.
+    `left_out`: what is missing because of a limit."""
 
     since: datetime
     now: datetime
@@ -203,12 +245,27 @@ class History(NamedTuple):
     corrections: tuple[datetime, ...] = ()
     blind: tuple[Span, ...] = ()
     policies: tuple[datetime, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def exposed(self) -> tuple[Span, ...]:
         """When any socket was open to the network against the policy, from `since` on."""
+        return self._exposed(self.episodes)
+
+    @property
+    def exposed_s(self) -> dict[int, float]:
+        """The exposure time in seconds of each host that has any, by its index."""
+        groups: dict[int, list[Episode]] = {}
+        for episode in self.episodes:
+            if episode.exposed:
+                groups.setdefault(episode.host, []).append(episode)
+        times = {host: sum(span.seconds(self.now) for span in self._exposed(group)) for host, group in groups.items()}
+        return {host: seconds for host, seconds in times.items() if seconds}
+
+    def _exposed(self, episodes: Iterable[Episode]) -> tuple[Span, ...]:
         return merged((max(span.begun, self.since), span.ended or self.now)
-                      for episode in self.episodes for span in episode.exposed if (span.ended or self.now) > self.since)
+                      for episode in episodes for span in episode.exposed if (span.ended or self.now) > self.since)
 
 
 def merged(spans: Iterable[tuple[datetime, datetime]]) -> tuple[Span, ...]:

@@ -1,8 +1,8 @@
-"""A host's history as a self-contained SVG.
+"""The history of a host, or of many hosts, as a self-contained SVG.
 
 The upper part shows how long the Docker API was open to the network in each day (or minute, hour, week, depending
 on the total length), on a logarithmic scale so that seconds remain visible. The lower part has a lane with the
-episodes of each socket or file. Tooltips show the journal entries.
+episodes of each socket or file, of many hosts one for each host. Tooltips show the journal entries.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from html import escape
 from typing import NamedTuple
 
 from dockerd_guard.model.address import canonical
-from dockerd_guard.report.history import Episode, History, Span, duration, subject, summary
-from dockerd_guard.report.text import clean, stamp
+from dockerd_guard.report.history import Episode, History, Span, duration, merged, subject, summary
+from dockerd_guard.report.text import clean, counted, stamp
 
 WIDTH = 1200
 LEFT, RIGHT = 262, 1000
@@ -24,6 +24,7 @@ LEFT, RIGHT = 262, 1000
 BARS_TOP, BARS_HEIGHT = 112, 110
 LANE_HEIGHT = 30
 MAX_LANES = 16
+MAX_HOST_LANES = 1_000
 LABEL_LETTERS = 36
 MIN_BAR = 4.0
 """Minimum width in pixels, so that short episodes are visible."""
@@ -52,14 +53,16 @@ text {{ font: 12px system-ui, "DejaVu Sans", sans-serif; fill: {INK}; }}
 
 
 class Lane(NamedTuple):
-    """The episodes of one socket or file."""
+    """The episodes of one socket or file, or of one host with its periods of degraded visibility."""
 
     label: str
     episodes: tuple[Episode, ...]
+    blind: tuple[Span, ...] = ()
 
     def exposed_s(self, now: datetime) -> float:
-        """Exposure time in seconds."""
-        return sum(episode.exposed_s(now) for episode in self.episodes)
+        """Exposure time in seconds, of any of the episodes."""
+        return sum(span.seconds(now) for span in merged(
+            (span.begun, span.ended or now) for episode in self.episodes for span in episode.exposed))
 
 
 class Axis(NamedTuple):
@@ -85,13 +88,13 @@ class Axis(NamedTuple):
 
 
 def svg(found: History, host: str, zone: tzinfo | None = None) -> str:
-    """The SVG document. Times are in `zone`, by default local."""
+    """The SVG document. `host` is the name of the only one. Times are in `zone`, by default local."""
     axis = Axis(found.since, found.now, zone)
-    lanes = tuple(_lanes(found))
+    lanes = tuple(_host_lanes(found) if found.hosts else _lanes(found))
     lanes_top = BARS_TOP + BARS_HEIGHT + 34
     bottom = lanes_top + LANE_HEIGHT * max(len(lanes), 1) + 8
     height = bottom + 84
-    title = f"The Docker API of {clean(host)}"
+    title = f"The Docker API of {counted(len(found.hosts), 'host') if found.hosts else clean(host)}"
     period = f"{_day(found.since, zone)} to {_day(found.now, zone)}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -102,10 +105,10 @@ def svg(found: History, host: str, zone: tzinfo | None = None) -> str:
         _text(24, 60, f"{period}, observed by dockerd-guard", "pale"),
         _text(24, 80, summary(found, zone)),
         *_grid(axis, lanes_top, bottom),
-        *_blind(found.blind, axis, bottom),
+        *_blind(() if found.hosts else found.blind, axis, BARS_TOP, bottom),
         *_bars(found, axis),
         *_drawn(lanes, found, axis, lanes_top),
-        *_policies(found.policies, axis, bottom),
+        *_policies(() if found.hosts else found.policies, axis, bottom),
         *_legend(height - 22),
         "</svg>",
     ]
@@ -171,10 +174,25 @@ def _lanes(found: History) -> Iterator[Lane]:
     lanes = sorted((Lane(labels[key], tuple(episodes)) for key, episodes in groups.items()),
                    key=lambda lane: (-lane.exposed_s(found.now), lane.episodes[0].socket is None,
                                      lane.episodes[0].span.begun))
-    if len(lanes) > MAX_LANES:
-        rest = lanes[MAX_LANES - 1:]
-        lanes[MAX_LANES - 1:] = [Lane(f"{len(rest)} others", tuple(each for lane in rest for each in lane.episodes))]
-    yield from lanes
+    yield from _limited(lanes, MAX_LANES)
+
+
+def _host_lanes(found: History) -> Iterator[Lane]:
+    """A lane for each host, by exposure time and then by the number of episodes."""
+    groups: dict[int, list[Episode]] = {}
+    for episode in found.episodes:
+        groups.setdefault(episode.host, []).append(episode)
+    lanes = [Lane(host.label, tuple(groups.get(number, ())), host.blind) for number, host in enumerate(found.hosts)]
+    lanes.sort(key=lambda lane: (-lane.exposed_s(found.now), -len(lane.episodes), lane.label))
+    yield from _limited(lanes, MAX_HOST_LANES)
+
+
+def _limited(lanes: list[Lane], most: int) -> Iterator[Lane]:
+    """The lanes, of which those that are too many share the last one."""
+    yield from lanes if len(lanes) <= most else lanes[:most - 1]
+    if rest := lanes[most - 1:] if len(lanes) > most else ():
+        yield Lane(f"{len(rest)} others", tuple(each for lane in rest for each in lane.episodes),
+                   tuple(each for lane in rest for each in lane.blind))
 
 
 def _drawn(lanes: tuple[Lane, ...], found: History, axis: Axis, top: int) -> Iterator[str]:
@@ -182,6 +200,7 @@ def _drawn(lanes: tuple[Lane, ...], found: History, axis: Axis, top: int) -> Ite
         yield _text((LEFT + RIGHT) / 2, top + LANE_HEIGHT / 2 + 4, "no drift", "pale", anchor="middle")
     for number, lane in enumerate(lanes):
         y = top + number * LANE_HEIGHT + LANE_HEIGHT / 2
+        yield from _blind(lane.blind, axis, y - LANE_HEIGHT / 2, y + LANE_HEIGHT / 2)
         yield f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}" class="grid"/>'
         yield _text(24, y + 4, _elided(lane.label))
         open_s = lane.exposed_s(found.now)
@@ -262,11 +281,11 @@ def _months(axis: Axis) -> Iterator[tuple[datetime, str]]:
         at = (at + timedelta(days=32)).replace(day=1)
 
 
-def _blind(spans: tuple[Span, ...], axis: Axis, bottom: int) -> Iterator[str]:
+def _blind(spans: tuple[Span, ...], axis: Axis, top: float, bottom: float) -> Iterator[str]:
     for span in spans:
         left, right = axis.x(span.begun), axis.x(span.ended or axis.ended)
-        yield (f'<rect x="{left:.1f}" y="{BARS_TOP}" width="{max(right - left, MIN_BAR):.1f}" '
-               f'height="{bottom - BARS_TOP}" fill="#9aa5b1" opacity=".35"><title>Degraded visibility, '
+        yield (f'<rect x="{left:.1f}" y="{top}" width="{max(right - left, MIN_BAR):.1f}" '
+               f'height="{bottom - top}" fill="#9aa5b1" opacity=".35"><title>Degraded visibility, '
                f"{axis.stamp(span.begun)}</title></rect>")
 
 

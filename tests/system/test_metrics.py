@@ -26,7 +26,7 @@ DRIFT = '{layer="configured",rule="DG101"}'
 
 @pytest.fixture
 def debian() -> tuple[str, ...]:
-    return "prometheus", "prometheus-node-exporter"
+    return "prometheus", "prometheus-node-exporter", "prometheus-alertmanager"
 
 
 def served(machine: Machine) -> dict[str, float]:
@@ -113,12 +113,17 @@ def test_node_exporter_can_be_installed_while_the_agent_runs(machine: Machine) -
     wait_until(machine, enforcing=1)
 
 
-def test_promtool_accepts_alerts_and_dashboard(machine: Machine) -> None:
+def test_promtool_and_amtool_accept_alerts_and_dashboard(machine: Machine) -> None:
     machine.run("mkdir /root/rules")
     machine.run(f"cp {SHIPPED}/alerts.yaml /root/rules")
     machine.copy_in(ALERTS_TEST, "/root/rules/alerts_test.yaml")
     machine.run("promtool check rules /root/rules/alerts.yaml")
     machine.run("cd /root/rules; promtool test rules alerts_test.yaml")
+
+    machine.run(f"amtool check-config {SHIPPED}/alertmanager.yaml")
+    for severity, receiver in (("critical", "on-call"), ("warning", "operators")):
+        shown = machine.run(f"amtool config routes test --config.file={SHIPPED}/alertmanager.yaml severity={severity}")
+        assert shown.out == f"{receiver}\n"
 
     assert machine.read(f"{SHIPPED}/grafana.json") == DASHBOARD.read_text()
     queries = [target["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for target in panel["targets"]]

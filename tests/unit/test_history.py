@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from dockerd_guard.commands.history import history, record_of
+from dockerd_guard.commands._episodes import history
+from dockerd_guard.commands._journal import record_of
 from dockerd_guard.report import history as report
 from dockerd_guard.report import timeline
 from dockerd_guard.report.history import Episode, Record, Span, merged
 from tests.support import golden
-
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-OPEN = "DG101 tcp://*:2375"
-EDITED = "DG304 configured /lib/systemd/system/docker.service"
-
-
-def at(seconds: float) -> datetime:
-    return NOON + timedelta(seconds=seconds)
-
-
-def start(seconds: float, run: str = "a") -> Record:
-    return Record(at(seconds), "policy", "in force", run)
-
-
-def drift(seconds: float, fact: str = OPEN, *, exposed: bool = False, run: str = "a") -> Record:
-    socket = "tcp://0.0.0.0:2375" if "tcp:" in fact else None
-    rule = fact.partition(" ")[0]
-    return Record(at(seconds), "drift", "open", run, "drift", rule, "configured", socket, "/etc/a.conf", 3,
-                  episodes=(fact,), exposed=exposed)
-
-
-def ended(seconds: float, outcome: str = "repaired", *facts: str, run: str = "a") -> Record:
-    return Record(at(seconds), "corrected", "as declared", run, outcome=outcome, episodes=facts or (OPEN,))
-
-
-def tried(seconds: float, event: str, outcome: str, run: str = "a") -> Record:
-    return Record(at(seconds), event, "not now", run, outcome=outcome, episodes=(OPEN,))
-
-
-def contained(seconds: float, event: str = "contained", run: str = "a") -> Record:
-    return Record(at(seconds), event, "cut", run, socket="tcp://[::]:2375")
+from tests.support.journal_entries import EDITED, NOON, OPEN, SVG, at, contained, drift, ended, start, tried
 
 
 def summarized(records: list[Record], now: float = 1000) -> list[str]:
@@ -191,9 +161,6 @@ def test_history_as_json() -> None:
 ])
 def test_durations(seconds: float, words: str) -> None:
     assert report.duration(seconds) == words
-
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("length_s", [0, 1, 90, 5000, 40_000, 10 * 86400, 365 * 86400, 20 * 365 * 86400])

@@ -14,7 +14,7 @@ import pytest
 
 from dockerd_guard import cli
 from dockerd_guard.agent import loop
-from dockerd_guard.commands import history
+from dockerd_guard.commands import _journal
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.policy.model import Mode
@@ -178,7 +178,7 @@ def test_another_log_format_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_history_reads_the_fields_that_are_written() -> None:
-    assert {f"DOCKERD_GUARD_{name}" for name in history.FIELDS} == set(FIELDS) - {"MESSAGE_ID"}
+    assert {f"DOCKERD_GUARD_{name}" for name in _journal.FIELDS} == set(FIELDS) - {"MESSAGE_ID"}
 
 
 @pytest.mark.parametrize(("changes", "mode", "up", "words"), [

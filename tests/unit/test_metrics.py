@@ -80,6 +80,13 @@ def test_alerts_and_dashboard_use_existing_metrics(file: str) -> None:
     assert asked <= {metric.name for metric in METRICS}
 
 
+def test_the_example_for_alertmanager_names_existing_alerts() -> None:
+    alerts, example = ((TOP / f"packaging/prometheus/{name}.yaml").read_text() for name in ("alerts", "alertmanager"))
+    named = set(re.findall(r"\bDocker(?:dGuard|Api)\w+", example))
+    assert named
+    assert named <= set(re.findall(r"- alert: (\w+)", alerts))
+
+
 def drift(code: str, layer: str, fact: str) -> JournalEntry:
     return JournalEntry(Event.DRIFT, "", rule=code, layer=layer, episodes=(fact,))
 
