@@ -26,7 +26,7 @@ HOME = "/home/user"
 _ROOTED = re.compile(
     r"(?P<top>(?:.*/)?)(?<!usr/)(?<!usr/local/)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
     r"|etc/docker/[^/]*\.json|etc/containerd/.*\.toml|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
-_DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]*docker[^/]*\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
+_DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]+\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
 _USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)
 _CONTAINERS = frozenset((
     "files", "file", "templates", "template", "default", "docker", "docker.service.d", "docker.socket.d", "etc",
@@ -146,7 +146,8 @@ def has_place(path: str) -> bool:
 
 def _by_name(path: str, text: str, group: str, is_rootless: bool, is_named: bool) -> Kind | None:
     name = path.rpartition("/")[2]
-    if (found := _DROP_IN.match(path)) is not None and found["name"].endswith(".conf"):
+    if (found := _DROP_IN.match(path)) is not None and found["name"].endswith(".conf") and _is_dockers(
+            found["unit"], text):
         return Kind(f"{SYSTEM_UNITS}/{found['unit']}.d/{found['name']}", "unit", group, is_rootless)
     if name.endswith((".service", ".socket")) and _is_dockers(name, text):
         return Kind(f"{SYSTEM_UNITS}/{name}", "unit", group, is_rootless)
@@ -168,7 +169,8 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     name = path.rpartition("/")[2]
     mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
     if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
-            (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None:
+            (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None and (
+            (drop_in := _DROP_IN.match(path)) is None or "docker" in drop_in["unit"]):
         if (whole := _WHOLE_UNIT.match(name)) is not None and "[Unit]" in text:
             return Kind(f"{SYSTEM_UNITS}/{whole[1]}", "unit", group)
         unit = "docker.service" if section[1] == "Service" else "docker.socket"

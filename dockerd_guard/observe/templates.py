@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from dockerd_guard.observe import template_values
-from dockerd_guard.observe.template_tags import SUFFIXES, Language, Tag, is_setting_at, language_of, tags_of
+from dockerd_guard.observe.template_tags import LOG_TAG, SUFFIXES, Language, Tag, is_setting_at, language_of, tags_of
 
 Syntax = Literal["json", "unit", "environment"]
 
@@ -61,7 +61,7 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}
 _ADDS_KEY = re.compile(r'"\s{0,80}:')
 _LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
 _JINJA = re.compile(
-    r"\{%|\{\{[-\s]*[A-Za-z_]|<%|"
+    rf"\{{%|(?!{LOG_TAG})\{{\{{[-\s]*[A-Za-z_]|<%|"
     r"\{\{[-\s]*\(?\$?\.(?:Values|Release|Chart|Files|Capabilities|Template|Subcharts)\b")
 """Tags of templates, and objects of Helm."""
 

@@ -239,6 +239,19 @@ def test_a_tree_without_docker_is_no_answer(name: str, tmp_path: Path, call: Cal
     assert said.code == 2 and "::error title=dockerd-guard::no configuration" in said.out
 
 
+@pytest.mark.parametrize(("version", "expected"), [
+    ("28.0", ["DG109"]), ("29.4.1", ["DG109"]), ("29.5", ["DG103"]), ("", ["DG103", "DG109"]),
+])
+def test_a_host_inside_rootlesskit_is_not_reachable(
+    version: str, expected: list[str], tmp_path: Path, call: Call
+) -> None:
+    tree(tmp_path, {"/etc/systemd/user/docker.service": USER_UNIT})
+    words = ["--docker-version", version] if version else []
+    said = call("lint", "--root", str(tmp_path), "--format", "json", *words)
+    assert [finding["code"] for finding in said.json["findings"]] == expected
+    assert ("before Docker 29.5" in said.out) is (not version)
+
+
 def test_a_note_is_in_every_format(tmp_path: Path, call: Call) -> None:
     root = tree(tmp_path, EXPOSED["daemon.json"][0])
     note = "/etc/docker/daemon.json without docker.service: judged with the stock unit of docker-ce"
