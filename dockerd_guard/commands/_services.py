@@ -81,7 +81,8 @@ def variables_beside(root: str, file: str) -> Mapping[str, str]:
             resolved = rootfs.resolve(f"{directory}/.env") or ""
             entry = rootfs.stat(resolved) if os.path.dirname(resolved) == rootfs.resolve(directory) else None
             if entry is not None and entry.is_file:
-                return _UNREAD if entry.size > MAX_VARIABLES_BYTES else variables_of(rootfs.read_table(resolved).decode("utf-8", "replace"))
+                return variables_of(rootfs.read_table(resolved).decode("utf-8", "replace")
+                                    ) if entry.size <= MAX_VARIABLES_BYTES else _UNREAD
         except (Unreadable, FileNotFoundError):
             pass
     return {}
