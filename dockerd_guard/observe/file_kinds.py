@@ -137,6 +137,16 @@ def is_policy(file: str, text: str) -> bool:
     return file.endswith((".yaml", ".yml")) and {"version", "sockets"} <= keys <= _KEYS_OF_POLICY
 
 
+def is_of_first_boot(path: str) -> bool:
+    """Whether cloud-init or Ignition may read a file of a tree at the first boot."""
+    return re.search(r"/cloud|user-data|ignition|\.ign\Z", path) is not None
+
+
+def is_deployed(path: str) -> bool:
+    """Whether a file of a tree is, or makes, one of /etc when the tree is deployed: an image of ostree has /usr/etc."""
+    return is_of_first_boot(path) or path.startswith("/usr/etc/")
+
+
 def has_place(path: str) -> bool:
     """Whether the place of a file on a host is in its path: below a root directory or the home of an account."""
     # An image of ostree has /usr/etc in the place of /etc until it is deployed.
