@@ -25,6 +25,7 @@ HOME = "/home/user"
 
 _ROOTED = re.compile(
     r"(?P<top>(?:.*/)?)(?<!usr/)(?<!usr/local/)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
+    r"|etc/systemd/docker[^/]*\.d/[^/]*\.conf|etc/(?:(?:default|sysconfig|dockerd)/)?daemon\.json"
     r"|etc/docker/[^/]*\.json|etc/containerd/.*\.toml|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
 _DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]+\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
 _USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)
@@ -115,7 +116,7 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     group = group_of(path)
     if (found := _ROOTED.match(path)) is not None:
         place = "/" + found["place"]
-        if place.startswith(("/etc/docker/", CONTAINERD, "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
+        if "/systemd/" not in place:
             return Kind(place, "json" if place.endswith(".json") else "environment", found["top"])
         name = place.rpartition("/")[2]
         if _is_dockers(place, text) and name.endswith((".conf", ".service", ".socket")):
@@ -185,6 +186,9 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
             return Kind(f"{SYSTEM_UNITS}/{whole[1]}", "unit", group)
         unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
+        if re.search(r"(?:\A|/)dockerd?\.d/[^/]+\.conf\Z", path) is not None:
+            # No unit has such a name, and a rule says so.
+            return Kind(f"{SYSTEM_UNITS}/docker.d/{base}", "unit", group)
         return Kind(f"{SYSTEM_UNITS}/{unit}.d/{base}", "unit", group)
     if text.lstrip("\ufeff \t\r\n").startswith("{") and _DAEMON_KEYS.search(text) and (
             is_named or name.endswith(".json")) and '"services"' not in text:

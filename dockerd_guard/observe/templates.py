@@ -69,6 +69,7 @@ _JINJA = re.compile(
 _BLANKED = re.compile(r"[^\n]")
 _BEGINS_VALUE = re.compile(r"(?:[:\[,-]|\A)[ \t]{0,200}\Z")
 _END_OF_LINE = re.compile(r"[ \t]{0,200}(?:#[^\n]{0,400})?(?:\r?\n|\Z)")
+_END_OF_VALUE = re.compile(rf"[ \t]{{0,200}}:\s|{_END_OF_LINE.pattern}")
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
@@ -467,7 +468,7 @@ class _YamlRenderer(_Renderer):
         if not is_output or is_alone:
             text = _BLANKED.sub(" ", text)
         elif tag.family != "terraform" and (_BEGINS_VALUE.search(line) is not None or tag.family == "erb"):
-            is_whole = _BEGINS_VALUE.search(line) is not None and _END_OF_LINE.match(self.text, tag.end) is not None
+            is_whole = _BEGINS_VALUE.search(line) is not None and _END_OF_VALUE.match(self.text, tag.end) is not None
             word = re.sub(r"[^\w\n]", "_", text, flags=re.ASCII)
             text = f"{{{{{word[2:-2]}}}}}" if is_whole else f"${word[1:]}"
         self._emit(text, tag.start)
