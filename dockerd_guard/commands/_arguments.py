@@ -6,13 +6,14 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
+from dockerd_guard.commands import _yaml_texts
 from dockerd_guard.commands._common import Unanswerable
-from dockerd_guard.commands._origins import Source, Where, inside, same, through_template
+from dockerd_guard.commands._origins import Placed, Source, inside, same, through_template
 from dockerd_guard.commands._services import ServiceFile, Services, variables_beside
 from dockerd_guard.model.limits import LIMITS
 from dockerd_guard.observe import carriers, file_kinds, instances, quadlets, templates, unread_hosts
@@ -59,27 +60,6 @@ class Carrier(NamedTuple):
 
     text: str
     judged: list[tuple[int, int]]
-
-
-class Placed(NamedTuple):
-    """A text at its place on a host, rendered if it is a template."""
-
-    kind: Kind
-    content: bytes
-    file: str
-    where: Where
-    expressions: tuple[templates.Expression, ...] = ()
-    is_template: bool = False
-
-    @property
-    def is_of_dockerd(self) -> bool:
-        """Whether it configures dockerd, and not only a service that has to do with Docker."""
-        unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", self.kind.place)
-        if self.kind.syntax != "unit":
-            return not self.kind.place.startswith(file_kinds.CONTAINERD)
-        # A drop-in of another unit is judged only together with that.
-        return unit is not None or (".d/" not in self.kind.place and re.search(
-            rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", self.content) is not None)
 
 
 _OTHER_LINES = re.compile(r"^(?![ \t]{0,80}Exec(?:StartPre|Condition)[ \t]{0,8}=).+$", re.MULTILINE)
@@ -404,17 +384,20 @@ class Arguments:
         """Read cloud-init, Butane, Ignition and Compose files. False for any other file."""
         if not carriers.carries(os.path.basename(file_kinds.plain_name(source.file)), source.text):
             return False
-        text = source.text
-        through = source.where
         variables = variables_beside(self.root, source.file) if source.file != STDIN else {}
-        try:
-            files, application, merged, partly = carriers.read_template(os.path.basename(source.file), text, variables)
-        except UnreadableYaml as error:
-            if source.is_named or (carriers.is_carrier(text) and "docker" in text) or names_socket(text):
-                self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
-            return False
+        yaml = _yaml_texts.read(os.path.basename(source.file), source.text, variables)
+        if source.is_named or (carriers.is_carrier(source.text) and "docker" in source.text) or names_socket(
+                source.text):
+            self.unanswered += [f"{source.file}:{line}: {why}" for line, why in yaml.unknown]
+        found = [self._add_read(source, each, variables, number) for number, each in enumerate(yaml.alternatives)]
+        return any(found)
+
+    def _add_read(self, source: Source, read: carriers.Read, variables: Mapping[str, str], number: int) -> bool:
+        """Add what one alternative of a file carries and defines."""
+        text, through = source.text, source.where
+        files, application, merged, partly = read
         found = False
-        carrier = self._carriers[source.file] = Carrier(text, [])
+        carrier = self._carriers.setdefault(source.file, Carrier(text, []))
         for carried in files:
             where = f"{source.file}:{through(carried.first_line, 1)[0]}"
             excess = LIMITS.excess(carried.content or b"")
@@ -441,7 +424,9 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(source.file)):
             del self._carriers[source.file]
         if application.services or application.is_relevant:
-            self.services[source.file] = ServiceFile(source.file, application, through, variables)
+            # The others are applications of their own.
+            key = os.path.join(source.file, str(number), os.path.basename(source.file)) if number else source.file
+            self.services[key] = ServiceFile(source.file, application, through, variables)
         is_read = found or application.is_relevant or bool(application.services and source.is_named) or bool(partly)
         if not is_read and source.is_named:
             self._carriers.pop(source.file, None)

@@ -10,8 +10,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from dockerd_guard.commands._arguments import Arguments, Placed
+from dockerd_guard.commands._arguments import Arguments
 from dockerd_guard.commands._common import Look, observe_files
+from dockerd_guard.commands._origins import Placed
 from dockerd_guard.commands._services import Services
 from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
@@ -64,11 +65,21 @@ def judge_arguments(arguments: Arguments, policy: Policy | None, options: Simple
 
 
 def judge_placed(
-    arguments: Arguments, policy: Policy | None, options: SimpleNamespace, judged: Collection[str] = ()
+    arguments: Arguments, policy: Policy | None, options: SimpleNamespace, judged: Collection[str] = (),
+    tree: Look | None = None
 ) -> Judged:
-    """Judge the files, those of one group together. `judged` are other files about which findings are known."""
+    """Judge the files, those of one group together. `judged` are other files about which findings are known. What a
+    deployment adds is judged with the files of a `tree` that has a docker.service."""
     hosts = list(islice(_hosts(arguments.placed, arguments.unanswered), MAX_HOSTS + 1))
-    parts = [_judge_together(files, arguments, policy, options.docker_version) for files in hosts[:MAX_HOSTS]]
+    parts: list[Judged] = []
+    deployed: list[list[Placed]] = []
+    for host in hosts[:MAX_HOSTS]:
+        if tree is not None and not host[0].kind.is_rootless and file_kinds.is_deployed(host[0].file):
+            deployed.append(host)
+        else:
+            parts.append(_judge_together(host, arguments, policy, options.docker_version))
+    if tree is not None:
+        parts += [_judge_in_tree(host, arguments, tree, policy, options.docker_version) for host in deployed or [[]]]
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
     whole = combined([*parts, _of_services(arguments, policy)])
@@ -132,6 +143,33 @@ def _judge_together(
     return _result(look, by_place, assumed, tuple(missing), policy, os_id)
 
 
+def _judge_in_tree(
+    files: list[Placed], arguments: Arguments, tree: Look, policy: Policy | None, dockerd: Version | None
+) -> Judged:
+    """Judge what is deployed with a tree, and what is written where units of the tree refer to."""
+    by_place = {item.kind.place: item for item in files}
+    look = _look_in_tree(tree, by_place, dockerd) if files else tree
+    found = [arguments.referenced(path, ()) for path in islice(_needed(look), MAX_REFERENCES) if path not in by_place]
+    if any(found):
+        for each in found:
+            by_place |= each
+        look = _look_in_tree(tree, by_place, dockerd)
+    if not by_place:
+        return Judged((), judged=False)
+    judged = _result(look, by_place, {}, (), policy, "", is_in_tree=True)
+    # A policy may have waived what the tree has without them.
+    known = {(finding.code, finding.location) for finding in judge(tree.seen, None)}
+    findings = tuple(finding for finding in judged.findings if (finding.code, finding.location) not in known)
+    names = ", ".join(dict.fromkeys(item.file for item in by_place.values()))
+    return judged._replace(findings=findings, notes=(
+        *judged.notes, f"{names}: judged with docker.service of the tree"))
+
+
+def _look_in_tree(tree: Look, by_place: dict[str, Placed], dockerd: Version | None) -> Look:
+    rootfs = tree.seen.rootfs.changed({place: item.content for place, item in by_place.items()})
+    return Look("", observe_files(rootfs, dockerd), None, policy_is_outside=True)
+
+
 def _add_referenced(
     look: Look, by_place: dict[str, Placed], files: list[Placed], arguments: Arguments, looked_for: set[str]
 ) -> Iterator[str]:
@@ -192,7 +230,7 @@ def _variables(look: Look) -> Iterator[str]:
 
 def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
     look: Look, by_place: dict[str, Placed], assumed: dict[str, bytes], missing: tuple[str, ...], policy: Policy | None,
-    os_id: str
+    os_id: str, *, is_in_tree: bool = False
 ) -> Judged:
     files = tuple(by_place.values())
     is_rootless = files[0].kind.is_rootless
@@ -207,7 +245,7 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
     def place(location: Location) -> Location | None:
         item = by_place.get(location.file)
         if item is None:
-            return location if policy is not None and location.file == policy.file else None
+            return location if is_in_tree or (policy is not None and location.file == policy.file) else None
         line, column = item.where(location.line, location.column)
         end_line, end = item.where(location.line, location.end_column)
         return Location(item.file, line, column, end if end_line == line else column)

@@ -12,12 +12,17 @@ from typing import NamedTuple
 from dockerd_guard.model.finding import Finding
 
 _FIXABLE = ("DG106", "DG204", "DG501")
+_SETTINGS = ("DG106", "DG204")
+"""Rules about settings of units."""
+
 _DRAFT = ".dockerd-guard-new"
 _UNUSED_COMMENT = re.compile(r"this comment ignores (DG[0-9]{3}), which is not reported here")
 _OTHER_LINE_END = re.compile(r"\r(?!\n)|\0")
 _EXEC_START = re.compile(r"[ \t]*ExecStart[ \t]*=[ \t]*\S")
 _OPENS = re.compile(r"\$|(?<![\w-])(?:-[A-Za-z]{0,8}?H|--host\b)[ \t=\"']*+(?!fd:|unix:)|tcp:")
 """What may open a TCP socket in a command: a host that is none of systemd and no path, or the value of a variable."""
+_SETTING = re.compile(r"[ \t]*[A-Za-z]+[ \t]*=")
+_LISTEN = re.compile(r"([ \t]*)Listen[A-Za-z]+[ \t]*=")
 _SOCKET_MODE = re.compile(r"([ \t]*SocketMode[ \t]*=[ \t]*)[0-7]+([ \t]*)\Z")
 
 
@@ -65,7 +70,10 @@ def fixed(findings: Iterable[Finding], read: Callable[[str], bytes], is_given: C
                         refusals[where.file] = why
             if where.file not in refusals and where.line <= len(lines[where.file]):
                 resolved = _edit(finding, lines[where.file], where.line - 1)
-                if not resolved and finding.code == "DG204":
+                if not resolved and finding.code in _SETTINGS and _SETTING.match(
+                        lines[where.file][where.line - 1]) is None:
+                    refusals[where.file] = "the text of the unit in it is quoted or encoded"
+                elif not resolved and finding.code == "DG204":
                     refusals[where.file] = (
                         "its ExecStart= may open a TCP socket, which systemd refuses as it is"
                         if _OPENS.search(_command(lines[where.file], where.line - 1)) is not None
@@ -105,9 +113,8 @@ def _edit(finding: Finding, lines: list[str], index: int) -> bool:
         indent = line[:len(line) - len(line.lstrip())]
         lines.insert(index, f"{indent}ExecStart={end}")
         return True
-    if finding.code == "DG106" and (mode := _SOCKET_MODE.match(line)) is not None:
-        lines[index] = f"{mode[1]}0660{mode[2]}{end}"
-        return True
+    if finding.code == "DG106":
+        return _edit_mode(finding, lines, index)
     if finding.code == "DG501" and (unused := _UNUSED_COMMENT.match(finding.message)) is not None:
         head, equals, tail = line.partition("=")
         codes, blank, reason = tail.strip().partition(" ")
@@ -120,6 +127,20 @@ def _edit(finding: Finding, lines: list[str], index: int) -> bool:
             del lines[index]
         return True
     return False
+
+
+def _edit_mode(finding: Finding, lines: list[str], index: int) -> bool:
+    """Change SocketMode=, or put it before the ListenStream= of a unit that has none."""
+    line = lines[index].removesuffix("\r")
+    end = lines[index][len(line):]
+    if (mode := _SOCKET_MODE.match(line)) is not None:
+        lines[index] = f"{mode[1]}0660{mode[2]}{end}"
+        return True
+    listen = _LISTEN.match(line) if "has no SocketMode=" in finding.message else None
+    if listen is None or lines[index - 1].rstrip("\r").endswith("\\"):
+        return False
+    lines.insert(index, f"{listen[1]}SocketMode=0660{end}")
+    return True
 
 
 def _command(lines: list[str], index: int) -> str:

@@ -7,9 +7,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from dockerd_guard.observe import file_kinds
+from dockerd_guard.observe.file_kinds import Kind
+
 if TYPE_CHECKING:
     from dockerd_guard.observe.carriers import Carried
-    from dockerd_guard.observe.templates import Rendered
+    from dockerd_guard.observe.templates import Expression, Rendered
 
 Where = Callable[[int, int], tuple[int, int]]
 """Converts line and column of a placed text into those of the file on the command line."""
@@ -25,6 +28,27 @@ class Source(NamedTuple):
     where: Where
     carried_as: str | None = None
     lines: tuple[int, int] = (0, 0)
+
+
+class Placed(NamedTuple):
+    """A text at its place on a host, rendered if it is a template."""
+
+    kind: Kind
+    content: bytes
+    file: str
+    where: Where
+    expressions: tuple[Expression, ...] = ()
+    is_template: bool = False
+
+    @property
+    def is_of_dockerd(self) -> bool:
+        """Whether it configures dockerd, and not only a service that has to do with Docker."""
+        unit = re.search(r"/(docker\.(?:service|socket))(?:\.d/|\Z)", self.kind.place)
+        if self.kind.syntax != "unit":
+            return not self.kind.place.startswith(file_kinds.CONTAINERD)
+        # A drop-in of another unit is judged only together with that.
+        return unit is not None or (".d/" not in self.kind.place and re.search(
+            rb"dockerd|Service[ \t]{0,8}=[ \t]{0,8}docker\.service", self.content) is not None)
 
 
 def same(line: int, column: int) -> tuple[int, int]:

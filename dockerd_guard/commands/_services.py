@@ -33,7 +33,10 @@ MAX_FILES = 2_000
 
 MAX_SHOWN = 3
 
-MAX_VARIABLES_BYTES = 64 * 1024
+MAX_VARIABLES_BYTES = 1024 * 1024
+
+_UNREAD: Mapping[str, str] = MappingProxyType({})
+"""The variables of a file `.env` that is larger."""
 
 _BASE = re.compile(r"(?:docker-)?compose\.ya?ml(?:\.[a-z0-9]{1,8})?")
 """Names of files of Compose that others in the directory are merged with, as compose.override.yaml is."""
@@ -77,8 +80,9 @@ def variables_beside(root: str, file: str) -> Mapping[str, str]:
         try:
             resolved = rootfs.resolve(f"{directory}/.env") or ""
             entry = rootfs.stat(resolved) if os.path.dirname(resolved) == rootfs.resolve(directory) else None
-            if entry is not None and entry.is_file and entry.size <= MAX_VARIABLES_BYTES:
-                return variables_of(rootfs.read_table(resolved).decode("utf-8", "replace"))
+            if entry is not None and entry.is_file:
+                return variables_of(rootfs.read_table(resolved).decode("utf-8", "replace")
+                                    ) if entry.size <= MAX_VARIABLES_BYTES else _UNREAD
         except (Unreadable, FileNotFoundError):
             pass
     return {}
@@ -128,9 +132,13 @@ class Services:
                     yield f"{where} {other}, which is not read"
             for remote in content.application.remote:
                 yield f"{file}:{content.where(remote.line, 1)[0]}: includes another file that is not read"
+            if content.variables is _UNREAD and content.application.variables:
+                yield f"{_beside(file, '.env')}: larger than {MAX_VARIABLES_BYTES >> 20} MiB; not read"
             # The variables of an application have precedence in the files that it includes.
-            deciding = {name for name, value in content.variables.items() if value == HOST or is_socket_path(value)}
-            for other in _reached(file, self._included)[1:] if deciding else ():
+            others = _reached(file, self._included)[1:]
+            deciding = {name for name, value in content.variables.items() if value == HOST or is_socket_path(value)
+                        } if others else frozenset[str]()
+            for other in others if deciding else ():
                 if any(self._files[other].variables.get(name) != content.variables[name]
                        for name in self._files[other].application.variables & deciding):
                     yield f"{file}: includes {other}, whose variables are not known"

@@ -93,7 +93,6 @@ _MAY_MATTER = re.compile(
     rb"|ignition",
     re.IGNORECASE | re.MULTILINE)
 _SERVICES = re.compile(r"^services[ \t]{0,8}:", re.MULTILINE)
-_FIRST_BOOT = re.compile(r"/cloud|user-data|ignition|\.ign\Z")
 
 
 def judge_root(look: Look, options: SimpleNamespace) -> Judged:
@@ -182,20 +181,21 @@ def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Findin
         kind = file_kinds.kind_of(path, text, is_named=False)
         if kind is not None and kind.place == path:
             # The tree has it where systemd or dockerd would read it, so it was judged, if it is dockerd's.
-            if not _arguments.Placed(kind, data, path, _origins.same).is_of_dockerd:
+            if not _origins.Placed(kind, data, path, _origins.same).is_of_dockerd:
                 arguments.scan(path, data)
         elif (kind is not None and file_kinds.has_place(path)) or _runs_containers(path, text):
             arguments.add(path, data)
         else:
             arguments.scan(path, data)
     known = {finding.location.file for finding in findings if finding.location is not None}
-    whole = _files.judge_placed(arguments, None, options, known)
+    tree = look if not layouts.is_missing(look.seen.configured) else None
+    whole = _files.judge_placed(arguments, None, options, known, tree)
     return whole._replace(notes=(*whole.notes, *notes), unanswered=(*whole.unanswered, *unread))
 
 
 def _runs_containers(path: str, text: str) -> bool:
     """Whether a file runs containers, or writes files at the first boot."""
-    return quadlets.quadlet_of(path) is not None or _FIRST_BOOT.search(path) is not None or (
+    return quadlets.quadlet_of(path) is not None or file_kinds.is_of_first_boot(path) or (
         path.endswith((".yml", ".yaml")) and (
             "compose" in path.rpartition("/")[2] or _SERVICES.search(text) is not None))
 

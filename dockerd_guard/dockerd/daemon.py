@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -54,8 +55,10 @@ def resolve_daemon(
     environ: Mapping[str, str],
     read: Callable[[str], bytes],
     version: Version | None = None,
+    directory: str = "/",
 ) -> Daemon:
-    """Resolve the configuration of dockerd with `argv`, argv[0] included, and `environ`. Never raises.
+    """Resolve the configuration of dockerd with `argv`, argv[0] included, and `environ`, started in a working
+    directory. Never raises.
 
     `read` returns the content of a file and raises FileNotFoundError or rootfs.Unreadable, as Rootfs.read does.
     If `version` is None (unknown), hosts and TLS are read as in the newest release, flags and keys of all
@@ -72,6 +75,8 @@ def resolve_daemon(
     rootless = bool(environ.get("ROOTLESSKIT_STATE_DIR"))
     explicit = "config-file" in given
     path = given["config-file"].value if explicit else _config_file(rootless, environ)
+    # dockerd passes the path to os.ReadFile() as it is given (moby daemon/config/config.go).
+    path = posixpath.join(directory, path) if path else path
     file = config.load(path, read, version) if path else File(path, missing=True)
     settings = Settings(line.flags, file, release)
     tls = resolve_tls(given, file, environ, release)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 MAX_TEXT, MAX_VALUE = 2_000, 256
 """Characters of a value in which variables are replaced, and of the value of a variable."""
+
+MAX_VALUES = 2_000_000
+"""Characters of all values of a file. In the rest of it, variables stay as they are."""
 
 MAX_DEPTH = 5
 """Variables within the default values of others."""
@@ -23,16 +27,20 @@ _VARIABLE = re.compile(
     rf"\$(?:\$|(?P<name>{_NAME})|\{{(?P<braced>{_NAME})(?:(?P<operator>:?[-+?])(?P<word>[^{{}}$]{{0,400}}))?\}})")
 
 
-def variables_of(text: str) -> dict[str, str]:
-    """Return the variables that a file `.env` sets. A later line may use those before it."""
+@lru_cache(maxsize=1)
+def variables_of(text: str) -> Mapping[str, str]:
+    """Return the variables that a file `.env` sets. A later line may use those before it. The files of Compose in one
+    directory have the same."""
     found: dict[str, str] = {}
+    room = MAX_VALUES
     for setting in _SETTING.finditer(text.replace("\r\n", "\n")):
         if setting["single"] is not None:
             value = setting["single"]
-        elif setting["double"] is not None:
-            value = interpolated(re.sub(r"\\([\\\"])", r"\1", setting["double"]), found)
         else:
-            value = interpolated(re.split(r"(?:\A|[ \t])#", setting["plain"], maxsplit=1)[0].strip(), found)
+            value = re.sub(r"\\([\\\"])", r"\1", setting["double"]) if setting["double"] is not None else re.split(
+                r"(?:\A|[ \t])#", setting["plain"], maxsplit=1)[0].strip()
+            value = interpolated(value, found) if room > 0 else value
+        room -= len(value)
         found[setting["name"]] = value
     return {name: value for name, value in found.items() if len(value) <= MAX_VALUE}
 

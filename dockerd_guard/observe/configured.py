@@ -111,14 +111,14 @@ def daemon_of(
     command = main_command(service)
     if command is None:
         return (), resolve_daemon((), {}, _reader(rootfs), version)
-    arguments, daemon = _resolve_command(command, environment, rootfs, version)
+    arguments, daemon = _resolve_command(service, command, environment, rootfs, version)
     if _may_follow_dockerd(service, command):
         daemon = daemon._replace(certain=False, program=daemon.program._replace(certain=False))
     return arguments, daemon
 
 
 def _resolve_command(
-    command: Command, environment: Environment, rootfs: Rootfs, version: Version | None
+    service: Service, command: Command, environment: Environment, rootfs: Rootfs, version: Version | None
 ) -> tuple[tuple[Argument, ...], Daemon]:
     arguments = expand(command, environment)
     # Use the path of the executable: with `@` argv[0] is arbitrary, and sh is a link to some shell.
@@ -128,7 +128,7 @@ def _resolve_command(
     # dockerd uses passed descriptors only if these variables are set, which `env -i` removes.
     passed = dict.fromkeys(environment.unknown_variables.intersection(("LISTEN_FDS", "LISTEN_PID")), UNKNOWN)
     return arguments, resolve_daemon(
-        words, {**passed, **values(environment)}, _reader(rootfs), version)
+        words, {**passed, **values(environment)}, _reader(rootfs), version, service.working_directory)
 
 
 def _reader(rootfs: Rootfs) -> Callable[[str], bytes]:
@@ -414,5 +414,5 @@ def _all_hosts(
 ) -> Iterator[str]:
     """Yield the hosts of all ExecStart= without duplicates, for a unit that systemd refuses."""
     found = (host.address for command in service.written
-             for host in _resolve_command(command, environment, rootfs, version)[1].hosts)
+             for host in _resolve_command(service, command, environment, rootfs, version)[1].hosts)
     return iter(dict.fromkeys(found))

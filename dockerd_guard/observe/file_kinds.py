@@ -25,8 +25,9 @@ HOME = "/home/user"
 
 _ROOTED = re.compile(
     r"(?P<top>(?:.*/)?)(?<!usr/)(?<!usr/local/)(?P<place>(?:etc|run|usr/lib|usr/local/lib|lib)/systemd/(?:system|user)/[^/].*"
+    r"|etc/systemd/docker[^/]*\.d/[^/]*\.conf|etc/(?:(?:default|sysconfig|dockerd)/)?daemon\.json"
     r"|etc/docker/[^/]*\.json|etc/containerd/.*\.toml|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
-_DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]*docker[^/]*\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
+_DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]+\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
 _USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)
 _CONTAINERS = frozenset((
     "files", "file", "templates", "template", "default", "docker", "docker.service.d", "docker.socket.d", "etc",
@@ -115,7 +116,7 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     group = group_of(path)
     if (found := _ROOTED.match(path)) is not None:
         place = "/" + found["place"]
-        if place.startswith(("/etc/docker/", CONTAINERD, "/etc/default/", "/etc/sysconfig/", "/etc/conf.d/")):
+        if "/systemd/" not in place:
             return Kind(place, "json" if place.endswith(".json") else "environment", found["top"])
         name = place.rpartition("/")[2]
         if _is_dockers(place, text) and name.endswith((".conf", ".service", ".socket")):
@@ -137,6 +138,16 @@ def is_policy(file: str, text: str) -> bool:
     return file.endswith((".yaml", ".yml")) and {"version", "sockets"} <= keys <= _KEYS_OF_POLICY
 
 
+def is_of_first_boot(path: str) -> bool:
+    """Whether cloud-init or Ignition may read a file of a tree at the first boot."""
+    return re.search(r"/cloud|user-data|ignition|\.ign\Z", path) is not None
+
+
+def is_deployed(path: str) -> bool:
+    """Whether a file of a tree is, or makes, one of /etc when the tree is deployed: an image of ostree has /usr/etc."""
+    return is_of_first_boot(path) or path.startswith("/usr/etc/")
+
+
 def has_place(path: str) -> bool:
     """Whether the place of a file on a host is in its path: below a root directory or the home of an account."""
     # An image of ostree has /usr/etc in the place of /etc until it is deployed.
@@ -146,7 +157,8 @@ def has_place(path: str) -> bool:
 
 def _by_name(path: str, text: str, group: str, is_rootless: bool, is_named: bool) -> Kind | None:
     name = path.rpartition("/")[2]
-    if (found := _DROP_IN.match(path)) is not None and found["name"].endswith(".conf"):
+    if (found := _DROP_IN.match(path)) is not None and found["name"].endswith(".conf") and _is_dockers(
+            found["unit"], text):
         return Kind(f"{SYSTEM_UNITS}/{found['unit']}.d/{found['name']}", "unit", group, is_rootless)
     if name.endswith((".service", ".socket")) and _is_dockers(name, text):
         return Kind(f"{SYSTEM_UNITS}/{name}", "unit", group, is_rootless)
@@ -168,11 +180,15 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     name = path.rpartition("/")[2]
     mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
     if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
-            (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None:
+            (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None and (
+            (drop_in := _DROP_IN.match(path)) is None or "docker" in drop_in["unit"]):
         if (whole := _WHOLE_UNIT.match(name)) is not None and "[Unit]" in text:
             return Kind(f"{SYSTEM_UNITS}/{whole[1]}", "unit", group)
         unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
+        if re.search(r"(?:\A|/)dockerd?\.d/[^/]+\.conf\Z", path) is not None:
+            # No unit has such a name, and a rule says so.
+            return Kind(f"{SYSTEM_UNITS}/docker.d/{base}", "unit", group)
         return Kind(f"{SYSTEM_UNITS}/{unit}.d/{base}", "unit", group)
     if text.lstrip("\ufeff \t\r\n").startswith("{") and _DAEMON_KEYS.search(text) and (
             is_named or name.endswith(".json")) and '"services"' not in text:

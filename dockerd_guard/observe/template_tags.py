@@ -18,7 +18,6 @@ SUFFIXES = (".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".tftpl", ".gotmpl", ".
 MAX_TAGS = 10_000
 
 
-
 class Mark(NamedTuple):
     """The end of a tag that begins in some way, what it does, and whose it is. What a tag of Go or ERB does depends on
     what it contains."""
@@ -52,6 +51,9 @@ _HEADER_ROLES: Mapping[str, Role] = {"variable": "output", "block": "control", "
 
 _VARIABLE = re.compile(r"@[A-Za-z_][A-Za-z0-9_-]{0,80}@")
 """A variable of autoconf, Meson and CMake in a file `*.in`."""
+
+LOG_TAG = (r"\{\{[^{}\n]{0,200}(?<![\w)])\.(?:(?:Image)?(?:Full)?(?:ID|Name)|DaemonName)\b[^{}\n]{0,200}\}\}")
+"""An expression in the tag of a log, which dockerd replaces (docs.docker.com/engine/logging/log_tags)."""
 
 _SETTING = re.compile(
     r'^[ \t]{0,80}(?:Exec[A-Za-z]{0,40}|Listen[A-Za-z]{0,40}|Environment(?:File)?|Service|BindTo[A-Za-z]{0,40}'
@@ -92,6 +94,9 @@ class Language(NamedTuple):
     has_variables: bool = False
     """Whether `@NAME@` is a variable."""
 
+    has_log_tags: bool = False
+    """Whether dockerd may read the file as it is, with expressions of its own."""
+
     start: int = 0
     """Where the template begins, after the options of the first line."""
 
@@ -115,7 +120,8 @@ def language_of(name: str, text: str, *, is_json: bool) -> Language:
     elif is_json:
         marks |= _BRACES
     spans_lines = suffix in (".tftpl", ".tpl", ".tmpl", ".template") or is_json
-    return Language(marks, spans_lines, is_certain=False, trims_blocks=True, has_variables=suffix == ".in")
+    return Language(marks, spans_lines, is_certain=False, trims_blocks=True, has_variables=suffix == ".in",
+                    has_log_tags=not suffix)
 
 
 def _jinja(text: str) -> Language:
@@ -142,11 +148,14 @@ def tags_of(text: str, language: Language) -> Iterator[Tag]:
     alternatives = "|".join(_NOT_ESCAPED.get(start, re.escape(start))
                             for start in sorted(language.marks, key=len, reverse=True))
     opener = re.compile(f"{alternatives}|{_VARIABLE.pattern}" if language.has_variables else alternatives)
+    log_tag = re.compile(LOG_TAG)
     end_of_raw = _end_of_raw(language)
     finder = _Finder(text)
     position, found_tags = language.start, 0
     while (found := opener.search(text, position)) is not None and found_tags < MAX_TAGS:
         position = found.end()
+        if language.has_log_tags and log_tag.match(text, found.start()) is not None:
+            continue
         mark = language.marks.get(found[0])
         if mark is None:
             found_tags += 1

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from dockerd_guard.observe import template_values
-from dockerd_guard.observe.template_tags import SUFFIXES, Language, Tag, is_setting_at, language_of, tags_of
+from dockerd_guard.observe.template_tags import LOG_TAG, SUFFIXES, Language, Tag, is_setting_at, language_of, tags_of
 
 Syntax = Literal["json", "unit", "environment"]
 
@@ -61,10 +62,14 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}
 _ADDS_KEY = re.compile(r'"\s{0,80}:')
 _LAST_KEY = re.compile(r'"([A-Za-z0-9_-]{1,80})"\s{0,80}:')
 _JINJA = re.compile(
-    r"\{%|\{\{[-\s]*[A-Za-z_]|<%|"
+    rf"\{{%|(?!{LOG_TAG})\{{\{{[-\s]*[A-Za-z_]|<%|"
     r"\{\{[-\s]*\(?\$?\.(?:Values|Release|Chart|Files|Capabilities|Template|Subcharts)\b")
 """Tags of templates, and objects of Helm."""
 
+_BLANKED = re.compile(r"[^\n]")
+_BEGINS_VALUE = re.compile(r"(?:[:\[,-]|\A)[ \t]{0,200}\Z")
+_END_OF_LINE = re.compile(r"[ \t]{0,200}(?:#[^\n]{0,400})?(?:\r?\n|\Z)")
+_END_OF_VALUE = re.compile(rf"[ \t]{{0,200}}:\s|{_END_OF_LINE.pattern}")
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 
 _OTHER_OPTION = re.compile(r"--(?!host\b|H\b|tls|config-file)[a-z0-9-]{1,60}[= ][\"']?[^\s\"']{0,200}\Z")
@@ -126,12 +131,36 @@ def is_template(name: str, text: str, syntax: Syntax) -> bool:
 def renderings(name: str, text: str, syntax: Syntax) -> list[Rendered]:
     """Render a template so that each of its alternatives is in one of the results."""
     first = render(name, text, syntax)
-    found = [first]
-    if any(branch for path in first.branches for _, branch in path):
-        found.append(render(name, text, syntax, None))
+    is_changed = any(branch for path in first.branches for _, branch in path)
+    return _alternatives([first, render(name, text, syntax, None)] if is_changed else [first],
+                         partial(render, name, text, syntax), len(text))
+
+
+def of_yaml(name: str, text: str) -> list[Rendered]:
+    """Return the alternatives of a template of YAML, in which every character stays in its place; those that differ
+    from the text. What a tag drops is blank, and an expression where YAML would read its marks is a word."""
+    language = language_of(name, text, is_json=False)
+
+    def rendered(choice: Mapping[int, int]) -> Rendered:
+        return _YamlRenderer(text, "unit", choice, language).run()
+
+    found = _alternatives([rendered({})], rendered, len(text))
+    return found if len(found) > 1 or found[0].text != text else []
+
+
+def is_certain(name: str) -> bool:
+    """Whether a file has the name of a template in one language, so that it is not read as it is."""
+    return language_of(name, "", is_json=False).is_certain
+
+
+def _alternatives(
+    found: list[Rendered], rendered: Callable[[Mapping[int, int]], Rendered], size: int
+) -> list[Rendered]:
+    """Add to the first alternatives so that each branch of a text of this size is in one of them."""
+    first = found[0]
     chosen: list[dict[int, int]] = [{}]
     is_complete = len(first.branches) < MAX_BRANCHES
-    most = max(3, min(MAX_RENDERINGS, MAX_RENDERED // max(len(text), 1)))
+    most = max(3, min(MAX_RENDERINGS, MAX_RENDERED // max(size, 1)))
     for path in first.branches:
         if any(all(choice.get(block, 0) == branch for block, branch in path) for choice in chosen):
             continue
@@ -139,7 +168,7 @@ def renderings(name: str, text: str, syntax: Syntax) -> list[Rendered]:
             is_complete = False
             break
         chosen.append(dict(path))
-        found.append(render(name, text, syntax, chosen[-1]))
+        found.append(rendered(chosen[-1]))
     if not is_complete:
         unread = Expression("the other alternatives", 1, "", True)
         found[0] = first._replace(expressions=(*first.expressions, unread))
@@ -200,7 +229,7 @@ class _Renderer:
         if self.language.unread_options:
             self.expressions.append(Expression(_shown(self.language.unread_options), 1, "", True))
         position = self.language.start
-        for tag in tags_of(self.text, self.language):
+        for tag in self._tags():
             self._literal(position, tag.start - tag.before)
             position = tag.end + tag.after
             self._tag(tag)
@@ -212,6 +241,9 @@ class _Renderer:
         if self.syntax == "json":
             text = _TRAILING_COMMA.sub(" ", text)
         return Rendered(text, tuple(self.expressions), starts, tuple(self.origins) or (0,), tuple(self.branches))
+
+    def _tags(self) -> Iterator[Tag]:
+        return tags_of(self.text, self.language)
 
     def _tag(self, tag: Tag) -> None:
         if self._is_set(tag):
@@ -410,6 +442,36 @@ class _Renderer:
     @property
     def _number(self) -> int:
         return len(self.expressions) + 1
+
+
+class _YamlRenderer(_Renderer):
+    """Keeps lines and columns, so that what carries the text needs no other places."""
+
+    def _tags(self) -> Iterator[Tag]:
+        return (tag._replace(before=0, after=0) for tag in super()._tags())
+
+    def _literal(self, start: int, end: int) -> None:
+        text = self.text[start:end]
+        self._emit(_BLANKED.sub(" ", text) if self._is_dropped else text, start)
+
+    def _tag(self, tag: Tag) -> None:
+        text = self.text[tag.start:tag.end]
+        is_output = tag.role == "output" and not self._is_dropped
+        line = self.place.tail
+        is_alone = not line.strip() and _END_OF_LINE.match(self.text, tag.end) is not None
+        is_unknown = not tag.is_certain or (is_output and is_alone and _COMMENT.search(tag.content) is None) or (
+            tag.role == "control" and _INSERTS.match(tag.content.strip("-~+ \t\n")) is not None)
+        if is_unknown and len(self.expressions) < MAX_EXPRESSIONS and not self._is_dropped:
+            self.expressions.append(Expression(_shown(text), self.place.line, "", True))
+        if tag.role == "control":
+            self._control(tag.content)
+        if not is_output or is_alone:
+            text = _BLANKED.sub(" ", text)
+        elif tag.family != "terraform" and (_BEGINS_VALUE.search(line) is not None or tag.family == "erb"):
+            is_whole = _BEGINS_VALUE.search(line) is not None and _END_OF_VALUE.match(self.text, tag.end) is not None
+            word = re.sub(r"[^\w\n]", "_", text, flags=re.ASCII)
+            text = f"{{{{{word[2:-2]}}}}}" if is_whole else f"${word[1:]}"
+        self._emit(text, tag.start)
 
 
 def _shown(text: str) -> str:

@@ -9,6 +9,7 @@ from dockerd_guard.observe.configured import passed_by
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import argument_location
+from dockerd_guard.systemd.loading import Unit
 
 CODE = "DG202"
 TITLE = "`fd://` with no socket unit to pass anything"
@@ -24,6 +25,12 @@ def is_without_sockets(seen: Observation) -> bool:
     )
 
 
+def _place(unit: Unit) -> str:
+    """Where the reason is that a unit does not load, as the end of a message."""
+    location = next((problem.location for problem in unit.problems if problem.effect == "refused"), None)
+    return f" ({location})" if location is not None and location.line > 1 else ""
+
+
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding, located at the fd://."""
     if not is_without_sockets(seen):
@@ -31,7 +38,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     host = next(host for host in seen.configured.daemon.hosts if host.address.startswith("fd://"))
     not_loaded = next(
         (
-            f"; {socket.unit.name} does not load: {socket.unit.reason}"
+            f"; {socket.unit.name} does not load: {socket.unit.reason}{_place(socket.unit)}"
             for socket in seen.configured.sockets
             if socket.unit.reason
         ),

@@ -70,10 +70,10 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             if problem.effect == "file-ignored" and problem.location.file not in reported:
                 reported.add(problem.location.file)
                 yield _finding(f"this file has no effect: {problem.text}", problem.location)
-        for path in _misnamed(seen.rootfs, unit):
+        for path, why in _misnamed(seen.rootfs, unit):
             if path not in reported:
                 reported.add(path)
-                yield _finding("this file has no effect: systemd reads only drop-ins named *.conf", Location(path))
+                yield _finding(f"this file has no effect: systemd reads {why}", Location(path))
         yield from _below_marker(seen.rootfs, unit)
     yield from _not_linked(seen, tuple(unit.name for unit in units))
     config_file = seen.configured.daemon.config_file
@@ -90,7 +90,8 @@ def _finding(message: str, location: Location) -> Finding:
     return Finding(CODE, "warning", message, CONFIGURED, location)
 
 
-def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[str]:
+def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[tuple[str, str]]:
+    """Yield files in drop-in directories that are no drop-ins, and what is read there instead."""
     for directory in SEARCH_PATH:
         for name in rootfs.names_if_possible(f"{directory}/{unit.name}.d"):
             path = f"{directory}/{unit.name}.d/{name}"
@@ -98,7 +99,10 @@ def _misnamed(rootfs: Rootfs, unit: Unit) -> Iterator[str]:
                 continue
             content = rootfs.read_if_possible(path) or b""
             if b"[Service]" in content or b"[Socket]" in content:
-                yield path
+                yield path, "only drop-ins named *.conf"
+            elif not content:
+                yield from ((f"{path}/{file}", "no drop-ins in directories below this one")
+                            for file in rootfs.names_if_possible(path) if file.endswith(".conf"))
 
 
 def _below_marker(rootfs: Rootfs, unit: Unit) -> Iterator[Finding]:

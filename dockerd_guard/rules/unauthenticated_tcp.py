@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dockerd_guard.model.address import Scope, Tls
 from dockerd_guard.model.finding import Finding, Severity
-from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import (
     binding_finding,
@@ -16,6 +16,7 @@ from dockerd_guard.rules._common import (
     origin,
     scope_text,
 )
+from dockerd_guard.rules.rootless_tcp_host import enclosed_hosts
 
 CODE = "DG103"
 TITLE = "TCP without client authentication (any source; worse by scope)"
@@ -30,9 +31,12 @@ _PROTECTION = {
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding for each TCP address where dockerd does not verify client certificates."""
     declared = {} if policy is None else declared_places(policy)
+    # What is reachable in no network namespace but RootlessKit's is DG109. With an unknown version it may be open.
+    enclosed = {binding.key for binding in enclosed_hosts(seen)} if seen.configured.known_dockerd is not None else set()
     for merged in merged_bindings(seen):
         binding = merged.binding
-        if not binding.is_tcp or binding.tls is Tls.MUTUAL:
+        if not binding.is_tcp or binding.tls is Tls.MUTUAL or (
+                binding.key in enclosed and merged.layers == (CONFIGURED,)):
             continue
         wanted = declared.get(binding.key)
         as_declared = wanted is not None and not binding.tls.is_weaker(wanted.tls)

@@ -129,7 +129,10 @@ class _SocketLoader(Loader):
         if unit.load_state == "loaded":
             unit = self.verify(unit)
             if unit.load_state != "loaded":
-                self.note(Location(unit.fragment or ""), unit.reason or "", "refused")
+                # The last address, if all are refused or removed, is where to look.
+                last = None if self.listen else next(
+                    (setting.location for setting in reversed(self.settings) if setting.key.startswith("Listen")), None)
+                self.note(last or Location(unit.fragment or ""), unit.reason or "", "refused")
         accept = self.values.get("Accept") == "yes"
         service = self.service
         if service is None and not self.accepts_only():

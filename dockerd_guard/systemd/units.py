@@ -56,6 +56,7 @@ class Service(NamedTuple):
     built_in: tuple[Assigned, ...] = ()
     written: tuple[Command, ...] = ()
     set_at_start: frozenset[str] = frozenset()
+    working_directory: str = "/"
 
 
 def detect_version(rootfs: Rootfs) -> int | None:
@@ -123,7 +124,13 @@ class _ServiceLoader(Loader):
             tuple(Assigned(name, Variable(value)) for name, value in self.built_in().items()),
             tuple(self.written(unit)) if refused else starts,
             frozenset(self.set_at_start()),
+            self.working_directory(),
         )
+
+    def working_directory(self) -> str:
+        """Where relative paths begin (systemd.exec(5), WorkingDirectory=)."""
+        path = self.values.get("WorkingDirectory")
+        return self.account()[1] if path == "~" else path or "/"
 
     def written(self, unit: Unit) -> list[Command]:
         """Return the commands of all ExecStart=, even if they or the files are invalid."""

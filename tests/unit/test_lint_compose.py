@@ -157,6 +157,9 @@ WITHOUT: dict[str, Files] = {
 """Files in which nothing has the API socket."""
 
 UNKNOWN: dict[str, tuple[Files, str]] = {
+    "a file .env of more than is read": (
+        {C: "services: {a: {volumes: ['${S}:/s'], ports: ['80:80']}}\n", ".env": f"#{'x' * 1024 * 1024}\nS=/run\n"},
+        ".env: larger than 1 MiB; not read"),
     "include: a repository": ({C: f"include: ['https://git.example/a.git']\n{A}{PORT}\n"},
                               f"{C}:1: includes another file that is not read"),
     "include: an image, and no services": ({C: "include:\n- path: oci://docker.io/a/b\n"},
@@ -308,7 +311,8 @@ def test_variables_of_a_file(text: str, expected: dict[str, str]) -> None:
         f"  s{n}: {{extends: s{n + 1}, volumes_from: [s{n + 1}], network_mode: service:s{n + 1}}}\n"
         for n in range(1200)) + f"  s1200:\n    {SOCKET}\n    {PORT}\n"},
     {f"{n}.yml": f"include: [{n + 1}.yml]\nservices: {{a: {{ports: [80], {SOCKET}}}}}\n" for n in range(300)},
-    {C: f"{A}{SOCKET}\n    ports:\n" + "    - $A$A$A\n" * 4000, ".env": "A=" + "$A" * 100 + "\n" + "A=$A$A\n" * 4000},
+    {C: f"{A}{SOCKET}\n    ports:\n" + "    - $A$A$A\n" * 4000,
+     ".env": "A=" + "$A" * 100 + "\n" + "A=$A$A\n" * 140_000},
     {C: f"{A}{SOCKET}\n    ports: ['" + "${A:-" * 9000 + "']\n", ".env": "A='" + '\nA="' * 9000},
 ], ids=["chains", "includes", "values", "openers"])
 def test_hostile_files_take_bounded_time(files: Files, tmp_path: Path, call: Call) -> None:

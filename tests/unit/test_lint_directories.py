@@ -96,3 +96,28 @@ def test_a_unit_without_a_command_is_refused_where_the_last_one_is_removed(
     monkeypatch.chdir(tmp_path)
     said = call("lint", ".")
     assert (said.code, said.out.split(": ", 1)[0]) == (1, place)
+
+
+@pytest.mark.parametrize("path", [
+    "docker.d/o.conf", "roles/x/files/dockerd.d/o.conf.j2", "etc/systemd/docker.service.d/o.conf",
+    "etc/systemd/dockerd.service.d/o.conf", "etc/systemd/system/docker.service.d/sub/o.conf",
+    "etc/daemon.json", "etc/default/daemon.json", "etc/sysconfig/daemon.json", "x/etc/dockerd/daemon.json",
+])
+def test_what_is_never_read_is_named(
+    path: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, {path: "[Service]\nTimeoutSec=1\n" if ".conf" in path else '{"debug": true}'})
+    said = call("lint", ".")
+    assert said.code == 1 and f"{path}:1:1: warning: this file has no effect: " in said.out, said.out + said.err
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:2375", "localhost:2376", "*:2375", "0.0.0.0", "2375 2376"])
+def test_a_socket_unit_without_an_address_is_refused_where_the_last_one_is(
+    address: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, {"docker.socket.d/a.conf": f"[Socket]\nListenStream=\nListenStream={address}\n"})
+    found = call("lint", ".", "--format", "json").json["findings"]
+    assert {(each["code"], each["file"], each["line"]) for each in found} == {
+        ("DG202", "docker.socket.d/a.conf", 3), ("DG302", "docker.socket.d/a.conf", 3)}

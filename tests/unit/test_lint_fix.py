@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ NO_RESET = "[Service]\nExecStart=/usr/bin/dockerd -H fd://\n"
 WITH_RESET = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H fd://\n"
 SOCKET = "[Socket]\nListenStream=/run/docker.sock\nSocketMode={}\n"
 COMMENT = "# dockerd-guard: ignore="
+
+
+def carried(text: str) -> str:
+    return "#cloud-config\nwrite_files:\n- path: /etc/systemd/system/docker.socket\n  content: |\n" + textwrap.indent(
+        text, "    ")
 
 
 @pytest.fixture
@@ -32,6 +38,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("override.conf.j2", NO_RESET.replace("fd://", "fd:// --label {{ x }}"),
      WITH_RESET.replace("fd://", "fd:// --label {{ x }}")),
     ("docker.socket", SOCKET.format("0666"), SOCKET.format("0660")),
+    ("docker.socket", "[Socket]\n ListenStream=/run/docker.sock\n",
+     "[Socket]\n SocketMode=0660\n ListenStream=/run/docker.sock\n"),
+    ("user-data", carried("[Socket]\nListenStream=/run/docker.sock\n"),
+     carried("[Socket]\nSocketMode=0660\nListenStream=/run/docker.sock\n")),
     ("override.conf", WITH_RESET.replace("ExecStart=/", f"{COMMENT}DG103 old\nExecStart=/"), WITH_RESET),
     ("override.conf", WITH_RESET.replace("fd://", "tcp://0.0.0.0:2375").replace(
         "ExecStart=/", f"{COMMENT}DG103,DG105 lab\nExecStart=/"),
@@ -201,6 +211,19 @@ def test_a_file_that_is_not_edited_is_judged_all_the_same(
     assert form == "text" or text in said.json["notes"]
     assert "not edited" not in call("lint", "override.conf").err
     assert "not edited" in call("lint", "override.conf", "--diff").err
+
+
+@pytest.mark.parametrize(("path", "content"), [
+    ("docker.service.d/a.conf", '"[Service]\\nExecStart=/usr/bin/dockerd -H fd://\\n"'),
+    ("docker.socket.d/a.conf", "W1NvY2tldF0KU29ja2V0TW9kZT0wNjY2Cg==\n  encoding: b64"),
+    ("docker.socket", '"[Socket]\\nListenStream=/run/docker.sock\\n"'),
+])
+def test_text_that_is_quoted_or_encoded_is_not_edited(path: str, content: str, here: Path, call: Call) -> None:
+    text = f"#cloud-config\nwrite_files:\n- path: /etc/systemd/system/{path}\n  content: {content}\n"
+    (here / "user-data").write_text(text)
+    said = call("lint", "user-data", "--fix")
+    assert (said.code, (here / "user-data").read_text()) == (1, text)
+    assert "user-data: not edited: the text of the unit in it is quoted or encoded" in said.err, said.err
 
 
 def test_other_files_are_edited_beside_one_that_is_not(here: Path, call: Call) -> None:

@@ -26,6 +26,7 @@ OTHERS: dict[str, tuple[str, str]] = {
         "docker/run", 'DOCKER_OPTS="--debug"\nif true; then\n  docker $DOCKER_OPTS ps\nfi\n'),
     "a volume": ("docker/opts", 'DOCKER_OPTS="-v /src:/src"\n'),
     "the second line": ("docker/opts", "OPTIONS=\nDOCKER_OPTS=--name=x\n"),
+    "a drop-in of another unit": ("podman.service.d/a.conf", "# for docker clients\n[Service]\nEnvironment=A=b\n"),
     "a translation": ("i18n/en/daemon.json", '{"title": "Daemon", "start": "Start"}'),
     "a daemon of another program": ("etc/wings/daemon.json", '{"web": {"host": "0.0.0.0"}, "remote": "x"}'),
 }
@@ -76,6 +77,12 @@ def test_a_file_of_another_program_is_not_judged(name: str, call: Call) -> None:
 def test_a_file_of_dockerd_is_judged(name: str, call: Call) -> None:
     code, said = lint(call, *DOCKERS[name])
     assert code == 1 and ("DG103" in said or "DG205" in said) and "DG204" not in said, said
+
+
+@pytest.mark.parametrize("unit", ["podman.socket", "systemd/containerd.socket", "roles/docker/files/my-api.socket"])
+def test_a_drop_in_of_another_unit_is_none_of_dockers(unit: str, call: Call) -> None:
+    code, said = lint(call, f"{unit}.d/a.conf", "# for docker clients\n[Socket]\nListenStream=0.0.0.0:8080\n")
+    assert code == 2 and "DG10" not in said, said
 
 
 @pytest.mark.parametrize("name", ["docker/Makefile", "docker/run"])

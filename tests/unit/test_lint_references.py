@@ -38,6 +38,10 @@ def passes(*names: str) -> dict[str, str]:
     return {DROPIN: f"[Service]\nSockets={' '.join(names)}\n"}
 
 
+def configured(line: str) -> dict[str, str]:
+    return {DROPIN: f"[Service]\n{line}\nExecStart=\nExecStart=/usr/bin/dockerd --config-file main.json\n"}
+
+
 def mounts(*lines: str) -> dict[str, str]:
     return {DROPIN: "[Service]\n" + "".join(f"{line}\n" for line in lines)}
 
@@ -73,6 +77,13 @@ CASES = {
     "a wildcard: a variable that is set": Case(
         {DROPIN: f"{reads('-/etc/e.d/*')[DROPIN]}Environment=OPTS=--debug\n"}),
     "a wildcard: no variable": Case({DROPIN: reads("-/etc/e.d/*")[DROPIN].replace("$OPTS", "--debug")}),
+    # A relative --config-file
+    **{f"a working directory: {line}": Case(
+        {**configured(line), file: '{"hosts": ["0.0.0.0:4243"]}'}, f"{file}:1:13") for line, file in (
+        ("WorkingDirectory=/opt", "opt/main.json"), ("WorkingDirectory=-/opt/", "opt/main.json"),
+        ("WorkingDirectory=~", "root/main.json"), ("User=root", "main.json"),
+        ("WorkingDirectory=/x\nWorkingDirectory=", "main.json"))},
+    "a working directory: not there": Case(configured("WorkingDirectory=/opt"), "", "/opt/main.json: not among the"),
     # Sockets=
     "a socket unit": Case({**passes("docker.socket", "api.socket"), "api.socket": API, "api.service": TRUE},
                           "api.socket:2:1"),

@@ -121,6 +121,9 @@ CLEAN: dict[str, tuple[str, str]] = {
     "values of Helm": ("helm/templates/cm.yaml", CHART.format(
         '{"mtu": {{ .Values.mtu }}, "dns": {{ .Values.dns | toJson }}, "debug": {{ .Values.debug }}}')),
     "dockerd's own templates": ("helm/templates/cm.yaml", CHART.format('{"log-opts": {"tag": "{{ .Name }}"}}')),
+    **{f"the tag of a log: {tag}": ("docker.service.d/o.conf", SAFE.replace("fd://", f'fd:// --log-opt tag="{tag}"'))
+       for tag in ("{{ index .Name 1 }}", "{{upper .ImageName}}/{{.ID}}", "{{- printf `%%.8s` .FullID -}}")},
+    "the tag of a log in daemon.json": ("daemon.json", '{"log-opts": {"tag": "{{ index .Name 1 }}"}}'),
     "a macro that is not called": ("o.conf.j2", f"{{% macro m(h) %}}\n{OPEN}{{% endmacro %}}\n{SAFE}"),
 }
 """Name and text of a file without a finding."""
@@ -193,6 +196,13 @@ UNKNOWN: dict[str, tuple[str, str, str]] = {
     "a comment that is changed": ("o.conf.j2", f"{{{{ a | comment | b }}}}\n{SAFE}", "{{ a | comment | b }}"),
     "a command": ("o.conf.j2", SAFE.replace("/usr/bin/dockerd", "{{ dockerd }}"), "{{ dockerd }}"),
     "an argument of autoconf": ("o.conf.in", SAFE.replace("fd://", "fd:// @DOCKER_ARGS@"), "@DOCKER_ARGS@"),
+    "a value beside the tag of a log": (
+        "docker.service.d/o.conf", SAFE.replace("fd://", "fd:// --log-opt 'tag={{.ID}} {{ lower .ID }}' {{ x }}"),
+        "{{ x }}"),
+    "a field of no log": ("docker.service.d/o.conf", SAFE.replace("fd://", "fd:// {{ index .Hosts 1 }}"),
+                          "{{ index .Hosts 1 }}"),
+    "the field of a template": ("o.conf.tmpl", SAFE.replace("fd://", "fd:// {{ index .Name 1 }}"),
+                                "{{ index .Name 1 }}"),
     "a macro that sets the command": (
         "o.conf.j2", '{% macro m(h) %}\nExecStart={{ h }}\n{% endmacro %}\n[Service]\nExecStart=\n{{ m("x") }}\n',
         '{{ m("x") }}'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ USER_UNIT = "[Service]\nExecStart=/usr/bin/dockerd-rootless.sh -H tcp://0.0.0.0:
 UNIT = f"[Service]\nExecStart=/usr/bin/dockerd {OPEN}\n"
 SYSTEM = "/etc/systemd/system"
 COMPOSE = "services:\n  a:\n    ports: ['2375:80']\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n"
+
+OWN = {**STOCK, "/usr/lib/systemd/system/docker.service": (
+    "[Service]\nEnvironmentFile=-/etc/default/opts\nExecStart=/usr/bin/dockerd -H fd:// $OPTS\n")}
+"""A unit that reads a variable of its own."""
+
+ENVIRONMENT = "OPTS=--host=0.0.0.0:2375\n"
+SETS_OPTS = f"[Service]\nEnvironment={ENVIRONMENT}"
+
+
+def written_by_cloud_init(path: str, text: str) -> dict[str, str]:
+    return {"/var/lib/cloud/seed/nocloud/user-data": (
+        f"#cloud-config\nwrite_files:\n- path: {path}\n  content: |\n" + textwrap.indent(text, "    "))}
+
 
 EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "daemon.json": ({"/etc/docker/daemon.json": HOSTS}, 1),
@@ -75,6 +89,11 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "an ostree image": ({"/usr/etc/docker/daemon.json": HOSTS}, 1),
     "an ostree image with a stock unit": (
         {**STOCK, "/usr/etc/systemd/system/docker.service.d/a.conf": START}, 1),
+    **{f"what {name} adds to the unit of the tree": ({**OWN, **files}, 1) for name, files in (
+        ("cloud-init", written_by_cloud_init(f"{SYSTEM}/docker.service.d/a.conf", SETS_OPTS)),
+        ("cloud-init by an environment file", written_by_cloud_init("/etc/default/opts", ENVIRONMENT)),
+        ("a drop-in of an ostree image", {f"/usr{SYSTEM}/docker.service.d/a.conf": SETS_OPTS}),
+    )},
     "what new accounts get": ({**STOCK, "/etc/skel/.config/docker/daemon.json": HOSTS}, 1),
     "a home directory elsewhere": (
         {**STOCK, "/etc/passwd": "root:x:0:0::/root:/bin/sh\nci:x:998:998:CI:/var/lib/ci:/bin/sh\n",
@@ -144,6 +163,10 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
 """Files of a tree that opens a port, and the exit code. 2 where the files do not show what is opened."""
 
 SAFE: dict[str, dict[str, str]] = {
+    "hosts that cloud-init adds to a unit without -H": {
+        "/usr/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/bin/dockerd\n",
+        **written_by_cloud_init("/etc/docker/daemon.json", '{"hosts": ["unix:///run/x.sock"]}')},
+    "an environment file of cloud-init": {**OWN, **written_by_cloud_init("/etc/default/opts", "OPTS=--debug\n")},
     "stock": STOCK,
     "stock with the script of docker-ce": {
         **STOCK, "/etc/init.d/docker": "#!/bin/sh\nDOCKER_OPTS=\ndockerd $DOCKER_OPTS\n"},
@@ -239,6 +262,19 @@ def test_a_tree_without_docker_is_no_answer(name: str, tmp_path: Path, call: Cal
     assert said.code == 2 and "::error title=dockerd-guard::no configuration" in said.out
 
 
+@pytest.mark.parametrize(("version", "expected"), [
+    ("28.0", ["DG109"]), ("29.4.1", ["DG109"]), ("29.5", ["DG103"]), ("", ["DG103", "DG109"]),
+])
+def test_a_host_inside_rootlesskit_is_not_reachable(
+    version: str, expected: list[str], tmp_path: Path, call: Call
+) -> None:
+    tree(tmp_path, {"/etc/systemd/user/docker.service": USER_UNIT})
+    words = ["--docker-version", version] if version else []
+    said = call("lint", "--root", str(tmp_path), "--format", "json", *words)
+    assert [finding["code"] for finding in said.json["findings"]] == expected
+    assert ("before Docker 29.5" in said.out) is (not version)
+
+
 def test_a_note_is_in_every_format(tmp_path: Path, call: Call) -> None:
     root = tree(tmp_path, EXPOSED["daemon.json"][0])
     note = "/etc/docker/daemon.json without docker.service: judged with the stock unit of docker-ce"
@@ -288,6 +324,17 @@ def test_a_waived_unit_is_not_named(tmp_path: Path, call: Call) -> None:
     policy.write_text("version: 1\nsockets: [fd://]\nwaive: [{rule: DG107, reason: mine, unit: api.service}]\n")
     said = call("lint", "--root", root, "--policy", policy)
     assert (said.code, said.out) == (0, "nothing wrong\n"), said.out + said.err
+
+
+def test_what_is_waived_in_a_tree_stays_waived_with_user_data(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "root").mkdir()
+    tree(tmp_path / "root", {**STOCK, f"{SYSTEM}/docker.service.d/a.conf": START,
+                             **written_by_cloud_init("/etc/docker/daemon.json", '{"debug": true}')})
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nsockets: [fd://, {address: 'tcp://0.0.0.0:2375', tls: none}]\n"
+                      "waive: [{rule: DG103, reason: lab}]\n")
+    said = call("lint", "--root", tmp_path / "root", "--policy", policy)
+    assert "DG103" not in said.out and "judged with docker.service of the tree" in said.err, said.out + said.err
 
 
 def test_a_tree_does_not_lead_out_of_itself(tmp_path: Path, call: Call) -> None:

@@ -110,7 +110,12 @@ def test_files_of_the_docs_start_the_hook(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["main.tf", "node.pkr.hcl", "setup.sh", "provision.sh.tpl", "configuration.nix",
-                                  "a.nomad", ".devcontainer/devcontainer.json"])
+                                  "a.nomad", ".devcontainer/devcontainer.json", "Vagrantfile",
+                                  "docker/pillar.sls", "manifests/init.pp", "recipes/default.rb", "lib.bash",
+                                  "etc/caddy/Caddyfile", "haproxy.cfg", "cloud.cfg.d/9.cfg", "frpc.ini",
+                                  "renovate.json5", "k.jsonnet", "main.tofu", "Makefile",
+                                  "etc/crontab", "rc.local", "app.build", "app.image", "app.kube",
+                                  "salt/init.sls.j2"])
 def test_scripts_that_may_set_a_host_start_the_hook(path: str) -> None:
     assert starts_the_hook(path)
 

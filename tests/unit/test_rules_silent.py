@@ -138,6 +138,8 @@ DROP_IN = "[Service]\nUser=root\n"
 
 @pytest.mark.parametrize(("files", "expected"), [
     ({f"{UNITS}/docker.d/a.conf": DROP_IN}, [f"{UNITS}/docker.d/a.conf:1:1"]),
+    ({f"{UNITS}/docker.service.d/sub/a.conf": DROP_IN}, [f"{UNITS}/docker.service.d/sub/a.conf:1:1"]),
+    ({f"{UNITS}/docker.service.d/sub/a": DROP_IN}, []),
     ({f"{UNITS}/dockerd.service.d/a.conf": DROP_IN}, [f"{UNITS}/dockerd.service.d/a.conf:1:1"]),
     ({f"{UNITS}/docker-service.d/a.conf": DROP_IN}, [f"{UNITS}/docker-service.d/a.conf:1:1"]),
     ({"/etc/systemd/docker.service.d/a.conf": DROP_IN}, ["/etc/systemd/docker.service.d/a.conf:1:1"]),
