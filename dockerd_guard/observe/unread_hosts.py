@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import islice
 
-from dockerd_guard.observe import container_commands, container_definitions
+from dockerd_guard.observe import container_commands, container_definitions, dockerd_commands, socket_relays
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks."""
@@ -47,24 +47,24 @@ _ADDRESS = (
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
     r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
-    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|(?:\$\{?\w{1,60}\}?)?:[0-9]{1,5}\b)"
+    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|:[0-9]{1,5}\b)"
     r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
 _OTHER_HOSTS = r"(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40})"
 _OPTION = (
-    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
+    r"(?:docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
     r"other_args|EXTRA_ARGS|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
     r"|ExecStart(?:[^\n\\]|\\[\s\S])*(?:-H|--host)\W{0,12}\Z"
-    r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
+    r"|(?:dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|(?i:extra_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\bdocker_service(?:(?!\bend\b)[\s\S])*\shost[ \t]{1,4}[\"']\Z"
     rf"|{_HOSTS}{_OTHER_HOSTS}{{0,3}}\Z|tcp_bind\W{{1,40}}\Z")
 _OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
 """A list with another host of dockerd, or of Puppet's module docker."""
 _OF_OPTIONS = (
-    r"(?:\bdockerd|ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
+    r"(?:ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
     r"|\bextraOptions)[^\n]*\Z")
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
@@ -78,17 +78,7 @@ _CLIENT = (
 _FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
 """A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
 
-MAX_SOCKETS = 500
-"""Mentions of the API socket looked at in one file."""
-
 _SOCKET = r"(?:docker|podman)\.sock\b"
-_FORWARDS = (
-    r"(?i:proxy_?pass[ \t][^\n]{0,80}unix:|"
-    r"(?:(?m:^)|[{;])[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
-    r"|(?:reverse_proxy[ \t][^\n]{0,80}|(?m:^)[ \t]{0,80}to[ \t][^\n]{0,80})unix/|"
-    r"pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
-    r"(?m:^)[ \t]{0,80}connect[ \t]{0,8}=[ \t]{0,8}|STDIO[ \t]{1,8}UNIX[\w-]{0,10}:|"
-    r"TCP[46]?-L[A-Z]{0,6}:[^\n]{0,200}UNIX[\w-]{0,10}:)[^\s\"']{0,100}\Z")
 _POD_MOUNT = (
     r"\bhostPath[\"']?:\s{0,80}(?:\{\s{0,80})?(?:[\"']?type[\"']?:\s{0,8}[\"']?\w{0,20}[\"']?,?\s{0,80})?"
     r"(?:[\"']?path[\"']?:\s{0,8})?[\"']?(?:[^\s\"',]{0,100}?(?:docker|podman)\.sock\b"
@@ -144,16 +134,15 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
         if number >= MAX_ADDRESSES or _is_dockers(found, text, path, mentions):
             return text.count("\n", 0, found.start()) + 1, (
                 "names a TCP address for dockerd" if number < MAX_ADDRESSES else f"more than {MAX_ADDRESSES} addresses")
-    way = _way_to_the_socket(text) or _other_way(path, text) or (
+    command = dockerd_commands.first_host(text) if has_host else None
+    way = command or _way_to_the_socket(text) or _other_way(path, text) or (
         container_definitions.first_way(path, text) if may_define else None)
     return (text.count("\n", 0, way[0]) + 1, way[1]) if way is not None else None
 
 
 def _way_to_the_socket(text: str) -> tuple[int, str] | None:
-    for found in islice(re.finditer(_SOCKET, text), MAX_SOCKETS):
-        before = text[max(0, found.start() - _WINDOW):found.start()]
-        if re.search(_FORWARDS, before) is not None:
-            return found.start(), "forwards to the API socket"
+    if (relay := socket_relays.first_relay(text)) is not None:
+        return relay, "forwards to the API socket"
     if (pod := _reachable_pod(text)) is not None:
         return pod, "mounts the API socket into a pod that is reachable"
     command = container_commands.first_exposed(text)
@@ -164,7 +153,7 @@ def _reachable_pod(text: str) -> int | None:
     """Return the offset of the first mount of the API socket in a pod that others can connect to. The Service is often
     in another file: other pods reach each port of a pod (kubernetes.io, "Services, Load Balancing, and Networking").
     """
-    mounts = [found for found in islice(re.finditer(_POD_MOUNT, text), MAX_SOCKETS)
+    mounts = [found for found in islice(re.finditer(_POD_MOUNT, text), socket_relays.MAX_SOCKETS)
               if not found["directory"] or re.search(_ABOUT_DOCKER, text) is not None]
     if mounts and re.search(_POD_IS_REACHABLE, text) is None:
         documents = container_definitions.starts(r"(?m:^)---", text)

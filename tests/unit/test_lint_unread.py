@@ -110,17 +110,6 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
                                               '"contents": {"source": "data:,%7B%7D"}'), 1),
     "Butane: a local file": ("a.bu", BUTANE % "local: d.txt", 6),
     "Docker Desktop": ("settings-store.json", '{\n"ExposeDockerAPIOnTCP2375": true}\n', 2),
-    "nginx": (
-        "nginx.conf", "server {\n  listen 8;\n  location / { proxy_pass http://unix:/var/run/docker.sock:/; }\n}\n", 3),
-    "nginx: upstream": ("n.conf", "upstream a {\n  server unix:/run/docker.sock;\n}\n", 2),
-    "nginx: upstream in one line": ("n.conf", "\nupstream a { server unix:/run/docker.sock; }\n", 2),
-    "Caddy: a block": ("Caddyfile", ":80\nreverse_proxy {\n  to unix//run/docker.sock\n}\n", 3),
-    "HAProxy": ("haproxy.cfg", "backend s\n server a unix@/var/run/docker.sock\n", 2),
-    "Caddy": ("Caddyfile", ":80\nreverse_proxy unix//run/podman/podman.sock\n", 2),
-    "Apache": ("a.conf", 'ProxyPass "/" "unix:/var/run/docker.sock|http://x/"\n', 1),
-    "stunnel": ("stunnel.conf", "[docker]\nconnect = /var/run/docker.sock\n", 2),
-    "xinetd": ("xinetd.d/api", "service api\n{ server_args = STDIO UNIX-CONNECT:/var/run/docker.sock }\n", 2),
-    "socat": ("up.sh", "socat TCP4-LISTEN:80,fork UNIX-CONNECT:/var/run/docker.sock\n", 1),
     "docker run: the socket and a port": (
         "up.sh", "\ndocker run -d -p 9000:9000 \\\n  -v /var/run/docker.sock:/var/run/docker.sock x\n", 2),
     "podman run: the network of the host": (
@@ -235,8 +224,6 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "a policy": ("policy.yaml", "version: 1\nsockets:\n- {address: 'tcp://0.0.0.0:2376', tls: mutual}\n"),
     "a client of the socket": ("t.conf", 'endpoint = "unix:///var/run/docker.sock"\nserver 10.0.0.1;\n'),
     "a proxy of something else": ("n.conf", "# docker\nlocation / { proxy_pass http://unix:/run/app.sock; }\n"),
-    "socat between sockets": (
-        "a.sh", "socat UNIX-LISTEN:/var/run/docker.sock,fork UNIX-CONNECT:/var/run/docker-host.sock\n"),
     "docker run: the socket, and a port of another": (
         "a.sh", "docker run --rm -v /var/run/docker.sock:/x trivy\ndocker run -p 80:80 nginx\nmkdir -p /x\n"),
     "Kubernetes: the socket and no port": ("ds.yaml", "volumes:\n- hostPath: {path: /var/run/docker.sock}\n"),

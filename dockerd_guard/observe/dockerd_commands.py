@@ -1,0 +1,52 @@
+"""Commands that start dockerd in text that is not evaluated: scripts, Dockerfiles, lists of arguments in YAML and JSON.
+
+dockerd takes a host without a scheme for TCP (moby, opts/hosts.go, ParseHost).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+from dockerd_guard.observe import command_words
+
+MAX_EXPANDED_WORDS = 5_000
+"""Words of variables in one text; one with more of them counts as one with such a command."""
+
+_NAME = r"(?:[\w./@{}$-]{0,200}/)?dockerd(?:-entrypoint\.sh|-rootless\.sh)?"
+_COMMAND = re.compile(
+    r"(?<![\w.$-])dockerd(?:-entrypoint\.sh|-rootless\.sh)?(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
+    r"\\{0,3}[\"']?")
+_HOST = re.compile(r"(?:-[A-Za-z]{0,8}?H|--host)(?:=|\Z)|-[A-GI-Za-z]{0,8}H(?=.)")
+
+_IS_TCP = re.compile(
+    r"(?!(?:unix|fd|npipe):|/)[\w.${}\[\]*-]{0,200}(?::[0-9$]|tcp:)|tcp:|(?:[0-9]{1,3}\.){3}[0-9]{1,3}\Z|\[[0-9a-fA-F:]{2,45}\]")
+_IS_UNKNOWN = re.compile(r"\$|\{\{")
+
+
+def first_host(text: str) -> tuple[int, str] | None:
+    """Return the offset of the first command that gives dockerd a host of TCP, or one whose value the text does not
+    have, and what it does; None if there is none. Linear time."""
+    known: dict[str, list[str]] | None = None
+    room, position = MAX_EXPANDED_WORDS, 0
+    while (command := _COMMAND.search(text, position)) is not None:
+        position = command.end()
+        is_host = False
+        for word, end in command_words.words(text, command, _NAME):
+            values = [word]
+            if "$" in word or "{{" in word:
+                known = command_words.variables(text) if known is None else known
+                values = list(islice(command_words.expanded(word, known), room + 1))
+                room -= len(values)
+                if room < 0:
+                    return command.start(), "gives dockerd options that are not known"
+            for value in values:
+                option = _HOST.match(value)
+                host = value[option.end():] if option is not None else value if is_host else ""
+                if _IS_TCP.match(host) is not None:
+                    return end - 1, "names a TCP address for dockerd"
+                if _IS_UNKNOWN.match(host) is not None:
+                    return end - 1, "gives dockerd a host that is not known"
+                is_host = option is not None and option.end() == len(value)
+            position = end
+    return None
