@@ -427,12 +427,12 @@ class Arguments:
             content = carried.content.decode("utf-8", "surrogateescape")
             lines = (carried.first_line, carried.last_line)
             inner = Source(source.file, content, False, inside(carried, through), carried.path, lines)
-            if self._place(inner):
+            is_placed = self._place(inner)
+            if not is_placed:
+                self._others[f"{source.file} {carried.path}"] = inner
+            if is_placed or self._add_services(inner):
                 found = True
                 carrier.judged.append(lines)
-            else:
-                self._others[f"{source.file} {carried.path}"] = inner
-                found = self._add_services(inner) or found
         if found:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]
