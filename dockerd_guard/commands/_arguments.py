@@ -199,7 +199,8 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
             return
         text = unread_hosts.decoded(data)
-        way = unread_hosts.first_way(file, text) if not file_kinds.is_policy(file, text) else None
+        judged = self._carriers[file].judged if file in self._carriers else ()
+        way = unread_hosts.first_way(file, text, judged) if not file_kinds.is_policy(file, text) else None
         if way is not None:
             self._unread_hosts[file] = way
 
@@ -408,13 +409,14 @@ class Arguments:
         through = source.where
         variables = variables_beside(self.root, source.file) if source.file != STDIN else {}
         try:
-            files, application, merged, partly = carriers.read_template(os.path.basename(source.file), text, variables)
+            files, application, merged, partly, judged = carriers.read_template(
+                os.path.basename(source.file), text, variables)
         except UnreadableYaml as error:
             if source.is_named or (carriers.is_carrier(text) and "docker" in text) or names_socket(text):
                 self.unanswered.append(f"{source.file}:{error.line}: not read: {error}")
             return False
         found = False
-        carrier = self._carriers[source.file] = Carrier(text, [])
+        carrier = self._carriers[source.file] = Carrier(text, judged)
         for carried in files:
             where = f"{source.file}:{through(carried.first_line, 1)[0]}"
             excess = LIMITS.excess(carried.content or b"")

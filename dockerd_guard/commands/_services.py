@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe.compose import HOST, SOCKET, Application, Mount, PublishedApi, Service
+from dockerd_guard.observe.compose import ENGINE_PORTS, HOST, SOCKET, Application, Mount, PublishedApi, Service
 from dockerd_guard.observe.compose_variables import variables_of
 from dockerd_guard.observe.observation import CONFIGURED
 from dockerd_guard.observe.quadlets import drop_in_names, is_drop_in, quadlet_of
@@ -245,9 +245,11 @@ class _Scope:
     def engines(self) -> Iterator[tuple[str, str, str]]:
         """Yield the files and names of services that run docker-in-docker, and how its API is published."""
         for name in self.names:
-            if any(service.is_engine for _, service in self.container(name).parts):
+            parts = self.container(name).parts
+            if any(service.is_engine for _, service in parts):
+                ports = ENGINE_PORTS.union(*(service.engine_ports for _, service in parts))
                 for file, api in self.published(name):
-                    if api.is_engines and not api.is_local:
+                    if api.may_be(ports) and not api.is_local:
                         yield self._files[file].file, name, _use(api)
 
     def container(self, name: str) -> Container:

@@ -14,9 +14,10 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dockerd_guard.observe.compose import Application, application_of, partial_services
+from dockerd_guard.observe.compose import Application, application_of, evaluated_lines, partial_services
 from dockerd_guard.observe.encoded_texts import MAX_BYTES, data_url, unzipped
 from dockerd_guard.observe.socket_mounts import names_socket
+from dockerd_guard.observe.template_tags import language_of, tags_of
 from dockerd_guard.observe.yaml_nodes import (
     Node,
     Scalar,
@@ -76,18 +77,21 @@ def is_carrier(text: str) -> bool:
 
 class Read(NamedTuple):
     """What a file carries. `merged` are keys that name other configurations, which are not read; `partial` are
-    services into which other keys are merged, which are not read either."""
+    services into which other keys are merged, which are not read either; `evaluated` the lines of commands that are."""
 
     files: list[Carried]
     application: Application
     merged: list[Scalar]
     partial: list[Scalar]
+    evaluated: list[tuple[int, int]]
 
 
 def read(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({})) -> Read:
     """Return the carried files, and what a Compose file defines with these variables. Raises UnreadableYaml."""
-    roots = list(documents(text))
-    found = Read([], application_of(roots, name, variables), [], [])
+    # Compose and Kubernetes refuse a key that is there twice. cloud-init takes the last one.
+    roots = list(documents(text, has_alternatives=_CLOUD_CONFIG.match(text) is None))
+    found = Read([], application_of(roots, name, variables), [], [], [])
+    lines = text.split("\n")
     total = 0
     for root in roots:
         for carried in chain(_ignition(root), _contents(root)):
@@ -99,6 +103,7 @@ def read(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({
         if names_socket(text):
             found.partial.extend(partial_services(root))
         found.merged.extend(_merged(root))
+        found.evaluated.extend(evaluated_lines(root, name, lines))
     return found
 
 
@@ -115,11 +120,22 @@ def read_template(name: str, text: str, variables: Mapping[str, str] = MappingPr
     try:
         return read(name, text, variables)
     except UnreadableYaml:
-        without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
-                              lambda found: " " * len(found[0]), text, flags=re.MULTILINE)
+        without_tags = _without_tags(name, text)
         if without_tags == text:
             raise
         return read(name, without_tags, variables)
+
+
+def _without_tags(name: str, text: str) -> str:
+    """Blank the tags that output nothing. What has several lines is a tag only in a language that the name shows."""
+    language = language_of(name, text, is_json=False)
+    pieces, position = list[str](), 0
+    for tag in tags_of(text, language):
+        content = text[tag.start:tag.end]
+        if tag.role != "output" and (language.is_certain or "\n" not in content):
+            pieces += text[position:tag.start], re.sub(r"[^\n]", " ", content)
+            position = tag.end
+    return "".join((*pieces, text[position:]))
 
 
 def _contents(root: Node) -> Iterator[Carried]:

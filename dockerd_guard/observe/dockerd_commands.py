@@ -6,6 +6,7 @@ dockerd takes a host without a scheme for TCP (moby, opts/hosts.go, ParseHost).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 from dockerd_guard.observe import command_words
@@ -25,8 +26,21 @@ _IS_UNKNOWN = re.compile(r"\$|\{\{")
 
 
 def first_host(text: str) -> tuple[int, str] | None:
-    """Return the offset of the first command that gives dockerd a host of TCP, or one whose value the text does not
-    have, and what it does; None if there is none. Linear time."""
+    """Return the offset of the first host that is one of TCP, or whose value the text does not have, and what the
+    command does with it; None if there is none."""
+    for place, host in hosts_of(text):
+        if host is None:
+            return place, "gives dockerd options that are not known"
+        if _IS_TCP.match(host) is not None:
+            return place, "names a TCP address for dockerd"
+        if _IS_UNKNOWN.match(host) is not None:
+            return place, "gives dockerd a host that is not known"
+    return None
+
+
+def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
+    """Yield the hosts that commands give dockerd, each with its offset; None where there are more words of variables
+    than are read. Linear time."""
     known: dict[str, list[str]] | None = None
     room, position = MAX_EXPANDED_WORDS, 0
     while (command := _COMMAND.search(text, position)) is not None:
@@ -39,14 +53,11 @@ def first_host(text: str) -> tuple[int, str] | None:
                 values = list(islice(command_words.expanded(word, known), room + 1))
                 room -= len(values)
                 if room < 0:
-                    return command.start(), "gives dockerd options that are not known"
+                    yield command.start(), None
+                    return
             for value in values:
                 option = _HOST.match(value)
-                host = value[option.end():] if option is not None else value if is_host else ""
-                if _IS_TCP.match(host) is not None:
-                    return end - 1, "names a TCP address for dockerd"
-                if _IS_UNKNOWN.match(host) is not None:
-                    return end - 1, "gives dockerd a host that is not known"
+                if host := value[option.end():] if option is not None else value if is_host else "":
+                    yield end - 1, host
                 is_host = option is not None and option.end() == len(value)
             position = end
-    return None

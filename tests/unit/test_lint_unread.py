@@ -101,6 +101,8 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "PowerShell, UTF-16": ("setup.ps1", f"Set-Content C:\\ProgramData\\docker\\config\\daemon.json '{HOSTS}'\n", 1),
     "an example": ("docker/daemon.json.example", HOSTS, 1),
     "cloud-init: commands": ("user-data", f"{WRITE}content: '{{}}'\nruncmd:\n- {COMMAND}\n", 6),
+    "cloud-init: commands after a folded text": (
+        "user-data", f"{WRITE}content: >\n    {{}}\nruncmd: [{COMMAND}]\n", 6),
     "cloud-init: a script in it": (
         "user-data", f"{WRITE}content: '{{}}'\n- path: /opt/x\n  content: |\n    {COMMAND}\n", 7),
     "cloud-init: not base64": ("user-data", f"{WRITE}encoding: b64\n  content: ${{base64encode(file)}}\n", 5),
@@ -138,7 +140,7 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "Podman's socket": ("podman.socket.d/a.conf", "[Socket]\nListenStream=4243\n", 2),
     "encoded: a script in a script": ("setup.sh", f"# x\necho {packed(COMMAND)} | base64 -d | sh\n", 2),
     "encoded: a script in cloud-init": (
-        "user-data", f"#cloud-config\nwrite_files:\n- path: /opt/x\n  encoding: b64\n  content: {packed(COMMAND)}\n", 5),
+        "user-data", f"#cloud-config\nwrite_files:\n- path: /x\n  encoding: b64\n  content: {packed(COMMAND)}\n", 5),
     "encoded: lines of base64, and another key": (
         "a.yml", f"#cloud-config\nwrite_files:\n- path: /opt/x\n  content: !!binary |\n    {packed('x ab' * 9)}\n"
                  f"    {packed(COMMAND)}\nruncmd: [/opt/x]\n", 5),
@@ -304,7 +306,7 @@ def test_a_link_to_dev_null_masks_a_unit(path: str, code: int, said: str, tmp_pa
 
 @pytest.mark.parametrize("text", [
     "docker_container docker.sock ", "TCP-L:", "docker run \\\n", "hostPort: 1 hostPath: docker.sock ", "ports: 2375 ",
-    "server docker.sock ", "dind ", "proxy_pass docker.sock ", f"{base64.b64encode(b'docker tcp://x ports: ').decode()},",
+    "server docker.sock ", "dind ", "proxy_pass docker.sock ", f"{packed('docker tcp://x ports: ')},",
     f"{GZIP},", "data:,docker%20tcp ", "docker 0123456789abcdef01234567\n"])
 def test_long_files_of_something_else_end_soon(text: str, tmp_path: Path, call: Call) -> None:
     write(tmp_path, {**SAFE, "docker.sh": (text * 200_000)[:1 << 20]})
