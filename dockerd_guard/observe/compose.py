@@ -91,13 +91,14 @@ class Service(NamedTuple):
 class Application(NamedTuple):
     """What a file defines: services, several with one name if it has several documents; `resources` by `KEY/NAME`; and
     the files that it includes. `remote` are those that are not in a file system, or have variables of another file;
-    `variables` those that decide about mounts and networks."""
+    `variables` those that decide about mounts and networks. `lists` are files that a command of the file merges."""
 
     services: tuple[tuple[str, Service], ...] = ()
     resources: Mapping[str, str] = MappingProxyType({})
     included: tuple[str, ...] = ()
     remote: tuple[Scalar, ...] = ()
     variables: frozenset[str] = frozenset()
+    lists: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_relevant(self) -> bool:

@@ -125,12 +125,34 @@ TEMPLATES: dict[str, tuple[Files, str]] = {
 }
 """The same for templates."""
 
+UP = "up:\n\tdocker compose "
+
+COMMANDS: dict[str, tuple[Files, str]] = {
+    **{f"files of two directories: {command}": (
+        {script: f"# x\n{command} up -d\n", "base/c.yml": f"{A}{SOCKET}\n", "prod/c.yml": f"{A}{PORT}\n"},
+        "prod/c.yml:3:14")
+       for script, command in (
+           ("Makefile", "$(COMPOSE) -f base/c.yml -f prod/c.yml"),
+           ("up.sh", "docker compose \\\n  --file=base/c.yml \\\n  --file 'prod/c.yml'"),
+           ("scripts/up.sh", 'docker-compose -f "$ROOT/base/c.yml" -f ./prod/c.yml'),
+           ("up.sh", "COMPOSE_FILE=base/c.yml:prod/c.yml docker compose"),
+           ("up.sh", "docker stack deploy -c base/c.yml -c prod/c.yml"))},
+    "a file without the override that resets its ports": (
+        {C: BASE, OVERRIDE: f"{A}ports: !reset []\n", "Makefile": f"{UP}-f {C} up\n"}, f"{C}:4:14"),
+}
+"""The same with a command that names the files."""
+
 INSIDE: dict[str, Files] = {
     "!reset of ports": {C: BASE, OVERRIDE: f"{A}ports: !reset []\n"},
     "!reset of a service": {C: BASE, OVERRIDE: f"services:\n  a: !override\n    {SOCKET}\n"},
     "!override by a port of no TCP": {C: BASE, OVERRIDE: f"{A}ports: !override ['53:53/udp']\n"},
     "!reset, beside a file of another service": {
         C: BASE, OVERRIDE: f"{A}ports: !reset []\n", "x.yml": f"services:\n  x:\n    {PORT}\n"},
+    "commands that name one file each": {
+        "up.sh": "docker compose -f a/c.yml up; docker compose -f b/c.yml up\n",
+        "a/c.yml": f"{A}{SOCKET}\n", "b/c.yml": f"{A}{PORT}\n"},
+    "a command that names a file that is not there": {
+        "up.sh": "docker compose -f a/c.yml -f b/d.yml up\n", "a/c.yml": f"{A}{SOCKET}\n", "b/c.yml": f"{A}{PORT}\n"},
     "COMPOSE_FILE with a reset": {
         C: BASE, "prod.yml": f"{A}ports: !reset []\n", ".env": f"COMPOSE_FILE={C}:prod.yml\n"},
     "no network": {C: f"{BASE}    network_mode: none\n"},
@@ -255,11 +277,11 @@ def write(here: Path, files: Files) -> None:
         (here / path).write_text(text)
 
 
-@pytest.mark.parametrize("name", [*FOUND, *TEMPLATES])
+@pytest.mark.parametrize("name", [*FOUND, *TEMPLATES, *COMMANDS])
 def test_the_socket_and_a_way_to_the_network(
     name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, place = (FOUND | TEMPLATES)[name]
+    files, place = (FOUND | TEMPLATES | COMMANDS)[name]
     write(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     said = call("lint", ".", "--format", "json")
