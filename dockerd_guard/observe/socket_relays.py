@@ -26,7 +26,7 @@ _TARGET = (
     rf"{_PATH}")
 """The target of nginx, HAProxy, Caddy, Apache, Envoy, stunnel, Varnish, frp, LXD, cloudflared, ghostunnel."""
 
-_NO_TARGET = r"(?i:\b(?:listen|bind)[ \t]{1,8}|(?:\bDOCKER_HOST|\s-H|--host|--unix-socket)\W{1,8})\Z"
+_NO_TARGET = r"(?i:\b(?:listen|bind)[ \t]{1,8}|(?:\bDOCKER_?HOST(?:\W{1,20}value)?|\s-H|--host|--unix-socket)\W{1,8})\Z"
 """What listens at the socket, or is a client."""
 
 _TUNNEL = (

@@ -63,6 +63,8 @@ docker -H unix:SOCKET ps
 endpoint = "unix://SOCKET"
 base_url = "unix:/SOCKET"
 export DOCKER_HOST=unix:SOCKET
+envVars: [[key: 'DOCKER_HOST', value: 'unix:SOCKET']]
+- name: DOCKER_HOST\\n  value: unix:SOCKET
 docker run -p 80:80 -v SOCKET:SOCKET x
 docker run -v "$S:SOCKET" x
 docker run -v "${S:-SOCKET}:SOCKET" x
