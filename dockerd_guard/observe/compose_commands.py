@@ -11,7 +11,9 @@ import re
 MAX_LISTS = 50
 """Lists in one text."""
 
-_COMMAND = re.compile(r"(?:[^\n;|&\\]|\\\n?){0,8000}+")
+_END = re.compile(r"[;|&]|(?<!\\)\n")
+"""The end of a command."""
+
 _FILE = re.compile(
     r"(?<!\S)(?:-f|--file|-c|--compose-file)(?:[ \t]{1,8}|=)[\"']?(?P<file>[^\s\"'=]{1,300}\.ya?ml)(?=[\s\"']|\Z)"
     r"|\bCOMPOSE_FILE(?:[ \t]{0,8}[:?]?=[ \t]{0,8}|:[ \t]{1,8})[\"']?(?P<files>[^\s\"']{1,2000})")
@@ -21,14 +23,17 @@ _DIRECTORY = re.compile(r"\A(?:(?:\$\([^)]{1,80}\)|\$\{[^}]{1,80}\}|\$\w{1,80}|\
 
 def file_lists(text: str) -> tuple[tuple[str, ...], ...]:
     """Return the lists of files that commands in a text name, each once. Linear time."""
+    if ".y" not in text and "COMPOSE_FILE" not in text:
+        return ()
     found: dict[tuple[str, ...], None] = {}
-    position = 0
-    while position < len(text) and len(found) < MAX_LISTS:
-        command = _COMMAND.match(text, position)
-        position = max(command.end() if command is not None else 0, position + 1)
-        files: list[str] = []
-        for each in _FILE.finditer(command[0] if command is not None else ""):
-            files += [each["file"]] if each["file"] else filter(None, each["files"].split(":"))
-        if files:
-            found[tuple(_DIRECTORY.sub("", file) for file in files)] = None
-    return tuple(found)
+    files, position = list[str](), 0
+    for each in _FILE.finditer(text):
+        if _END.search(text, position, each.start()) is not None:
+            found[tuple(files)] = None
+            files = []
+        files += (_DIRECTORY.sub("", file) for file in (each["file"] or each["files"]).split(":") if file)
+        position = each.end()
+        if len(found) > MAX_LISTS:
+            break
+    found[tuple(files)] = None
+    return tuple(filter(None, found))

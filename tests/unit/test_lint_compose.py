@@ -200,7 +200,7 @@ WITHOUT: dict[str, Files] = {
     "docker-in-docker, and an address of another program": {
         C: f"{DIND}\n  b:\n    image: moby/buildkit\n    command:\n    - --addr\n    - tcp://0.0.0.0:1234\n"},
     "the host of another program": {C: f"{A}image: x\n    command: [--host, 0.0.0.0]\n    {PORT}\n"},
-    "the port 2375 of the host": {C: f"{A}image: registry\n    ports: ['2375:5000']\n"},
+    "the port 2375 of the host": {C: f"{A}image: docker.io/registry\n    ports: ['2375:5000']\n"},
     "a file of another program": {"10-a.network": "[Match]\nName=eth0\n[Network]\nMACVLAN=m\n"},
 }
 """Files in which nothing has the API socket."""
