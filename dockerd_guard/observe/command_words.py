@@ -13,7 +13,8 @@ MAX_DEPTH = 3
 MAX_WORD_CHARACTERS, MAX_VARIABLES, MAX_VALUE_CHARACTERS = 1_000, 10, 10_000
 """Of a word with variables, and of what it stands for."""
 
-_WORD = re.compile(
+# Patterns are compiled where they are first used (re caches them): most trees need none.
+_WORD = (
     r"(?:[ \t\r]|[\\`^][ \t\r]{0,80}\n|,[ \t\r]{0,80}\n|(?<=[\"']),(?=[ \t]{0,80}\\{0,3}[\"'])"
     r"|\n(?=\s{0,200}[\"']?-[A-Za-z-]))*+"
     r"(?P<word>(?:[^\s;\"'{$,\\`^]++|\"[^\"\n]{0,4000}\"|'[^'\n]{0,4000}'|\{\{[^\n}]{0,400}\}\}|\$\([^\n)]{0,400}\)|\$\{[^\n}]{0,400}\}"
@@ -24,8 +25,8 @@ _SEPARATORS = frozenset(("|", "||", "&", "&&"))
 _MARKS = str.maketrans("", "", "\"'`\\")
 
 _NAME = r"([A-Za-z_]\w{0,100})"
-_VARIABLE = re.compile(rf"\$\{{?{_NAME}(?:\[[@*]\])?\}}?|\{{\{{-?[ \t]{{0,8}}[$.]?{_NAME}[ \t]{{0,8}}-?\}}\}}")
-_ASSIGNMENT = re.compile(
+_VARIABLE = (rf"\$\{{?{_NAME}(?:\[[@*]\])?\}}?|\{{\{{-?[ \t]{{0,8}}[$.]?{_NAME}[ \t]{{0,8}}-?\}}\}}")
+_ASSIGNMENT = (
     rf"[\"']{_NAME}=([^\"'\n]{{0,4000}})[\"']|(?<![\w$]){_NAME}(?!=[\"'][A-Za-z_]\w{{0,100}}=)"
     r"(?:[ \t]{0,8}:=[ \t]{0,8}|\+?=|[ \t]{0,8}=[ \t]{1,8}|:[ \t]{1,8})"
     r"(\"[^\"]{0,4000}\"|'[^']{0,4000}'|\([^)]{0,4000}\)|(?<=[ \t])[^\n\"'(][^\n]{0,4000}|[^\s;\"'(]{1,4000})")
@@ -44,8 +45,8 @@ def words(text: str, command: re.Match[str], name: str) -> Iterator[tuple[str, i
             position = found.end()
             yield found[1].strip().translate(_MARKS), position
         return
-    position = command.end()
-    while (found := _WORD.match(text, position)) is not None:
+    position, word_after = command.end(), re.compile(_WORD)
+    while (found := word_after.match(text, position)) is not None:
         position = found.end()
         word = found["word"].translate(_MARKS).rstrip(",]")
         if word in _SEPARATORS:
@@ -56,14 +57,14 @@ def words(text: str, command: re.Match[str], name: str) -> Iterator[tuple[str, i
 def variables(text: str) -> dict[str, list[str]]:
     """The values that a text assigns to each variable."""
     found: dict[str, list[str]] = {}
-    for quoted, value, name, other in _ASSIGNMENT.findall(text):
+    for quoted, value, name, other in re.findall(_ASSIGNMENT, text):
         found.setdefault(quoted or name, []).append((value or other).strip("()").translate(_MARKS))
     return found
 
 
 def expanded(word: str, known: Mapping[str, list[str]], depth: int = MAX_DEPTH) -> Iterator[str]:
     """Yield the words that a word stands for, with each value of its variables."""
-    names = [first or second for first, second in _VARIABLE.findall(word)]
+    names = [first or second for first, second in re.findall(_VARIABLE, word)]
     count = max((len(known.get(name, ())) for name in names), default=0)
     if not count or not depth:
         yield word
@@ -74,5 +75,6 @@ def expanded(word: str, known: Mapping[str, list[str]], depth: int = MAX_DEPTH) 
             values = known.get(found[1] or found[2], [found[0]])
             return values[min(number, len(values) - 1)]
 
-        for part in _VARIABLE.sub(value, word[:MAX_WORD_CHARACTERS], MAX_VARIABLES)[:MAX_VALUE_CHARACTERS].split():
+        words_of = re.sub(_VARIABLE, value, word[:MAX_WORD_CHARACTERS], count=MAX_VARIABLES)
+        for part in words_of[:MAX_VALUE_CHARACTERS].split():
             yield from expanded(part, known, depth - 1)

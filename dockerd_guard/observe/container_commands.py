@@ -16,7 +16,8 @@ from dockerd_guard.observe.socket_mounts import is_socket_mount
 MAX_EXPANDED_WORDS = 5_000
 """Words of variables in one text; one with more of them counts as one with such a command."""
 
-_COMMAND = re.compile(
+# Compiled where it is first used (re caches it): most trees do not need it.
+_COMMAND = (
     r"\b(?:run|create)\b(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])\\{0,3}[\"']?"
     r"|\b(?:args|options)[\"']?(?:[ \t]{0,8}(?:=>|[:=]))?[ \t]{0,8}[\"'](?=-)")
 """A command and the beginning of its first option, or of a variable; or options as a string for such a command, as in
@@ -41,8 +42,8 @@ def first_exposed(text: str) -> int | None:
         return None
     variables: dict[str, list[str]] = {}
     has_variables = False
-    room, position = MAX_EXPANDED_WORDS, 0
-    while (command := _COMMAND.search(text, position)) is not None:
+    room, position, starts = MAX_EXPANDED_WORDS, 0, re.compile(_COMMAND)
+    while (command := starts.search(text, position)) is not None:
         options = _Options()
         position = command.end()
         for word, end in command_words.words(text, command, _NAME):

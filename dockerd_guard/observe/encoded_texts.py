@@ -17,19 +17,21 @@ MAX_BYTES = 1024 * 1024
 MAX_TEXTS = 200
 """Encoded texts in one text."""
 
-_ENCODED = re.compile(
+# Compiled where it is first used (re caches it).
+_ENCODED = (
     r"\bdata:(?P<url>[\w/;=+.-]{0,100},[^\s\"'<>]{8,}+)"
-    r"|(?<![\w+/])(?P<base64>[A-Za-z0-9+/]{24,}+(?:\s{1,80}+[A-Za-z0-9+/]{4,}+)*+)={0,2}")
+    r"|(?<![\w+/])(?P<base64>[A-Za-z0-9+/]{18,}+(?:\s{1,80}+[A-Za-z0-9+/]{4,}+)*+)={0,2}")
 """Lines of base64 may be followed by a word, which is decoded with them: what it adds is no text."""
 
-_IS_TEXT = re.compile(rb"[\t\n\r -~]{16}|\x1f\x8b")
+_MAY_MATTER = rb"(?i:docker|podman|237[56]|hostPath)|[A-Za-z0-9+/]{18}"
+_IS_TEXT = re.compile(rb"[\t\n\r -~]{12}|\x1f\x8b")
 
 
 def encoded_texts(text: str) -> Iterator[tuple[int, str | None]]:
-    """Yield the texts that are encoded in a text, each with its offset; None where there are more than are read. Linear
-    time."""
+    """Yield the texts that are encoded in a text and may have to do with Docker, each with its offset; None where there
+    are more than are read. Linear time."""
     room, count = MAX_BYTES, 0
-    for found in _ENCODED.finditer(text):
+    for found in re.finditer(_ENCODED, text):
         data = data_url(f"data:{found['url']}", "") if found["url"] else _data("".join(found["base64"].split()))
         if data is None or _IS_TEXT.match(data) is None:
             continue
@@ -37,11 +39,13 @@ def encoded_texts(text: str) -> Iterator[tuple[int, str | None]]:
             with contextlib.suppress(zlib.error):
                 # As much as can be read: what follows may not belong to it.
                 data = zlib.decompressobj(wbits=31).decompress(data, room + 1)
-        room, count = room - len(data), count + 1
+        may_matter = re.search(_MAY_MATTER, data) is not None
+        room, count = room - len(data), count + may_matter
         if room < 0 or count > MAX_TEXTS:
             yield found.start(), None
             return
-        yield found.start(), data.decode("utf-8", "surrogateescape")
+        if may_matter:
+            yield found.start(), data.decode("utf-8", "surrogateescape")
 
 
 def _data(digits: str) -> bytes:

@@ -146,6 +146,7 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
                  f"    {packed(COMMAND)}\nruncmd: [/opt/x]\n", 5),
     "encoded: gzip": (
         "a.tf", f'user_data = "{base64.b64encode(gzip.compress(COMMAND.encode())).decode()}"\n', 1),
+    "encoded: a short command": ("a.sh", f"\necho {packed('dockerd -H :80')} | base64 -d | sh\n", 2),
     "encoded: twice": ("a.tf", f'\nuser_data = "{packed(f"content: {packed(COMMAND)}")}"\n', 2),
     "encoded: Ignition": (
         "a.ign", '{"ignition": {},\n"source": "data:,dockerd%20-H%20tcp%3A%2F%2F10.0.0.5"}\n', 2),
@@ -226,6 +227,8 @@ HARMLESS: dict[str, tuple[str, str]] = {
         "t.yml", f"{TASK[:15]}  docker_container:\n    image: registry\n    ports: ['2375:5000', '0.0.0.0:2376:80']\n"),
     "encoded: an image and a digest": (
         "a.yml", f"icon: data:image/png;base64,{packed(chr(0) * 99)}\ndocker: {'0123456789abcdef' * 4}\n"),
+    "encoded: many other texts": (
+        "a.yml", "# docker\n" + "".join(f"- {packed(f'other text with a number: {n}')}\n" for n in range(500))),
     "encoded: a client": ("a.sh", f"echo {packed('docker -H tcp://10.0.0.5:2375 ps')} | base64 -d | sh\n"),
     "another program after docker.service": (
         "a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/a --broker tcp://10.0.0.5:1883\n"),
@@ -287,6 +290,11 @@ def test_many_addresses_of_other_programs_end_soon(text: str, tmp_path: Path, ca
 def test_more_addresses_than_are_looked_at_are_named_as_such(tmp_path: Path, call: Call) -> None:
     write(tmp_path, {**SAFE, "docker.sh": "x tcp://0.0.0.0:80\n" * 2_001})
     assert "docker.sh:2001: more than 2000 addresses, in a form that is not evaluated" in call("lint", tmp_path).err
+
+
+def test_more_encoded_texts_than_are_read_are_named_as_such(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "a.yml": f"- {packed('the word docker alone')}\n" * 201})
+    assert "a.yml:201: has more encoded text than is read, in a form that is not evaluated" in call("lint", tmp_path).err
 
 
 @pytest.mark.parametrize(("path", "code", "said"), [
