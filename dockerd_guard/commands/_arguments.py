@@ -16,7 +16,8 @@ from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.commands._origins import Placed, Source, inside, same, through_template
 from dockerd_guard.commands._services import ServiceFile, Services, variables_beside
 from dockerd_guard.model.limits import LIMITS
-from dockerd_guard.observe import carriers, file_kinds, instances, quadlets, templates, unread_hosts
+from dockerd_guard.observe import carriers, compose_commands, file_kinds, instances, quadlets, templates, unread_hosts
+from dockerd_guard.observe.compose import Application
 from dockerd_guard.observe.file_kinds import Kind
 from dockerd_guard.observe.socket_mounts import is_socket_mount, names_socket
 from dockerd_guard.observe.yaml_nodes import UnreadableYaml
@@ -179,7 +180,10 @@ class Arguments:
         if not unread_hosts.may_set_a_host(file_kinds.plain_name(file)):
             return
         text = unread_hosts.decoded(data)
-        way = unread_hosts.first_way(file, text) if not file_kinds.is_policy(file, text) else None
+        if lists := compose_commands.file_lists(text):
+            self.services[f"{file} (commands)"] = ServiceFile(file, Application(lists=lists), same)
+        judged = self._carriers[file].judged if file in self._carriers else ()
+        way = unread_hosts.first_way(file, text, judged) if not file_kinds.is_policy(file, text) else None
         if way is not None:
             self._unread_hosts[file] = way
 
@@ -241,10 +245,8 @@ class Arguments:
 
     def os_id(self, files: Iterable[Placed]) -> str:
         """The distribution that the files carrying these are written for, as os-release(5) has it."""
-        carriers_of = (self._carriers.get(item.file) for item in files)
-        is_flatcar = any(carrier is not None and re.search(_FLATCAR, carrier.text) is not None
-                         for carrier in carriers_of)
-        return "flatcar" if is_flatcar else ""
+        texts = (self._carriers[item.file].text for item in files if item.file in self._carriers)
+        return "flatcar" if any(re.search(_FLATCAR, text) is not None for text in texts) else ""
 
     def without_socket(self) -> list[str]:
         """The files named as arguments whose services have no access to the API."""
@@ -256,10 +258,8 @@ class Arguments:
         found to expose the API are judged."""
         found = {file: way for file, way in self._unread_hosts.items() if file not in judged}
         for file, carrier in self._carriers.items():
-            if file in judged and file in self.services:
-                continue
-            way = unread_hosts.first_way(file, carrier.text, carrier.judged)
-            if way is not None:
+            is_known = file in judged and file in self.services
+            if not is_known and (way := unread_hosts.first_way(file, carrier.text, carrier.judged)) is not None:
                 found[file] = way
         shown = [f"{file}:{line}: {what}, in a form that is not evaluated"
                  for file, (line, what) in islice(found.items(), MAX_SHOWN)]
@@ -395,9 +395,10 @@ class Arguments:
     def _add_read(self, source: Source, read: carriers.Read, variables: Mapping[str, str], number: int) -> bool:
         """Add what one alternative of a file carries and defines."""
         text, through = source.text, source.where
-        files, application, merged, partly = read
+        files, application, merged, partly, judged = read
         found = False
         carrier = self._carriers.setdefault(source.file, Carrier(text, []))
+        carrier.judged.extend(judged)
         for carried in files:
             where = f"{source.file}:{through(carried.first_line, 1)[0]}"
             excess = LIMITS.excess(carried.content or b"")
@@ -410,12 +411,12 @@ class Arguments:
             content = carried.content.decode("utf-8", "surrogateescape")
             lines = (carried.first_line, carried.last_line)
             inner = Source(source.file, content, False, inside(carried, through), carried.path, lines)
-            if self._place(inner):
+            is_placed = self._place(inner)
+            if not is_placed:
+                self._others[f"{source.file} {carried.path}"] = inner
+            if is_placed or self._add_services(inner):
                 found = True
                 carrier.judged.append(lines)
-            else:
-                self._others[f"{source.file} {carried.path}"] = inner
-                found = self._add_services(inner) or found
         if found:
             self.unanswered += [f"{source.file}:{through(key.line, 1)[0]}: another configuration that is merged with "
                                 "this one is not read" for key in merged]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe.compose import HOST, SOCKET, Application, Mount, PublishedApi, Service
+from dockerd_guard.observe.compose import ENGINE_PORTS, HOST, SOCKET, Application, Mount, PublishedApi, Service
 from dockerd_guard.observe.compose_variables import variables_of
 from dockerd_guard.observe.observation import CONFIGURED
 from dockerd_guard.observe.quadlets import drop_in_names, is_drop_in, quadlet_of
@@ -27,6 +27,9 @@ MAX_OTHERS = 20
 
 MAX_DROP_INS = 100
 """Drop-ins of one container."""
+
+MAX_PARENTS = 8
+"""Directories above a script in which files may be that its commands name."""
 
 MAX_FILES = 2_000
 """Files that are merged, counted as often as they are."""
@@ -182,8 +185,9 @@ class Services:
     def _scopes(self) -> list[_Scope]:
         """Files that are merged, each time."""
         groups: dict[str, list[str]] = {}
-        for file in self._files:
-            groups.setdefault(_directory(file), []).append(file)
+        for file, content in self._files.items():
+            if not content.application.lists:
+                groups.setdefault(_directory(file), []).append(file)
         found = []
         for group in groups.values():
             base = [file for file in group if _is_base(file)]
@@ -195,9 +199,22 @@ class Services:
             parts = [(files, files) for files in (default, *([] if set(base) <= set(default) else [base])) if files]
             parts += [([*base, file], [file]) for file in group if file not in {*base, *override, *listed}]
             found += [scope for files, judged in parts if (scope := self._scope(files, judged)) is not None]
-        return found
+        named = dict.fromkeys(self._named_by_commands())
+        return found + [scope for files in named if (scope := self._scope(files, files)) is not None]
 
-    def _scope(self, files: list[str], judged: list[str]) -> _Scope | None:
+    def _named_by_commands(self) -> Iterator[tuple[str, ...]]:
+        """Yield the files that a command merges. They are relative to the directory of the script or to one above."""
+        for file, content in self._files.items():
+            for names in content.application.lists:
+                directory = os.path.dirname(os.path.abspath(file))
+                for _ in range(MAX_PARENTS):
+                    paths = [self._by_path.get(os.path.normpath(os.path.join(directory, name)), "") for name in names]
+                    if all(paths):
+                        yield tuple(paths)
+                        break
+                    directory = os.path.dirname(directory)
+
+    def _scope(self, files: Sequence[str], judged: Sequence[str]) -> _Scope | None:
         """Files with those that they include, which come first. Services of some of them are `judged`. None if too
         many are merged."""
         included = [_reached(file, self._included, max(self._room, 1)) for file in files]
@@ -253,9 +270,11 @@ class _Scope:
     def engines(self) -> Iterator[tuple[str, str, str]]:
         """Yield the files and names of services that run docker-in-docker, and how its API is published."""
         for name in self.names:
-            if any(service.is_engine for _, service in self.container(name).parts):
+            parts = self.container(name).parts
+            if any(service.is_engine for _, service in parts):
+                ports = ENGINE_PORTS.union(*(service.engine_ports for _, service in parts))
                 for file, api in self.published(name):
-                    if api.is_engines and not api.is_local:
+                    if api.may_be(ports) and not api.is_local:
                         yield self._files[file].file, name, _use(api)
 
     def container(self, name: str) -> Container:

@@ -6,8 +6,6 @@ They are read as YAML events, so every value keeps its location. JSON is read as
 
 from __future__ import annotations
 
-import base64
-import gzip
 import posixpath
 import re
 import zlib
@@ -15,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
-from dockerd_guard.observe.compose import Application, application_of, partial_services
+from dockerd_guard.observe.compose import Application, application_of, evaluated_lines, partial_services
+from dockerd_guard.observe.encoded_texts import MAX_BYTES, data_url, unzipped
 from dockerd_guard.observe.socket_mounts import names_socket
 from dockerd_guard.observe.yaml_nodes import (
     Node,
@@ -29,8 +27,6 @@ from dockerd_guard.observe.yaml_nodes import (
     text_of,
     value_of,
 )
-
-MAX_CARRIED_BYTES = 1024 * 1024
 
 _CARRIES = re.compile(
     r"write_files|daemon\.json|containerd/config\.toml|"
@@ -80,29 +76,33 @@ def is_carrier(text: str) -> bool:
 
 class Read(NamedTuple):
     """What a file carries. `merged` are keys that name other configurations, which are not read; `partial` are
-    services into which other keys are merged, which are not read either."""
+    services into which other keys are merged, which are not read either; `evaluated` the lines of commands that are."""
 
     files: list[Carried]
     application: Application
     merged: list[Scalar]
     partial: list[Scalar]
+    evaluated: list[tuple[int, int]]
 
 
 def read(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({})) -> Read:
     """Return the carried files, and what a Compose file defines with these variables. Raises UnreadableYaml."""
-    roots = list(documents(text))
-    found = Read([], application_of(roots, name, variables), [], [])
+    # Compose and Kubernetes refuse a key that is there twice. cloud-init takes the last one.
+    roots = list(documents(text, has_alternatives=_CLOUD_CONFIG.match(text) is None))
+    found = Read([], application_of(roots, name, variables), [], [], [])
+    lines = text.split("\n")
     total = 0
     for root in roots:
         for carried in chain(_ignition(root), _contents(root)):
             total += len(carried.content or b"")
-            if total > MAX_CARRIED_BYTES:
-                raise UnreadableYaml(f"the files in it have more than {MAX_CARRIED_BYTES >> 20} MiB together",
+            if total > MAX_BYTES:
+                raise UnreadableYaml(f"the files in it have more than {MAX_BYTES >> 20} MiB together",
                                      carried.first_line)
             found.files.append(carried._replace(path=_normal(carried.path)))
         if names_socket(text):
             found.partial.extend(partial_services(root))
         found.merged.extend(_merged(root))
+        found.evaluated.extend(evaluated_lines(root, name, lines))
     return found
 
 
@@ -112,18 +112,6 @@ def _normal(path: str) -> str:
         return path
     normal = re.sub(r"\A(?:\.\./)+", "/", posixpath.normpath(path))
     return f"/{normal.lstrip('/')}" if normal.startswith("/") else normal
-
-
-def read_template(name: str, text: str, variables: Mapping[str, str] = MappingProxyType({})) -> Read:
-    """As read(); in a template that is YAML only without its tags, they are blanked."""
-    try:
-        return read(name, text, variables)
-    except UnreadableYaml:
-        without_tags = re.sub(r"\{%[^\n%]{0,400}%\}|^[ \t]*\{\{-?[ \t]*(?:if|else|end|range|with)\b[^\n}]{0,400}\}\}",
-                              lambda found: " " * len(found[0]), text, flags=re.MULTILINE)
-        if without_tags == text:
-            raise
-        return read(name, without_tags, variables)
 
 
 def _contents(root: Node) -> Iterator[Carried]:
@@ -201,7 +189,7 @@ def _ignition(root: Node) -> Iterator[Carried]:
             if isinstance(inline, Scalar):
                 yield _carried(path, inline, _bytes(inline))
             elif isinstance(source, Scalar) and source.text.startswith("data:"):
-                data = _data_url(source.text, text_of(value_of(contents, "compression")))
+                data = data_url(source.text, text_of(value_of(contents, "compression")))
                 yield _carried(path, source, data)._replace(indent=None)
             else:
                 yield _not_here(path, contents)
@@ -237,29 +225,7 @@ def _decode(value: Scalar, encoding: str) -> bytes | None:
         if data is not None and ("b64" in encoding or "base64" in encoding):
             data = decoded_base64(value.text)
         if data is not None and encoding.startswith(("gz", "gzip")):
-            data = _unzip(data)
+            data = unzipped(data)
     except (OSError, zlib.error, EOFError):
         return None
     return data
-
-
-def _data_url(url: str, compression: str) -> bytes | None:
-    head, comma, body = url.partition(",")
-    if not comma:
-        return None
-    try:
-        data = unquote_to_bytes(body)
-        if head.endswith(";base64"):
-            data = base64.b64decode(data, validate=True)
-        return _unzip(data) if compression == "gzip" else data
-    except (ValueError, OSError, zlib.error, EOFError):
-        return None
-
-
-def _unzip(data: bytes) -> bytes | None:
-    """Decompress; None if the result is larger than is read of a file."""
-    import io
-
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        content = file.read(MAX_CARRIED_BYTES + 1)
-    return content if len(content) <= MAX_CARRIED_BYTES else None

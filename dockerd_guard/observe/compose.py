@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
+from dockerd_guard.observe import container_commands
 from dockerd_guard.observe.compose_variables import interpolated
+from dockerd_guard.observe.dockerd_commands import hosts_of
 from dockerd_guard.observe.socket_mounts import is_socket_device, is_socket_path, names_socket
 from dockerd_guard.observe.yaml_nodes import MERGE, Node, Scalar, items_of, text_of, value_of
 
@@ -23,9 +25,13 @@ OPEN_DRIVERS = ("macvlan", "ipvlan")
 _UNKNOWN_SOCKET = re.compile(r"(?:\$|\{\{).*sock", re.IGNORECASE | re.DOTALL)
 """A source of a mount that is a variable without a value, and the socket by its name."""
 
-ENGINE_PORTS = (2375, 2376)
+ENGINE_PORTS = frozenset((2375, 2376))
 _ENGINE = re.compile(r"\bdind\b")
 """Images in which dockerd listens on these ports (docker-library/docker, dockerd-entrypoint.sh)."""
+
+_COMMANDS = ("entrypoint", "command")
+_PORT = re.compile(r".{0,300}:([0-9]{1,5})", re.DOTALL)
+_ANY_PORT = frozenset(range(65536))
 
 _ALL = "*"
 _REMOTE = re.compile(r"[a-z0-9+.-]{1,20}://|[^/]{1,100}@[^/]{1,100}:|.{1,400}\.git(?:[#@]|\Z)|(?:git|oci):", re.DOTALL)
@@ -33,8 +39,8 @@ _REMOTE = re.compile(r"[a-z0-9+.-]{1,20}://|[^/]{1,100}@[^/]{1,100}:|.{1,400}\.g
 
 class PublishedApi(NamedTuple):
     """A port that a service publishes. It is at `line`, and empty where the service is in a `network` in which all of
-    its ports are: HOST, or the name of a resource. `key` is what publishes it. `is_engines`: it may be a port of the
-    Docker API in the container."""
+    its ports are: HOST, or the name of a resource. `key` is what publishes it. `target` is the port in the container,
+    or several (8000-8010); empty if it is not known."""
 
     port: str
     line: int
@@ -43,7 +49,12 @@ class PublishedApi(NamedTuple):
     key: str = "ports"
     network: str = ""
     is_local: bool = False
-    is_engines: bool = True
+    target: str = ""
+
+    def may_be(self, ports: Collection[int]) -> bool:
+        """Whether it may be one of these ports in the container."""
+        found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/tcp)?", self.target)
+        return found is None or any(int(found[1]) <= port <= int(found[2] or found[1]) for port in ports)
 
 
 class Mount(NamedTuple):
@@ -61,7 +72,7 @@ class Service(NamedTuple):
     `networks` are the services, or the pod, whose network it uses; `extends` those whose keys it has too, in its own or
     in `extends_file`; `volumes_from` those whose mounts it has; `unknown` a key with an unknown value; `mode` its
     network_mode. `reset` are keys that a file before this one does not add to; all of them for "*". `is_engine`: it
-    runs docker-in-docker.
+    runs docker-in-docker, whose API has the ports ENGINE_PORTS, or those of `engine_ports` if its command has hosts.
     """
 
     mounts: tuple[Mount, ...] = ()
@@ -74,18 +85,20 @@ class Service(NamedTuple):
     mode: str = ""
     reset: frozenset[str] = frozenset()
     is_engine: bool = False
+    engine_ports: frozenset[int] = frozenset()
 
 
 class Application(NamedTuple):
     """What a file defines: services, several with one name if it has several documents; `resources` by `KEY/NAME`; and
     the files that it includes. `remote` are those that are not in a file system, or have variables of another file;
-    `variables` those that decide about mounts and networks."""
+    `variables` those that decide about mounts and networks. `lists` are files that a command of the file merges."""
 
     services: tuple[tuple[str, Service], ...] = ()
     resources: Mapping[str, str] = MappingProxyType({})
     included: tuple[str, ...] = ()
     remote: tuple[Scalar, ...] = ()
     variables: frozenset[str] = frozenset()
+    lists: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_relevant(self) -> bool:
@@ -122,6 +135,20 @@ def partial_services(root: Node) -> Iterator[Scalar]:
     for _, _, service in _services(root):
         if isinstance(service, dict) and MERGE in service:
             yield service[MERGE][0]
+
+
+def evaluated_lines(root: Node, name: str, lines: list[str]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last lines of commands of containers. What they start listens in the container, whose ports
+    are evaluated. A command that runs another container is not."""
+    for _, _, service in chain.from_iterable(map(_services, _definitions(root))):
+        if not isinstance(service, dict) or ("compose" not in name and service.keys().isdisjoint(("image", "build"))):
+            continue
+        for key, value in (service[each] for each in _COMMANDS if each in service):
+            words = [value] if isinstance(value, Scalar) else value
+            is_alone = not lines[key.line - 1][:key.column - 1].strip()
+            if is_alone and isinstance(words, list) and all(isinstance(word, Scalar) for word in words) and (
+                    container_commands.first_exposed(" ".join(word.text for word in words)) is None):
+                yield key.line, max(word.last_line for word in (key, *words))
 
 
 class _Reader:
@@ -190,7 +217,24 @@ class _Reader:
             tuple(self._mounts(node)), published, (other,) if kind in ("service", "container") else (),
             (extends,) if extends else (), self._unknown_key(node, mode), self.text(value_of(extended, "file")),
             tuple(filter(None, volumes_from)), mode, frozenset(_reset(key, node)),
-            _ENGINE.search(text_of(value_of(node, "image"))) is not None)
+            *self._engine(node))
+
+    def _engine(self, service: Node) -> tuple[bool, frozenset[int]]:
+        """Whether a service runs docker-in-docker, and the ports that its command has."""
+        command = " ".join(filter(None, (self.words(value_of(service, key)) for key in _COMMANDS)))
+        ports = set[int]()
+        # The entrypoint of docker-in-docker puts `dockerd` before options.
+        for _, host in hosts_of(f"dockerd {command}" if command.startswith("-") else command):
+            if host is None or not host.startswith(("unix:", "fd:")):
+                port = _PORT.fullmatch(host or "")
+                ports |= {int(port[1])} if port is not None else _ANY_PORT if "$" in (host or "$") else ENGINE_PORTS
+        is_engine = _ENGINE.search(text_of(value_of(service, "image"))) is not None or (
+            bool(ports) and not command.startswith("-"))
+        return is_engine, frozenset(ports)
+
+    def words(self, node: Node | None) -> str:
+        """A command as one text."""
+        return " ".join(map(self.text, node)) if isinstance(node, list) else self.text(node)
 
     def _mounts(self, service: Node) -> Iterator[Mount]:
         if self.text(value_of(service, "use_api_socket")) == "true":
@@ -255,13 +299,7 @@ def _network(at: Scalar, key: str, network: str) -> PublishedApi:
 
 def _port(port: str, at: Scalar, address: str = "") -> PublishedApi:
     return PublishedApi(port, at.line, at.column, at.column + len(at.text), is_local=is_local(address),
-                        is_engines=_is_engines(address))
-
-
-def _is_engines(address: str) -> bool:
-    """Whether a port may be one of the Docker API in the container: ADDRESS:PORT:PORT-PORT."""
-    port = re.fullmatch(r"(?:.*:)?([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/tcp)?", address, re.DOTALL)
-    return port is None or any(int(port[1]) <= each <= int(port[2] or port[1]) for each in ENGINE_PORTS)
+                        target=address.rpartition(":")[2])
 
 
 def _reset(key: Scalar, service: Node) -> Iterator[str]:

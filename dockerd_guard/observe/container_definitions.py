@@ -23,6 +23,8 @@ MAX_BLOCKS = 8
 _FILES = (
     r"(?i:\.(?:hcl|nomad|tf|tofu|nix|json5?|jsonc|jsonnet|libsonnet|toml|rb|pp|sls|py|star|cue|dhall)\Z)")
 _YAML = r"(?i:\.e?ya?ml(?:\.\w{1,12})?\Z)"
+_YAML_IMAGE = r"(?m:^)[ \t]{0,80}(?:-[ \t]{1,8})?image:[ \t]"
+SEPARATOR = r"(?m:^)---"
 DIRECTORY = r"(?:/|/(?:var/)?run(?:/podman)?/?)"
 _MOUNT = (
     r"(?:docker|podman)\.sock(?![\w-]|\.\w)"
@@ -71,9 +73,11 @@ _STREAM = r"\"(?:[0-9]{1,5}|[^\"/@\s]{1,100}:[0-9]{1,5})\""
 """Addresses of docker.socket in a module of NixOS (nixos/modules/virtualisation/docker.nix)."""
 
 
-def may_define(path: str) -> bool:
-    """Whether a file of this name may define containers. Compose files are read."""
-    return re.search(f"{_FILES}|{_YAML}", path) is not None and "compose" not in path.rpartition("/")[2]
+def may_define(path: str, text: str) -> bool:
+    """Whether a file may define containers. Compose files are read. Any text may have one in YAML: a script that writes
+    it, or user data."""
+    return "compose" not in path.rpartition("/")[2] and (
+        re.search(f"{_FILES}|{_YAML}", path) is not None or re.search(_YAML_IMAGE, text) is not None)
 
 
 def first_way(path: str, text: str) -> tuple[int, str] | None:
@@ -82,7 +86,7 @@ def first_way(path: str, text: str) -> tuple[int, str] | None:
     for listens in islice(re.finditer(_LISTENS, text), MAX_FOUND) if path.endswith(".nix") else ():
         if re.search(_STREAM, re.split(r"[\];]", text[listens.end():listens.end() + 400], maxsplit=1)[0]) is not None:
             return listens.start(), "names a TCP address for dockerd"
-    is_yaml = re.search(_YAML, path) is not None
+    is_yaml = re.search(_FILES, path) is None
     mounts = [found.end() - 1 for found in islice(re.finditer(_YAML_MOUNT if is_yaml else _MOUNT, text), MAX_FOUND)
               if _is_mount(found, text[max(0, found.start() - 120):found.start()], is_yaml=is_yaml)]
     ports = starts(f"{_YAML_PUBLISHES}|{_PUBLISHES}" if is_yaml else _PUBLISHES, text) if mounts else []
@@ -96,12 +100,15 @@ def first_way(path: str, text: str) -> tuple[int, str] | None:
     # Python, is the outermost block. Python may run a container with a mount that is a variable.
     inner = _YAML_DEFINES if is_yaml else "image" if path.endswith(".nix") else ""
     images = starts(inner, text) if inner else []
-    is_anywhere = not is_yaml and (not path.endswith(".py") or re.search(_RUNS, text) is not None)
+    # A cluster of k3d has no block of its own.
+    separators = starts(SEPARATOR, text) if is_yaml else []
+    is_anywhere = is_yaml or (not path.endswith(".py") or re.search(_RUNS, text) is not None)
     for mount in mounts:
         opened = around.get(mount, ())
         start = next((each for each in reversed(opened) if has_any(images, each, ends.get(each))), None) \
             if inner else next(iter(opened), None)
-        if (start is not None or is_whole or is_anywhere) and has_any(ports, start or 0, ends.get(start or 0)):
+        span = (start, ends.get(start)) if start is not None else document(separators, mount)
+        if (start is not None or is_whole or is_anywhere) and has_any(ports, *span):
             return mount, "runs a container with the API socket and a port"
     return None
 
@@ -115,6 +122,12 @@ def _is_mount(found: re.Match[str], before: str, *, is_yaml: bool) -> bool:
 
 def starts(pattern: str, text: str) -> list[int]:
     return [found.start() for found in re.finditer(pattern, text)]
+
+
+def document(separators: list[int], place: int) -> tuple[int, int | None]:
+    """Where the document of YAML with this place begins and ends."""
+    after = bisect_left(separators, place)
+    return separators[after - 1] if after else 0, separators[after] if after < len(separators) else None
 
 
 def has_any(places: list[int], start: int, end: int | None) -> bool:

@@ -10,12 +10,21 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import islice
 
-from dockerd_guard.observe import container_commands, container_definitions
+from dockerd_guard.observe import (
+    container_commands,
+    container_definitions,
+    dockerd_commands,
+    encoded_texts,
+    exposed_pods,
+    socket_relays,
+)
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks."""
+
+MAX_DEPTH = 2
+"""Encoded texts within others."""
 
 MAX_ADDRESSES = 2_000
 """Addresses looked at in one file; a file with more of them is named."""
@@ -41,30 +50,32 @@ _COMMENT_OF_SHELL = r"(?m:^)[ \t]{0,200}#[^\n]*"
 
 _ADDRESS = (
     r"tcp:(?://)?(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
-    r"|(?P<port>(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
+    r"|(?P<port>(?:(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
     r"|(?i:exposeDockerAPIOnTCP2375\W{1,8}true)"
-    r"|(?:hostPort|nodePort|targetPort|containerPort|published|PublishPort)\W{1,12}237[56]\b"
+    r"|(?:hostPort|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
-    r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)"
+    r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)(?!:[0-9]))"
     r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
-    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|(?:\$\{?\w{1,60}\}?)?:[0-9]{1,5}\b)"
+    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|:[0-9]{1,5}\b)"
     r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
 _OTHER_HOSTS = r"(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40})"
+_OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
+"""A list with another host of dockerd, or of Puppet's module docker."""
 _OPTION = (
-    r"(?:dockerd|docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
+    r"(?:docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
     r"other_args|EXTRA_ARGS|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
     r"|ExecStart(?:[^\n\\]|\\[\s\S])*(?:-H|--host)\W{0,12}\Z"
-    r"|(?:dockerd|dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
+    r"|(?:dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|(?i:extra_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\bdocker_service(?:(?!\bend\b)[\s\S])*\shost[ \t]{1,4}[\"']\Z"
-    rf"|{_HOSTS}{_OTHER_HOSTS}{{0,3}}\Z|tcp_bind\W{{1,40}}\Z")
-_OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
-"""A list with another host of dockerd, or of Puppet's module docker."""
+    rf"|[hH]osts\\?[\"']\W{{1,48}}\Z|{_OF_DOCKERD}")
+"""A list of hosts whose key has quotation marks is one of JSON."""
+
 _OF_OPTIONS = (
-    r"(?:\bdockerd|ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
+    r"(?:ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
     r"|\bextraOptions)[^\n]*\Z")
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
@@ -72,32 +83,15 @@ _ABOUT_DOCKERD = (
 _CLIENT = (
     r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}+(?:compose|"
     r"(?!-d\b|-H|--host\b)--?[\w-]{1,40}+(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?+)){0,6}+"
-    r"(?:[ \t]|\\\n){1,80}+(?:-H|--host)\W{0,12}\Z")
+    r"(?:[ \t]|\\\n){1,80}+(?:-H|--host)\W{0,12}\Z"
+    r"|\b(?:endpoint|targets?)[\"']?\s{0,8}[:=]\s{0,8}\[?[^][\n{}=;]{0,200}\Z"
+    r"|\b(?:grep|curl|wget)\b[^\n|&;`$]{0,200}\Z")
 """A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
 
 _FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
 """A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
 
-MAX_SOCKETS = 500
-"""Mentions of the API socket looked at in one file."""
-
 _SOCKET = r"(?:docker|podman)\.sock\b"
-_FORWARDS = (
-    r"(?i:proxy_?pass[ \t][^\n]{0,80}unix:|"
-    r"(?:(?m:^)|[{;])[ \t]{0,80}server[ \t]{1,8}(?:[\w.-]{1,80}[ \t]{1,8})?(?:unix[:@])?(?=/)"
-    r"|(?:reverse_proxy[ \t][^\n]{0,80}|(?m:^)[ \t]{0,80}to[ \t][^\n]{0,80})unix/|"
-    r"pipe:\s{0,80}\{?\s{0,80}path:\s{0,8}[\"']?|"
-    r"(?m:^)[ \t]{0,80}connect[ \t]{0,8}=[ \t]{0,8}|STDIO[ \t]{1,8}UNIX[\w-]{0,10}:|"
-    r"TCP[46]?-L[A-Z]{0,6}:[^\n]{0,200}UNIX[\w-]{0,10}:)[^\s\"']{0,100}\Z")
-_POD_MOUNT = (
-    r"\bhostPath[\"']?:\s{0,80}(?:\{\s{0,80})?(?:[\"']?type[\"']?:\s{0,8}[\"']?\w{0,20}[\"']?,?\s{0,80})?"
-    r"(?:[\"']?path[\"']?:\s{0,8})?[\"']?(?:[^\s\"',]{0,100}?(?:docker|podman)\.sock\b"
-    rf"|(?P<directory>{container_definitions.DIRECTORY})(?=[\"'\s,}}]|\Z))")
-"""A volume of a pod, or a mount of a node of kind."""
-_ABOUT_DOCKER = r"(?i:\bdocker(?!hub|config|[./]io\b|\.com\b)|podman)"
-"""No registry of images. A directory of a node that runs no Docker has no API socket."""
-_POD_IS_REACHABLE = (
-    r"hostPort\W{1,4}[0-9]|hostNetwork\W{1,4}(?:true|yes|on)\b|\bnodePort\b|\b(?:NodePort|LoadBalancer)\b")
 _HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
 _AT_BOOT = (
     r"(?m:^)[LCf][+!=~^-]{0,4}[ \t]{1,20}/(?:etc/docker/daemon\.json|"
@@ -123,60 +117,53 @@ def decoded(data: bytes) -> str:
 def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> tuple[int, str] | None:
     """Return the first line that names a TCP host for dockerd, or that hands its socket to the network in another way,
     and what it does; None if there is none. Comments do not count, nor do lines that are judged, given as first and
-    last numbers."""
-    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "host" in text or (
-        "tcp_bind" in text)
-    may_define = container_definitions.may_define(path)
-    if not has_host and not may_define and re.search(
-            rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
-        return None
-    if re.search("(?i:docker|podman)", path) is None and re.search("(?i:docker|podman|:237[56])", text) is None:
-        return None
+    last numbers. What is encoded in the text is part of it."""
     if judged:
         lines = text.split("\n")
         for first, last in judged:
             lines[first - 1:last] = [""] * len(lines[first - 1:last])
         text = "\n".join(lines)
+    return _first_line(path, text)
+
+
+def _first_line(path: str, text: str, depth: int = MAX_DEPTH) -> tuple[int, str] | None:
+    without_comments = re.sub(_COMMENT_OF_SHELL, "", text)
     is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
-    text = re.sub(_COMMENT_OF_SHELL if is_script else _COMMENT, "", text)
+    plain = without_comments if is_script else re.sub(_COMMENT, "", text)
+    may_matter = re.search("(?i:docker|podman)", path) or re.search("(?i:docker|podman|:237[56]|hostPath)", text)
+    if may_matter is not None and (way := _first_place(path, plain)) is not None:
+        return plain.count("\n", 0, way[0]) + 1, way[1]
+    for place, inner in encoded_texts.encoded_texts(without_comments) if depth else ():
+        found = _first_line("", inner, depth - 1) if inner is not None else (1, "has more encoded text than is read")
+        if found is not None:
+            return without_comments.count("\n", 0, place) + 1, found[1]
+    return None
+
+
+def _first_place(path: str, text: str) -> tuple[int, str] | None:
+    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "host" in text or (
+        "tcp_bind" in text)
+    may_define = container_definitions.may_define(path, text)
+    if not has_host and not may_define and re.search(
+            rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
+        return None
     mentions = _Mentions(text)
     for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
         if number >= MAX_ADDRESSES or _is_dockers(found, text, path, mentions):
-            return text.count("\n", 0, found.start()) + 1, (
+            return found.start(), (
                 "names a TCP address for dockerd" if number < MAX_ADDRESSES else f"more than {MAX_ADDRESSES} addresses")
-    way = _way_to_the_socket(text) or _other_way(path, text) or (
+    command = dockerd_commands.first_host(text) if has_host else None
+    return command or _way_to_the_socket(text) or _other_way(path, text) or (
         container_definitions.first_way(path, text) if may_define else None)
-    return (text.count("\n", 0, way[0]) + 1, way[1]) if way is not None else None
 
 
 def _way_to_the_socket(text: str) -> tuple[int, str] | None:
-    for found in islice(re.finditer(_SOCKET, text), MAX_SOCKETS):
-        before = text[max(0, found.start() - _WINDOW):found.start()]
-        if re.search(_FORWARDS, before) is not None:
-            return found.start(), "forwards to the API socket"
-    if (pod := _reachable_pod(text)) is not None:
+    if (relay := socket_relays.first_relay(text)) is not None:
+        return relay, "forwards to the API socket"
+    if (pod := exposed_pods.first_mount(text)) is not None:
         return pod, "mounts the API socket into a pod that is reachable"
     command = container_commands.first_exposed(text)
     return (command, "runs a container with the API socket and a port") if command is not None else None
-
-
-def _reachable_pod(text: str) -> int | None:
-    """Return the offset of the first mount of the API socket in a pod that others can connect to. The Service is often
-    in another file: other pods reach each port of a pod (kubernetes.io, "Services, Load Balancing, and Networking").
-    """
-    mounts = [found for found in islice(re.finditer(_POD_MOUNT, text), MAX_SOCKETS)
-              if not found["directory"] or re.search(_ABOUT_DOCKER, text) is not None]
-    if mounts and re.search(_POD_IS_REACHABLE, text) is None:
-        documents = container_definitions.starts(r"(?m:^)---", text)
-        ports = container_definitions.starts(r"\bcontainerPort\b", text)
-        mounts = [found for found in mounts if container_definitions.has_any(
-            ports, *_document(documents, found.start()))]
-    return mounts[0].end() - 1 if mounts else None
-
-
-def _document(separators: list[int], place: int) -> tuple[int, int | None]:
-    after = bisect_left(separators, place)
-    return separators[after - 1] if after else 0, separators[after] if after < len(separators) else None
 
 
 def _other_way(path: str, text: str) -> tuple[int, str] | None:
@@ -215,7 +202,10 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
         return True
     if found["stream"]:
         return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
-    return re.search(_OPTION, before) is not None
+    return re.search(_OPTION, before) is not None or (
+        # Programs that ask Docker have a list of hosts as well.
+        re.search(rf"{_HOSTS}\Z", before) is not None and (
+            mentions.near(start) or re.search(_ABOUT_DOCKERD, path) is not None))
 
 
 def _may_be_dockerds(found: re.Match[str], text: str, mentions: _Mentions) -> bool:

@@ -41,13 +41,16 @@ class UnreadableYaml(Exception):
 class _Builder:
     """Builds the nodes of YAML documents from their events."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], *, has_alternatives: bool) -> None:
         self.lines = lines
+        self.has_alternatives = has_alternatives
         self.stack: list[tuple[list[Any] | dict[str, Any], Scalar | None]] = []
         self.anchors: dict[str, tuple[Node, int]] = {}
         """Each with the number of its nodes."""
         self.begun: list[tuple[str | None, int]] = []
         """The anchor of each open list or mapping, and the number of nodes before it."""
+        self.alternatives: dict[int, list[tuple[Scalar, Node]]] = {}
+        """By open mapping: keys that it has more than once, with all values but the last one."""
         self.count = 0
 
     def add(self, event: Any) -> Node | None:
@@ -58,6 +61,7 @@ class _Builder:
             done, _ = self.stack.pop()
             anchor, before = self.begun.pop()
             if isinstance(done, dict):
+                self._join_alternatives(done)
                 _merge(done)
             if anchor is not None:
                 self.anchors[anchor] = done, self.count - before
@@ -101,8 +105,32 @@ class _Builder:
         elif key is None:
             self.stack[-1] = parent, node if isinstance(node, Scalar) else Scalar("", 1, 1)
         else:
+            if self.has_alternatives and key.text in parent and key.text != MERGE:
+                self.alternatives.setdefault(id(parent), []).append(parent[key.text])
             parent[key.text] = (key._replace(tag=tag) if tag else key, node)
             self.stack[-1] = parent, None
+
+    def _join_alternatives(self, node: dict[str, Any]) -> None:
+        """Give a key that a mapping has more than once all of its values."""
+        for key, value in reversed(self.alternatives.pop(id(node), ())):
+            last, others = node[key.text]
+            node[key.text] = last._replace(tag=last.tag and key.tag), self._either(value, others)
+
+    def _either(self, first: Node, second: Node) -> Node:
+        if first is second:
+            return first
+        self.count += 1 if isinstance(first, Scalar) else len(first)
+        if self.count > MAX_NODES:
+            raise UnreadableYaml(f"more than {MAX_NODES:,} values with those of its alternatives", 1)
+        if isinstance(first, list) and isinstance(second, list):
+            return [*first, *second]
+        if isinstance(first, dict) and isinstance(second, dict):
+            common = {key: (second[key][0], self._either(first[key][1], second[key][1]))
+                      for key in first.keys() & second.keys()}
+            return first | second | common
+        if isinstance(first, Scalar) and isinstance(second, Scalar) and first.text != second.text:
+            return second._replace(text=f"{{{{ {first.text} or {second.text} }}}}", is_known=False)
+        return first if isinstance(second, Scalar) else second
 
 
 def _merge(node: dict[str, Any]) -> None:
@@ -114,11 +142,12 @@ def _merge(node: dict[str, Any]) -> None:
         node |= {key: value for mapping in reversed(mappings) for key, value in mapping.items() if key not in node}
 
 
-def documents(text: str) -> Iterator[Node]:
-    """Yield the root of each document. Raises UnreadableYaml."""
+def documents(text: str, *, has_alternatives: bool = False) -> Iterator[Node]:
+    """Yield the root of each document. Of a key that a mapping has more than once the last value counts, or all of them
+    if the text may be a template with alternatives. Raises UnreadableYaml."""
     import yaml
 
-    builder = _Builder(text.split("\n"))
+    builder = _Builder(text.split("\n"), has_alternatives=has_alternatives)
     try:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             root = builder.add(event)
@@ -133,7 +162,9 @@ def documents(text: str) -> Iterator[Node]:
 
 
 def _scalar(event: Any, lines: list[str]) -> Scalar:
-    line, column, last = event.start_mark.line + 1, event.start_mark.column + 1, event.end_mark.line + 1
+    line, column = event.start_mark.line + 1, event.start_mark.column + 1
+    # A block ends at the beginning of the line after it.
+    last = event.end_mark.line + (event.end_mark.column > 0)
     if event.tag == "tag:yaml.org,2002:binary":
         data = decoded_base64(event.value)
         return Scalar((data or b"").decode("utf-8", "surrogateescape"), line, column, None, last, data is not None)
@@ -142,7 +173,7 @@ def _scalar(event: Any, lines: list[str]) -> Scalar:
     for following in range(line, min(line + 1000, len(lines))):
         if lines[following].strip():
             indent = len(lines[following]) - len(lines[following].lstrip(" "))
-            return Scalar(event.value, line + 1, 1, indent, max(line, last - 1))
+            return Scalar(event.value, line + 1, 1, indent, max(line, last))
     return Scalar(event.value, line + 1, 1, 0, last)
 
 

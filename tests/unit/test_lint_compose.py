@@ -104,12 +104,55 @@ FOUND: dict[str, tuple[Files, str]] = {
 }
 """Files, and where DG108 is."""
 
+TEMPLATES: dict[str, tuple[Files, str]] = {
+    "a comment of Jinja": ({f"{C}.j2": f"{A}{SOCKET}\n{{# a\n  b #}}\n    {PORT}\n"}, f"{C}.j2:6:14"),
+    "tags of ERB": ({f"{C}.erb": f"{A}{SOCKET}\n<% if @x %>\n    {PORT}\n<% end %>\n"}, f"{C}.erb:5:14"),
+    "tags of Terraform": (
+        {f"{C}.tftpl": f"{A}{SOCKET}\n%{{ if x }}\n    {PORT}\n%{{ endif }}\n"}, f"{C}.tftpl:5:14"),
+    "another language's comment": (
+        {f"{C}.erb": f"{A}{SOCKET}\n    # {{#\n    {PORT}\n    # #}}\n<% x %>\n"}, f"{C}.erb:5:14"),
+    "alternatives": (
+        {f"{C}.erb": f"{A}{SOCKET}\n<% if x %>\n    ports: []\n<% elsif y %>\n    {PORT}\n<% else %>\n    ports: []\n"
+                     "<% end %>\n"}, f"{C}.erb:7:14"),
+    "alternatives in comments": (
+        {f"{C}.j2": f"{A}{SOCKET}\n    # {{% if x %}}\n    {PORT}\n    # {{% else %}}\n    ports: []\n"
+                    "    # {% endif %}\n"},
+        f"{C}.j2:5:14"),
+    "alternatives of a service": (
+        {f"{C}.j2": f"{A}{SOCKET}\n  # {{% if x %}}\n  a: {{{PORT}}}\n  # {{% else %}}\n  a: {{image: y}}\n"
+                    "  # {% endif %}\n"},
+        f"{C}.j2:5:16"),
+}
+"""The same for templates."""
+
+UP = "up:\n\tdocker compose "
+
+COMMANDS: dict[str, tuple[Files, str]] = {
+    **{f"files of two directories: {command}": (
+        {script: f"# x\n{command} up -d\n", "base/c.yml": f"{A}{SOCKET}\n", "prod/c.yml": f"{A}{PORT}\n"},
+        "prod/c.yml:3:14")
+       for script, command in (
+           ("Makefile", "$(COMPOSE) -f base/c.yml -f prod/c.yml"),
+           ("up.sh", "docker compose \\\n  --file=base/c.yml \\\n  --file 'prod/c.yml'"),
+           ("scripts/up.sh", 'docker-compose -f "$ROOT/base/c.yml" -f ./prod/c.yml'),
+           ("up.sh", "COMPOSE_FILE=base/c.yml:prod/c.yml docker compose"),
+           ("up.sh", "docker stack deploy -c base/c.yml -c prod/c.yml"))},
+    "a file without the override that resets its ports": (
+        {C: BASE, OVERRIDE: f"{A}ports: !reset []\n", "Makefile": f"{UP}-f {C} up\n"}, f"{C}:4:14"),
+}
+"""The same with a command that names the files."""
+
 INSIDE: dict[str, Files] = {
     "!reset of ports": {C: BASE, OVERRIDE: f"{A}ports: !reset []\n"},
     "!reset of a service": {C: BASE, OVERRIDE: f"services:\n  a: !override\n    {SOCKET}\n"},
     "!override by a port of no TCP": {C: BASE, OVERRIDE: f"{A}ports: !override ['53:53/udp']\n"},
     "!reset, beside a file of another service": {
         C: BASE, OVERRIDE: f"{A}ports: !reset []\n", "x.yml": f"services:\n  x:\n    {PORT}\n"},
+    "commands that name one file each": {
+        "up.sh": "docker compose -f a/c.yml up; docker compose -f b/c.yml up\n",
+        "a/c.yml": f"{A}{SOCKET}\n", "b/c.yml": f"{A}{PORT}\n"},
+    "a command that names a file that is not there": {
+        "up.sh": "docker compose -f a/c.yml -f b/d.yml up\n", "a/c.yml": f"{A}{SOCKET}\n", "b/c.yml": f"{A}{PORT}\n"},
     "COMPOSE_FILE with a reset": {
         C: BASE, "prod.yml": f"{A}ports: !reset []\n", ".env": f"COMPOSE_FILE={C}:prod.yml\n"},
     "no network": {C: f"{BASE}    network_mode: none\n"},
@@ -152,6 +195,12 @@ WITHOUT: dict[str, Files] = {
     "docker-in-docker: other ports": {C: f"{DIND}ports: ['80-90:80-90', '2377:2377', '2375:80']\n"},
     "docker-in-docker: loopback": {C: f"{DIND}ports: ['127.0.0.1:9000:2375']\n"},
     "docker-in-docker: no port": {C: DIND},
+    "docker-in-docker: no port, and an address": {C: f"{DIND}command: dockerd --host=tcp://0.0.0.0:2376\n"},
+    "docker-in-docker: another port than its address": {C: f"{A}command: dockerd -H :4243\n    ports: ['80:80']\n"},
+    "docker-in-docker, and an address of another program": {
+        C: f"{DIND}\n  b:\n    image: moby/buildkit\n    command:\n    - --addr\n    - tcp://0.0.0.0:1234\n"},
+    "the host of another program": {C: f"{A}image: x\n    command: [--host, 0.0.0.0]\n    {PORT}\n"},
+    "the port 2375 of the host": {C: f"{A}image: docker.io/registry\n    ports: ['2375:5000']\n"},
     "a file of another program": {"10-a.network": "[Match]\nName=eth0\n[Network]\nMACVLAN=m\n"},
 }
 """Files in which nothing has the API socket."""
@@ -184,6 +233,15 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
         {C: f"{DIND}ports: [{ports}]\n"}, f"{C}: d runs docker-in-docker and publishes port {shown}: ")
        for ports, shown in (("'2370-2380:2370-2380'", "2370-2380:2370-2380"), ("{target: 2375, published: 80}", "80"),
                             ("'80:$P'", "80:$P"), ("'[::]:80:2376/tcp'", "[::]:80:2376/tcp"))},
+    **{f"docker-in-docker: {key}": (
+        {C: f"{A}{key}\n    ports: ['80:{port}']\n"}, f"{C}: a runs docker-in-docker and publishes port 80:{port}: ")
+       for key, port in (
+           ("command: dockerd -H 0.0.0.0:4243", 4243), ("entrypoint: [dockerd, -H, ':4243']", 4243),
+           ("entrypoint: dockerd\n    command: >\n      dockerd -D\n      -H tcp://0.0.0.0:4243", 4243),
+           ("image: docker:dind\n    command: [--host=tcp://:4243]", 4243), ("command: dockerd -H tcp://$A", 80))},
+    "docker-in-docker: a command in the override": (
+        {C: DIND, OVERRIDE: "services:\n  d:\n    command: --host=tcp://:4243\n    ports: ['80:4243']\n"},
+        f"{OVERRIDE}: d runs docker-in-docker and publishes port 80:4243: "),
     "docker-in-docker: a port in the override": (
         {C: DIND, OVERRIDE: "services:\n  d:\n    ports: ['1-3:2374-2376']\n"},
         f"{OVERRIDE}: d runs docker-in-docker and publishes port 1-3:2374-2376: "),
@@ -198,6 +256,13 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
             + f"  s20:\n    {SOCKET}\n"},
         "s0, s1: extends more than 20 services, or has the networks or mounts of as many, "
         "or more than 100 drop-ins; the others are not read"),
+    "a line after a command": (
+        {C: f"{A}command: >\n      dockerd -H :1\n    x-a: dockerd -H :1\n"}, f"{C}:5: names a TCP address"),
+    "a container in a command": (
+        {C: f"{A}command: docker run -p 80:80 -v /run/docker.sock:/s x\n"}, f"{C}:3: runs a container with"),
+    "services that are no containers": (
+        {"layer.yaml": "services:\n  docker:\n    command: dockerd -H :4243\n"},
+        "layer.yaml:3: names a TCP address for dockerd"),
     "the network in another file": (
         {C: f"{A}{SOCKET}\n", OVERRIDE: f"{A}network_mode: $NM\n"},
         f"{OVERRIDE}: a has the API socket, and the value of its network_mode is not known"),
@@ -211,11 +276,11 @@ def write(here: Path, files: Files) -> None:
         (here / path).write_text(text)
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", [*FOUND, *TEMPLATES, *COMMANDS])
 def test_the_socket_and_a_way_to_the_network(
     name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, place = FOUND[name]
+    files, place = (FOUND | TEMPLATES | COMMANDS)[name]
     write(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     said = call("lint", ".", "--format", "json")
@@ -313,8 +378,10 @@ def test_variables_of_a_file(text: str, expected: dict[str, str]) -> None:
     {f"{n}.yml": f"include: [{n + 1}.yml]\nservices: {{a: {{ports: [80], {SOCKET}}}}}\n" for n in range(300)},
     {C: f"{A}{SOCKET}\n    ports:\n" + "    - $A$A$A\n" * 4000,
      ".env": "A=" + "$A" * 100 + "\n" + "A=$A$A\n" * 140_000},
+    {C: f"{A}{SOCKET}\n" + "    ports: [80]\n" * 4900},
+    {C: f"{A}{SOCKET}\n    x: &x {{a: {{b: [1]}}}}\n" + "    x: *x\n    x: {a: {b: *x}}\n" * 2400},
     {C: f"{A}{SOCKET}\n    ports: ['" + "${A:-" * 9000 + "']\n", ".env": "A='" + '\nA="' * 9000},
-], ids=["chains", "includes", "values", "openers"])
+], ids=["chains", "includes", "values", "lists", "mappings", "openers"])
 def test_hostile_files_take_bounded_time(files: Files, tmp_path: Path, call: Call) -> None:
     write(tmp_path, files)
     began = time.process_time()

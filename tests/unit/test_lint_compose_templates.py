@@ -28,6 +28,9 @@ FOUND: dict[str, tuple[str, str, str]] = {
     "a branch of a file that may be a template": (
         "templates/compose.yml", f"{A}{SOCKET}{{% if a %}}\n{PORT}{{% else %}}\n    ports: []\n{{% endif %}}\n",
         "6:14"),
+    "alternatives of the network": (
+        "compose.yaml.erb",
+        f"{A}{SOCKET}<% if x %>\n    network_mode: host\n<% else %>\n    network_mode: none\n<% end %>\n", "6:19"),
     "tags in comments": (
         "compose.yaml", f"{A}{SOCKET}# {{% if a %}}\n    ports: []\n# {{% else %}}\n    x: 1\n# {{% endif %}}\n{PORT}",
         "10:14"),

@@ -68,6 +68,13 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
         "a.yaml", pod(f"  hostPath: {{path: {SOCKET}}}", "  ports: [{containerPort: 80}]"), 8),
     "Kubernetes: a directory": (
         "a.yaml", pod("  hostPath: {path: /var/run}", "  args: [docker]", "hostNetwork: true"), 9),
+    "Kubernetes: a directory, and no word of Docker": (
+        "a.yaml", pod("  hostPath:\n      path: /run", "hostNetwork: true"), 9),
+    "Kubernetes: a network of a value": (
+        "a.yaml.gotmpl", pod(f"  hostPath: {{path: {SOCKET}}}", "hostNetwork: {{ .Values.hostNetwork }}"), 8),
+    "Kubernetes: a port of a value": (
+        "a.yaml", pod(f"  hostPath: {{path: {SOCKET}}}", "hostPort: {{ .Values.port }}"), 8),
+    "k3d": ("k3d.yaml", f"kind: Simple\nports: [{{port: 80:80}}]\nvolumes:\n- volume: {SOCKET}:/s\n", 4),
     "kind": ("kind.yaml", "kind: Cluster\nnodes:\n- extraPortMappings:\n  - containerPort: 80\n  extraMounts:\n"
              f"  - hostPath: {SOCKET}\n    containerPath: /s\n", 6),
     "Python: variables": (
@@ -137,6 +144,12 @@ HARMLESS: dict[str, tuple[str, str]] = {
         + pod("  emptyDir: {}", "  ports: [{containerPort: 80}]")),
     "Kubernetes: a directory and an image of docker.io": (
         "a.yaml", pod("  hostPath: {path: /}", "hostNetwork: true").replace("x", "docker.io/x")),
+    "Kubernetes: the root directory, and no word of Docker": (
+        "a.yaml", pod("  hostPath: {path: /}", "hostNetwork: true")),
+    "Kubernetes: another network of a value": (
+        "a.yaml", pod(f"  hostPath: {{path: {SOCKET}}}", "hostNetwork: false # {{ x }}")),
+    "k3d: a port of another cluster": (
+        "k3d.yaml", f"volumes: [{{volume: {SOCKET}:/s}}]\n---\nports: [{{port: 80:80}}]\n"),
     "GitHub Actions: a script beside a service": (
         "a.yml", "jobs:\n  a:\n    services: {b: {image: x, ports: [80]}}\n    steps:\n"
                  f"    - run: docker run -v {SOCKET}:/s x\n    - run: ls {SOCKET}\n"),

@@ -18,14 +18,18 @@ from tests.support.command_line import Call
 pytest_plugins = ["tests.support.fixtures"]
 
 HOSTS = '{"hosts": ["tcp://0.0.0.0:2375"]}'
-BASE64 = base64.b64encode(HOSTS.encode()).decode()
-GZIP = base64.b64encode(gzip.compress(HOSTS.encode())).decode()
+GZIP = base64.b64encode(gzip.compress(HOSTS.encode(), mtime=0)).decode()
 COMMAND = "/usr/bin/dockerd -H tcp://10.0.0.5:2375"
 WRITE = "#cloud-config\nwrite_files:\n- path: /etc/docker/daemon.json\n  "
 IGNITION = '{"ignition": {"version": "3.4.0"%s}, "storage": {"files": [{"path": "/etc/docker/daemon.json", %s}]}}'
 BUTANE = "variant: fcos\nstorage:\n  files:\n  - path: /etc/docker/daemon.json\n    contents:\n      %s\n"
 TASK = "- name: docker\n  ansible.builtin."
 SAFE = {"safe/files/daemon.json": '{"log-level": "warn"}'}
+
+
+def packed(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
 
 NOT_READ: dict[str, tuple[str, str, int]] = {
     "Ansible: variables": ("group_vars/all.yml", "docker_options:\n  hosts:\n  - unix:///run/docker.sock\n"
@@ -97,10 +101,12 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "PowerShell, UTF-16": ("setup.ps1", f"Set-Content C:\\ProgramData\\docker\\config\\daemon.json '{HOSTS}'\n", 1),
     "an example": ("docker/daemon.json.example", HOSTS, 1),
     "cloud-init: commands": ("user-data", f"{WRITE}content: '{{}}'\nruncmd:\n- {COMMAND}\n", 6),
+    "cloud-init: commands after a folded text": (
+        "user-data", f"{WRITE}content: >\n    {{}}\nruncmd: [{COMMAND}]\n", 6),
     "cloud-init: a script in it": (
         "user-data", f"{WRITE}content: '{{}}'\n- path: /opt/x\n  content: |\n    {COMMAND}\n", 7),
     "cloud-init: not base64": ("user-data", f"{WRITE}encoding: b64\n  content: ${{base64encode(file)}}\n", 5),
-    "cloud-init: not gzip": ("user-data", f"{WRITE}encoding: gz+b64\n  content: {BASE64}\n", 5),
+    "cloud-init: not gzip": ("user-data", f"{WRITE}encoding: gz+b64\n  content: {packed(HOSTS)}\n", 5),
     "cloud-init: an address to load": ("user-data", f"{WRITE}source: {{uri: 'https://192.0.2.1/x'}}\n", 3),
     "cloud-init: merged keys that are not there": ("user-data", f"{WRITE}<<: x\n", 3),
     "cloud-init: an alias of a mapping": ("user-data", f"#cloud-config\nx: &a {{}}\n{WRITE[14:]}content: *a\n", 4),
@@ -110,17 +116,6 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
                                               '"contents": {"source": "data:,%7B%7D"}'), 1),
     "Butane: a local file": ("a.bu", BUTANE % "local: d.txt", 6),
     "Docker Desktop": ("settings-store.json", '{\n"ExposeDockerAPIOnTCP2375": true}\n', 2),
-    "nginx": (
-        "nginx.conf", "server {\n  listen 8;\n  location / { proxy_pass http://unix:/var/run/docker.sock:/; }\n}\n", 3),
-    "nginx: upstream": ("n.conf", "upstream a {\n  server unix:/run/docker.sock;\n}\n", 2),
-    "nginx: upstream in one line": ("n.conf", "\nupstream a { server unix:/run/docker.sock; }\n", 2),
-    "Caddy: a block": ("Caddyfile", ":80\nreverse_proxy {\n  to unix//run/docker.sock\n}\n", 3),
-    "HAProxy": ("haproxy.cfg", "backend s\n server a unix@/var/run/docker.sock\n", 2),
-    "Caddy": ("Caddyfile", ":80\nreverse_proxy unix//run/podman/podman.sock\n", 2),
-    "Apache": ("a.conf", 'ProxyPass "/" "unix:/var/run/docker.sock|http://x/"\n', 1),
-    "stunnel": ("stunnel.conf", "[docker]\nconnect = /var/run/docker.sock\n", 2),
-    "xinetd": ("xinetd.d/api", "service api\n{ server_args = STDIO UNIX-CONNECT:/var/run/docker.sock }\n", 2),
-    "socat": ("up.sh", "socat TCP4-LISTEN:80,fork UNIX-CONNECT:/var/run/docker.sock\n", 1),
     "docker run: the socket and a port": (
         "up.sh", "\ndocker run -d -p 9000:9000 \\\n  -v /var/run/docker.sock:/var/run/docker.sock x\n", 2),
     "podman run: the network of the host": (
@@ -143,6 +138,21 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
         "compose.yaml", "services:\n  d:\n    image: docker:dind\n    ports: ['80:2375']\n", 4),
     "tmpfiles.d": ("tmpfiles.d/a.conf", "d /etc/docker\nL /etc/docker/daemon.json - - - - /usr/share/d.json\n", 2),
     "Podman's socket": ("podman.socket.d/a.conf", "[Socket]\nListenStream=4243\n", 2),
+    "encoded: a script in a script": ("setup.sh", f"# x\necho {packed(COMMAND)} | base64 -d | sh\n", 2),
+    "encoded: a script in cloud-init": (
+        "user-data", f"#cloud-config\nwrite_files:\n- path: /x\n  encoding: b64\n  content: {packed(COMMAND)}\n", 5),
+    "encoded: lines of base64, and another key": (
+        "a.yml", f"#cloud-config\nwrite_files:\n- path: /opt/x\n  content: !!binary |\n    {packed('x ab' * 9)}\n"
+                 f"    {packed(COMMAND)}\nruncmd: [/opt/x]\n", 5),
+    "encoded: gzip": (
+        "a.tf", f'user_data = "{base64.b64encode(gzip.compress(COMMAND.encode())).decode()}"\n', 1),
+    "encoded: a short command": ("a.sh", f"\necho {packed('dockerd -H :80')} | base64 -d | sh\n", 2),
+    "encoded: twice": ("a.tf", f'\nuser_data = "{packed(f"content: {packed(COMMAND)}")}"\n', 2),
+    "encoded: Ignition": (
+        "a.ign", '{"ignition": {},\n"source": "data:,dockerd%20-H%20tcp%3A%2F%2F10.0.0.5"}\n', 2),
+    "a script that writes a Compose file": (
+        "user-data.sh", "cat > compose.yml <<E\nservices:\n  a:\n    image: x\n    ports: [80]\n    volumes:\n"
+                        "    - /run/docker.sock:/s\nE\ndocker compose up -d\n", 7),
     "Butane: a unit of a local file": ("a.bu", "variant: fcos\nsystemd:\n  units:\n  - name: docker.service\n"
                                        "    contents_local: x\n", 4),
 }
@@ -166,7 +176,7 @@ READ: dict[str, tuple[str, str, str]] = {
         "user-data", f"#cloud-config\nx: &a '{HOSTS}'\n{WRITE[14:]}content: *a\n", "user-data:2:5"),
     "cloud-init: merged keys": (
         "user-data", f"#cloud-config\nx: &a {{content: '{HOSTS}'}}\n{WRITE[14:]}<<: *a\n", "user-data:2:18"),
-    "cloud-init: !!binary": ("user-data", f"{WRITE}content: !!binary {BASE64}\n", "user-data:4:12"),
+    "cloud-init: !!binary": ("user-data", f"{WRITE}content: !!binary {packed(HOSTS)}\n", "user-data:4:12"),
     "cloud-init: !!binary and gzip": (
         "user-data", f"{WRITE}encoding: gzip\n  content: !!binary {GZIP}\n", "user-data:5:12"),
     "cloud-init: a Jinja template": ("user-data", f"## template: jinja\n{WRITE}content: |\n    {HOSTS}\n",
@@ -182,7 +192,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "Container Linux: a socket": (
         "a.yml", "systemd:\n  units:\n  - name: docker-tcp.socket\n    contents: |\n"
         "      [Socket]\n      ListenStream=2375\n      Service=docker.service\n", "a.yml:6:7"),
-    "Kubernetes: a Secret": ("a.yml", f"kind: Secret\ndata:\n  daemon.json: {BASE64}\n", "a.yml:3:16"),
+    "Kubernetes: a Secret": ("a.yml", f"kind: Secret\ndata:\n  daemon.json: {packed(HOSTS)}\n", "a.yml:3:16"),
     "a socket unit of any name": (
         "api.socket", "[Socket]\nListenStream=2375\nService=docker.service\n", "api.socket:2:1"),
 }
@@ -209,6 +219,17 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "Chef: a client": (
         "a.rb", "docker_service 'a' do\nend\ndocker_container 'b' do\n  host 'tcp://10.0.0.5:2375'\nend\n"),
     "a list of another program": ("a.yml", "- module: docker\n  hosts: ['0.0.0.0:9200', '10.0.0.5:9200']\n"),
+    "Metricbeat": ("metricbeat.yml", "- module: docker\n  hosts: ['tcp://10.0.0.5:2375']\n"),
+    "Prometheus": ("prometheus.yml", "# docker\nstatic_configs:\n- targets: ['10.0.0.5:9323', '0.0.0.0:2375']\n"),
+    "Traefik": ("traefik.yml", "providers:\n  docker:\n    endpoint: 'tcp://0.0.0.0:2375'\n"),
+    "a test of the port": ("a.sh", "# docker\nss -ltn | grep -q '0.0.0.0:2375' && exit 1\n"),
+    "a port of the host": (
+        "t.yml", f"{TASK[:15]}  docker_container:\n    image: registry\n    ports: ['2375:5000', '0.0.0.0:2376:80']\n"),
+    "encoded: an image and a digest": (
+        "a.yml", f"icon: data:image/png;base64,{packed(chr(0) * 99)}\ndocker: {'0123456789abcdef' * 4}\n"),
+    "encoded: many other texts": (
+        "a.yml", "# docker\n" + "".join(f"- {packed(f'other text with a number: {n}')}\n" for n in range(500))),
+    "encoded: a client": ("a.sh", f"echo {packed('docker -H tcp://10.0.0.5:2375 ps')} | base64 -d | sh\n"),
     "another program after docker.service": (
         "a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/a --broker tcp://10.0.0.5:1883\n"),
     "a variable of a container": (
@@ -235,8 +256,6 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "a policy": ("policy.yaml", "version: 1\nsockets:\n- {address: 'tcp://0.0.0.0:2376', tls: mutual}\n"),
     "a client of the socket": ("t.conf", 'endpoint = "unix:///var/run/docker.sock"\nserver 10.0.0.1;\n'),
     "a proxy of something else": ("n.conf", "# docker\nlocation / { proxy_pass http://unix:/run/app.sock; }\n"),
-    "socat between sockets": (
-        "a.sh", "socat UNIX-LISTEN:/var/run/docker.sock,fork UNIX-CONNECT:/var/run/docker-host.sock\n"),
     "docker run: the socket, and a port of another": (
         "a.sh", "docker run --rm -v /var/run/docker.sock:/x trivy\ndocker run -p 80:80 nginx\nmkdir -p /x\n"),
     "Kubernetes: the socket and no port": ("ds.yaml", "volumes:\n- hostPath: {path: /var/run/docker.sock}\n"),
@@ -273,6 +292,11 @@ def test_more_addresses_than_are_looked_at_are_named_as_such(tmp_path: Path, cal
     assert "docker.sh:2001: more than 2000 addresses, in a form that is not evaluated" in call("lint", tmp_path).err
 
 
+def test_more_encoded_texts_than_are_read_are_named_as_such(tmp_path: Path, call: Call) -> None:
+    write(tmp_path, {**SAFE, "a.yml": f"- {packed('the word docker alone')}\n" * 201})
+    assert "a.yml:201: has more encoded text than is read, in a form" in call("lint", tmp_path).err
+
+
 @pytest.mark.parametrize(("path", "code", "said"), [
     ("docker.socket", 1, "DG202"),
     ("docker.service", 0, "nothing wrong"),
@@ -290,7 +314,8 @@ def test_a_link_to_dev_null_masks_a_unit(path: str, code: int, said: str, tmp_pa
 
 @pytest.mark.parametrize("text", [
     "docker_container docker.sock ", "TCP-L:", "docker run \\\n", "hostPort: 1 hostPath: docker.sock ", "ports: 2375 ",
-    "server docker.sock ", "dind ", "proxy_pass docker.sock "])
+    "server docker.sock ", "dind ", "proxy_pass docker.sock ", f"{packed('docker tcp://x ports: ')},",
+    f"{GZIP},", "data:,docker%20tcp ", "docker 0123456789abcdef01234567\n"])
 def test_long_files_of_something_else_end_soon(text: str, tmp_path: Path, call: Call) -> None:
     write(tmp_path, {**SAFE, "docker.sh": (text * 200_000)[:1 << 20]})
     begin = time.process_time()

@@ -1,0 +1,65 @@
+"""Commands that start dockerd in text that is not evaluated: scripts, Dockerfiles, lists of arguments in YAML and JSON.
+
+dockerd takes a host without a scheme for TCP (moby, opts/hosts.go, ParseHost).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+from dockerd_guard.observe import command_words
+
+MAX_EXPANDED_WORDS = 5_000
+"""Words of variables in one text; one with more of them counts as one with such a command."""
+
+_NAME = r"(?:[\w./@{}$-]{0,200}/)?dockerd(?:-entrypoint\.sh|-rootless\.sh)?"
+# Patterns are compiled where they are first used (re caches them): most trees need none.
+_COMMAND = (
+    r"(?<![\w.$-])dockerd(?:-entrypoint\.sh|-rootless\.sh)?(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
+    r"\\{0,3}[\"']?")
+_HOST = r"(?:-[A-Za-z]{0,8}?H|--host)(?:=|\Z)|-[A-GI-Za-z]{0,8}H(?=.)"
+
+_IS_TCP = (
+    r"(?!(?:unix|fd|npipe):|/)[\w.${}\[\]*-]{0,200}(?::[0-9$]|tcp:)|tcp:"
+    r"|(?:[0-9]{1,3}\.){3}[0-9]{1,3}\Z|\[[0-9a-fA-F:]{2,45}\]")
+_IS_UNKNOWN = r"\$|\{\{"
+
+
+def first_host(text: str) -> tuple[int, str] | None:
+    """Return the offset of the first host that is one of TCP, or whose value the text does not have, and what the
+    command does with it; None if there is none."""
+    for place, host in hosts_of(text):
+        if host is None:
+            return place, "gives dockerd options that are not known"
+        if re.match(_IS_TCP, host) is not None:
+            return place, "names a TCP address for dockerd"
+        if re.match(_IS_UNKNOWN, host) is not None:
+            return place, "gives dockerd a host that is not known"
+    return None
+
+
+def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
+    """Yield the hosts that commands give dockerd, each with its offset; None where there are more words of variables
+    than are read. Linear time."""
+    known: dict[str, list[str]] | None = None
+    room, position, starts, is_option = MAX_EXPANDED_WORDS, 0, re.compile(_COMMAND), re.compile(_HOST)
+    while (command := starts.search(text, position)) is not None:
+        position = command.end()
+        is_host = False
+        for word, end in command_words.words(text, command, _NAME):
+            values = [word]
+            if "$" in word or "{{" in word:
+                known = command_words.variables(text) if known is None else known
+                values = list(islice(command_words.expanded(word, known), room + 1))
+                room -= len(values)
+                if room < 0:
+                    yield command.start(), None
+                    return
+            for value in values:
+                option = is_option.match(value)
+                if host := value[option.end():] if option is not None else value if is_host else "":
+                    yield end - 1, host
+                is_host = option is not None and option.end() == len(value)
+            position = end
