@@ -67,7 +67,7 @@ class Fleet(NamedTuple):
 
 
 @contextlib.contextmanager
-def fleet_of(releases: tuple[str, ...], package: Path, *, debian: tuple[str, ...] = DEBIAN) -> Iterator[Fleet]:
+def fleet_of(releases: tuple[str, ...], package: Path | None, *, debian: tuple[str, ...] = DEBIAN) -> Iterator[Fleet]:
     """Boot the machines, with a key by which the first logs in on each."""
     with machines_of_a_fleet(releases, package=package, debian=debian) as (network, machines):
         controller = machines[0]

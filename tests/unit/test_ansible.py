@@ -1,10 +1,12 @@
-"""The Ansible collection agrees with the package, and its templates and scripts hold."""
+"""The Ansible collection and the Puppet module agree with the package; their facts are valid."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,22 @@ pytest_plugins = ["tests.support.fixtures"]
 TOP = Path(__file__).resolve().parents[2]
 COLLECTION = TOP / "packaging/ansible"
 ROLE = COLLECTION / "roles/agent"
-FACT = ROLE / "files/dockerd_guard.fact"
+MODULE = TOP / "packaging/puppet/dockerd_guard"
+FACTS: Mapping[str, tuple[Path, Callable[[Any], Any]]] = {
+    "Ansible": (ROLE / "files/dockerd_guard.fact", lambda fact: fact),
+    "Puppet": (MODULE / "facts.d/dockerd_guard.sh", lambda fact: {"dockerd_guard": fact}),
+}
 
 
 def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def test_the_collection_has_the_version_of_the_package() -> None:
+def test_both_have_the_version_of_the_package() -> None:
     """Semantic Versioning 2.0.0, section 9, writes 0.2.0.dev0 as 0.2.0-dev0."""
     version = dockerd_guard.__version__.replace(".dev", "-dev")
     assert read(COLLECTION / "galaxy.yml")["version"] == version
+    assert read(MODULE / "metadata.json")["version"] == version
     assert f"\nv{version}\n" in (COLLECTION / "CHANGELOG.rst").read_text()
 
 
@@ -48,12 +55,12 @@ def test_the_default_policy_is_that_of_the_package() -> None:
 
 
 def test_nothing_but_fix_restarts_docker() -> None:
-    for path in COLLECTION.rglob("*.yml"):
-        text = path.read_text()
-        assert "state: restarted" not in text, path
-        assert "name: docker\n" not in text, path
+    """docker.service is not named, and no service is restarted."""
+    for path in (*COLLECTION.rglob("*.yml"), *MODULE.rglob("*.pp")):
+        assert not re.search(r"state: restarted|docker\.service|name: docker\b|'docker'", path.read_text()), path
 
 
+@pytest.mark.parametrize("tool", FACTS)
 @pytest.mark.parametrize(("status", "output", "fact"), [
     (0, '{"schema": 1}', {"schema": 1}),
     (1, '{"wrong": ["1 error"]}', {"wrong": ["1 error"]}),
@@ -61,15 +68,17 @@ def test_nothing_but_fix_restarts_docker() -> None:
     (127, "", None),
 ])
 def test_the_fact_is_valid_whatever_status_says(
-    tmp_path: Path, status: int, output: str, fact: dict[str, Any] | None
+    tmp_path: Path, tool: str, status: int, output: str, fact: dict[str, Any] | None
 ) -> None:
     """Ansible discards the output of a script that exits with anything but 0."""
     if status != 127:
         program = tmp_path / "dockerd-guard"
         program.write_text(f"#!/bin/sh\necho 'an error' >&2\nprintf %s '{output}'\nexit {status}\n")
         program.chmod(0o755)
-    done = subprocess.run([FACT], env={"PATH": f"{tmp_path}:{os.defpath}"}, capture_output=True, text=True, check=False)
-    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, fact, "")
+    script, wanted = FACTS[tool]
+    environment = {"PATH": f"{tmp_path}:{os.defpath}"}
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, wanted(fact), "")
 
 
 @pytest.mark.parametrize("files", [
