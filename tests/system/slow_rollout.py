@@ -59,9 +59,6 @@ class Failure(NamedTuple):
 FAILURES = (
     Failure("the host does not answer", lambda fleet: fleet.network.cut(fleet.machines[1]), "UNREACHABLE!",
             (False, False, False)),
-    Failure("dockerd would refuse its configuration",
-            lambda fleet: fleet.machines[1].write("/etc/docker/daemon.json", '{"live-restore": true, "hots": []}'),
-            "dockerd would not start", (True, False, False)),
     Failure("dockerd does not start, and the correction is undone",
             lambda fleet: break_start(fleet.machines[1]), r'\"rolled_back\": true',
             (True, True, False)),
@@ -95,6 +92,20 @@ def test_an_invalid_policy_reaches_no_host(fleet: Fleet) -> None:
         assert "enforced" in done.out
         assert [trees(machine) ^ old for machine, old in zip(fleet.machines, before, strict=True)] == [set()] * 3
     assert "mode: observe" in fleet.controller.read(POLICY)
+
+
+def test_a_policy_that_observes_corrects_nothing(fleet: Fleet) -> None:
+    """`fix` corrects whatever the mode is, so the playbook does not run it."""
+    machines = fleet.machines[:2]
+    for machine in machines:
+        expose(machine)
+    hosts = fleet.pids()
+    for policy in ({}, {"agent_policy": {"version": 1, "sockets": ["fd://"], "watch": {"settle": "200ms"}}}):
+        done = fleet.play(ROLLOUT, agent_package="", **policy)
+        assert (done.status, done.failed) == (0, ()), done.out
+        assert "settle: 200ms" in fleet.controller.read(POLICY) or not policy
+        assert fleet.pids() == hosts
+        assert not any(machine.exists(OUR_SERVICE_DROPIN) for machine in machines)
 
 
 def test_a_policy_is_rolled_back_by_a_second_rollout(fleet: Fleet) -> None:
