@@ -15,6 +15,12 @@ NOTHING, CHANGED, FAILED = 0, 2, 4
 
 
 @pytest.fixture
+def release() -> str:
+    """The release with Puppet 8."""
+    return "trixie"
+
+
+@pytest.fixture
 def debian() -> tuple[str, ...]:
     return ("puppet-agent",)
 
