@@ -20,7 +20,7 @@ PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) do
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb wheel apt-repo lintian piuparts venv \
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb wheel apt-repo collection lintian piuparts venv \
   venv-oldest lock clean clean-cache
 
 help: ## list the targets
@@ -103,6 +103,11 @@ wheel: venv ## build the Python package, dist/*.whl and *.tar.gz: the same bytes
 	SOURCE_DATE_EPOCH=$$(date --date "$$(sed -n 's/^ -- .*>  //p;T;q' packaging/debian/changelog)" +%s) \
 	  $(VENV)/bin/python packaging/distributions.py dist $(PACKAGED)
 	$(VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
+
+collection: ## build the Ansible collection, dist/dockerd_guard-agent-VERSION.tar.gz
+	@command -v ansible-galaxy > /dev/null || $(MACHINES) prepare-packages ansible-core
+	rm -f dist/dockerd_guard-agent-*.tar.gz
+	ansible-galaxy collection build packaging/ansible --output-path dist
 
 lintian: deb ## check the package with lintian; any output is a failure
 	@$(MACHINES) prepare-packages lintian

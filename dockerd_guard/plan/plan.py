@@ -19,7 +19,7 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.names import BEFORE_OURS, DROPIN_NAME, SAVED_SUFFIX, SERVICE, SOCKET, UNITS
 from dockerd_guard.observe.configured import main_command, passed_by
 from dockerd_guard.observe.observation import Configured, Layer, Observation
-from dockerd_guard.policy.model import Policy, declared_bindings
+from dockerd_guard.policy.model import POLICY_FILE, Policy, declared_bindings
 from dockerd_guard.rootfs import Access, Content, Link, Rootfs
 from dockerd_guard.rules import bad_tls_files
 from dockerd_guard.systemd.exec import Command
@@ -29,10 +29,11 @@ from dockerd_guard.systemd.words import quote_word
 SERVICE_DROPIN = f"{UNITS}/{SERVICE}.d/{DROPIN_NAME}"
 SOCKET_DROPIN = f"{UNITS}/{SOCKET}.d/{DROPIN_NAME}"
 
-HEADER = """\
-# Written by dockerd-guard so that Docker listens as declared in {policy}.
+HEADER = f"""\
+# Written by dockerd-guard so that Docker listens as declared in {POLICY_FILE}.
 # Do not edit: change the policy instead. `dockerd-guard fix` restores this file.
 """
+"""The same under `fix --policy COPY`: otherwise the agent and `fix` would each replace the file of the other."""
 
 NEVER = "/nonexistent/dockerd-guard"
 """A socket unit with ConditionPathExists= on this path never starts."""
@@ -326,7 +327,6 @@ def _left_open(configured: Configured, policy: Policy) -> list[str]:
 def _dropins(
     base: Configured, rootfs: Rootfs, policy: Policy, obstacles: list[str]
 ) -> Iterator[tuple[str, bytes]]:
-    header = HEADER.format(policy=policy.file)
     uses_fd = any(socket.address == "fd://" for socket in policy.sockets)
     listen = [item.value for item in policy.socket_unit.listen]
     stock = next((socket for socket in base.sockets if socket.unit.name == SOCKET), None)
@@ -339,12 +339,12 @@ def _dropins(
         open_tcp = any(address.startswith("tcp://") for address in there - wanted)
         if there != wanted and (uses_fd or open_tcp):
             lines = "".join(f"ListenStream={value}\n" for value in listen)
-            yield SOCKET_DROPIN, f"{header}[Socket]\nListenStream=\n{lines}".encode()
+            yield SOCKET_DROPIN, f"{HEADER}[Socket]\nListenStream=\n{lines}".encode()
     wanted = {canonical(item.address) for item in policy.socket_unit.listen} if uses_fd else set()
     for socket in base.sockets:
         if socket is not stock and any(canonical(address) not in wanted for address, _ in passed_by([socket])):
             yield (f"{UNITS}/{socket.unit.name}.d/{DROPIN_NAME}",
-                   f"{header}[Unit]\nConditionPathExists=\nConditionPathExists={NEVER}\n".encode())
+                   f"{HEADER}[Unit]\nConditionPathExists=\nConditionPathExists={NEVER}\n".encode())
     command = main_command(base.service)
     if command is None:
         obstacles.append(f"{SERVICE} has no usable ExecStart=")
@@ -355,7 +355,7 @@ def _dropins(
         return
     # dockerd loads its TLS files whatever its hosts are (moby cmd/dockerd/daemon.go, newAPIServerTLSConfig).
     line = command_line(base, command, policy, drops_tls=_has_useless_tls(base, rootfs, policy))
-    yield SERVICE_DROPIN, f"{header}[Service]\nExecStart=\nExecStart={line}\n".encode()
+    yield SERVICE_DROPIN, f"{HEADER}[Service]\nExecStart=\nExecStart={line}\n".encode()
 
 
 def command_line(base: Configured, command: Command, policy: Policy, *, drops_tls: bool) -> str:
