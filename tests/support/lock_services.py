@@ -146,13 +146,11 @@ class FakeEtcd(ThreadingHTTPServer):
             self.change(data, is_put=path.endswith("put"))
             return 200, {"header": {"revision": str(self.revision)}}
         if path == "/v3/kv/txn":
-            holds = all(each["key"] not in self.pairs for each in data["compare"])
-            for step in data["success"] if holds else ():
-                if "request_put" in step:
-                    self.change(step["request_put"], is_put=True)
-                else:
-                    self.change(step["request_delete_range"], is_put=False)
-            return 200, {"header": {"revision": str(self.revision)}} | ({"succeeded": True} if holds else {})
+            holds = all(self.pairs.get(each["key"], {"create_revision": "0"})["create_revision"]
+                        == each["create_revision"] for each in data.get("compare", ()))
+            answers = [self.step(step) for step in data.get("success" if holds else "failure", ())]
+            return 200, {"header": {"revision": str(self.revision)}, "responses": answers} | (
+                {"succeeded": True} if holds else {})
         return 404, {}
 
     def lease(self, path: str, data: dict[str, Any], header: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -168,6 +166,16 @@ class FakeEtcd(ThreadingHTTPServer):
         error = "etcdserver: requested lease not found"
         return (200, header) if ttl else (404, {"error": error, "message": error, "code": 5})
 
+    def step(self, step: dict[str, Any]) -> dict[str, Any]:
+        ((kind, data),) = step.items()
+        if kind == "request_range":
+            found = self.range(data)
+            if data.get("count_only"):
+                found.pop("kvs", None)
+            return {"response_range": {"header": {"revision": str(self.revision)}} | found}
+        self.change(data, is_put=kind == "request_put")
+        return {kind.replace("request", "response"): {"header": {"revision": str(self.revision)}}}
+
     def range(self, data: dict[str, Any]) -> dict[str, Any]:
         first = base64.b64decode(data["key"])
         end = base64.b64decode(data["range_end"]) if "range_end" in data else first + b"\0"
@@ -180,7 +188,7 @@ class FakeEtcd(ThreadingHTTPServer):
             self.revision += 1
             created = before["create_revision"] if before else str(self.revision)
             self.pairs[data["key"]] = {"key": data["key"], "value": data["value"], "create_revision": created,
-                                       **({"lease": data["lease"]} if "lease" in data else {})}
+                                       **({"lease": data["lease"]} if data.get("lease", "0") != "0" else {})}
 
 
 class _Gateway(BaseHTTPRequestHandler):
