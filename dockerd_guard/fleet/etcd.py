@@ -54,6 +54,9 @@ DEFAULT_DURATION_S = 5
 
 MAX_DURATION_S = 600
 
+MAX_SHOWN = 5
+"""How many hosts with a slot a message names; `dockerd-guard fleet` shows all."""
+
 MAX_ROUNDS = 3
 """How often it is looked for a free slot again, while other hosts take them at the same time."""
 
@@ -164,11 +167,13 @@ class Etcd:
         expected_s = (group.ahead + 1) / self._slots * seconds
         if not group.waiting:
             self._wait(host, expected_s)
-        taken = self._members("slot", group.slots)
+        taken = self._members("slot", group.slots[:MAX_SHOWN])
         holders = ", ".join(f"{member.host} since {member.since}" for member in taken)
+        if more := len(group.slots) - len(taken):
+            holders += f" and {more} more"
         return LockError(
             Fault.FULL, f"all {self._slots} slots of the group {self._group} are taken",
-            f"Wait; {holders or 'other hosts'} restart{'s' * (len(taken) == 1)} dockerd", expected_s)
+            f"Wait; {holders or 'other hosts'} restart{'s' * (len(group.slots) == 1)} dockerd", expected_s)
 
     def _wait(self, host: Host, expected_s: float) -> None:
         """Show that this host waits."""

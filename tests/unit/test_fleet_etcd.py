@@ -75,6 +75,13 @@ def test_each_host_gets_its_own_slot(client: Client) -> None:
     assert client(2).still(second)
 
 
+def test_a_message_names_some_hosts(client: Client) -> None:
+    for number in range(8):
+        client(8).acquire(Host(f"{number:032x}", f"web{number}", "boot"))
+    said = refused(lambda: client(8).acquire(Host("f" * 32, "last", "boot"))).next_step
+    assert (said.count(" since "), said.endswith(" and 3 more restart dockerd")) == (5, True)
+
+
 def test_fewer_slots_than_were_taken(client: Client) -> None:
     """The policy of some hosts says 3, that of others 1 already."""
     slots = [client(3).acquire(host) for host in (WEB1, WEB2)]
