@@ -18,7 +18,7 @@ from dockerd_guard.policy.model import Policy, Unreachable
 FIRST_RETRY_S, FACTOR, LONGEST_RETRY_S = 2.0, 2.0, 60.0
 """When a slot is asked for again: the time grows by this factor with each refusal. Half of it depends on the host."""
 
-LATENESS, MORE_LATENESS, MAX_MORE = 0.5, 0.2, 5
+LATENESS, MORE_LATENESS, MAX_MORE = 0.5, 0.4, 5
 """Where it is known when it is this host's turn, it asks later by a part of this share of that time, and by another
 share for each time that it was wrong, at most so often: a host that asks too early has to ask again. Measured by
 `make storm`."""
