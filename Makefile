@@ -20,7 +20,7 @@ PACKAGED := setup.cfg pyproject.toml LICENSE config.example.yaml $(DOCUMENTS) do
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -type f -print)
 MACHINES := python3 -m tests.machines
 
-.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate mutation bench soak machine docs deb wheel apt-repo collection lintian piuparts venv \
+.PHONY: help demo test check lint unit fuzz system-test slow-test differential simulate storm mutation bench soak machine docs deb wheel apt-repo collection lintian piuparts venv \
   venv-oldest lock clean clean-cache
 
 help: ## list the targets
@@ -61,6 +61,10 @@ system-test: venv deb ## run system tests: TEST=tests/system/test_x.py::test_y[b
 differential: venv ## compare with the real systemd and dockerd: N=5000 trees for each release, SEED=1 (default: random)
 	@$(MACHINES) build
 	$(VENV)/bin/python -m tests.differential run --count $(or $(N),1000) $(if $(SEED),--seed $(SEED))
+
+storm: venv ## restart a whole fleet at once, on a real etcd: STORMS=100 CLIENTS=1000, SLOTS=5, HOSTS=10000 without one, SEED=1
+	$(VENV)/bin/python -m tests.storm $(if $(STORMS),--storms $(STORMS)) $(if $(CLIENTS),--clients $(CLIENTS)) \
+	  $(if $(SLOTS),--slots $(SLOTS)) $(if $(HOSTS),--simulated $(HOSTS)) $(if $(SEED),--seed $(SEED)) --release $(RELEASE)
 
 slow-test: venv deb wheel ## tests that take too long for every day: TEST=tests/system/slow_crash.py (default: all)
 	$(VENV)/bin/python -m pytest $(or $(TEST),tests/system/slow_*.py tests/fuzz/growth.py)

@@ -2,6 +2,7 @@
 
     dockerd-guard/v1/GROUP/slot/0 .. N-1     {"id", "host", "since", "boot"}, under the lease of the host that has it
     dockerd-guard/v1/GROUP/waiting/ID        {"host", "since"}, under a lease
+    dockerd-guard/v1/GROUP/duration          {"seconds"} that the last host had its slot, by that host's clock
     dockerd-guard/v1/GROUP/stop              {"host", "reason", "since"}, without a lease
 
 Leases are counted by etcd's clock. That of a host is only shown.
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from dockerd_guard.fleet.http import ENDPOINTS_KEY, Reply, Service
 from dockerd_guard.fleet.lock import (
+    LONGEST_WAIT_S,
     MAX_REASON_CHARACTERS,
     Fault,
     GroupState,
@@ -43,7 +45,17 @@ from dockerd_guard.model.json_values import (
 ROOT = "dockerd-guard/v1"
 
 WAITING_S = 180
-"""How long a host is shown as waiting after it has asked. It asks again within a minute."""
+"""How long a host is shown as waiting, besides some times what it is expected to wait."""
+
+WAITING_FACTOR = 3
+
+DEFAULT_DURATION_S = 5
+"""What a host is expected to have its slot, in a group where none has given back a slot yet."""
+
+MAX_DURATION_S = 600
+
+MAX_SHOWN = 5
+"""How many hosts with a slot a message names; `dockerd-guard fleet` shows all."""
 
 MAX_ROUNDS = 3
 """How often it is looked for a free slot again, while other hosts take them at the same time."""
@@ -60,6 +72,21 @@ class _Pair(NamedTuple):
     lease: int
 
 
+class _Group(NamedTuple):
+    """What a host reads of its group in one request, whose answer does not grow with the hosts that wait.
+
+    The queue is in the order of the host IDs. A host that finds a free slot takes it whatever its place is.
+    """
+
+    slots: tuple[_Pair, ...]
+    stop: tuple[_Pair, ...]
+    duration: tuple[_Pair, ...]
+    waiting: tuple[_Pair, ...]
+    """This host's own key, if it waits."""
+    ahead: int
+    """Hosts that wait before this one."""
+
+
 class Etcd:
     """One etcd cluster. Every method raises LockError."""
 
@@ -71,42 +98,41 @@ class Etcd:
         self._lease_s = lease_s
 
     def acquire(self, host: Host) -> Slot:
-        lease = 0
+        group, lease = self._group_of(self._post("kv/txn", {"success": self._reads(host)}), host), 0
         for _ in range(MAX_ROUNDS):
-            pairs = self._pairs()
-            self._check_stop(pairs)
-            taken = {_number(pair): pair for pair in pairs if pair.key.startswith(f"{self._prefix}slot/")}
-            if (own := next((pair for pair in taken.values() if pair.value.get("id") == host.id), None)) is not None:
-                return self._own(own, host)
+            self._check_stop(group.stop)
+            taken = {_number(pair): pair for pair in group.slots}
+            if (own := next((pair for pair in group.slots if pair.value.get("id") == host.id), None)) is not None:
+                slot = self._own(own, host)
+                if self._is_renewed(slot.lease):
+                    return slot
+                raise LockError(Fault.FULL, f"the lease of this host's slot of the group {self._group} ends", "Wait")
             free = [number for number in range(self._slots) if number not in taken]
-            # Hosts that ask at the same time begin with different slots.
-            free.sort(key=lambda number: zlib.crc32(f"{host.id} {number}".encode()))
             if not free or len(taken) >= self._slots:
-                raise self._full(host, pairs)
+                break
+            # Hosts that ask at the same time begin with different slots.
+            number = min(free, key=lambda number: zlib.crc32(f"{host.id} {number}".encode()))
             lease = lease or self._grant(self._lease_s)
-            since = _now()
-            value = {"id": host.id, "host": host.name, "since": since, "boot": host.boot}
-            for number in free:
-                key = f"{self._prefix}slot/{number}"
-                created = self._put_if_absent(key, value, lease, host)
-                if created:
-                    return Slot(self._group, host.id, number, lease, created, since)
-        # Another host was faster each time.
-        raise self._full(host, self._pairs())
+            taking = self._take(number, lease, host)
+            if isinstance(taking, Slot):
+                return taking
+            group = taking
+        raise self._full(host, group)
 
-    def still(self, slot: Slot) -> bool:
-        return self._is_renewed(slot.lease) and self._is_ours(slot)
+    def still(self, slot: Slot, *, renew: bool = True) -> bool:
+        return (not renew or self._is_renewed(slot.lease)) and self._is_ours(slot)
 
     def release(self, slot: Slot) -> bool:
-        was_ours = self._is_ours(slot)
-        reply = self._service.post("v3/lease/revoke", {"ID": str(slot.lease)})
-        if reply.status != NOT_FOUND or reply.data is None:
-            self._checked(reply)
-        return was_ours
+        # The lease, which keeps nothing any more, ends by itself.
+        key = f"{self._prefix}slot/{slot.number}"
+        success: list[dict[str, object]] = [{"request_delete_range": {"key": _encoded(key)}}]
+        if seconds := _seconds_since(slot.since):
+            success.append({"request_put": _pair_of(f"{self._prefix}duration", {"seconds": seconds})})
+        return self._succeeded(self._post("kv/txn", {"compare": [_compare(key, slot.revision)], "success": success}))
 
     def stop(self, host: Host, reason: str) -> None:
         value = {"host": host.name, "reason": shown(reason, MAX_REASON_CHARACTERS), "since": _now()}
-        self._post("kv/put", {"key": _encoded(f"{self._prefix}stop"), "value": _encoded(json.dumps(value))})
+        self._post("kv/put", _pair_of(f"{self._prefix}stop", value))
 
     def resume(self, slot: Slot | None) -> None:
         self._post("kv/deleterange", {"key": _encoded(f"{self._prefix}stop")})
@@ -135,37 +161,65 @@ class Etcd:
             Fault.INVALID, f"the host {_text(pair.value, 'host')} has the same machine ID, and a slot",
             "Give one of them another: remove /etc/machine-id, run `systemd-machine-id-setup`, and reboot")
 
-    def _full(self, host: Host, pairs: tuple[_Pair, ...]) -> LockError:
-        self._wait(host, pairs)
-        taken = self._members("slot", pairs)
+    def _full(self, host: Host, group: _Group) -> LockError:
+        known = next((pair.value.get("seconds") for pair in group.duration), None)
+        seconds = known if isinstance(known, int) and 1 <= known <= MAX_DURATION_S else DEFAULT_DURATION_S
+        expected_s = (group.ahead + 1) / self._slots * seconds
+        if not group.waiting:
+            self._wait(host, expected_s)
+        taken = self._members("slot", group.slots[:MAX_SHOWN])
         holders = ", ".join(f"{member.host} since {member.since}" for member in taken)
+        if more := len(group.slots) - len(taken):
+            holders += f" and {more} more"
         return LockError(
             Fault.FULL, f"all {self._slots} slots of the group {self._group} are taken",
-            f"Wait; {holders or 'other hosts'} restart{'s' * (len(taken) == 1)} dockerd")
+            f"Wait; {holders or 'other hosts'} restart{'s' * (len(group.slots) == 1)} dockerd", expected_s)
 
-    def _wait(self, host: Host, pairs: tuple[_Pair, ...]) -> None:
-        """Show that this host waits; it is shown already where it has asked before."""
-        key = f"{self._prefix}waiting/{host.id}"
-        lease = next((pair.lease for pair in pairs if pair.key == key), 0)
-        if not lease or not self._is_renewed(lease):
-            value = {"host": host.name, "since": _now()}
-            self._post("kv/put", {"key": _encoded(key), "value": _encoded(json.dumps(value)),
-                                  "lease": str(self._grant(WAITING_S))})
+    def _wait(self, host: Host, expected_s: float) -> None:
+        """Show that this host waits."""
+        lease = self._grant(int(WAITING_S + WAITING_FACTOR * min(expected_s, LONGEST_WAIT_S)))
+        self._post("kv/put", _pair_of(f"{self._prefix}waiting/{host.id}", {"host": host.name, "since": _now()}, lease))
 
-    def _put_if_absent(self, key: str, value: Mapping[str, str], lease: int, host: Host) -> int:
-        """Take a slot in one transaction, which the group's stop prevents too. Returns its revision, 0 if it failed."""
-        compare = [{"key": _encoded(each), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
-                   for each in (key, f"{self._prefix}stop")]
-        success = [
-            {"request_put": {"key": _encoded(key), "value": _encoded(json.dumps(value)), "lease": str(lease)}},
-            {"request_delete_range": {"key": _encoded(f"{self._prefix}waiting/{host.id}")}}]
-        reply = self._post("kv/txn", {"compare": compare, "success": success})
+    def _take(self, number: int, lease: int, host: Host) -> Slot | _Group:
+        """Take a slot in one transaction, which the group's stop prevents too; or return what prevented it."""
+        key, since = f"{self._prefix}slot/{number}", _now()
+        value = {"id": host.id, "host": host.name, "since": since, "boot": host.boot}
+        reply = self._post("kv/txn", {
+            "compare": [_compare(key, 0), _compare(f"{self._prefix}stop", 0)],
+            "success": [{"request_put": _pair_of(key, value, lease)},
+                        {"request_delete_range": {"key": _encoded(f"{self._prefix}waiting/{host.id}")}}],
+            "failure": self._reads(host)})
+        if not self._succeeded(reply):
+            return self._group_of(reply, host)
+        return Slot(self._group, host.id, number, lease, _number_of(_object(reply, "header"), "revision"), since)
+
+    def _reads(self, host: Host) -> list[dict[str, object]]:
+        """Operations of a transaction: the parts of _Group."""
+        slots, waiting, own = f"{self._prefix}slot/", f"{self._prefix}waiting/", f"{self._prefix}waiting/{host.id}"
+        return [{"request_range": each} for each in (
+            {"key": _encoded(slots), "range_end": _end(slots)},
+            {"key": _encoded(f"{self._prefix}stop")},
+            {"key": _encoded(f"{self._prefix}duration")},
+            {"key": _encoded(own)},
+            {"key": _encoded(waiting), "range_end": _encoded(own), "count_only": True})]
+
+    def _group_of(self, reply: JsonObject, host: Host) -> _Group:
+        """What self._reads() found."""
+        _object(reply, "header")
         try:
-            if not get(reply, "succeeded", as_bool, default=False):
-                return 0
+            answers = [get(each, "response_range", as_object) for each in get(reply, "responses", as_list(as_object))]
+            slots, stop, duration, waiting, before = answers
+        except (JsonError, ValueError):
+            raise self._not_etcd("an unknown answer") from None
+        return _Group(self._found(slots), self._found(stop), self._found(duration), self._found(waiting),
+                      _number_of(before, "count"))
+
+    def _succeeded(self, reply: JsonObject) -> bool:
+        _object(reply, "header")
+        try:
+            return get(reply, "succeeded", as_bool, default=False)
         except JsonError:
             raise self._not_etcd("an unknown answer") from None
-        return _number_of(_object(reply, "header"), "revision")
 
     def _is_renewed(self, lease: int) -> bool:
         """Renew a lease. etcd answers 200 without TTL for one that has expired (etcd-io/etcd#7330)."""
@@ -192,13 +246,15 @@ class Etcd:
             _text(value, "host"), shown(_any_text(value, "reason"), MAX_REASON_CHARACTERS), _text(value, "since"))
 
     def _pairs(self) -> tuple[_Pair, ...]:
-        # The end is excluded, and follows every key with the prefix.
-        end = f"{self._prefix[:-1]}{chr(ord('/') + 1)}"
-        return self._range({"key": _encoded(self._prefix), "range_end": _encoded(end)})
+        return self._range({"key": _encoded(self._prefix), "range_end": _end(self._prefix)})
 
     def _range(self, request: Mapping[str, object]) -> tuple[_Pair, ...]:
         reply = self._post("kv/range", request)
         _object(reply, "header")
+        return self._found(reply)
+
+    def _found(self, reply: JsonObject) -> tuple[_Pair, ...]:
+        """The pairs in the answer to a range request."""
         try:
             return tuple(_pair(each) for each in get(reply, "kvs", as_list(as_object), ()))
         except (JsonError, UnicodeDecodeError):
@@ -231,6 +287,30 @@ def _now() -> str:
 
 def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode("ascii")
+
+
+def _end(prefix: str) -> str:
+    """The end of a range, which is excluded: it follows every key with this prefix, which ends with a slash."""
+    return _encoded(f"{prefix[:-1]}{chr(ord('/') + 1)}")
+
+
+def _pair_of(key: str, value: Mapping[str, object], lease: int = 0) -> dict[str, object]:
+    """A pair to put; without a lease it is kept for ever."""
+    return {"key": _encoded(key), "value": _encoded(json.dumps(value)), "lease": str(lease)}
+
+
+def _compare(key: str, created: int) -> dict[str, str]:
+    """A condition of a transaction: the key was created by this revision, 0 for no key."""
+    return {"key": _encoded(key), "target": "CREATE", "result": "EQUAL", "create_revision": str(created)}
+
+
+def _seconds_since(since: str) -> int:
+    """How long ago that was by this host's clock, 0 if it is not known."""
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+    except (ValueError, TypeError):
+        return 0
+    return min(max(round(seconds), 1), MAX_DURATION_S) if seconds >= 0 else 0
 
 
 def _object(reply: JsonObject, key: str) -> JsonObject:

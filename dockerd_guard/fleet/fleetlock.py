@@ -44,8 +44,8 @@ class FleetLock:
             raise self._refusal(reply.status, kind, value)
         raise LockError(Fault.FULL, self._full, "Wait")
 
-    def still(self, slot: Slot) -> bool:
-        """A host that has a slot may ask for it again."""
+    def still(self, slot: Slot, *, renew: bool = True) -> bool:
+        """A host that has a slot may ask for it again. There are no leases to renew."""
         try:
             self.acquire(Host(self._id, "", ""))
         except LockError as error:

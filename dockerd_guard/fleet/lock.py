@@ -69,14 +69,20 @@ class GroupState(NamedTuple):
     shows_members: bool = True
 
 
-class LockError(Exception):
-    """There is no slot: the kind of the fault, why, and the next step of the administrator."""
+LONGEST_WAIT_S = 900.0
+"""A longer time until a slot is expected to be free is taken as this."""
 
-    def __init__(self, fault: Fault, reason: str, next_step: str) -> None:
+
+class LockError(Exception):
+    """There is no slot: the kind of the fault, why, and the next step of the administrator. `expected_s`: when the lock
+    service expects a slot for this host to be free; 0: it does not know."""
+
+    def __init__(self, fault: Fault, reason: str, next_step: str, expected_s: float = 0.0) -> None:
         super().__init__(f"{reason}: {next_step}")
         self.fault = fault
         self.reason = reason
         self.next_step = next_step
+        self.expected_s = min(expected_s, LONGEST_WAIT_S)
 
 
 class Lock(Protocol):

@@ -32,6 +32,9 @@ RENEWALS = 3
 RETRY_S = 3.0
 """When a renewal is tried again that the service did not answer."""
 
+FRESH_S = 5.0
+"""A lease that was granted or renewed in this time needs no renewal before the restart."""
+
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """Where systemd puts what LoadCredential= names (systemd.exec(5))."""
 
@@ -54,6 +57,7 @@ class FleetServer:
         self._files = files
         self._kept: tuple[Fleet, Slot] | None = None
         self._renew_at = 0.0
+        self._renewed_at = 0.0
         self._is_lost = False
 
     def wait_s(self) -> float | None:
@@ -65,23 +69,28 @@ class FleetServer:
         if self._kept is None or time.monotonic() < self._renew_at:
             return
         fleet, slot = self._kept
+        now = time.monotonic()
         try:
             self._is_lost |= not self._client(fleet, slot.id).still(slot)
-            self._renew_at = time.monotonic() + fleet.lease_s / RENEWALS
+            self._is_renewed(fleet, now)
         except LockError:
             self._renew_at = time.monotonic() + RETRY_S
 
     def answer(self, request: FleetRequest) -> object:
         """The answer to a request. Raises LockError."""
         verb, fleet, host, slot, reason = request
-        client = self._client(fleet, slot.id or host.id)
+        client, now = self._client(fleet, slot.id or host.id), time.monotonic()
         if verb is FleetVerb.ACQUIRE:
             acquired = client.acquire(host)
             self._keep(fleet, acquired)
+            self._is_renewed(fleet, now)
             return acquired
         if verb is FleetVerb.STILL:
-            is_ours = client.still(slot)
+            must_renew = self._kept != (fleet, slot) or self._is_lost or now - self._renewed_at > FRESH_S
+            is_ours = client.still(slot, renew=must_renew)
             self._keep(fleet, slot if is_ours else None)
+            if must_renew:
+                self._is_renewed(fleet, now)
             return is_ours
         if verb is FleetVerb.RELEASE:
             self._kept = None
@@ -94,8 +103,10 @@ class FleetServer:
 
     def _keep(self, fleet: Fleet, slot: Slot | None) -> None:
         self._kept = None if slot is None else (fleet, slot)
-        self._renew_at = time.monotonic() + fleet.lease_s / RENEWALS
         self._is_lost = False
+
+    def _is_renewed(self, fleet: Fleet, now: float) -> None:
+        self._renewed_at, self._renew_at = now, now + fleet.lease_s / RENEWALS
 
     def _client(self, fleet: Fleet, host_id: str) -> Etcd | FleetLock:
         service = Service(fleet.endpoints, self._files(fleet), fleet.timeout_s, DEADLINE_S)
@@ -119,7 +130,8 @@ def serve(connection: socket.socket, files: Callable[[Fleet], TlsPaths], trusted
                 try:
                     wire.send(answer=encoded(server.answer(request)))
                 except LockError as error:
-                    wire.send(fault=error.fault, reason=error.reason, next_step=error.next_step)
+                    wire.send(fault=error.fault, reason=error.reason, next_step=error.next_step,
+                              expected_s=error.expected_s)
     except EOFError:
         return 0
     except (OSError, JsonError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import contextlib
 import json
 import os
@@ -82,14 +83,14 @@ class EtcdService(Protocol):
 class RealEtcd:
     """A process of etcd with an empty data directory."""
 
-    def __init__(self, directory: Path) -> None:
-        assert ETCD is not None
+    def __init__(self, directory: Path, program: str | None = ETCD) -> None:
+        assert program is not None
         client, peer = _free_port(), _free_port()
         self.url = f"http://127.0.0.1:{client}"
         other = f"http://127.0.0.1:{peer}"
         with (directory / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [ETCD, "--data-dir", str(directory / "data"), "--listen-client-urls", self.url,
+                [program, "--data-dir", str(directory / "data"), "--listen-client-urls", self.url,
                  "--advertise-client-urls", self.url, "--listen-peer-urls", other,
                  "--initial-advertise-peer-urls", other, "--initial-cluster", f"default={other}"],
                 stdout=log, stderr=log)
@@ -124,6 +125,8 @@ class FakeEtcd(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.revision = 1
         self.pairs: dict[str, dict[str, Any]] = {}
+        self.order: list[bytes] = []
+        """The keys as etcd orders them; those of `pairs` are in base64."""
         self.leases: dict[int, int] = {}
         self.granted = 0
         threading.Thread(target=self.serve_forever, daemon=True, kwargs={"poll_interval": 0.02}).start()
@@ -131,6 +134,7 @@ class FakeEtcd(ThreadingHTTPServer):
     def expire(self, lease: int) -> None:
         self.leases.pop(lease, None)
         self.pairs = {key: pair for key, pair in self.pairs.items() if pair.get("lease") != str(lease)}
+        self.order = sorted(map(base64.b64decode, self.pairs))
 
     def close(self) -> None:
         self.shutdown()
@@ -146,13 +150,11 @@ class FakeEtcd(ThreadingHTTPServer):
             self.change(data, is_put=path.endswith("put"))
             return 200, {"header": {"revision": str(self.revision)}}
         if path == "/v3/kv/txn":
-            holds = all(each["key"] not in self.pairs for each in data["compare"])
-            for step in data["success"] if holds else ():
-                if "request_put" in step:
-                    self.change(step["request_put"], is_put=True)
-                else:
-                    self.change(step["request_delete_range"], is_put=False)
-            return 200, {"header": {"revision": str(self.revision)}} | ({"succeeded": True} if holds else {})
+            holds = all(self.pairs.get(each["key"], {"create_revision": "0"})["create_revision"]
+                        == each["create_revision"] for each in data.get("compare", ()))
+            answers = [self.step(step) for step in data.get("success" if holds else "failure", ())]
+            return 200, {"header": {"revision": str(self.revision)}, "responses": answers} | (
+                {"succeeded": True} if holds else {})
         return 404, {}
 
     def lease(self, path: str, data: dict[str, Any], header: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -168,19 +170,33 @@ class FakeEtcd(ThreadingHTTPServer):
         error = "etcdserver: requested lease not found"
         return (200, header) if ttl else (404, {"error": error, "message": error, "code": 5})
 
+    def step(self, step: dict[str, Any]) -> dict[str, Any]:
+        ((kind, data),) = step.items()
+        if kind == "request_range":
+            return {"response_range": {"header": {"revision": str(self.revision)}} | self.range(data)}
+        self.change(data, is_put=kind == "request_put")
+        return {kind.replace("request", "response"): {"header": {"revision": str(self.revision)}}}
+
     def range(self, data: dict[str, Any]) -> dict[str, Any]:
         first = base64.b64decode(data["key"])
         end = base64.b64decode(data["range_end"]) if "range_end" in data else first + b"\0"
-        found = [pair for key, pair in sorted(self.pairs.items()) if first <= base64.b64decode(key) < end]
-        return {"kvs": found, "count": str(len(found))} if found else {}
+        keys = slice(bisect.bisect_left(self.order, first), bisect.bisect_left(self.order, end))
+        count = max(keys.stop - keys.start, 0)
+        kvs = {} if data.get("count_only") else {
+            "kvs": [self.pairs[base64.b64encode(key).decode()] for key in self.order[keys]]}
+        return {**kvs, "count": str(count)} if count else {}
 
     def change(self, data: dict[str, Any], *, is_put: bool) -> None:
         before = self.pairs.pop(data["key"], None)
+        if is_put != (before is not None):
+            key = base64.b64decode(data["key"])
+            place = bisect.bisect_left(self.order, key)
+            self.order[place:place + (before is not None)] = [key] if is_put else []
         if is_put:
             self.revision += 1
             created = before["create_revision"] if before else str(self.revision)
             self.pairs[data["key"]] = {"key": data["key"], "value": data["value"], "create_revision": created,
-                                       **({"lease": data["lease"]} if "lease" in data else {})}
+                                       **({"lease": data["lease"]} if data.get("lease", "0") != "0" else {})}
 
 
 class _Gateway(BaseHTTPRequestHandler):
@@ -189,15 +205,67 @@ class _Gateway(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            status, answer = self.server.do(self.path, data)
+            status, answer = self.answer(data)
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def answer(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return self.server.do(self.path, data)
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
+
+
+class FakeFleetLock(ThreadingHTTPServer):
+    """A FleetLock service with one group, `prod`, by the specification
+    (https://coreos.github.io/zincati/development/fleetlock/protocol/) and with the answers of airlock: 500
+    `failed_lock` both for a full semaphore and for a host that changed it at the same time."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(("127.0.0.1", 0), _FleetLockRequest)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.slots = slots
+        self.holders: set[str] = set()
+        self.most = 0
+        self.conflicts = 0
+        """How many of the next requests for a slot meet another host."""
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True, kwargs={"poll_interval": 0.02}).start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def do(self, path: str, has_header: bool, data: dict[str, Any]) -> tuple[int, dict[str, str]]:
+        host = data.get("client_params", {})
+        if not has_header or not host.get("id"):
+            return 400, {"kind": "bad_request", "value": "not a FleetLock request"}
+        if host.get("group") != "prod":
+            return 400, {"kind": "unknown_group", "value": "unknown group"}
+        if path.endswith("/v1/steady-state"):
+            self.holders.discard(host["id"])
+            return 200, {}
+        if self.conflicts:
+            self.conflicts -= 1
+            return 500, {"kind": "failed_lock", "value": "conflict on semaphore detected, aborting"}
+        if host["id"] not in self.holders and len(self.holders) >= self.slots:
+            return 500, {"kind": "failed_lock", "value": f"all {self.slots} semaphore slots currently locked"}
+        self.holders.add(host["id"])
+        self.most = max(self.most, len(self.holders))
+        return 200, {}
+
+
+class _FleetLockRequest(_Gateway):
+    server: FakeFleetLock  # type: ignore[assignment]
+
+    def answer(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return self.server.do(self.path, self.headers.get("fleet-lock-protocol") == "true", data)
 
 
 def _free_port() -> int:

@@ -156,15 +156,31 @@ def check(bad: Bad, client: Callable[[str], Etcd | FleetLock]) -> None:
 
 HEADER = {"header": {"revision": "5"}}
 LEASE = json_answer(HEADER | {"ID": "7", "TTL": "60"})
+FREE = json_answer(HEADER | {"succeeded": True, "responses": [{"response_range": HEADER}] * 5})
+RACE = json_answer(HEADER | {"responses": [{"response_range": HEADER}] * 5})
+
+
+def found(number: int, *pairs: dict[str, object]) -> bytes:
+    """The group as it is read, with these pairs in one of its five parts."""
+    responses: list[dict[str, object]] = [{"response_range": HEADER} for _ in range(5)]
+    responses[number] = {"response_range": HEADER | {"kvs": pairs}}
+    return json_answer(HEADER | {"succeeded": True, "responses": responses})
 
 
 @pytest.mark.parametrize(("name", "answers", "fault"), [
-    ("no lease", (json_answer(HEADER), json_answer(HEADER)), INVALID),
-    ("a lease of 64 digits", (json_answer(HEADER), json_answer(HEADER | {"ID": "7" * 64})), INVALID),
-    ("it succeeded, as a text", (json_answer(HEADER), LEASE, json_answer(HEADER | {"succeeded": "yes"})), INVALID),
-    ("an empty transaction", (json_answer(HEADER), LEASE, json_answer({"succeeded": True})), INVALID),
-    ("a page in place of the transaction", (json_answer(HEADER), LEASE, http_answer(HTML)), INVALID),
-    ("it hangs at the transaction", (json_answer(HEADER), LEASE, hang), UNREACHABLE),
+    ("nothing of the group", (json_answer(HEADER),), INVALID),
+    ("a part of the group", (json_answer(HEADER | {"responses": [{"response_range": HEADER}] * 4}),), INVALID),
+    ("another operation", (json_answer(HEADER | {"responses": [{"response_put": HEADER}] * 5}),), INVALID),
+    ("a million operations", (json_answer(HEADER | {"responses": [{}] * 300_000}),), INVALID),
+    ("a slot that is no key", (found(0, {"key": "?"}),), INVALID),
+    ("a stop that is no text", (found(1, {"key": "/w=="}),), INVALID),
+    ("no lease", (FREE, json_answer(HEADER)), INVALID),
+    ("a lease of 64 digits", (FREE, json_answer(HEADER | {"ID": "7" * 64})), INVALID),
+    ("it succeeded, as a text", (FREE, LEASE, json_answer(HEADER | {"succeeded": "yes"})), INVALID),
+    ("an empty transaction", (FREE, LEASE, json_answer({"succeeded": True})), INVALID),
+    ("a page in place of the transaction", (FREE, LEASE, http_answer(HTML)), INVALID),
+    ("it hangs at the transaction", (FREE, LEASE, hang), UNREACHABLE),
+    ("always another host is faster", (FREE, LEASE, RACE, RACE, RACE, LEASE), FULL),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_bad_answers_while_a_slot_is_taken(
         name: str, answers: tuple[bytes | Callable[[socket.socket], None], ...], fault: Fault) -> None:

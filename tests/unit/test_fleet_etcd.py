@@ -9,11 +9,13 @@ import signal
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from dockerd_guard.fleet.etcd import Etcd
-from dockerd_guard.fleet.http import Service, TlsPaths
+from dockerd_guard.fleet.etcd import DEFAULT_DURATION_S, Etcd
+from dockerd_guard.fleet.http import Reply, Service, TlsPaths
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
 from tests.support.lock_services import ETCD, EtcdService, FakeEtcd, RealEtcd
 
@@ -71,6 +73,13 @@ def test_each_host_gets_its_own_slot(client: Client) -> None:
     assert client(2).release(first)
     assert client(2).acquire(WEB3).number == first.number
     assert client(2).still(second)
+
+
+def test_a_message_names_some_hosts(client: Client) -> None:
+    for number in range(8):
+        client(8).acquire(Host(f"{number:032x}", f"web{number}", "boot"))
+    said = refused(lambda: client(8).acquire(Host("f" * 32, "last", "boot"))).next_step
+    assert (said.count(" since "), said.endswith(" and 3 more restart dockerd")) == (5, True)
 
 
 def test_fewer_slots_than_were_taken(client: Client) -> None:
@@ -170,6 +179,59 @@ def test_many_at_once(client: Client) -> None:
         thread.join()
     assert sorted(slot.number for slot in slots) == [0, 1, 2]
     assert faults == [Fault.FULL] * 17
+
+
+def test_a_host_knows_when_it_is_its_turn(client: Client, service: EtcdService) -> None:
+    """By its place among those that wait, the slots, and how long the last host had its own."""
+    slots = [client(2).acquire(host) for host in (WEB1, WEB2)]
+    waiting = [Host(f"{number:032x}", f"web{number}", "boot") for number in range(10, 15)]
+    # In the order of the IDs, not of the requests.
+    for host in reversed(waiting):
+        assert refused(lambda: client(2).acquire(host)).expected_s == 1 / 2 * DEFAULT_DURATION_S  # noqa: B023
+    assert [refused(lambda: client(2).acquire(host)).expected_s for host in waiting] == [  # noqa: B023
+        place / 2 * DEFAULT_DURATION_S for place in (1, 2, 3, 4, 5)]
+    client(2).release(slots[0]._replace(since=(datetime.now(UTC) - timedelta(seconds=20)).isoformat()))
+    client(2).acquire(waiting[0])
+    assert [round(refused(lambda: client(2).acquire(host)).expected_s) for host in waiting[1:]] == [  # noqa: B023
+        10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("value", ["", "[]", '{"seconds": "7"}', '{"seconds": -1}', '{"seconds": 1e999}',
+                                   '{"seconds": 601}', '{"seconds": 99999999999999999999}'])
+def test_a_duration_that_is_none(client: Client, service: EtcdService, value: str) -> None:
+    client().acquire(WEB1)
+    put(service, f"dockerd-guard/v1/{client()._group}/duration", value)
+    assert refused(lambda: client().acquire(WEB2)).expected_s == DEFAULT_DURATION_S
+
+
+@pytest.mark.parametrize("since", ["", "yesterday", "2026-11-26T14:02:00", "9999-01-01T00:00:00+00:00"])
+def test_a_slot_whose_begin_is_not_known_is_given_back(client: Client, since: str) -> None:
+    """By a clock that was set back, or an older version."""
+    slot = client().acquire(WEB1)
+    assert client().release(slot._replace(since=since))
+    slot = client().acquire(WEB2)
+    assert refused(lambda: client().acquire(WEB1)).expected_s == DEFAULT_DURATION_S
+    assert client().release(slot._replace(since=""))
+
+
+def test_how_many_requests_a_slot_takes(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[str] = []
+    post = Service.post
+
+    def counted(self: Service, path: str, *arguments: Any) -> Reply:
+        requests.append(path)
+        return post(self, path, *arguments)
+    monkeypatch.setattr(Service, "post", counted)
+    slot = client().acquire(WEB1)
+    assert client().still(slot, renew=False)
+    assert client().release(slot)
+    assert requests == ["v3/kv/txn", "v3/lease/grant", "v3/kv/txn", "v3/kv/range", "v3/kv/txn"]
+    client().acquire(WEB1)
+    requests.clear()
+    refused(lambda: client().acquire(WEB2))
+    assert requests == ["v3/kv/txn", "v3/lease/grant", "v3/kv/put"]
+    refused(lambda: client().acquire(WEB2))
+    assert len(requests) == 4
 
 
 @pytest.mark.parametrize("value", ["", "no JSON", "[]", '{"id": 7, "host": ["x"]}', '{"host": "a\\u001b[31m\\nb"}',

@@ -212,13 +212,30 @@ def test_a_lease_is_renewed_each_third(monkeypatch: pytest.MonkeyPatch, etcd: Fa
         return lease(path, data, header)
     monkeypatch.setattr(etcd, "lease", noted)
     assert helper.server.wait_s() == 40.0
+    # Just before the restart it is as good as new, later it is renewed.
+    assert helper.ask(FleetVerb.STILL, fleet, slot=slot)
+    assert not renewed
     for _ in range(12):
         helper.wait(10)
     assert renewed == ["/v3/lease/keepalive"] * 3
+    helper.wait(10)
+    assert helper.ask(FleetVerb.STILL, fleet, slot=slot)
+    assert helper.server.wait_s() == 40.0
+    assert len(renewed) == 4
     assert helper.ask(FleetVerb.RELEASE, fleet, slot=slot)
     assert helper.server.wait_s() is None
     helper.wait(100)
     assert len(renewed) == 4
+
+
+def test_a_new_helper_renews_the_slot_of_another(
+        monkeypatch: pytest.MonkeyPatch, etcd: FakeEtcd, fleet: Fleet) -> None:
+    """It does not know how much of the lease is left."""
+    slot = Server(monkeypatch).ask(FleetVerb.ACQUIRE, fleet, host=HOST)
+    etcd.leases.clear()
+    assert not Server(monkeypatch).ask(FleetVerb.STILL, fleet, slot=slot)
+    with pytest.raises(LockError, match="the lease of this host's slot of the group prod ends"):
+        Server(monkeypatch).ask(FleetVerb.ACQUIRE, fleet, host=HOST)
 
 
 def test_a_lease_that_is_lost_during_the_restart(
