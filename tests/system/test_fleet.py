@@ -12,7 +12,7 @@ import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
 from tests.support.correction import DOCKERD, LIVE_RESTORE, OVERRIDE, POLICY, entries
-from tests.system.test_weight import HIGHEST_KIB, PEAK_KIB, resident_kib, unused
+from tests.support.weight import HIGHEST_KIB, PEAK_KIB, resident_kib, unused
 
 GATEWAY = "http://127.0.0.1:2379"
 KEYS = "/etc/dockerd-guard/fleet"

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from tests.machines.machine import Machine, wait_for
+from tests.support.weight import AGENT, HIGHEST_KIB, PEAK_KIB, resident_kib, unused
 
-AGENT = "dockerd-guard.service"
 POLICY = "/etc/dockerd-guard/config.yaml"
-
-HIGHEST_KIB = 32 * 1024
-PEAK_KIB = 40 * 1024
-UNUSED = ("libcrypto", "libxml2", "_asyncio", "libnftables")
-"""Libraries that pystemd, structlog and Python's standard library would load (dockerd_guard/lazy_imports.py), and the
-library of the network helper."""
 
 PASSES = 40
 GROWTH_KIB = 1024
 """Maximum growth between two rounds of passes."""
-
-
-def resident_kib(machine: Machine, field: str = "VmRSS") -> int:
-    lines = machine.read(f"/proc/{machine.main_pid(AGENT)}/status").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-
-def unused(machine: Machine) -> list[str]:
-    """Return the UNUSED libraries that the agent has loaded."""
-    maps = machine.read(f"/proc/{machine.main_pid(AGENT)}/maps")
-    return [name for name in UNUSED if name in maps]
 
 
 def passes(machine: Machine) -> None:
