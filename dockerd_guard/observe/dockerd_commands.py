@@ -11,8 +11,8 @@ from itertools import islice
 
 from dockerd_guard.observe import command_words
 
-MAX_EXPANDED_WORDS = 5_000
-"""Words of variables in one text; one with more of them counts as one with such a command."""
+MAX_WORDS = 5_000
+"""Words of variables, and hosts, in one text; one with more of them counts as one with such a command."""
 
 _NAME = r"(?:[\w./@{}$-]{0,200}/)?dockerd(?:-entrypoint\.sh|-rootless\.sh)?"
 # Patterns are compiled where they are first used (re caches them): most trees need none.
@@ -30,36 +30,39 @@ _IS_UNKNOWN = r"\$|\{\{"
 def first_host(text: str) -> tuple[int, str] | None:
     """Return the offset of the first host that is one of TCP, or whose value the text does not have, and what the
     command does with it; None if there is none."""
+    is_tcp, is_unknown = re.compile(_IS_TCP), re.compile(_IS_UNKNOWN)
     for place, host in hosts_of(text):
         if host is None:
             return place, "gives dockerd options that are not known"
-        if re.match(_IS_TCP, host) is not None:
+        if is_tcp.match(host) is not None:
             return place, "names a TCP address for dockerd"
-        if re.match(_IS_UNKNOWN, host) is not None:
+        if is_unknown.match(host) is not None:
             return place, "gives dockerd a host that is not known"
     return None
 
 
 def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
-    """Yield the hosts that commands give dockerd, each with its offset; None where there are more words of variables
-    than are read. Linear time."""
+    """Yield the hosts that commands give dockerd, each with its offset; None where there are more words than are read.
+    Linear time."""
     known: dict[str, list[str]] | None = None
-    room, position, starts, is_option = MAX_EXPANDED_WORDS, 0, re.compile(_COMMAND), re.compile(_HOST)
+    room, position, starts, is_option = MAX_WORDS, 0, re.compile(_COMMAND), re.compile(_HOST)
     while (command := starts.search(text, position)) is not None:
         position = command.end()
         is_host = False
-        for word, end in command_words.words(text, command, _NAME):
+        for word, position in command_words.words(text, command, _NAME):
+            if not is_host and not word.startswith("-") and "$" not in word and "{{" not in word:
+                continue
             values = [word]
             if "$" in word or "{{" in word:
                 known = command_words.variables(text) if known is None else known
                 values = list(islice(command_words.expanded(word, known), room + 1))
                 room -= len(values)
-                if room < 0:
-                    yield command.start(), None
-                    return
+            if room < 0:
+                yield command.start(), None
+                return
             for value in values:
                 option = is_option.match(value)
                 if host := value[option.end():] if option is not None else value if is_host else "":
-                    yield end - 1, host
+                    yield position - 1, host
+                    room -= 1
                 is_host = option is not None and option.end() == len(value)
-            position = end

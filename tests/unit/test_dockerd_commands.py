@@ -68,6 +68,11 @@ def test_hosts_of_no_network(line: str) -> None:
     assert first_host("x\n" + line.replace("\\n", "\n") + "\n") is None
 
 
+def test_hosts_beyond_a_limit_are_named() -> None:
+    found = first_host("dockerd -H unix:///a " * 5_002)
+    assert found is not None and found[1] == "gives dockerd options that are not known"
+
+
 @pytest.mark.parametrize("text", [
     "dockerd -H $X ", "dockerd -", "dockerd $A ", "A=$A$A dockerd $A\n", "dockerd \\\n", "- dockerd\n", "dockerd -H "])
 def test_long_texts_end_soon(text: str) -> None:
