@@ -59,10 +59,6 @@ PRIVATE_SOCKETS = ("metrics.sock", "libnetwork/", "swarm/")
 """Internal UNIX sockets of dockerd below --exec-root, which do not serve the API (moby daemon/metrics_unix.go,
 libnetwork/sandbox_externalkey_unix.go, daemon/cluster)."""
 
-SWARM_PORTS = (2377, 7946)
-"""Ports of swarm mode for cluster management and gossip, which do not serve the API (docs: Open protocols and
-ports)."""
-
 
 def observe_host(
     rootfs: Rootfs, manager: Manager | None, kernel: HostKernel, *, dockerd: Version | None = None,
@@ -165,7 +161,8 @@ def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed w
         return daemon._replace(exec_root=f"/run/user/{process.uid}/docker") if process.uid else daemon
 
     def other(process: Process) -> Other:
-        found = _api_sockets(Started(read_other(process), None), sockets.of_other(process.pid))
+        start, held = Started(read_other(process), None), sockets.of_other(process.pid)
+        found = _api_sockets(start, held, knows_all=_knows_all(process, start, sockets))
         bindings = tuple(_in_namespace(found, kernel.network_namespace(process.pid)))
         if process.in_container:
             # Its UNIX sockets are files of the container.
@@ -244,11 +241,21 @@ def _reachable_bindings(
 ) -> tuple[Binding, ...]:
     """Return the API sockets of a process. Those that PID 1 has passed to it are in the network namespace of PID 1."""
     own, inodes = sockets.reachable(process.pid), sockets.inodes(1)
+    knows_all = _knows_all(process, start, sockets)
     if not namespace:
-        return tuple(_api_sockets(start, own, inodes))
+        return tuple(_api_sockets(start, own, inodes, knows_all=knows_all))
     passed = [sock for sock in sockets.reachable(1) if sock.inode in sockets.inodes(process.pid)]
-    return (*_api_sockets(start, passed, inodes),
-            *_in_namespace(_api_sockets(start, [sock for sock in own if sock.inode not in inodes]), namespace))
+    own = tuple(sock for sock in own if sock.inode not in inodes)
+    return (*_api_sockets(start, passed, inodes, knows_all=knows_all),
+            *_in_namespace(_api_sockets(start, own, knows_all=knows_all), namespace))
+
+
+def _knows_all(process: Process, start: Started, sockets: processes.Sockets) -> bool:
+    """Whether a dockerd serves its API on its hosts alone, and on what systemd has passed to it and holds too. It keeps
+    a passed socket that systemd has closed since, which LISTEN_FDS= of its start shows (sd_listen_fds(3))."""
+    passed = process.environ.get("LISTEN_FDS", "0")
+    return start.knows_hosts and bool(process.environ) and passed.isdecimal() and (
+        int(passed[:9]) <= len({sock.inode for sock in sockets.of(process.pid)} & sockets.inodes(1)))
 
 
 def _in_namespace(bindings: Iterable[Binding], namespace: str) -> Iterator[Binding]:
@@ -259,11 +266,14 @@ def _in_namespace(bindings: Iterable[Binding], namespace: str) -> Iterator[Bindi
 
 
 def _api_sockets(
-    start: Started, held: Iterable[processes.SocketOwner], passed: Collection[int] = ()
+    start: Started, held: Iterable[processes.SocketOwner], passed: Collection[int] = (), *, knows_all: bool
 ) -> Iterator[Binding]:
     """Yield the listening sockets of a dockerd that serve its API, as far as can be determined.
 
-    `passed` are the inode numbers of the sockets that systemd holds too.
+    `passed` are the inode numbers of the sockets that systemd holds too. dockerd also listens for swarm and metrics,
+    and on the published ports of containers: for good with `userland-proxy: false` (moby, libnetwork/portmapper,
+    dummyProxy), from Docker 28 on until it passes the socket to docker-proxy. `knows_all`: it serves its API on its
+    hosts and on `passed` sockets alone, which nothing changes after its start.
     """
     daemon = start.daemon
     metrics = canonical(f"tcp://{daemon.metrics_addr}") if daemon.metrics_addr else ""
@@ -274,14 +284,10 @@ def _api_sockets(
         is_passed = sock.inode in passed
         if address.startswith(private):
             continue
-        if address.startswith("tcp://") and not is_passed and (port := split_host_port(address)[1]) not in ports and (
-                address == metrics or (start.knows_hosts and int(port) in SWARM_PORTS and _in_swarm(daemon))):
+        if address.startswith("tcp://") and not is_passed and split_host_port(address)[1] not in ports and (
+                address == metrics or knows_all):
             continue
         yield _live_binding(sock.address, start, Via.SOCKET_UNIT if is_passed else Via.FLAG, Evidence.KERNEL)
-
-
-def _in_swarm(daemon: Daemon) -> bool:
-    return os.path.exists(f"{daemon.data_root}/swarm/docker-state.json")
 
 
 def _live_binding(address: str, start: Started, via: Via, evidence: Evidence | None) -> Binding:

@@ -178,3 +178,21 @@ def test_port_in_another_network_namespace_is_not_the_hosts(machine: Machine) ->
     assert not entries(machine, "contained")
     assert table(machine) == ""
     assert machine.outside(["curl", "--silent", f"http://{ADDRESS}:2375/"], check=False).status == 0
+
+
+def test_a_port_on_which_dockerd_listens_for_a_container_is_not_its_api(machine: Machine) -> None:
+    """With `userland-proxy: false` dockerd itself listens on published ports. Docker was restarted for that."""
+    machine.write("/etc/docker/daemon.json", '{"live-restore": true, "userland-proxy": false}\n')
+    machine.run("systemctl reset-failed docker.service; systemctl restart docker")
+    machine.import_busybox()
+    enforce(machine)
+    dockerd = machine.main_pid()
+    machine.run("docker run --detach --publish 8080:80 busybox "
+                "/bin/sh -c 'echo open for business >/index.html; busybox httpd -f -p 80 -h /'")
+    assert f"pid={dockerd}," in machine.run("ss -Hltnp sport = :8080").out
+    machine.run("systemctl reload dockerd-guard")
+    wait_for(lambda: machine.outside(f"curl --silent --max-time 2 http://{ADDRESS}:8080/", check=False).out
+             == "open for business\n", "answer of the container")
+    assert [each["address"] for each in bindings(machine, "listening")] == ["unix:///run/docker.sock"]
+    machine.run("dockerd-guard fix")
+    assert (machine.main_pid(), table(machine), entries(machine, "drift")) == (dockerd, "", [])

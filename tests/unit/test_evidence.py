@@ -231,19 +231,40 @@ def test_metrics_of_the_start_are_not_reported(host: SimulatedHost) -> None:
             assert [binding.address for binding in seen.listening.layer.bindings] == ["unix:///run/docker.sock"]
 
 
-def test_swarm_state_does_not_hide_the_api(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dockerd_guard.observe.live._in_swarm", lambda daemon: True)
-    do(host, (*opened("-H fd:// -H tcp://0.0.0.0:7946"), sleep(60)))
-    with Rootfs(str(host.root)) as rootfs:
-        seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
-        assert [exposure.address for exposure in exposures(seen, read_policy(""), TODAY)] == ["tcp://0.0.0.0:7946"]
-    do(host, (*opened("-H fd://"), sleep(60)))
+@pytest.mark.parametrize(("arguments", "more", "listen_fds", "exposed"), [
+    # dockerd itself listens on published ports with userland-proxy: false, and for swarm.
+    ("-H fd://", "tcp://0.0.0.0:8080", None, []),
+    ("-H fd://", "tcp://[::]:7946", None, []),
+    ("-H fd://", "tcp://0.0.0.0:2375", None, []),
+    ("-H fd:// -H tcp://0.0.0.0:7946", "tcp://0.0.0.0:8080", None, ["tcp://0.0.0.0:7946"]),
+    # A socket that systemd had passed and has closed since.
+    ("-H fd://", "tcp://0.0.0.0:8080", "2", ["tcp://0.0.0.0:8080"]),
+    ("-H fd://", "tcp://0.0.0.0:8080", "x", ["tcp://0.0.0.0:8080"]),
+    ("-H unix:///run/docker.sock", "tcp://0.0.0.0:8080", "0", []),
+])
+def test_a_dockerd_serves_its_api_on_its_hosts_alone(
+    host: SimulatedHost, arguments: str, more: str, listen_fds: str | None, exposed: list[str]
+) -> None:
+    do(host, (*opened(arguments), sleep(60)))
     assert host.running is not None
-    gossip = (host.running.sockets[0][0]._replace(address="tcp://[::]:7946", inode=99), False)
-    host.running = host.running._replace(sockets=(*host.running.sockets, gossip))
+    process, sockets = host.running.process, host.running.sockets
+    if listen_fds is not None:
+        process = process._replace(environ={**process.environ, "LISTEN_FDS": listen_fds})
+    other = (sockets[0][0]._replace(address=more, inode=99), False)
+    host.running = host.running._replace(process=process, sockets=(*sockets, other))
     with Rootfs(str(host.root)) as rootfs:
         seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
-        assert not exposures(seen, read_policy(""), TODAY)
+        assert [exposure.address for exposure in exposures(seen, read_policy(""), TODAY)] == exposed
+
+
+def test_where_the_hosts_are_not_known_every_socket_counts(host: SimulatedHost) -> None:
+    do(host, (daemon_json(PLAIN), dropin(""), reload, restart, sleep(60), daemon_json(METRICS)))
+    assert host.running is not None
+    other = (host.running.sockets[0][0]._replace(address="tcp://0.0.0.0:8080", inode=99), False)
+    host.running = host.running._replace(sockets=(*host.running.sockets, other))
+    with Rootfs(str(host.root)) as rootfs:
+        seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
+        assert [exposure.address for exposure in exposures(seen, read_policy(""), TODAY)] == ["tcp://0.0.0.0:8080"]
 
 
 def test_answers_of_another_start_count_for_nothing(host: SimulatedHost) -> None:
