@@ -219,8 +219,9 @@ def _running_bindings(
     """
     daemon = start.daemon
     if not start.knows_hosts:
-        cause = (f"{daemon.config_file} was changed after dockerd started" if daemon.starts else
-                 f"dockerd runs although its command line was considered invalid ({daemon.reason})")
+        cause = (f"dockerd runs although its command line was considered invalid ({daemon.reason})"
+                 if not daemon.starts else
+                 daemon.reason or daemon.config_error or f"{daemon.config_file} was changed after dockerd started")
         found = _reachable_bindings(process, start, sockets, namespace)
         return found, f"{cause}; its listening sockets are shown"
     bindings: list[Binding] = []

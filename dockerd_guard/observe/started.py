@@ -43,8 +43,10 @@ class Started(NamedTuple):
 
     @property
     def knows_hosts(self) -> bool:
-        """Whether `daemon.hosts` are all hosts. With -H daemon.json has none, or dockerd would not have started."""
-        return self.daemon.starts and (self.config is not None or self._has_flag("host"))
+        """Whether `daemon.hosts` are all hosts. With -H daemon.json has none, or dockerd would not have started. The
+        arguments of another program tell nothing."""
+        is_read = self.config is not None and self.daemon.certain
+        return self.daemon.program.certain and self.daemon.starts and (is_read or self._has_flag("host"))
 
     @property
     def tls(self) -> tuple[Tls, Evidence | None]:

@@ -257,6 +257,22 @@ def test_a_dockerd_serves_its_api_on_its_hosts_alone(
         assert [exposure.address for exposure in exposures(seen, read_policy(""), TODAY)] == exposed
 
 
+@pytest.mark.parametrize("argv", [
+    ("python3", "-c", "import socket"), ("/usr/bin/socat", "TCP-LISTEN:8080,fork", "UNIX:/run/docker.sock"),
+    ("/usr/local/bin/relay", "-H", "fd://"), (),
+])
+def test_every_socket_of_another_program_counts(host: SimulatedHost, argv: tuple[str, ...]) -> None:
+    do(host, (*opened("-H fd://"), sleep(60)))
+    assert host.running is not None
+    other = (host.running.sockets[0][0]._replace(address="tcp://0.0.0.0:8080", inode=99), False)
+    process = host.running.process._replace(argv=argv, executable=argv[0] if argv else "")
+    host.running = host.running._replace(process=process, sockets=(*host.running.sockets, other))
+    with Rootfs(str(host.root)) as rootfs:
+        seen = observe_host(rootfs, SimulatedManager(host), SimulatedKernel(host))
+        assert [exposure.address for exposure in exposures(seen, read_policy(""), TODAY)] == ["tcp://0.0.0.0:8080"]
+        assert seen.running is not None and "cannot determine" in (seen.running.layer.reason or "")
+
+
 def test_where_the_hosts_are_not_known_every_socket_counts(host: SimulatedHost) -> None:
     do(host, (daemon_json(PLAIN), dropin(""), reload, restart, sleep(60), daemon_json(METRICS)))
     assert host.running is not None
