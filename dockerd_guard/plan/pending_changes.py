@@ -15,6 +15,7 @@ from dockerd_guard.dockerd.daemon import Daemon
 from dockerd_guard.dockerd.options import Options, options_of
 from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.observe.configured import main_command
+from dockerd_guard.observe.loaded_files import is_loaded
 from dockerd_guard.observe.observation import Configured, Observation, Running
 from dockerd_guard.observe.started import INVOCATION, StartRecord, is_newer, is_unchanged
 from dockerd_guard.plan.plan import TLS_FLAGS
@@ -40,6 +41,9 @@ SEEN_OTHERWISE = frozenset((
 ))
 """Settings of docker.service without effect on the start, or whose result is compared directly."""
 
+PROGRAM = "program="
+"""Begins what is recorded of the command that started dockerd."""
+
 
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
     """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since."""
@@ -52,9 +56,17 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
         return None
     unit = seen.configured.service.unit
     files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
-    are_unchanged = not any(is_newer(seen.rootfs, file, running.process.started_ns) for file in files)
-    settings = tuple(text for _, text in _compared(seen.configured)) if are_unchanged else None
+    settings: tuple[str, ...] | None = None
+    if not any(is_newer(seen.rootfs, file, running.process.started_ns) for file in files):
+        # Files that systemd had not loaded are older than the start as well.
+        settings = _recorded(seen.configured) if is_loaded(seen) else ()
     return StartRecord(invocation, seen.rootfs.read_if_possible(path), settings)
+
+
+def _recorded(configured: Configured) -> tuple[str, ...]:
+    command = main_command(configured.service)
+    programs = (f"{PROGRAM}{command.path}",) if command is not None else ()
+    return (*(text for _, text in _compared(configured)), *programs)
 
 
 def pending_changes(
@@ -69,7 +81,7 @@ def pending_changes(
             *_keys(seen, base, known, passed_over),
             *_variables(seen.running, base),
             *_settings(seen.rootfs, seen.running, base, known),
-            *_programs(seen.rootfs, seen.running, base))
+            *_programs(seen.rootfs, seen.running, base, known))
 
 
 def _flags(running: Daemon, base: Configured, passed_over: frozenset[str]) -> Iterator[str]:
@@ -126,11 +138,10 @@ def _settings(rootfs: Rootfs, running: Running, base: Configured, known: StartRe
     Where these are not recorded, those of the administrator's files that are newer than the start, under any name: a
     copy of a drop-in that we set aside is in force like any other file.
     """
-    recorded = None
-    if known is not None and known.is_of(running.process):
-        recorded = known.settings
+    recorded = known.settings if known is not None and known.is_of(running.process) else None
     if recorded is not None:
-        before, now = Counter(recorded), Counter(text for _, text in _compared(base))
+        before = Counter(text for text in recorded if not text.startswith(PROGRAM))
+        now = Counter(text for _, text in _compared(base))
         for setting, text in _compared(base):
             if now[text] > before[text]:
                 now[text] -= 1
@@ -154,18 +165,17 @@ def _compared(configured: Configured) -> Iterator[tuple[Setting, str]]:
             yield setting, f"{setting.section}.{setting.key}={setting.value}"
 
 
-def _programs(rootfs: Rootfs, running: Running, base: Configured) -> Iterator[str]:
-    """A replacement or wrapper of dockerd that has changed since dockerd started."""
+def _programs(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
+    """A replacement or wrapper of dockerd that has changed since dockerd started, or that it was not started by."""
     command = main_command(base.service)
     path = rootfs.resolve(command.path) if command is not None else None
     if command is None or path == running.process.executable:
         return
-    # The command that systemd ran at the start is not recorded anywhere.
+    recorded = known.settings if known is not None and known.is_of(running.process) else None
+    is_other = recorded is not None and f"{PROGRAM}{command.path}" not in recorded
     files = (path or command.path, command.location.file)
-    if any(is_newer(rootfs, file, running.process.started_ns) for file in files):
+    if is_other or any(is_newer(rootfs, file, running.process.started_ns) for file in files):
         yield f"{command.path} ({command.location.file}:{command.location.line})"
-
-
 
 
 def _read(content: bytes | None) -> dict[str, object]:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.model.location import Location
+from dockerd_guard.observe.loaded_files import has_appended_dropin
 from dockerd_guard.observe.observation import LOADED, Loaded, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._common import command_location
 
 CODE = "DG307"
 TITLE = "systemd has not loaded what is on disk"
-
-CONTROL = "/system.control/"
-"""Drop-ins of `systemctl set-property`."""
 
 FILE_MODIFIED = "a file of docker.service was modified on disk"
 
@@ -55,17 +53,7 @@ def _difference(seen: Observation, loaded: Loaded) -> tuple[str, Location | None
     if old != new.keys():
         location = next((source for address, source in new.items() if address not in old), None)
         return "ListenStream= of the socket units changed on disk", location
-    if loaded.need_daemon_reload and not _has_appended_dropin(seen, loaded):
+    if loaded.need_daemon_reload and not has_appended_dropin(seen, loaded):
         fragment = disk.service.unit.fragment
         return FILE_MODIFIED, Location(fragment) if fragment else None
     return None
-
-
-def _has_appended_dropin(seen: Observation, loaded: Loaded) -> bool:
-    """Whether systemd knows all drop-ins, and only their order differs from the one on disk.
-
-    `systemctl set-property` and IPAddressDeny= of containment add a drop-in and apply it at once. systemd appends it to
-    its list (unit_write_setting() in src/core/unit.c), compares that with the sorted one, and sets NeedDaemonReload.
-    """
-    known, on_disk = loaded.service.unit.dropins, seen.configured.service.unit.dropins
-    return known != on_disk and sorted(known) == sorted(on_disk) and any(CONTROL in path for path in known)

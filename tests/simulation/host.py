@@ -166,7 +166,7 @@ class SimulatedHost:
         self.put("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\n")
         os.makedirs(root / "etc/systemd/system", exist_ok=True)
         os.makedirs(root / "var/lib/dockerd-guard", exist_ok=True)
-        self.loaded = self.read()
+        self.reload()
         self.start_socket()
         self.start("admin")
 
@@ -213,11 +213,30 @@ class SimulatedHost:
         with Rootfs(str(self.root)) as real, real.changed(changes) as rootfs:
             return observe_configured(rootfs, dockerd=DOCKERD, systemd=SYSTEMD, manager_environment=self.environment)
 
+    def is_refused_with(self, changes: Mapping[str, Content | None]) -> bool:
+        """Whether systemd or dockerd refuses these contents of files."""
+        configured = self.read_with(changes)
+        with Rootfs(str(self.root)) as real, real.changed(changes) as rootfs:
+            return not configured.layer.starts or _has_bad_tls(rootfs, configured)
+
     # --- systemd --------------------------------------------------------------------------
 
     def reload(self) -> None:
         """systemctl daemon-reload."""
         self.loaded = self.read()
+        self._times = self._times_of_files()
+
+    @property
+    def needs_reload(self) -> bool:
+        """Whether the files that systemd has loaded have changed since (NeedDaemonReload)."""
+        return self._times_of_files() != self._times
+
+    def _times_of_files(self) -> dict[str, int]:
+        unit, found = self.loaded.service.unit, {}
+        for path in (unit.fragment, *unit.dropins):
+            with contextlib.suppress(FileNotFoundError):
+                found[path or ""] = (self.root / (path or "").lstrip("/")).stat().st_mtime_ns
+        return found
 
     def start_socket(self) -> None:
         """Start docker.socket."""
@@ -302,8 +321,7 @@ class SimulatedHost:
             arguments, daemon = daemon_of(service, environment, rootfs, DOCKERD)
             layer = layer_of("loaded", service, environment, arguments, daemon, self.loaded.sockets, DOCKERD)
             now = self.loaded._replace(daemon=daemon, layer=layer, arguments=arguments)
-            has_bad_tls = any(finding.severity == "error"
-                              for finding in bad_tls_files.check(Observation(rootfs, now), None))
+            has_bad_tls = _has_bad_tls(rootfs, now)
         commands_before = [setting.value for setting in service.unit.settings if setting.key == "ExecStartPre"]
         text = " ".join(layer.argv) + (self.text("/etc/docker/daemon.json") or "")
         fate = self.next_starts.pop(0) if self.next_starts else ""
@@ -383,3 +401,7 @@ class SimulatedHost:
                 # What it has not stored is asked again.
                 del self.probes[self.probed_before:]
                 raise Crash
+
+
+def _has_bad_tls(rootfs: Rootfs, configured: Configured) -> bool:
+    return any(finding.severity == "error" for finding in bad_tls_files.check(Observation(rootfs, configured), None))

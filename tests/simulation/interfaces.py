@@ -59,6 +59,7 @@ class SimulatedManager(Manager):
             "LoadState": service.unit.load_state, "LoadError": ("", service.unit.reason or ""), "ActiveState": shown,
             "SubState": state if state == "auto-restart" else shown, "Type": service.type, "Names": [name],
             "FragmentPath": service.unit.fragment or "", "DropInPaths": list(service.unit.dropins),
+            "NeedDaemonReload": host.needs_reload,
             "MainPID": host.running.process.pid if host.running else 0,
             "TriggeredBy": [socket.unit.name for socket in host.loaded.sockets] or (
                 [SOCKET] if host.active[SOCKET] == "active" else []),

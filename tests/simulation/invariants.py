@@ -199,8 +199,8 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
     if intent is None or not intent.changes:
         return
     is_in_force = all(then.files.get(each.path) == now.get(each.path) == _text(each.after) for each in intent.changes)
-    if is_in_force and host.starts[-1].at > known.at and host.read_with(
-            {each.path: each.before for each in intent.changes}).layer.starts:
+    if is_in_force and host.starts[-1].at > known.at and not host.is_refused_with(
+            {each.path: each.before for each in intent.changes}):
         yield "I3: dockerd failed with a correction that stays"
 
 

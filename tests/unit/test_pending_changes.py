@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
 
 from dockerd_guard.observe.configured import observe_configured, values
-from dockerd_guard.observe.observation import RUNNING, Observation, Process, Running
+from dockerd_guard.observe.observation import LOADED, RUNNING, Configured, Loaded, Observation, Process, Running
 from dockerd_guard.observe.started import INVOCATION, StartRecord
 from dockerd_guard.plan.pending_changes import pending_changes, start_record
 from dockerd_guard.rootfs import Rootfs
@@ -21,15 +23,17 @@ WRAPPER = "/usr/local/sbin/run-docker"
 DOCKERD = "/usr/bin/dockerd"
 WRAPPED = f"#!/bin/sh\nexec {DOCKERD} \"$@\"\n"
 START = f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd://"
+ETC_UNIT = "/etc/systemd/system/docker.service"
 FULL = '"storage-driver": "overlay2",\n "log-opts": {"max-size": "10m"}'
 
-Files = dict[str, str | None]
+Files = Mapping[str, str | None]
 
 
 class Case(NamedTuple):
     """`at_start`: files that dockerd was started with, beside a plain docker.service. `since`: what they are now.
 
-    `known`: the agent saw dockerd before that.
+    `known`: the agent saw dockerd before that. `not_loaded`: files that were there at the start too, and that systemd
+    had not loaded.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Case(NamedTuple):
     words: tuple[str, ...] = ()
     known: bool = True
     in_swarm: bool = False
+    not_loaded: Files = MappingProxyType({})
 
 
 CASES = (
@@ -89,6 +94,16 @@ CASES = (
          (f"{WRAPPER} ({DROP_IN}:3)",)),
     Case("a wrapper that is new to the unit", {WRAPPER: WRAPPED},
          {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"}, (f"{WRAPPER} ({DROP_IN}:3)",)),
+    # Without daemon-reload before the start.
+    Case("a setting that systemd had not loaded", {}, {}, (f"ExecStartPre= ({DROP_IN}:2)",),
+         not_loaded={DROP_IN: "[Service]\nExecStartPre=/bin/false\n"}),
+    Case("another value that systemd had not loaded", {DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, {},
+         (f"ExecStartPre= ({DROP_IN}:2)",), not_loaded={DROP_IN: "[Service]\nExecStartPre=/bin/false\n"}),
+    Case("a wrapper that systemd had not loaded", {WRAPPER: WRAPPED}, {}, (f"{WRAPPER} ({DROP_IN}:3)",),
+         not_loaded={DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"}),
+    Case("a unit that systemd had not loaded", {}, {},
+         (f"Requires= ({ETC_UNIT}:2)", f"Type= ({ETC_UNIT}:4)", f"ExecStartPre= ({ETC_UNIT}:6)"),
+         not_loaded={ETC_UNIT: f"{PLAIN[SERVICE].decode()}ExecStartPre=/bin/false\n"}),
 )
 
 
@@ -110,11 +125,17 @@ def lay(root: Path, files: Files, after_ns: int = 0) -> int:
     return latest
 
 
+def loaded(configured: Configured, need_daemon_reload: bool) -> Loaded:
+    return Loaded(configured.layer._replace(name=LOADED), configured.service, configured.sockets, configured.arguments,
+                  configured.daemon, "active", 1, need_daemon_reload, {}, ())
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, case: Case) -> None:
     plain = {name: content.decode() for name, content in PLAIN.items()}
-    started_ns = lay(tmp_path, {**plain, DOCKERD: "", **case.at_start})
+    lay(tmp_path, {**plain, DOCKERD: "", **case.at_start})
     at_start = observe_configured(Rootfs(str(tmp_path)))
+    started_ns = lay(tmp_path, {DOCKERD: "", **case.not_loaded})
     environ = {**values(at_start.environment), "PATH": "/bin", INVOCATION: "1"}
     argv = (DOCKERD, *at_start.layer.argv[1:])
     running = Running(at_start.layer._replace(name=RUNNING),
@@ -122,7 +143,7 @@ def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, ca
 
     def see() -> Observation:
         rootfs = Rootfs(str(tmp_path))
-        return Observation(rootfs, observe_configured(rootfs), running=running)
+        return Observation(rootfs, observe_configured(rootfs), loaded(at_start, bool(case.not_loaded)), running)
 
     known = start_record(see(), None) if case.known else None
     assert (known is not None) is case.known
