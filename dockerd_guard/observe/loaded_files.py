@@ -18,7 +18,8 @@ def is_loaded(seen: Observation) -> bool:
         return False
     known, on_disk = seen.loaded.service.unit, seen.configured.service.unit
     resolve = seen.rootfs.resolve
-    is_same = sorted(known.dropins) == sorted(on_disk.dropins) and (
+    # Which of two aliases' drop-ins of one name systemd reads is not known (Unit.ambiguity).
+    is_same = (on_disk.ambiguity is not None or sorted(known.dropins) == sorted(on_disk.dropins)) and (
         known.fragment == on_disk.fragment or (known.fragment is not None and on_disk.fragment is not None
                                                and resolve(known.fragment) == resolve(on_disk.fragment)))
     return is_same and (not seen.loaded.need_daemon_reload or has_appended_dropin(seen, seen.loaded))

@@ -78,7 +78,7 @@ def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], n
         yield Hold(stops, next_step=_next_step(facts))
     if facts.pending_changes:
         yield Hold(f"a restart would apply other pending changes: {', '.join(facts.pending_changes)}",
-                   next_step=f"Revert them, or run {RESTART} at a suitable time")
+                   next_step=f"Revert them, or run `systemctl daemon-reload` and {RESTART} at a suitable time")
     delay = timedelta(seconds=_delay_s(correct, facts))
     if facts.is_active and correct.window is not None and not correct.window.contains(now.wall):
         yield Hold(f"outside the window {correct.window.text}", correct.window.next_opening(now.wall) + delay, BY_HAND,

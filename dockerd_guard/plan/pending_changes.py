@@ -46,10 +46,17 @@ PROGRAM = "program="
 
 
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
-    """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since."""
-    running = seen.running
+    """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since.
+
+    Where systemd had not loaded the files that are there, it started dockerd with what it had loaded before: the
+    settings of the previous record. A file that was only touched is then no change.
+    """
+    running, loaded = seen.running, seen.loaded
     invocation = running.process.environ.get(INVOCATION, "") if running is not None else ""
     if running is None or not invocation or (known is not None and known.invocation == invocation):
+        return None
+    if loaded is None or loaded.invocation != invocation:
+        # The files may have been loaded between that answer of systemd and the start.
         return None
     path = running.daemon.config_file
     if not is_unchanged(seen.rootfs, path, running.process.started_ns):
@@ -58,8 +65,8 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
     settings: tuple[str, ...] | None = None
     if not any(is_newer(seen.rootfs, file, running.process.started_ns) for file in files):
-        # Files that systemd had not loaded are older than the start as well.
-        settings = _recorded(seen.configured) if is_loaded(seen) else ()
+        before = known.settings if known is not None else None
+        settings = _recorded(seen.configured) if is_loaded(seen) else before or ()
     return StartRecord(invocation, seen.rootfs.read_if_possible(path), settings)
 
 

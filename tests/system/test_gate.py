@@ -148,7 +148,8 @@ def test_restart_applies_no_other_change(machine: Machine, waiting: Waiting) -> 
         return
     held = wait_for(lambda: [found for found in entries(machine, "held") if waiting.words in found["MESSAGE"]],
                     "held correction")
-    assert "Next: Revert them, or run `systemctl restart docker.service` at a suitable time." in held[-1]["MESSAGE"]
+    assert ("Next: Revert them, or run `systemctl daemon-reload` and `systemctl restart docker.service` at a suitable "
+            "time.") in held[-1]["MESSAGE"]
     for verb in ("diff", "status"):
         # The status follows the entry. While dockerd is slow to answer, that is the reason.
         wait_for(lambda v=verb: all(words in machine.run(f"dockerd-guard {v}", check=False).out  # type: ignore[misc]

@@ -41,7 +41,7 @@ REFUSED = Hold("dockerd would not start: no certificate; no key", None, FIX_THIS
 UNASKED = Hold("dockerd does not answer; cannot check whether containers would be stopped", None,
                "Check `systemctl status docker.service`")
 PENDING = Hold("a restart would apply other pending changes: --bip (/a:1), --mtu removed",
-               None, f"Revert them, or run {RESTART} at a suitable time")
+               None, f"Revert them, or run `systemctl daemon-reload` and {RESTART} at a suitable time")
 
 
 def correct(text: str) -> Correct:

@@ -19,6 +19,7 @@ from tests.support.regression_cases import DROP_IN, JSON, PLAIN, SERVICE
 
 OURS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
 ENVIRONMENT = "/etc/default/docker"
+OTHER = "/etc/systemd/system/docker.service.d/limits.conf"
 WRAPPER = "/usr/local/sbin/run-docker"
 DOCKERD = "/usr/bin/dockerd"
 WRAPPED = f"#!/bin/sh\nexec {DOCKERD} \"$@\"\n"
@@ -33,7 +34,7 @@ class Case(NamedTuple):
     """`at_start`: files that dockerd was started with, beside a plain docker.service. `since`: what they are now.
 
     `known`: the agent saw dockerd before that. `not_loaded`: files that were there at the start too, and that systemd
-    had not loaded.
+    had not loaded. `knows_earlier`: the agent saw the dockerd before, which was started with the same files.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case(NamedTuple):
     known: bool = True
     in_swarm: bool = False
     not_loaded: Files = MappingProxyType({})
+    knows_earlier: bool = False
 
 
 CASES = (
@@ -104,6 +106,16 @@ CASES = (
     Case("a unit that systemd had not loaded", {}, {},
          (f"Requires= ({ETC_UNIT}:2)", f"Type= ({ETC_UNIT}:4)", f"ExecStartPre= ({ETC_UNIT}:6)"),
          not_loaded={ETC_UNIT: f"{PLAIN[SERVICE].decode()}ExecStartPre=/bin/false\n"}),
+    Case("a setting beside one that dockerd was started with", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {},
+         (f"ExecStartPre= ({DROP_IN}:2)",), not_loaded={DROP_IN: "[Service]\nExecStartPre=/bin/false\n"},
+         knows_earlier=True),
+    Case("a touched drop-in", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {},
+         not_loaded={OTHER: "[Service]\nLimitNOFILE=9999\n"}, knows_earlier=True),
+    Case("a touched drop-in of a wrapper",
+         {OTHER: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n", WRAPPER: WRAPPED}, {},
+         not_loaded={OTHER: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"}, knows_earlier=True),
+    Case("a touched drop-in, at the first sight", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {},
+         (f"LimitNOFILE= ({OTHER}:2)",), not_loaded={OTHER: "[Service]\nLimitNOFILE=9999\n"}),
 )
 
 
@@ -125,9 +137,9 @@ def lay(root: Path, files: Files, after_ns: int = 0) -> int:
     return latest
 
 
-def loaded(configured: Configured, need_daemon_reload: bool) -> Loaded:
+def loaded(configured: Configured, need_daemon_reload: bool, invocation: str) -> Loaded:
     return Loaded(configured.layer._replace(name=LOADED), configured.service, configured.sockets, configured.arguments,
-                  configured.daemon, "active", 1, need_daemon_reload, {}, ())
+                  configured.daemon, "active", 1, need_daemon_reload, {}, (), invocation)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -135,17 +147,20 @@ def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, ca
     plain = {name: content.decode() for name, content in PLAIN.items()}
     lay(tmp_path, {**plain, DOCKERD: "", **case.at_start})
     at_start = observe_configured(Rootfs(str(tmp_path)))
-    started_ns = lay(tmp_path, {DOCKERD: "", **case.not_loaded})
-    environ = {**values(at_start.environment), "PATH": "/bin", INVOCATION: "1"}
     argv = (DOCKERD, *at_start.layer.argv[1:])
-    running = Running(at_start.layer._replace(name=RUNNING),
-                      Process(1, argv, environ, started_ns, "docker.service", DOCKERD), at_start.daemon)
 
-    def see() -> Observation:
+    def see(invocation: str = "1") -> Observation:
         rootfs = Rootfs(str(tmp_path))
-        return Observation(rootfs, observe_configured(rootfs), loaded(at_start, bool(case.not_loaded)), running)
+        environ = {**values(at_start.environment), "PATH": "/bin", INVOCATION: invocation}
+        process = Process(1, argv, environ, started_ns, "docker.service", DOCKERD)
+        is_changed = bool(case.not_loaded) and invocation == "1"
+        return Observation(rootfs, observe_configured(rootfs), loaded(at_start, is_changed, invocation),
+                           Running(at_start.layer._replace(name=RUNNING), process, at_start.daemon))
 
-    known = start_record(see(), None) if case.known else None
+    started_ns = lay(tmp_path, {DOCKERD: ""})
+    earlier = start_record(see("0"), None) if case.knows_earlier else None
+    started_ns = lay(tmp_path, {DOCKERD: "", **case.not_loaded})
+    known = start_record(see(), earlier) if case.known else None
     assert (known is not None) is case.known
     lay(tmp_path, case.since, started_ns)
     with see().rootfs.changed({OURS: None}) as without:
@@ -163,3 +178,14 @@ def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> N
     earlier = StartRecord("1", b'{"mtu": 1400}')
     assert start_record(seen, earlier) is None
     assert f'"mtu" ({JSON}:1)' in pending_changes(seen, now, earlier, in_swarm=False)
+
+
+def test_an_answer_of_systemd_from_before_the_start_is_not_recorded(tmp_path: Path) -> None:
+    started_ns = lay(tmp_path, {name: content.decode() for name, content in PLAIN.items()})
+    rootfs = Rootfs(str(tmp_path))
+    now = observe_configured(rootfs)
+    process = Process(1, now.layer.argv, {INVOCATION: "2"}, started_ns, "docker.service", DOCKERD)
+    running = Running(now.layer._replace(name=RUNNING), process, now.daemon)
+    for answer, is_recorded in ((None, False), (loaded(now, False, "1"), False), (loaded(now, False, "2"), True)):
+        found = start_record(Observation(rootfs, now, answer, running), None)
+        assert (found is not None) is is_recorded
