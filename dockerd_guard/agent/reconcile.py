@@ -22,7 +22,19 @@ from dockerd_guard.observe.machine_id import machine_id
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
-from dockerd_guard.plan.decide import Decision, Result, Verdict, decide, forecast, record, retry_s, undone_by_us, wake_s
+from dockerd_guard.plan.decide import (
+    Decision,
+    Result,
+    Verdict,
+    decide,
+    forecast,
+    hold_before_start,
+    record,
+    retry_s,
+    undone_by_us,
+    wake_s,
+)
+from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.inputs import foreign_inputs
 from dockerd_guard.plan.memory import Attempt, Memory
 from dockerd_guard.plan.pending_changes import start_record
@@ -115,7 +127,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         result = roll_back(seen, memory.intent, policy, context, may_start=may_start)
         memory = _rolled_back(assessment, memory, result, context.clock.now())
     elif verdict is Verdict.APPLY:
-        result, memory = _applied(assessment, memory, context, state)
+        result, memory = _applied(assessment, memory, context, kernel, state)
     memory, result, again_s = fleet_slot.end(assessment.seen, policy, memory, result, context)
     with contextlib.suppress(OSError):
         state.save(memory)
@@ -124,7 +136,9 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
     return Pass(assessment, result, memory, wake_s=min((each for each in waits if each is not None), default=None))
 
 
-def _applied(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> tuple[Result, Memory]:
+def _applied(
+    assessment: Assessment, memory: Memory, context: Context, kernel: HostKernel, state: StateFiles
+) -> tuple[Result, Memory]:
     seen, policy, _, plan, decision = assessment
     hold = preflight(seen, decision, plan, policy, context)
     if hold is not None:
@@ -135,7 +149,12 @@ def _applied(assessment: Assessment, memory: Memory, context: Context, state: St
     except OSError as error:
         result = Result(False, error=f"{error.filename or state.directory}: {error.strerror}", unwritable=True)
         return result, record(context.clock.now(), decision, result, policy, memory)
-    result = execute(seen, decision, plan, policy, context)
+
+    def gate(loaded: Observation) -> Hold | None:
+        loaded = loaded._replace(engine=observe_engine(loaded, kernel, context.manager))
+        return hold_before_start(context.clock.now(), loaded, plan_for(loaded, policy), policy, memory, seen, decision)
+
+    result = execute(seen, decision, plan, policy, context, gate)
     now = context.clock.now()
     memory = record(now, decision, result, policy, memory)
     intent = decision.intent

@@ -6,6 +6,8 @@ afterwards, or the correction is undone (I3).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.preflight import Preflight, unbindable
 from dockerd_guard.apply.rollback import restart, undo, would_be_refused
@@ -42,9 +44,18 @@ def preflight(seen: Observation, decision: Decision, plan: Plan, policy: Policy,
     return Hold("; ".join(problems), next_step="Fix this; the agent retries automatically") if problems else None
 
 
-def execute(seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> Result:
-    """Carry out the actions of a decision. Its intent is stored already. Raises Unavailable when systemd goes away."""
-    return _Execution(seen, decision, plan, policy, context).run()
+Gate = Callable[[Observation], Hold | None]
+"""Returns what holds a start by now."""
+
+
+def execute(  # noqa: PLR0913, PLR0917 -- the decision, and what to act with
+    seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context, gate: Gate
+) -> Result:
+    """Carry out the actions of a decision. Its intent is stored already. Raises Unavailable when systemd goes away.
+
+    `gate` is asked once more when everything is loaded, right before a start.
+    """
+    return _Execution(seen, decision, plan, policy, context, gate).run()
 
 
 def _held_by_systemd(seen: Observation) -> frozenset[str]:
@@ -80,7 +91,9 @@ def roll_back(seen: Observation, intent: Intent, policy: Policy, context: Contex
 class _Execution:
     """One correction under way."""
 
-    def __init__(self, seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 -- as execute()
+        self, seen: Observation, decision: Decision, plan: Plan, policy: Policy, context: Context, gate: Gate
+    ) -> None:
         assert decision.intent is not None  # noqa: S101 -- decide() gives one with each APPLY
         self.seen = seen
         self.decided_on = seen
@@ -92,6 +105,7 @@ class _Execution:
         self.plan = plan
         self.policy = policy
         self.context = context
+        self.gate = gate
         self.steps: list[str] = []
         self.starts: list[Instant] = []
 
@@ -128,7 +142,7 @@ class _Execution:
             return problem
         if not self.actions.starts_dockerd:
             return self._finished()
-        if (hold := self._slot_hold()) is not None:
+        if (hold := self.gate(self.seen) or self._slot_hold()) is not None:
             self.hold = hold
             return self._finished()
         self._start()

@@ -42,9 +42,14 @@ def restart(
 ) -> None:
     """Restart docker.service together with these of its socket units; the sockets alone where it is not among them.
 
-    `reset_failed` clears the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=). `timeout_s`
-    is that of each job. Raises JobFailed and Refused.
+    A docker.service that somebody starts just then stops with its socket, and is started again. `reset_failed` clears
+    the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=). `timeout_s` is that of each job.
+    Raises JobFailed and Refused.
     """
+    before = manager.unit(SERVICE)
+    if SERVICE not in units and before.text("ActiveState") in STILL_UP:
+        # Somebody has started it since: a stop of its socket would stop it too (systemd.unit(5), Requires=).
+        return
     if reset_failed:
         manager.reset_failed(SERVICE)
     sockets = [name for name in units if name != SERVICE]
@@ -53,12 +58,13 @@ def restart(
         return
     # A socket unit takes new addresses only when it starts, and refuses to start while its service runs: "Socket
     # service docker.service already active, refusing." Sockets stop first, or a client starts the service again.
-    for name in (*sockets, SERVICE):
+    for name in (*sockets, *(SERVICE,) * (SERVICE in units)):
         manager.run_job("StopUnit", name, timeout_s)
+    was_started = manager.unit(SERVICE).hexadecimal("InvocationID") != before.hexadecimal("InvocationID")
     for name in sockets:
         manager.reset_failed(name)
         manager.run_job("StartUnit", name, timeout_s)
-    if SERVICE in units:
+    if SERVICE in units or was_started:
         manager.run_job("StartUnit", SERVICE, timeout_s)
 
 

@@ -221,6 +221,27 @@ def _gate(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
     return slot_hold(policy, memory), must_ask(now, memory)
 
 
+def hold_before_start(  # noqa: PLR0913, PLR0917 -- what was decided, and what is by now
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, decided_on: Observation,
+    decision: Decision
+) -> Hold | None:
+    """Return what holds the start of a decision by now, though nothing did: all that systemd has loaded by the
+    correction takes effect with it, and so does what others have done since (I1 to I4).
+
+    `seen` has an answer of the engine of its own; `memory` counts the start.
+    """
+    if _state_of(seen) != _state_of(decided_on):
+        return Hold(f"{SERVICE} was started or stopped during the correction", next_step="Wait; the agent looks again")
+    facts = restart_facts(seen, plan, decision.actions, memory)._replace(
+        share=decision.facts.share, needed_since=decision.facts.needed_since)
+    return _forecast(now, plan, decision.actions, facts, policy, memory._replace(restarts=memory.restarts[:-1]))
+
+
+def _state_of(seen: Observation) -> tuple[bool, str, bool, bool]:
+    is_activating = seen.loaded is not None and seen.loaded.active_state == "activating"
+    return seen.running is not None, started_at(seen), has_failed(seen), is_activating
+
+
 def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, base: Decision
 ) -> tuple[Decision, Memory]:

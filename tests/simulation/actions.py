@@ -39,7 +39,7 @@ def restart_agent(world: World) -> None:
     world.agents.append(SimulatedAgent(host, world.agents[-1].journal if world.agents else RecordedJournal()))
 
 
-def _exec(arguments: str) -> str:
+def exec_start(arguments: str) -> str:
     return f"[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {arguments}\n"
 
 
@@ -79,12 +79,12 @@ BAD_POLICY = "version: 1\nsocket: [fd://]\n"
 
 def override(world: World, variant: int) -> None:
     """An administrator writes override.conf."""
-    world.host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[variant % len(ARGUMENTS)]))
+    world.host.put(f"{DROPINS}/override.conf", exec_start(ARGUMENTS[variant % len(ARGUMENTS)]))
 
 
 def failing_override(world: World, variant: int) -> None:
     """An administrator asks for what this dockerd cannot do, and restarts it."""
-    world.host.put(f"{DROPINS}/override.conf", _exec(FAILING[variant % len(FAILING)]))
+    world.host.put(f"{DROPINS}/override.conf", exec_start(FAILING[variant % len(FAILING)]))
     world.host.reload()
     world.host.restart("admin")
 
@@ -96,7 +96,7 @@ def no_override(world: World, variant: int) -> None:
 
 def late_dropin(world: World, variant: int) -> None:
     """A drop-in that sorts after ours."""
-    world.host.put(f"{DROPINS}/zzz-{variant % 4}.conf", _exec(ARGUMENTS[1 + variant % 3]))
+    world.host.put(f"{DROPINS}/zzz-{variant % 4}.conf", exec_start(ARGUMENTS[1 + variant % 3]))
 
 
 def late_link(world: World, variant: int) -> None:
@@ -160,7 +160,7 @@ def own_dropin(world: World, variant: int) -> None:
         if variant % 2:
             world.host.remove(path)
         else:
-            world.host.put(path, _exec(ARGUMENTS[1]))
+            world.host.put(path, exec_start(ARGUMENTS[1]))
 
 
 def socket_unit(world: World, variant: int) -> None:
@@ -327,16 +327,16 @@ def down_with_containers(world: World, variant: int) -> None:
     host = world.host
     host.put(DAEMON_JSON, JSON[0])
     if variant % 2:
-        host.put(f"{DROPINS}/override.conf", _exec("-H fd://"))
+        host.put(f"{DROPINS}/override.conf", exec_start("-H fd://"))
         host.reload()
         host.reset_failed()
         host.restart("admin")
-        host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1]))
+        host.put(f"{DROPINS}/override.conf", exec_start(ARGUMENTS[1]))
         _pass(world)
     host.containers = {1, 2} if host.running is not None else set()
     host.put(DAEMON_JSON, '{"storage-driver": "zfs"}' if variant % 2 else JSON[1])
     if not variant % 2:
-        host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[9]))
+        host.put(f"{DROPINS}/override.conf", exec_start(ARGUMENTS[9]))
         host.reload()
     host.restart("admin")
     host.clock.sleep(60)
@@ -386,9 +386,10 @@ def _pass(world: World, *, retry: bool = False) -> None:
     """A pass in the middle of an action, whose end alone is checked."""
     then, began = files(world.host), world.host.clock.seconds
     world.watch.others_changed(then)
+    world.host.met.clear()
     world.agents[-1].run_pass(retry=retry)
     world.watch.in_force_since(world.agents[-1].controller.policy, began)
-    world.watch.we_changed(then, files(world.host))
+    world.watch.we_changed(world.watch.with_others(then, world.host.met), files(world.host))
     world.watch.failure = None
 
 
@@ -399,7 +400,7 @@ def reload_agent(world: World, variant: int) -> None:
 
 def _exposed(world: World) -> None:
     """An administrator follows the usual guide."""
-    world.host.put(f"{DROPINS}/override.conf", _exec(ARGUMENTS[1 + world.host.clock.wall.second % 2]))
+    world.host.put(f"{DROPINS}/override.conf", exec_start(ARGUMENTS[1 + world.host.clock.wall.second % 2]))
     world.host.reload()
     world.host.restart("admin")
 
@@ -478,7 +479,7 @@ def war(world: World, variant: int) -> None:
     """Another program undoes the correction, some times."""
     for _ in range(variant % 6):
         _exposed(world)
-        world.host.put(f"{DROPINS}/zzz-war.conf", _exec(ARGUMENTS[1]))
+        world.host.put(f"{DROPINS}/zzz-war.conf", exec_start(ARGUMENTS[1]))
         world.agents[-1].controller.changed()
         _pass(world)
         world.host.clock.sleep(1.0)

@@ -66,6 +66,7 @@ from tests.simulation.actions import (
     upgrade,
     war,
 )
+from tests.simulation.meanwhile import meanwhile
 
 
 class Action(NamedTuple):
@@ -96,20 +97,20 @@ ACTIONS: Mapping[str, tuple[Callable[[World, int], None], int]] = {
     "fix": (manual_fix, 2), "reload agent": (reload_agent, 1), "remove package": (remove_package, 1),
     "later": (later, 12), "live-restore in file only": (live_restore_in_file_only, 5),
     "pending failure": (pending_failure, 3), "late link in force": (late_link_in_force, 2), "war": (war, 2),
-    "spread": (spread, 4), "fleet": (fleet, 6), "lock service": (lock_service, 2),
+    "spread": (spread, 4), "fleet": (fleet, 6), "lock service": (lock_service, 2), "meanwhile": (meanwhile, 5),
 }
 """Each with its weight."""
 
 FAULTS = frozenset(("disk", "bus", "nftables", "engine", "dockerd faults", "clock", "kill", "kill dockerd",
                     "failing override", "next start", "full in between", "interference", "dies", "dies again",
                     "silent with containers", "down with containers", "killed again", "port in use", "fleet",
-                    "lock service"))
+                    "lock service", "meanwhile"))
 
 
 def choose(random_: random.Random, count: int) -> tuple[Action, ...]:
     """A random history."""
     names = random_.choices(list(ACTIONS), [weight for _, weight in ACTIONS.values()], k=count)
-    return tuple(Action(name, random_.randrange(1000)) for name in names)
+    return tuple(Action(name, random_.randrange(10_000)) for name in names)
 
 
 def calm(world: World) -> None:
@@ -117,7 +118,7 @@ def calm(world: World) -> None:
     host = world.host
     host.disk_errno, host.bus_is_gone, host.nftables_is_gone = 0, False, False
     host.engine_is_silent, host.dies_after_s, host.is_slow, host.stop_hangs = False, None, False, False
-    host.crash_in = host.full_in = host.interferes = None
+    host.crash_in = host.full_in = host.interferes = host.meanwhile = None
     host.next_starts.clear()
     host.binds_at_stop, host.foreign_listener = None, ""
     host.lock.is_gone, host.lock.fault, host.lock.forgets, host.lock.stopped = False, None, "", ""

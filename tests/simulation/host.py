@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,17 @@ class Start(NamedTuple):
     at: float
     by: str
     is_up: bool
+
+
+class Meanwhile(NamedTuple):
+    """What somebody did while a pass was under way: when, and whether dockerd runs by it."""
+
+    name: str
+    at: float
+    has_started: bool
+    before: Mapping[str, bytes | None]
+    files: Mapping[str, bytes | None]
+    """The files that changed, as they were and as they are then."""
 
 
 class Running(NamedTuple):
@@ -154,6 +165,14 @@ class SimulatedHost:
         """The TCP address at which another program listens."""
         self.binds_at_stop: tuple[str, float] | None = None
         """The TCP address that another program binds when dockerd stops next, and for how many seconds."""
+        self.meanwhile: tuple[int, Callable[[], None]] | None = None
+        """After so many calls of the agent somebody does something."""
+        self.met: list[Meanwhile] = []
+        """What was done so in this pass."""
+        self.commands: set[str] = set()
+        """The commands that somebody else has started docker.service with."""
+        self.unjudged: dict[int, tuple[str, ...]] = {}
+        """By the number of a start of ours: the commands that nobody had started it with before."""
         self.lock = LockService()
         self._inode = 10
         self._pid = 100
@@ -222,8 +241,12 @@ class SimulatedHost:
     # --- systemd --------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """systemctl daemon-reload."""
+        """systemctl daemon-reload. systemd closes the sockets that docker.socket no longer lists (src/core/socket.c,
+        socket_deserialize_item); dockerd keeps those that it was passed."""
         self.loaded = self.read()
+        listed = {canonical(dockerd_syntax(item.address)) for socket in self.loaded.sockets
+                  if socket.unit.name == SOCKET for item in socket.listen}
+        self.held = tuple(sock for sock in self.held if canonical(sock.address) in listed)
         self._times = self._times_of_files()
 
     @property
@@ -313,6 +336,11 @@ class SimulatedHost:
     def _dockerd(self, by: str) -> bool:
         """What dockerd does with what systemd has loaded and the files say now."""
         self.invocation = invocation(len(self.starts))
+        commands = {setting.value for setting in self.loaded.service.unit.settings if setting.key == "ExecStartPre"}
+        commands.update(command.path for command in self.loaded.service.exec_start)
+        if by == "us" and commands - self.commands:
+            self.unjudged[len(self.starts)] = tuple(sorted(commands - self.commands))
+        self.commands |= commands
         with Rootfs(str(self.root)) as rootfs:
             service = self.loaded.service
             inherited = {name: Variable(value) for name, value in self.environment.items()}
@@ -392,8 +420,17 @@ class SimulatedHost:
         self._budgets.append(restarts)
         return max(self._budgets)
 
+    def moment(self) -> None:
+        """Let somebody do something at this call, if that is due."""
+        if self.meanwhile is not None:
+            calls, happen = self.meanwhile
+            self.meanwhile = (calls - 1, happen) if calls else None
+            if not calls:
+                happen()
+
     def tick(self) -> None:
-        """Let the agent be killed at this call, if that is due."""
+        """The same, and let the agent be killed at this call, if that is due."""
+        self.moment()
         if self.crash_in is not None:
             self.crash_in -= 1
             if self.crash_in < 0:

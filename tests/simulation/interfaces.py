@@ -43,6 +43,7 @@ class SimulatedManager(Manager):
 
     def unit(self, name: str) -> UnitState:
         self._ask()
+        self._host.moment()
         host = self._host
         state = host.active.get(name, "inactive")
         shown = "activating" if state == "auto-restart" else state
@@ -83,20 +84,24 @@ class SimulatedManager(Manager):
         self._ask()
         host = self._host
         host.tick()
+        # Debian's docker.service requires its socket, and stops with it (systemd.unit(5), Requires=).
+        if verb in ("StopUnit", "RestartUnit") and host.stop_hangs and host.running is not None:
+            host.clock.sleep(min(timeout_s, 240.0))
+            raise JobFailed(unit, verb, "timeout")
         if unit == SOCKET:
             if verb == "StopUnit":
+                if host.running is not None:
+                    host.stop("us")
                 host.active[SOCKET], host.held = "inactive", ()
             elif host.running is not None:
                 raise JobFailed(unit, verb, "failed")
             else:
                 host.start_socket()
             return
-        if verb in ("StopUnit", "RestartUnit") and host.stop_hangs and host.running is not None:
-            host.clock.sleep(min(timeout_s, 240.0))
-            raise JobFailed(unit, verb, "timeout")
+        if verb == "StartUnit" and host.running is not None:
+            return
         if verb in ("StopUnit", "RestartUnit"):
             host.stop("us")
-            host.tick()
         if verb in ("StartUnit", "RestartUnit") and not host.start("us"):
             raise JobFailed(unit, verb, "failed")
         host.tick()
@@ -168,6 +173,7 @@ class SimulatedKernel(HostKernel):
         return False
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
+        self._host.moment()
         running = self._host.running
         if running is None or self._host.engine_is_silent:
             return None

@@ -51,6 +51,7 @@ def before(world: World) -> Before:
     faults = bool(host.disk_errno or host.bus_is_gone or host.engine_is_silent or host.dies_after_s or host.stop_hangs
                   or host.crash_in is not None or host.full_in is not None or host.interferes)
     host.interfered.clear()
+    host.met.clear()
     now = files(host)
     world.watch.others_changed(now)
     intent, known = agent.controller.memory.intent, world.watch.correction
@@ -66,13 +67,15 @@ def before(world: World) -> Before:
 def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterator[str]:
     """Everything that a pass broke, or `dockerd-guard fix` (`is_manual`)."""
     now = files(world.host)
+    begun, then = then, _with_others(world, then)
     yield from _containers(world, then)
     yield from _budget(world, then, is_manual)
     yield from _turn(world, then, is_manual)
     yield from _slot(world, then, is_manual)
     yield from _works(world, then)
+    yield from _meanwhile(world, then)
     yield from _content(world, then, now)
-    yield from _foreign(world, then, now)
+    yield from _foreign(world, begun, then, now)
     yield from _secrets(world, then)
     yield from _stated(world)
     yield from _time(world, then)
@@ -84,11 +87,13 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
     if world.host.bus_is_gone:
         # Nothing was decided.
         return
-    yield from _open(world)
+    if not world.host.met:
+        yield from _open(world)
     yield from _code(world, then)
     yield from _delays(world)
     yield from _retries(world, now)
-    yield from _records(world, then, now)
+    if not world.host.met:
+        yield from _records(world, then, now)
     yield from _rolls_back(world, then, now)
     decision = world.agents[-1].controller.decision
     if decision.verdict is Verdict.APPLY and changed and then.was_running:
@@ -101,11 +106,27 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
 def after_crash(world: World, then: Before) -> Iterator[str]:
     """What must be so wherever the agent is killed."""
     now = files(world.host)
+    begun, then = then, _with_others(world, then)
     yield from _containers(world, then)
     yield from _content(world, then, now)
-    yield from _foreign(world, then, now)
+    yield from _foreign(world, begun, then, now)
     world.watch.we_changed(then.files, now)
     world.watch.correction = world.watch.failure = None
+
+
+def _with_others(world: World, then: Before) -> Before:
+    """The same, with what others did during the pass as if it had been done before."""
+    return then._replace(files=world.watch.with_others(then.files, world.host.met))
+
+
+def _meanwhile(world: World, then: Before) -> Iterator[str]:
+    """What others start while a pass is under way runs after it, as does what they have not stopped."""
+    host = world.host
+    started = next((event for event in reversed(host.met) if event.has_started), None)
+    if started is None or host.running is not None or then.has_faults or len(host.next_starts) < then.next_starts:
+        return
+    if not any(event.at > started.at and event.name in {"stop", "kill_dockerd"} for event in host.met):
+        yield f"I1: {started.name} started dockerd during the pass, and it is {host.active} after it"
 
 
 def _containers(world: World, then: Before) -> Iterator[str]:
@@ -171,6 +192,9 @@ def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
 
 def _works(world: World, then: Before) -> Iterator[str]:
     host = world.host
+    if any(event.name in {"stop", "kill_dockerd"} for event in host.met) or any(
+            start.by == "admin" and not start.is_up for start in host.starts[then.starts:]):
+        return
     if then.was_running and host.running is None and not then.has_faults and len(host.starts) > then.starts:
         if then.next_starts - len(host.next_starts) > 1:
             # So was the start of the rollback. No other host of the fleet may follow.
@@ -206,6 +230,10 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
 
 def _code(world: World, then: Before) -> Iterator[str]:
     decision, host = world.agents[-1].controller.decision, world.host
+    first = next((number for number, start in enumerate(host.starts) if number >= then.starts and start.by == "us"), -1)
+    is_restart = decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
+    if is_restart and first in host.unjudged:
+        yield f"I4: restarted with {host.unjudged[first]}, which nobody has started it with before"
     if wrong := [path for path in host.executed if path != "/usr/bin/dockerd"]:
         yield f"I4: executed {wrong}"
     if len(host.executed) > then.executed and not decision.actions.starts_dockerd:
@@ -225,14 +253,15 @@ def _content(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[s
         yield f"I5: {OTHER_UNIT} was changed"
 
 
-def _foreign(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
+def _foreign(world: World, begun: Before, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
     """Only drop-ins of the unit itself and daemon.json are changed, and a link stays a link, also in its copies."""
     for path in {*then.files, *now}:
         old, new = then.files.get(path), now.get(path)
         if old != new and not path.startswith((DROPINS, "/etc/systemd/system/docker.socket.d", DAEMON_JSON)):
             yield f"I5: {path} was changed"
-        original = then.files.get(original_of(path))
-        if old != new is not None and SAVED_SUFFIX in path and new != original:
+        originals = [each.get(original_of(path)) for each in (
+            begun.files, then.files, *(event.before for event in world.host.met))]
+        if old != new is not None and SAVED_SUFFIX in path and new not in originals:
             yield f"I5: {path} is not what was there"
 
 
@@ -317,6 +346,9 @@ def _stated(world: World) -> Iterator[str]:
         for binding in layer.bindings:
             if binding.is_tcp and binding.tls not in (host.running.tls, Tls.UNKNOWN):
                 yield f"I6: {layer.name} has {binding.address} with TLS {binding.tls}, it is {host.running.tls}"
+    if host.met:
+        # What answers during a pass may not be what was observed, and is asked again.
+        del host.probes[host.probed_before:]
     if len(set(host.probes)) < len(host.probes):
         yield f"I6: an address was probed again: {host.probes}"
 

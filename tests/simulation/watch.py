@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.policy.model import Policy
-from tests.simulation.host import SimulatedHost
+from tests.simulation.host import Meanwhile, SimulatedHost
 
 DROPINS = "/etc/systemd/system/docker.service.d"
 INPUTS = (DROPINS, "/etc/systemd/system/docker.socket.d", "/etc/docker/daemon.json", "/srv/config/daemon.json",
@@ -58,6 +58,18 @@ class Watch:
         if self.correction is not None and any(files.get(path) != content
                                                for path, content in self.correction.files.items()):
             self.correction = None
+
+    def with_others(self, files: Files, events: Iterable[Meanwhile]) -> Files:
+        """The files before a pass, as if others had done before what they did during it."""
+        result = dict(files)
+        for event in events:
+            result.update({path: content for path, content in event.files.items() if content is not None})
+            for path, content in event.files.items():
+                if content is None:
+                    result.pop(path, None)
+                if event.before.get(path) != files.get(path):
+                    self.undone[path, event.before.get(path)] += 1
+        return result
 
     def we_changed(self, before: Files, now: Files) -> Mapping[str, bytes | None]:
         """Take in what a pass did. Returns the files that it changed, with their content now."""
