@@ -353,7 +353,7 @@ class Arguments:
         kind = file_kinds.kind_of(path, text, is_named=source.is_named)
         if kind is None or (kind.syntax != "json" and source.carried_as is None and carriers.carries(path, text)):
             return False
-        if source.carried_as is not None or source.is_named:
+        if source.carried_as is not None or (source.is_named and kind.group != path):
             # The files that are named on the command line belong together, as do those within one file. What tasks of
             # Ansible write belongs to their role.
             is_apart = source.carried_as is not None and _TASKS.search(source.file) is None
