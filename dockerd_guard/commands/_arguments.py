@@ -17,7 +17,7 @@ from dockerd_guard.commands._origins import Placed, Source, inside, same, throug
 from dockerd_guard.commands._services import ServiceFile, Services, variables_beside
 from dockerd_guard.model.limits import LIMITS
 from dockerd_guard.observe import carriers, compose_commands, file_kinds, instances, quadlets, templates, unread_hosts
-from dockerd_guard.observe.compose import Application
+from dockerd_guard.observe.compose import Application, with_builds
 from dockerd_guard.observe.file_kinds import Kind
 from dockerd_guard.observe.socket_mounts import is_socket_mount, names_socket
 from dockerd_guard.observe.yaml_nodes import UnreadableYaml
@@ -336,7 +336,7 @@ class Arguments:
         return self._as(file_kinds.kind_at(path), source)[0]
 
     def _text_beside(self, file: str, other: str) -> str | None:
-        """The text of a file that a quadlet refers to; None if it is not below the directories of the arguments."""
+        """The text of a file that another one refers to; None if it is not below the directories of the arguments."""
         directory = os.path.dirname(file)
         path = other if other.startswith("/") and self.root != "/" else os.path.abspath(os.path.join(directory, other))
         with Rootfs(self.root) as rootfs, contextlib.suppress(Unreadable, FileNotFoundError):
@@ -353,7 +353,7 @@ class Arguments:
         kind = file_kinds.kind_of(path, text, is_named=source.is_named)
         if kind is None or (kind.syntax != "json" and source.carried_as is None and carriers.carries(path, text)):
             return False
-        if source.carried_as is not None or source.is_named:
+        if source.carried_as is not None or (source.is_named and kind.group != path):
             # The files that are named on the command line belong together, as do those within one file. What tasks of
             # Ansible write belongs to their role.
             is_apart = source.carried_as is not None and _TASKS.search(source.file) is None
@@ -396,6 +396,7 @@ class Arguments:
         """Add what one alternative of a file carries and defines."""
         text, through = source.text, source.where
         files, application, merged, partly, judged = read
+        application = with_builds(application, partial(self._text_beside, source.file))
         found = False
         carrier = self._carriers.setdefault(source.file, Carrier(text, []))
         carrier.judged.extend(judged)

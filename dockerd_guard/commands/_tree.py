@@ -78,10 +78,7 @@ _NAMES_IN_HOMES = re.compile(
     r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 
-_NOT_IN_EFFECT = re.compile(
-    r"(?:~|\.(?:bak|backup|orig|old|saved?|disabled|off|example|sample|dist|dockerd-guard-saved|dpkg-[a-z]+|ucf-[a-z]+|"
-    r"rpmsave|rpmnew|rpmorig|pacnew|pacsave|swp)(?:[.-]?[0-9]{1,14})?)\Z|\A/etc/docker/(?:daemon[^/]*|key\.json)\Z",
-    re.IGNORECASE)
+_NOT_IN_EFFECT = re.compile(rf"{file_kinds.COPY}|\A/etc/docker/(?:daemon[^/]*|key\.json)\Z", re.IGNORECASE)
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dockerd_guard.observe import container_commands
 from dockerd_guard.observe.compose_variables import interpolated
 from dockerd_guard.observe.dockerd_commands import hosts_of
+from dockerd_guard.observe.dockerfiles import images_of
 from dockerd_guard.observe.socket_mounts import is_socket_device, is_socket_path, names_socket
 from dockerd_guard.observe.yaml_nodes import MERGE, Node, Scalar, items_of, text_of, value_of
 
@@ -28,6 +29,11 @@ _UNKNOWN_SOCKET = re.compile(r"(?:\$|\{\{).*sock", re.IGNORECASE | re.DOTALL)
 ENGINE_PORTS = frozenset((2375, 2376))
 _ENGINE = re.compile(r"\bdind\b")
 """Images in which dockerd listens on these ports (docker-library/docker, dockerd-entrypoint.sh)."""
+
+MAX_BUILDS = 100
+"""Different builds of one file that are read."""
+
+_IMAGE = "docker-image://"
 
 _COMMANDS = ("entrypoint", "command")
 _PORT = re.compile(r".{0,300}:([0-9]{1,5})", re.DOTALL)
@@ -66,6 +72,17 @@ class Mount(NamedTuple):
     variable: str = ""
 
 
+class Build(NamedTuple):
+    """How the image of a service is built (docs.docker.com/reference/compose-file/build): a Dockerfile by its path, or
+    its text; a stage of it; arguments, and images in place of others."""
+
+    file: str
+    text: str = ""
+    target: str = ""
+    arguments: tuple[tuple[str, str], ...] = ()
+    contexts: tuple[tuple[str, str], ...] = ()
+
+
 class Service(NamedTuple):
     """A service of Compose, or a container of Podman: what it mounts and publishes.
 
@@ -73,6 +90,7 @@ class Service(NamedTuple):
     in `extends_file`; `volumes_from` those whose mounts it has; `unknown` a key with an unknown value; `mode` its
     network_mode. `reset` are keys that a file before this one does not add to; all of them for "*". `is_engine`: it
     runs docker-in-docker, whose API has the ports ENGINE_PORTS, or those of `engine_ports` if its command has hosts.
+    `build` is how its image is built.
     """
 
     mounts: tuple[Mount, ...] = ()
@@ -86,6 +104,7 @@ class Service(NamedTuple):
     reset: frozenset[str] = frozenset()
     is_engine: bool = False
     engine_ports: frozenset[int] = frozenset()
+    build: Build | None = None
 
 
 class Application(NamedTuple):
@@ -128,6 +147,25 @@ def application_of(roots: list[Node], name: str, variables: Mapping[str, str]) -
                 else:
                     included.append(value)
     return Application(tuple(services), resources, tuple(included), tuple(remote), frozenset(reader.used))
+
+
+def with_builds(application: Application, text_of_file: Callable[[str], str | None]) -> Application:
+    """Return the application with the services that run docker-in-docker because their Dockerfile begins with it. Those
+    beyond MAX_BUILDS do as well: what is not read counts as open."""
+    known: dict[Build, bool] = {}
+    services = []
+    for name, service in application.services:
+        build = service.build
+        if build is not None and build not in known:
+            known[build] = len(known) >= MAX_BUILDS or _builds_engine(build, text_of_file)
+        is_engine = service.is_engine or (build is not None and known[build])
+        services.append((name, service._replace(is_engine=is_engine)))
+    return application._replace(services=tuple(services))
+
+
+def _builds_engine(build: Build, text_of_file: Callable[[str], str | None]) -> bool:
+    images = images_of(build.text or text_of_file(build.file) or "", dict(build.arguments), dict(build.contexts))
+    return images is None or _ENGINE.search(images.get(build.target.lower(), "")) is not None
 
 
 def partial_services(root: Node) -> Iterator[Scalar]:
@@ -217,7 +255,26 @@ class _Reader:
             tuple(self._mounts(node)), published, (other,) if kind in ("service", "container") else (),
             (extends,) if extends else (), self._unknown_key(node, mode), self.text(value_of(extended, "file")),
             tuple(filter(None, volumes_from)), mode, frozenset(_reset(key, node)),
-            *self._engine(node))
+            *self._engine(node), self._build(value_of(node, "build")))
+
+    def _build(self, node: Node | None) -> Build | None:
+        if node is None or isinstance(node, list):
+            return None
+        context = self.text(node) or self.text(value_of(node, "context")) or "."
+        file = posixpath.join(context, self.text(value_of(node, "dockerfile")) or "Dockerfile")
+        return Build(file, self.text(value_of(node, "dockerfile_inline"), decides=False), self.text(
+            value_of(node, "target")), tuple(self._pairs(value_of(node, "args"))), tuple(
+            (name, value.removeprefix(_IMAGE)) for name, value in self._pairs(value_of(node, "additional_contexts"))
+            if value.startswith(_IMAGE)))
+
+    def _pairs(self, node: Node | None) -> Iterator[tuple[str, str]]:
+        """Yield the names and values of a mapping, or of a list of `NAME=VALUE`."""
+        if isinstance(node, dict):
+            yield from ((name, self.text(value)) for name, (_, value) in node.items())
+        for item in items_of(node) if isinstance(node, list) else ():
+            name, equals, value = self.text(item).partition("=")
+            if equals:
+                yield name, value
 
     def _engine(self, service: Node) -> tuple[bool, frozenset[int]]:
         """Whether a service runs docker-in-docker, and the ports that its command has."""

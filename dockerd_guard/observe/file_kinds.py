@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dockerd_guard.dockerd.config import UNCHECKED
 from dockerd_guard.dockerd.options import options_of
+from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.observe.templates import Syntax
 from dockerd_guard.policy.keys import KEYS
@@ -28,6 +29,16 @@ _ROOTED = re.compile(
     r"|etc/systemd/docker[^/]*\.d/[^/]*\.conf|etc/(?:(?:default|sysconfig|dockerd)/)?daemon\.json"
     r"|etc/docker/[^/]*\.json|etc/containerd/.*\.toml|etc/(?:default|sysconfig|conf\.d)/docker[^/]*)\Z", re.DOTALL)
 _DROP_IN = re.compile(r"(?:.*/)?(?P<unit>[^/]+\.(?:service|socket))\.d/(?P<name>[^/]+)\Z", re.DOTALL)
+COPY = (
+    r"(?:~|\.(?:bak|backup|orig|old|saved?|disabled|off|example|sample|dist|dockerd-guard-saved|dpkg-[a-z]+|ucf-[a-z]+|"
+    r"rpmsave|rpmnew|rpmorig|pacnew|pacsave|swp)(?:[.-]?[0-9]{1,14})?)\Z")
+"""Ends of names of copies and examples, which are not in effect."""
+
+_COPY = re.compile(COPY, re.IGNORECASE)
+
+_VARIANT = re.compile(r"\.conf(?:\Z|[._-](?!txt\Z))")
+"""A drop-in, or a name that a drop-in for one host or distribution has before it is installed."""
+
 _USER = re.compile(r"(?:.*/)?(?:\.config|\.local/share|etc|usr/lib)/systemd/user/", re.DOTALL)
 _CONTAINERS = frozenset((
     "files", "file", "templates", "template", "default", "docker", "docker.service.d", "docker.socket.d", "etc",
@@ -68,7 +79,7 @@ MAX_FLAGS, MAX_KEYS = 200, 20
 _FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OPTIONS")
 
 CANDIDATE = re.compile(
-    r"docker|daemon.*\.json|override|hosts?\.conf|cloud|user-?data|compose|"
+    r"docker|daemon.*\.json|/d[aemno]{3,6}s?\.j[ason]{1,5}(?:\.txt)?\Z|override|hosts?\.conf|cloud|user-?data|compose|"
     r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|kube|volume|network)\Z|"
     r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
 """Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
@@ -114,6 +125,8 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
     path = plain_name(path)
     is_rootless = _USER.match(path) is not None or "/.config/docker/" in f"/{path}"
     group = group_of(path)
+    if (misnamed := _misnamed(path, text, group, is_rootless)) is not None:
+        return misnamed
     if (found := _ROOTED.match(path)) is not None:
         place = "/" + found["place"]
         if "/systemd/" not in place:
@@ -124,6 +137,32 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
             return Kind(place, "unit", found["top"], is_rootless)
         return None
     return _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
+
+
+def is_near_daemon_json(name: str) -> bool:
+    """Whether the name of a file is daemon.json but for a slip: `deamon.json`, `daemon.jsn`, `daemon.json.txt`.
+    `daemon-prod.json` and `daemon.json5` are installed under another name."""
+    letters = re.sub(r"[._-]", "", name.lower()).removesuffix("txt")
+    return name != "daemon.json" and letters.isalpha() and not letters.endswith("jsonc") and (
+        abs(len(letters) - len("daemonjson")) <= 1 and bool(get_close_matches("daemonjson", [letters], 1, 0.84)))
+
+
+def _misnamed(path: str, text: str, group: str, is_rootless: bool) -> Kind | None:
+    """A file that dockerd or systemd does not read for its name only, at the place where it looks like one that is
+    read: a rule says so."""
+    name = path.rpartition("/")[2]
+    if is_near_daemon_json(name) and text.lstrip("\ufeff \t\r\n").startswith("{") and not (
+            _is_of_another_program(path, text)):
+        return Kind(f"/etc/docker/{name}", "json", group, is_rootless)
+    drop_in = _DROP_IN.match(path)
+    # No docker.socket of an account is judged without its file.
+    units = (SERVICE,) if is_rootless else (SERVICE, SOCKET)
+    if drop_in is None or drop_in["unit"] not in units or _VARIANT.search(name) is not None or (
+            _COPY.search(name) is not None or _UNIT_SECTION.search(text) is None):
+        return None
+    found = _ROOTED.match(path)
+    return Kind(f"{SYSTEM_UNITS}/{drop_in['unit']}.d/{name}" if found is None or is_rootless else f"/{found['place']}",
+                "unit", group if found is None else found["top"], is_rootless)
 
 
 def kind_at(path: str) -> Kind:
@@ -186,6 +225,8 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
             return Kind(f"{SYSTEM_UNITS}/{whole[1]}", "unit", group)
         unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
+        # A copy is judged by itself: what it sets is not in force, and takes nothing back.
+        group = path if _COPY.search(name) is not None else group
         if re.search(r"(?:\A|/)dockerd?\.d/[^/]+\.conf\Z", path) is not None:
             # No unit has such a name, and a rule says so.
             return Kind(f"{SYSTEM_UNITS}/docker.d/{base}", "unit", group)

@@ -81,12 +81,13 @@ _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
 _CLIENT = (
-    r"(?i:DOCKER_HOST\W{1,8}\Z)|\bdocker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}+(?:compose|"
+    r"(?i:DOCKER_HOST\W{1,8}\Z)|(?<![\w.-])docker(?:-compose)?(?:(?:[ \t]|\\\n){1,80}+(?:compose|"
     r"(?!-d\b|-H|--host\b)--?[\w-]{1,40}+(?:[= ][\"']?(?!daemon\b)[^\s\"'-][^\s\"']{0,80}[\"']?)?+)){0,6}+"
     r"(?:[ \t]|\\\n){1,80}+(?:-H|--host)\W{0,12}\Z"
     r"|\b(?:endpoint|targets?)[\"']?\s{0,8}[:=]\s{0,8}\[?[^][\n{}=;]{0,200}\Z"
     r"|\b(?:grep|curl|wget)\b[^\n|&;`$]{0,200}\Z")
-"""A client, with options before the host. `docker -d` and `docker daemon` are old names of dockerd."""
+"""A client, with options before the host; `start-docker` is none. `docker -d` and `docker daemon` are old names of
+dockerd."""
 
 _FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
 """A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""

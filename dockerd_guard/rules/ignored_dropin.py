@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SAVED_SUFFIX, SERVICE, SOCKET
+from dockerd_guard.observe.file_kinds import is_near_daemon_json
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs
@@ -42,11 +43,11 @@ _DIRECTORIES = frozenset((
 """Names of directories that are taken for drop-in directories, without `.d` and punctuation, in lower case."""
 
 _NEAR_DAEMON_JSON = frozenset((
-    "daemonjson", "deamonjson", "demonjson", "dameonjson", "daemonsjson", "daemonjsn", "daemonjosn", "daemonconf",
-    "daemonyaml", "daemonyml", "daemonconfig", "dockerjson", "dockerdjson", "dockerconf", "dockerdconf", "daemon",
-    "daemonjsontxt", "daemonjsonconf",
+    "daemonconf", "daemonyaml", "daemonyml", "daemonconfig", "dockerjson", "dockerdjson", "dockerconf", "dockerdconf",
+    "daemon", "daemonjsonconf",
 ))
-"""Names of files in /etc/docker that are taken for daemon.json, without punctuation, in lower case."""
+"""Names of files in /etc/docker that are taken for daemon.json, without punctuation, in lower case, and are not near
+its name."""
 
 _ELSEWHERE = (
     "/etc/daemon.json", "/etc/default/daemon.json", "/etc/sysconfig/daemon.json", "/etc/dockerd/daemon.json",
@@ -164,7 +165,7 @@ def _misplaced_daemon_json(rootfs: Rootfs) -> Iterator[str]:
         if status is not None and status.is_directory:
             if name in ("daemon.json.d", "daemon.d", "daemon.conf.d"):
                 yield from (f"{path}/{file}" for file in rootfs.names_if_possible(path) if file.endswith(".json"))
-        elif re.sub(r"[^a-z]", "", name.lower()) in _NEAR_DAEMON_JSON:
+        elif is_near_daemon_json(name) or re.sub(r"[^a-z]", "", name.lower()) in _NEAR_DAEMON_JSON:
             yield path
     for path in _ELSEWHERE:
         status = rootfs.stat_if_possible(path)

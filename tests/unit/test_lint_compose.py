@@ -199,6 +199,14 @@ WITHOUT: dict[str, Files] = {
     "docker-in-docker: another port than its address": {C: f"{A}command: dockerd -H :4243\n    ports: ['80:80']\n"},
     "docker-in-docker, and an address of another program": {
         C: f"{DIND}\n  b:\n    image: moby/buildkit\n    command:\n    - --addr\n    - tcp://0.0.0.0:1234\n"},
+    **{f"docker-in-docker: {name}": {C: f"{A}network_mode: host\n    build: {build}\n", "Dockerfile": text}
+       for name, build, text in (
+           ("a stage that is not the last one", ".", "FROM docker:dind AS a\nFROM alpine\nCOPY --from=a /x /y\n"),
+           ("another target", "{target: b}", "FROM alpine AS b\nFROM docker:dind\n"),
+           ("another argument", "{args: {V: cli}}", "ARG V=dind\nFROM docker:$V\n"),
+           ("a comment", ".", "# FROM docker:dind\nFROM alpine\n"),
+           ("a document", ".", "FROM alpine\nRUN <<E\nFROM docker:dind\nE\n"),
+           ("no such file", "./x", "FROM docker:dind\n"))},
     "the host of another program": {C: f"{A}image: x\n    command: [--host, 0.0.0.0]\n    {PORT}\n"},
     "the port 2375 of the host": {C: f"{A}image: docker.io/registry\n    ports: ['2375:5000']\n"},
     "a file of another program": {"10-a.network": "[Match]\nName=eth0\n[Network]\nMACVLAN=m\n"},
@@ -239,6 +247,24 @@ UNKNOWN: dict[str, tuple[Files, str]] = {
            ("command: dockerd -H 0.0.0.0:4243", 4243), ("entrypoint: [dockerd, -H, ':4243']", 4243),
            ("entrypoint: dockerd\n    command: >\n      dockerd -D\n      -H tcp://0.0.0.0:4243", 4243),
            ("image: docker:dind\n    command: [--host=tcp://:4243]", 4243), ("command: dockerd -H tcp://$A", 80))},
+    **{f"docker-in-docker: {name}": (
+        {C: f"{A}ports: ['80:2375']\n    build: {build}\n", file: text},
+        f"{C}: a runs docker-in-docker and publishes port 80:2375: ")
+       for name, build, file, text in (
+           ("a Dockerfile", ".", "Dockerfile", "FROM docker:dind\n"),
+           ("a Dockerfile of another name", "{context: ./x, dockerfile: D}", "x/D",
+            "FROM --platform=a docker:27-dind\n"),
+           ("a stage", "{target: B}", "Dockerfile", "FROM docker:dind AS a\nFROM a as b\nFROM alpine\n"),
+           ("a stage by its number", "{target: 0}", "Dockerfile", "from docker:dind\nFROM alpine\n"),
+           ("the last stage", "{}", "Dockerfile", "FROM alpine AS a\nRUN x <<E\nFROM y\nE\nFROM docker:\\\ndind\n"),
+           ("the default of an argument", ".", "Dockerfile", "ARG A B='dind'\nFROM docker:${B}\n"),
+           ("an argument", "{args: {V: 27-dind}}", "Dockerfile", "ARG V=cli\nFROM docker:$V\n"),
+           ("an argument in a list", "{args: [V=27-dind]}", "Dockerfile", "ARG V\nFROM docker:$V\n"),
+           ("an image of its own name", "{additional_contexts: {base: 'docker-image://docker:dind'}}", "Dockerfile",
+            "FROM base\n"),
+           ("a Dockerfile within the file", "\n      dockerfile_inline: |\n        FROM docker:dind\n        RUN x",
+            "x", ""),
+           ("more instructions than are read", ".", "Dockerfile", "FROM alpine\n" * 1_001))},
     "docker-in-docker: a command in the override": (
         {C: DIND, OVERRIDE: "services:\n  d:\n    command: --host=tcp://:4243\n    ports: ['80:4243']\n"},
         f"{OVERRIDE}: d runs docker-in-docker and publishes port 80:4243: "),
@@ -381,7 +407,11 @@ def test_variables_of_a_file(text: str, expected: dict[str, str]) -> None:
     {C: f"{A}{SOCKET}\n" + "    ports: [80]\n" * 4900},
     {C: f"{A}{SOCKET}\n    x: &x {{a: {{b: [1]}}}}\n" + "    x: *x\n    x: {a: {b: *x}}\n" * 2400},
     {C: f"{A}{SOCKET}\n    ports: ['" + "${A:-" * 9000 + "']\n", ".env": "A='" + '\nA="' * 9000},
-], ids=["chains", "includes", "values", "lists", "mappings", "openers"])
+    {C: "services:\n" + "".join(f"  s{n}: {{build: {{args: {{A: {n}}}}}, {PORT}}}\n" for n in range(2_000)),
+     "Dockerfile": "ARG A=$A$A\nRUN <<A \\\n" * 40_000},
+    {C: f"{A}network_mode: host\n    build: .\n", "Dockerfile": "".join(
+        f"RUN <<A{n}\n" for n in range(90_000))},
+], ids=["chains", "includes", "values", "lists", "mappings", "openers", "builds", "documents"])
 def test_hostile_files_take_bounded_time(files: Files, tmp_path: Path, call: Call) -> None:
     write(tmp_path, files)
     began = time.process_time()

@@ -14,6 +14,8 @@ pytest_plugins = ["tests.support.fixtures"]
 WRONG = 'DOCKER_OPTS="--rm -it"\n'
 OPEN = 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'
 
+DROP_IN = "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd -H "
+
 OTHERS: dict[str, tuple[str, str]] = {
     "a makefile": ("docker.mk", "DOCKER_OPTS=--rm -it -v $(PWD):/src\n"),
     "a Makefile": ("docker/Makefile", WRONG),
@@ -28,6 +30,8 @@ OTHERS: dict[str, tuple[str, str]] = {
     "the second line": ("docker/opts", "OPTIONS=\nDOCKER_OPTS=--name=x\n"),
     "a drop-in of another unit": ("podman.service.d/a.conf", "# for docker clients\n[Service]\nEnvironment=A=b\n"),
     "a translation": ("i18n/en/daemon.json", '{"title": "Daemon", "start": "Start"}'),
+    "a name near daemon.json": ("demons.json", '{"title": "Demons", "count": 3}'),
+    "a name near daemon.json, and no JSON": ("docker/deamon.jsn", "// none\n"),
     "a daemon of another program": ("etc/wings/daemon.json", '{"web": {"host": "0.0.0.0"}, "remote": "x"}'),
 }
 """Name and text of a file that does not configure dockerd."""
@@ -46,6 +50,8 @@ DOCKERS: dict[str, tuple[str, str]] = {
     "a unit for one distribution": (
         "contrib/init/systemd/docker.service.rpm",
         "[Unit]\nRequires=docker.socket\n[Service]\nExecStart=/usr/bin/dockerd -H tcp://0.0.0.0:2375\n"),
+    "a variant of daemon.json": ("files/daemon-prod.json", '{"hosts": ["tcp://0.0.0.0:2375"]}'),
+    "a variant of a drop-in": ("docker.service.d/a.conf.rpm", f"{DROP_IN}tcp://0.0.0.0:2375\n"),
     "its place": ("etc/docker/daemon.json", '{"title": "x"}'),
 }
 """Name and text of a file that does, and opens a port or is wrong."""
@@ -77,6 +83,29 @@ def test_a_file_of_another_program_is_not_judged(name: str, call: Call) -> None:
 def test_a_file_of_dockerd_is_judged(name: str, call: Call) -> None:
     code, said = lint(call, *DOCKERS[name])
     assert code == 1 and ("DG103" in said or "DG205" in said) and "DG204" not in said, said
+
+
+@pytest.mark.parametrize("name", [
+    *(f"{directory}{name}" for directory in ("", "roles/docker/files/", "etc/docker/") for name in (
+        "deamon.json", "daemon.jsn", "Daemon.json", "daemon.json.txt", "daemons.json", "daemon.jason")),
+    *(f"{directory}.d/{name}" for directory in (
+        "docker.service", "docker.socket", "etc/systemd/system/docker.service", "etc/systemd/system/docker.socket",
+        ".config/systemd/user/docker.service") for name in ("o.cnf", "override", "a.conf.txt", "a.config"))])
+def test_a_file_that_its_name_alone_keeps_from_being_read(name: str, call: Call) -> None:
+    is_json = "docker." not in name
+    lint(call, "safe/daemon.json", "{}")
+    code, said = lint(call, name, '{"hosts": ["fd://"]}' if is_json else f"{DROP_IN}fd://\n")
+    assert code == 1 and f"{name}:1:1: warning: this file has no effect: " in said and "1 warning\n" in said, said
+
+
+@pytest.mark.parametrize("name", ["z.cnf", "z", "z.conf.txt", "z.conf.bak", "z.conf~", "z.conf.example",
+                                  "z.conf.dockerd-guard-saved"])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_drop_in_that_is_not_read_takes_nothing_back(name: str, is_named: bool, call: Call) -> None:
+    lint(call, "docker.service.d/a.conf", f"{DROP_IN}tcp://0.0.0.0:2375\n")
+    lint(call, f"docker.service.d/{name}", f"{DROP_IN}fd://\n")
+    said = call("lint", *(map(str, Path("docker.service.d").iterdir()) if is_named else ["."]))
+    assert said.code == 1 and "docker.service.d/a.conf:3:31: error: tcp://0.0.0.0:2375" in said.out, said.out + said.err
 
 
 @pytest.mark.parametrize("unit", ["podman.socket", "systemd/containerd.socket", "roles/docker/files/my-api.socket"])

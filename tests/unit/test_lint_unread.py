@@ -124,6 +124,10 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
         "a.service", "[Service]\nExecStart=docker run -P --volume /run/docker.sock:/x y\n", 2),
     "cloud-init: a list": (
         "user-data", "#cloud-config\nruncmd:\n- [docker, run, -p, '80:80', -v, '/:/host', i]\n", 3),
+    **{f"a unit with a program that may start dockerd: {command}": (
+        "docker-engine.service", f"[Service]\nExecStart={command}\n", 2)
+       for command in ("/opt/bin/start-docker -H tcp://0.0.0.0:2375", "/opt/run.docker --tls -H tcp://10.0.0.5:2376",
+                       "/usr/local/bin/my-docker -D --host 10.0.0.5:4243")},
     "a unit with attached options": (
         "a.service", "[Service]\nExecStart=docker run -p80:80 -v/run/docker.sock:/x y\n", 2),
     "Ansible: a container": ("t.yml", f"{TASK[:15]}  community.docker.docker_container:\n    published_ports: [80:80]\n"
