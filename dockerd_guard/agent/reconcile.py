@@ -22,13 +22,13 @@ from dockerd_guard.observe.machine_id import machine_id
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.assessment import Assessment, plan_for
+from dockerd_guard.plan.before_start import hold_before_start
 from dockerd_guard.plan.decide import (
     Decision,
     Result,
     Verdict,
     decide,
     forecast,
-    hold_before_start,
     record,
     retry_s,
     undone_by_us,

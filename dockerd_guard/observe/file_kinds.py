@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple
 
@@ -142,6 +141,8 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
 def is_near_daemon_json(name: str) -> bool:
     """Whether the name of a file is daemon.json but for a slip: `deamon.json`, `daemon.jsn`, `daemon.json.txt`.
     `daemon-prod.json` and `daemon.json5` are installed under another name."""
+    from difflib import get_close_matches
+
     letters = re.sub(r"[._-]", "", name.lower()).removesuffix("txt")
     return name != "daemon.json" and letters.isalpha() and not letters.endswith("jsonc") and (
         abs(len(letters) - len("daemonjson")) <= 1 and bool(get_close_matches("daemonjson", [letters], 1, 0.84)))
@@ -264,6 +265,8 @@ def _is_of_another_program(path: str, text: str) -> bool:
         value = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return False
+    from difflib import get_close_matches
+
     options = options_of(None)
     known = {*options.by_name, *options.keys, *options.fields, *UNCHECKED}
     keys = [key.lower() for key in value] if isinstance(value, dict) else []

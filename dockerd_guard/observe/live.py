@@ -240,12 +240,14 @@ def _running_bindings(
 def _reachable_bindings(
     process: Process, start: Started, sockets: processes.Sockets, namespace: str
 ) -> tuple[Binding, ...]:
-    """Return the API sockets of a process. Those that PID 1 has passed to it are in the network namespace of PID 1."""
+    """Return the API sockets of a process. Those that PID 1 has passed to it are in the network namespace of
+    PID 1, also after it has closed its own descriptors (src/core/socket.c, socket_deserialize_item)."""
     own, inodes = sockets.reachable(process.pid), sockets.inodes(1)
     knows_all = _knows_all(process, start, sockets)
     if not namespace:
         return tuple(_api_sockets(start, own, inodes, knows_all=knows_all))
-    passed = [sock for sock in sockets.reachable(1) if sock.inode in sockets.inodes(process.pid)]
+    passed = sockets.of_host(process.pid)
+    inodes = {sock.inode for sock in passed}
     own = tuple(sock for sock in own if sock.inode not in inodes)
     return (*_api_sockets(start, passed, inodes, knows_all=knows_all),
             *_in_namespace(_api_sockets(start, own, knows_all=knows_all), namespace))

@@ -123,6 +123,14 @@ class Sockets:
         """Return the listening sockets that a client can connect to: of UNIX sockets those whose file exists."""
         return tuple(sock for sock in self.of(pid) if _is_path_present(pid, sock.address))
 
+    def of_host(self, pid: int) -> tuple[SocketOwner, ...]:
+        """Return those of a process that listen in the network namespace of PID 1, also where it has another: systemd
+        has passed them, and may have closed them since."""
+        held = self._held(pid)
+        return tuple(
+            sock for sock in self._listening(1) if sock.inode in held and _is_path_present(1, sock.address) and (
+                sock.address.startswith("tcp://") or self._is_trusted(sock, held[sock.inode])))
+
     def inodes(self, pid: int) -> Set[int]:
         """Return the inode numbers of all sockets of a process, listening or not."""
         return self._held(pid).keys()

@@ -163,7 +163,7 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
                              intent=memory.intent), memory
     if policy.mode is not Mode.ENFORCE:
-        return base._replace(hold=_forecast(now, plan, required, facts, policy, memory)), memory
+        return base._replace(hold=hold_on_this_host(now, plan, required, facts, policy, memory)), memory
     return _enforce(now, seen, plan, policy, memory, base)
 
 
@@ -196,9 +196,10 @@ def forecast(
     return base._replace(verdict=verdict, actions=actions, hold=hold, intent=intent, slot=memory.fleet.slot), memory
 
 
-def _forecast(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
+def hold_on_this_host(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
     now: Instant, plan: Plan, required: Actions, facts: RestartFacts, policy: Policy, memory: Memory
 ) -> Hold | None:
+    """Return what holds a correction, whatever the fleet says."""
     if plan.obstacles:
         return obstructed(plan, policy)
     if facts.occupied:
@@ -215,31 +216,10 @@ def _gate(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a decision
     now: Instant, plan: Plan, required: Actions, facts: RestartFacts, policy: Policy, memory: Memory
 ) -> tuple[Hold | None, bool]:
     """What holds the restart; and whether nothing does here, and the fleet is to be asked for a slot first."""
-    hold = _forecast(now, plan, required, facts, policy, memory)
+    hold = hold_on_this_host(now, plan, required, facts, policy, memory)
     if hold is not None or not needs_slot(policy, required, facts):
         return hold, False
     return slot_hold(policy, memory), must_ask(now, memory)
-
-
-def hold_before_start(  # noqa: PLR0913, PLR0917 -- what was decided, and what is by now
-    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, decided_on: Observation,
-    decision: Decision
-) -> Hold | None:
-    """Return what holds the start of a decision by now, though nothing did: all that systemd has loaded by the
-    correction takes effect with it, and so does what others have done since (I1 to I4).
-
-    `seen` has an answer of the engine of its own; `memory` counts the start.
-    """
-    if _state_of(seen) != _state_of(decided_on):
-        return Hold(f"{SERVICE} was started or stopped during the correction", next_step="Wait; the agent looks again")
-    facts = restart_facts(seen, plan, decision.actions, memory)._replace(
-        share=decision.facts.share, needed_since=decision.facts.needed_since)
-    return _forecast(now, plan, decision.actions, facts, policy, memory._replace(restarts=memory.restarts[:-1]))
-
-
-def _state_of(seen: Observation) -> tuple[bool, str, bool, bool]:
-    is_activating = seen.loaded is not None and seen.loaded.active_state == "activating"
-    return seen.running is not None, started_at(seen), has_failed(seen), is_activating
 
 
 def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict

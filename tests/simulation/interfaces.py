@@ -132,8 +132,15 @@ class SimulatedSockets(Sockets):
     def of(self, pid: int) -> tuple[SocketOwner, ...]:
         if pid == 1:
             return self._host.held
+        # The tables of another network namespace do not have what systemd has passed.
+        return tuple(sock for sock, is_passed in self._sockets_of(pid) if not (is_passed and self._host.namespace))
+
+    def _sockets_of(self, pid: int) -> tuple[tuple[SocketOwner, bool], ...]:
         running = self._host.running
-        return tuple(sock for sock, _ in running.sockets) if running and running.process.pid == pid else ()
+        return running.sockets if running and running.process.pid == pid else ()
+
+    def of_host(self, pid: int) -> tuple[SocketOwner, ...]:
+        return tuple(sock for sock, is_passed in self._sockets_of(pid) if is_passed)
 
     def reachable(self, pid: int) -> tuple[SocketOwner, ...]:
         return self.of(pid)
@@ -142,7 +149,7 @@ class SimulatedSockets(Sockets):
         return self.of(pid)
 
     def inodes(self, pid: int) -> set[int]:
-        return {sock.inode for sock in self.of(pid)}
+        return {sock.inode for sock in self.of(pid)} | {sock.inode for sock, _ in self._sockets_of(pid)}
 
 
 class SimulatedKernel(HostKernel):

@@ -174,7 +174,7 @@ ROWS = (
 
     Row("docker.socket was corrected, and its restart held", APPLY,
         (*SOCKET_OPEN, fault(engine_is_silent=True), guarded, fault(engine_is_silent=False)),
-        ("restart docker.socket", RESTART)),
+        (RESTART,)),
     Row("the start of what had failed was held", APPLY, (*FAILED, containers(1), guarded, vanish), (START,)),
     Row("and is held still", HOLD, (*FAILED, containers(1), guarded), (),
         "live-restore is off: 1 running container that outlived dockerd would be stopped", 60.0, required=(START,)),
