@@ -96,7 +96,8 @@ def starts_the_hook(path: str) -> bool:
 @pytest.mark.parametrize("path", [
     "docker.service", "lib/systemd/system/docker.socket", "units/dind.service", "user/engine.socket",
     "etc/systemd/system/docker.service.d/10-tcp.conf", "files/limits.conf", "roles/x/templates/override.conf.j2",
-    "daemon.json", "roles/x/templates/daemon.json.j2", "etc/docker/engine.json", "etc/docker-daemon-prod.json",
+    "daemon.json", "files/deamon.json", "daemon.jsn", "x/daemons.json", "daemon.json.txt",
+    "roles/x/templates/daemon.json.j2", "etc/docker/engine.json", "etc/docker-daemon-prod.json",
     "etc/default/docker", "etc/sysconfig/docker-storage", "docker.env", "home/a/.config/docker/daemon.json",
     "home/a/.config/systemd/user/docker.service.d/x.conf", "user-data", "cloud-init/user-data.tftpl", "x/cloud.cfg",
     "node.bu", "node.ign", "node.fcc", "ignition/node.json", "compose.yaml", "docker-compose.prod.yml", "stack.yml",
