@@ -12,6 +12,8 @@ DIRECTORY = "/etc/systemd/system/docker.service.d"
 LIMITS = f"{DIRECTORY}/limits.conf"
 UNLOADED = f"{DIRECTORY}/unloaded.conf"
 TRACE = "/srv/trace"
+GENERATOR = "/etc/systemd/system-generators/race"
+RACE = "/run/race"
 MEMORY = "/var/lib/dockerd-guard/memory.json"
 
 ORDINARY_LINES = (
@@ -62,6 +64,26 @@ def test_an_unloaded_dropin_holds_the_restart_until_it_is_loaded_and_in_force(ma
     restart(machine, "systemctl daemon-reload")
     assert machine.exists(TRACE)
     settled(machine)
+
+
+def test_what_is_written_during_the_daemon_reload_of_a_correction_holds_its_restart(machine: Machine) -> None:
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    restart(machine, "true")
+    # Every daemon-reload runs the generators before it loads the units; $1 is a directory of units
+    # (systemd.generator(7)).
+    dropin = f"[Service]\\nExecStartPre=/bin/touch {TRACE}\\n"
+    machine.write(GENERATOR, f"#!/bin/sh\ntest -e {RACE} || exit 0\nmkdir -p $1/docker.service.d\n"
+                             f"printf '{dropin}' > $1/docker.service.d/race.conf\n", mode=0o755)
+    machine.write(RACE, "")
+    dockerd = machine.main_pid()
+    enforce(machine, LOOPBACK_TOO)
+    wait_for(lambda: held_for(machine, "pending changes: ExecStartPre= (/run/systemd/generator/"), "held correction")
+    assert machine.main_pid() == dockerd
+    assert not machine.exists(TRACE)
+    machine.run(f"rm {RACE}; systemctl daemon-reload")
+    settled(machine)
+    assert machine.main_pid() != dockerd
+    assert not machine.exists(TRACE)
 
 
 def test_ordinary_changes_of_units_hold_nothing(machine: Machine) -> None:
