@@ -57,13 +57,25 @@ def _no_live_restore(world: World, variant: int) -> None:
     world.host.put(DAEMON_JSON, JSON[1 + variant % 2])
 
 
+def _run_containers(world: World, variant: int) -> None:
+    """docker run, without live-restore."""
+    if world.host.running is not None:
+        world.host.containers, world.host.has_unseen_containers = {1, 2}, True
+
+
+def _exposed_without_live_restore(world: World, variant: int) -> None:
+    world.host.put(DAEMON_JSON, JSON[1])
+    _exposed(world, variant)
+
+
 SITUATIONS: tuple[Callable[[World, int], None], ...] = (
-    _exposed, _exposed, _down, _down, _refused_next, actions.late_dropin, actions.own_dropin, _nothing)
+    _exposed, _exposed, _down, _down, _refused_next, actions.late_dropin, actions.own_dropin, _nothing,
+    _exposed_without_live_restore)
 
 EVENTS: tuple[Callable[[World, int], None], ...] = (
     actions.start, actions.restart, actions.stop, actions.reload, actions.override, actions.no_override, _code,
     _edit_and_restart, actions.daemon_json, _no_live_restore, actions.late_dropin, actions.own_dropin,
-    actions.kill_dockerd, actions.socket_unit, actions.upgrade)
+    actions.kill_dockerd, actions.socket_unit, actions.upgrade, _run_containers)
 
 
 def meanwhile(world: World, variant: int) -> None:
