@@ -22,8 +22,9 @@ from dockerd_guard.plan.actions import required_actions
 from dockerd_guard.plan.decide import Decision, Result
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Intent
-from dockerd_guard.plan.plan import Plan, complies
+from dockerd_guard.plan.plan import Plan, complies, content_at
 from dockerd_guard.policy.model import Policy, declared_bindings
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.manager import JobFailed, Refused
 
 
@@ -88,6 +89,10 @@ def roll_back(seen: Observation, intent: Intent, policy: Policy, context: Contex
                   starts=undone.starts, undone=undoing.changes, restored=not undone.left_changed)
 
 
+class Changed(Exception):
+    """A file is not what it was when it was decided to change it."""
+
+
 class _Execution:
     """One correction under way."""
 
@@ -117,19 +122,14 @@ class _Execution:
             return self._undo(f"{error.filename}: {error.strerror}", restarts=False)._replace(unwritable=True)
         except JobFailed as error:
             return self._undo(str(error), restarts=bool(self.starts), after=error)
-        except Refused as error:
+        except (Refused, Changed) as error:
             return self._undo(str(error), restarts=bool(self.starts))
 
     def _run(self) -> Result:
         if self.intent.is_unverified:
             return self._verified()
         manager = self.context.manager
-        for change in self.actions.changes:
-            try:
-                self.context.files.put(change.path, change.after, change.access)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, change.path) from None
-            self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
+        self._write()
         # A start applies what systemd has loaded, not what was judged, where somebody edited a file since.
         loads = self.actions.reload or self.actions.starts_dockerd
         if loads:
@@ -151,6 +151,19 @@ class _Execution:
         # docker.socket was started, and listens.
         self.seen = self.context.observe()
         return self._finished()
+
+    def _write(self) -> None:
+        """Write the files. Raises OSError, and Changed."""
+        for change in self.actions.changes:
+            with Rootfs(self.context.files.root) as rootfs:
+                if content_at(rootfs, change.path) != change.before:
+                    # No copy has what it holds now (I5).
+                    raise Changed(f"another program changed {change.path} during the correction")
+            try:
+                self.context.files.put(change.path, change.after, change.access)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, change.path) from None
+            self.steps.append(f"{'removed' if change.after is None else 'wrote'} {change.path}")
 
     def _not_loaded(self) -> Result | None:
         """The failure where systemd has not loaded what was written.

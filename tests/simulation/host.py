@@ -434,6 +434,10 @@ class SimulatedHost:
     def tick(self) -> None:
         """The same, and let the agent be killed at this call, if that is due."""
         self.moment()
+        self.end_agent()
+
+    def end_agent(self) -> None:
+        """Let the agent be killed at this call, if that is due."""
         if self.crash_in is not None:
             self.crash_in -= 1
             if self.crash_in < 0:

@@ -253,7 +253,8 @@ class SimulatedFiles(HostFiles):
 
     def put(self, path: str, content: Content | None, access: Access) -> None:
         host = self._host
-        host.tick()
+        # Between a look at a file and the rename over it others can write, too. Nobody can exclude that.
+        host.end_agent()
         if host.full_in is not None:
             host.full_in -= 1
             if host.full_in < 0:

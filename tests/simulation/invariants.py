@@ -294,7 +294,8 @@ def _retries(world: World, now: Mapping[str, bytes]) -> Iterator[str]:
         watch.failure = None
         return
     current = (attempt.at, inputs(world.host, now, agent.controller.policy))
-    if watch.failure is not None and watch.failure[0] == attempt.at and watch.failure != current:
+    is_new = watch.failure is None or watch.failure[0] != attempt.at or bool(world.host.met)
+    if not is_new and watch.failure != current:
         yield f"I9: inputs changed, and still {hold.reason}"
     watch.failure = current
 

@@ -68,9 +68,16 @@ def _exposed_without_live_restore(world: World, variant: int) -> None:
     _exposed(world, variant)
 
 
+def _exposed_by_daemon_json(world: World, variant: int) -> None:
+    world.host.put(f"{DROPINS}/override.conf", actions.exec_start(""))
+    world.host.put(DAEMON_JSON, JSON[4])
+    world.host.reload()
+    world.host.restart("admin")
+
+
 SITUATIONS: tuple[Callable[[World, int], None], ...] = (
     _exposed, _exposed, _down, _down, _refused_next, actions.late_dropin, actions.own_dropin, _nothing,
-    _exposed_without_live_restore)
+    _exposed_without_live_restore, _exposed_by_daemon_json)
 
 EVENTS: tuple[Callable[[World, int], None], ...] = (
     actions.start, actions.restart, actions.stop, actions.reload, actions.override, actions.no_override, _code,

@@ -14,6 +14,8 @@ from tests.simulation.run import play
     ("exposed", "code"),
     # Containers that were started after the decision (I1).
     ("exposed_without_live_restore", "run_containers"),
+    # An edit of a file that the correction changes, too (I5).
+    ("exposed_by_daemon_json", "daemon_json"), ("exposed_by_daemon_json", "no_live_restore"),
     # The restart of docker.socket stopped a dockerd that somebody had just started (I1).
     ("down", "start"), ("down", "restart"),
     # The undo of a correction that failed.
