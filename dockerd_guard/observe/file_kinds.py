@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dockerd_guard.dockerd.config import UNCHECKED
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.observe.misnamed import is_near_daemon_json
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.observe.templates import Syntax
 from dockerd_guard.policy.keys import KEYS
@@ -136,16 +137,6 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
             return Kind(place, "unit", found["top"], is_rootless)
         return None
     return _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
-
-
-def is_near_daemon_json(name: str) -> bool:
-    """Whether the name of a file is daemon.json but for a slip: `deamon.json`, `daemon.jsn`, `daemon.json.txt`.
-    `daemon-prod.json` and `daemon.json5` are installed under another name."""
-    from difflib import get_close_matches
-
-    letters = re.sub(r"[._-]", "", name.lower()).removesuffix("txt")
-    return name != "daemon.json" and letters.isalpha() and not letters.endswith("jsonc") and (
-        abs(len(letters) - len("daemonjson")) <= 1 and bool(get_close_matches("daemonjson", [letters], 1, 0.84)))
 
 
 def _misnamed(path: str, text: str, group: str, is_rootless: bool) -> Kind | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SAVED_SUFFIX, SERVICE, SOCKET
-from dockerd_guard.observe.file_kinds import is_near_daemon_json
+from dockerd_guard.observe.misnamed import is_near_daemon_json
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs
