@@ -14,6 +14,7 @@ from typing import Any
 
 DEFERRED = (
     "asyncio",  # imported by structlog for its coroutines; imports OpenSSL
+    "locale",  # imported by subprocess (Python 3.14) for text of another encoding; has long tables of aliases
     "lxml.etree",  # imported by pystemd for introspection
     "random",  # imported by tempfile
     "shutil",  # imported by argparse for the terminal width, by watchdog to find libc; imports four compressors

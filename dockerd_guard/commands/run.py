@@ -8,7 +8,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import require_libraries
-from dockerd_guard.lazy_imports import ONLY_AT_START, disable, drop
+from dockerd_guard.lazy_imports import ONLY_AT_START, defer, disable, drop
 from dockerd_guard.policy.model import POLICY_FILE
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def run(options: SimpleNamespace) -> int:
     """Run the agent on this host until SIGTERM. Returns the exit code. Raises Unanswerable if a library is missing."""
     require_libraries(*LIBRARIES)
     drop(*ONLY_AT_START)
+    defer("locale")
     from dockerd_guard.agent import loop
 
     gc.enable()
