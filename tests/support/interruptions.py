@@ -13,7 +13,7 @@ from tests.support.crash_points import ORDER_FILE
 class Interruption(NamedTuple):
     """An interruption: the step, the shell line that causes it, the one that ends it, and the state of the host
     meanwhile (`before`, `after`, `written`, or `down` if systemd cannot be asked to start dockerd). `slow` ones run
-    only in `make slow-test`."""
+    only in `make slow-test`. `setup` is run before dockerd is started: what is loaded later holds its restart."""
 
     name: str
     step: str
@@ -21,6 +21,7 @@ class Interruption(NamedTuple):
     undo: str
     meanwhile: str
     slow: bool = True
+    setup: str = ""
 
 
 def on_a_disk(directory: str, failure: str) -> str:
@@ -39,7 +40,7 @@ def read_only(directory: str) -> str:
 
 
 def slow_stop(seconds: float) -> str:
-    """Return a shell script that makes the next stop of docker.service slow."""
+    """Return a shell script that makes each stop of docker.service slow."""
     return f"""
         mkdir -p /run/systemd/system/docker.service.d
         printf '[Service]\\nExecStop=/bin/sleep 1000\\nTimeoutStopSec={seconds}s\\n' \\
@@ -65,8 +66,9 @@ INTERRUPTIONS = (
     Interruption("no D-Bus while docker.service is down", "call StartUnit", STOP_BUS, START_BUS, "down"),
     Interruption("systemd re-executed before the reload", "call Reload", "systemctl daemon-reexec", "", "after"),
     Interruption("systemd re-executed while docker.service stops", "call StopUnit",
-                 f"{slow_stop(4)} systemd-run --quiet --on-active=1 systemctl daemon-reexec", "", "after", slow=False),
-    Interruption("a docker.service whose stop hangs", "call StopUnit", slow_stop(6), "", "after"),
+                 "systemd-run --quiet --on-active=1 systemctl daemon-reexec", "", "after", slow=False,
+                 setup=slow_stop(4)),
+    Interruption("a docker.service whose stop hangs", "call StopUnit", "true", "", "after", setup=slow_stop(6)),
     Interruption("a dockerd that is stopped by SIGSTOP", "call StopUnit",
                  "systemctl kill --signal=STOP --kill-who=main docker", "", "after"),
 )
@@ -75,6 +77,8 @@ INTERRUPTIONS = (
 def interrupt(machine: Machine, interruption: Interruption) -> None:
     prepare(machine)
     container = machine.container_pid()
+    if interruption.setup:
+        machine.run(interruption.setup)
     open_up(machine)
     before = host_state(machine)
     hold_at(machine, interruption.step)

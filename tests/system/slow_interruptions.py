@@ -27,10 +27,10 @@ def test_docker_starts_again_after_a_stop_that_times_out(machine: Machine) -> No
     machine.run(f"sed -i 's/^JOB_TIMEOUT_S = .*/JOB_TIMEOUT_S = 3.0/' {MANAGER}")
     prepare(machine)
     container = machine.container_pid()
+    machine.run(slow_stop(20))
     open_up(machine)
     before = host_state(machine)
     hold_at(machine, "call StopUnit")
-    machine.run(slow_stop(20))
     machine.remove(ORDER_FILE)
     failed = wait_for(lambda: entries(machine, "failed"), "entry about the failure")
     assert "job timeout" in failed[0]["MESSAGE"]
