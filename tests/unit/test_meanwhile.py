@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.actions import DROPINS, exec_start
+from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.histories import Action
+from tests.simulation.host import SimulatedHost
 from tests.simulation.meanwhile import EVENTS, MOMENTS, SITUATIONS
 from tests.simulation.run import play
 
@@ -30,3 +33,24 @@ def test_what_others_do_meanwhile_breaks_no_invariant(situation: str, event: str
         variant = moment + MOMENTS * (events[0] + len(EVENTS) * situations[-1])
         broken[moment] = play((Action("meanwhile", variant), Action("later", 3))).violations
     assert {moment: found for moment, found in broken.items() if found} == {}
+
+
+@pytest.mark.parametrize("moment", [12, 16, 20])
+def test_a_docker_that_is_stopped_meanwhile_is_not_started(host: SimulatedHost, moment: int) -> None:
+    host.put(f"{DROPINS}/override.conf", exec_start("-H fd:// -H tcp://0.0.0.0:2375"))
+    host.put("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 1/1h}\n")
+    host.reload()
+    host.restart("admin")
+    host.meanwhile = moment, lambda: host.stop("admin")
+    SimulatedAgent(host, RecordedJournal()).run_pass()
+    assert host.meanwhile is None
+    assert host.running is None
+
+
+def test_one_restart_of_a_budget_of_one_is_made(host: SimulatedHost) -> None:
+    host.put(f"{DROPINS}/override.conf", exec_start("-H fd:// -H tcp://0.0.0.0:2375"))
+    host.put("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 1/1h}\n")
+    host.reload()
+    host.restart("admin")
+    SimulatedAgent(host, RecordedJournal()).run_pass()
+    assert host.starts[-1].by == "us"
