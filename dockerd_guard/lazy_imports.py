@@ -14,11 +14,16 @@ from typing import Any
 
 DEFERRED = (
     "asyncio",  # imported by structlog for its coroutines; imports OpenSSL
+    "hmac",  # for the host's own identifier, which only a fleet and a splay need
     "locale",  # imported by subprocess (Python 3.14) for text of another encoding; has long tables of aliases
     "lxml.etree",  # imported by pystemd for introspection
+    "pprint",  # imported by pystemd
     "random",  # imported by tempfile
     "shutil",  # imported by argparse for the terminal width, by watchdog to find libc; imports four compressors
     "ssl",  # imported by asyncio, and here to probe a port
+    "structlog.stdlib",  # structlog imports all its modules
+    "structlog.threadlocal",
+    "structlog.twisted",
     "tempfile",  # imported by ctypes.util, which looks for libraries with a compiler
     "uuid",  # imported by structlog for its thread-local context
 )
@@ -28,6 +33,9 @@ DISABLED = (
     "rich",
     "_hashlib",  # OpenSSL's digests; only MD5 is used, which hashlib implements itself
 )
+
+ONLY_AT_IMPORT = ("pickle", "_compat_pickle", "_pickle")
+"""structlog imports them for the name of an exception."""
 
 ONLY_AT_START = ("argparse", "gettext", "locale")
 """The command line is parsed once; gettext and locale are imported by argparse."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import traceback
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import require_libraries
-from dockerd_guard.lazy_imports import ONLY_AT_START, defer, disable, drop
+from dockerd_guard.lazy_imports import ONLY_AT_IMPORT, ONLY_AT_START, defer, disable, drop
 from dockerd_guard.policy.model import POLICY_FILE
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ def run(options: SimpleNamespace) -> int:
     require_libraries(*LIBRARIES)
     drop(*ONLY_AT_START)
     defer("locale")
+    # The libraries first: the memory of what is dropped then serves the agent's own modules.
+    for library in LIBRARIES:
+        import_module(library)
+    drop(*ONLY_AT_IMPORT)
     from dockerd_guard.agent import loop
 
     gc.enable()

@@ -15,7 +15,7 @@ import hashlib
 import os
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple, NoReturn
 
 _BOUNDARY = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]+)-----")
@@ -161,8 +161,12 @@ def _time(der: bytes, at: int) -> tuple[datetime, int]:
     text = der[start:end].decode("ascii", "replace")
     if tag == _UTC_TIME:  # years 1950 to 2049
         text = ("19" if text[:2] >= "50" else "20") + text
+    date, zone = text[:14], text[14:]
     try:
-        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC), end
+        # datetime.strptime would load _strptime and calendar. Other forms of ISO 8601 are no dates in a certificate.
+        if len(date) != 14 or not date.isdecimal() or zone != "Z":
+            raise ValueError
+        return datetime.fromisoformat(f"{date[:8]}T{date[8:]}+00:00"), end
     except ValueError:
         raise ValueError("its dates are damaged") from None
 

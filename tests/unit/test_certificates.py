@@ -123,6 +123,18 @@ def test_out_of_date(since: int, days: int, problem: str) -> None:
     assert found.startswith(problem) and bool(found) is bool(problem)
 
 
+@pytest.mark.parametrize("date", [
+    b"261301000000Z", b"260230000000Z", b"260101000000+", b"26W011000000Z", b"2026-01-01T0Z", b"260101T00000Z",
+    b"26010100000,5",
+])
+def test_a_damaged_date(date: bytes) -> None:
+    der = bytearray(ssl.PEM_cert_to_DER_cert(data("rsa.crt").decode()))
+    at = der.index(b"\x17\x0d") + 2
+    der[at:at + 13] = date
+    with pytest.raises(ValueError, match="dates are damaged"):
+        validity(pem.block("CERTIFICATE", bytes(der)))
+
+
 @pytest.mark.parametrize(("text", "why"), [
     (b"", "no PEM"),
     (data("rsa-pkcs8.key"), "no PEM"),
