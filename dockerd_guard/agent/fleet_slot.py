@@ -1,6 +1,7 @@
 """The slot of one pass: asked for when the gate allows a restart, given back when the pass has ended.
 
 A slot outlives a pass only where the process was killed, systemd went away meanwhile, or FleetLock does not answer.
+FleetLock forgets no host by itself: a slot is given back to it also where another policy is in force by then.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.decide import Result
-from dockerd_guard.plan.memory import FleetMemory, Memory
+from dockerd_guard.plan.memory import FleetMemory, Memory, OwedSlot
 from dockerd_guard.plan.slots import granted, refused
 from dockerd_guard.policy.model import Fleet, LockKind, Policy
 from dockerd_guard.systemd.manager import Refused, Unavailable
 
 RETRY_S = 30.0
 """When a request to the lock service is repeated that ends a slot or stops the group."""
+
+LONGEST_RETRY_S, MAX_TRIES, MAX_OWED = 3600.0, 30, 4
+"""The same for slots of former policies, whose services may not exist any more: for about a day, and so many slots."""
 
 LOST = "the slot of the fleet was lost during the restart"
 
@@ -40,6 +44,26 @@ def this_host(seen: Observation, now: Instant) -> Host:
     return Host(seen.machine_id or now.boot_id.replace("-", ""), os.uname().nodename, now.boot_id)
 
 
+def under(policy: Policy, memory: Memory) -> Memory:
+    """Return the memory under this policy. A slot of a FleetLock that it does not name is owed, also one that was kept:
+    who changes the lock of a host decides about it. What etcd has of this host ends with its lease."""
+    fleet, known = policy.correct.fleet, memory.fleet
+    slot, asked, owed = known.slot or known.unsure, known.asked, known.owed
+    if asked is not None and (fleet is None or _service(fleet) != _service(asked)):
+        if slot is not None and asked.lock is LockKind.FLEETLOCK:
+            owed = (*owed, OwedSlot(asked, slot))[-MAX_OWED:]
+        known = FleetMemory(unreachable=known.unreachable)
+    # This host has it still where the policy names that service again.
+    again = next((each for each in owed if fleet is not None and _service(fleet) == _service(each.fleet)), None)
+    if again is not None:
+        known, owed = known._replace(unsure=again.slot, asked=fleet), tuple(each for each in owed if each != again)
+    return memory._replace(fleet=known._replace(owed=owed))
+
+
+def _service(fleet: Fleet) -> tuple[LockKind, tuple[str, ...], str]:
+    return fleet.lock, fleet.endpoints, fleet.group
+
+
 def ask(
     seen: Observation, policy: Policy, memory: Memory, context: Context, state: StateFiles
 ) -> tuple[Instant, Memory]:
@@ -47,6 +71,7 @@ def ask(
     slot is given back whatever interrupts the pass."""
     assert policy.correct.fleet is not None  # noqa: S101 -- decide() asks only then
     host = this_host(seen, context.clock.now())
+    memory = memory._replace(fleet=memory.fleet._replace(asked=policy.correct.fleet))
     if policy.correct.fleet.lock is LockKind.FLEETLOCK:
         # The request may be granted, and its answer lost: by a time-out, or since this process is killed.
         memory = memory._replace(fleet=memory.fleet._replace(unsure=Slot(policy.correct.fleet.group, host.id)))
@@ -64,10 +89,38 @@ def ask(
 
 def end(seen: Observation, policy: Policy, memory: Memory, result: Result | None, context: Context) -> Ended:
     """Give the slot back; or stop the group, if Docker worked before this pass and does not any more."""
+    ended = _end(seen, policy, memory, result, context)
+    owed = tuple(left for each in ended.memory.fleet.owed if (left := _given_back(each, context)) is not None)
+    now = context.clock.now()
+    waits = (ended.wake_s, *(_owed_in_s(each, now) for each in owed))
+    return Ended(ended.memory._replace(fleet=ended.memory.fleet._replace(owed=owed)), ended.result,
+                 min((each for each in waits if each is not None), default=None))
+
+
+def _given_back(owed: OwedSlot, context: Context) -> OwedSlot | None:
+    """Give it back, if it is time to. Returns what is owed still; None also where that is given up."""
+    if _owed_in_s(owed, context.clock.now()):
+        return owed
+    try:
+        context.lock.release(owed.fleet, owed.slot)
+    except LockError:
+        later = owed._replace(told_at=context.clock.now(), tries=owed.tries + 1)
+        return later if later.tries < MAX_TRIES else None
+    return None
+
+
+def _owed_in_s(owed: OwedSlot, now: Instant) -> float:
+    """When the service is to be told, in seconds; 0 for now."""
+    if owed.told_at is None:
+        return 0.0
+    return max(min(RETRY_S * 2.0**owed.tries, LONGEST_RETRY_S) - now.seconds_since(owed.told_at), 0.0)
+
+
+def _end(seen: Observation, policy: Policy, memory: Memory, result: Result | None, context: Context) -> Ended:
     fleet = policy.correct.fleet
     if fleet is None:
-        # It cannot be given back by another policy. In etcd its lease ends.
-        return Ended(memory._replace(fleet=FleetMemory(unreachable=memory.fleet.unreachable)), result)
+        return Ended(memory._replace(fleet=FleetMemory(unreachable=memory.fleet.unreachable,
+                                                       owed=memory.fleet.owed)), result)
     known, later_s = memory.fleet, None
     if result is not None and result.error and result.starts and not result.was_rolled_back and _is_dead(context):
         known = known._replace(to_stop=result.error)

@@ -107,6 +107,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
     Raises Unavailable when systemd goes away meanwhile.
     """
     seen = seen._replace(disk_problem=context.files.problem(UNITS) if seen.loaded is not None else "")
+    memory = fleet_slot.under(policy, memory)
     assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, context.manager, choose)
     if assessment.decision.verdict is Verdict.LOCK:
         now, memory = fleet_slot.ask(assessment.seen, policy, memory, context, state)

@@ -37,6 +37,7 @@ from dockerd_guard.model.json_values import (
 )
 from dockerd_guard.observe.probes import Probes
 from dockerd_guard.plan.memory import Contained, CorrectedFile, Intent, Memory
+from dockerd_guard.policy.model import FleetTls, LockKind, Unreachable
 from dockerd_guard.rootfs import Access, Content, Link
 
 STATE_DIRECTORY = "/var/lib/dockerd-guard"
@@ -186,6 +187,7 @@ def _as_time(value: object) -> datetime:
 _ENCODERS: dict[type, Callable[[Any], object]] = {Instant: list, Access: list, Link: lambda link: {"link": link.target}}
 _CONVERTERS = {
     datetime: _as_time, Tls: as_one_of(Tls), Fault: as_one_of(Fault), Content | None: _as_content,
+    LockKind: as_one_of(LockKind), Unreachable: as_one_of(Unreachable), FleetTls: as_record(FleetTls),
     Mapping[str, CorrectedFile]: _as_corrected}
 _as_memory = as_record(Memory, _CONVERTERS)
 _as_intent = as_record(Intent, _CONVERTERS)

@@ -12,6 +12,7 @@ from dockerd_guard.fleet.lock import Fault, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.plan import Change
+from dockerd_guard.policy.model import Fleet
 from dockerd_guard.rootfs import Content, Link
 
 MAX_RESTARTS = 10_000
@@ -122,12 +123,23 @@ class Refusal(NamedTuple):
     retry_s: float
 
 
+class OwedSlot(NamedTuple):
+    """A slot of a FleetLock that the policy does not name any more, with the settings that it was asked for with; when
+    the service was told last that it is given back, and how often it did not answer."""
+
+    fleet: Fleet
+    slot: Slot
+    told_at: Instant | None = None
+    tries: int = 0
+
+
 class FleetMemory(NamedTuple):
     """What is remembered of the lock of the fleet: the slot that this host has, or why it has none.
 
     `is_kept`: the slot is kept on purpose, since this host was left without Docker (FleetLock). `to_stop`: why the
     group is to be stopped, which could not be told to the service yet. `unreachable`: how often it did not answer.
     `unsure`: a slot of FleetLock that this host may have, since an answer was lost: nobody else gives it back.
+    `asked`: the settings with which a slot was asked for last. `owed`: what is to be given back to other services.
     """
 
     slot: Slot | None = None
@@ -136,6 +148,8 @@ class FleetMemory(NamedTuple):
     to_stop: str = ""
     unreachable: int = 0
     unsure: Slot | None = None
+    asked: Fleet | None = None
+    owed: tuple[OwedSlot, ...] = ()
 
 
 class Contained(NamedTuple):

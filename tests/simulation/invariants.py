@@ -178,7 +178,13 @@ def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     """A restart has a slot of the fleet, which is given back when the pass has ended."""
     host, controller = world.host, world.agents[-1].controller
     fleet, decision, lock = controller.policy.correct.fleet, controller.decision, host.lock
-    if fleet is None or is_manual or host.bus_is_gone:
+    if is_manual or host.bus_is_gone:
+        return
+    if fleet is None:
+        # What etcd has of this host ends with its lease.
+        if lock.slot is not None and not lock.slot.lease and not lock.is_gone and not then.has_faults and (
+                decision.verdict is not Verdict.RECOVER and not controller.memory.fleet.owed):
+            yield "I2: a slot of FleetLock is kept under a policy without a lock"
         return
     ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
     is_restart = decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"

@@ -15,7 +15,7 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.plan.decide import Verdict, forget_policy, retry_now
 from dockerd_guard.plan.memory import Memory, Refusal
 from dockerd_guard.plan.slots import granted, must_ask, not_asked, refused, retry_in_s
-from dockerd_guard.policy.model import Fleet
+from dockerd_guard.policy.model import Fleet, LockKind
 from dockerd_guard.policy.reader import read_policy
 from dockerd_guard.report import plan as report
 from dockerd_guard.rootfs import Rootfs
@@ -52,10 +52,10 @@ SLOT = Slot("prod", "id", 0, 7, 1)
 FULL = "the lock service says full"
 
 
-def lock_policy(more: str = "", lock: str = "etcd") -> Act:
+def lock_policy(more: str = "", lock: str = "etcd", group: str = "prod") -> Act:
     """A policy with a lock."""
     return policy("mode: enforce\nsockets: [fd://]\ncorrect: {fleet: "
-                  f"{{lock: {lock}, group: prod, endpoints: ['https://lock']{more}}}}}")
+                  f"{{lock: {lock}, group: {group}, endpoints: ['https://lock']{more}}}}}")
 
 
 ETCD, FLEETLOCK = lock_policy(), lock_policy(lock="fleetlock")
@@ -387,6 +387,76 @@ def test_a_slot_whose_answer_was_lost(
     assert not starts_by_us(host)
     assert (host.lock.slot is None) is is_released
     assert agent.controller.memory.fleet.unsure is None
+
+
+NO_LOCK = policy("mode: enforce\nsockets: [fd://]")
+OTHERS = {"none": NO_LOCK, "etcd": ETCD, "another group": lock_policy(lock="fleetlock", group="other")}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_slot_of_fleetlock_is_given_back_under_another_policy(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, other: Act, is_answered: bool) -> None:
+    """Also one that may have been granted (its answer was lost), and by the settings of the former policy."""
+    do(host, (FLEETLOCK, *opened()))
+    agent = SimulatedAgent(host, RecordedJournal())
+    if not is_answered:
+        acquire = agent.ports.lock.acquire
+
+        def lost(fleet: Fleet, asking: Host) -> Slot:
+            acquire(fleet, asking)
+            raise LockError(Fault.UNREACHABLE, "no answer", "Wait")
+        monkeypatch.setattr(agent.ports.lock, "acquire", lost)
+        agent.run_pass()
+        host.lock.is_gone = True
+    else:
+        agent = gone_after_still(host, monkeypatch)
+    assert host.lock.slot is not None
+    do(host, (remove(OVERRIDE), reload, restart, other))
+    agent = SimulatedAgent(host, agent.journal)
+    released: list[tuple[Fleet, Slot]] = []
+    release = agent.ports.lock.release
+
+    def recorded(fleet: Fleet, slot: Slot) -> bool:
+        released.append((fleet, slot))
+        return release(fleet, slot)
+    monkeypatch.setattr(agent.ports.lock, "release", recorded)
+    agent.run_pass()
+    assert host.lock.slot is not None
+    assert len(agent.controller.memory.fleet.owed) == 1
+    host.lock.is_gone = False
+    run(agent, 100)
+    assert host.lock.slot is None
+    assert {(fleet.lock, fleet.group) for fleet, _ in released} == {(LockKind.FLEETLOCK, "prod")}
+    assert agent.controller.memory.fleet.owed == ()
+
+
+def test_a_slot_is_not_owed_any_more_when_its_service_is_named_again(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would be given back while this host restarts with it."""
+    do(host, (FLEETLOCK, *opened()))
+    agent = gone_after_still(host, monkeypatch)
+    do(host, (NO_LOCK,))
+    agent = SimulatedAgent(host, agent.journal)
+    agent.run_pass()
+    assert agent.controller.memory.fleet.owed
+    do(host, (FLEETLOCK, service(is_gone=False)))
+    agent.run_pass()
+    assert host.lock.slot is None
+    assert agent.controller.memory.fleet.owed == ()
+
+
+def test_a_service_that_does_not_exist_any_more_is_given_up(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(host, (FLEETLOCK, *opened()))
+    agent = gone_after_still(host, monkeypatch)
+    do(host, (NO_LOCK,))
+    agent = SimulatedAgent(host, agent.journal)
+    run(agent, 3600)
+    tries = agent.controller.memory.fleet.owed[0].tries
+    assert 4 <= tries <= 8
+    run(agent, 30 * 3600)
+    assert agent.controller.memory.fleet.owed == ()
 
 
 def test_a_full_service_has_given_nothing(host: SimulatedHost) -> None:

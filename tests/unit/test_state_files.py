@@ -33,9 +33,11 @@ from dockerd_guard.plan.memory import (
     ManualFix,
     Memory,
     NeededRestart,
+    OwedSlot,
     Refusal,
 )
 from dockerd_guard.plan.plan import Change
+from dockerd_guard.policy.model import Fleet, FleetTls, LockKind
 from dockerd_guard.rootfs import Access, Link
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -47,6 +49,8 @@ INTENT = Intent(
      Change("/c", Link("/x"), Link("/y")),
      Change("/d", b"", b"")),
     THEN, ("docker.socket", "docker.service"), True, "invocation", True, LATER, True, True, True)
+
+FLEET = Fleet(LockKind.FLEETLOCK, ("https://lock",), "prod", tls=FleetTls(ca="/ca.pem"))
 
 FULL = Memory(
     restarts=(THEN, LATER),
@@ -61,7 +65,7 @@ FULL = Memory(
     intent=INTENT, needed_restart=NeededRestart(THEN, "digest", live_restore=True),
     fleet=FleetMemory(Slot("prod", "id", 1, 7587, 42, "2026-11-23T12:00:00+00:00"),
                       Refusal(THEN, Fault.FULL, "full", "Wait", 3, 4.1), is_kept=True, to_stop="dead", unreachable=5,
-                      unsure=Slot("prod", "id")))
+                      unsure=Slot("prod", "id"), asked=FLEET, owed=(OwedSlot(FLEET, Slot("prod", "id"), THEN, 2),)))
 
 VARIANTS = {
     "nothing": Memory(),
