@@ -76,15 +76,27 @@ class Host(NamedTuple):
     lock: Lock
 
 
+class ExposureTime(NamedTuple):
+    """What takes in how long something was open to the network.
+
+    `counted` is called with each new count of `Controller.exposed`, and with the start of the running dockerd (seconds
+    since the epoch): before and after blocking, and after a correction. `reopened`: see Containment.
+    """
+
+    counted: Callable[[int, float | None], None] = lambda exposed, started_at: None
+    reopened: Callable[[float], None] = lambda seconds: None
+
+
+NOT_COUNTED = ExposureTime()
+
+
 class Controller:
     """The passes on one host, and what is kept between them: the memory, the open drifts, the connection to systemd."""
 
     def __init__(
         self, host: Host, policy: Policy, journal: Journal, tracker: DriftTracker,
-        counted: Callable[[int, float | None], None] = lambda exposed, started_at: None
+        exposure: ExposureTime = NOT_COUNTED
     ) -> None:
-        """`counted` is called with each new count of `exposed`, and with the start of the running dockerd (seconds
-        since the epoch): before and after blocking, and after a correction."""
         self.host = host
         self.policy = policy
         self.policy_problem = ""
@@ -94,10 +106,10 @@ class Controller:
         """Addresses that are open to the network against the policy and not blocked."""
         self.wake_s: float | None = None
         """When to look again at the latest, after the last pass."""
-        self.containment = Containment(self.memory.contained, host.network, self._remember_contained)
+        self.containment = Containment(self.memory.contained, host.network, self._remember_contained, exposure.reopened)
         self._probe = Prober(host.network.probe, host.state, lambda: host.clock.now().since_boot_s,
                              lambda: is_active(self._manager))
-        self._counted = counted
+        self._counted = exposure.counted
         self._journal = journal
         self._tracker = tracker
         self._manager: Manager | None = None

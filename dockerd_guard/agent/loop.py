@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from dockerd_guard.agent.controller import Controller, Host
+from dockerd_guard.agent.controller import Controller, ExposureTime, Host
 from dockerd_guard.agent.drift_tracker import DriftTracker
 from dockerd_guard.agent.notify import Notify
 from dockerd_guard.agent.publisher import Publisher, Standing, policy_changed_at
@@ -64,7 +64,8 @@ class Agent:
         self._controller = Controller(Host(
             self._connect, lambda: load_policy(policy_file, require_root_owned=True), HostFiles(), HostKernel(),
             self._network, HostClock(), validate, self._state_files, self._lock), policy, journal, tracker,
-            lambda exposed, started_at: self._publisher.counted(exposed, self._triggered_at, started_at))
+            ExposureTime(lambda exposed, started_at: self._publisher.counted(exposed, self._triggered_at, started_at),
+                         self._publisher.reopened))
         self._problems: list[str] = []
         self._busy_since: datetime | None = None
         """When another process was first found to hold the lock of the state directory, None if this one gets it."""
@@ -183,11 +184,9 @@ class Agent:
 
     def _restore(self) -> bool:
         """Put a flushed rule set back at once, whatever else waits (I8). Returns whether a pass is due."""
-        came_at = time.monotonic()
         if not self._network.changes():
             return False
-        if self._controller.containment.restore():
-            self._publisher.reopened(time.monotonic() - came_at)
+        self._controller.containment.restore()
         return True
 
     def _beat(self) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
@@ -72,11 +73,18 @@ def _on_host(wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
 class Containment:
     """What is blocked at the network of this host, by one nftables table or by the filter of one unit."""
 
-    def __init__(self, contained: Contained, network: Network, remember: Callable[[Contained], None]) -> None:
-        """`contained` is what an earlier process blocked; `remember` stores each change of it."""
+    def __init__(
+        self, contained: Contained, network: Network, remember: Callable[[Contained], None],
+        reopened: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        """`contained` is what an earlier process blocked; `remember` stores each change of it. `reopened` is called
+        with the seconds for which another program had removed the block."""
         self._network = network
         self._now = contained
         self._store = remember
+        self._reopened = reopened
+        self._checked_at = 0.0
+        """When the table was last known to be in force (time.monotonic())."""
         self._wanted: tuple[Exposure, ...] = ()
         self._is_known = False
         """Whether it is known which table is in force."""
@@ -99,13 +107,9 @@ class Containment:
         """Whether the nftables table is in use."""
         return Method.NFTABLES in self._now.methods
 
-    def restore(self) -> bool:
-        """Put back at once what was blocked last. Returns whether somebody had changed the table."""
-        before, self._was_changed = self._was_changed, False
+    def restore(self) -> None:
+        """Put back at once what was blocked last."""
         self.block_unreported(self._wanted)
-        was_changed = self._was_changed
-        self._was_changed |= before
-        return was_changed
 
     def block_unreported(self, wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
         """Block these by nftables only, which affects nothing else, and return those that are blocked. The next result
@@ -206,13 +210,19 @@ class Containment:
         """Install the table unless it is in force unchanged."""
         self._wanted, self._is_known = wanted, True
         rejections = tuple(exposure.rejection for exposure in wanted)
+        looked_at = time.monotonic()
         shown = self._network.shown()
+        changed_at = self._network.changed_at()
         self._remember(_with(self._now, Method.NFTABLES, wanted))
         if rejections == self._applied and shown == self._shown:
+            self._checked_at = looked_at
             return
         shown_then = self._network.reject(rejections)
-        self._was_changed |= bool(self._shown) and shown != self._shown
-        self._applied, self._shown = rejections, shown_then
+        if self._shown and shown != self._shown:
+            self._was_changed = True
+            since = looked_at if changed_at is None else min(max(changed_at, self._checked_at), looked_at)
+            self._reopened(time.monotonic() - since)
+        self._applied, self._shown, self._checked_at = rejections, shown_then, time.monotonic()
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:
         """Set the filter. Returns the exposures that it blocks."""

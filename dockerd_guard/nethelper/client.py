@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dockerd_guard.model.address import Tls
-from dockerd_guard.model.json_values import JsonError, JsonObject, as_object, as_str, get, loads
+from dockerd_guard.model.json_values import JsonError, JsonObject, as_float, as_object, as_str, get, loads
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, SOCKET_PATH, HelperVerb, Request, Wire, ping_of, probe_of
 from dockerd_guard.observe import engine
@@ -33,6 +33,7 @@ class NethelperClient:
         self._wire: Wire | None = None
         self._follows = False
         self._is_changed = False
+        self._changed_at: float | None = None
         self._is_silent = False
 
     def check(self) -> None:
@@ -91,6 +92,13 @@ class NethelperClient:
         is_changed, self._is_changed = self._is_changed, False
         return is_changed
 
+    def changed_at(self) -> float | None:
+        """When the first change came since the last call (time.monotonic()); None where there was none, or it is not
+        known when."""
+        is_changed = self.changes()
+        self._is_changed, changed_at, self._changed_at = is_changed, self._changed_at, None
+        return changed_at
+
     def rest(self) -> None:
         """End a pass: close the connection unless changes are received, and allow a timeout in the next pass."""
         self._is_silent = False
@@ -140,8 +148,10 @@ class NethelperClient:
     def _take(self, lines: list[bytes]) -> list[JsonObject]:
         """The answers in these lines. Notes whether there was a message of a change."""
         received = [as_object(loads(line, MAX_LINE_BYTES)) for line in lines]
-        answers = [each for each in received if each != {"changed": True}]
-        self._is_changed |= len(answers) < len(received)
+        answers = [each for each in received if "changed" not in each]
+        for change in (each for each in received if "changed" in each):
+            self._is_changed = True
+            self._changed_at = get(change, "changed", as_float) if self._changed_at is None else self._changed_at
         return answers
 
 

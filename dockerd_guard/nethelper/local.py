@@ -34,6 +34,10 @@ class LocalNetwork:
     def release(self) -> None:
         self._table.remove()
 
+    def changed_at(self) -> float | None:
+        """Not known: changes are not followed."""
+        return None
+
     def ping(self, address: str, tls: Tls) -> Ping:
         return engine.ping(address, tls)
 

@@ -1,7 +1,8 @@
 """The protocol between the agent and the network helper: one JSON object per line.
 
 A request has all fields of Request. The helper answers each with `{"answer": ...}` or `{"unsupported": "reason"}`, and
-sends `{"changed": true}` when nftables changed after a request to follow. Decoding raises JsonError alone.
+sends `{"changed": SECONDS}` (CLOCK_MONOTONIC) when nftables changed after a request to follow. Decoding raises
+JsonError alone.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 
 from dockerd_guard.containment.nftables import NftablesMonitor
@@ -30,7 +31,7 @@ def serve(connection: socket.socket, trusted_uid: int = ROOT) -> int:
         while True:
             ready = {fd for fd, _ in poll.poll()}
             if changes is not None and changes.fileno() in ready and changes.take():
-                wire.send(changed=True)
+                wire.send(changed=time.monotonic())
             for line in wire.receive() if connection.fileno() in ready else ():
                 request = request_of(line)
                 try:

@@ -42,6 +42,9 @@ class Network(Protocol):
     def release(self) -> None:
         """Remove our table."""
 
+    def changed_at(self) -> float | None:
+        """When nftables first changed since the last call (time.monotonic()), None where that is not known."""
+
     def ping(self, address: str, tls: Tls) -> Ping:
         """As engine.ping()."""
 

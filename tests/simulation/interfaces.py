@@ -222,6 +222,9 @@ class SimulatedNetwork:
     def release(self) -> None:
         self._host.blocked = ()
 
+    def changed_at(self) -> float | None:
+        return None
+
     def ping(self, address: str, tls: Tls) -> Ping:
         running = self._host.running
         found = running is not None and any(

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +52,11 @@ class Nftables:
         self.blocked: tuple[Rejection, ...] = ()
         self.writes = 0
         self.releases = 0
+        self.changed: float | None = None
+
+    def changed_at(self) -> float | None:
+        changed, self.changed = self.changed, None
+        return changed
 
     def shown(self) -> str:
         if self.is_gone:
@@ -75,11 +81,13 @@ class Blocking:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, contained: Contained | None = None) -> None:
         self.nftables, self.filter = Nftables(), Filter()
         self.stored: list[Contained] = []
+        self.reopened: list[float] = []
         self.files = [directory / name for name in ("allow", "deny")]
         (directory / "cgroup").touch()
         monkeypatch.setattr(containment, "CONTROL_FILES", tuple(map(str, self.files)))
         monkeypatch.setattr(containment, "CGROUP_V2_FILE", str(directory / "cgroup"))
-        self.containment = Containment(contained or Contained(), cast(Any, self.nftables), self.stored.append)
+        self.containment = Containment(contained or Contained(), cast(Any, self.nftables), self.stored.append,
+                                       self.reopened.append)
 
     def keep(self, *wanted: Exposure) -> ContainmentResult:
         result = self.containment.keep(wanted, cast(Any, self.filter))
@@ -121,16 +129,41 @@ def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     blocking.keep(BY_FLAG)
     blocking.nftables.blocked = ()
     assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES, put_back=(BY_FLAG,))
-    assert not blocking.containment.restore()
+    blocking.containment.restore()
+    assert len(blocking.reopened) == 1
     blocking.nftables.blocked = ()
-    assert blocking.containment.restore()
-    assert not blocking.containment.restore()
+    blocking.containment.restore()
+    assert len(blocking.reopened) == 2
+    blocking.containment.restore()
+    assert len(blocking.reopened) == 2
     assert list(blocking.nftables.blocked) == [BY_FLAG.rejection]
     assert blocking.keep(BY_FLAG).put_back == (BY_FLAG,)
     assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES)
     blocking.keep()
     blocking.containment.restore()
     assert not blocking.nftables.blocked
+
+
+@pytest.mark.parametrize(("changed", "counted"), [
+    # It was flushed while a pass was under way.
+    (5.0, 2.0), (None, 0.0),
+    # Before it was found in force the last time, and after it was found removed: what is not possible does not count.
+    (1.0, 3.0), (99.0, 0.0),
+])
+def test_the_time_counts_from_the_change(
+        blocking: Blocking, monkeypatch: pytest.MonkeyPatch, changed: float | None, counted: float) -> None:
+    now = 4.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    blocking.keep(BY_FLAG)
+    # Our own change of the table is told as well.
+    blocking.nftables.changed = 4.0
+    blocking.keep(BY_FLAG)
+    now, blocking.nftables.blocked, blocking.nftables.changed = 7.0, (), changed
+    blocking.keep(BY_FLAG)
+    assert blocking.reopened == [counted]
+    now = 9.0
+    blocking.keep(BY_FLAG, BY_SOCKET)
+    assert blocking.reopened == [counted], "another exposure removes no block"
 
 
 def test_the_directory_of_the_filter_stays_until_it_is_lifted(blocking: Blocking, monkeypatch: pytest.MonkeyPatch

@@ -194,6 +194,8 @@ def test_a_reload_retries_what_failed(made: Loop, monkeypatch: pytest.MonkeyPatc
 def test_a_flushed_table_comes_back_before_anything_else(
         made: Loop, monkeypatch: pytest.MonkeyPatch, *, in_a_job: bool) -> None:
     """I8."""
+    reopened: list[float] = []
+    monkeypatch.setattr(made.agent._controller.containment, "_reopened", reopened.append)
     do(made.host, opened())
     made.host.engine_is_silent = True
     made.agent._pass()
@@ -202,8 +204,6 @@ def test_a_flushed_table_comes_back_before_anything_else(
     assert made.state_of_agent() is AgentState.HOLDING
     made.host.blocked, made.host.table = (), 99
     write(made.network.write)
-    reopened: list[float] = []
-    monkeypatch.setattr(made.agent._publisher, "reopened", reopened.append)
     if in_a_job:
         made.agent._beat()
         assert made.host.blocked

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +19,7 @@ from dockerd_guard.containment.nftables import NftablesTable
 from dockerd_guard.model.address import Tls
 from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.nethelper import client
+from dockerd_guard.nethelper import client, server
 from dockerd_guard.nethelper.client import NethelperClient
 from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES, READ_BYTES, HelperVerb, Request, request_of
 from dockerd_guard.nethelper.server import serve
@@ -157,6 +159,40 @@ def test_one_that_is_killed_is_followed_by_another_and_the_loss_is_reported(serv
     network.close()
 
 
+class Monitor:
+    """What tells of changes of nftables: by a pipe."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe()
+
+    def fileno(self) -> int:
+        return self.read
+
+    def take(self) -> bool:
+        return bool(os.read(self.read, 1))
+
+
+def test_the_time_of_a_change_is_that_of_the_helper(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = Monitor()
+    monkeypatch.setattr(server, "NftablesMonitor", lambda: monitor)
+    with contextlib.closing(NethelperClient(service.path)) as network:
+        assert network.follow(is_there=True) is True
+        assert network.changed_at() is None
+        for _ in range(2):
+            before = time.monotonic()
+            os.write(monitor.write, b"x")
+            fd = network.fileno()
+            assert fd is not None
+            assert select.select([fd], [], [], 10)[0]
+        # The first of two that are read late.
+        at = network.changed_at()
+        assert at is not None
+        assert at < before <= time.monotonic()
+        assert network.changed_at() is None
+        assert network.changes() is True, "a pass follows, whoever asked for the time"
+    os.close(monitor.write)
+
+
 def test_one_that_talks_and_never_answers_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.2)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -166,7 +202,7 @@ def test_one_that_talks_and_never_answers_is_not_waited_for(tmp_path: Path, monk
         def talk() -> None:
             with listener.accept()[0] as connection, contextlib.suppress(OSError):
                 while True:
-                    connection.sendall(b'{"changed": true}\n')
+                    connection.sendall(b'{"changed": 1.5}\n')
 
         talking = threading.Thread(target=talk)
         talking.start()
