@@ -272,6 +272,8 @@ TLS = f"mode: enforce\nsockets: [fd://, {{address: 'tcp://127.0.0.1:2376', tls: 
 @pytest.mark.parametrize(("name", "happened", "is_counted"), [
     ("needed", (*PORT, guarded), True),
     ("it complies", (*PORT, guarded, sleep(600), guarded), False),
+    ("it complies, and nothing is corrected", (policy("mode: observe\nsockets: [fd://]\ncorrect: {splay: 20min}"),),
+     False),
     ("no splay", (*opened(), fault(engine_is_silent=True), guarded), False),
     ("it failed", (IN_FORCE, *opened("-H fd:// --tlsverify"), sleep(120)), False),
     ("it is down", (*PORT, guarded, stop), False),
