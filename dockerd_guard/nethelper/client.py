@@ -6,6 +6,7 @@ which exits when the connection is closed. The protocol is in `nethelper/protoco
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -43,6 +44,9 @@ class NethelperClient:
         return self._request(Request(HelperVerb.SHOWN), as_str)
 
     def reject(self, wanted: tuple[Rejection, ...]) -> str:
+        # From before the table is there: another program may remove it in this moment.
+        with contextlib.suppress(Unsupported):
+            self.follow(is_there=True)
         return self._request(Request(HelperVerb.REJECT, rejections=wanted), as_str)
 
     def release(self) -> None:

@@ -149,6 +149,39 @@ def test_arguments_are_evidence_without_a_record_whatever_the_file_says_now(tmp_
     assert (start.knows_hosts, start.config, start.tls) == (True, None, (UNKNOWN, None))
 
 
+LATER_NS = 2**62
+"""After every file was written."""
+
+TOO_LONG = " " * 2**21 + "{}"
+"""dockerd reads it."""
+
+
+@pytest.mark.parametrize(("argv", "content", "started_ns", "is_known"), [
+    ("dockerd", '{"hosts": ["tcp://0.0.0.0:2375"]}', LATER_NS, True),
+    ("dockerd", None, LATER_NS, True),
+    ("dockerd -H fd://", "{", 0, True),
+    # daemon.json was changed since: what it was is not known.
+    ("dockerd", "{}", 0, False),
+    ("dockerd --log-level=info", "{}", 0, False),
+    # dockerd cannot have started with this file, so it was another one.
+    ("dockerd", '{"hosts": 1}', LATER_NS, False),
+    ("dockerd -H fd://", '{"hosts": ["fd://"]}', LATER_NS, False),
+    pytest.param("dockerd", TOO_LONG, LATER_NS, False, id="too long"),
+    ("python3 -H fd://", None, LATER_NS, False),
+    # Another command may follow.
+    (("sh", "-c", "dockerd -H fd:// &"), None, LATER_NS, False),
+])
+def test_whether_all_hosts_are_known(
+        tmp_path: Path, argv: str | tuple[str, ...], content: str | None, started_ns: int, *, is_known: bool) -> None:
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "etc/docker/daemon.json").write_text(content)
+    words = tuple(argv.split()) if isinstance(argv, str) else argv
+    process = Process(1, words, {}, started_ns=started_ns, unit="docker.service")
+    with Rootfs(str(tmp_path)) as rootfs:
+        assert started(process, rootfs, None, Version.parse("28.5.2")).knows_hosts is is_known
+
+
 def test_served_certificate_that_is_older_than_its_file_is_reported(host: SimulatedHost) -> None:
     do(host, (*tls_files(), *opened(f"{TCP} --tlsverify {FLAGS}"), sleep(60)))
     served = fingerprint((host.root / "etc/docker/cert.pem").read_bytes())

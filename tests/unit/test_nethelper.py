@@ -143,6 +143,7 @@ def test_it_is_asked_as_if_it_were_here(service: Service) -> None:
     assert network.unbindable(f"tcp://127.0.0.1:{port}") == ""
     assert not network.ping(f"tcp://127.0.0.1:{port}", Tls.NONE).answers
     assert len(service.connections) == 1
+    network.follow(is_there=False)
     network.rest()
     assert network.fileno() is None
 
@@ -176,7 +177,8 @@ def test_the_time_of_a_change_is_that_of_the_helper(service: Service, monkeypatc
     monitor = Monitor()
     monkeypatch.setattr(server, "NftablesMonitor", lambda: monitor)
     with contextlib.closing(NethelperClient(service.path)) as network:
-        assert network.follow(is_there=True) is True
+        network.reject((OPEN,))
+        assert network.follow(is_there=True) is False, "changes were received from before the table was there"
         assert network.changed_at() is None
         for _ in range(2):
             before = time.monotonic()
