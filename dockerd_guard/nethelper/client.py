@@ -97,8 +97,11 @@ class NethelperClient:
         return is_changed
 
     def changed_at(self) -> float | None:
-        """When the first change came since the last call (time.monotonic()); None where there was none, or it is not
-        known when."""
+        """When the table changed last, if that was after the last call (time.monotonic()); None where it is not known.
+
+        Once a table is removed, nothing more is told of it: the last change is the removal, and those before may be
+        our own.
+        """
         is_changed = self.changes()
         self._is_changed, changed_at, self._changed_at = is_changed, self._changed_at, None
         return changed_at
@@ -155,7 +158,7 @@ class NethelperClient:
         answers = [each for each in received if "changed" not in each]
         for change in (each for each in received if "changed" in each):
             self._is_changed = True
-            self._changed_at = get(change, "changed", as_float) if self._changed_at is None else self._changed_at
+            self._changed_at = get(change, "changed", as_float)
         return answers
 
 

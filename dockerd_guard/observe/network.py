@@ -43,7 +43,8 @@ class Network(Protocol):
         """Remove our table."""
 
     def changed_at(self) -> float | None:
-        """When nftables first changed since the last call (time.monotonic()), None where that is not known."""
+        """When our table changed last, if that was after the last call (time.monotonic()); None where it is not
+        known."""
 
     def ping(self, address: str, tls: Tls) -> Ping:
         """As engine.ping()."""
