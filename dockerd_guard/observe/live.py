@@ -133,7 +133,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         main_pid=state.number("MainPID"),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(_dependents(manager, state)),
-        invocation=state.hexadecimal("InvocationID"),
+        invocation=state.hexadecimal("InvocationID"), units_loaded_ns=manager.units_loaded_ns(),
     )
 
 

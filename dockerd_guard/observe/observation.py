@@ -92,6 +92,8 @@ class Loaded(NamedTuple):
     """Active units that stop with docker.service (RequiredBy=, BoundBy=, ConsistsOf=)."""
     invocation: str = ""
     """Invocation ID of the last start of docker.service, also after it ended; "" before the first."""
+    units_loaded_ns: int = 0
+    """When systemd loaded the files of units for the last time, by the wall clock; 0: not known."""
 
 
 class Process(NamedTuple):

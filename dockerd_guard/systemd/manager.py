@@ -141,6 +141,17 @@ class Manager:
         value = self._get(MANAGER_PATH, MANAGER, b"Environment", b"as")
         return tuple(value) if isinstance(value, list) else ()
 
+    def units_loaded_ns(self) -> int:
+        """Return when systemd began to load the files of units for the last time, by the wall clock; 0: not known.
+
+        UnitsLoadTimestamp is that of a daemon-reload (systemd 250); it is 0 before the first one after the boot.
+        """
+        for name in (b"UnitsLoadTimestamp", b"UnitsLoadStartTimestamp"):
+            with contextlib.suppress(Refused):
+                if loaded_us := int(self._get(MANAGER_PATH, MANAGER, name, b"t")):
+                    return loaded_us * 1000
+        return 0
+
     def unit(self, name: str) -> UnitState:
         """Return all properties of a unit. Loads it if necessary (LoadUnit)."""
         path = self._call(MANAGER, b"LoadUnit", b"s", [name])

@@ -250,6 +250,7 @@ class SimulatedHost:
                   if socket.unit.name == SOCKET for item in socket.listen}
         self.held = tuple(sock for sock in self.held if canonical(sock.address) in listed)
         self._times = self._times_of_files()
+        self.units_loaded_ns = (int(self.clock.wall.timestamp() * 1e6) + 1) * 1000
 
     @property
     def needs_reload(self) -> bool:

@@ -41,6 +41,10 @@ class SimulatedManager(Manager):
         self._ask()
         return tuple(f"{name}={value}" for name, value in self._host.environment.items())
 
+    def units_loaded_ns(self) -> int:
+        self._ask()
+        return self._host.units_loaded_ns
+
     def unit(self, name: str) -> UnitState:
         self._ask()
         self._host.has_unseen_containers = False

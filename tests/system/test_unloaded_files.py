@@ -34,6 +34,8 @@ ORDINARY_LINES = (
     # Until a daemon-reload, systemd then reports NeedDaemonReload of every unit.
     "systemctl enable --no-reload fstrim.timer",
     f"mv {DIRECTORY} /srv/dropins; ln -s /srv/dropins {DIRECTORY}; systemctl daemon-reload",
+    f"chmod 600 {LIMITS}; systemctl daemon-reload",
+    f"chmod 644 {LIMITS}",
     f"rm {LIMITS}; systemctl daemon-reload",
 )
 """What is done to a host every day, each followed by a restart of Docker."""
@@ -63,6 +65,23 @@ def test_an_unloaded_dropin_holds_the_restart_until_it_is_loaded_and_in_force(ma
     assert "run `systemctl daemon-reload` and `systemctl restart docker.service`" in held[-1]["MESSAGE"]
     restart(machine, "systemctl daemon-reload")
     assert machine.exists(TRACE)
+    settled(machine)
+
+
+def test_a_dropin_that_is_replaced_by_an_older_file_holds_the_restart_until_it_is_loaded(machine: Machine) -> None:
+    """By `cp -p` or `rsync -a`: NeedDaemonReload= stays `no`."""
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.write(LIMITS, "[Service]\nLimitNOFILE=9999\n")
+    restart(machine, "systemctl daemon-reload")
+    machine.write("/root/older", f"[Service]\nExecStartPre=/bin/touch {TRACE}\n")
+    restart(machine, f"touch --date=2020-01-01 /root/older; cp -p /root/older {LIMITS}")
+    assert machine.properties("docker.service", "NeedDaemonReload")["NeedDaemonReload"] == "no"
+    dockerd = machine.main_pid()
+    enforce(machine, LOOPBACK_TOO)
+    wait_for(lambda: held_for(machine, f"pending changes: ExecStartPre= ({LIMITS}:2)"), "held correction")
+    assert machine.main_pid() == dockerd
+    assert not machine.exists(TRACE)
+    restart(machine, "systemctl daemon-reload")
     settled(machine)
 
 

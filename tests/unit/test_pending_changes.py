@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.observe.configured import observe_configured, values
+from dockerd_guard.observe.loaded_files import is_loaded
 from dockerd_guard.observe.observation import LOADED, RUNNING, Configured, Loaded, Observation, Process, Running
 from dockerd_guard.observe.started import INVOCATION, StartRecord
 from dockerd_guard.plan.pending_changes import pending_changes, start_record
@@ -166,6 +167,27 @@ def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, ca
     with see().rootfs.changed({OURS: None}) as without:
         base = observe_configured(without)
     assert pending_changes(see(), base, known, in_swarm=case.in_swarm) == case.words
+
+
+@pytest.mark.parametrize(("path", "is_after", "is_known"), [
+    (DROP_IN, True, False), (DROP_IN, False, True), (DROP_IN, None, True),
+    # What systemd has written itself.
+    ("/etc/systemd/system.control/docker.service.d/50-MemoryMax.conf", True, True),
+    ("/run/systemd/generator/docker.service.d/race.conf", True, True),
+    ("/run/systemd/generator.late/docker.service.d/race.conf", True, True),
+])
+def test_a_file_that_came_with_an_old_mtime_is_not_loaded(
+        tmp_path: Path, path: str, *, is_after: bool | None, is_known: bool) -> None:
+    """NeedDaemonReload= stays `no` (systemd 252, 257 and 262). `is_after`: it came after the last load."""
+    lay(tmp_path, {name: content.decode() for name, content in PLAIN.items()})
+    lay(tmp_path, {path: "[Service]\nNice=1\n"})
+    file = tmp_path / path.lstrip("/")
+    os.utime(file, (0, 0))
+    at_ns = file.stat().st_ctime_ns
+    now = observe_configured(Rootfs(str(tmp_path)))
+    loaded_ns = 0 if is_after is None else at_ns - 1 if is_after else at_ns
+    seen = Observation(Rootfs(str(tmp_path)), now, loaded(now, False, "1")._replace(units_loaded_ns=loaded_ns))
+    assert is_loaded(seen) is is_known
 
 
 def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> None:
