@@ -77,6 +77,19 @@ def test_a_failure_is_retried_when_an_input_changes(
     assert digest_of(host, text) != before
 
 
+def test_a_decision_to_act_has_its_inputs(host: SimulatedHost) -> None:
+    """Where nothing could be written, they are those of the failure."""
+    do(host, opened())
+    policy = read_policy("")
+    decision = decided(host, policy).assessment.decision
+    assert decision.verdict is Verdict.APPLY
+    assert decision.inputs == digest_of(host, "")
+    with Rootfs(str(host.root)) as rootfs:
+        plan = decided(host, policy).assessment.plan
+        assert decision.foreign == foreign_inputs(
+            seen_on(host, rootfs), plan, policy, tuple(change.path for change in decision.actions.changes))
+
+
 def test_the_policy_is_an_input(host: SimulatedHost) -> None:
     do(host, opened())
     assert digest_of(host, "") != digest_of(host, "correct: {budget: 4/1h}")
