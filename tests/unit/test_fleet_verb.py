@@ -7,16 +7,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from dockerd_guard.apply.state_files import StateFiles
-from dockerd_guard.commands import fleet
+from dockerd_guard.commands import fleet, uninstall
 from dockerd_guard.commands._common import Unanswerable
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.nethelper.fleet_client import local_client
-from dockerd_guard.plan.memory import FleetMemory, Memory, Refusal
+from dockerd_guard.plan.memory import FleetMemory, Memory, OwedSlot, Refusal
 from dockerd_guard.policy.model import Fleet, LockKind
 from dockerd_guard.policy.reader import parse_policy
 from tests.simulation.clock import START
@@ -127,3 +128,32 @@ def test_another_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unanswerable, match="run it as root"):
         fleet.run(SimpleNamespace(policy=None, action="show", format="text"))
+
+
+HERE = Slot("prod", "id")
+
+
+@pytest.mark.parametrize(("lock", "known", "requests"), [
+    (LockKind.FLEETLOCK, {"slot": HERE, "is_kept": True}, 1),
+    (LockKind.FLEETLOCK, {"unsure": HERE}, 1),
+    (LockKind.FLEETLOCK, {}, 0),
+    (LockKind.ETCD, {"slot": HERE._replace(lease=7)}, 0),
+])
+@pytest.mark.parametrize("is_owed", [False, True])
+def test_the_removal_of_the_package_gives_slots_back(
+        state: StateFiles, lock: LockKind, known: dict[str, Any], requests: int, *, is_owed: bool) -> None:
+    """FleetLock would keep a host that is gone, and the others of its group would wait for ever (I13)."""
+    with answering(http_answer(b"")) as (place, received):
+        there = Fleet(lock, (f"http://{place}",), "prod")
+        owed = (OwedSlot(there._replace(lock=LockKind.FLEETLOCK, group="other"), HERE),) if is_owed else ()
+        state.save(Memory(fleet=FleetMemory(asked=there, owed=owed, **known)))
+        assert list(uninstall.give_back(state, local_client())) == []
+    assert [request.split(b" ")[1] for request in received] == [b"/v1/steady-state"] * (requests + is_owed)
+
+
+def test_a_slot_that_cannot_be_given_back_on_removal_is_named(state: StateFiles) -> None:
+    there = Fleet(LockKind.FLEETLOCK, ("http://127.0.0.1:1",), "prod")
+    state.save(Memory(fleet=FleetMemory(HERE, asked=there)))
+    assert list(uninstall.give_back(state, local_client())) == [
+        "the slot of this host in the group prod at http://127.0.0.1:1 was not given back: the lock service in "
+        "correct.fleet.endpoints is not available. Next: Remove id there"]
