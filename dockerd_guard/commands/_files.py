@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date
 from functools import partial
 from itertools import islice
@@ -19,7 +20,7 @@ from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE, SOCKET
-from dockerd_guard.observe import file_kinds, stock_units
+from dockerd_guard.observe import file_kinds, stock_units, unread_hosts
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge, limited
 from dockerd_guard.rules.unused_waiver import is_waived
@@ -49,6 +50,8 @@ _ASSUMED = {".json": b"{}", ".service": b"[Service]\nExecStart=/bin/true\n"}
 _PLACEHOLDER = re.compile(r"unknown[0-9]{1,3}\b")
 _ACCOUNT = f'[Service]\nEnvironment=USER=user XDG_RUNTIME_DIR=/run/user/1000 "HOME={file_kinds.HOME}"\n'.encode()
 _NO_CERTIFICATES = "DG206"
+_NOT_READ = "DG301"
+_OF_DOCKER = re.compile(r"/docker\.(?:service|socket)(?:\.d/|\Z)")
 
 MAX_SHOWN_VALUES = 8
 """Expressions shown of a template that cannot be read."""
@@ -83,7 +86,8 @@ def judge_placed(
     if len(hosts) > MAX_HOSTS:
         arguments.unanswered.append(f"the files are of more than {MAX_HOSTS} hosts; the rest is not judged")
     whole = combined([*parts, _of_services(arguments, policy)])
-    files = {*judged, *(finding.location.file for finding in whole.findings if finding.location is not None)}
+    files = {*judged, *(finding.location.file for finding in whole.findings
+                        if finding.location is not None and finding.code != _NOT_READ)}
     unanswered = (*arguments.unanswered, *whole.unanswered, *arguments.unread(files), *arguments.unused())
     return whole._replace(unanswered=unanswered, empty=tuple(arguments.empty))
 
@@ -122,7 +126,9 @@ def _judge_together(
     files: list[Placed], arguments: Arguments, policy: Policy | None, dockerd: Version | None
 ) -> Judged:
     by_place = {item.kind.place: item for item in files}
-    os_id = arguments.os_id(files)
+    systems = {item.kind.system for item in files}
+    system = systems.pop() if len(systems) == 1 else ""
+    os_id = system or arguments.os_id(files)
     assumed = _assumed(by_place, os_id, is_rootless=files[0].kind.is_rootless)
     look = _look(by_place, assumed, policy, dockerd)
     if look.seen.configured.service.unit.load_state == "not-found":
@@ -234,6 +240,8 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
 ) -> Judged:
     files = tuple(by_place.values())
     is_rootless = files[0].kind.is_rootless
+    # Rules read more, to see what is misnamed.
+    without_effect = {} if is_in_tree else _without_effect(look, by_place)
     judged = judge(look.seen, policy)
     artifacts = [finding for finding in judged if _is_artifact(finding, by_place)]
     findings = tuple(finding for finding in judged if finding not in artifacts)
@@ -260,9 +268,11 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
     unknown += [_with_files(text, by_place) for text in incomplete(look.seen, found)
                 if not _PLACEHOLDER.search(text) and not broken
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
+    unknown += _hosts_without_effect(without_effect.values())
+    has_dockerd = any(item.is_of_dockerd for place, item in by_place.items() if place not in without_effect)
     notes = []
     units = sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET)))
-    if units and any(item.is_of_dockerd for item in files):
+    if units and has_dockerd:
         package = stock_units.stock_unit(by_place, os_id).package
         kind = "the unit of a rootless dockerd" if is_rootless else f"the stock units of {package}"
         notes.append(f"{', '.join(dict.fromkeys(item.file for item in files))}: judged with {kind} "
@@ -273,7 +283,34 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
             (expression.text, None) for expression in item.expressions if not expression.decides)
     notes += [f"{file}: values that are not known: {', '.join(texts)}" for file, texts in others.items() if texts]
     return Judged(found, tuple(dict.fromkeys(item.file for item in files)), tuple(notes), tuple(unknown),
-                  judged=bool(found) or any(item.is_of_dockerd for item in files))
+                  judged=bool(found) or has_dockerd)
+
+
+def _without_effect(look: Look, by_place: dict[str, Placed]) -> dict[str, Placed]:
+    """The files of docker.service and docker.socket, and JSON files, that neither systemd nor dockerd has read at their
+    places: `o.cnf`, `daemon-prod.json`. Not those that another file replaces."""
+    read = look.seen.rootfs.files_read
+    ends = Counter(_end(place) for place in by_place)
+    # An empty unit file masks the unit, and is not read for that.
+    return {place: item for place, item in by_place.items()
+            if place not in read and ends[_end(place)] == 1 and item.content and (
+                item.kind.syntax == "json" or _OF_DOCKER.search(place) is not None)}
+
+
+def _end(place: str) -> str:
+    """The name of a file and its directory."""
+    return "/".join(place.rsplit("/", 2)[1:])
+
+
+def _hosts_without_effect(files: Iterable[Placed]) -> Iterator[str]:
+    """Where files without effect name a TCP host. What a repository calls them need not be what a host does:
+    `COPY deamon.json /etc/docker/daemon.json`."""
+    for item in files:
+        text = item.content.decode("utf-8", "surrogateescape")
+        way = unread_hosts.first_way(item.kind.place, text)
+        if way is not None:
+            yield (f"{item.file}:{item.where(way[0], 1)[0]}: {way[1]}, in a file that nothing reads under its name, so "
+                   "that it is not judged")
 
 
 def _look(
@@ -297,7 +334,7 @@ def _assumed(by_place: dict[str, Placed], os_id: str, *, is_rootless: bool) -> d
         # A unit of another name runs dockerd.
         del files[stock_units.SERVICE_FILE]
     if "docker.socket" in units:
-        del files[stock_units.SOCKET_FILE]
+        files.pop(stock_units.SOCKET_FILE, None)
     return files
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -123,7 +124,7 @@ def judge_root(look: Look, options: SimpleNamespace) -> Judged:
     rest = _judge_rest(look, read, known, options)
     unread = tuple(f"{path} starts dockerd by other means than systemd: what it passes to dockerd is not evaluated"
                    for path in layouts.unread_starters(rootfs, without_systemd=is_missing))
-    whole = combined((whole._replace(judged=bool(parts)), rest, Judged((), (), (), unread, judged=False)))
+    whole = combined((whole, rest, Judged((), (), (), unread, judged=False)))
     if not whole.judged and not whole.unanswered:
         return Judged((), (), whole.notes, judged=False, empty=(
             f"no configuration of dockerd found below {look.root}: there is nothing to judge. Expected docker.service, "
@@ -162,7 +163,17 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
         found = tuple(finding for finding in found
                       if finding.code != "DG107" and (finding.location is None or finding.location.file in own))
     files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
+    if not found and not _has_effect(look.seen, domain):
+        return Judged((), judged=False)
     return Judged(found, files, (domain.note,), tuple(incomplete(look.seen, found)))
+
+
+def _has_effect(seen: Observation, domain: Domain) -> bool:
+    """Whether a file of the tree configures this dockerd: docker.service.d may be empty, or have only a copy."""
+    files = {*unit_files_of(seen), seen.configured.daemon.config_file} - domain.assumed
+    directories = {posixpath.dirname(file) for file in files}
+    return not domain.found or any(
+        path in files or path in directories or path.endswith((".service", ".socket")) for path in domain.found)
 
 
 def _judge_rest(look: Look, judged: Collection[str], findings: Collection[Finding], options: SimpleNamespace) -> Judged:

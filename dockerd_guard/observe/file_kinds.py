@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dockerd_guard.dockerd.config import UNCHECKED
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.model.names import SERVICE, SOCKET
+from dockerd_guard.observe import stock_units
 from dockerd_guard.observe.misnamed import is_near_daemon_json
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.observe.templates import Syntax
@@ -103,13 +104,15 @@ Docker, as in After=."""
 class Kind(NamedTuple):
     """The place of a file on a host, how it is written, and whether it is of an account (rootless).
 
-    `group` is the directory that the file belongs to with others: a root directory, a role.
+    `group` is the directory that the file belongs to with others: a root directory, a role. `system` is the one that
+    has a daemon.json of this name or at this place, and not at /etc/docker (stock_units.system_of()).
     """
 
     place: str
     syntax: Syntax
     group: str
     is_rootless: bool = False
+    system: str = ""
 
 
 def plain_name(name: str) -> str:
@@ -136,7 +139,9 @@ def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:
             place = re.sub(r"\A/(?:etc|usr/lib|lib|usr/local/lib|run)/systemd/user/", SYSTEM_UNITS + "/", place)
             return Kind(place, "unit", found["top"], is_rootless)
         return None
-    return _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
+    kind = _by_name(path, text, group, is_rootless, is_named) or _by_content(path, text, group, is_named)
+    is_json = kind is not None and kind.place == DAEMON_JSON
+    return kind._replace(system=stock_units.system_of(path)) if kind is not None and is_json else kind
 
 
 def _misnamed(path: str, text: str, group: str, is_rootless: bool) -> Kind | None:

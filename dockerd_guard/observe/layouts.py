@@ -35,8 +35,12 @@ _FIRST = "00-account.conf"
 
 _SNAP = "/var/snap/docker"
 
-_FOREIGN_DAEMON_JSON = ("/ProgramData/docker/config/daemon.json", "/ProgramData/Docker/config/daemon.json")
-"""daemon.json of Docker on Windows."""
+_FOREIGN_DAEMON_JSON = (
+    "/ProgramData/docker/config/daemon.json", "/ProgramData/Docker/config/daemon.json",
+    "/var/packages/ContainerManager/etc/dockerd.json", "/var/packages/Docker/etc/dockerd.json",
+    "/share/CACHEDEV1_DATA/.qpkg/container-station/etc/docker.json",
+)
+"""What is daemon.json to Docker on Windows, Synology's and QNAP's."""
 
 _STARTERS = (
     "/etc/init.d/docker", "/etc/rc.d/init.d/docker", "/etc/init/docker.conf", "/etc/service/docker/run",
@@ -62,7 +66,7 @@ class Domain(NamedTuple):
 
     `rootfs` is the tree with assumed files on top. `unit` is its service there; None for the system's dockerd.
     `moved` maps files of `rootfs` to where they are in the tree, `assumed` are those that are not in it. `note` says
-    what is assumed. `environment` is what the manager of an account passes to its services.
+    what is assumed. `found` are the files and directories for which the stock unit of a package was taken.
     """
 
     rootfs: Rootfs
@@ -70,6 +74,7 @@ class Domain(NamedTuple):
     unit: str | None = None
     moved: Mapping[str, str] = {}
     assumed: frozenset[str] = frozenset()
+    found: tuple[str, ...] = ()
 
     def place(self, location: Location) -> Location | None:
         """Where this place is in the tree; None in an assumed file."""
@@ -89,23 +94,22 @@ def with_stock_unit(rootfs: Rootfs) -> Domain | None:
     if not found:
         return None
     os_id = _os_id(rootfs)
+    foreign = next((path for path in found if stock_units.system_of(path)), None)
+    if foreign is not None and rootfs.stat(DAEMON_JSON) is None:
+        os_id = stock_units.system_of(foreign)
     files = dict(stock_units.stock_files(found, os_id))
     # A missing fragment with drop-ins is the reason to be here; a docker.socket of the tree stays.
     for directory in SEARCH_PATH:
         if rootfs.stat(f"{directory}/{SOCKET}") is not None:
             files.pop(stock_units.SOCKET_FILE, None)
     moved = {}
-    if rootfs.stat(DAEMON_JSON) is None:
-        for path in found:
-            if path.endswith("/daemon.json"):
-                files[DAEMON_JSON] = _read(rootfs, path)
-                files[stock_units.SERVICE_FILE] = files[stock_units.SERVICE_FILE].replace(b" -H fd://", b"")
-                moved[DAEMON_JSON] = path
-                break
+    if foreign is not None and rootfs.stat(DAEMON_JSON) is None:
+        files[DAEMON_JSON] = _read(rootfs, foreign)
+        moved[DAEMON_JSON] = foreign
     package = stock_units.stock_unit(found, os_id).package
     return Domain(rootfs.changed(files),
                   f"{found[0]} without {SERVICE}: judged with the stock unit of {package}",
-                  moved=moved, assumed=frozenset(files) - moved.keys())
+                  moved=moved, assumed=frozenset(files) - moved.keys(), found=() if moved else found)
 
 
 def _os_id(rootfs: Rootfs) -> str:

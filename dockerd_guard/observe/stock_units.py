@@ -5,6 +5,7 @@ Only settings that decide where dockerd listens are here.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.model.names import SERVICE, SOCKET
@@ -23,7 +24,7 @@ _SERVICE = """\
 Requires=docker.socket
 [Service]
 Type=notify
-{environment}ExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock{options}
+{environment}ExecStart=/usr/bin/dockerd{options}
 ExecReload=/bin/kill -s HUP $MAINPID
 """
 
@@ -52,17 +53,21 @@ ExecStart=/snap/docker/current/bin/dockerd --config-file=%s
 
 
 class StockUnit(NamedTuple):
-    """docker.service as a package installs it. `reads` are the environment files that it reads."""
+    """docker.service as a package installs it. `reads` are the environment files that it reads. Some start dockerd
+    without a host, so that `hosts` in its configuration file is no conflict, and without docker.socket."""
 
     package: str
     reads: tuple[str, ...] = ()
     options: str = ""
+    has_socket: bool = True
 
     @property
     def service(self) -> bytes:
         """The content of docker.service."""
-        return _SERVICE.format(environment="".join(f"EnvironmentFile=-{path}\n" for path in self.reads),
-                               options=self.options).encode()
+        hosts = " -H fd:// --containerd=/run/containerd/containerd.sock" if self.has_socket else ""
+        text = _SERVICE if self.has_socket else _SERVICE.replace("Requires=docker.socket\n", "")
+        return text.format(environment="".join(f"EnvironmentFile=-{path}\n" for path in self.reads),
+                           options=f"{hosts}{self.options}").encode()
 
 
 _UNITS = (
@@ -70,7 +75,8 @@ _UNITS = (
     StockUnit("Fedora's moby-engine", ("/etc/sysconfig/docker", "/etc/sysconfig/docker-storage",
                                        "/etc/sysconfig/docker-network"),
               " $OPTIONS $DOCKER_STORAGE_OPTIONS $DOCKER_NETWORK_OPTIONS"),
-    StockUnit("Alpine's docker, which OpenRC starts", ("/etc/conf.d/docker",), " $DOCKER_OPTS"),
+    StockUnit("Alpine's docker, which OpenRC starts", ("/etc/conf.d/docker",), " $DOCKER_OPTS",
+              has_socket=False),
 )
 
 DOCKER_CE = StockUnit("docker-ce")
@@ -78,16 +84,41 @@ DOCKER_CE = StockUnit("docker-ce")
 FLATCAR = StockUnit("Flatcar", (), " $DOCKER_OPTS")
 """https://www.flatcar.org/docs/latest/container-runtimes/customizing-docker/: a drop-in sets the variable."""
 
+_OF_SYSTEM = {
+    "flatcar": FLATCAR,
+    "coreos": FLATCAR,
+    "synology": StockUnit("Synology's Container Manager", has_socket=False),
+    "qnap": StockUnit("QNAP's Container Station", has_socket=False),
+    "snap": StockUnit("the docker snap", has_socket=False),
+    "windows": StockUnit("Docker on Windows", has_socket=False),
+    "desktop": StockUnit("Docker Desktop", has_socket=False),
+}
+"""By ID= of os-release(5), or by what _CONFIG_FILE calls them."""
+
+_CONFIG_FILE = re.compile(
+    r"(?:\A|/)(?:(?P<synology>(?<!etc/docker/)dockerd\.json)|(?P<qnap>container-station/etc/docker\.json)"
+    r"|(?P<snap>snap/docker/[^/]+/config/daemon\.json)|(?P<windows>(?i:ProgramData/docker/config/daemon\.json))"
+    r"|(?P<desktop>\.docker/daemon\.json))\Z")
+"""What the configuration file of dockerd is called where it is not /etc/docker/daemon.json: Synology's start script has
+`dockerd --config-file /var/packages/ContainerManager/etc/dockerd.json`, and no host."""
+
 ENVIRONMENT_FILES = tuple(path for unit in _UNITS for path in unit.reads)
 
 
-def stock_unit(paths: Collection[str], os_id: str = "") -> StockUnit:
-    """Return the stock unit that reads one of these environment files, or of this distribution (ID= of os-release(5));
-    docker-ce's, which reads none, otherwise."""
-    default = FLATCAR if os_id in ("flatcar", "coreos") else DOCKER_CE
+def system_of(path: str) -> str:
+    """The system with such a configuration file of dockerd, which starts dockerd without a host; empty for others."""
+    found = _CONFIG_FILE.search(path)
+    return (found.lastgroup or "") if found is not None else ""
+
+
+def stock_unit(paths: Collection[str], system: str = "") -> StockUnit:
+    """Return the stock unit that reads one of these environment files, or that of a system (ID= of os-release(5), or
+    as system_of() names it); docker-ce's, which reads none, otherwise."""
+    default = _OF_SYSTEM.get(system, DOCKER_CE)
     return next((unit for unit in _UNITS if not set(unit.reads).isdisjoint(paths)), default)
 
 
-def stock_files(paths: Collection[str], os_id: str = "") -> dict[str, bytes]:
+def stock_files(paths: Collection[str], system: str = "") -> dict[str, bytes]:
     """Return the stock docker.service and docker.socket for a configuration with these environment files."""
-    return {SERVICE_FILE: stock_unit(paths, os_id).service, SOCKET_FILE: _SOCKET}
+    unit = stock_unit(paths, system)
+    return {SERVICE_FILE: unit.service, **({SOCKET_FILE: _SOCKET} if unit.has_socket else {})}

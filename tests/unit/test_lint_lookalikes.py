@@ -98,6 +98,53 @@ def test_a_file_that_its_name_alone_keeps_from_being_read(name: str, call: Call)
     assert code == 1 and f"{name}:1:1: warning: this file has no effect: " in said and "1 warning\n" in said, said
 
 
+@pytest.mark.parametrize("name", [
+    "deamon.json", "roles/docker/files/deamon.json", "etc/docker/daemon.json.txt", "etc/default/daemon.json",
+    "docker.service.d/o.cnf", "roles/docker/templates/docker.service.d/o.cnf.j2", "docker.d/o.conf",
+    "dockerd.service.d/o.conf", "etc/systemd/docker.service.d/o.conf",
+    "etc/systemd/system/multi-user.target.wants/docker.service"])
+def test_a_host_in_a_file_that_is_never_read_is_no_all_clear(name: str, call: Call) -> None:
+    """A repository may install it under another name: only errors count, and there is no answer."""
+    lint(call, "safe/daemon.json", "{}")
+    text = '{\n"hosts": ["%s"]}' if name.endswith((".json", ".txt")) else f"{DROP_IN}%s\n"
+    code, said = lint(call, name, text % "tcp://0.0.0.0:2375")
+    assert code == 1 and f"{name}:1:1: warning: this file has no effect: " in said, said
+    found = call("lint", ".", "--fail-on", "error")
+    assert found.code == 2 and f"{name}:{text[:text.index('%')].count(chr(10)) + 1}: names a TCP address" in found.err
+    lint(call, name, text % "fd://")
+    assert call("lint", ".", "--fail-on", "error").code == 0
+
+
+@pytest.mark.parametrize("name", ["etc/docker/daemon-prod.json", "etc/docker/seccomp.json"])
+def test_a_file_beside_daemon_json_that_nothing_reads_is_no_configuration(name: str, call: Call) -> None:
+    code, said = lint(call, name, '{"live-restore": true}')
+    assert code == 2 and said.endswith("the files configure no dockerd: there is nothing to judge\n"), said
+    code, said = lint(call, name, '{"hosts": ["tcp://0.0.0.0:2375"]}')
+    assert code == 2 and f"{name}:1: names a TCP address for dockerd, in a file that nothing reads" in said, said
+    lint(call, "etc/systemd/system/docker.service", f"[Service]\nExecStart=dockerd --config-file=/{name}\n")
+    assert call("lint", ".").code == 1
+
+
+@pytest.mark.parametrize(("name", "package"), [
+    ("dockerd.json", "Synology's Container Manager"),
+    ("var/packages/Docker/etc/dockerd.json", "Synology's Container Manager"),
+    ("share/CACHEDEV1_DATA/.qpkg/container-station/etc/docker.json", "QNAP's Container Station"),
+    ("var/snap/docker/current/config/daemon.json", "the docker snap"),
+    ("ProgramData/docker/config/daemon.json", "Docker on Windows"),
+    ("home/a/.docker/daemon.json", "Docker Desktop")])
+def test_a_system_that_starts_dockerd_without_a_host_has_no_conflict(name: str, package: str, call: Call) -> None:
+    hosts = '{"hosts": ["unix:///var/run/docker.sock"%s]}'
+    code, said = lint(call, name, hosts % "")
+    assert code == 0 and f"judged with the stock units of {package} (docker.service)" in said, said
+    code, said = lint(call, name, hosts % ', "tcp://0.0.0.0:2375"')
+    assert code == 1 and "1 error\n" in said and "[DG103]" in said, said
+
+
+def test_a_drop_in_beside_it_is_of_dockerd_as_packaged(call: Call) -> None:
+    lint(call, "dockerd.json", '{"hosts": ["fd://"]}')
+    assert "[DG201]" in lint(call, "docker.service.d/a.conf", "[Service]\nEnvironment=A=b\n")[1]
+
+
 @pytest.mark.parametrize("name", ["z.cnf", "z", "z.conf.txt", "z.conf.bak", "z.conf~", "z.conf.example",
                                   "z.conf.dockerd-guard-saved"])
 @pytest.mark.parametrize("is_named", [True, False])

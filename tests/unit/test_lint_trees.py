@@ -53,6 +53,9 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
                                "DOCKER_NETWORK_OPTIONS='-H tcp://0.0.0.0:2375'\n"}, 1),
     "Flatcar": ({"/etc/os-release": "NAME=x\nID=flatcar\n", f"{SYSTEM}/docker.service.d/a.conf":
                  '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n'}, 1),
+    "Synology": ({"/var/packages/ContainerManager/etc/dockerd.json": HOSTS}, 1),
+    "QNAP": ({"/share/CACHEDEV1_DATA/.qpkg/container-station/etc/docker.json": HOSTS}, 1),
+    "daemon.json under OpenRC": ({"/etc/conf.d/docker": "DOCKER_OPTS=\n", "/etc/docker/daemon.json": HOSTS}, 1),
     "OpenRC": ({"/etc/conf.d/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n', "/etc/init.d/docker": "dockerd\n"}, 1),
     "user unit": ({"/home/alice/.config/systemd/user/docker.service": USER_UNIT}, 1),
     "drop-in of a user unit": ({"/home/alice/.config/systemd/user/docker.service.d/a.conf":
@@ -198,10 +201,15 @@ SAFE: dict[str, dict[str, str]] = {
     "user unit": {"/home/alice/.config/systemd/user/docker.service":
                   "[Service]\nExecStart=/usr/bin/dockerd-rootless.sh\n"},
     "snap": {"/var/snap/docker/2963/config/daemon.json": "{}\n"},
+    "hosts under OpenRC": {"/etc/conf.d/docker": "DOCKER_OPTS=\n",
+                           "/etc/docker/daemon.json": '{"hosts": ["unix:///var/run/docker.sock"]}'},
 }
 
 NOTHING: dict[str, dict[str, str]] = {
     "empty": {},
+    "an empty directory of drop-ins": {f"{SYSTEM}/docker.service.d/.keep": ""},
+    "a copy of a drop-in": {f"{SYSTEM}/docker.service.d/a.conf.bak": START},
+    "files beside daemon.json": {"/etc/docker/seccomp.json": "{}", "/etc/docker/daemon-prod.json": HOSTS},
     "another service": {f"{SYSTEM}/nginx.service": "[Service]\nExecStart=/usr/sbin/nginx\n"},
     "certificates of registries": {"/etc/docker/certs.d/registry/ca.crt": "x"},
     "an init script of another service": {"/etc/init.d/ssh": "sshd\n", "/etc/rc.local": "exit 0\n"},
