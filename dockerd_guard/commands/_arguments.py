@@ -140,8 +140,7 @@ class Arguments:
     def _look_into(self, rootfs: Rootfs, path: str, inside: str, *, is_link: bool) -> None:
         """Add a file of a directory if it configures dockerd, or note that it does so in a form that is not read."""
         directory, _, name = path.rpartition("/")
-        is_candidate = file_kinds.CANDIDATE.search(
-            f"{os.path.basename(directory)}/{file_kinds.plain_name(name)}") is not None
+        is_candidate = file_kinds.is_looked_into(os.path.basename(directory), name)
         if not is_candidate and not unread_hosts.may_set_a_host(path):
             return
         try:

@@ -79,11 +79,17 @@ MAX_FLAGS, MAX_KEYS = 200, 20
 
 _FEDORA = ("OPTIONS", "other_args", "DOCKER_NETWORK_OPTIONS", "DOCKER_STORAGE_OPTIONS")
 
-CANDIDATE = re.compile(
-    r"docker|daemon.*\.json|/d[aemno]{3,6}s?\.j[ason]{1,5}(?:\.txt)?\Z|override|hosts?\.conf|cloud|user-?data|compose|"
-    r"\.(?:service|socket|ign|bu|fcc|conf|toml|container|pod|kube|volume|network)\Z|"
-    r"ignition|butane|\.ya?ml\Z", re.IGNORECASE)
-"""Names of files that are looked into when a directory is given; in a directory named after Docker, all are."""
+NAMES = ("docker", "override", "host.conf", "hosts.conf", "cloud", "userdata", "user-data", "compose", "ignition",
+         "butane")
+"""What names of files, or of their directory, contain that are looked into when a directory is given."""
+
+ENDS = (".service", ".socket", ".ign", ".bu", ".fcc", ".conf", ".toml", ".container", ".pod", ".kube", ".volume",
+        ".network", ".yml", ".yaml")
+"""What the names of others end in."""
+
+_CANDIDATE = re.compile(
+    rf"{'|'.join(map(re.escape, NAMES))}|daemon.*\.json|/d[aemno]{{3,6}}s?\.j[ason]{{1,5}}(?:\.txt)?\Z"
+    rf"|(?:{'|'.join(map(re.escape, ENDS))})\Z", re.IGNORECASE)
 
 
 _CONTAINERD_KEYS = re.compile(r"^[ \t]{0,80}(?:tcp_address[ \t]{0,80}=|\[debug\])", re.MULTILINE)
@@ -120,6 +126,12 @@ def plain_name(name: str) -> str:
     lower = name.lower()
     suffix = next((suffix for suffix in SUFFIXES if lower.endswith(suffix) and len(lower) > len(suffix)), "")
     return plain_name(name[:-len(suffix)]) if suffix else name
+
+
+def is_looked_into(directory: str, name: str) -> bool:
+    """Whether a file in a directory of this name may configure dockerd, by its name."""
+    name = plain_name(name)
+    return _CANDIDATE.search(f"{directory}/{name}") is not None or is_near_daemon_json(name)
 
 
 def kind_of(path: str, text: str, *, is_named: bool) -> Kind | None:

@@ -35,7 +35,7 @@ _FIRST = "00-account.conf"
 
 _SNAP = "/var/snap/docker"
 
-_FOREIGN_DAEMON_JSON = (
+FOREIGN_DAEMON_JSON = (
     "/ProgramData/docker/config/daemon.json", "/ProgramData/Docker/config/daemon.json",
     "/var/packages/ContainerManager/etc/dockerd.json", "/var/packages/Docker/etc/dockerd.json",
     "/share/CACHEDEV1_DATA/.qpkg/container-station/etc/docker.json",
@@ -133,7 +133,7 @@ def _system_files(rootfs: Rootfs) -> Iterator[str]:
             if _DOCKERS.fullmatch(name) is not None or ("docker" in name and name.endswith((".service", ".socket"))
                                                         and _OF_DOCKERD.search(_read(rootfs, path)) is not None):
                 yield path
-    for path in _FOREIGN_DAEMON_JSON:
+    for path in FOREIGN_DAEMON_JSON:
         if _is_file(rootfs, path):
             yield path
     for home in _homes(rootfs):

@@ -87,7 +87,8 @@ def test_a_file_of_dockerd_is_judged(name: str, call: Call) -> None:
 
 @pytest.mark.parametrize("name", [
     *(f"{directory}{name}" for directory in ("", "roles/docker/files/", "etc/docker/") for name in (
-        "deamon.json", "daemon.jsn", "Daemon.json", "daemon.json.txt", "daemons.json", "daemon.jason")),
+        "deamon.json", "daemon.jsn", "faemon.json", "daemin.json", "Daemon.json", "daemon.json.txt",
+        "daemons.json", "daemon.jason")),
     *(f"{directory}.d/{name}" for directory in (
         "docker.service", "docker.socket", "etc/systemd/system/docker.service", "etc/systemd/system/docker.socket",
         ".config/systemd/user/docker.service") for name in ("o.cnf", "override", "a.conf.txt", "a.config"))])

@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 import dockerd_guard
-from dockerd_guard.observe.file_kinds import CANDIDATE
+from dockerd_guard.observe import file_kinds
+from dockerd_guard.observe.layouts import FOREIGN_DAEMON_JSON
+from dockerd_guard.observe.misnamed import is_near_daemon_json
+from dockerd_guard.observe.stock_units import ENVIRONMENT_FILES
 from dockerd_guard.observe.template_tags import SUFFIXES
 from dockerd_guard.policy.keys import KEYS
 from dockerd_guard.policy.model import Fleet, Mode, Policy
@@ -121,10 +124,41 @@ def test_scripts_that_may_set_a_host_start_the_hook(path: str) -> None:
     assert starts_the_hook(path)
 
 
-def test_every_suffix_that_lint_looks_into_starts_the_hook() -> None:
-    suffixes = re.search(r"\\\.\(\?:([a-z|]+)\)\\Z", CANDIDATE.pattern)
-    assert suffixes is not None
-    assert [name for name in suffixes[1].split("|") if not starts_the_hook(f"x/y.{name}")] == []
+def slips(name: str) -> set[str]:
+    """The names at one slip from this one."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    halves = [(name[:place], name[place:]) for place in range(len(name) + 1)]
+    return {
+        *(start + end[1:] for start, end in halves if end),
+        *(start + end[1] + end[0] + end[2:] for start, end in halves if len(end) > 1),
+        *(start + letter + end[1:] for start, end in halves if end for letter in letters),
+        *(start + letter + end for start, end in halves for letter in letters)}
+
+
+def looked_into() -> set[str]:
+    """Paths that lint looks into, made from its tables: the words in names and in those of directories, the ends of
+    names, places on a host, and each name that it takes for a misspelled daemon.json."""
+    misspelled = {name for slip in ("daemon.json", *slips("daemon.json"), *slips("daemon_json"))
+                  for name in (slip, f"{slip}.txt") if is_near_daemon_json(name)}
+    assert len(misspelled) > 1000
+    return {
+        *file_kinds.NAMES, *(f"{way}{name}{way}" for name in file_kinds.NAMES for way in ("x", "-", ".")),
+        *(f"{name}/x" for name in file_kinds.NAMES), *(f"a/x{name}x/x.y" for name in file_kinds.NAMES),
+        *(f"x{end}" for end in file_kinds.ENDS), *(f"a/b/x.y{end}" for end in file_kinds.ENDS),
+        "daemon-x.json", "xdaemon.json", "daemon.x.json", "daemons/x.json", "a/daemon-x/y.json",
+        "daem.js", "demons.jnosa.txt", "x/dnomea.json", *misspelled,
+        *(path.lstrip("/") for path in (*FOREIGN_DAEMON_JSON, *ENVIRONMENT_FILES)),
+        *(f"etc/systemd/system/{unit}.d/{name}" for unit in ("docker", "dockerd.service", "docker.socket")
+          for name in ("x.conf", "x.cnf", "x", "x.conf.bak"))}
+
+
+def test_every_name_that_lint_looks_into_starts_the_hook() -> None:
+    """Also in capitals, and with suffixes of templates."""
+    names = looked_into()
+    assert {path for path in names if not file_kinds.is_looked_into(Path(path).parent.name, Path(path).name)} == set()
+    spelled = {*names, *(name.upper() for name in names), *(name + suffix for name in names for suffix in SUFFIXES),
+               *(f"{name}.j2.in" for name in names)}
+    assert sorted(name for name in spelled if not starts_the_hook(name)) == []
 
 
 @pytest.mark.parametrize("path", [
