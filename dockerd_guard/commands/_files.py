@@ -128,6 +128,8 @@ def _judge_together(
     by_place = {item.kind.place: item for item in files}
     systems = {item.kind.system for item in files}
     system = systems.pop() if len(systems) == 1 else ""
+    sysconfig = by_place.get("/etc/sysconfig/docker")
+    system = system or (stock_units.system_of_options(sysconfig.content) if sysconfig is not None else "")
     os_id = system or arguments.os_id(files)
     assumed = _assumed(by_place, os_id, is_rootless=files[0].kind.is_rootless)
     look = _look(by_place, assumed, policy, dockerd)
@@ -287,14 +289,14 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
 
 
 def _without_effect(look: Look, by_place: dict[str, Placed]) -> dict[str, Placed]:
-    """The files of docker.service and docker.socket, and JSON files, that neither systemd nor dockerd has read at their
-    places: `o.cnf`, `daemon-prod.json`. Not those that another file replaces."""
+    """The files of docker.service and docker.socket, JSON and environment files that neither systemd nor dockerd has
+    read at their places: `o.cnf`, `daemon-prod.json`. Not those that another file replaces."""
     read = look.seen.rootfs.files_read
     ends = Counter(_end(place) for place in by_place)
     # An empty unit file masks the unit, and is not read for that.
     return {place: item for place, item in by_place.items()
             if place not in read and ends[_end(place)] == 1 and item.content and (
-                item.kind.syntax == "json" or _OF_DOCKER.search(place) is not None)}
+                _OF_DOCKER.search(place) is not None if item.kind.syntax == "unit" else item.is_of_dockerd)}
 
 
 def _end(place: str) -> str:

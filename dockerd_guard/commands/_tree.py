@@ -55,7 +55,7 @@ _PASSED_OVER = (
 
 _LOOKED_INTO = (
     "/usr/local", "/usr/etc", "/usr/lib/systemd/system", "/usr/lib/systemd/user", "/usr/lib/systemd/system-generators",
-    "/usr/lib/tmpfiles.d", "/usr/share/factory/etc",
+    "/usr/lib/tmpfiles.d", "/usr/share/factory/etc", "/usr/lib/confexts", "/run/confexts", "/run/extensions",
     "/lib/systemd/system", "/usr/share/containers/systemd", "/run/systemd/system", "/run/containers/systemd")
 """Directories below those, with what runs containers or dockerd."""
 

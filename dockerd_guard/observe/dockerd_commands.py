@@ -14,10 +14,10 @@ from dockerd_guard.observe import command_words
 MAX_WORDS = 5_000
 """Words of variables, and hosts, in one text; one with more of them counts as one with such a command."""
 
-_NAME = r"(?:[\w./@{}$-]{0,200}/)?dockerd(?:-entrypoint\.sh|-rootless\.sh)?"
+_NAME = r"(?:[\w./@{}$-]{0,200}/)?dockerd(?:-entrypoint\.sh|-rootless\.sh|\.exe)?"
 # Patterns are compiled where they are first used (re caches them): most trees need none.
 _COMMAND = (
-    r"(?<![\w.$-])dockerd(?:-entrypoint\.sh|-rootless\.sh)?(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
+    r"(?<![\w.$-])dockerd(?:-entrypoint\.sh|-rootless\.sh|\.exe)?(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
     r"\\{0,3}[\"']?")
 _HOST = r"(?:-[A-Za-z]{0,8}?H|--host)(?:=|\Z)|-[A-GI-Za-z]{0,8}H(?=.)"
 

@@ -38,9 +38,11 @@ _SNAP = "/var/snap/docker"
 FOREIGN_DAEMON_JSON = (
     "/ProgramData/docker/config/daemon.json", "/ProgramData/Docker/config/daemon.json",
     "/var/packages/ContainerManager/etc/dockerd.json", "/var/packages/Docker/etc/dockerd.json",
-    "/share/CACHEDEV1_DATA/.qpkg/container-station/etc/docker.json",
 )
-"""What is daemon.json to Docker on Windows, Synology's and QNAP's."""
+"""What is daemon.json to Docker on Windows, and to Synology's."""
+
+QNAP_DAEMON_JSON = "/share/%s/.qpkg/container-station/etc/docker.json"
+"""What it is to QNAP's, with the name of a volume."""
 
 _STARTERS = (
     "/etc/init.d/docker", "/etc/rc.d/init.d/docker", "/etc/init/docker.conf", "/etc/service/docker/run",
@@ -93,7 +95,7 @@ def with_stock_unit(rootfs: Rootfs) -> Domain | None:
     found = tuple(_system_files(rootfs))
     if not found:
         return None
-    os_id = _os_id(rootfs)
+    os_id = _os_id(rootfs) or stock_units.system_of_options(_read(rootfs, "/etc/sysconfig/docker"))
     foreign = next((path for path in found if stock_units.system_of(path)), None)
     if foreign is not None and rootfs.stat(DAEMON_JSON) is None:
         os_id = stock_units.system_of(foreign)
@@ -133,7 +135,7 @@ def _system_files(rootfs: Rootfs) -> Iterator[str]:
             if _DOCKERS.fullmatch(name) is not None or ("docker" in name and name.endswith((".service", ".socket"))
                                                         and _OF_DOCKERD.search(_read(rootfs, path)) is not None):
                 yield path
-    for path in FOREIGN_DAEMON_JSON:
+    for path in (*FOREIGN_DAEMON_JSON, *(QNAP_DAEMON_JSON % name for name in _names(rootfs, "/share"))):
         if _is_file(rootfs, path):
             yield path
     for home in _homes(rootfs):

@@ -84,7 +84,10 @@ DOCKER_CE = StockUnit("docker-ce")
 FLATCAR = StockUnit("Flatcar", (), " $DOCKER_OPTS")
 """https://www.flatcar.org/docs/latest/container-runtimes/customizing-docker/: a drop-in sets the variable."""
 
+SUSE = StockUnit("SUSE's docker", ("/etc/sysconfig/docker",), " $DOCKER_NETWORK_OPTIONS $DOCKER_OPTS", has_socket=False)
+
 _OF_SYSTEM = {
+    **dict.fromkeys(("suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles"), SUSE),
     "flatcar": FLATCAR,
     "coreos": FLATCAR,
     "synology": StockUnit("Synology's Container Manager", has_socket=False),
@@ -111,11 +114,18 @@ def system_of(path: str) -> str:
     return (found.lastgroup or "") if found is not None else ""
 
 
+def system_of_options(sysconfig: bytes) -> str:
+    """The system whose /etc/sysconfig/docker has these variables: SUSE's reads DOCKER_OPTS, and Fedora's OPTIONS."""
+    names = set(re.findall(rb"(?m:^)[ \t]{0,8}(DOCKER_OPTS|OPTIONS|other_args)=", sysconfig))
+    return "suse" if names == {b"DOCKER_OPTS"} else ""
+
+
 def stock_unit(paths: Collection[str], system: str = "") -> StockUnit:
     """Return the stock unit that reads one of these environment files, or that of a system (ID= of os-release(5), or
     as system_of() names it); docker-ce's, which reads none, otherwise."""
-    default = _OF_SYSTEM.get(system, DOCKER_CE)
-    return next((unit for unit in _UNITS if not set(unit.reads).isdisjoint(paths)), default)
+    of_system = _OF_SYSTEM.get(system, DOCKER_CE)
+    units = (of_system, *_UNITS)
+    return next((unit for unit in units if not set(unit.reads).isdisjoint(paths)), of_system)
 
 
 def stock_files(paths: Collection[str], system: str = "") -> dict[str, bytes]:

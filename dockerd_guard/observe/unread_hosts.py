@@ -194,8 +194,9 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
     if re.search(_CLIENT, before) is not None or (found["port"] and re.search(_FIREWALL, before) is not None):
         return False
     if found["bare"]:
-        # dockerd takes an address without a scheme for TCP. Other programs have such options as well.
-        return re.search(_OF_OPTIONS, before) is not None or re.search(
+        # dockerd takes an address without a scheme for TCP. Other programs have such options as well, on other ports.
+        return re.search(_OF_OPTIONS, before) is not None or re.match(
+            r"(?:0\.0\.0\.0|\[::\])?:237[56]\b", text[start:start + 20]) is not None or re.search(
             r"dockerd?\.service", text[max(0, start - _WINDOW):start + _WINDOW]) is not None
     if found["listed"]:
         return re.search(_OF_DOCKERD, before) is not None

@@ -54,6 +54,10 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Flatcar": ({"/etc/os-release": "NAME=x\nID=flatcar\n", f"{SYSTEM}/docker.service.d/a.conf":
                  '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n'}, 1),
     "Synology": ({"/var/packages/ContainerManager/etc/dockerd.json": HOSTS}, 1),
+    "SUSE": ({"/etc/sysconfig/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'}, 1),
+    "SUSE by its name": ({"/etc/os-release": "ID=opensuse-leap\n",
+                          "/etc/sysconfig/docker": 'OPTIONS=\nDOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'}, 1),
+    "a configuration extension": ({**STOCK, "/usr/lib/confexts/x/etc/docker/daemon.json": HOSTS}, 1),
     "QNAP": ({"/share/CACHEDEV1_DATA/.qpkg/container-station/etc/docker.json": HOSTS}, 1),
     "daemon.json under OpenRC": ({"/etc/conf.d/docker": "DOCKER_OPTS=\n", "/etc/docker/daemon.json": HOSTS}, 1),
     "OpenRC": ({"/etc/conf.d/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n', "/etc/init.d/docker": "dockerd\n"}, 1),
@@ -201,6 +205,9 @@ SAFE: dict[str, dict[str, str]] = {
     "user unit": {"/home/alice/.config/systemd/user/docker.service":
                   "[Service]\nExecStart=/usr/bin/dockerd-rootless.sh\n"},
     "snap": {"/var/snap/docker/2963/config/daemon.json": "{}\n"},
+    "SUSE": {"/etc/sysconfig/docker": "DOCKER_OPTS=--debug\n",
+             "/etc/docker/daemon.json": '{"hosts": ["unix:///var/run/docker.sock"]}'},
+    "a configuration extension": {**STOCK, "/usr/lib/confexts/x/etc/docker/daemon.json": '{"live-restore": true}'},
     "hosts under OpenRC": {"/etc/conf.d/docker": "DOCKER_OPTS=\n",
                            "/etc/docker/daemon.json": '{"hosts": ["unix:///var/run/docker.sock"]}'},
 }

@@ -98,6 +98,12 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "another port: an option": ("docker/start.sh", 'exec "$@" --host=tcp://0.0.0.0:4243\n', 1),
     "no port": ("setup.sh", "dockerd -H tcp://0.0.0.0\n", 1),
     "a port of the API alone": ("docker/start.sh", "exec engine --listen tcp://0.0.0.0:2376\n", 1),
+    "an environment file that only an init script reads": (
+        "overlay/etc/default/dockerd", "# Buildroot\nDOCKERD_ARGS='-H tcp://0.0.0.0:2375'\n", 2),
+    "no scheme: a variable that a file is made of": (
+        "a.sh", "\nHOST_OPT='-H 0.0.0.0:2375'\necho DOCKER_OPTS=$HOST_OPT > /etc/default/docker\n", 2),
+    "no scheme: Windows": (
+        "a.cmd", 'sc config docker binPath= "\\"C:\\docker\\dockerd.exe\\" --run-service -H 0.0.0.0:4243"\n', 1),
     "PowerShell, UTF-16": ("setup.ps1", f"Set-Content C:\\ProgramData\\docker\\config\\daemon.json '{HOSTS}'\n", 1),
     "an example": ("docker/daemon.json.example", HOSTS, 1),
     "cloud-init: commands": ("user-data", f"{WRITE}content: '{{}}'\nruncmd:\n- {COMMAND}\n", 6),
@@ -220,6 +226,9 @@ HARMLESS: dict[str, tuple[str, str]] = {
                 "docker \\\n  -H tcp://0.0.0.0:2375 ps\n"),
     "clients without a scheme": (
         "a.sh", "docker -H 10.0.0.5:4243 ps\ncurl -H 10.0.0.5 x\nsystemctl restart docker\nldapsearch -H :389\n"),
+    "other programs with such an option": (
+        "docker/a.sh", "serve -H 0.0.0.0:3000\nuwsgi -H /x --http 0.0.0.0:80\ndocker -D -H 0.0.0.0:2375 ps\n"),
+    "an environment file that nothing reads": ("etc/default/dockerd", "DOCKERD_ARGS=--debug\n"),
     "Chef: a client": (
         "a.rb", "docker_service 'a' do\nend\ndocker_container 'b' do\n  host 'tcp://10.0.0.5:2375'\nend\n"),
     "a list of another program": ("a.yml", "- module: docker\n  hosts: ['0.0.0.0:9200', '10.0.0.5:9200']\n"),

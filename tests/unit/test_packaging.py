@@ -13,7 +13,7 @@ import yaml
 
 import dockerd_guard
 from dockerd_guard.observe import file_kinds
-from dockerd_guard.observe.layouts import FOREIGN_DAEMON_JSON
+from dockerd_guard.observe.layouts import FOREIGN_DAEMON_JSON, QNAP_DAEMON_JSON
 from dockerd_guard.observe.misnamed import is_near_daemon_json
 from dockerd_guard.observe.stock_units import ENVIRONMENT_FILES
 from dockerd_guard.observe.template_tags import SUFFIXES
@@ -147,7 +147,7 @@ def looked_into() -> set[str]:
         *(f"x{end}" for end in file_kinds.ENDS), *(f"a/b/x.y{end}" for end in file_kinds.ENDS),
         "daemon-x.json", "xdaemon.json", "daemon.x.json", "daemons/x.json", "a/daemon-x/y.json",
         "daem.js", "demons.jnosa.txt", "x/dnomea.json", *misspelled,
-        *(path.lstrip("/") for path in (*FOREIGN_DAEMON_JSON, *ENVIRONMENT_FILES)),
+        *(path.lstrip("/") for path in (*FOREIGN_DAEMON_JSON, QNAP_DAEMON_JSON % "x", *ENVIRONMENT_FILES)),
         *(f"etc/systemd/system/{unit}.d/{name}" for unit in ("docker", "dockerd.service", "docker.socket")
           for name in ("x.conf", "x.cnf", "x", "x.conf.bak"))}
 
