@@ -15,7 +15,7 @@ from dockerd_guard.commands._arguments import Arguments
 from dockerd_guard.commands._common import Look, observe_files
 from dockerd_guard.commands._origins import Placed
 from dockerd_guard.commands._services import Services
-from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated
+from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated, variables_of
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
@@ -202,7 +202,7 @@ def _needed(look: Look) -> dict[str, bool]:
     service = configured.service
     # Patterns are for directories that others fill, so a variable that is not set may be set there.
     is_open = any(name not in configured.environment.expansion and name not in configured.environment.unknown_expansion
-                  for name in _variables(look))
+                  for name in variables_of(look.seen))
     needed = {file.path: not file.optional or (is_open and MAGIC.search(file.path) is not None)
               for file in service.environment_files}
     config_file = configured.daemon.config_file
@@ -227,13 +227,6 @@ def _needed(look: Look) -> dict[str, bool]:
 def _unit_file(name: str) -> str:
     """The file of a unit, which is a template's for an instance."""
     return f"{file_kinds.SYSTEM_UNITS}/{re.sub('@.*[.]', '@.', name)}"
-
-
-def _variables(look: Look) -> Iterator[str]:
-    """The variables in the command that starts dockerd."""
-    for command in look.seen.configured.service.exec_start[-1:]:
-        for word in command.argv:
-            yield from re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", word.text)
 
 
 def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what

@@ -93,6 +93,27 @@ def incomplete(seen: Observation, findings: tuple[Finding, ...]) -> Iterator[str
             yield f"{setting.location}: sets variables of systemd at run time, which the files do not show"
     for setting, path in _replaced(seen):
         yield f"{setting.location}: {setting.key}= replaces {path} for dockerd, and what is there is not known"
+    for name in _passed(seen):
+        yield f"{unit.name}: PassEnvironment= passes {name} to the command of dockerd, which the files do not show"
+
+
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
+
+
+def variables_of(seen: Observation) -> Iterator[str]:
+    """Yield the variables in the command that starts dockerd."""
+    for command in seen.configured.service.exec_start[-1:]:
+        for word in command.argv:
+            yield from _VARIABLE.findall(word.text)
+
+
+def _passed(seen: Observation) -> Iterator[str]:
+    """Yield the variables of the command that the manager may pass, from the kernel's command line or a generator."""
+    environment = seen.configured.environment
+    passed = {word.text for word in seen.configured.service.pass_environment}
+    for name in dict.fromkeys(variables_of(seen)) if passed else ():
+        if name in passed and name not in environment.expansion and name not in environment.unknown_expansion:
+            yield name
 
 
 _MOUNTS = ("BindPaths", "BindReadOnlyPaths", "MountImages", "TemporaryFileSystem", "InaccessiblePaths",

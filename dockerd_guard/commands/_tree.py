@@ -76,8 +76,11 @@ _NAMES = re.compile(
     r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 _NAMES_IN_HOMES = re.compile(
-    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z",
-    re.IGNORECASE)
+    r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z"
+    r"|/\.(?:bashrc|bash_profile|bash_login|profile|zshrc|zprofile)\Z", re.IGNORECASE)
+"""Guides for WSL start dockerd in a file that a login shell reads."""
+
+_UNIT_DIRECTORIES = (SYSTEM_UNITS, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
 _NOT_IN_EFFECT = re.compile(rf"{file_kinds.COPY}|\A/etc/docker/(?:daemon[^/]*|key\.json)\Z", re.IGNORECASE)
 """Names of copies and examples, and of what dockerd does not read."""
@@ -109,8 +112,8 @@ def judge_root(look: Look, options: SimpleNamespace) -> Judged:
         if is_missing:
             findings = tuple(finding for finding in findings if finding.code in _WITHOUT_DOCKERD)
         if findings or not is_missing:
-            parts.append(Judged(findings, unit_files_of(look.seen), (), tuple(incomplete(look.seen, findings))
-                                if not is_missing else ()))
+            unanswered = () if is_missing else (*incomplete(look.seen, findings), *_commands_before(look.seen))
+            parts.append(Judged(findings, unit_files_of(look.seen), (), unanswered))
     for domain in layouts.other_domains(rootfs):
         seen = _observe_domain(domain, options.docker_version)
         parts.append(_of_domain(Look(look.root, seen, None, False), domain))
@@ -165,7 +168,16 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
     files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
     if not found and not _has_effect(look.seen, domain):
         return Judged((), judged=False)
-    return Judged(found, files, (domain.note,), tuple(incomplete(look.seen, found)))
+    return Judged(found, files, (domain.note,), (*incomplete(look.seen, found), *_commands_before(look.seen, domain)))
+
+
+def _commands_before(seen: Observation, domain: Domain | None = None) -> Iterator[str]:
+    """Where commands that run before dockerd name a TCP host for it: they may write its environment."""
+    for setting in seen.configured.service.unit.settings:
+        place = domain.place(setting.location) if domain is not None else setting.location
+        if place is not None and setting.key in {"ExecStartPre", "ExecCondition"} and (
+                way := unread_hosts.first_way(place.file, setting.value)) is not None:
+            yield f"{place.file}:{place.line}: {way[1]}, in a form that is not evaluated"
 
 
 def _has_effect(seen: Observation, domain: Domain) -> bool:
@@ -249,7 +261,7 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
                             unread.append(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not read")
                     elif _NAMES_DOCKER.search(path) is not None or _MAY_MATTER.search(data) is not None:
                         found[path] = data
-                    if directory == SYSTEM_UNITS:
+                    if directory in _UNIT_DIRECTORIES:
                         found |= _scripts_of(rootfs, data, judged)
     notes = [f"{', '.join(checkouts[:MAX_CHECKOUTS])}: a checkout, of which only the files at the top are looked into"
              ] if checkouts else []
@@ -257,7 +269,7 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
 
 
 def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:
-    """The scripts of packages that a unit of the administrator runs."""
+    """The scripts of packages that a unit runs."""
     found: dict[str, bytes] = {}
     for command in islice(re.finditer(rb"^Exec[A-Za-z]{1,20}[ \t]{0,8}=[ \t]{0,8}[-@:+!|]{0,4}(/[^\s;]{1,400})", unit,
                                       re.MULTILINE), MAX_COMMANDS):

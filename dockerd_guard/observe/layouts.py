@@ -45,10 +45,13 @@ QNAP_DAEMON_JSON = "/share/%s/.qpkg/container-station/etc/docker.json"
 """What it is to QNAP's, with the name of a volume."""
 
 _STARTERS = (
-    "/etc/init.d/docker", "/etc/rc.d/init.d/docker", "/etc/init/docker.conf", "/etc/service/docker/run",
-    "/etc/sv/docker/run", "/etc/supervisord.conf", "/etc/inittab", "/var/lib/boot2docker/profile",
+    "/etc/service/docker/run", "/etc/sv/docker/run", "/etc/supervisord.conf", "/etc/inittab",
+    "/var/lib/boot2docker/profile",
 )
 """Files that start dockerd where systemd does not."""
+
+_INIT_DIRECTORIES = ("/etc/init.d", "/etc/rc.d/init.d", "/etc/rc.d", "/etc/init", "/etc/dinit.d")
+"""Directories of scripts and jobs that do so: those with docker in their name, as S60dockerd of Buildroot."""
 
 _ALWAYS_STARTERS = ("/etc/rc.local", "/etc/rc.d/rc.local", "/etc/wsl.conf")
 """Files that may start a dockerd beside docker.service."""
@@ -197,6 +200,8 @@ def unread_starters(rootfs: Rootfs, *, without_systemd: bool) -> Iterator[str]:
     paths = [*_ALWAYS_STARTERS]
     if without_systemd:
         paths += _STARTERS
+        paths += [f"{directory}/{name}" for directory in _INIT_DIRECTORIES for name in _names(rootfs, directory)
+                  if "docker" in name]
     paths += [f"{directory}/{name}" for directory in _STARTER_DIRECTORIES for name in _names(rootfs, directory)]
     for path in paths:
         if _is_file(rootfs, path) and _STARTS_DOCKERD.search(_read(rootfs, path)):

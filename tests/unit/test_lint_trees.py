@@ -54,6 +54,20 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
     "Flatcar": ({"/etc/os-release": "NAME=x\nID=flatcar\n", f"{SYSTEM}/docker.service.d/a.conf":
                  '[Service]\nEnvironment="DOCKER_OPTS=-H tcp://0.0.0.0:2375"\n'}, 1),
     "Synology": ({"/var/packages/ContainerManager/etc/dockerd.json": HOSTS}, 1),
+    "a script of a package's unit": (
+        {**STOCK, "/usr/lib/systemd/system/dock.service": "[Service]\nExecStart=/usr/libexec/start -x\n",
+         "/usr/libexec/start": f"#!/bin/sh\nexec dockerd {OPEN}\n"}, 2),
+    "a command that writes the environment file": (
+        {**OWN, f"{SYSTEM}/docker.service.d/a.conf":
+         "[Service]\nExecStartPre=/bin/sh -c 'echo OPTS=-H=tcp://0.0.0.0:2375 > /etc/default/docker'\n"}, 2),
+    "a variable of the manager": (
+        {**STOCK, f"{SYSTEM}/docker.service.d/a.conf":
+         "[Service]\nPassEnvironment=OPTS\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $OPTS\n"}, 2),
+    "WSL without systemd": ({**STOCK, "/root/.bashrc": f"pgrep dockerd || dockerd {OPEN} &\n"}, 2),
+    "Buildroot": ({"/etc/docker/daemon.json": "{}", "/etc/default/dockerd": f"DOCKERD_ARGS='{OPEN}'\n",
+                   "/etc/init.d/S60dockerd": "#!/bin/sh\nstart-stop-daemon -S -x dockerd -- $DOCKERD_ARGS\n"}, 2),
+    "OpenWrt": ({"/etc/docker/daemon.json": "{}",
+                 "/etc/init.d/dockerd": "#!/bin/sh\ndockerd --config-file=/tmp/d\n"}, 2),
     "SUSE": ({"/etc/sysconfig/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'}, 1),
     "SUSE by its name": ({"/etc/os-release": "ID=opensuse-leap\n",
                           "/etc/sysconfig/docker": 'OPTIONS=\nDOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'}, 1),
@@ -205,6 +219,12 @@ SAFE: dict[str, dict[str, str]] = {
     "user unit": {"/home/alice/.config/systemd/user/docker.service":
                   "[Service]\nExecStart=/usr/bin/dockerd-rootless.sh\n"},
     "snap": {"/var/snap/docker/2963/config/daemon.json": "{}\n"},
+    "a script of a package's unit": {
+        **STOCK, "/usr/lib/systemd/system/dock.service": "[Service]\nExecStart=/usr/libexec/start\n",
+        "/usr/libexec/start": "#!/bin/sh\nexec docker ps\n"},
+    "a variable of the manager that no command uses": {
+        **STOCK, f"{SYSTEM}/docker.service.d/a.conf": "[Service]\nPassEnvironment=OPTS\nExecStartPre=/bin/sync\n"},
+    "a login shell": {**STOCK, "/root/.bashrc": "export DOCKER_HOST=tcp://10.0.0.5:2376\n"},
     "SUSE": {"/etc/sysconfig/docker": "DOCKER_OPTS=--debug\n",
              "/etc/docker/daemon.json": '{"hosts": ["unix:///var/run/docker.sock"]}'},
     "a configuration extension": {**STOCK, "/usr/lib/confexts/x/etc/docker/daemon.json": '{"live-restore": true}'},
