@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from dockerd_guard.commands._arguments import Arguments
+from dockerd_guard.commands._arguments import STDIN, Arguments
 from dockerd_guard.commands._common import Look, observe_files
 from dockerd_guard.commands._origins import Placed
 from dockerd_guard.commands._services import Services
@@ -254,9 +254,7 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
         return Location(item.file, line, column, end if end_line == line else column)
 
     found = tuple(_in_words(finding, by_place) for finding in relocated(findings, place, assumed.keys() - set(missing)))
-    unknown = [f"{item.file}:{item.where(expression.line, 1)[0]}: the value of {expression.text} is not known, and it "
-               "decides where dockerd listens"
-               for item in files for expression in item.expressions if expression.decides]
+    unknown = [text for item in files for text in _unknown_values(item)]
     unknown += [f"{by_place[file].file}: this template cannot be read without its values{_values(by_place[file])}"
                 for file in broken]
     unknown += [f"{path}: not among the files; what it sets is not known" for path in missing]
@@ -265,7 +263,7 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     unknown += _hosts_without_effect(without_effect.values())
     has_dockerd = any(item.is_of_dockerd for place, item in by_place.items() if place not in without_effect)
-    notes = []
+    notes = [f"{by_place[file].file}: {_next_step(by_place[file])}" for file in dict.fromkeys(broken)]
     units = sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET)))
     if units and has_dockerd:
         package = stock_units.stock_unit(by_place, os_id).package
@@ -362,6 +360,22 @@ def _in_words(finding: Finding, by_place: dict[str, Placed]) -> Finding:
             elif re.fullmatch("49[0-9]{3}", expression.value):
                 message = message.replace(f":{expression.value}", f":{expression.text}")
     return finding._replace(message=message, fix=None)
+
+
+def _unknown_values(item: Placed) -> Iterator[str]:
+    """The expressions of a template that decide where dockerd listens, the first one with what to do."""
+    step = f"; {_next_step(item)}"
+    for expression in item.expressions:
+        if expression.decides:
+            yield (f"{item.file}:{item.where(expression.line, 1)[0]}: the value of {expression.text} is not known, and "
+                   f"it decides where dockerd listens{step}")
+            step = ""
+
+
+def _next_step(item: Placed) -> str:
+    """How a template is judged that has its values elsewhere."""
+    name = os.path.basename(item.kind.place if item.file == STDIN else file_kinds.plain_name(item.file))
+    return f"render it for a host and judge the result: `dockerd-guard lint - --stdin-filename {name} < RESULT`"
 
 
 def _values(item: Placed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from pathlib import Path
@@ -178,8 +179,30 @@ def test_the_expressions_of_what_cannot_be_read_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, {"daemon.json.j2": '{"mtu": 1{{ a }} {{ b }} "x": 2}'})
+    assert "daemon.json.j2: render it for a host and judge the result: `dockerd-guard lint - --stdin-filename " in call(
+        "lint", "daemon.json.j2").err
     assert "daemon.json.j2: this template cannot be read without its values: {{ a }}, {{ b }}\n" in call(
         "lint", "daemon.json.j2").err
+
+
+@pytest.mark.parametrize(("name", "text", "result", "code"), [
+    ("daemon.json.j2", "{{ docker_config | to_json }}", '{"hosts": ["tcp://0.0.0.0:2375"]}', 1),
+    ("roles/a/templates/daemon.json.j2", "{{ docker_config | to_json }}\n", '{"live-restore": true}', 0),
+    ("daemon.json.tftpl", "${jsonencode(config)}", '{"hosts": ["tcp://0.0.0.0:2375"]}', 1),
+    ("etc/docker/daemon.json", "{{ config | to_json }}", '{"hosts": ["tcp://0.0.0.0:2375"]}', 1),
+    ("docker.service.d/a.conf.j2", "[Service]\nExecStart=\nExecStart=/usr/bin/dockerd {{ options }}\n",
+     f"[Service]\n{OPEN}", 1)])
+def test_a_template_that_is_a_value_is_judged_when_it_is_rendered(  # noqa: PLR0913, PLR0917 -- a row and fixtures
+    name: str, text: str, result: str, code: int, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {name: text})
+    said = call("lint", ".")
+    assert said.code == 2 and said.err.count("render it for a host and judge the result") == 1, said.err
+    step = re.search("`dockerd-guard (lint - --stdin-filename [^ ]+) < RESULT`", said.err)
+    assert step is not None
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(result.encode())))
+    assert call(*step[1].split()).code == code
 
 
 UNKNOWN: dict[str, tuple[str, str, str]] = {
