@@ -302,8 +302,8 @@ def _hosts_without_effect(files: Iterable[Placed]) -> Iterator[str]:
         text = item.content.decode("utf-8", "surrogateescape")
         way = unread_hosts.first_way(item.kind.place, text)
         if way is not None:
-            yield (f"{item.file}:{item.where(way[0], 1)[0]}: {way[1]}, in a file that nothing reads under its name, so "
-                   "that it is not judged")
+            whose = "the unit does not read" if item.kind.syntax == "environment" else "nothing reads under its name"
+            yield f"{item.file}:{item.where(way[0], 1)[0]}: {way[1]}, in a file that {whose}, so that it is not judged"
 
 
 def _look(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import Look, observe_files
 from dockerd_guard.commands._subjects import Judged, annotated, combined, incomplete, relocated, unit_files_of
-from dockerd_guard.observe import file_kinds, layouts, quadlets, unread_hosts
+from dockerd_guard.observe import file_kinds, layouts, quadlets, stock_units, unread_hosts
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.file_kinds import SYSTEM_UNITS
 from dockerd_guard.observe.observation import Observation
@@ -168,7 +168,17 @@ def _of_domain(look: Look, domain: Domain) -> Judged:
     files = tuple(domain.moved.get(file, file) for file in unit_files_of(look.seen) if file not in domain.assumed)
     if not found and not _has_effect(look.seen, domain):
         return Judged((), judged=False)
-    return Judged(found, files, (domain.note,), (*incomplete(look.seen, found), *_commands_before(look.seen, domain)))
+    return Judged(found, files, (domain.note,), (*incomplete(look.seen, found), *_commands_before(look.seen, domain),
+                                                 *_of_another_unit(look.seen, domain)))
+
+
+def _of_another_unit(seen: Observation, domain: Domain) -> Iterator[str]:
+    """Where environment files that the assumed unit does not read name a TCP host: another package's unit does."""
+    read = {file.path for file in seen.configured.service.environment_files}
+    for path in domain.found:
+        if path in stock_units.ENVIRONMENT_FILES and path not in read and (way := unread_hosts.first_way(
+                path, unread_hosts.decoded(seen.rootfs.read_if_possible(path) or b""))) is not None:
+            yield f"{path}:{way[0]}: {way[1]}, in a file that the assumed unit does not read"
 
 
 def _commands_before(seen: Observation, domain: Domain | None = None) -> Iterator[str]:

@@ -64,6 +64,8 @@ EXPOSED: dict[str, tuple[dict[str, str], int]] = {
         {**STOCK, f"{SYSTEM}/docker.service.d/a.conf":
          "[Service]\nPassEnvironment=OPTS\nExecStart=\nExecStart=/usr/bin/dockerd -H fd:// $OPTS\n"}, 2),
     "WSL without systemd": ({**STOCK, "/root/.bashrc": f"pgrep dockerd || dockerd {OPEN} &\n"}, 2),
+    "environment files of two packages": (
+        {"/etc/default/docker": "DOCKER_OPTS=\n", "/etc/conf.d/docker": 'DOCKER_OPTS="-H tcp://0.0.0.0:2375"\n'}, 2),
     "Buildroot": ({"/etc/docker/daemon.json": "{}", "/etc/default/dockerd": f"DOCKERD_ARGS='{OPEN}'\n",
                    "/etc/init.d/S60dockerd": "#!/bin/sh\nstart-stop-daemon -S -x dockerd -- $DOCKERD_ARGS\n"}, 2),
     "OpenWrt": ({"/etc/docker/daemon.json": "{}",
@@ -228,6 +230,8 @@ SAFE: dict[str, dict[str, str]] = {
     "SUSE": {"/etc/sysconfig/docker": "DOCKER_OPTS=--debug\n",
              "/etc/docker/daemon.json": '{"hosts": ["unix:///var/run/docker.sock"]}'},
     "a configuration extension": {**STOCK, "/usr/lib/confexts/x/etc/docker/daemon.json": '{"live-restore": true}'},
+    "environment files of two packages": {
+        "/etc/default/docker": "DOCKER_OPTS=\n", "/etc/conf.d/docker": "DOCKER_OPTS=\n"},
     "hosts under OpenRC": {"/etc/conf.d/docker": "DOCKER_OPTS=\n",
                            "/etc/docker/daemon.json": '{"hosts": ["unix:///var/run/docker.sock"]}'},
 }
