@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import date
 from functools import partial
@@ -282,11 +281,11 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
 def _without_effect(look: Look, by_place: dict[str, Placed]) -> dict[str, Placed]:
     """The files of docker.service and docker.socket, JSON and environment files that neither systemd nor dockerd has
     read at their places: `o.cnf`, `daemon-prod.json`. Not those that another file replaces."""
-    read = look.seen.rootfs.files_read
-    ends = Counter(_end(place) for place in by_place)
-    # An empty unit file masks the unit, and is not read for that.
+    # An empty file masks a unit or a drop-in, and is not read for that.
+    read = {place for place, item in by_place.items() if place in look.seen.rootfs.files_read or not item.content}
+    ends = {_end(place) for place in read}
     return {place: item for place, item in by_place.items()
-            if place not in read and ends[_end(place)] == 1 and item.content and (
+            if place not in read and _end(place) not in ends and (
                 _OF_DOCKER.search(place) is not None if item.kind.syntax == "unit" else item.is_of_dockerd)}
 
 

@@ -116,6 +116,17 @@ def test_a_host_in_a_file_that_is_never_read_is_no_all_clear(name: str, call: Ca
     assert call("lint", ".", "--fail-on", "error").code == 0
 
 
+def test_a_drop_in_that_another_one_replaces_is_not_named(call: Call) -> None:
+    """systemd reads one drop-in of each name; two of a name that it never reads replace nothing."""
+    lint(call, "usr/lib/systemd/system/docker.service.d/a.conf", f"{DROP_IN}tcp://0.0.0.0:2375\n")
+    lint(call, "etc/systemd/system/docker.service.d/a.conf", f"{DROP_IN}fd://\n")
+    said = call("lint", ".", "--fail-on", "error")
+    assert said.code == 0 and "[DG301]" in said.out, said.out + said.err
+    lint(call, "usr/lib/systemd/system/docker.service.d/b.cnf", f"{DROP_IN}tcp://0.0.0.0:2375\n")
+    lint(call, "etc/systemd/system/docker.service.d/b.cnf", f"{DROP_IN}fd://\n")
+    assert call("lint", ".", "--fail-on", "error").code == 2
+
+
 @pytest.mark.parametrize("name", ["etc/docker/daemon-prod.json", "etc/docker/seccomp.json"])
 def test_a_file_beside_daemon_json_that_nothing_reads_is_no_configuration(name: str, call: Call) -> None:
     code, said = lint(call, name, '{"live-restore": true}')
