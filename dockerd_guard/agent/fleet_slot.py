@@ -2,6 +2,8 @@
 
 A slot outlives a pass only where the process was killed, systemd went away meanwhile, or FleetLock does not answer.
 FleetLock forgets no host by itself: a slot is given back to it also where another policy is in force by then.
+A slot outlives a pass only where the process was killed, systemd went away meanwhile, or FleetLock does not answer. The
+restart that it was taken for may still be under way then, since systemd carries it out: the slot is kept until it ends.
 """
 
 from __future__ import annotations
@@ -20,13 +22,18 @@ from dockerd_guard.plan.decide import Result
 from dockerd_guard.plan.memory import FleetMemory, Memory, OwedSlot
 from dockerd_guard.plan.slots import granted, refused
 from dockerd_guard.policy.model import Fleet, LockKind, Policy
-from dockerd_guard.systemd.manager import Refused, Unavailable
+from dockerd_guard.systemd.manager import JOB_TIMEOUT_S, Refused, Unavailable
 
 RETRY_S = 30.0
 """When a request to the lock service is repeated that ends a slot or stops the group."""
 
 LONGEST_RETRY_S, MAX_TRIES, MAX_OWED = 3600.0, 30, 4
 """The same for slots of former policies, whose services may not exist any more: for about a day, and so many slots."""
+LOOK_AGAIN_S = 2.0
+"""When it is looked again whether a restart has ended that an earlier process began."""
+
+IN_TRANSITION = ("activating", "deactivating")
+"""ActiveState= of a docker.service that is being restarted."""
 
 LOST = "the slot of the fleet was lost during the restart"
 
@@ -85,6 +92,29 @@ def ask(
     with contextlib.suppress(OSError):
         state.save(memory)
     return context.clock.now(), memory
+
+
+def is_under_way(seen: Observation, memory: Memory, result: Result | None, now: Instant) -> bool:
+    """Return whether the slot that an earlier pass has left is needed: docker.service is in the restart that this host
+    began, for no longer than an agent waits for one."""
+    is_changing = seen.loaded is not None and seen.loaded.active_state in IN_TRANSITION
+    has_ended = result is not None and bool(result.starts)
+    return is_changing and not has_ended and not memory.fleet.to_stop and any(
+        now.seconds_since(moment) < JOB_TIMEOUT_S for moment in memory.restarts)
+
+
+def keep(policy: Policy, memory: Memory, context: Context) -> Memory:
+    """Keep the slot that an earlier pass has left, whose lease is renewed from now on. Returns the memory without it
+    where it is another host's by now."""
+    fleet, slot = policy.correct.fleet, memory.fleet.slot
+    if fleet is None or slot is None or memory.fleet.is_kept:
+        return memory
+    try:
+        is_ours = context.lock.still(fleet, slot)
+    except LockError:
+        # It may be this host's all the same.
+        return memory
+    return memory if is_ours else memory._replace(fleet=memory.fleet._replace(slot=None))
 
 
 def end(seen: Observation, policy: Policy, memory: Memory, result: Result | None, context: Context) -> Ended:

@@ -108,6 +108,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
     """
     seen = seen._replace(disk_problem=context.files.problem(UNITS) if seen.loaded is not None else "")
     memory = fleet_slot.under(policy, memory)
+    is_slot_left = memory.fleet.slot is not None
     assessment, memory = assess(seen, findings, policy, memory, context.clock.now(), kernel, context.manager, choose)
     if assessment.decision.verdict is Verdict.LOCK:
         now, memory = fleet_slot.ask(assessment.seen, policy, memory, context, state)
@@ -117,6 +118,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         assessment, memory = assess(seen, findings, policy, memory, now, kernel, context.manager, choose)
     verdict = assessment.decision.verdict
     if verdict is Verdict.RECOVER:
+        memory = fleet_slot.keep(policy, memory, context)
         return _recovered(assessment, memory, context, state)
     result: Result | None = None
     if verdict is Verdict.ROLL_BACK and memory.intent is not None:
@@ -129,7 +131,13 @@ def reconcile(  # noqa: PLR0913, PLR0917 -- as assess, and what to act with
         memory = _rolled_back(assessment, memory, result, context.clock.now())
     elif verdict is Verdict.APPLY:
         result, memory = _applied(assessment, memory, context, kernel, state)
-    memory, result, again_s = fleet_slot.end(assessment.seen, policy, memory, result, context)
+    is_slot_left &= fleet_slot.is_under_way(assessment.seen, memory, result, context.clock.now())
+    if is_slot_left:
+        memory = fleet_slot.keep(policy, memory, context)
+    if is_slot_left and memory.fleet.slot is not None:
+        again_s: float | None = fleet_slot.LOOK_AGAIN_S
+    else:
+        memory, result, again_s = fleet_slot.end(assessment.seen, policy, memory, result, context)
     with contextlib.suppress(OSError):
         state.save(memory)
     decision = assessment.decision

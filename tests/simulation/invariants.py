@@ -25,6 +25,9 @@ from tests.simulation.watch import Correction, files, inputs
 MAX_PASS_S = 400.0
 """A pass may wait for one stop that hangs (240 s), and for verification."""
 
+RESTING = {"active", "inactive", "failed"}
+"""The states of a docker.service that is not being restarted."""
+
 
 class Before(NamedTuple):
     """What is compared with what is so after a pass."""
@@ -175,7 +178,8 @@ def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
 
 
 def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
-    """A restart has a slot of the fleet, which is given back when the pass has ended."""
+    """A restart has a slot of the fleet, which is given back when the pass has ended; or, where an earlier process was
+    killed, when the restart has."""
     host, controller = world.host, world.agents[-1].controller
     fleet, decision, lock = controller.policy.correct.fleet, controller.decision, host.lock
     if is_manual or host.bus_is_gone:
@@ -192,6 +196,7 @@ def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     if ours is not None and is_restart and not may_proceed and not lock.had_slot(ours):
         yield f"I2: restarted without a slot: {decision.hold}"
     is_kept = controller.memory.fleet.is_kept or lock.is_gone or decision.verdict is Verdict.RECOVER
+    is_kept |= then.memory.fleet.slot is not None and not {then.state, host.active[SERVICE]} <= RESTING
     if lock.slot is not None and not is_kept and not then.has_faults:
         yield f"I2: a slot is kept after the pass: {decision.verdict}, {decision.hold}"
 

@@ -168,7 +168,7 @@ class Fleet(NamedTuple):
             machine.write(FILTER_DROPIN, "[Service]\nIPAddressAllow=10.78.0.0/24\n")
             # Each agent sees the drift before any of them is asked to correct it.
             machine.run(f"touch {GATE}; systemctl daemon-reload; systemctl restart docker; "
-                        "systemctl reload dockerd-guard")
+                        "systemctl restart dockerd-guard")
             wait_for(machine.api_answers, f"API of {host.name} that is open to everyone")
             machine.remove(GATE)
 
