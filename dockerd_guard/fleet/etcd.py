@@ -261,7 +261,8 @@ class Etcd:
             raise self._not_etcd("an unknown answer") from None
 
     def _post(self, path: str, body: Mapping[str, object]) -> JsonObject:
-        return self._checked(self._service.post(f"v3/{path}", body))
+        # A member that is stopping or has no leader says so; the others of the cluster may have one.
+        return self._checked(self._service.post(f"v3/{path}", body, {}, self._checked))
 
     def _checked(self, reply: Reply) -> JsonObject:
         if reply.status == 200 and reply.data is not None:

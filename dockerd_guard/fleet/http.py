@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -62,12 +62,18 @@ class Service:
         """What is left of the deadline."""
         return self._ends - time.monotonic()
 
-    def post(self, path: str, body: Mapping[str, object], headers: Mapping[str, str] = {}) -> Reply:
-        """The first answer of an endpoint. One that does not answer is asked last from then on. Raises LockError."""
+    def post(
+        self, path: str, body: Mapping[str, object], headers: Mapping[str, str] = {},
+        check: Callable[[Reply], object] = lambda reply: reply
+    ) -> Reply:
+        """The first answer of an endpoint for which `check` raises no LockError. An endpoint without such an answer is
+        asked last from then on. Raises LockError."""
         problems: list[LockError] = []
         for endpoint in tuple(self._endpoints):
             try:
-                return self._post(endpoint, path, body, headers)
+                reply = self._post(endpoint, path, body, headers)
+                check(reply)
+                return reply
             except LockError as error:
                 problems.append(error)
                 self._endpoints.remove(endpoint)

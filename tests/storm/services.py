@@ -142,9 +142,9 @@ def _counted(patch: pytest.MonkeyPatch, do: Callable[[str, Any], tuple[int, Any]
     """Count the requests of every client from now on, and give them to this function instead of a connection."""
     requests, post = Requests(), Service.post
 
-    def counted(self: Service, path: str, body: Mapping[str, object], *headers: Mapping[str, str]) -> Reply:
+    def counted(self: Service, path: str, body: Mapping[str, object], *others: Any) -> Reply:
         requests.count()
-        return post(self, path, body, *headers) if do is None else Reply(*do(f"/{path}", body))
+        return post(self, path, body, *others) if do is None else Reply(*do(f"/{path}", body))
     patch.setattr(Service, "post", counted)
     return requests
 

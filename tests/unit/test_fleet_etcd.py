@@ -17,7 +17,7 @@ import pytest
 from dockerd_guard.fleet.etcd import DEFAULT_DURATION_S, Etcd
 from dockerd_guard.fleet.http import Reply, Service, TlsPaths
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
-from tests.support.lock_services import ETCD, EtcdService, FakeEtcd, RealEtcd
+from tests.support.lock_services import ETCD, EtcdService, FakeEtcd, RealEtcd, answering, http_answer
 
 Client = Callable[..., Etcd]
 
@@ -64,6 +64,20 @@ def test_a_slot_is_taken_once_and_given_back(client: Client) -> None:
     assert not client().still(slot)
     assert not client().release(slot)
     assert client().acquire(WEB2).number == 0
+
+
+NO_LEADER = http_answer(b'{"error": "etcdserver: no leader", "code": 14}', "503 Service Unavailable")
+
+
+def test_a_member_without_a_leader_is_asked_last(service: EtcdService) -> None:
+    with answering(NO_LEADER) as (bad, received):
+        etcd = Etcd(Service([f"http://{bad}", service.url], TlsPaths(), 5.0, 30.0), "no-leader", 1, 60)
+        slot = etcd.acquire(WEB1)
+        assert etcd.still(slot)
+        assert etcd.release(slot)
+        assert len(received) == 1
+        alone = Etcd(Service([f"http://{bad}"] * 2, TlsPaths(), 5.0, 30.0), "no-leader", 1, 60)
+        assert refused(lambda: alone.acquire(WEB1)).next_step.endswith("HTTP status 503, etcdserver: no leader")
 
 
 def test_each_host_gets_its_own_slot(client: Client) -> None:
