@@ -32,7 +32,8 @@ LONGEST_RETRY_S, MAX_TRIES, MAX_OWED = 3600.0, 30, 4
 LOOK_AGAIN_S = 2.0
 """When it is looked again whether a restart has ended that an earlier process began."""
 
-IN_TRANSITION = ("activating", "deactivating")
+STOPPING = "deactivating"
+IN_TRANSITION = ("activating", STOPPING)
 """ActiveState= of a docker.service that is being restarted."""
 
 LOST = "the slot of the fleet was lost during the restart"
@@ -154,7 +155,7 @@ def _end(seen: Observation, policy: Policy, memory: Memory, result: Result | Non
     known, later_s = memory.fleet, None
     if result is not None and result.error and result.starts and not result.was_rolled_back and _is_dead(context):
         known = known._replace(to_stop=result.error)
-    elif known.to_stop and seen.running is not None:
+    elif known.to_stop and seen.running is not None and not _is_stopping(seen):
         # It was repaired before the service could be told.
         known = known._replace(to_stop="")
     if known.to_stop:
@@ -180,10 +181,16 @@ def _end(seen: Observation, policy: Policy, memory: Memory, result: Result | Non
 
 
 def _is_dead(context: Context) -> bool:
+    """Whether there is no dockerd, or one that does not stop: Debian 12's docker.service has no time limit for that."""
     try:
-        return not context.manager.unit(SERVICE).number("MainPID")
+        unit = context.manager.unit(SERVICE)
+        return not unit.number("MainPID") or unit.text("ActiveState") == STOPPING
     except (Refused, Unavailable):
         return False
+
+
+def _is_stopping(seen: Observation) -> bool:
+    return seen.loaded is not None and seen.loaded.active_state == STOPPING
 
 
 def _stopped(seen: Observation, fleet: Fleet, known: FleetMemory, context: Context) -> tuple[FleetMemory, float | None]:

@@ -12,7 +12,6 @@ import pytest
 from dockerd_guard.agent.reconcile import by_hand
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.model.names import SERVICE
 from dockerd_guard.plan.decide import Verdict, forget_policy, retry_now
 from dockerd_guard.plan.memory import Memory, Refusal
 from dockerd_guard.plan.slots import granted, must_ask, not_asked, refused, retry_in_s
@@ -22,7 +21,7 @@ from dockerd_guard.report import plan as report
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import Crash, SimulatedHost
-from tests.simulation.interfaces import SimulatedManager
+from tests.support.fleet_lock import ETCD, FLEETLOCK, PORT, PROCEED, service
 from tests.support.passes import blocked, messages, run, starts_by_us
 from tests.support.remembered import APPLY, BUSY, HOLD, NOTHING, RELOAD, RESTART, STOPS, WRITE
 from tests.support.situations import (
@@ -52,26 +51,6 @@ LOCK = Verdict.LOCK
 NOW = Instant(datetime(2026, 11, 25, tzinfo=UTC), "boot", 1000.0)
 SLOT = Slot("prod", "id", 0, 7, 1)
 FULL = "the lock service says full"
-
-
-def lock_policy(more: str = "", lock: str = "etcd", group: str = "prod") -> Act:
-    """A policy with a lock."""
-    return policy("mode: enforce\nsockets: [fd://]\ncorrect: {fleet: "
-                  f"{{lock: {lock}, group: {group}, endpoints: ['https://lock']{more}}}}}")
-
-
-ETCD, FLEETLOCK = lock_policy(), lock_policy(lock="fleetlock")
-PROCEED = lock_policy(", unreachable: proceed")
-PORT = (ETCD, *opened())
-
-
-def service(**values: object) -> Act:
-    """What the lock service does, by attribute of LockService."""
-    def set_them(host: SimulatedHost) -> None:
-        for name, value in values.items():
-            assert hasattr(host.lock, name)
-            setattr(host.lock, name, value)
-    return set_them
 
 
 def with_slot(now: Instant, memory: Memory) -> Memory:
@@ -336,78 +315,6 @@ def guarded_until_crash(host: SimulatedHost, crash_in: int) -> SimulatedAgent:
         host.crash_in = None
     host.crash_in = None
     return SimulatedAgent(host, first.journal)
-
-
-class Phase(NamedTuple):
-    """What docker.service is in, and whether dockerd is there, when the next agent starts."""
-
-    state: str
-    has_dockerd: bool
-
-
-PHASES = (Phase("deactivating", True), Phase("deactivating", False), Phase("activating", False),
-          Phase("activating", True))
-
-
-def killed_while(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, phase: Phase, lock: Act) -> SimulatedAgent:
-    """The next agent, after one that was killed while systemd restarts docker.service."""
-    do(host, (lock, *opened()))
-    first = SimulatedAgent(host, RecordedJournal())
-
-    def killed(manager: SimulatedManager, verb: str, unit: str, timeout_s: float = 0.0) -> None:
-        raise Crash
-    with monkeypatch.context() as patch, contextlib.suppress(Crash):
-        patch.setattr(SimulatedManager, "run_job", killed)
-        first.run_pass()
-    if phase.state == "activating":
-        host.restart("us")
-    host.active[SERVICE] = phase.state
-    if not phase.has_dockerd:
-        host.running = None
-    # A restart of a unit that is being restarted has no effect but to wait, which the next agent may do.
-    monkeypatch.setattr(SimulatedManager, "run_job", lambda *_: None)
-    return SimulatedAgent(host, first.journal)
-
-
-@pytest.mark.parametrize("lock", [ETCD, FLEETLOCK])
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_slot_is_kept_until_the_restart_of_a_killed_agent_has_ended(
-        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, phase: Phase, lock: Act) -> None:
-    agent = killed_while(host, monkeypatch, phase, lock)
-    begun = len(host.lock.requests)
-    run(agent, 60)
-    assert agent.controller.memory.fleet.slot == host.lock.slot is not None
-    # The helper that renews its lease ended with the agent.
-    assert set(host.lock.requests[begun:]) == {"still"}
-    host.restart("us")
-    run(agent, 10)
-    assert agent.controller.memory.fleet.slot is host.lock.slot is None
-
-
-def test_a_slot_is_not_kept_for_ever(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No longer than an agent that was not killed waits for a restart."""
-    agent = killed_while(host, monkeypatch, Phase("activating", has_dockerd=False), ETCD)
-    run(agent, 230)
-    assert host.lock.slot is not None
-    run(agent, 20)
-    assert agent.controller.memory.fleet.slot is host.lock.slot is None
-
-
-def test_a_slot_is_forgotten_that_was_lost_while_there_was_no_agent(
-        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = killed_while(host, monkeypatch, Phase("activating", has_dockerd=True), ETCD)
-    host.lock.slot = None
-    agent.run_pass()
-    assert agent.controller.memory.fleet.slot is None
-
-
-def test_a_slot_is_kept_while_the_lock_service_is_gone(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = killed_while(host, monkeypatch, Phase("activating", has_dockerd=True), ETCD)
-    host.lock.is_gone = True
-    run(agent, 20)
-    host.lock.is_gone = False
-    run(agent, 20)
-    assert agent.controller.memory.fleet.slot == host.lock.slot is not None
 
 
 def gone_after_still(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> SimulatedAgent:
