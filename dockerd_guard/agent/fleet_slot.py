@@ -1,9 +1,8 @@
 """The slot of one pass: asked for when the gate allows a restart, given back when the pass has ended.
 
-A slot outlives a pass only where the process was killed, systemd went away meanwhile, or FleetLock does not answer.
-FleetLock forgets no host by itself: a slot is given back to it also where another policy is in force by then.
 A slot outlives a pass only where the process was killed, systemd went away meanwhile, or FleetLock does not answer. The
 restart that it was taken for may still be under way then, since systemd carries it out: the slot is kept until it ends.
+FleetLock forgets no host by itself: a slot is given back to it also where another policy is in force by then.
 """
 
 from __future__ import annotations
