@@ -53,7 +53,8 @@ LOOK_AT_START_S, LOOK_AT_OTHERS_S = 1.0, 10.0
 """Delay before another look at a second dockerd that does not listen yet: of root, of another account."""
 
 LOOK_AGAIN_S = 2.0
-"""Delay before another look at access paths that change with each look."""
+"""Delay before another look at access paths that change with each look, and at programs that have just begun to
+listen."""
 
 LOOK_WITHOUT_SYSTEMD_S = 1.0
 """Delay before another look while no signal of systemd announces a start of dockerd."""
@@ -269,6 +270,8 @@ class Controller:
         starting = [other.process.uid for other in seen.others if other.is_starting]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
+        if self.host.kernel.has_young_listener():
+            self._wake_in(LOOK_AGAIN_S)
 
     def _current_access_paths(self, seen: Observation) -> tuple[AccessPath, ...]:
         return self.host.kernel.access_paths(seen, self.host.network, self._manager, self.containment.addresses)

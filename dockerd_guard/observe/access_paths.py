@@ -24,7 +24,15 @@ from dockerd_guard.observe.containerd import containerd_endpoints
 from dockerd_guard.observe.containers import access_paths_of_containers
 from dockerd_guard.observe.listeners import ListenerTable, Owned, described
 from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
-from dockerd_guard.observe.processes import INIT, MAX_DESCRIPTORS, Sockets, is_daemon, members, socket_inodes
+from dockerd_guard.observe.processes import (
+    INIT,
+    MAX_DESCRIPTORS,
+    START_PAUSE_S,
+    Sockets,
+    is_daemon,
+    members,
+    socket_inodes,
+)
 from dockerd_guard.observe.socket_activation import services_at_rest
 
 API_PORTS = (2375, 2376)
@@ -56,6 +64,10 @@ DEADLINE_S = 5.0
 SILENCE_S, RETRY_S = 60.0, 10.0
 """Time until another request to a port that answered; to a port or an engine that did not. Of an engine it doubles, up
 to the first one."""
+
+YOUNG_S = 2.0
+"""How long after a socket was first seen its program is looked at again soon. A dockerd listens on TCP some 100 ms
+before it opens the UNIX sockets that it is recognised by."""
 
 AskApi = Callable[[str], bool | None]
 """Whether the Docker API answers at a TCP address of this host, without TLS; None without an answer in HTTP."""
@@ -108,8 +120,7 @@ class AccessObserver:
         self._silence_s = RETRY_S
         self._last: dict[int, AccessPath] = {}
         """The access paths of processes at the last look, by the inode number of their listening socket."""
-        self._inodes = frozenset[int]()
-        """All listening sockets at the last look."""
+        self._new = _NewSockets()
 
     def look(
         self, seen: Observation, ask: AskApi, engine_sockets: Mapping[str, Collection[int]],
@@ -130,10 +141,9 @@ class AccessObserver:
         self._ask_engine(engine_sockets if may_ask() else {}, names, by_container)
         in_containers = {path.address for path in self._containers}
         inodes = {address: inode for owned in listeners for inode, address in owned.addresses.items()}
-        all_inodes = frozenset(inode for owned in listeners for inode in owned.addresses)
-        of_processes = _of_processes(seen, listeners, names, self._last, blocked, all_inodes - self._inodes)
+        new = self._new.look(inode for owned in listeners if not owned.process.uid for inode in owned.addresses)
+        of_processes = _of_processes(seen, listeners, names, self._last, blocked, new)
         found = {inode: path for inode, path in of_processes if path.address not in in_containers}
-        self._inodes = all_inodes
         at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
                    for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
         is_up = seen.running is not None
@@ -148,6 +158,15 @@ class AccessObserver:
                 _port(path.address) in API_PORTS)))[:MAX_PATHS]
 
     def is_due(self) -> bool:
+        """Whether another look may find more, although no socket is new: an engine that did not answer can be asked
+        again, or a program has had the time to open what it is recognised by."""
+        return self._is_engine_due() or self._new.is_due()
+
+    def has_young(self) -> bool:
+        """Whether a program of root has listened for so short a time that it may not be recognised yet."""
+        return self._new.has_young()
+
+    def _is_engine_due(self) -> bool:
         """Whether an engine that did not answer can be asked again: what its containers opened meanwhile is not known,
         and their ports are not new any more."""
         return self._silent_until is not None and time.monotonic() >= self._silent_until
@@ -159,7 +178,7 @@ class AccessObserver:
         if not sockets:
             # Its start announces itself.
             self._silent_until = None
-        if not sockets or (self._silent_until is not None and not self.is_due()):
+        if not sockets or (self._silent_until is not None and not self._is_engine_due()):
             return
         (address, pids), *_ = sorted(sockets.items(), key=lambda item: item[0].startswith("unix://@"))
         paths = [known.removeprefix("unix://") for known in names.addresses]
@@ -170,6 +189,37 @@ class AccessObserver:
         except (OSError, JsonError):
             self._silent_until = time.monotonic() + self._silence_s
             self._silence_s = min(2 * self._silence_s, SILENCE_S)
+
+
+class _NewSockets:
+    """The listening sockets of root whose programs are examined for what a dockerd opens when it starts.
+
+    It opens that after its first port. So a socket is new until it is examined START_PAUSE_S after it was first seen.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+        """When each listening socket was first seen, by inode number."""
+        self._settled = frozenset[int]()
+
+    def look(self, inodes: Iterable[int]) -> frozenset[int]:
+        """Take in all that listen now. Returns those to examine."""
+        now = time.monotonic()
+        self._since = {inode: self._since.get(inode, now) for inode in inodes}
+        new = self._since.keys() - self._settled
+        self._settled = frozenset(
+            inode for inode, since in self._since.items() if inode not in new or now - since >= START_PAUSE_S)
+        return frozenset(new)
+
+    def is_due(self) -> bool:
+        """Whether a socket is to be examined for the last time."""
+        now = time.monotonic()
+        return any(now - since >= START_PAUSE_S and inode not in self._settled for inode, since in self._since.items())
+
+    def has_young(self) -> bool:
+        """Whether a socket was first seen less than YOUNG_S ago."""
+        now = time.monotonic()
+        return any(now - since < YOUNG_S for since in self._since.values())
 
 
 class _Answers:

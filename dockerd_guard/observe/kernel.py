@@ -60,9 +60,13 @@ class HostKernel:
         return self._access.look(seen, answers, _engine_sockets(seen), blocked, lambda: may_ask(seen, manager))
 
     def has_new_listener(self) -> bool:
-        """Whether a TCP socket listens that did not when access paths were last looked for, or an engine that did not
-        answer then can be asked again."""
+        """Whether a TCP socket listens that did not when access paths were last looked for, or another look may find
+        more for another reason."""
         return self._access.listeners.has_new() or self._access.is_due()
+
+    def has_young_listener(self) -> bool:
+        """Whether a program that was found at the last look had listened for too short a time to be recognised."""
+        return self._access.has_young()
 
     def sockets(self) -> processes.Sockets:
         """The listening sockets, read once."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dockerd_guard.observe.observation import Process
@@ -36,7 +37,8 @@ class Owned(NamedTuple):
 class ListenerTable:
     """The owners of the listening TCP sockets in the network namespace of PID 1, kept from one look to the next.
 
-    All descriptors of the host are read only if a socket is new or an owner is gone.
+    All descriptors of the host are read only if a socket is new, or if an owner is gone or has executed another
+    program. Otherwise those of processes that started since: systemd passes them sockets that it has held for long.
     """
 
     def __init__(self, namespace_of: int = INIT) -> None:
@@ -46,15 +48,22 @@ class ListenerTable:
         self._holders: dict[int, frozenset[int]] = {}
         """The inode numbers of the listening sockets that each process holds."""
         self._processes: dict[int, Process] = {}
+        self._identities: dict[int, tuple[str, bytes]] = {}
+        self._pids = frozenset[int]()
+        """All processes at the last look."""
         self.is_complete = True
         """Whether all processes were read before the deadline."""
 
     def look(self) -> tuple[Owned, ...]:
         """Return the processes that hold listening sockets, without PID 1, sorted by PID."""
         addresses = {sock.inode: sock.address for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS]}
+        everyone = frozenset(pids())
         if not self._is_current(addresses):
-            self._holders = dict(self._search(addresses.keys()))
-            self._processes = {pid: process for pid in self._holders if (process := described(pid)) is not None}
+            self._holders, self._processes, self._identities = {}, {}, {}
+            self._add(self._search(addresses.keys(), everyone))
+        elif new := everyone - self._pids:
+            self._add(self._search(addresses.keys(), new))
+        self._pids = everyone
         self._addresses = addresses
         return tuple(Owned(self._processes[pid], {inode: addresses[inode] for inode in sorted(held)})
                      for pid, held in sorted(self._holders.items()) if pid in self._processes)
@@ -69,12 +78,19 @@ class ListenerTable:
 
     def _is_current(self, addresses: Mapping[int, str]) -> bool:
         return self.is_complete and addresses == self._addresses and all(
-            os.path.exists(f"/proc/{pid}") for pid in self._processes)
+            _identity(pid) == identity for pid, identity in self._identities.items())
 
-    def _search(self, wanted: Iterable[int]) -> Iterator[tuple[int, frozenset[int]]]:
+    def _add(self, found: Iterable[tuple[int, frozenset[int]]]) -> None:
+        """Take in the holders of sockets."""
+        for pid, held in found:
+            identity = _identity(pid)
+            if identity is not None and (process := described(pid)) is not None:
+                self._holders[pid], self._processes[pid], self._identities[pid] = held, process, identity
+
+    def _search(self, wanted: Iterable[int], among: Collection[int]) -> Iterator[tuple[int, frozenset[int]]]:
         inodes, deadline, left = frozenset(wanted), time.monotonic() + DEADLINE_S, MAX_OTHER_DESCRIPTORS
         self.is_complete = True
-        for is_other, pid in sorted(_ranked()):
+        for is_other, pid in sorted(_ranked(among)):
             if time.monotonic() > deadline:
                 self.is_complete = False
                 return
@@ -94,9 +110,23 @@ def described(pid: int) -> Process | None:
     return process and process._replace(in_container=is_inner)
 
 
-def _ranked() -> Iterator[tuple[bool, int]]:
+def _identity(pid: int) -> tuple[str, bytes] | None:
+    """Return the executable of a process and its start (field 22 of proc_pid_stat(5)); None if it is gone. The link of
+    a process that ends, or of another namespace, may be unreadable."""
+    executable = ""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            start = file.read().rpartition(b")")[2].split()[19]
+        with contextlib.suppress(OSError):
+            executable = os.readlink(f"/proc/{pid}/exe")
+    except (OSError, IndexError):
+        return None
+    return executable, start
+
+
+def _ranked(among: Iterable[int]) -> Iterator[tuple[bool, int]]:
     """Yield whether a process is another user's than root's, and its PID, for all but PID 1 and this process."""
-    for pid in pids():
+    for pid in among:
         if pid not in (INIT, os.getpid()):
             try:
                 yield os.stat(f"/proc/{pid}").st_uid != 0, pid

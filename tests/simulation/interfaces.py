@@ -184,6 +184,9 @@ class SimulatedKernel(HostKernel):
     def has_new_listener(self) -> bool:
         return False
 
+    def has_young_listener(self) -> bool:
+        return False
+
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         self._host.moment()
         self._host.has_unseen_containers = False

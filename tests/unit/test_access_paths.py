@@ -200,9 +200,9 @@ def test_listeners_of_root_are_found_whatever_others_open(
         stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     pid, _ = listening(stack, "-c", LISTEN)
     monkeypatch.setattr(listeners, "MAX_OTHER_DESCRIPTORS", 0)
-    monkeypatch.setattr(listeners, "_ranked", lambda: iter([(True, os.getpid()), (False, pid)]))
+    monkeypatch.setattr(listeners, "_ranked", lambda _: iter([(True, os.getpid()), (False, pid)]))
     assert [owned.process.pid for owned in ListenerTable(os.getpid()).look()] == [pid]
-    monkeypatch.setattr(listeners, "_ranked", lambda: iter([(True, pid)]))
+    monkeypatch.setattr(listeners, "_ranked", lambda _: iter([(True, pid)]))
     assert ListenerTable(os.getpid()).look() == ()
 
 

@@ -194,6 +194,14 @@ def test_a_new_agent_keeps_what_is_blocked_until_it_can_look_for_access_paths(
     assert ([rejection.address for rejection in host.blocked], asked) == (before, [])
 
 
+@pytest.mark.parametrize("is_young", [True, False])
+def test_a_program_that_has_just_begun_to_listen_is_looked_at_again(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch, is_young: bool) -> None:
+    agent.run_pass()
+    monkeypatch.setattr(SimulatedKernel, "has_young_listener", lambda _: is_young)
+    assert (agent.run_pass() == LOOK_AGAIN_S) is is_young
+
+
 def test_access_paths_that_change_all_the_time_do_not_keep_the_agent_busy(
         agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(10))
