@@ -346,6 +346,9 @@ class Controller:
             today = self.host.clock.now().date
             self.exposed = sum(bool(exposure.namespace) or exposure.address not in blocked
                                for exposure in exposures(seen, self.policy, today, blocked))
+            if self._access_paths is None and not self.exposed:
+                # That nothing is open is not known before the first look for access paths.
+                return
             self._counted(self.exposed, None if seen.running is None else seen.running.process.started_ns / 1e9)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:

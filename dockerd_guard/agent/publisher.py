@@ -64,7 +64,8 @@ class Publisher:
         self._directory = directory
         self._last = published(f"{directory}/{OWN_FILE}")
         self._exposure = Stopwatch()
-        self._has_looked = False
+        self._earlier = self._last
+        """The last status of the previous agent process, until this one has looked at everything."""
         self._metrics_problem = ""
         if self._last is not None:
             tracker.go_on_from(self._last.drifts)
@@ -86,11 +87,11 @@ class Publisher:
 
         `changed_at`: of the last trigger (time.monotonic()); `started_at`: of the running dockerd (time.time()).
         """
-        if not self._has_looked and exposed and self._last is not None and _was_open(self._last):
+        if exposed and self._earlier is not None and _was_open(self._earlier):
             # An agent was killed or stopped, and Docker has run on.
-            since = max(self._last.at.timestamp(), started_at or 0.0)
+            since = max(self._earlier.at.timestamp(), started_at or 0.0)
             self._exposure.go_on(min(max(time.time() - since, 0.0), time.monotonic()))
-        self._has_looked = True
+        self._earlier = None
         self._exposure.looked(is_exposed=exposed > 0, changed_at=changed_at)
 
     def reopened(self, seconds: float) -> None:

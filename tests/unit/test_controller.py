@@ -144,6 +144,21 @@ def test_an_access_path_that_is_not_blocked_is_exposed_all_the_time(
     assert set(counted) == {1}
 
 
+def test_nothing_is_counted_as_closed_before_access_paths_are_looked_for(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that starts goes on with an exposure of the previous one only at its first count."""
+    do(agent.host, (policy("mode: observe\nsockets: [fd://]\n"),))
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: (RELAY,))
+    counted: list[int] = []
+    agent.controller._counted = lambda exposed, started_at: counted.append(exposed)
+    do(agent.host, (lambda host: host.active.update({SERVICE: "activating"}),))
+    agent.run_pass()
+    assert counted == []
+    do(agent.host, (lambda host: host.active.update({SERVICE: "active"}),))
+    agent.run_pass()
+    assert set(counted) == {1}
+
+
 def test_a_dockerd_that_starts_is_looked_at_until_it_listens_on_tcp(
         agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd announces the end of the start. dockerd has listened before, and answers no request until then."""

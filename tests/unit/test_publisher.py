@@ -126,6 +126,8 @@ def test_an_exposure_goes_on_while_no_agent_runs(  # noqa: PLR0913, PLR0917 -- a
     now = last.at.timestamp() + 60
     monkeypatch.setattr(time, "time", lambda: now)
     again = Published(made.directory).publisher
+    # Before the first count, as while dockerd starts.
+    again.publish(STANDING)
     again.counted(1, 0.0, None if started_s_ago is None else now - started_s_ago)
     again.publish(STANDING._replace(exposed=1))
     counts = published(str(made.directory / "status.json"))
