@@ -19,7 +19,7 @@ from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel, is_active
 from dockerd_guard.observe.live import observer
 from dockerd_guard.observe.probes import Known, Prober
-from dockerd_guard.plan.assessment import not_running
+from dockerd_guard.plan.assessment import not_running, other_ways
 from dockerd_guard.plan.decide import Result, Verdict
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.plan.slots import not_asked
@@ -62,7 +62,7 @@ def show(done: Pass, output_format: str) -> int:
     if output_format == "json":
         print(json_output.dump(plan.outcome_json(result, assessment.decision.cost, down)))
     else:
-        print(plan.outcome_text(result, down), end="")
+        print(plan.outcome_text(result, down, other_ways(assessment.findings)), end="")
     return OK if result.is_done and (down is None or not misses(assessment.findings)) else FOUND
 
 
@@ -82,6 +82,7 @@ def _fixed(policy: Policy, state: StateFiles, manager: Manager) -> Pass:
     with observer(manager, kernel, known=lambda: Known(state.load().start, prober.probes)) as observe:
         context = Context(manager, HostFiles(), observe, network, clock, validate, lock, prober)
         seen = prober(observe())
+        seen = seen._replace(access_paths=kernel.access_paths(seen, network, manager))
         findings = judge(seen, policy)
         # The agent may be waiting for its next request for a slot.
         done = reconcile(seen, findings, policy, not_asked(state.load()), context, kernel, state, by_hand)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from dockerd_guard.model.address import canonical
+from dockerd_guard.model.address import Scope, canonical, scope_of
 from dockerd_guard.model.finding import Finding, Fix
 from dockerd_guard.model.names import DROPIN_NAME, SERVICE
 from dockerd_guard.observe.configured import observe_configured
-from dockerd_guard.observe.observation import CONFIGURED, LOADED, Configured, Observation
+from dockerd_guard.observe.observation import CONFIGURED, LISTENING, LOADED, RUNNING, Configured, Observation
 from dockerd_guard.plan.decide import Decision
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.plan import Plan, make_plan
@@ -51,6 +52,16 @@ _STATES = {
     "activating": ("is starting", "Wait"),
 }
 """What to report of docker.service, and the next step, by its ActiveState."""
+
+
+def other_ways(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Return the addresses that the network can reach and on which another program than the dockerd of docker.service
+    listens for the API. No correction closes them."""
+    return tuple(dict.fromkeys(
+        finding.socket for finding in findings
+        if finding.code in ("DG107", "DG108", "DG110") and finding.layer in (RUNNING, LISTENING)
+        and finding.socket is not None and finding.socket.startswith("tcp://")
+        and scope_of(finding.socket) is not Scope.LOOPBACK))
 
 
 def plan_for(seen: Observation, policy: Policy) -> Plan:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.assessment import Assessment, annotate_fixability, not_running
+from dockerd_guard.plan.assessment import Assessment, annotate_fixability, not_running, other_ways
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.decide import Result
 from dockerd_guard.plan.gate import Hold
@@ -27,7 +27,7 @@ def correction_entry(
     done = "; ".join(result.steps) or "no changes"
     if result.is_done:
         event, outcome = Event.CORRECTED, Outcome.REPAIRED
-        message = _again(result.seen or assessment.seen, assessment.policy, f": {done}")
+        message = _again(result.seen or assessment.seen, assessment, f": {done}")
     elif result.hold is not None:
         event, outcome = Event.HELD, Outcome.HELD
         message = (f"Correction {hold_text(result.hold)}. So far: {done}. "
@@ -61,16 +61,20 @@ def manual_fix_entry(fix: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
     return JournalEntry(event, message, outcome=outcome, episodes=fixed)
 
 
-def _again(seen: Observation, policy: Policy, how: str) -> str:
+def _again(seen: Observation, assessment: Assessment, how: str) -> str:
     """That the host complies again, as far as this was seen (I10)."""
-    down = not_running(seen, policy)
-    return f"Docker listens as declared again{how}." if down is None else (
-        f"The files comply with the policy again{how}; {down.reason}.")
+    down = not_running(seen, assessment.policy)
+    if down is not None:
+        return f"The files comply with the policy again{how}; {down.reason}."
+    others = other_ways(assessment.findings)
+    if others:
+        return f"docker.service listens as declared again{how}; other ways to the API: {', '.join(others)}."
+    return f"Docker listens as declared again{how}."
 
 
 def resolved_entry(held: HeldCorrection, cause: Cause, assessment: Assessment) -> JournalEntry:
     """The entry for a held correction that is not needed any more."""
-    again = _again(assessment.seen, assessment.policy, ", but not through the agent")
+    again = _again(assessment.seen, assessment, ", but not through the agent")
     return JournalEntry(Event.CORRECTED, f"{again} The correction was {hold_text(held)}.",
                         outcome=Outcome.KEPT, cause=cause)
 

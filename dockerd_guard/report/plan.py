@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dockerd_guard.plan.assessment import Assessment, not_running
+from dockerd_guard.plan.assessment import Assessment, not_running, other_ways
 from dockerd_guard.plan.decide import Decision, Result, Verdict
 from dockerd_guard.plan.gate import Cost, Hold
 from dockerd_guard.policy.model import Policy
@@ -23,13 +23,20 @@ _COSTS = {
 }
 
 
+def as_declared(others: tuple[str, ...]) -> str:
+    """That docker.service complies, and which other programs listen for the API (other_ways())."""
+    if not others:
+        return DECLARED
+    return f"docker.service listens as declared; other ways to the API: {', '.join(others)} (`dockerd-guard lint`)"
+
+
 def diff_text(assessment: Assessment, containers: tuple[str, ...]) -> str:
     """The changes as unified diffs, their cost, and the hold."""
     return "\n".join(_diff_lines(assessment, containers)) + "\n"
 
 
 def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator[str]:
-    seen, policy, _, plan, decision = assessment
+    seen, policy, findings, plan, decision = assessment
     for change in plan.changes:
         yield change.diff().rstrip("\n")
     if plan.obstacles:
@@ -39,7 +46,7 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
     elif not decision.required.anything:
         down = not_running(seen, policy)
         is_seen = seen.loaded is not None and seen.listening is not None
-        yield f"Nothing to change: {DECLARED if is_seen and down is None else _COMPLY}."
+        yield f"Nothing to change: {as_declared(other_ways(findings)) if is_seen and down is None else _COMPLY}."
         if down is not None:
             yield from _down_lines(down)
         elif seen.troubles:
@@ -102,13 +109,14 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
     }
 
 
-def outcome_text(result: Result, down: Hold | None) -> str:
-    """`fix` as text. `down`: why Docker does not listen, where the files comply (not_running())."""
+def outcome_text(result: Result, down: Hold | None, others: tuple[str, ...] = ()) -> str:
+    """`fix` as text. `down`: why Docker does not listen, where the files comply (not_running()). `others`: addresses
+    of other programs (other_ways())."""
     lines = [f"{step[:1].upper()}{step[1:]}." for step in result.steps]
     if result.is_done and down is not None:
         lines += (f"{_COMPLY.capitalize()}.", *_down_lines(down))
     elif result.is_done:
-        lines.append(f"{DECLARED}.")
+        lines.append(f"{as_declared(others)}.")
     elif result.hold is not None:
         lines.append(f"Held: {_hold_text(result.hold)}.")
         if result.hold.next_step:

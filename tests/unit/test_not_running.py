@@ -13,8 +13,9 @@ from dockerd_guard.apply.context import Context
 from dockerd_guard.commands import diff, fix
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE, SOCKET
-from dockerd_guard.observe.observation import Observation, Trouble
+from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Trouble
 from dockerd_guard.plan.assessment import Assessment
+from dockerd_guard.plan.decide import Result
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.report import plan
 from dockerd_guard.rootfs import Rootfs
@@ -71,6 +72,15 @@ def unchanged(seen: Observation) -> Observation:
     return seen
 
 
+RELAY = AccessPath(AccessKind.FORWARDER, "tcp://0.0.0.0:5000", "it is connected to the API socket", 7, "relay",
+                   serves_api=True)
+
+
+def with_relay(seen: Observation) -> Observation:
+    """Another program leads to the API, and a third one does so on loopback."""
+    return seen._replace(access_paths=(RELAY, RELAY._replace(address="tcp://127.0.0.1:5001")))
+
+
 class Row(NamedTuple):
     """What happened, how the host is seen, the exit code of `diff`, its last lines."""
 
@@ -84,6 +94,9 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("it runs", (), 0, (f"Nothing to change: {DECLARED}",)),
+    Row("it runs, and another program leads to it", (), 0, (
+        "Nothing to change: docker.service listens as declared; other ways to the API: tcp://0.0.0.0:5000 "
+        "(`dockerd-guard lint`).",), with_relay),
     Row("all is stopped", (stop, stop_socket), 1, (
         f"Nothing to change: {COMPLY}", f"docker.service is not running: nothing listens on {SOCK}.", START)),
     Row("two sockets, all is stopped", (*opened("-H fd:// -H unix:///run/b.sock"), stop, stop_socket), 1, (
@@ -176,6 +189,22 @@ def test_fix_reports_only_what_was_seen(
     found = json.loads(capsys.readouterr().out)
     assert found["outcome"] == row.outcome
     assert (found["held"] is None) == (row.lines[-1] != START)
+
+
+@pytest.mark.parametrize(("found", "again"), [
+    ((), "Docker listens as declared again: "), ((RELAY,), "docker.service listens as declared again: ")])
+def test_nothing_is_as_declared_while_another_program_leads_to_the_api(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, found: tuple[AccessPath, ...], again: str) -> None:
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: found)
+    agent = SimulatedAgent(host, RecordedJournal())
+    agent.run_pass()
+    do(host, opened())
+    agent.run_pass()
+    entry = next(entry for entry in agent.journal.entries if entry.outcome == "repaired")
+    assert entry.message.startswith(again)
+    assert ("tcp://0.0.0.0:5000" in entry.message) == bool(found)
+    assert plan.outcome_text(Result(True), None).endswith("Docker listens as declared.\n")
+    assert plan.outcome_text(Result(True), None, (RELAY.address,)).startswith("docker.service listens as declared; ")
 
 
 def test_the_journal_does_not_report_that_a_stopped_docker_listens(host: SimulatedHost) -> None:
