@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dockerd_guard.model.address import Scope, canonical, scope_of
+from dockerd_guard.model.address import Binding, Scope, canonical, scope_of
 from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.observe.observation import LISTENING, RUNNING, AccessKind, AccessPath, Observation, Other
 from dockerd_guard.policy.model import Policy
@@ -47,7 +47,7 @@ def finding_of(path: AccessPath) -> Finding:
 def dockerd_finding(other: Other) -> Finding:
     """The finding about another dockerd."""
     process, bindings = other.process, other.bindings
-    addresses = ", ".join(binding.address for binding in bindings) or "no address"
+    addresses = ", ".join(_in_namespace(binding) for binding in bindings) or "no address"
     owner = [f"pid {process.pid}", shown(process.unit)]
     if process.container:
         owner.append(f"container {process.container[:12]}")
@@ -61,6 +61,11 @@ def dockerd_finding(other: Other) -> Finding:
         f"another dockerd is running ({', '.join(filter(None, owner))}) and listens on {addresses}"
         + (f"; it gives access to the account with uid {process.uid}" if process.uid else ""),
         RUNNING, None, None, tcp or (bindings[0].address if bindings else None), process.unit, process.container[:12])
+
+
+def _in_namespace(binding: Binding) -> str:
+    """The address, with the network namespace where it is not that of the host."""
+    return binding.address + f" in the network namespace {_printable(binding.namespace)}" * bool(binding.namespace)
 
 
 def _severity(path: AccessPath) -> Severity:

@@ -200,7 +200,7 @@ class History:
         if kind == 0:
             line = "systemctl stop two.scope three.scope four.scope"
             return Action(line, line)
-        name, port, program = (("two", 4243, DOCKERD), ("three", 4244, f"ip netns exec vpn {DOCKERD}"),
+        name, port, program = (("two", 4243, DOCKERD), ("three", 4244, f"nsenter --net=/run/netns/vpn {DOCKERD}"),
                                ("four", 4245, ENGINE))[kind % 3]
         host = self._choose.choice(("0.0.0.0", "127.0.0.1", f"[{ADDRESS_IPV6}]", "[::]"))
         if name == "three":

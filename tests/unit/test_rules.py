@@ -398,14 +398,15 @@ def test_live_restore(host: Host, daemon_json: str, text: str, count: int) -> No
     assert len(only("DG402", alive, policy(f"sockets: [fd://]\n{text}"))) == count
 
 
-def test_other_dockerd_process(host: Host) -> None:
+@pytest.mark.parametrize(("namespace", "where"), [("", ""), ("/run/netns/b", " in the network namespace /run/netns/b")])
+def test_other_dockerd_process(host: Host, namespace: str, where: str) -> None:
     seen = host.see()
     alive = live(seen.configured, seen.rootfs, STOCK_ARGUMENTS, FD)
-    other = Other(Process(99, ("dockerd",), {}, 0, "user@1000.service"), layer("", (), "tcp://0.0.0.0:2375").bindings)
+    binding, = layer("", (), "tcp://0.0.0.0:2375").bindings
+    other = Other(Process(99, ("dockerd",), {}, 0, "b.service"), (binding._replace(namespace=namespace),))
     # docker.service itself may be down.
     finding, = only("DG107", alive._replace(running=None, others=(other,)))
-    assert finding.message == ("another dockerd is running (pid 99, user@1000.service) and listens on "
-                               "tcp://0.0.0.0:2375")
+    assert finding.message == f"another dockerd is running (pid 99, b.service) and listens on tcp://0.0.0.0:2375{where}"
 
 
 @pytest.mark.parametrize(("lines", "message"), [
