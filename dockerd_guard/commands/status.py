@@ -101,6 +101,8 @@ def rows(seen: Observation, policy: Policy | None, *, is_partial: bool = False) 
     for layer in layers.values():
         for binding in layer.bindings:
             places.setdefault(binding.key, (binding.address, binding.tls))
+    namespaces = {binding.key: binding.namespace for name in (RUNNING, LISTENING) if name in layers
+                  for binding in layers[name].bindings}
     held = seen.listening.held_by_systemd if seen.listening is not None else ()
     for address in held:
         places.setdefault(canonical(address), (address, Tls.NONE))
@@ -117,7 +119,8 @@ def rows(seen: Observation, policy: Policy | None, *, is_partial: bool = False) 
             return None
         return Cell(by_systemd=name == LISTENING and key in map(canonical, held))
 
-    return tuple(Row(address, tls if key in wanted else None, tuple(cell(key, name) for name in LAYERS))
+    return tuple(Row(address, tls if key in wanted else None, tuple(cell(key, name) for name in LAYERS),
+                     namespaces.get(key, ""))
                  for key, (address, tls) in places.items())
 
 

@@ -125,7 +125,7 @@ def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str
     table: list[tuple[str, ...]] = [("socket", "policy", *LAYERS)]
     for row in rows:
         declared = _declared(row) if is_policy_known else "?"
-        table.append((clean(row.address), declared, *(_cell(row, cell) for cell in row.cells)))
+        table.append((clean(_address(row)), declared, *(_cell(row, cell) for cell in row.cells)))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if columns is not None and sum(widths) + 2 * len(widths) > columns:
         for address, declared, *layers in table[1:]:
@@ -142,6 +142,10 @@ def _table(status: Status, columns: int | None, paint: _Painter) -> Iterator[str
             padded[2:] = [paint(text, RED) if _is_wrong(rows[number - 1], cell) else text
                           for text, cell in zip(padded[2:], rows[number - 1].cells, strict=True)]
         yield "  ".join(padded).rstrip()
+
+
+def _address(row: Row) -> str:
+    return f"{row.address} in {row.namespace}" if row.namespace else row.address
 
 
 def _declared(row: Row) -> str:
@@ -207,6 +211,7 @@ def to_json(status: Status) -> dict[str, Any]:
         "sockets": [{
             "address": row.address, "declared": str(row.declared) if row.declared is not None else None,
             "layers": {name: _cell_json(cell) for name, cell in zip(LAYERS, row.cells, strict=True)},
+            **({"network_namespace": row.namespace} if row.namespace else {}),
         } for row in status.rows],
         "findings": [{
             **finding_json(finding), "since": since[finding.fact].isoformat() if finding.fact in since else None,
@@ -247,11 +252,15 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A socket: its declared TLS (None: not declared), and its layers in the order of LAYERS (None: unknown)."""
+    """A socket: its declared TLS (None: not declared), and its layers in the order of LAYERS (None: unknown).
+
+    `namespace`: the network namespace in which the running dockerd listens there, "" for the host's own.
+    """
 
     address: str
     declared: Tls | None
     cells: tuple[Cell | None, ...]
+    namespace: str = ""
 
 
 NO_POLICY = f"no policy at {POLICY_FILE}; `dockerd-guard init` writes one"

@@ -117,15 +117,15 @@ class History:
     def pause_s(self) -> float:
         """How long to wait after the beginning of an action before a moment is looked at."""
         return self._choose.choice((0.0, self._choose.uniform(0, 1), self._choose.uniform(1, 4),
-                                    self._choose.uniform(4, 9)))
+                                    self._choose.uniform(3, 6)))
 
     def is_quiet(self) -> bool:
         """Whether nothing happens before this moment, for long enough that the agent finds everything by itself."""
-        return self._choose.random() < 0.05
+        return self._choose.random() < 0.02
 
     def is_nudged(self) -> bool:
         """Whether somebody reloads the agent before this moment, which then looks at everything."""
-        return self._choose.random() < 0.3
+        return self._choose.random() < 0.25
 
     # Actions
 
@@ -150,7 +150,9 @@ class History:
         if self._choose.random() < 0.2:
             effect = self._effect()
             return Action(f"no drop-in; {effect}", f"rm -f {OVERRIDE}; {effect}")
-        return self._edit(f"drop-in {program} {hosts}", OVERRIDE, f"[Service]\nExecStart=\nExecStart={program} {hosts}")
+        namespace = self._choose.choice(("", "", "", "", "", "", "", "NetworkNamespacePath=/run/netns/vpn\n"))
+        return self._edit(f"drop-in {namespace.strip()} {program} {hosts}", OVERRIDE,
+                          f"[Service]\n{namespace}ExecStart=\nExecStart={program} {hosts}")
 
     def _daemon_json(self) -> Action:
         keys = self._choose.choice(KEYS)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dockerd_guard.commands import status as command
-from dockerd_guard.model.address import Tls
+from dockerd_guard.model.address import Binding, Scope, Tls, Via
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import LISTENING, Listening
 from dockerd_guard.plan.memory import Contained, HeldCorrection, Memory
 from dockerd_guard.policy.model import POLICY_FILE
 from dockerd_guard.policy.reader import parse_policy
@@ -179,6 +180,18 @@ def test_a_socket_that_an_unread_file_may_configure_is_unknown(
     local, declared = command.rows(stock_host.see(), policy, is_partial=is_partial)
     assert (local.address, local.cells[0]) == ("unix:///run/docker.sock", Cell(Tls.NONE))
     assert (declared.address, declared.cells[0]) == ("tcp://127.0.0.1:2376", cell)
+
+
+@pytest.mark.parametrize("namespace", ["", "/run/netns/vpn"])
+def test_a_socket_in_another_network_namespace_is_not_shown_as_the_hosts(stock_host: Host, namespace: str) -> None:
+    seen = stock_host.see()
+    binding = Binding("tcp://[::]:2375", Scope.WILDCARD, Tls.NONE, Via.FLAG, namespace=namespace)
+    layer = seen.configured.layer._replace(name=LISTENING, bindings=(binding,))
+    *_, row = command.rows(seen._replace(listening=Listening(layer, (), ())), POLICY)
+    assert (row.address, row.namespace) == (binding.address, namespace)
+    shown = GOOD._replace(rows=(row,))
+    assert report.to_json(shown)["sockets"][0].get("network_namespace", "") == namespace
+    assert (f"tcp://[::]:2375 in {namespace}" in lines(shown)) == bool(namespace)
 
 
 @pytest.mark.parametrize(("is_root", "is_alive", "expected"), [
