@@ -27,7 +27,7 @@ FILES = {"tlscacert": "/etc/docker/ca.pem", "tlscert": "/etc/docker/server-cert.
          "tlskey": "/etc/docker/server-key.pem"}
 TLS = " ".join(f"--{name}={path}" for name, path in FILES.items())
 
-ANNOUNCED_S, UNANNOUNCED_S = 6.0, 42.0
+ANNOUNCED_S, UNANNOUNCED_S = 7.0, 42.0
 """How long the agent may take to notice: files and units announce themselves, programs started by hand are found by
 the comparison every 30 s."""
 
@@ -37,6 +37,7 @@ ACTION_S = 120.0
 HOSTS = (
     "-H fd://",
     "-H fd:// -H tcp://0.0.0.0:2375 --tls=false",
+    "-H fd:// -H tcp://:2375 --tls=false",
     "-H fd:// -H tcp://0.0.0.0:2375 --tls=false",
     "-H fd:// -H tcp://127.0.0.1:2375 --tls=false",
     f"-H fd:// -H tcp://[{ADDRESS_IPV6}]:2375 --tls=false",
@@ -92,8 +93,8 @@ class History:
         self._running: subprocess.Popen[str] | None = None
         self.rows: list[tuple[int, Callable[[], Action]]] = [
             (14, self._drop_in), (8, self._daemon_json), (4, self._socket_unit), (7, self._docker_unit),
-            (3, self._variables), (7, self._second_dockerd), (5, self._forwarder), (5, self._container),
-            (4, self._flush), (6, self._agent), (10, self._policy), (2, self._web_server), (3, self._clean)]
+            (3, self._variables), (8, self._second_dockerd), (7, self._forwarder), (7, self._container),
+            (4, self._flush), (6, self._agent), (8, self._policy), (2, self._web_server), (2, self._clean)]
 
     def begin(self) -> Action:
         """Begin a random action, and return it. It may still run when this returns."""
@@ -122,6 +123,10 @@ class History:
     def is_quiet(self) -> bool:
         """Whether nothing happens before this moment, for long enough that the agent finds everything by itself."""
         return self._choose.random() < 0.02
+
+    def is_later(self) -> bool:
+        """Whether another moment after the last action is looked at, instead of another action."""
+        return self._choose.random() < 0.5
 
     def is_nudged(self) -> bool:
         """Whether somebody reloads the agent before this moment, which then looks at everything."""
@@ -247,7 +252,7 @@ class History:
         return Action(line, line, 2 * ANNOUNCED_S)
 
     def _policy(self) -> Action:
-        mode = self._choose.choice(("observe", "enforce"))
+        mode = self._choose.choice(("observe", "observe", "enforce"))
         restart = self._choose.choice(("never", "never", "always", "live-restore"))
         contain = self._choose.choice(("true", "true", "true", "false"))
         resync = self._choose.choice(("5min", "5min", "2s"))

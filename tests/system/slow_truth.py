@@ -143,30 +143,45 @@ class Story:
         self._machine = machine
         self._history = History(machine, seed)
         self._knows_at = time.time()
+        self._noticed_s = 0.0
+        self._last: host_facts.Facts | None = None
 
     def next(self) -> Moment:
         """Let something happen, or nothing, and look at a random moment of it."""
         history = self._history
-        history.finish()
-        action = "nothing"
-        if history.is_quiet():
-            time.sleep(UNANNOUNCED_S)
+        if not history.is_over:
+            self._knows_at = max(self._knows_at, time.time() + self._noticed_s)
+        if self._last is not None and history.is_later():
+            action = "later"
+            before = self._last
+            time.sleep(history.pause_s() / 2)
         else:
-            begun = history.begin()
-            action = begun.name
-            time.sleep(history.pause_s())
-            if history.is_nudged():
-                history.finish()
-                self._machine.run("systemctl reload dockerd-guard", check=False)
-                time.sleep(ANNOUNCED_S)
-                self._knows_at = time.time()
-            else:
-                # Its end is not known: it may be now.
-                self._knows_at = max(self._knows_at, time.time() + begun.noticed_s)
-        before = host_facts.look(self._machine, PORTS)
+            action = self._happen()
+            before = host_facts.look(self._machine, PORTS)
         said = statements.ask(self._machine)
         agent_knows = history.is_over and time.time() > self._knows_at
-        return Moment(action, before, said, host_facts.look(self._machine, PORTS), agent_knows)
+        self._last = host_facts.look(self._machine, PORTS)
+        return Moment(action, before, said, self._last, agent_knows)
+
+    def _happen(self) -> str:
+        """Begin an action and wait for a random time. Returns its name."""
+        history = self._history
+        history.finish()
+        if history.is_quiet():
+            time.sleep(UNANNOUNCED_S)
+            return "nothing"
+        begun = history.begin()
+        time.sleep(history.pause_s())
+        if history.is_nudged():
+            history.finish()
+            self._machine.run("systemctl reload dockerd-guard", check=False)
+            time.sleep(ANNOUNCED_S)
+            self._knows_at = time.time()
+        else:
+            # Its end is not known: it may be now.
+            self._noticed_s = begun.noticed_s
+            self._knows_at = max(self._knows_at, time.time() + begun.noticed_s)
+        return begun.name
 
     def close(self) -> None:
         self._history.finish()
@@ -192,7 +207,8 @@ def test_what_is_said_is_so(machine: Machine) -> None:
                 found += miscounted(prober, begun, counted, now)
                 counted = now
             kinds = {"judged": moment.is_judged, "agent": moment.is_judged and moment.agent_knows,
-                     "open": moment.is_judged and moment.after.is_open}
+                     "open": moment.is_judged and moment.after.is_open,
+                     "blocked": moment.is_judged and bool(moment.said.status.get("contained"))}
             count.update(kind for kind, is_so in kinds.items() if is_so)
             print(f"{time.time() - begun:6.1f} {looks} {' '.join(kind for kind in kinds if kinds[kind]) or 'changed'}: "
                   f"{moment.action}", flush=True)
@@ -204,8 +220,9 @@ def test_what_is_said_is_so(machine: Machine) -> None:
     finally:
         story.close()
         prober.close()
-    print(f"{machine.release}: seed {SEED}, {count['judged']} of {looks} moments judged, {count['open']} with an open "
-          f"API, {count['agent']} at which the agent knew everything; {len(wrong)} mismatches; counted "
-          f"{counted.seconds:.1f} s exposed, measured {prober.open_s(begun, counted.at):.1f} s")
+        print(f"{machine.release}: seed {SEED}, {count['judged']} of {looks} moments judged, {count['open']} with "
+              f"an open API, {count['blocked']} with a blocked port, {count['agent']} at which the agent knew everything; "
+              f"{len(wrong)} mismatches; counted {counted.seconds:.1f} s exposed, measured "
+              f"{prober.open_s(begun, counted.at):.1f} s")
     assert wrong == []
     assert count["judged"] == MOMENTS
