@@ -91,14 +91,18 @@ class History:
         self._machine = machine
         self._choose = random.Random(seed)
         self._running: subprocess.Popen[str] | None = None
+        # Otherwise a short history may open nothing.
+        self._opening = [(1, self._open), (1, self._second_dockerd), (1, self._forwarder), (1, self._container)]
         self.rows: list[tuple[int, Callable[[], Action]]] = [
-            (14, self._drop_in), (8, self._daemon_json), (4, self._socket_unit), (7, self._docker_unit),
-            (3, self._variables), (8, self._second_dockerd), (7, self._forwarder), (7, self._container),
-            (4, self._flush), (6, self._agent), (8, self._policy), (2, self._web_server), (2, self._clean)]
+            (10, self._drop_in), (5, self._open), (8, self._daemon_json), (4, self._socket_unit),
+            (7, self._docker_unit), (3, self._variables), (8, self._second_dockerd), (7, self._forwarder), (7, self._container),
+            (4, self._flush), (6, self._agent), (8, self._policy), (2, self._web_server), (1, self._clean)]
 
     def begin(self) -> Action:
         """Begin a random action, and return it. It may still run when this returns."""
-        action = self._choose.choices([make for _, make in self.rows], [weight for weight, _ in self.rows])[0]()
+        rows = self._opening[:1] or self.rows
+        del self._opening[:1]
+        action = self._choose.choices([make for _, make in rows], [weight for weight, _ in rows])[0]()
         self._running = self._machine.popen(
             ["sh", "-c", f"{action.line}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
@@ -158,6 +162,12 @@ class History:
         namespace = self._choose.choice(("", "", "", "", "", "", "", "NetworkNamespacePath=/run/netns/vpn\n"))
         return self._edit(f"drop-in {namespace.strip()} {program} {hosts}", OVERRIDE,
                           f"[Service]\n{namespace}ExecStart=\nExecStart={program} {hosts}")
+
+    def _open(self) -> Action:
+        hosts = self._choose.choice([each for each in HOSTS if "tcp://" in each])
+        text = f"[Service]\nExecStart=\nExecStart={DOCKERD} {hosts}"
+        return Action(f"open {hosts}", f"mkdir -p $(dirname {OVERRIDE}); cat >{OVERRIDE} <<'END'\n{text}\nEND\n"
+                      "systemctl reset-failed docker; systemctl daemon-reload; systemctl restart docker")
 
     def _daemon_json(self) -> Action:
         keys = self._choose.choice(KEYS)

@@ -221,8 +221,8 @@ def test_what_is_said_is_so(machine: Machine) -> None:
         story.close()
         prober.close()
         print(f"{machine.release}: seed {SEED}, {count['judged']} of {looks} moments judged, {count['open']} with "
-              f"an open API, {count['blocked']} with a blocked port, {count['agent']} at which the agent knew everything; "
-              f"{len(wrong)} mismatches; counted {counted.seconds:.1f} s exposed, measured "
+              f"an open API, {count['blocked']} with a blocked port, {count['agent']} at which the agent knew "
+              f"everything; {len(wrong)} mismatches; counted {counted.seconds:.1f} s exposed, measured "
               f"{prober.open_s(begun, counted.at):.1f} s")
     assert wrong == []
     assert count["judged"] == MOMENTS
