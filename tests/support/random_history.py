@@ -96,7 +96,8 @@ class History:
         self.rows: list[tuple[int, Callable[[], Action]]] = [
             (10, self._drop_in), (5, self._open), (8, self._daemon_json), (4, self._socket_unit),
             (7, self._docker_unit), (3, self._variables), (8, self._second_dockerd),
-            (7, self._forwarder), (7, self._container), (4, self._flush), (6, self._agent), (8, self._policy), (2, self._web_server), (1, self._clean)]
+            (7, self._forwarder), (7, self._container), (4, self._flush), (6, self._agent), (8, self._policy),
+            (2, self._web_server), (1, self._clean)]
 
     def begin(self) -> Action:
         """Begin a random action, and return it. It may still run when this returns."""
