@@ -91,13 +91,14 @@ class History:
         self._machine = machine
         self._choose = random.Random(seed)
         self._running: subprocess.Popen[str] | None = None
-        # Otherwise a short history may open nothing.
-        self._opening = [(1, self._open), (1, self._second_dockerd), (1, self._forwarder), (1, self._container)]
+        # Otherwise a short history may open nothing, or nothing that is blocked.
+        self._opening = [(1, self._open), (1, self._second_dockerd), (1, self._forwarder), (1, self._container),
+                         (1, self._enforce)]
         self.rows: list[tuple[int, Callable[[], Action]]] = [
             (10, self._drop_in), (5, self._open), (8, self._daemon_json), (4, self._socket_unit),
             (7, self._docker_unit), (3, self._variables), (8, self._second_dockerd),
             (7, self._forwarder), (7, self._container), (4, self._flush), (6, self._agent), (8, self._policy),
-            (2, self._web_server), (1, self._clean)]
+            (3, self._enforce), (2, self._web_server), (1, self._clean)]
 
     def begin(self) -> Action:
         """Begin a random action, and return it. It may still run when this returns."""
@@ -274,6 +275,10 @@ class History:
         reload = self._choose.choice(("true", "systemctl reload dockerd-guard"))
         return Action(f"policy {' '.join(text.split())}; {reload}", f"cat >{POLICY} <<'END'\n{text}END\n{reload}",
                       2 * ANNOUNCED_S)
+
+    def _enforce(self) -> Action:
+        text = "version: 1\nmode: enforce\nsockets: [fd://]\ncorrect: {budget: 1000/1h, restart: never}\n"
+        return Action("block what is open", f"cat >{POLICY} <<'END'\n{text}END\nsystemctl reload dockerd-guard")
 
     def _web_server(self) -> Action:
         line = self._choose.choice((
