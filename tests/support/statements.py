@@ -231,6 +231,9 @@ def _finding(so: Facts, finding: dict[str, Any]) -> Iterator[str]:
     message = finding["message"]
     if finding["code"] not in CODES or "in the network namespace" in message or "is declared, but" in message:
         return
+    if finding["code"] == "DG108" and not so.is_up:
+        # While dockerd does not answer, its last answer counts (docs/access-paths.md).
+        return
     says_open = "it is open now" in message or (
         finding["code"] in ("DG107", "DG108") and finding["layer"] in ("listening", "running"))
     for place in places(message) if says_open else ():
