@@ -21,7 +21,7 @@ from dockerd_guard.report import plan as report
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import Crash, SimulatedHost
-from tests.support.fleet_lock import ETCD, FLEETLOCK, PORT, PROCEED, service
+from tests.support.fleet_lock import ETCD, FLEETLOCK, PORT, PROCEED, lock_policy, service
 from tests.support.passes import blocked, messages, run, starts_by_us
 from tests.support.remembered import APPLY, BUSY, HOLD, NOTHING, RELOAD, RESTART, STOPS, WRITE
 from tests.support.situations import (
