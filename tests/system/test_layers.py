@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
+from tests.support.correction import entries
 
 DROP_IN = "/etc/systemd/system/docker.service.d/x.conf"
 SOCKET_DROP_IN = "/etc/systemd/system/docker.socket.d/x.conf"
@@ -200,7 +201,9 @@ def test_unprivileged_users_cannot_blind_or_mislead(machine: Machine) -> None:
     machine.run("systemctl stop second")
     machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\n")
     machine.run("systemctl kill --signal=HUP dockerd-guard")
-    wait_for(lambda: "Docker listens as declared again" in machine.run("journalctl --unit=dockerd-guard --boot").out,
+    # It names what listens under the name of dockerd as well.
+    again = "docker.service listens as declared again", "other ways to the API: ", "tcp://0.0.0.0:2380"
+    wait_for(lambda: any(all(part in entry["MESSAGE"] for part in again) for entry in entries(machine, "corrected")),
              "correction all the same")
     assert machine.main_pid() == pid
     # The status follows at the end of the pass.
