@@ -6,6 +6,9 @@ import time
 
 from dockerd_guard.report.journal import printable
 
+START_S = 60.0
+"""How long the start may go on after each sign of life (EXTEND_TIMEOUT_USEC=): longer than between two of them."""
+
 
 class Notify:
     """Sends notifications. Does nothing without a service manager (no $NOTIFY_SOCKET)."""
@@ -14,10 +17,11 @@ class Notify:
         self.watchdog_s = _watchdog_s()
         """How often to call `alive`, in seconds; None without a watchdog."""
         self._status = ""
+        self._is_ready = False
 
     def ready(self, status: str) -> None:
         """Send READY=1: the start, or the reload, is complete."""
-        self._status = status
+        self._status, self._is_ready = status, True
         _send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
@@ -35,9 +39,16 @@ class Notify:
         _send("STOPPING=1")
 
     def alive(self) -> None:
-        """Send WATCHDOG=1 if the service has a watchdog (systemd.service(5), WatchdogSec=)."""
-        if self.watchdog_s is not None:
-            _send("WATCHDOG=1")
+        """Send WATCHDOG=1 if the service has a watchdog (systemd.service(5), WatchdogSec=).
+
+        Before READY=1 also extend the start: the first pass may correct, and wait for a docker.service that stops for
+        longer than TimeoutStartSec=. systemd would kill this process in the middle of that.
+        """
+        states = ("WATCHDOG=1",) if self.watchdog_s is not None else ()
+        if not self._is_ready:
+            states = (*states, f"EXTEND_TIMEOUT_USEC={START_S * 1e6:.0f}")
+        if states:
+            _send(*states)
 
 
 def _watchdog_s() -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.machines.machine import Machine, wait_for
-from tests.support.correction import entries
+from tests.support.correction import ENFORCE, LIVE_RESTORE, OPEN, OVERRIDE, POLICY, entries
 from tests.support.crash import hold_at, host_state, open_up, prepare, settled
 from tests.support.crash_points import ORDER_FILE
 from tests.support.interruptions import INTERRUPTIONS, Interruption, interrupt, slow_stop
@@ -50,3 +50,19 @@ def test_docker_starts_again_after_a_stop_that_times_out(machine: Machine) -> No
     settled(machine)
     assert files in (before.files, host_state(machine).files)
     assert machine.container_pid() == container
+
+
+def test_the_first_pass_may_take_longer_than_a_start(machine: Machine) -> None:
+    """TimeoutStartSec=: the agent is not killed in a correction that waits for docker.service."""
+    machine.run("systemctl stop dockerd-guard")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.write("/etc/systemd/system/dockerd-guard.service.d/start.conf", "[Service]\nTimeoutStartSec=8s\n")
+    machine.write(OVERRIDE, OPEN)
+    machine.write(POLICY, ENFORCE)
+    machine.run(slow_stop(20))
+    machine.run("systemctl restart docker")
+    machine.run("systemctl start dockerd-guard", timeout=150)
+    assert machine.properties("dockerd-guard.service", "NRestarts", "ActiveState") == {
+        "NRestarts": "0", "ActiveState": "active"}
+    assert entries(machine, "corrected")
+    assert not machine.api_answers()

@@ -39,9 +39,14 @@ def test_the_watchdog_is_fed_twice_in_its_time(
         usec: int | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = manager(monkeypatch, usec)
     notify = Notify()
-    notify.alive()
     assert notify.watchdog_s == seconds
-    assert sent == ([] if seconds is None else [("WATCHDOG=1",)])
+    watchdog = () if seconds is None else ("WATCHDOG=1",)
+    notify.alive()
+    assert sent.pop() == (*watchdog, "EXTEND_TIMEOUT_USEC=60000000"), "the first pass has not ended"
+    notify.ready("a")
+    sent.clear()
+    notify.alive()
+    assert sent == [watchdog] * (seconds is not None)
 
 
 @pytest.mark.parametrize(("calls", "sent"), [
