@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import pytest
 
+from dockerd_guard.agent.fleet_slot import under
 from dockerd_guard.agent.reconcile import by_hand
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.plan.decide import Verdict, forget_policy, retry_now
-from dockerd_guard.plan.memory import Memory, Refusal
+from dockerd_guard.plan.memory import FleetMemory, Memory, OwedSlot, Refusal
 from dockerd_guard.plan.slots import granted, must_ask, not_asked, refused, retry_in_s
 from dockerd_guard.policy.model import Fleet, LockKind
-from dockerd_guard.policy.reader import read_policy
+from dockerd_guard.policy.reader import parse_policy, read_policy
 from dockerd_guard.report import plan as report
 from dockerd_guard.rootfs import Rootfs
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
@@ -410,6 +411,15 @@ def test_a_slot_of_fleetlock_is_given_back_under_another_policy(
     assert host.lock.slot is None
     assert {(fleet.lock, fleet.group) for fleet, _ in released} == {(LockKind.FLEETLOCK, "prod")}
     assert agent.controller.memory.fleet.owed == ()
+
+
+@pytest.mark.parametrize("lock", LockKind)
+def test_what_etcd_has_of_a_host_ends_with_its_lease(lock: LockKind) -> None:
+    """Nothing is owed to it, under another policy."""
+    asked = Fleet(lock, ("https://lock",), "prod")
+    before = Memory(fleet=FleetMemory(SLOT, asked=asked, unreachable=2))
+    owed = (OwedSlot(asked, SLOT),) if lock is LockKind.FLEETLOCK else ()
+    assert under(parse_policy(b"version: 1\nsockets: [fd://]"), before).fleet == FleetMemory(unreachable=2, owed=owed)
 
 
 def test_a_slot_is_not_owed_any_more_when_its_service_is_named_again(
