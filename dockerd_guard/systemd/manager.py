@@ -144,7 +144,7 @@ class Manager:
     def units_loaded_ns(self) -> int:
         """Return when systemd began to load the files of units for the last time, by the wall clock; 0: not known.
 
-        UnitsLoadTimestamp is that of a daemon-reload (systemd 250); it is 0 before the first one after the boot.
+        UnitsLoadTimestamp is that of a daemon-reload, and 0 before the first one after the boot (systemd 252 to 262).
         """
         for name in (b"UnitsLoadTimestamp", b"UnitsLoadStartTimestamp"):
             with contextlib.suppress(Refused):

@@ -171,17 +171,25 @@ def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, ca
 
 @pytest.mark.parametrize(("path", "is_after", "is_known"), [
     (DROP_IN, True, False), (DROP_IN, False, True), (DROP_IN, None, True),
+    (ETC_UNIT, True, False), (ETC_UNIT, False, True), ("/etc/systemd/system/service.d/all.conf", True, False),
     # What systemd has written itself.
     ("/etc/systemd/system.control/docker.service.d/50-MemoryMax.conf", True, True),
     ("/run/systemd/generator/docker.service.d/race.conf", True, True),
     ("/run/systemd/generator.late/docker.service.d/race.conf", True, True),
 ])
+@pytest.mark.parametrize("is_linked", [False, True])
 def test_a_file_that_came_with_an_old_mtime_is_not_loaded(
-        tmp_path: Path, path: str, *, is_after: bool | None, is_known: bool) -> None:
+        tmp_path: Path, path: str, *, is_after: bool | None, is_known: bool, is_linked: bool) -> None:
     """NeedDaemonReload= stays `no` (systemd 252, 257 and 262). `is_after`: it came after the last load."""
     lay(tmp_path, {name: content.decode() for name, content in PLAIN.items()})
     lay(tmp_path, {path: "[Service]\nNice=1\n"})
     file = tmp_path / path.lstrip("/")
+    if is_linked:
+        target = file.rename(tmp_path / "elsewhere.conf")
+        file.symlink_to("/elsewhere.conf")
+        os.utime(file, (0, 0), follow_symlinks=False)
+        file = target
+        file.touch()
     os.utime(file, (0, 0))
     at_ns = file.stat().st_ctime_ns
     now = observe_configured(Rootfs(str(tmp_path)))
