@@ -55,10 +55,9 @@ def under(policy: Policy, memory: Memory) -> Memory:
     """Return the memory under this policy. A slot of a FleetLock that it does not name is owed, also one that was kept:
     who changes the lock of a host decides about it. What etcd has of this host ends with its lease."""
     fleet, known = policy.correct.fleet, memory.fleet
-    slot, asked, owed = known.slot or known.unsure, known.asked, known.owed
-    if asked is not None and (fleet is None or _service(fleet) != _service(asked)):
-        if slot is not None and asked.lock is LockKind.FLEETLOCK:
-            owed = (*owed, OwedSlot(asked, slot))[-MAX_OWED:]
+    owed = known.owed
+    if known.asked is not None and (fleet is None or _service(fleet) != _service(known.asked)):
+        owed = known.all_owed[-MAX_OWED:]
         known = FleetMemory(unreachable=known.unreachable)
     # This host has it still where the policy names that service again.
     again = next((each for each in owed if fleet is not None and _service(fleet) == _service(each.fleet)), None)

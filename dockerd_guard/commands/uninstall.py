@@ -12,8 +12,7 @@ from dockerd_guard.fleet.lock import Lock, LockError
 from dockerd_guard.nethelper.fleet_client import local_client
 from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.network import Network
-from dockerd_guard.plan.memory import Contained, OwedSlot
-from dockerd_guard.policy.model import LockKind
+from dockerd_guard.plan.memory import Contained
 from dockerd_guard.systemd.manager import Manager
 
 
@@ -48,13 +47,7 @@ def release(state: StateFiles, network: Network, manager: Manager) -> tuple[str,
 
 def give_back(state: StateFiles, lock: Lock) -> Iterator[str]:
     """Give back the slots of FleetLock that this host has. Yields what could not be given back, as a message."""
-    known = state.load().fleet
-    slot, asked = known.slot or known.unsure, known.asked
-    ours = (OwedSlot(asked, slot),) if slot is not None and asked is not None else ()
-    for owed in (*known.owed, *ours):
-        if owed.fleet.lock is not LockKind.FLEETLOCK:
-            # Its lease ends.
-            continue
+    for owed in state.load().fleet.all_owed:
         try:
             lock.release(owed.fleet, owed.slot)
         except LockError as error:

@@ -12,7 +12,7 @@ from dockerd_guard.fleet.lock import Fault, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.plan import Change
-from dockerd_guard.policy.model import Fleet
+from dockerd_guard.policy.model import Fleet, LockKind
 from dockerd_guard.rootfs import Content, Link
 
 MAX_RESTARTS = 10_000
@@ -150,6 +150,15 @@ class FleetMemory(NamedTuple):
     unsure: Slot | None = None
     asked: Fleet | None = None
     owed: tuple[OwedSlot, ...] = ()
+
+    @property
+    def all_owed(self) -> tuple[OwedSlot, ...]:
+        """What is owed once the policy does not name this lock any more: with the slot that this host has, or may have.
+        What etcd has of it ends with its lease."""
+        slot = self.slot or self.unsure
+        if slot is None or self.asked is None or self.asked.lock is not LockKind.FLEETLOCK:
+            return self.owed
+        return (*self.owed, OwedSlot(self.asked, slot))
 
 
 class Contained(NamedTuple):
