@@ -44,6 +44,9 @@ FORWARDERS = re.compile(r"socat[0-9]?|systemd-socket-proxyd|ncat|netcat|nc(\.(op
 NOT_FORWARDERS = re.compile(r"sshd(-session)?|containerd|kubelet|docker(-compose|-buildx)?")
 """Programs that listen or name the API socket in passing: sessions below sshd run any command; clients of the API."""
 
+MANAGER = "systemd"
+"""The directory of this program has the units of others. PID 1 and a user's manager hold their sockets."""
+
 _CLIENTS = re.compile(r"docker(-compose|-buildx)?|ctop|lazydocker")
 
 _CLIENT_VARIABLES = ("DOCKER_HOST",)
@@ -385,7 +388,7 @@ def _files(process: Process, root: str) -> Iterator[str]:
         if path and not path.startswith("-"):
             yield os.path.normpath(os.path.join(directory, path))
     program = os.path.basename(process.executable).rstrip("0123456789.")
-    if program and not program.startswith("."):
+    if program and program != MANAGER and not program.startswith("."):
         yield from (path.removeprefix(root) for path in
                     (f"{root}/etc/{program}.conf", *_below(f"{root}/etc/{program}", MAX_DEPTH)))
 

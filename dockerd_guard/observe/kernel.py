@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Collection
 from typing import Protocol
 
@@ -19,6 +20,10 @@ from dockerd_guard.systemd.manager import Unavailable, UnitState
 SHIMS = (b"containerd-shim", b"docker-containe")
 """The first 15 characters of /proc/PID/comm of a containerd shim, which runs one container (until Docker 18.06 it
 was called docker-containerd-shim)."""
+
+EXEC_S, EXEC_POLL_S = 0.5, 0.005
+"""How long it is waited for systemd to execute the program of docker.service, which takes some milliseconds; and the
+pause between two looks."""
 
 NAMED_NAMESPACES = "/run/netns"
 """Where ip-netns(8) mounts namespaces under a name."""
@@ -73,8 +78,9 @@ class HostKernel:
         return processes.Sockets()
 
     def daemons(self, main: int) -> dict[int, Process]:
-        """As processes.daemons."""
-        return processes.daemons(main)
+        """As processes.daemons. Waits up to EXEC_S until systemd has executed the main one: before, every process of
+        systemd has its executable."""
+        return processes.daemons(0 if main and _is_before_exec(main) else main)
 
     def process(self, pid: int) -> Process | None:
         """As processes.read_process."""
@@ -109,6 +115,16 @@ class HostKernel:
         parent = b"%d" % pid
         return any(_read(child, "stat").rpartition(b")")[2].split()[1:2] == [parent]
                    for child in os.listdir("/proc") if child.isdecimal() and _read(child, "comm") == b"containerd\n")
+
+
+def _is_before_exec(pid: int) -> bool:
+    """Whether a process has not executed the program of its unit, EXEC_S from now."""
+    end = time.monotonic() + EXEC_S
+    while (process := processes.read_process(pid)) is not None and process.is_before_exec:
+        if time.monotonic() >= end:
+            return True
+        time.sleep(EXEC_POLL_S)
+    return False
 
 
 def may_ask(seen: Observation, manager: UnitStates | None) -> bool:

@@ -39,6 +39,7 @@ class ListenerTable:
 
     All descriptors of the host are read only if a socket is new, or if an owner is gone or has executed another
     program. Otherwise those of processes that started since: systemd passes them sockets that it has held for long.
+    A child of systemd that has not executed the program of its unit is not an owner yet.
     """
 
     def __init__(self, namespace_of: int = INIT) -> None:
@@ -51,6 +52,8 @@ class ListenerTable:
         self._identities: dict[int, tuple[str, bytes]] = {}
         self._pids = frozenset[int]()
         """All processes at the last look."""
+        self._before_exec: dict[int, tuple[str, bytes]] = {}
+        """The identities of the processes that are to execute a program."""
         self.is_complete = True
         """Whether all processes were read before the deadline."""
 
@@ -59,7 +62,7 @@ class ListenerTable:
         addresses = {sock.inode: sock.address for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS]}
         everyone = frozenset(pids())
         if not self._is_current(addresses):
-            self._holders, self._processes, self._identities = {}, {}, {}
+            self._holders, self._processes, self._identities, self._before_exec = {}, {}, {}, {}
             self._add(self._search(addresses.keys(), everyone))
         elif new := everyone - self._pids:
             self._add(self._search(addresses.keys(), new))
@@ -69,8 +72,10 @@ class ListenerTable:
                      for pid, held in sorted(self._holders.items()) if pid in self._processes)
 
     def has_new(self) -> bool:
-        """Whether a TCP socket listens now that did not at the last look. Reads the sockets, and no process."""
-        return any(sock.inode not in self._addresses for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS])
+        """Whether a TCP socket listens now that did not at the last look, or a process that held one has executed its
+        program. Reads the sockets, and no other process."""
+        return any(_identity(pid) != identity for pid, identity in self._before_exec.items()) or any(
+            sock.inode not in self._addresses for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS])
 
     def held_by_init(self) -> dict[int, str]:
         """The address of each listening socket that PID 1 holds, by inode number, as of the last look."""
@@ -85,7 +90,11 @@ class ListenerTable:
         for pid, held in found:
             identity = _identity(pid)
             if identity is not None and (process := described(pid)) is not None:
-                self._holders[pid], self._processes[pid], self._identities[pid] = held, process, identity
+                self._identities[pid] = identity
+                if process.is_before_exec:
+                    self._before_exec[pid] = identity
+                else:
+                    self._holders[pid], self._processes[pid] = held, process
 
     def _search(self, wanted: Iterable[int], among: Collection[int]) -> Iterator[tuple[int, frozenset[int]]]:
         inodes, deadline, left = frozenset(wanted), time.monotonic() + DEADLINE_S, MAX_OTHER_DESCRIPTORS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -121,6 +122,20 @@ class Process(NamedTuple):
         """The ID of the Docker container it runs in, "" if none."""
         found = _CONTAINER.search(self.cgroup)
         return found[1] if found is not None else ""
+
+    @property
+    def is_before_exec(self) -> bool:
+        """Whether a process of root is a child of systemd that has not executed the program of its unit yet.
+
+        It shows the arguments and the executable of the manager, or of systemd-executor since systemd 255
+        (src/core/exec-invoke.c), and has the sockets of the unit. A manager is in an init.scope; PID 1's children are
+        in its own until they are in that of their unit.
+        """
+        if self.uid or self.in_container or self.pid == 1:
+            return False
+        name = posixpath.basename(self.executable)
+        is_manager = self.cgroup.endswith("/init.scope") and self.unit != "init.scope"
+        return name == "systemd-executor" or (name == "systemd" and not is_manager)
 
     @property
     def program(self) -> str:

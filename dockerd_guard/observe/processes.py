@@ -70,6 +70,11 @@ START_PAUSE_S = 60.0
 """A dockerd may take this long until it listens; it waits 16 s before it binds TCP without TLS (moby cmd/dockerd)."""
 
 
+EXECVE_S, EXECVE_POLL_S = 1.0, 0.002
+"""How long a process is read again that executes another program meanwhile, and the pause between two reads. execve(2)
+takes less than a millisecond, and longer on a host without a free CPU."""
+
+
 class SocketOwner(NamedTuple):
     """A listening stream socket: its address in dockerd's syntax, and its inode number.
 
@@ -206,23 +211,56 @@ def _sockets_held_by(pid: int, limit: int | None = None) -> tuple[dict[int, str]
 def read_process(pid: int, *, uid: int = 0, max_bytes: int = MAX_PROC_BYTES) -> Process | None:
     """Return a process, or None if it is gone or unreadable. Arguments and environment are truncated to `max_bytes`.
 
-    The memory of another user's process is not read: that user can block the reader (FUSE, userfaultfd(2)).
+    They and the executable are of one program, also while the process executes another one. The memory of another
+    user's process is not read: that user can block the reader (FUSE, userfaultfd(2)).
     """
+    argv: tuple[str, ...] = ()
+    environ: dict[str, str] = {}
+    end = time.monotonic() + EXECVE_S
     try:
-        status = _read(pid, "stat")
-        argv = _split_nul(_read(pid, "cmdline", max_bytes)) if not uid else ()
-        environ = dict(
-            word.split("=", 1) for word in _split_nul(_read(pid, "environ", max_bytes)) if "=" in word
-        ) if not uid else {}
+        status = _status(pid)
+        image = _image(pid, status)
+        while not uid:
+            argv = _split_nul(_read(pid, "cmdline", max_bytes))
+            environ = dict(word.split("=", 1) for word in _split_nul(_read(pid, "environ", max_bytes)) if "=" in word)
+            if image.is_loaded and image == _image(pid, _status(pid)):
+                break
+            if time.monotonic() > end:
+                return None
+            time.sleep(EXECVE_POLL_S)
+            status = _status(pid)
+            image = _image(pid, status)
         cgroup = _read(pid, "cgroup").decode(errors="replace")
     except OSError:
         return None
-    # Fields 4 and 22 are the parent and the start in clock ticks since boot. The name in field 2 can contain blanks
-    # and parentheses.
-    fields = status.rpartition(b")")[2].split()
-    return Process(pid, argv, environ, _boot_time_ns() + int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
-                   _unit(_cgroup(cgroup)), _link(pid, "exe").removesuffix(" (deleted)"), int(fields[1]), uid=uid,
+    # Fields 4 and 22 are the parent and the start in clock ticks since boot.
+    return Process(pid, argv, environ, _boot_time_ns() + int(status[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
+                   _unit(_cgroup(cgroup)), image.executable.removesuffix(" (deleted)"), int(status[1]), uid=uid,
                    cgroup=_cgroup(cgroup))
+
+
+class _Image(NamedTuple):
+    """What a process executes: its executable, "" if unreadable, and where its arguments and environment begin and end
+    in its memory, which execve(2) places at random and last."""
+
+    executable: str
+    places: tuple[bytes, ...]
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether execve(2) is complete. The places of a process that is not readable are 0 as well."""
+        return not self.executable or b"0" not in self.places
+
+
+def _image(pid: int, status: list[bytes]) -> _Image:
+    # Fields 48 to 51: arg_start, arg_end, env_start and env_end (proc_pid_stat(5)).
+    return _Image(_link(pid, "exe"), tuple(status[45:49]))
+
+
+def _status(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the third one on. The name in field 2 can contain blanks and
+    parentheses."""
+    return _read(pid, "stat").rpartition(b")")[2].split()
 
 
 def daemons(main: int = 0) -> dict[int, Process]:

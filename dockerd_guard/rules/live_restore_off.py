@@ -18,7 +18,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding if the policy is enforced and a restart of the running dockerd would stop containers."""
     if policy is None or policy.mode is not Mode.ENFORCE or policy.correct.restart is Restart.NEVER:
         return
-    if seen.running is None or seen.running.daemon.live_restore:
+    if seen.running is None or seen.running.process.is_before_exec or seen.running.daemon.live_restore:
         return
     daemon = seen.running.daemon
     consequence = (

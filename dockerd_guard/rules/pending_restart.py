@@ -22,7 +22,7 @@ _NEVER_RELOADED = ("hosts", "tls", "tlsverify", "tlscacert", "tlscert", "tlskey"
 
 def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding if a restart would start dockerd with another command line or other keys of daemon.json."""
-    if seen.running is None:
+    if seen.running is None or seen.running.process.is_before_exec:
         return
     source = seen.loaded or seen.configured
     target, daemon = source.layer, source.daemon

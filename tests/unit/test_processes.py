@@ -145,3 +145,25 @@ def test_a_wrapper_and_others_like_it_are_no_dockerd(tmp_path: Path, name: str) 
         while not any(process.executable == str(dockerd) for process in processes.daemons(main.pid).values()):
             assert time.monotonic() < deadline, "no dockerd in time"
         assert {main.pid, like.pid}.isdisjoint(processes.daemons(main.pid))
+
+
+EXECUTE_EACH_OTHER = """case $1 in
+first) exec "$2/second" "$0" second "$2" ;;
+*) exec "$2/first" "$0" first "$2" ;;
+esac
+"""
+
+
+def test_a_process_that_executes_another_program_is_read_as_one_of_them(tmp_path: Path) -> None:
+    """Arguments of one and the executable of the other, or no arguments, are those of no program."""
+    script = tmp_path / "script"
+    script.write_text(EXECUTE_EACH_OTHER)
+    for name in ("first", "second"):
+        shutil.copy(os.path.realpath(str(shutil.which("sh"))), tmp_path / name)
+    whole = {name: (str(tmp_path / name), str(script), name, str(tmp_path)) for name in ("first", "second")}
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(subprocess.Popen(whole["first"]))
+        stack.callback(one.kill)
+        read = [process for _ in range(200) if (process := read_process(one.pid)) is not None]
+    assert {(process.executable, process.argv) for process in read} == {(argv[0], argv) for argv in whole.values()}
+    assert all(process.environ for process in read)
