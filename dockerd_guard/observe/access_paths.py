@@ -1,9 +1,9 @@
 """Other ways to the Docker API than a dockerd, from what the kernel shows of this host.
 
-A program is an access path if it has a listening TCP socket and names or uses the API socket: in its arguments, its
-environment, a file that it was started with, its own directory in /etc, or by an open connection. Whether a port leads
-to the API itself, a request shows. Arguments and memory are read only of processes of root: other users can block the
-reader.
+A program is an access path if it has a listening TCP socket and names or uses a socket of the API, UNIX or TCP: in its
+arguments, its environment, a file that it was started with, its own directory in /etc, or by an open connection.
+Whether a port leads to the API itself, a request shows. Arguments and memory are read only of processes of root: other
+users can block the reader.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
 
-from dockerd_guard.model.address import canonical, split_host_port
+from dockerd_guard.model.address import Tls, canonical, split_host_port
 from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.names import SERVICE
-from dockerd_guard.observe import engine, unix_peers
+from dockerd_guard.observe import engine, tcp_peers, unix_peers
+from dockerd_guard.observe.api_names import Names, names_of
 from dockerd_guard.observe.containerd import containerd_endpoints
 from dockerd_guard.observe.containers import access_paths_of_containers
 from dockerd_guard.observe.listeners import ListenerTable, Owned, described
@@ -76,41 +76,6 @@ AskApi = Callable[[str], bool | None]
 """Whether the Docker API answers at a TCP address of this host, without TLS; None without an answer in HTTP."""
 
 
-class Names(NamedTuple):
-    """What names the API socket in a text: the paths of a dockerd's sockets, and any path that ends in docker.sock."""
-
-    pattern: re.Pattern[bytes]
-    addresses: frozenset[str]
-
-    def find(self, text: bytes) -> str:
-        """The path in the text, "" if there is none."""
-        found = self.pattern.search(text)
-        if found is None:
-            return ""
-        directory = _DIRECTORY.search(text[max(0, found.start() - MAX_DIRECTORY_BYTES):found.start()])
-        path = os.fsdecode((directory[0] if directory is not None else b"") + found[0])
-        return f"/{path.lstrip('/')}" if path.startswith("/") else path
-
-
-_DIRECTORY = re.compile(rb"(?<![\w./-])[\w./-]+\Z")
-
-MAX_DIRECTORY_BYTES = 200
-
-
-def names_of(addresses: Iterable[str]) -> Names:
-    """The names of the API's UNIX sockets, given their addresses in dockerd's syntax, in both spellings of /run."""
-    paths = {address.removeprefix("unix://") for address in addresses if address.startswith("unix://")}
-    both = {spelling for path in paths for spelling in _spellings(path)}
-    exact = "|".join(map(re.escape, ("docker.sock", *sorted(both, key=len, reverse=True))))
-    return Names(re.compile(os.fsencode(f"(?:{exact})(?![\\w./-])")), frozenset(f"unix://{path}" for path in both))
-
-
-def _spellings(path: str) -> tuple[str, ...]:
-    if path.startswith("/var/run/"):
-        return path, path.removeprefix("/var")
-    return (path, f"/var{path}") if path.startswith("/run/") else (path,)
-
-
 class AccessObserver:
     """Observes the access paths of a host. Keeps what it found out about ports and containers between two looks."""
 
@@ -136,7 +101,7 @@ class AccessObserver:
         `blocked` are addresses that were access paths before this process started.
         """
         deadline = time.monotonic() + DEADLINE_S
-        listeners, names = self.listeners.look(), names_of(_api_sockets(seen))
+        listeners, names = self.listeners.look(), names_of(_api_addresses(seen))
         by_container: dict[str, list[str]] = {}
         for owned in listeners:
             if owned.process.container:
@@ -269,7 +234,8 @@ def _of_processes(  # noqa: PLR0913, PLR0917 -- what each process is compared wi
         seen.rootfs, seen.configured.systemd_version) if endpoint.is_api and not endpoint.is_verified}
     connected = frozenset[int]()
     for pid in sorted(dockerds):
-        connected |= unix_peers.clients(socket_inodes(pid, MAX_DESCRIPTORS)[0], names.addresses)
+        held = socket_inodes(pid, MAX_DESCRIPTORS)[0]
+        connected |= unix_peers.clients(held, names.addresses) | tcp_peers.clients(held, names.ports)
     deadline, sockets = time.monotonic() + DEADLINE_S, Sockets()
     sockets.expect(names.addresses)
     for owned in sorted(listeners, key=lambda owned: (owned.process.uid != 0, owned.process.pid)):
@@ -436,11 +402,12 @@ def _is_docker_proxy(process: Process, dockerds: Collection[int]) -> bool:
         os.path.basename(process.executable) == "docker-proxy" or "-container-ip" in process.argv)
 
 
-def _api_sockets(seen: Observation) -> Iterator[str]:
-    """Yield the addresses of all UNIX sockets of a dockerd."""
-    for layer in seen.layers:
-        yield from (binding.address for binding in layer.bindings)
+def _api_addresses(seen: Observation) -> Iterator[str]:
+    """Yield the addresses at which a dockerd of this host serves its API: all UNIX sockets, and TCP in the network
+    namespace of PID 1 for which a client needs no certificate."""
+    layers = (*(layer.bindings for layer in seen.layers), *(other.bindings for other in seen.others))
+    for binding in (binding for bindings in layers for binding in bindings):
+        if not binding.is_tcp or (binding.tls is not Tls.MUTUAL and not binding.namespace):
+            yield binding.address
     if seen.listening is not None:
         yield from seen.listening.held_by_systemd
-    for other in seen.others:
-        yield from (binding.address for binding in other.bindings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from dockerd_guard.model.address import Scope, scope_of
+from dockerd_guard.model.address import Scope, Tls, scope_of
 from dockerd_guard.model.finding import Finding
+from dockerd_guard.observe.api_names import Names, names_of
 from dockerd_guard.observe.configured import daemon_of, main_command
 from dockerd_guard.observe.observation import CONFIGURED, Observation
 from dockerd_guard.observe.podman import podman_endpoints
@@ -26,6 +28,9 @@ TITLE = "another access path: a command, unit, process or second dockerd that fo
 _NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)|podman")
 _FORWARDED = re.compile(r"(?:docker|podman)\.sock")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
+_LISTENS = re.compile(r"(?i)listen|-l:|systemd-socket-proxyd|\s-[a-z]{0,8}l")
+"""What a forwarder to a TCP address has. Others only wait for dockerd: `until nc -z localhost 2375`."""
+
 _CLIENTS = ("docker", "podman", "nerdctl")
 _HOST = re.compile(r"(?:--host|-[A-Za-z]{0,8}?H)(?:\Z|=|(?<=H))(.{0,200})")
 _ENDS = re.compile(r"[;|&]+")
@@ -35,16 +40,18 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
     """Yield one finding for each command of a unit that forwards to the API, and one for each other dockerd and each
     process with another way to the API."""
     docker_service = seen.configured.service
+    names = names_of(binding.address for binding in seen.configured.layer.bindings
+                     if binding.is_tcp and binding.tls is not Tls.MUTUAL)
     for setting in docker_service.unit.settings:
-        yield from _commands_beside(setting, docker_service.unit.name)
-    for name in _candidates(seen, {*docker_service.unit.names, docker_service.unit.name}):
+        yield from _commands_beside(setting, docker_service.unit.name, names)
+    for name in _candidates(seen, {*docker_service.unit.names, docker_service.unit.name}, names):
         service = load_service(seen.rootfs, name, seen.configured.systemd_version)
-        expanded = set(_forwarding_commands(seen, service))
+        expanded = set(_forwarding_commands(seen, service, names))
         for setting in service.unit.settings:
             if setting.key == "ExecStart" and setting.location[:2] in expanded:
                 yield _forwarding(setting, name)
             else:
-                yield from _commands_beside(setting, name)
+                yield from _commands_beside(setting, name, names)
         yield from _second_dockerd(seen, service)
         yield from _podman(seen, service)
     yield from map(dockerd_finding, seen.others)
@@ -53,10 +60,10 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             yield finding_of(path)
 
 
-def _commands_beside(setting: Setting, unit: str) -> Iterator[Finding]:
+def _commands_beside(setting: Setting, unit: str, names: Names) -> Iterator[Finding]:
     """Yield a finding for a command that forwards to the API, and for one beside the main command that starts a
-    dockerd."""
-    if _forwards(setting):
+    dockerd. `names`: those of the TCP addresses of docker.service that need no client certificate."""
+    if setting.key.startswith("Exec") and _forwards(setting.value, names):
         yield _forwarding(setting, unit)
     elif setting.key.startswith("Exec") and setting.key != "ExecStart" and (
             _starts_dockerd(setting.value)):
@@ -120,8 +127,8 @@ def _podman(seen: Observation, service: Service) -> Iterator[Finding]:
             CONFIGURED, endpoint.location, None, endpoint.address, service.unit.name)
 
 
-def _candidates(seen: Observation, excluded: set[str]) -> Iterator[str]:
-    """Yield the service units whose files name the API socket, dockerd or Podman. Only these are parsed."""
+def _candidates(seen: Observation, excluded: set[str], names: Names) -> Iterator[str]:
+    """Yield the service units whose files name a socket of the API, dockerd or Podman. Only these are parsed."""
     files = unit_files(seen.rootfs, seen.configured.systemd_version)
     for name in files.with_suffix(".service"):
         if seen.rootfs.is_exhausted:
@@ -129,9 +136,11 @@ def _candidates(seen: Observation, excluded: set[str]) -> Iterator[str]:
         if name in excluded:
             continue
         fragment = files.fragment(name)
-        if fragment.path is not None and not fragment.masked and any(
-                _NAMED.search(_content(seen.rootfs, path))
-                for path in (fragment.path, *files.drop_ins(name, fragment.names, []))):
+        if fragment.path is None or fragment.masked:
+            continue
+        contents = (_content(seen.rootfs, path)
+                    for path in (fragment.path, *files.drop_ins(name, fragment.names, [])))
+        if any(_NAMED.search(content) or names.find(content) for content in contents):
             yield name
 
 
@@ -142,20 +151,19 @@ def _content(rootfs: Rootfs, path: str) -> bytes:
         return b""
 
 
-def _forwards(setting: Setting) -> bool:
-    return (
-        setting.key.startswith("Exec")
-        and _FORWARDED.search(setting.value) is not None
-        and _FORWARDER.search(setting.value) is not None
-    )
+def _forwards(command: str, names: Names) -> bool:
+    if _FORWARDER.search(command) is None:
+        return False
+    return _FORWARDED.search(command) is not None or (
+        _LISTENS.search(command) is not None and bool(names.find(os.fsencode(command))))
 
 
-def _forwarding_commands(seen: Observation, service: Service) -> Iterator[tuple[str, int]]:
-    """Yield file and line of each ExecStart= whose forwarder gets the path of the socket from a variable."""
+def _forwarding_commands(seen: Observation, service: Service, names: Names) -> Iterator[tuple[str, int]]:
+    """Yield file and line of each ExecStart= whose forwarder gets the path or address of the socket from a variable."""
     environment = resolve_environment(service, seen.rootfs, seen.configured.systemd_version)
     for command in service.exec_start:
         words = " ".join(argument.text for argument in expand(command, environment))
-        if _FORWARDED.search(words) is not None and _FORWARDER.search(words) is not None:
+        if _forwards(words, names):
             yield command.location[:2]
 
 

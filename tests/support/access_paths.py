@@ -32,6 +32,12 @@ BRIDGE = "ip link add two0 type bridge; ip address add 172.31.0.1/24 dev two0; i
 SECOND = "dockerd -H tcp://0.0.0.0:4243 --tls=false --data-root=/srv/two --exec-root=/run/two --pidfile=/run/two.pid " \
          "--bridge=two0 --iptables=false --ip6tables=false"
 
+RESTART = "systemctl daemon-reload; systemctl restart docker"
+
+ON_LOOPBACK = {f"{UNITS}/docker.service.d/tcp.conf": (
+    "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://127.0.0.1:2375 --tls=false\n")}
+OFF_LOOPBACK = f"rm -f {UNITS}/docker.service.d/*.conf; {RESTART}"
+
 
 class Row(NamedTuple):
     """One row: how the path is opened (files, a shell line), its port, what `lint` reports, whether it is blocked, and
@@ -127,6 +133,18 @@ ROWS = (
         "--uid=bob socat TCP6-LISTEN:5000,fork,reuseaddr UNIX-CONNECT:/run/docker.sock", 5000, "DG107",
         "socat* (pid *, relay.service, uid *) listens on *5000: it is connected to the API socket*",
         "systemctl stop relay", is_in_use=True),
+    Row("socat to a loopback address of dockerd", {**ON_LOOPBACK, f"{UNITS}/relay.service": unit(
+        "/usr/bin/socat TCP6-LISTEN:5000,fork,reuseaddr TCP:localhost:2375")},
+        f"{RESTART}; systemctl start relay", 5000, "DG107",
+        "socat* (pid *, relay.service) listens on *5000: its command line names localhost:2375*",
+        f"systemctl stop relay; {OFF_LOOPBACK}"),
+    Row("script to a loopback address of dockerd, in use", {
+        **ON_LOOPBACK,
+        RELAY: SCRIPT.replace("AF_UNIX", "AF_INET").replace("SOCKET", '("127.0.0.1", 2000 + 375)', 1),
+        f"{UNITS}/relay.service": unit(f"/usr/bin/python3 {RELAY}")},
+        f"{RESTART}; systemctl start relay", 5000, "DG107",
+        "python3* (pid *, relay.service) listens on *5000: it is connected to the API socket*",
+        f"systemctl stop relay; {OFF_LOOPBACK}", is_in_use=True),
     Row("program on port 2375", {}, "systemd-run --quiet --unit=web python3 -m http.server --bind :: 2375", 2375,
         "DG107", "python3* (pid *, web.service) listens on *2375, a port of the Docker API that is not declared",
         "systemctl stop web", is_contained=False, speaks_http=False),

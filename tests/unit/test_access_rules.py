@@ -159,3 +159,27 @@ def test_dockerd_in_a_command_beside_the_main_one(host: Host, unit: str, line: s
     key = line.partition("=")[0]
     assert found == [f"{key}= of {unit} starts a second dockerd that listens on TCP; the policy for docker.service "
                      "does not cover it"] * is_found
+
+
+MUTUAL = " --tlsverify --tlscacert=/ca --tlscert=/cert --tlskey=/key"
+
+
+@pytest.mark.parametrize(("host_options", "lines", "is_found"), [
+    ("127.0.0.1:2375", "ExecStart=/usr/bin/socat TCP-LISTEN:5000,fork TCP:127.0.0.1:2375", True),
+    ("127.0.0.1:2375", "ExecStart=/usr/bin/socat tcp-l:5000,fork tcp:localhost:2375", True),
+    ("0.0.0.0:2375", "ExecStart=/usr/lib/systemd/systemd-socket-proxyd localhost:2375", True),
+    ("0.0.0.0:2375", "ExecStart=/usr/bin/ncat -lk 5000 -c 'ncat 127.0.0.1 2375'", True),
+    ("127.0.0.1:2375", "Environment=API=127.0.0.1:2375\nExecStart=/usr/bin/socat TCP-LISTEN:5000 TCP:${API}", True),
+    # It waits for dockerd.
+    ("127.0.0.1:2375", "ExecStart=/bin/sh -c 'until nc -z localhost 2375; do sleep 1; done'", False),
+    ("127.0.0.1:2375", "ExecStart=/usr/bin/socat TCP-LISTEN:5000,fork TCP:127.0.0.1:8080", False),
+    ("127.0.0.1:2375", "ExecStart=/usr/bin/socat TCP-LISTEN:5000,fork TCP:build.example:2375", False),
+    ("127.0.0.1:2376" + MUTUAL, "ExecStart=/usr/bin/socat TCP-LISTEN:5000,fork TCP:127.0.0.1:2376", False),
+])
+def test_forwarder_to_a_tcp_address_of_docker_service(
+        host: Host, host_options: str, lines: str, is_found: bool) -> None:
+    """It needs no UNIX socket: the policy may declare an address on loopback without TLS."""
+    host.start(f"-H fd:// -H tcp://{host_options}")
+    host.put("/etc/systemd/system/relay.service", f"[Service]\n{lines}\n")
+    assert [finding.message.partition(":")[0] for finding in only("DG107", host.see())] == [
+        "ExecStart= of relay.service forwards to the API socket"] * is_found

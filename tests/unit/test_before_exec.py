@@ -10,7 +10,8 @@ import pytest
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
 from dockerd_guard.observe import access_paths, kernel, listeners, processes
-from dockerd_guard.observe.access_paths import evidence_in, names_of
+from dockerd_guard.observe.access_paths import evidence_in
+from dockerd_guard.observe.api_names import names_of
 from dockerd_guard.observe.kernel import EXEC_S, HostKernel
 from dockerd_guard.observe.listeners import ListenerTable, Owned
 from dockerd_guard.observe.observation import RUNNING, Layer, Process, Running
