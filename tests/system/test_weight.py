@@ -8,8 +8,9 @@ from tests.support.weight import AGENT, HIGHEST_KIB, PEAK_KIB, resident_kib, unu
 POLICY = "/etc/dockerd-guard/config.yaml"
 
 PASSES = 40
-GROWTH_KIB = 1024
-"""Maximum growth between two rounds of passes."""
+GROWTH_KIB, MAX_ROUNDS = 512, 4
+"""Memory grows by less in one of so many rounds of passes: it grows in the first ones, and by what is loaded once, as
+for a message that no pass before had."""
 
 
 def passes(machine: Machine) -> None:
@@ -22,9 +23,12 @@ def test_memory_stays_below_its_limits(machine: Machine) -> None:
     assert unused(machine) == []
     assert resident_kib(machine) <= HIGHEST_KIB
     passes(machine)
-    warm = resident_kib(machine)
-    passes(machine)
-    assert resident_kib(machine) <= warm + GROWTH_KIB
+    sizes = [resident_kib(machine)]
+    while len(sizes) == 1 or (sizes[-1] - sizes[-2] > GROWTH_KIB and len(sizes) <= MAX_ROUNDS):
+        passes(machine)
+        sizes.append(resident_kib(machine))
+    assert sizes[-1] - sizes[-2] <= GROWTH_KIB, sizes
+    assert sizes[-1] <= HIGHEST_KIB
 
     machine.write("/etc/systemd/system/docker.service.d/open.conf",
                   "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375 --tls=false\n")
