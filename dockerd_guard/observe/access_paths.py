@@ -150,8 +150,7 @@ class AccessObserver:
         at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
                    for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
         is_up = seen.running is not None
-        answered = self._answers.to(lambda address: ask(address) if may_ask() else None,
-                                    (*self._containers, *found.values(), *at_rest), inodes, deadline,
+        answered = self._answers.to(ask, may_ask, (*self._containers, *found.values(), *at_rest), inodes, deadline,
                                     () if is_up else blocked)
         proven = {path.address for path in answered if path.serves_api}
         self._last = {inode: path._replace(serves_api=path.address in proven) for inode, path in found.items()
@@ -231,15 +230,18 @@ class _Answers:
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, str], tuple[bool, float]] = {}
 
-    def to(self, ask: AskApi, paths: Iterable[AccessPath], inodes: Mapping[str, int],
-           deadline: float, assumed: Collection[str]) -> list[AccessPath]:
+    def to(  # noqa: PLR0913, PLR0917 -- what each path is compared with
+        self, ask: AskApi, may_ask: Callable[[], bool], paths: Iterable[AccessPath], inodes: Mapping[str, int],
+        deadline: float, assumed: Collection[str]
+    ) -> list[AccessPath]:
         """Return the paths with `serves_api`. Asks nothing after the deadline. Without an answer, as while dockerd is
-        down, the last one counts; for `assumed` addresses that is yes."""
+        down, the last one counts; for `assumed` addresses that is yes. What may not be asked now is asked at the next
+        look."""
         found, known = [], {}
         for path in paths:
             key, now = (path.address, inodes.get(path.address, 0), path.container), time.monotonic()
             answers, until = self._known.get(key, (path.address in assumed, 0.0))
-            if path.address and now < deadline and now >= until:
+            if path.address and now < deadline and now >= until and may_ask():
                 answer = ask(path.address)
                 until = now + (SILENCE_S if answer is not None else RETRY_S)
                 answers = answers if answer is None else answer
