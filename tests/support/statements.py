@@ -189,7 +189,8 @@ def _tls(so: Facts, said: Said) -> Iterator[str]:
     stated += [("sockets, others", each["address"], each["tls"]) for other in said.sockets.get("others", [])
                for each in _bindings(other) if "network_namespace" not in each]
     stated += [(f"status, {name}", row["address"], row["layers"][name]) for row in said.status.get("sockets", [])
-               for name in ("running", "listening") if row["address"].startswith("tcp://")]
+               for name in ("running", "listening")
+               if row["address"].startswith("tcp://") and "network_namespace" not in row]
     for name, address, tls in stated:
         for place in places(address):
             answers = {TLS_OF[answer] for answer in _answers(so, place) if answer in TLS_OF}
