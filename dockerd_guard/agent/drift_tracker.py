@@ -15,6 +15,7 @@ from dockerd_guard.report.agent_status import Drift
 from dockerd_guard.report.correction import manual_fix_entry
 from dockerd_guard.report.drift import drift_entry, resolved_entry
 from dockerd_guard.report.journal import Cause, Event, Journal, JournalEntry, Outcome
+from dockerd_guard.rules._access_paths import dockerd_finding
 from dockerd_guard.rules.judge import drifts
 
 CONFIRM_S = 0.5
@@ -72,10 +73,12 @@ class DriftTracker:
         doubtful_before, self._doubtful = self._doubtful, {}
         confirm_s = CONFIRM_CORRECTION_S if is_being_corrected else CONFIRM_S
         now = {finding.fact: finding for finding in self._confirmed(
-            drifts(findings), doubtful_before, confirm_s, is_contested=is_contested)}
+            (finding for finding in drifts(findings) if not _is_of_start(finding, seen)), doubtful_before, confirm_s,
+            is_contested=is_contested)}
         for fact, finding in now.items():
             known = self.drifts.get(fact)
-            exposed = finding.socket is not None and canonical(finding.socket) in open_to_network
+            exposed = finding.socket is not None and not finding.namespace and (
+                canonical(finding.socket) in open_to_network)
             # Until a correction ends, each of its steps changes the text.
             is_step = is_contested or (is_being_corrected and not exposed)
             if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_step):
@@ -150,6 +153,12 @@ class DriftTracker:
 def _may_pass(finding: Finding) -> bool:
     return finding.code in PASSING_CODES or (
         finding.code in ("DG102", "DG107") and finding.layer in (RUNNING, LISTENING))
+
+
+def _is_of_start(finding: Finding, seen: Observation) -> bool:
+    """Whether this is about a dockerd that still starts, and nothing shows where it will listen: its identity."""
+    return finding.code == "DG107" and finding.layer == RUNNING and finding.socket is None and any(
+        other.is_starting and dockerd_finding(other) == finding for other in seen.others)
 
 
 def _text_in_journal(finding: Finding) -> str:

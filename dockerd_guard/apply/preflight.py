@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dockerd_guard.apply.context import Context
 from dockerd_guard.dockerd.options import options_of
 from dockerd_guard.model.address import canonical
+from dockerd_guard.model.names import SOCKET
 from dockerd_guard.observe.observation import Process, Running
 from dockerd_guard.plan.plan import Plan
 from dockerd_guard.policy.model import Policy, declared_bindings
@@ -54,9 +55,16 @@ class Preflight(NamedTuple):
         yield from unbindable(self.policy, self.ours, self.context)
         for declared in declared_bindings(self.policy):
             path = declared.address.removeprefix("unix://")
-            if path.startswith("/") and canonical(declared.address) not in self.ours and in_use(
-                    path, self.context.files.root):
+            if path.startswith("/") and canonical(declared.address) not in self.ours and (
+                    not self._is_held_by_now(declared.address)) and in_use(path, self.context.files.root):
                 yield f"{declared.location}: {path} is the socket of another program, which listens there"
+
+    def _is_held_by_now(self, address: str) -> bool:
+        """Whether docker.socket listens there. It may have been started since the observation, and a connection would
+        start docker.service."""
+        unit = self.context.manager.unit(SOCKET)
+        return unit.text("ActiveState") == "active" and canonical(address) in {
+            canonical(f"unix://{row[1]}") for row in unit.tuples("Listen") if row[0] == "Stream"}
 
     def refused(self) -> Iterator[str]:
         """What the running dockerd's own binary refuses (`--validate`): the names of the options, no values (I11)."""

@@ -214,7 +214,7 @@ class _EpisodeBuilder:
                 self._kept.ongoing += 1
             known.episode = known.episode._replace(
                 message=record.message, file=record.file, line=record.line, layer=record.layer, socket=record.socket)
-            known.run, known.place = record.run, canonical(record.socket) if record.socket is not None else None
+            known.run, known.place = record.run, _place(record.socket, fact)
             if not record.exposed:
                 _end(known.exposed, record.at)
             elif not _is_open(known.contained):
@@ -273,6 +273,12 @@ class _EpisodeBuilder:
     def _new(self, fact: str, record: Record, begun: datetime) -> Episode:
         return Episode(fact, Span(begun), record.message, record.cause, record.rule, record.layer, record.socket,
                        record.file, record.line, host=self._number)
+
+
+def _place(socket: str | None, fact: str) -> str | None:
+    """The socket as it is compared; None where there is none, or none that can be blocked: of another network namespace
+    (Finding.fact)."""
+    return None if socket is None or " in " in fact.partition("tcp://")[2] else canonical(socket)
 
 
 def _is_open(spans: deque[Span]) -> bool:

@@ -19,7 +19,7 @@ from dockerd_guard.nethelper.local import LocalNetwork
 from dockerd_guard.observe.kernel import HostKernel, is_active
 from dockerd_guard.observe.live import observer
 from dockerd_guard.observe.probes import Known, Prober
-from dockerd_guard.plan.assessment import not_running, other_ways
+from dockerd_guard.plan.assessment import not_listening, other_ways
 from dockerd_guard.plan.decide import Result, Verdict
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.plan.slots import not_asked
@@ -58,7 +58,7 @@ def run(options: SimpleNamespace) -> int:
 def show(done: Pass, output_format: str) -> int:
     """Print the outcome; returns the exit code."""
     result, assessment = outcome(done), done.assessment
-    down = not_running(result.seen or assessment.seen, assessment.policy) if result.is_done else None
+    down = not_listening(result.seen or assessment.seen, assessment.policy) if result.is_done else None
     if output_format == "json":
         print(json_output.dump(plan.outcome_json(result, assessment.decision.cost, down)))
     else:

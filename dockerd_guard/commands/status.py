@@ -92,36 +92,42 @@ def merged(
 
 
 def rows(seen: Observation, policy: Policy | None, *, is_partial: bool = False) -> tuple[Row, ...]:
-    """The declared sockets, then the others of any layer. `is_partial`: a file could not be read, and may configure
-    more sockets. Pure."""
+    """The declared sockets, then the others of any layer. A declared one is of the host: the same address of another
+    network namespace is a row of its own. `is_partial`: a file could not be read, and may configure more sockets.
+    Pure."""
     declared = declared_bindings(policy) if policy is not None else ()
     wanted = {canonical(socket.address): (socket.address, socket.tls) for socket in declared}
     layers = {layer.name: layer for layer in seen.layers}
     places = dict(wanted)
+    elsewhere: dict[tuple[str, str], str] = {}
     for layer in layers.values():
         for binding in layer.bindings:
             places.setdefault(binding.key, (binding.address, binding.tls))
+            if binding.namespace and binding.key in wanted:
+                elsewhere[binding.key, binding.namespace] = binding.address
     namespaces = {binding.key: binding.namespace for name in (RUNNING, LISTENING) if name in layers
                   for binding in layers[name].bindings}
     held = seen.listening.held_by_systemd if seen.listening is not None else ()
     for address in held:
         places.setdefault(canonical(address), (address, Tls.NONE))
 
-    def cell(key: str, name: str) -> Cell | None:
+    def cell(key: str, name: str, namespace: str = "") -> Cell | None:
         layer = layers.get(name)
         if layer is None:
             # Either no dockerd is running, or this layer is unknown.
             return Cell() if name == RUNNING and seen.listening is not None else None
         for binding in layer.bindings if layer.starts else ():
-            if binding.key == key:
+            if binding.key == key and (key not in wanted or binding.namespace == namespace):
                 return Cell(binding.tls)
         if is_partial and name in (CONFIGURED, LOADED):
             return None
-        return Cell(by_systemd=name == LISTENING and key in map(canonical, held))
+        return Cell(by_systemd=name == LISTENING and not namespace and key in map(canonical, held))
 
-    return tuple(Row(address, tls if key in wanted else None, tuple(cell(key, name) for name in LAYERS),
-                     namespaces.get(key, ""))
-                 for key, (address, tls) in places.items())
+    return (*(Row(address, tls if key in wanted else None, tuple(cell(key, name) for name in LAYERS),
+                  "" if key in wanted else namespaces.get(key, ""))
+              for key, (address, tls) in places.items()),
+            *(Row(address, None, tuple(cell(key, name, namespace) for name in LAYERS), namespace)
+              for (key, namespace), address in elsewhere.items()))
 
 
 def _manager(unseen: list[str]) -> Manager | None:

@@ -23,7 +23,8 @@ class Finding(NamedTuple):
 
     `message` is one sentence. Of a file's content it contains only addresses, option names and paths.
     `layer` is the first layer that has the problem. For waivers: `socket` is the affected address, `unit` the unit of
-    the process that listens there, `container` its name and `image` its image, "" where there is none.
+    the process that listens there, `container` its name and `image` its image, "" where there is none. `namespace`: the
+    network namespace of `socket` where another dockerd than that of docker.service has it, "" for the host's own.
     """
 
     code: str
@@ -36,13 +37,15 @@ class Finding(NamedTuple):
     unit: str = ""
     container: str = ""
     image: str = ""
+    namespace: str = ""
 
     @property
     def fact(self) -> str:
-        """Identity of a finding across observations: the rule and the address (`DG101 tcp://*:2375`), or
-        the rule, the layer and the file if there is no address."""
+        """Identity of a finding across observations: the rule, the address and its network namespace
+        (`DG101 tcp://*:2375`, `DG107 tcp://*:2375 in net:[4026532300]`), or the rule, the layer and the file if there
+        is no address."""
         if self.socket is not None:
-            return f"{self.code} {canonical(self.socket)}"
+            return f"{self.code} {canonical(self.socket)}" + f" in {self.namespace}" * bool(self.namespace)
         return f"{self.code} {self.layer} {self.location.file if self.location else ''}".rstrip()
 
     @property

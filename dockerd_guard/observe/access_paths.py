@@ -115,8 +115,7 @@ class AccessObserver:
         at_rest = [path for address, process in services_at_rest(seen, self.listeners.held_by_init())
                    for _, path in access_paths_of(Owned(process, {0: address}), names, frozenset())]
         is_up = seen.running is not None
-        answered = self._answers.to(lambda address: ask(address) if may_ask() else None,
-                                    (*self._containers, *found.values(), *at_rest), inodes, deadline,
+        answered = self._answers.to(ask, may_ask, (*self._containers, *found.values(), *at_rest), inodes, deadline,
                                     () if is_up else blocked)
         proven = {path.address for path in answered if path.serves_api}
         self._last = {inode: path._replace(serves_api=path.address in proven) for inode, path in found.items()
@@ -126,9 +125,9 @@ class AccessObserver:
                 _port(path.address) in API_PORTS)))[:MAX_PATHS]
 
     def is_due(self) -> bool:
-        """Whether another look may find more, although no socket is new: an engine that did not answer can be asked
-        again, or a program has had the time to open what it is recognised by."""
-        return self._is_engine_due() or self._new.is_due()
+        """Whether another look may find more, although no socket is new: an engine or a port that did not answer can be
+        asked again, or a program has had the time to open what it is recognised by."""
+        return self._is_engine_due() or self._new.is_due() or self._answers.is_due()
 
     def has_young(self) -> bool:
         """Whether a program of root has listened for so short a time that it may not be recognised yet."""
@@ -195,22 +194,37 @@ class _Answers:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, str], tuple[bool, float]] = {}
+        self._unanswered: dict[tuple[str, int, str], float] = {}
+        """When each that has not answered yet was asked first. A dockerd accepts connections long before it answers."""
 
-    def to(self, ask: AskApi, paths: Iterable[AccessPath], inodes: Mapping[str, int],
-           deadline: float, assumed: Collection[str]) -> list[AccessPath]:
+    def is_due(self) -> bool:
+        """Whether one that has not answered yet, and may still be starting, can be asked again."""
+        now = time.monotonic()
+        return any(now - since < START_PAUSE_S and now >= self._known[key][1]
+                   for key, since in self._unanswered.items())
+
+    def to(  # noqa: PLR0913, PLR0917 -- what each path is compared with
+        self, ask: AskApi, may_ask: Callable[[], bool], paths: Iterable[AccessPath], inodes: Mapping[str, int],
+        deadline: float, assumed: Collection[str]
+    ) -> list[AccessPath]:
         """Return the paths with `serves_api`. Asks nothing after the deadline. Without an answer, as while dockerd is
-        down, the last one counts; for `assumed` addresses that is yes."""
-        found, known = [], {}
+        down, the last one counts; for `assumed` addresses that is yes. What may not be asked now is asked at the next
+        look."""
+        found, known, unanswered = [], {}, {}
         for path in paths:
             key, now = (path.address, inodes.get(path.address, 0), path.container), time.monotonic()
             answers, until = self._known.get(key, (path.address in assumed, 0.0))
-            if path.address and now < deadline and now >= until:
-                answer = ask(path.address)
+            if path.address and now < deadline and now >= until and may_ask():
+                is_first, answer = not until, ask(path.address)
                 until = now + (SILENCE_S if answer is not None else RETRY_S)
                 answers = answers if answer is None else answer
+                if answer is None and (is_first or key in self._unanswered):
+                    unanswered[key] = self._unanswered.get(key, now)
+            elif key in self._unanswered:
+                unanswered[key] = self._unanswered[key]
             known[key] = answers, until
             found.append(path._replace(serves_api=path.serves_api or answers))
-        self._known = known
+        self._known, self._unanswered = known, unanswered
         return found
 
 

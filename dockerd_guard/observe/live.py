@@ -163,12 +163,17 @@ def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed w
     def other(process: Process) -> Other:
         start, held = Started(read_other(process), None), sockets.of_other(process.pid)
         found = _api_sockets(start, held, knows_all=_knows_all(process, start, sockets))
-        bindings = tuple(_in_namespace(found, kernel.network_namespace(process.pid)))
+        namespace = kernel.network_namespace(process.pid)
+        bindings = tuple(_in_namespace(found, namespace))
+        hosts = tuple(host.address for host in start.daemon.hosts
+                      if host.via is Via.FLAG and host.address.startswith(("tcp://", "unix://")))
         if process.in_container:
             # Its UNIX sockets are files of the container.
             bindings = tuple(binding for binding in bindings if binding.is_tcp)
+            hosts = tuple(host for host in hosts if host.startswith("tcp://"))
         age_s = (time.time_ns() - process.started_ns) / 1e9
-        return Other(process, bindings, not bindings and age_s < processes.START_PAUSE_S)
+        return Other(process, bindings, not bindings and age_s < processes.START_PAUSE_S,
+                     hosts if start.daemon.program.certain else (), namespace)
 
     found = (other(process) for process in daemons.values() if ours is None or process.pid != ours.pid)
     others = tuple(each for each in found if each.bindings or not each.process.in_container or each.is_starting)

@@ -166,6 +166,10 @@ class Other(NamedTuple):
     bindings: tuple[Binding, ...]
     is_starting: bool = False
     """Whether it listens nowhere yet and has not had the time to do so."""
+    hosts: tuple[str, ...] = ()
+    """The addresses of -H on its command line; empty if there are none or it is not known."""
+    namespace: str = ""
+    """Its network namespace, "" for the host's own."""
 
 
 class AccessKind(StrEnum):

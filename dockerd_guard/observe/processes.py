@@ -1,7 +1,7 @@
 """Processes and their listening sockets, from proc(5).
 
 Unlike sock_diag(7), which ss(8) uses, /proc needs no binary format, and /proc/PID/net has the sockets of another
-network namespace.
+network namespace. It does not have the file of a UNIX socket.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from dockerd_guard.dockerd.command import is_dockerd, is_wrapper, program_of
 from dockerd_guard.model.address import canonical
+from dockerd_guard.observe import unix_files
 from dockerd_guard.observe.observation import Process
 
 MAX_PROC_BYTES = 4 * 1024 * 1024
@@ -100,6 +101,8 @@ class Sockets:
         self._held_by: dict[int, dict[int, str]] = {}
         self._remaining_descriptors = MAX_OTHER_DESCRIPTORS
         self._expected: set[str] = set()
+        self._is_stale: dict[str, bool] = {}
+        """Expected UNIX addresses, and whether their file is of none of the sockets that listen on them."""
 
     def expect(self, addresses: Iterable[str]) -> None:
         """Add addresses from a command line or a unit."""
@@ -125,16 +128,33 @@ class Sockets:
         return (not sock.is_ambiguous or canonical(sock.address) in self._expected) and _is_unix(path)
 
     def reachable(self, pid: int) -> tuple[SocketOwner, ...]:
-        """Return the listening sockets that a client can connect to: of UNIX sockets those whose file exists."""
-        return tuple(sock for sock in self.of(pid) if _is_path_present(pid, sock.address))
+        """Return the listening sockets that a client can connect to: of UNIX sockets those whose file exists. Of
+        expected ones it is also one of a socket that listens."""
+        return tuple(sock for sock in self.of(pid) if self._is_reachable(pid, sock.address))
 
     def of_host(self, pid: int) -> tuple[SocketOwner, ...]:
         """Return those of a process that listen in the network namespace of PID 1, also where it has another: systemd
         has passed them, and may have closed them since."""
         held = self._held(pid)
         return tuple(
-            sock for sock in self._listening(1) if sock.inode in held and _is_path_present(1, sock.address) and (
+            sock for sock in self._listening(1) if sock.inode in held and self._is_reachable(1, sock.address) and (
                 sock.address.startswith("tcp://") or self._is_trusted(sock, held[sock.inode])))
+
+    def _is_reachable(self, pid: int, address: str) -> bool:
+        """Whether a client can connect to a socket that listens on this address. Expected ones alone are asked of the
+        kernel, since PID 1 has many."""
+        if not unix_files.is_path_present(pid, address):
+            return False
+        name = canonical(address)
+        if name not in self._expected or not address.startswith("unix:///"):
+            return True
+        if name not in self._is_stale:
+            path = f"/proc/{pid}/root{address.removeprefix('unix://')}"
+            # A dockerd may have opened its own since the table was read: it is read again.
+            self._is_stale[name] = all(unix_files.is_of_none(path, [
+                sock.inode for sock in table() if canonical(sock.address) == name
+            ]) for table in (lambda: self._listening(pid), lambda: _unix(pid)))
+        return not self._is_stale[name]
 
     def inodes(self, pid: int) -> Set[int]:
         """Return the inode numbers of all sockets of a process, listening or not."""
@@ -154,21 +174,6 @@ class Sockets:
             self._of_namespace[namespace] = (
                 *_tcp(pid, "tcp", socket.AF_INET), *_tcp(pid, "tcp6", socket.AF_INET6), *_unix(pid))
         return self._of_namespace[namespace]
-
-
-def _is_path_present(pid: int, address: str) -> bool:
-    """Whether the file of a UNIX socket exists in the root directory of the process. If it was removed, as dockerd
-    does with its own when it exits, the socket still listens, but no client can connect."""
-    path = address.removeprefix("unix://")
-    if path == address or path.startswith("@"):
-        return True
-    try:
-        os.lstat(f"/proc/{pid}/root{path}" if path.startswith("/") else f"/proc/{pid}/cwd/{path}")
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _is_unix(path: str) -> bool:

@@ -1,4 +1,5 @@
-"""The other ends of UNIX connections, by sock_diag(7). /proc/net/unix does not show them."""
+"""The other ends of UNIX connections, and the files of UNIX sockets, by sock_diag(7). /proc/net/unix does not show
+them."""
 
 from __future__ import annotations
 
@@ -7,15 +8,19 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 # <linux/sock_diag.h>, <linux/unix_diag.h>, <linux/netlink.h>.
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 0x1
-UDIAG_SHOW_NAME, UDIAG_SHOW_PEER = 0x1, 0x4
-UNIX_DIAG_NAME, UNIX_DIAG_PEER = 0, 2
+UDIAG_SHOW_NAME, UDIAG_SHOW_VFS, UDIAG_SHOW_PEER = 0x1, 0x2, 0x4
+UNIX_DIAG_NAME, UNIX_DIAG_VFS, UNIX_DIAG_PEER = 0, 1, 2
 ANY_STATE, NO_COOKIE = 0xFFFFFFFF, 0xFFFFFFFF
 
 HEADER_BYTES, REPLY_BYTES = 16, 16
 """struct nlmsghdr, struct unix_diag_msg."""
+
+KERNEL_MINOR_BITS = 20
+"""dev_t within the kernel (<linux/kdev_t.h>)."""
 
 TIMEOUT_S = 1.0
 MAX_SOCKETS = 4096
@@ -29,20 +34,46 @@ def clients(inodes: Iterable[int], names: Collection[str]) -> frozenset[int]:
     kernel does not answer. Connections from other network namespaces are not found.
     """
     found: set[int] = set()
+    for _, attributes in _shown(inodes, UDIAG_SHOW_NAME | UDIAG_SHOW_PEER):
+        if _name(attributes.get(UNIX_DIAG_NAME, b"")) in names and len(attributes.get(UNIX_DIAG_PEER, b"")) == 4:
+            found.update(struct.unpack("=I", attributes[UNIX_DIAG_PEER]))
+    return frozenset(found)
+
+
+class BoundFile(NamedTuple):
+    """The file that a socket was bound to, which may have been removed: its device, and the lower half of its inode
+    number in the file system."""
+
+    device: int
+    number: int
+
+    def is_other(self, status: os.stat_result) -> bool:
+        """Whether a file of the same file system is another one. Of overlayfs and btrfs stat(2) shows other devices
+        than the kernel reports here: there it is not known."""
+        device = os.major(status.st_dev) << KERNEL_MINOR_BITS | os.minor(status.st_dev)
+        return device == self.device and self.number != status.st_ino & 0xFFFFFFFF
+
+
+def bound_files(inodes: Iterable[int]) -> dict[int, BoundFile]:
+    """Return the file of each of these sockets that is bound to one; without those of which the kernel does not answer,
+    as of another network namespace."""
+    return {inode: BoundFile(*reversed(struct.unpack("=II", raw)))
+            for inode, attributes in _shown(inodes, UDIAG_SHOW_VFS)
+            if len(raw := attributes.get(UNIX_DIAG_VFS, b"")) == 8}
+
+
+def _shown(inodes: Iterable[int], show: int) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Yield each socket with its attributes, until the kernel does not answer."""
     with contextlib.suppress(OSError), socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(TIMEOUT_S)
         for inode in sorted(inodes)[:MAX_SOCKETS]:
-            kernel.send(_request(inode))
-            attributes = dict(_attributes(kernel.recv(4096)))
-            if _name(attributes.get(UNIX_DIAG_NAME, b"")) in names and len(attributes.get(UNIX_DIAG_PEER, b"")) == 4:
-                found.update(struct.unpack("=I", attributes[UNIX_DIAG_PEER]))
-    return frozenset(found)
+            kernel.send(_request(inode, show))
+            yield inode, dict(_attributes(kernel.recv(4096)))
 
 
-def _request(inode: int) -> bytes:
-    body = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, ANY_STATE, inode & 0xFFFFFFFF,
-                       UDIAG_SHOW_NAME | UDIAG_SHOW_PEER, NO_COOKIE, NO_COOKIE)
+def _request(inode: int, show: int) -> bytes:
+    body = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, ANY_STATE, inode & 0xFFFFFFFF, show, NO_COOKIE, NO_COOKIE)
     return struct.pack("=IHHII", HEADER_BYTES + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0) + body
 
 

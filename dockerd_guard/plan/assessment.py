@@ -9,12 +9,22 @@ from dockerd_guard.model.address import Scope, canonical, scope_of
 from dockerd_guard.model.finding import Finding, Fix
 from dockerd_guard.model.names import DROPIN_NAME, SERVICE
 from dockerd_guard.observe.configured import observe_configured
-from dockerd_guard.observe.observation import CONFIGURED, LISTENING, LOADED, RUNNING, Configured, Observation
+from dockerd_guard.observe.observation import (
+    CONFIGURED,
+    LISTENING,
+    LOADED,
+    RUNNING,
+    Configured,
+    Layer,
+    Observation,
+    Running,
+)
 from dockerd_guard.plan.decide import Decision
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.plan import Plan, make_plan
 from dockerd_guard.policy.model import Policy, declared_bindings
 from dockerd_guard.rootfs import Rootfs
+from dockerd_guard.rules._common import declared_places, namespace_of
 from dockerd_guard.rules.judge import judge
 
 
@@ -28,13 +38,16 @@ class Assessment(NamedTuple):
     decision: Decision
 
 
-def not_running(seen: Observation, policy: Policy) -> Hold | None:
-    """Return why no dockerd listens on the declared sockets, and the next step; None where it runs, or was not seen.
+def not_listening(seen: Observation, policy: Policy) -> Hold | None:
+    """Return why no dockerd listens on the declared sockets of the host, and the next step; None where it does, or was
+    not seen.
 
-    Neither `fix` nor the agent starts a docker.service that was stopped.
+    Neither `fix` nor the agent starts a docker.service that was stopped, or changes its network namespace.
     """
-    if seen.loaded is None or seen.listening is None or seen.running is not None:
+    if seen.loaded is None or seen.listening is None:
         return None
+    if seen.running is not None:
+        return _elsewhere(seen.running, seen.listening.layer, policy)
     declared = {canonical(socket.address): socket.address for socket in declared_bindings(policy)}
     if not declared:
         return None
@@ -44,6 +57,15 @@ def not_running(seen: Observation, policy: Policy) -> Hold | None:
     parts += [f"nothing listens on {unserved}"] if unserved else []
     state, next_step = _STATES.get(seen.loaded.active_state, _STATES["inactive"])
     return Hold(f"{SERVICE} {state}: {'; '.join(parts)}", next_step=next_step)
+
+
+def _elsewhere(running: Running, listening: Layer, policy: Policy) -> Hold | None:
+    addresses = [socket.address for key, socket in declared_places(policy).items() if namespace_of(listening, key)]
+    if not addresses:
+        return None
+    return Hold(f"{SERVICE} listens on {', '.join(addresses)} in the network namespace {running.namespace}, not in "
+                "that of the host", next_step=f"Take the network namespace out of {SERVICE} "
+                "(NetworkNamespacePath=, PrivateNetwork=), or the address out of the policy")
 
 
 _STATES = {

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.assessment import Assessment, annotate_fixability, not_running, other_ways
+from dockerd_guard.plan.assessment import Assessment, annotate_fixability, not_listening, other_ways
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.decide import Result
 from dockerd_guard.plan.gate import Hold
@@ -63,7 +63,7 @@ def manual_fix_entry(fix: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
 
 def _again(seen: Observation, assessment: Assessment, how: str) -> str:
     """That the host complies again, as far as this was seen (I10)."""
-    down = not_running(seen, assessment.policy)
+    down = not_listening(seen, assessment.policy)
     if down is not None:
         return f"The files comply with the policy again{how}; {down.reason}."
     others = other_ways(assessment.findings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dockerd_guard.plan.assessment import Assessment, not_running, other_ways
+from dockerd_guard.plan.assessment import Assessment, not_listening, other_ways
 from dockerd_guard.plan.decide import Decision, Result, Verdict
 from dockerd_guard.plan.gate import Cost, Hold
 from dockerd_guard.policy.model import Policy
@@ -44,7 +44,7 @@ def _diff_lines(assessment: Assessment, containers: tuple[str, ...]) -> Iterator
         for obstacle in plan.obstacles:
             yield f"  {obstacle}"
     elif not decision.required.anything:
-        down = not_running(seen, policy)
+        down = not_listening(seen, policy)
         is_seen = seen.loaded is not None and seen.listening is not None
         yield f"Nothing to change: {as_declared(other_ways(findings)) if is_seen and down is None else _COMPLY}."
         if down is not None:
@@ -95,7 +95,7 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
     """`diff` as JSON. `cost` is one of nothing, reload, restart, containers; null if unknown."""
     decision, plan = assessment.decision, assessment.plan
     known = assessment.seen.loaded is not None and assessment.seen.listening is not None
-    down = None if plan.obstacles or decision.required.anything else not_running(assessment.seen, assessment.policy)
+    down = None if plan.obstacles or decision.required.anything else not_listening(assessment.seen, assessment.policy)
     blocked = decision.contain if decision.hold is not None else ()
     return {
         "schema": SCHEMA,
@@ -110,7 +110,7 @@ def diff_json(assessment: Assessment, containers: tuple[str, ...]) -> dict[str, 
 
 
 def outcome_text(result: Result, down: Hold | None, others: tuple[str, ...] = ()) -> str:
-    """`fix` as text. `down`: why Docker does not listen, where the files comply (not_running()). `others`: addresses
+    """`fix` as text. `down`: why Docker does not listen, where the files comply (not_listening()). `others`: addresses
     of other programs (other_ways())."""
     lines = [f"{step[:1].upper()}{step[1:]}." for step in result.steps]
     if result.is_done and down is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dockerd_guard.model.address import Binding, Scope, canonical, scope_of
+from dockerd_guard.model.address import Binding, Scope, canonical, ip_of, scope_of, split_host_port
 from dockerd_guard.model.finding import Finding, Severity
 from dockerd_guard.observe.observation import LISTENING, RUNNING, AccessKind, AccessPath, Observation, Other
 from dockerd_guard.policy.model import Policy
@@ -55,12 +55,29 @@ def dockerd_finding(other: Other) -> Finding:
         owner.append("in a PID namespace of its own")
     if process.uid:
         owner.append(f"uid {process.uid}")
-    tcp = next((binding.address for binding in bindings if binding.is_tcp), None)
+    address = _address_of(other)
+    is_in_namespace = address is not None and not address.startswith("unix:///")
     return Finding(
-        "DG107", "error" if tcp is not None else "warning",
+        "DG107", "error" if any(binding.is_tcp for binding in bindings) else "warning",
         f"another dockerd is running ({', '.join(filter(None, owner))}) and listens on {addresses}"
         + (f"; it gives access to the account with uid {process.uid}" if process.uid else ""),
-        RUNNING, None, None, tcp or (bindings[0].address if bindings else None), process.unit, process.container[:12])
+        RUNNING, None, None, address, process.unit, process.container[:12],
+        namespace=_printable(other.namespace) if is_in_namespace else "")
+
+
+def _address_of(other: Other) -> str | None:
+    """The address that identifies another dockerd: of all that it listens on, or is to listen on, a TCP one, of these
+    the one that most can reach, and of these the first of its command line.
+
+    It opens its sockets one after the other, before TCP without TLS with a pause of 16 s. Its identity must not change
+    meanwhile. The host names of its command line are left out: the kernel reports what they were resolved to.
+    """
+    hosts = (host for host in other.hosts if not host.startswith("tcp://") or scope_of(host) is not Scope.ADDRESS
+             or ip_of(split_host_port(host)[0]) is not None)
+    addresses = (*hosts, *(binding.address for binding in other.bindings))
+    scopes = list(Scope)
+    return max(addresses, key=lambda address: (address.startswith("tcp://"), scopes.index(scope_of(address))),
+               default=None)
 
 
 def _in_namespace(binding: Binding) -> str:

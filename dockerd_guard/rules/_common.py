@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical
 from dockerd_guard.model.finding import Finding, Fix, Severity
 from dockerd_guard.model.location import Location
-from dockerd_guard.observe.observation import LISTENING, RUNNING, Observation
+from dockerd_guard.observe.observation import LISTENING, RUNNING, Layer, Observation
 from dockerd_guard.policy.model import DeclaredSocket, Policy, declared_bindings
 
 
@@ -42,6 +42,12 @@ def merged_bindings(seen: Observation) -> tuple[MergedBinding, ...]:
 def declared_places(policy: Policy) -> dict[str, DeclaredSocket]:
     """Return the sockets that the policy declares, by canonical address."""
     return {canonical(socket.address): socket for socket in declared_bindings(policy)}
+
+
+def namespace_of(layer: Layer, key: str) -> str | None:
+    """Return the network namespace in which a layer has an address, "" for the host's own, None where it has not. What
+    a policy declares are addresses of the host."""
+    return min((binding.namespace for binding in layer.bindings if binding.key == key), default=None)
 
 
 def effect(seen: Observation, merged: MergedBinding) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, LOADED, RUNNING, Layer, Observation
 from dockerd_guard.policy.model import Policy
-from dockerd_guard.rules._common import declared_places, fix_for_missing
+from dockerd_guard.rules._common import declared_places, fix_for_missing, namespace_of
 
 CODE = "DG102"
 TITLE = "a declared socket is missing"
@@ -33,10 +33,10 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
         yield Finding(
             CODE,
             "error",
-            f"{declared.address} is declared, but {_reason(lacking[0])}{_what_is_there(seen, declared.address)}",
+            f"{declared.address} is declared, but {_reason(lacking[0], key)}{_what_is_there(seen, declared.address)}",
             layers[0],
             declared.location,
-            fix_for_missing(seen, layers),
+            None if any(namespace_of(layer, key) for layer in lacking) else fix_for_missing(seen, layers),
             declared.address,
         )
 
@@ -49,10 +49,12 @@ def _what_is_there(seen: Observation, address: str) -> str:
 
 
 def _has(layer: Layer, key: str) -> bool:
-    return layer.starts and any(binding.key == key for binding in layer.bindings)
+    return layer.starts and namespace_of(layer, key) == ""
 
 
-def _reason(layer: Layer) -> str:
+def _reason(layer: Layer, key: str) -> str:
+    if layer.starts and (namespace := namespace_of(layer, key)):
+        return f"dockerd has it in the network namespace {namespace}, not in that of the host"
     if layer.starts:
         return _MISSING_FROM[layer.name]
     return f"docker.service cannot start: {layer.refused_by or 'systemd'}: {layer.reason}"

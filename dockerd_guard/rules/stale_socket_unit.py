@@ -35,7 +35,7 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
                 CODE,
                 "error",
                 f"{socket.unit.name} is active, but clients cannot reach it at {', '.join(lost)}: the unit was changed "
-                "while it was running, or its socket file was removed; fd:// does not work there until "
+                "while it was running, or its socket file was removed or replaced; fd:// does not work there until "
                 f"{socket.unit.name} is restarted with docker.service stopped",
                 LISTENING,
                 _location(seen, lost[0]) or (Location(socket.unit.fragment) if socket.unit.fragment else None),

@@ -84,9 +84,9 @@ with concurrent.futures.ThreadPoolExecutor(16) as pool:
 """
 
 # Prints the processes that run a dockerd under any name, with their start and network namespace, the listening TCP
-# sockets, the states of the units, and the policy.
+# sockets, the states of the units, the policy, and whether the API answers at its UNIX socket.
 LOOK = r"""
-import json, os, subprocess, sys
+import json, os, socket, subprocess, sys
 binaries = [os.stat(path) for path in ("/usr/sbin/dockerd", "/usr/local/sbin/engine") if os.path.exists(path)]
 binaries = {(status.st_dev, status.st_ino) for status in binaries}
 dockerds = []
@@ -110,7 +110,21 @@ try:
     policy = open(sys.argv[1]).read()
 except OSError:
     policy = ""
-print(json.dumps({"dockerds": sorted(dockerds), "units": units, "policy": policy, "ss": shown("ss", "-Hltnpe")}))
+api = None
+if units["docker.service"]["ActiveState"] == "active":
+    # Otherwise a connection would start it.
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2.5)
+            connection.connect("/run/docker.sock")
+            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            api = b" 200 " in connection.recv(4096).partition(b"\n")[0]
+    except (FileNotFoundError, ConnectionRefusedError):
+        api = False
+    except OSError:
+        pass
+print(json.dumps({"dockerds": sorted(dockerds), "units": units, "policy": policy, "ss": shown("ss", "-Hltnpe"),
+                  "api": api}))
 """
 
 _PID = re.compile(r"pid=(\d+)")
@@ -146,7 +160,8 @@ class Dockerd(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is so. `outside`: the answers to a host outside, by address and port; `inside`: the same for the machine."""
+    """What is so. `outside`: the answers to a host outside, by address and port; `inside`: the same for the machine.
+    `api`: whether the API answers at /run/docker.sock, False if clients are refused, None if that is not known."""
 
     listeners: tuple[Listener, ...]
     dockerds: tuple[Dockerd, ...]
@@ -154,6 +169,7 @@ class Facts(NamedTuple):
     inside: dict[tuple[str, int], str]
     units: dict[str, dict[str, str]]
     policy: str
+    api: bool | None = None
 
     @property
     def main_pid(self) -> int:
@@ -161,8 +177,9 @@ class Facts(NamedTuple):
 
     @property
     def is_up(self) -> bool:
-        """Whether docker.service has started and its dockerd runs."""
-        return self.units["docker.service"]["ActiveState"] in ("active", "reloading") and self.main_pid != 0
+        """Whether docker.service has started, its dockerd runs, and clients reach it at its UNIX socket."""
+        is_active = self.units["docker.service"]["ActiveState"] in ("active", "reloading")
+        return is_active and self.main_pid != 0 and self.api is not False
 
     @property
     def agent_pid(self) -> int:
@@ -212,7 +229,7 @@ def look(machine: Machine, ports: Iterable[int]) -> Facts:
     return Facts(
         listeners, tuple(Dockerd(*each) for each in seen["dockerds"]),
         dict(zip(outside, json.loads(outside_answers), strict=True)),
-        dict(zip(inside, json.loads(inside_answers), strict=True)), seen["units"], seen["policy"])
+        dict(zip(inside, json.loads(inside_answers), strict=True)), seen["units"], seen["policy"], seen["api"])
 
 
 def _listener(line: str) -> Listener:

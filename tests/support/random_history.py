@@ -226,9 +226,12 @@ class History:
             host = "0.0.0.0"
         tls = self._choose.choice(("--tls=false", "--tls=false", f"--tlsverify {TLS}", f"--tlsverify=false {TLS}"))
         arguments = SECOND.format(host=host, port=port, name=name)
+        # The action ends when it listens, which nothing announces, or ends.
+        listens = f"{'ip netns exec vpn ' * (name == 'three')}ss -Hltn sport = :{port} | grep -q ."
         return Action(f"{name}: {program} {host}:{port} {tls}", f"systemctl stop {name}.scope; systemctl reset-failed "
-                      f"{name}.scope; exec systemd-run --quiet --scope --unit={name} {program} {arguments} {tls} "
-                      "</dev/null >/dev/null 2>&1 &", UNANNOUNCED_S)
+                      f"{name}.scope; systemd-run --quiet --scope --unit={name} {program} {arguments} {tls} "
+                      f"</dev/null >/dev/null 2>&1 & while kill -0 $! && ! {listens}; do sleep 0.1; done",
+                      UNANNOUNCED_S)
 
     def _forwarder(self) -> Action:
         if self._choose.random() < 0.3:

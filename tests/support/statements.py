@@ -15,8 +15,12 @@ from tests.support.host_facts import API, TLS_OF, Facts, Listener
 
 AS_DECLARED = "Docker listens as declared"
 
+API_SOCKET = ("unix:///run/docker.sock", "unix:///var/run/docker.sock")
+
 UNANSWERED = 2
 """The exit status of a verb that says that it cannot answer, as with an invalid policy."""
+
+POLICY_KEYS = frozenset(("version", "mode", "sockets", "socket_unit", "tls", "rootless", "correct", "watch", "waive"))
 
 CODES = ("DG101", "DG103", "DG104", "DG105", "DG107", "DG108", "DG110")
 """The rules that say that an address is open."""
@@ -90,7 +94,7 @@ def mismatches(so: Facts, said: Said, *, agent_knows: bool) -> list[str]:
     """Return one line for each statement that is not true. `agent_knows`: the agent has had the time to notice the
     last change of the host; of what it has published before nothing but the blocked ports is judged."""
     found = [*_open(so, said, agent_knows=agent_knows), *_tls(so, said), *_listening(so, said),
-             *_contained(so, said), *_agent(so, said, agent_knows=agent_knows)]
+             *_socket_file(so, said), *_contained(so, said), *_agent(so, said, agent_knows=agent_knows)]
     for name, findings in (("lint", said.lint.get("findings", [])), ("status", said.status.get("findings", [])),
                            *([("agent", said.agent.get("drifts", []))] if agent_knows else [])):
         for finding in findings:
@@ -98,13 +102,19 @@ def mismatches(so: Facts, said: Said, *, agent_knows: bool) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def declared(so: Facts) -> dict[Place, str]:
-    """The TCP addresses that the policy declares, with their TLS."""
+def valid_policy(so: Facts) -> dict[str, Any]:
+    """The policy file, empty if it is invalid. Then the verbs judge without a policy, and the agent by the last valid
+    one."""
     try:
         policy = yaml.safe_load(so.policy)
-        sockets = policy["sockets"]
-    except (yaml.YAMLError, KeyError, TypeError):
+    except yaml.YAMLError:
         return {}
+    return policy if isinstance(policy, dict) and policy.keys() <= POLICY_KEYS else {}
+
+
+def declared(so: Facts) -> dict[Place, str]:
+    """The TCP addresses that the policy declares, with their TLS."""
+    sockets = valid_policy(so).get("sockets", [])
     rows = [each if isinstance(each, dict) else {"address": each} for each in sockets]
     return {place: row.get("tls", "mutual") for row in rows for place in places(row["address"])}
 
@@ -131,15 +141,19 @@ def _open(so: Facts, said: Said, *, agent_knows: bool) -> Iterator[str]:
         yield from _not_in_sockets(said, port, owner, where)
         if is_declared and answer == "mutual":
             continue
-        yield from _not_reported(said, "lint", said.lint, port, where)
+        # No rule without a policy is about TLS that authenticates its clients.
+        is_unknown = not valid_policy(so) and answer == "mutual"
+        if not is_unknown:
+            yield from _not_reported(said, "lint", said.lint, port, where)
         if is_declared:
             continue
-        yield from _not_reported(said, "status", said.status, port, where)
+        if not is_unknown:
+            yield from _not_reported(said, "status", said.status, port, where)
         if said.status.get("wrong") == []:
             yield f"status says that nothing is wrong while {where} is open"
         if f"Nothing to change: {AS_DECLARED}" in said.diff:
             yield f"diff says {said.diff.strip()!r} while {where} is open"
-        if agent_knows and said.status.get("agent", {}).get("alive"):
+        if agent_knows and said.status.get("agent", {}).get("alive") and not is_unknown:
             if AS_DECLARED in said.line:
                 yield f"the agent says as declared while {where} is open"
             if not _names(said.agent.get("drifts", []), port):
@@ -175,7 +189,8 @@ def _tls(so: Facts, said: Said) -> Iterator[str]:
     stated += [("sockets, others", each["address"], each["tls"]) for other in said.sockets.get("others", [])
                for each in _bindings(other) if "network_namespace" not in each]
     stated += [(f"status, {name}", row["address"], row["layers"][name]) for row in said.status.get("sockets", [])
-               for name in ("running", "listening") if row["address"].startswith("tcp://")]
+               for name in ("running", "listening")
+               if row["address"].startswith("tcp://") and "network_namespace" not in row]
     for name, address, tls in stated:
         for place in places(address):
             answers = {TLS_OF[answer] for answer in _answers(so, place) if answer in TLS_OF}
@@ -213,6 +228,18 @@ def _listening(so: Facts, said: Said) -> Iterator[str]:
     ours = {each.pid for each in so.dockerds if each.is_of_docker_service}
     if layers and (layers.get("running") is None) == (so.main_pid in ours):
         yield f"sockets, running is {layers.get('running')}; the main PID is {so.main_pid}, dockerds {so.dockerds}"
+
+
+def _socket_file(so: Facts, said: Said) -> Iterator[str]:
+    """Whether the API answers at its UNIX socket is said."""
+    listening = said.sockets.get("layers", {}).get("listening") or {}
+    files = {
+        "sockets": any(each["address"] in API_SOCKET for each in listening.get("bindings", [])),
+        "status": any(row["layers"]["listening"] == "none" for row in said.status.get("sockets", [])
+                      if row["address"] in API_SOCKET)}
+    for verb, listens in files.items():
+        if so.api not in (None, listens) and said.statuses[verb] != UNANSWERED:
+            yield f"{verb} says of {API_SOCKET[0]} that it listens: {listens}; it answers: {so.api}"
 
 
 def _contained(so: Facts, said: Said) -> Iterator[str]:
@@ -260,10 +287,7 @@ def _agent(so: Facts, said: Said, *, agent_knows: bool) -> Iterator[str]:
         yield f"status says that the agent is alive; it is {state}"
     if agent_knows and agent and not agent["alive"] and state == "active":
         yield f"status says that the agent is not alive; PID {so.agent_pid} is {state}"
-    try:
-        mode = yaml.safe_load(so.policy)["mode"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        mode = ""
+    mode = valid_policy(so).get("mode", "")
     if agent_knows and agent.get("alive") and mode and said.agent["mode"] != mode:
         yield f"the agent says mode {said.agent['mode']}; the policy has had {mode} for long"
     for drift in said.agent.get("drifts", []):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.machines.machine import ADDRESS, Machine, wait_for
 from tests.support.containment import contained, is_open, table
-from tests.support.correction import DOCKERD, ENFORCE, OVERRIDE, POLICY, enforce, entries
+from tests.support.correction import DOCKERD, ENFORCE, OBSERVE, OVERRIDE, POLICY, enforce, entries
 
 CERTIFICATES = """
 mkdir -p /etc/docker; cd /etc/docker
@@ -168,6 +168,14 @@ def test_port_in_another_network_namespace_is_not_the_hosts(machine: Machine) ->
     assert binding(machine, "running")["network_namespace"] == "/run/netns/vpn"
     assert "in the network namespace /run/netns/vpn" in machine.run("dockerd-guard sockets").out
     assert "network_namespace" not in next(each for each in bindings(machine, "listening") if each["scope"] == "unix")
+    # The policy declares addresses of the host.
+    machine.write(POLICY, f"{OBSERVE}  - {{address: 'tcp://0.0.0.0:2375', tls: none}}\n")
+    missing = "tcp://0.0.0.0:2375 is declared, but dockerd has it in the network namespace /run/netns/vpn"
+    assert missing in machine.run("dockerd-guard lint", check=False).out
+    said = machine.run("dockerd-guard diff", check=False)
+    assert "docker.service listens on tcp://0.0.0.0:2375 in the network namespace /run/netns/vpn" in said.out
+    assert said.status == 1
+    assert missing in machine.run("dockerd-guard status", check=False).out
     # A program of the host has the same port.
     machine.run("systemd-run --unit=shop python3 -m http.server 2375 --directory /etc/dockerd-guard")
     wait_for(lambda: machine.run("curl --silent http://127.0.0.1:2375/", check=False).status == 0, "that program")

@@ -239,18 +239,22 @@ def test_layers_agree_for_wrapped_dockerds(machine: Machine) -> None:
         "journalctl --unit=docker.service --boot").out, "its last words")
 
 
-def test_socket_file_removed_by_dockerd_is_reported_and_fixed(machine: Machine) -> None:
-    """docker.socket then listens on a deleted file: a dockerd with fd:// is active, and clients cannot connect."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_socket_file_removed_or_left_by_dockerd_is_reported_and_fixed(machine: Machine, killed: bool) -> None:
+    """docker.socket then listens on a deleted file: a dockerd with fd:// is active, and clients cannot connect. One
+    that is killed leaves its own file there, on which nobody listens."""
     machine.write("/etc/dockerd-guard/config.yaml", "version: 1\nsockets: [fd://]\ncorrect: {restart: always}\n")
     started_with(machine, "ExecStart=/usr/sbin/dockerd -H unix://")
     restart(machine, "docker.socket")
     assert addresses(machine)["listening"] == (SOCK,)
     assert "DG309" in codes(machine)
     machine.remove(DROP_IN)
-    machine.run("systemctl daemon-reload; systemctl restart docker")
+    kill = "systemctl kill --signal=KILL docker; systemctl stop docker.service" if killed else "systemctl stop docker"
+    machine.run(f"systemctl daemon-reload; {kill}; systemctl start docker")
     assert machine.is_active("docker.service")
     assert machine.is_active("docker.socket")
-    assert not machine.exists("/run/docker.sock")
+    assert machine.exists("/run/docker.sock") is killed
+    assert not machine.socket_answers("/run/docker.sock")
     assert addresses(machine)["listening"] == ()
     assert {"DG102", "DG309"} <= codes(machine)
     machine.run("systemctl reset-failed docker; dockerd-guard fix")

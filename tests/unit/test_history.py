@@ -17,6 +17,8 @@ from dockerd_guard.report.history import Episode, Record, Span, merged
 from tests.support import golden
 from tests.support.journal_entries import EDITED, NOON, OPEN, SVG, at, contained, drift, ended, start, tried
 
+ELSEWHERE = "DG107 tcp://*:2375 in /run/netns/vpn"
+
 
 def summarized(records: list[Record], now: float = 1000) -> list[str]:
     """Each episode in one line: fact, begin-end, outcome, exposed, contained, unseen ends."""
@@ -48,6 +50,9 @@ def _span(span: Span) -> str:
      ["DG101 10-40 repaired open 10-12 contained 12-40"]),
     ([start(0), drift(10, exposed=True), contained(12), contained(15, "released")],
      ["DG101 10- - open 10-12,15- contained 12-15"]),
+    # The same port of another network namespace is not blocked.
+    ([start(0), drift(10, exposed=True), drift(11, ELSEWHERE), contained(12), ended(20, "kept", OPEN, ELSEWHERE)],
+     ["DG101 10-20 kept open 10-12 contained 12-20", "DG107 11-20 kept"]),
     ([start(0), drift(10), tried(12, "rolled-back", "failed")], ["DG101 10- failed"]),
     ([start(0), drift(10), tried(12, "contested", "held"), ended(40)], ["DG101 10-40 repaired"]),
     # One correction ends two episodes.

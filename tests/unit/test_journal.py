@@ -201,6 +201,7 @@ def test_a_drift_says_what_where_the_risk_and_the_next_step(
 @pytest.mark.parametrize(("finding", "fact"), [
     (FINDING, "DG101 tcp://*:2375"),
     (FINDING._replace(socket="tcp://[::]:2375", location=None), "DG101 tcp://*:2375"),
+    (FINDING._replace(code="DG107", socket="tcp://[::]:2375", namespace="net:[1]"), "DG107 tcp://*:2375 in net:[1]"),
     (FINDING._replace(code="DG304", socket=None), "DG304 configured /etc/a.conf"),
     (FINDING._replace(code="DG308", socket=None, location=None, layer="running"), "DG308 running"),
 ])

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dockerd_guard.observe import access_paths, listeners
-from dockerd_guard.observe.access_paths import YOUNG_S, AccessObserver
+from dockerd_guard.observe.access_paths import RETRY_S, YOUNG_S, AccessObserver
 from dockerd_guard.observe.listeners import ListenerTable, Owned
-from dockerd_guard.observe.observation import Process
+from dockerd_guard.observe.observation import AccessKind, AccessPath, Process
 from dockerd_guard.observe.processes import START_PAUSE_S, SocketOwner, Sockets
 from tests.support.hosts import Host
 
@@ -63,6 +63,28 @@ def test_program_that_begins_to_listen_is_looked_at_for_a_time(
             assert (observer.has_young(), observer.is_due()) == (age_s < young_s, age_s >= due_s)
         observer.look(seen, lambda _: None, {})
         assert not observer.is_due()
+
+
+@pytest.mark.parametrize(("looks", "due"), [
+    # A dockerd accepts connections while it starts, and answers later.
+    (((0.0, None),), {0.0: False, RETRY_S - 1: False, RETRY_S: True, 59.0: True, 60.0: False}),
+    (((0.0, None), (30.0, None)), {30.0: False, 30.0 + RETRY_S: True, 59.0: True, 60.0: False}),
+    (((0.0, None), (30.0, True)), {45.0: False, 59.0: False}),
+    (((0.0, True),), {RETRY_S: False, 59.0: False}),
+    (((0.0, False),), {RETRY_S: False, 59.0: False}),
+    # It stops.
+    (((0.0, True), (100.0, None)), {100.0 + RETRY_S: False}),
+])
+def test_a_port_that_has_not_answered_yet_is_asked_again(
+        now: list[float], looks: tuple[tuple[float, bool | None], ...], due: dict[float, bool]) -> None:
+    path = AccessPath(AccessKind.FORWARDER, PORT, "it listens on /run/four/libnetwork/a.sock, as dockerd does")
+    begun, answers = now[0], access_paths._Answers()
+    for after_s, answer in looks:
+        now[0] = begun + after_s
+        answers.to(lambda _, answer=answer: answer, lambda: True, (path,), {PORT: 7}, 1e9, ())  # type: ignore[misc]
+    for after_s, is_due in due.items():
+        now[0] = begun + after_s
+        assert answers.is_due() is is_due, after_s
 
 
 FORK_OR_EXECUTE = """

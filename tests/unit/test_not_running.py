@@ -30,13 +30,29 @@ from tests.simulation.interfaces import (
     validate_nothing,
 )
 from tests.simulation.lock import SimulatedLock
-from tests.support.situations import OPEN, Act, do, dropin, guarded, listens, opened, policy, read_policy, seen_on, stop
+from tests.support.situations import (
+    OPEN,
+    Act,
+    do,
+    dropin,
+    fault,
+    guarded,
+    listens,
+    opened,
+    policy,
+    read_policy,
+    seen_on,
+    stop,
+)
 
 DECLARED = "Docker listens as declared."
 COMPLY = "the files comply with the policy."
 START = "Next: `systemctl start docker.service`, if Docker should run on this host."
 STATUS = "Next: `systemctl status docker.service` shows why; then `systemctl start docker.service`."
 SOCK = "unix:///run/docker.sock"
+VPN = "/run/netns/vpn"
+ELSEWHERE = "Next: Take the network namespace out of docker.service (NetworkNamespacePath=, PrivateNetwork=), or the " \
+            "address out of the policy."
 
 
 def stop_socket(host: SimulatedHost) -> None:
@@ -115,6 +131,13 @@ ROWS = (
     Row("a TCP address", (*opened("-H tcp://127.0.0.1:2375 --tls=false"), stop, stop_socket), 1, (
         "docker.service is not running: nothing listens on tcp://127.0.0.1:2375.", START),
         policy="sockets: [{address: 'tcp://127.0.0.1:2375', tls: none}]"),
+    Row("a TCP address in another network namespace",
+        (*opened("-H fd:// -H tcp://127.0.0.1:2375 --tls=false"), fault(namespace=VPN)), 1, (
+        f"Nothing to change: {COMPLY}", "docker.service listens on tcp://127.0.0.1:2375 in the network namespace "
+        f"{VPN}, not in that of the host.", ELSEWHERE),
+        policy="sockets: [fd://, {address: 'tcp://127.0.0.1:2375', tls: none}]"),
+    Row("no declared address is in the other network namespace", (fault(namespace=VPN),), 0, (
+        f"Nothing to change: {DECLARED}",)),
     Row("files alone", (), 0, (f"Nothing to change: {COMPLY}",), files_alone),
     Row("an ordinary user", (), 2, (
         f"Nothing to change: {COMPLY}", "Unknown: where Docker listens now; this was not seen."), as_user),
@@ -140,9 +163,23 @@ def test_diff_reports_only_what_was_seen(host: SimulatedHost, row: Row) -> None:
     assert plan.diff_text(found, ()).splitlines()[-len(row.lines):] == list(row.lines)
     assert diff.exit_code(found) == row.code
     held = plan.diff_json(found, ())["held"]
-    assert (held is None) == (row.lines[-1] not in (START, STATUS, "Next: Wait."))
+    assert (held is None) == (row.lines[-1] not in (START, STATUS, ELSEWHERE, "Next: Wait."))
     if row.see is as_user:
         assert plan.diff_json(found, ())["cost"] is None
+
+
+@pytest.mark.parametrize(("namespace", "found"), [
+    ("", []),
+    (VPN, [("tcp://127.0.0.1:2375 is declared, but dockerd has it in the network namespace /run/netns/vpn, not in that "
+            "of the host", "running", None)]),
+])
+def test_a_declared_address_is_one_of_the_host(
+    host: SimulatedHost, namespace: str, found: list[tuple[str, str, None]]
+) -> None:
+    row = next(row for row in ROWS if row.name == "a TCP address in another network namespace")
+    do(host, (*row.happened, fault(namespace=namespace)))
+    assert [(finding.message, finding.layer, finding.fix) for finding in assessed(host, row).findings
+            if finding.code == "DG102"] == found
 
 
 def fixed(host: SimulatedHost, policy: Policy) -> Pass:

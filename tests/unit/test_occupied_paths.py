@@ -12,6 +12,7 @@ import pytest
 
 from dockerd_guard.agent.reconcile import by_hand
 from dockerd_guard.apply.preflight import in_use
+from dockerd_guard.model.names import SOCKET
 from dockerd_guard.plan.decide import Decision, Verdict, decide
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge
@@ -29,6 +30,7 @@ from tests.support.situations import (
     reload,
     restart,
     seen_on,
+    stop,
     write,
 )
 
@@ -201,6 +203,20 @@ def test_a_correction_is_held_before_it_takes_the_socket_of_another_program(host
     agent.host.clock.sleep(61)
     agent.run_pass()
     assert host.starts[-1].by == "us"
+
+
+@pytest.mark.parametrize(("state", "held"), [("active", 0), ("inactive", 1)])
+def test_a_socket_that_systemd_has_opened_since_the_observation_is_no_obstacle(
+        host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, state: str, held: int) -> None:
+    """Somebody restarts docker.socket while a correction begins."""
+    do(host, (stop, dropin("-H fd:// -H tcp://0.0.0.0:2375")))
+    host.held = ()
+    host.active[SOCKET] = state
+    monkeypatch.setattr("dockerd_guard.apply.preflight.in_use", lambda path, _: path == "/run/docker.sock")
+    agent = SimulatedAgent(host, RecordedJournal())
+    agent.run_pass()
+    entries = [entry.message for entry in agent.journal.entries if entry.event == "held"]
+    assert len([message for message in entries if "the socket of another program" in message]) == held
 
 
 def test_the_stock_socket_of_docker_is_no_obstacle(host: SimulatedHost) -> None:

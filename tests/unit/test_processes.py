@@ -104,6 +104,50 @@ def test_forged_line_is_ignored(
     assert (f"unix://{tmp_path}/real" in found) is (listens and family == socket.AF_UNIX)
 
 
+@pytest.mark.parametrize(("replace", "is_expected", "is_reachable"), [
+    ("", True, True),
+    ("removed", True, False),
+    ("left by a program that was killed", True, False),
+    ("left by a program that was killed", False, True),
+    ("listens", True, True),
+    ("link", True, True),
+])
+def test_a_socket_can_be_reached_only_by_its_own_file(
+        opened: contextlib.ExitStack, tmp_path: Path, replace: str, is_expected: bool, is_reachable: bool) -> None:
+    """dockerd -H unix:// replaces the file of systemd's socket, and leaves its own when it is killed."""
+    path = tmp_path / "api"
+    listen(opened, socket.AF_UNIX, str(path))
+    if replace == "link":
+        path.rename(tmp_path / "other")
+        path.symlink_to(tmp_path / "other")
+    elif replace:
+        path.unlink()
+    if replace == "listens":
+        listen(opened, socket.AF_UNIX, str(path))
+    elif replace.startswith("left"):
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(path))
+            killed.listen()
+    sockets = Sockets()
+    if is_expected:
+        sockets.expect([f"unix://{path}"])
+    found = {one.address for one in sockets.reachable(os.getpid())}
+    assert (f"unix://{path}" in found) is is_reachable
+    assert f"unix://{path}" in {one.address for one in sockets.of(os.getpid())}
+
+
+def test_a_socket_that_was_opened_since_the_table_was_read_has_its_file(
+        opened: contextlib.ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "api"
+    listen(opened, socket.AF_UNIX, str(path))
+    sockets = Sockets()
+    sockets.expect([f"unix://{path}"])
+    assert sockets.of(os.getpid())
+    path.unlink()
+    listen(opened, socket.AF_UNIX, str(path))
+    assert f"unix://{path}" in {one.address for one in sockets.reachable(os.getpid())}
+
+
 def test_memory_of_other_users_is_not_read() -> None:
     ours, theirs = read_process(os.getpid()), read_process(os.getpid(), uid=1000)
     assert ours is not None and theirs is not None

@@ -98,6 +98,16 @@ def test_what_systemd_holds_no_socket_of_is_always_asked(
     assert set(requests) == ALL
 
 
+def test_what_was_not_asked_is_asked_at_the_next_look(
+        host: SimulatedHost, seen: Observation, requests: list[str]) -> None:
+    """A port that was found while docker.service restarted would otherwise stay open until something else happens."""
+    kernel, manager = HostKernel(), SimulatedManager(host)
+    for state, sent in ("activating", 0), ("active", 1), ("active", 1):
+        becomes(state)(host)
+        kernel.access_paths(seen, SimulatedNetwork(host), manager)
+        assert requests.count("tcp://0.0.0.0:5000") == sent
+
+
 def test_docker_that_stops_is_held_with_this_reason(host: SimulatedHost, seen: Observation) -> None:
     becomes("deactivating")(host)
     answer = observe_engine(seen, SimulatedKernel(host), SimulatedManager(host))

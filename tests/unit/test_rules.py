@@ -403,7 +403,8 @@ def test_other_dockerd_process(host: Host, namespace: str, where: str) -> None:
     seen = host.see()
     alive = live(seen.configured, seen.rootfs, STOCK_ARGUMENTS, FD)
     binding, = layer("", (), "tcp://0.0.0.0:2375").bindings
-    other = Other(Process(99, ("dockerd",), {}, 0, "b.service"), (binding._replace(namespace=namespace),))
+    other = Other(Process(99, ("dockerd",), {}, 0, "b.service"), (binding._replace(namespace=namespace),),
+                  namespace=namespace)
     # docker.service itself may be down.
     finding, = only("DG107", alive._replace(running=None, others=(other,)))
     assert finding.message == f"another dockerd is running (pid 99, b.service) and listens on tcp://0.0.0.0:2375{where}"

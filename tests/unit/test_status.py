@@ -194,6 +194,18 @@ def test_a_socket_in_another_network_namespace_is_not_shown_as_the_hosts(stock_h
     assert (f"tcp://[::]:2375 in {namespace}" in lines(shown)) == bool(namespace)
 
 
+def test_a_declared_address_of_another_network_namespace_is_not_the_declared_one(stock_host: Host) -> None:
+    seen = stock_host.see()
+    address, vpn = "tcp://127.0.0.1:2376", "/run/netns/vpn"
+    binding = Binding(address, Scope.LOOPBACK, Tls.NONE, Via.FLAG)
+    configured = seen.configured._replace(layer=seen.configured.layer._replace(bindings=(binding,)))
+    layer = seen.configured.layer._replace(name=LISTENING, bindings=(binding._replace(namespace=vpn),))
+    declares = parse_policy(b"version: 1\nsockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: none}]\n")
+    found = command.rows(seen._replace(configured=configured, listening=Listening(layer, (), ())), declares)
+    assert [(row.declared, row.namespace, row.cells[0], row.cells[-1]) for row in found if row.address == address] == [
+        (Tls.NONE, "", Cell(Tls.NONE), Cell()), (None, vpn, Cell(), Cell(Tls.NONE))]
+
+
 @pytest.mark.parametrize(("is_root", "is_alive", "expected"), [
     (True, True, HOLDING.contained),
     (False, True, HOLDING.contained),
