@@ -80,6 +80,10 @@ from tests.support.situations import (
     write,
 )
 
+SCRIPT = "/usr/local/sbin/run-docker"
+FROM_A_SCRIPT = ("docker.service starts dockerd from a shell command line, which dockerd-guard does not edit "
+                 f"({OVERRIDE}:3:11)")
+
 
 class Row(NamedTuple):
     """A situation: what happened on the host, what is remembered, the policy (`fd://`, enforced, unless it says
@@ -191,6 +195,10 @@ ROWS = (
         "correct: {foreign_files: false}"),
     Row("docker.service is masked", HOLD, (link("/etc/systemd/system/docker.service", "/dev/null"), reload), (),
         "docker.service is masked", 60.0, obstacles("docker.service is masked")),
+    Row("a script without any argument starts dockerd", HOLD,
+        (write(SCRIPT, f"#!/bin/sh\nexec dockerd {OPEN}\n"),
+         write(OVERRIDE, f"[Service]\nExecStart=\nExecStart=@{SCRIPT} $NONE\n"), reload),
+        (), FROM_A_SCRIPT, 60.0, obstacles(FROM_A_SCRIPT)),
     Row("the correction itself would keep dockerd from starting", HOLD, (), (), NO_START,
         60.0, policy=WITH_CERTIFICATES, required=CORRECT),
     Row("the same of a Docker that is stopped", HOLD, (stop,), (), f"dockerd would not start: {NO_CERTIFICATES}", 60.0,
