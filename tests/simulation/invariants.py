@@ -146,8 +146,9 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     policy, host = world.agents[-1].controller.policy, world.host
     ours = [start.at for start in host.starts if start.by == "us"]
     recent = [at for at in ours if host.clock.seconds - at < policy.correct.budget.per_s]
+    allowed = host.most_allowed(policy.correct.budget.restarts)
     # The last correction within the budget may have to be rolled back (I3).
-    if len(host.starts) > then.starts and len(recent) > host.most_allowed(policy.correct.budget.restarts) + 1:
+    if len(host.starts) > then.starts and len(recent) > allowed + 1:
         yield f"I2: {len(recent)} starts by us, allowed are {policy.correct.budget}"
     if host.resets - then.resets > 1:
         yield f"I2: {host.resets - then.resets} times ResetFailedUnit in one pass"

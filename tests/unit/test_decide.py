@@ -448,18 +448,21 @@ def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> Non
     assert intent.stops == ("docker.socket", "docker.service")
 
 
-@pytest.mark.parametrize(("happened", "stops", "was_active"), [
-    ((dropin(OPEN),), (), True),
-    ((*opened("-H fd:// --tlsverify"), sleep(120)), (), False),
-    ((dropin(OPEN), stop), (), False),
+@pytest.mark.parametrize(("happened", "stops", "was_active", "was_starting"), [
+    ((dropin(OPEN),), (), True, False),
+    ((dropin(OPEN), starting), (), True, True),
+    ((*opened("-H fd:// --tlsverify"), sleep(120)), (), False, False),
+    ((dropin(OPEN), stop), (), False, False),
+    # It has no process yet.
+    ((dropin(OPEN), activating), (), False, False),
 ])
 def test_an_intent_stops_only_what_runs(
-    host: SimulatedHost, happened: tuple[Act, ...], stops: tuple[str, ...], was_active: bool
+    host: SimulatedHost, happened: tuple[Act, ...], stops: tuple[str, ...], was_active: bool, was_starting: bool
 ) -> None:
     do(host, happened)
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
-    assert not intent.was_starting
+    assert intent.was_starting is was_starting
     assert (intent.stops, intent.was_active, intent.is_applied, intent.proven_by) == (stops, was_active, False, None)
     assert intent.invocation == (invocation(0) if was_active else "")
 

@@ -180,6 +180,8 @@ PROBATIONS = (
     Probation("dockerd was started since", begun(is_applied=True, changes=FOREIGN), "proven"),
     Probation("it has run for a while", begun(is_applied=True, changes=FOREIGN, proven_s_ago=29.5), "kept"),
     Probation("it has run long enough", begun(is_applied=True, changes=FOREIGN, proven_s_ago=30), "gone"),
+    Probation("it has run long enough, and is not verified",
+              begun(is_applied=True, changes=FOREIGN, proven_s_ago=30, is_unverified=True), "kept"),
     Probation("it is down", begun(is_applied=True, changes=FOREIGN, proven_s_ago=10), "unproven", (stop,)),
     Probation("it is down, and was never started", begun(is_applied=True, changes=FOREIGN), "unproven", (stop,)),
     Probation("it had failed before, and is down", begun(is_applied=True, changes=FOREIGN, was_active=False), "kept",

@@ -91,6 +91,12 @@ BROKEN = (
 )
 
 
+def test_what_an_earlier_budget_allowed_is_no_violation() -> None:
+    """Seed 9100353: four starts within 3/1h, and somebody restarts dockerd under 1/1h."""
+    history = (("dies again", 7759), ("policy", 8440), ("silent with containers", 3293), ("meanwhile", 4129))
+    assert play([Action(name, variant) for name, variant in history]).violations == ()
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.invariant)
 def test_a_broken_invariant_is_reported(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     history = [Action(name, variant) for name, variant in broken.history]
