@@ -323,8 +323,11 @@ def test_what_is_remembered_of_a_result(row: Recorded) -> None:
 
 
 @pytest.mark.parametrize(("result", "path", "is_undone"), [
-    (Result(False, error="no"), OURS, True),
-    (Result(False, error="no"), "/etc/other", False),
+    (Result(False, error="no", undone=(CHANGE,)), OURS, True),
+    (Result(False, error="no", undone=(CHANGE,)), "/etc/other", False),
+    # An earlier correction stays: only the later one was undone, or the disk was full before anything was written.
+    (Result(False, error="no", undone=(CHANGE._replace(path="/etc/other"),)), OURS, False),
+    (Result(False, error="full", unwritable=True), OURS, False),
     (Result(False, hold=Hold("old")), OURS, False),
     (Result(True), OURS, False),
 ])
