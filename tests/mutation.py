@@ -53,6 +53,7 @@ EQUIVALENT: dict[str, str] = {
     "decide: without `seen.loaded is not None`: was_starting = ": "where dockerd is seen to run, systemd is asked",
     "decide: without `seen.loaded is not None`: return (intent is not None and intent.was_active and has_failed(":
         "has_failed() says so of a unit that is loaded",
+    "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",

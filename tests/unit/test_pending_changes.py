@@ -82,6 +82,7 @@ CASES = (
         "insecure-registries": ["r.example"], "registry-mirrors": ["https://mirror.example"], "live-restore": true,
         "max-concurrent-downloads": 9, "max-concurrent-uploads": 9, "max-download-attempts": 9,
         "shutdown-timeout": 60}"""}),
+    Case("a file that dockerd would refuse", {JSON: '{"mtu": 1400}'}, {JSON: "[]"}, (f'"mtu" removed ({JSON})',)),
     Case("our advice", {JSON: f"{{{FULL}}}"}, {JSON: f'{{{FULL}, "live-restore": true}}'}),
     Case("our advice, in a swarm, where dockerd would not start with it", {}, {JSON: '{"live-restore": true}'},
          (f'"live-restore" ({JSON}:1)',), in_swarm=True),
