@@ -253,8 +253,10 @@ def _code(world: World, then: Before) -> Iterator[str]:
 
 
 def _content(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
-    """What somebody else wrote stays somewhere, whatever became of the file."""
-    host, kept = world.host, set(now.values())
+    """What somebody else wrote stays somewhere, whatever became of the file; but not what they have overwritten, a
+    file that was restored just before, say."""
+    host = world.host
+    kept = {*now.values(), *(content for event in host.met for content in event.lost)}
     for path, content in (*then.files.items(), *host.interfered.items()):
         # A copy that we made may be the only one that is left.
         is_ours = path.endswith(f"/{DROPIN_NAME}") or (
