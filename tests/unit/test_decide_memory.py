@@ -389,7 +389,11 @@ def test_when_to_look_again_after_a_decision(decision: Decision, result: Result,
 
 def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
     with Rootfs(str(host.root)) as rootfs:
-        assert started_at(seen_on(host, rootfs)) == invocation(0)
+        seen = seen_on(host, rootfs)
+        assert started_at(seen) == invocation(0)
+        assert seen.running is not None
+        by_hand = seen.running._replace(process=seen.running.process._replace(environ={}))
+        assert started_at(seen._replace(running=by_hand)) == ""
     host.stop("admin")
     with Rootfs(str(host.root)) as rootfs:
         assert started_at(seen_on(host, rootfs)) == ""
