@@ -3,7 +3,8 @@
     python3 -m tests.mutation [MODULE]... [--sample N] [--seed S] [--jobs N] [--list]
 
 Each mutant is one change of the module's syntax tree. It is compiled in a forked process before anything has imported
-the module, and the unit tests named in TESTS run there until the first failure. Exit code 1: mutants survived.
+the module, and the unit tests named in TESTS run there until the first failure, those first that noticed the mutants
+before it. Exit code 1: mutants survived.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).parents[1]
 UNIT = "tests/unit"
@@ -35,6 +39,8 @@ TESTS = {
     "actions": ("test_actions.py", "test_decide.py"),
     "splay": ("test_splay.py",),
     "slots": ("test_slots.py",),
+    "occupied": ("test_occupied_paths.py",),
+    "pending_changes": ("test_pending_changes.py",),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
 
@@ -44,11 +50,17 @@ TIMEOUT_S = 120.0
 EQUIVALENT: dict[str, str] = {
     "decide: without `hold is not None`: if hold is not None and hold.until is not None:":
         "where nothing may be done, something is held",
+    "decide: without `seen.loaded is not None`: was_starting = ": "where dockerd is seen to run, systemd is asked",
+    "decide: without `seen.loaded is not None`: return (intent is not None and intent.was_active and has_failed(":
+        "has_failed() says so of a unit that is loaded",
+    "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
+    "pending_changes: '' -> other text: where = ": "every word of a command has a location",
+    "pending_changes: 40 -> 41: MAX_LINKS = ": "Linux refuses so many links",
     "slots: without `fleet is None`: if refusal is None or fleet is None:":
         "a slot is refused only where the policy has a fleet",
     "slots: 20 -> 21: longest_s = min(": "both are far beyond the longest time",
@@ -254,7 +266,22 @@ def preload() -> None:
     assert not any(name.startswith("dockerd_guard.plan") for name in sys.modules)
 
 
-def run_tests(mutant: Mutant | None, tests: tuple[str, ...]) -> int:
+class _Order:
+    """A plugin of pytest: runs some tests first, and writes the name of one that fails to a file descriptor."""
+
+    def __init__(self, first: Sequence[str], failed_fd: int) -> None:
+        self._first = {name: number for number, name in enumerate(first)}
+        self._failed_fd = failed_fd
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self._first.get(item.nodeid, len(self._first)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            os.write(self._failed_fd, report.nodeid.encode())
+
+
+def run_tests(mutant: Mutant | None, tests: tuple[str, ...], *plugins: _Order) -> int:
     """In a forked process: the exit code of the tests, 1 as soon as one fails."""
     import pytest
 
@@ -264,36 +291,43 @@ def run_tests(mutant: Mutant | None, tests: tuple[str, ...]) -> int:
     os.dup2(null, 1)
     os.dup2(null, 2)
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no",
-                            *(f"{ROOT}/{UNIT}/{name}" for name in tests)]))
+                            *(f"{ROOT}/{UNIT}/{name}" for name in tests)], plugins=plugins))
 
 
 class _Running(NamedTuple):
     mutant: Mutant
     begun: float
+    failed_fd: int
 
 
 def survivors(chosen: list[Mutant], jobs: int, log: bool) -> list[Mutant]:
     """Run the tests on each mutant; returns those that no test noticed."""
     left, running, found = list(reversed(chosen)), dict[int, _Running](), []
+    noticed: list[str] = []
     while left or running:
         while left and len(running) < jobs:
             mutant = left.pop()
+            failed_fd, write_fd = os.pipe()
             pid = os.fork()
             if not pid:
                 code = 1
                 try:
-                    code = run_tests(mutant, TESTS[mutant.module])
+                    code = run_tests(mutant, TESTS[mutant.module], _Order(noticed, write_fd))
                 finally:
                     os._exit(code)
-            running[pid] = _Running(mutant, time.monotonic())
+            os.close(write_fd)
+            running[pid] = _Running(mutant, time.monotonic(), failed_fd)
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
-            for pid, (_, begun) in running.items():
-                if time.monotonic() - begun > TIMEOUT_S:
+            for pid, other in running.items():
+                if time.monotonic() - other.begun > TIMEOUT_S:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
             continue
-        mutant = running.pop(pid).mutant
+        mutant, _, failed_fd = running.pop(pid)
+        with os.fdopen(failed_fd) as failed:
+            if name := failed.read():
+                noticed = [name, *(other for other in noticed if other != name)]
         if os.waitstatus_to_exitcode(status) == 0:
             found.append(mutant)
             if log:
@@ -324,9 +358,10 @@ def main() -> int:
         return 0
     begun = time.monotonic()
     preload()
+    tests = dict.fromkeys(name for module in options.modules or TESTS for name in TESTS[module])
     pid = os.fork()
     if not pid:
-        os._exit(run_tests(None, tuple(dict.fromkeys(name for tests in TESTS.values() for name in tests))))
+        os._exit(run_tests(None, tuple(tests)))
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
         print("the tests fail without any mutant", file=sys.stderr)
         return 2

@@ -200,7 +200,7 @@ def _rolled_back(assessment: Assessment, memory: Memory, result: Result, now: In
     written = tuple(change.path for change in memory.intent.changes) if memory.intent is not None else ()
     for start in result.starts:
         memory = memory.with_restart(start)
-    memory = undone_by_us(memory, memory.intent and memory.intent._replace(changes=result.undone))
+    memory = undone_by_us(memory, result.undone)
     return memory._replace(
         attempt=Attempt(now, result.error, retry_s(result, policy), None, result.was_rolled_back,
                         foreign_inputs(seen, plan, policy, written), written),
@@ -208,14 +208,15 @@ def _rolled_back(assessment: Assessment, memory: Memory, result: Result, now: In
 
 
 def _recovered(assessment: Assessment, memory: Memory, context: Context, state: StateFiles) -> Pass:
-    assert memory.intent is not None  # noqa: S101 -- decide() recovers nothing else
+    intent = memory.intent
+    assert intent is not None  # noqa: S101 -- decide() recovers nothing else
     try:
-        recovery = recover(memory.intent, context, may_start=_may_start(assessment, memory, context, state),
+        recovery = recover(intent, context, may_start=_may_start(assessment, memory, context, state),
                            is_repaired=assessment.decision.intent is None)
         for start in recovery.starts:
             memory = memory.with_restart(start)
         if recovery.intent is None or not recovery.intent.is_applied:
-            memory = undone_by_us(memory, memory.intent)
+            memory = undone_by_us(memory, intent.changes)
         memory = memory._replace(intent=recovery.intent)
         state.save(memory)
     except (OSError, Refused) as error:

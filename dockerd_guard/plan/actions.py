@@ -79,7 +79,7 @@ def required_actions(seen: Observation, plan: Plan, policy: Policy, intent: Inte
         restart_socket=_is_socket_stale(seen, loaded, plan),
         restart=runs and wrong,
         # A start of what failed with a configuration that complies would fail again, or undo what somebody wants.
-        start=has_failed(seen) and (reload or _is_start_left(seen, intent)))
+        start=has_failed(seen) and (reload or _is_start_left(seen, loaded, intent)))
 
 
 def has_failed(seen: Observation) -> bool:
@@ -100,14 +100,12 @@ def is_in_force(seen: Observation, intent: Intent) -> bool:
         digest(content_at(seen.rootfs, change.path)) == digest(change.after) for change in intent.changes)
 
 
-def _is_start_left(seen: Observation, intent: Intent | None) -> bool:
+def _is_start_left(seen: Observation, loaded: Loaded, intent: Intent | None) -> bool:
     """Whether the files were corrected of a docker.service that had failed, or that failed at the start it was in, and
     its start was held or interrupted."""
     if intent is None or intent.proven_by is not None or not is_in_force(seen, intent):
         return False
-    has_failed_at_it = intent.was_starting and seen.loaded is not None and (
-        seen.loaded.invocation == intent.invocation)
-    return not intent.was_active or has_failed_at_it
+    return not intent.was_active or (intent.was_starting and loaded.invocation == intent.invocation)
 
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:

@@ -355,7 +355,7 @@ def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memo
 def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> Memory:
     """With what others have done to corrected files; without what the policy no longer asks for."""
     if memory.intent is not None and not memory.intent.is_applied:
-        memory = undone_by_us(memory, memory.intent)
+        memory = undone_by_us(memory, memory.intent.changes)
     memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
                              intent=_proven(now, seen, memory.intent))
     if policy.mode is Mode.ENFORCE:
@@ -437,9 +437,7 @@ def record(
     for start in result.starts:
         memory = memory.with_restart(start)
     memory = memory._replace(corrected=backoff.corrected(now, result.kept, memory.corrected))
-    if result.error:
-        intent = decision.intent
-        memory = undone_by_us(memory, intent and intent._replace(changes=result.undone or intent.changes))
+    memory = undone_by_us(memory, result.undone)
     changes = decision.actions.changes
     paths = {change.path for change in changes}
     if result.interference in paths:
@@ -479,10 +477,9 @@ def wake_s(decision: Decision, result: Result, policy: Policy) -> float | None:
     return min(waits, default=None)
 
 
-def undone_by_us(memory: Memory, intent: Intent | None) -> Memory:
-    """Return the memory after the files of a correction were restored: nobody else has undone it (I8)."""
-    paths = {change.path for change in intent.changes} if intent is not None else ()
-    return memory._replace(corrected=backoff.restored(paths, memory.corrected))
+def undone_by_us(memory: Memory, changes: tuple[Change, ...]) -> Memory:
+    """Return the memory after these changes were restored: nobody else has undone them (I8)."""
+    return memory._replace(corrected=backoff.restored({change.path for change in changes}, memory.corrected))
 
 
 def forget_policy(memory: Memory) -> Memory:

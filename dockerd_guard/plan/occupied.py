@@ -51,7 +51,7 @@ def _problem(rootfs: Rootfs, path: str, program: str) -> str:
 
 def _problem_above(rootfs: Rootfs, path: str, program: str) -> str:
     """Why there can be no socket: the nearest parent that exists is no directory."""
-    above = path.rstrip("/").rpartition("/")[0]
+    above = path.rpartition("/")[0]
     while above:
         entry = rootfs.stat_if_possible(above) or rootfs.stat_if_possible(above, follow=False)
         if entry is not None:

@@ -8,6 +8,7 @@ may keep it from starting again, and a rollback would not help, because the file
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 
@@ -45,6 +46,10 @@ PROGRAM = "program="
 """Begins what is recorded of the command that started dockerd."""
 
 
+MAX_LINKS = 40
+"""Linux follows as many (path_resolution(7))."""
+
+
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
     """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since.
 
@@ -52,11 +57,12 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     settings of the previous record. A file that was only touched is then no change.
     """
     running, loaded = seen.running, seen.loaded
-    invocation = running.process.environ.get(INVOCATION, "") if running is not None else ""
-    if running is None or not invocation or (known is not None and known.invocation == invocation):
+    if running is None or loaded is None or not loaded.invocation:
         return None
-    if loaded is None or loaded.invocation != invocation:
+    if running.process.environ.get(INVOCATION) != loaded.invocation:
         # The files may have been loaded between that answer of systemd and the start.
+        return None
+    if known is not None and known.invocation == loaded.invocation:
         return None
     path = running.daemon.config_file
     if not is_unchanged(seen.rootfs, path, running.process.started_ns):
@@ -67,7 +73,7 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     if not any(is_newer(seen.rootfs, file, running.process.started_ns) for file in files):
         before = known.settings if known is not None else None
         settings = _recorded(seen.configured) if is_loaded(seen) else before or ()
-    return StartRecord(invocation, seen.rootfs.read_if_possible(path), settings)
+    return StartRecord(loaded.invocation, seen.rootfs.read_if_possible(path), settings)
 
 
 def _recorded(configured: Configured) -> tuple[str, ...]:
@@ -85,7 +91,7 @@ def pending_changes(
     # moby daemon/cluster: "--live-restore daemon configuration is incompatible with swarm mode" ends dockerd.
     passed_over = OURS | (HARMLESS - {"live-restore"} if in_swarm else HARMLESS)
     return (*_flags(seen.running.daemon, base, passed_over),
-            *_keys(seen, base, known, passed_over),
+            *_keys(seen.rootfs, seen.running, base, known, passed_over),
             *_variables(seen.running, base),
             *_settings(seen.rootfs, seen.running, base, known),
             *_programs(seen.rootfs, seen.running, base, known))
@@ -94,38 +100,35 @@ def pending_changes(
 def _flags(running: Daemon, base: Configured, passed_over: frozenset[str]) -> Iterator[str]:
     options = options_of(base.known_dockerd)
     before, after = _by_key(running, options), _by_key(base.daemon, options)
-    places = {flag.name: base.arguments[flag.argument].location for flag in base.daemon.flags
-              if flag.argument < len(base.arguments)}
+    places = {flag.name: base.arguments[flag.argument].location for flag in base.daemon.flags}
     for key in sorted((before.keys() | after.keys()) - passed_over):
         if before.get(key) == after.get(key):
             continue
         name = (after.get(key) or before[key])[0][0]
         place = places.get(name)
-        yield f"--{name}" + (" removed" if key not in after else f" ({place.file}:{place.line})" if place else "")
+        where = f" ({place.file}:{place.line})" if place is not None else ""
+        yield f"--{name}{where if key in after else ' removed'}"
 
 
 def _by_key(daemon: Daemon, options: Options) -> dict[str, tuple[tuple[str, str], ...]]:
     """The flags by daemon.json key, each with its name and value, in order."""
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for flag in daemon.flags:
-        option = options.by_name.get(flag.name)
-        key = option.key if option is not None and option.key else flag.name
+        key = options.by_name[flag.name].key or flag.name
         found[key] = (*found.get(key, ()), (flag.name, flag.value))
     return found
 
 
-def _keys(seen: Observation, base: Configured, known: StartRecord | None, passed_over: frozenset[str]) -> Iterator[str]:
+def _keys(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord | None,
+          passed_over: frozenset[str]) -> Iterator[str]:
     """Keys of daemon.json that differ from the start of dockerd; all keys if that content is unknown."""
-    running = seen.running
-    if running is None:
-        return
     path = base.daemon.config_file
     before: dict[str, object] = {}
     if known is not None and known.is_of(running.process):
         before = _read(known.daemon_json)
-    elif not is_newer(seen.rootfs, path, running.process.started_ns):
+    elif not is_newer(rootfs, path, running.process.started_ns):
         return
-    after = _read(seen.rootfs.read_if_possible(path))
+    after = _read(rootfs.read_if_possible(path))
     lines = {key.name: key.location.line for key in base.daemon.keys if key.inside is None}
     for name in sorted((before.keys() | after.keys()) - passed_over):
         if before.get(name) != after.get(name):
@@ -173,16 +176,27 @@ def _compared(configured: Configured) -> Iterator[tuple[Setting, str]]:
 
 
 def _programs(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
-    """A replacement or wrapper of dockerd that has changed since dockerd started, or that it was not started by."""
+    """A replacement or wrapper of dockerd that has changed since dockerd started, or a link on the way to it, as
+    update-alternatives(1) does; or one that it was not started by."""
     command = main_command(base.service)
     path = rootfs.resolve(command.path) if command is not None else None
     if command is None or path == running.process.executable:
         return
     recorded = known.settings if known is not None and known.is_of(running.process) else None
     is_other = recorded is not None and f"{PROGRAM}{command.path}" not in recorded
-    files = (path or command.path, command.location.file)
+    files = (*_links(rootfs, command.path), command.location.file)
     if is_other or any(is_newer(rootfs, file, running.process.started_ns) for file in files):
         yield f"{command.path} ({command.location.file}:{command.location.line})"
+
+
+def _links(rootfs: Rootfs, path: str) -> Iterator[str]:
+    """A path, and where each link leads that it is."""
+    for _ in range(MAX_LINKS):
+        yield path
+        target = rootfs.readlink(path)
+        if target is None:
+            return
+        path = posixpath.join(posixpath.dirname(path), target)
 
 
 def _read(content: bytes | None) -> dict[str, object]:

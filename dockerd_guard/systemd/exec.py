@@ -276,6 +276,9 @@ def expand(command: Command, environment: Environment | Mapping[str, Variable]) 
             if rest := found[_SHOWN_ARGUMENTS:]:
                 found[_SHOWN_ARGUMENTS:] = [argument._replace(text=" ".join(each.text for each in rest))]
             break
+    if not found:
+        # Linux gives a program without any argument an empty argv[0] (fs/exec.c, do_execveat_common(), since 5.18).
+        found.append(Argument("", command.argv[0].location, 0))
     return tuple(_in_shell(command, found)) if "|" in command.prefixes else tuple(found)
 
 

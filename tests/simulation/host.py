@@ -66,6 +66,8 @@ class Meanwhile(NamedTuple):
     before: Mapping[str, bytes | None]
     files: Mapping[str, bytes | None]
     """The files that changed, as they were and as they are then."""
+    lost: frozenset[bytes] = frozenset()
+    """Content that was in no file any more by this itself."""
 
 
 class Running(NamedTuple):

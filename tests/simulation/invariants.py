@@ -146,8 +146,9 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     policy, host = world.agents[-1].controller.policy, world.host
     ours = [start.at for start in host.starts if start.by == "us"]
     recent = [at for at in ours if host.clock.seconds - at < policy.correct.budget.per_s]
+    allowed = host.most_allowed(policy.correct.budget.restarts)
     # The last correction within the budget may have to be rolled back (I3).
-    if len(host.starts) > then.starts and len(recent) > host.most_allowed(policy.correct.budget.restarts) + 1:
+    if len(host.starts) > then.starts and len(recent) > allowed + 1:
         yield f"I2: {len(recent)} starts by us, allowed are {policy.correct.budget}"
     if host.resets - then.resets > 1:
         yield f"I2: {host.resets - then.resets} times ResetFailedUnit in one pass"
@@ -252,8 +253,10 @@ def _code(world: World, then: Before) -> Iterator[str]:
 
 
 def _content(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[str]:
-    """What somebody else wrote stays somewhere, whatever became of the file."""
-    host, kept = world.host, set(now.values())
+    """What somebody else wrote stays somewhere, whatever became of the file; but not what they have overwritten, a
+    file that was restored just before, say."""
+    host = world.host
+    kept = {*now.values(), *(content for event in host.met for content in event.lost)}
     for path, content in (*then.files.items(), *host.interfered.items()):
         # A copy that we made may be the only one that is left.
         is_ours = path.endswith(f"/{DROPIN_NAME}") or (

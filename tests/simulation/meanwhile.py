@@ -99,6 +99,7 @@ def meanwhile(world: World, variant: int) -> None:
         changed = {path for path in {*was, *now} if was.get(path) != now.get(path)}
         host.met.append(Meanwhile(
             event.__name__, host.clock.seconds, host.running is not None and len(host.starts) > starts,
-            {path: was.get(path) for path in changed}, {path: now.get(path) for path in changed}))
+            {path: was.get(path) for path in changed}, {path: now.get(path) for path in changed},
+            frozenset(was.values()) - frozenset(now.values())))
 
     host.meanwhile = moment, happen

@@ -92,6 +92,8 @@ def test_whether_a_correction_is_in_force(host: SimulatedHost, change: dict[str,
     # It was on its way up with what was there before, and failed; and when it was started again since.
     ({"was_active": True, "was_starting": True, "invocation": "the last"}, True),
     ({"was_active": True, "was_starting": True, "invocation": "an earlier one"}, False),
+    # It had started, and failed later.
+    ({"was_active": True, "invocation": "the last"}, False),
 ])
 def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, Any], expected: bool) -> None:
     """docker.service failed with a configuration that complies now."""

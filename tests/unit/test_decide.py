@@ -80,6 +80,10 @@ from tests.support.situations import (
     write,
 )
 
+SCRIPT = "/usr/local/sbin/run-docker"
+FROM_A_SCRIPT = ("docker.service starts dockerd from a shell command line, which dockerd-guard does not edit "
+                 f"({OVERRIDE}:3:11)")
+
 
 class Row(NamedTuple):
     """A situation: what happened on the host, what is remembered, the policy (`fd://`, enforced, unless it says
@@ -191,6 +195,10 @@ ROWS = (
         "correct: {foreign_files: false}"),
     Row("docker.service is masked", HOLD, (link("/etc/systemd/system/docker.service", "/dev/null"), reload), (),
         "docker.service is masked", 60.0, obstacles("docker.service is masked")),
+    Row("a script without any argument starts dockerd", HOLD,
+        (write(SCRIPT, f"#!/bin/sh\nexec dockerd {OPEN}\n"),
+         write(OVERRIDE, f"[Service]\nExecStart=\nExecStart=@{SCRIPT} $NONE\n"), reload),
+        (), FROM_A_SCRIPT, 60.0, obstacles(FROM_A_SCRIPT)),
     Row("the correction itself would keep dockerd from starting", HOLD, (), (), NO_START,
         60.0, policy=WITH_CERTIFICATES, required=CORRECT),
     Row("the same of a Docker that is stopped", HOLD, (stop,), (), f"dockerd would not start: {NO_CERTIFICATES}", 60.0,
@@ -440,18 +448,21 @@ def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> Non
     assert intent.stops == ("docker.socket", "docker.service")
 
 
-@pytest.mark.parametrize(("happened", "stops", "was_active"), [
-    ((dropin(OPEN),), (), True),
-    ((*opened("-H fd:// --tlsverify"), sleep(120)), (), False),
-    ((dropin(OPEN), stop), (), False),
+@pytest.mark.parametrize(("happened", "stops", "was_active", "was_starting"), [
+    ((dropin(OPEN),), (), True, False),
+    ((dropin(OPEN), starting), (), True, True),
+    ((*opened("-H fd:// --tlsverify"), sleep(120)), (), False, False),
+    ((dropin(OPEN), stop), (), False, False),
+    # It has no process yet.
+    ((dropin(OPEN), activating), (), False, False),
 ])
 def test_an_intent_stops_only_what_runs(
-    host: SimulatedHost, happened: tuple[Act, ...], stops: tuple[str, ...], was_active: bool
+    host: SimulatedHost, happened: tuple[Act, ...], stops: tuple[str, ...], was_active: bool, was_starting: bool
 ) -> None:
     do(host, happened)
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
-    assert not intent.was_starting
+    assert intent.was_starting is was_starting
     assert (intent.stops, intent.was_active, intent.is_applied, intent.proven_by) == (stops, was_active, False, None)
     assert intent.invocation == (invocation(0) if was_active else "")
 

@@ -180,6 +180,8 @@ PROBATIONS = (
     Probation("dockerd was started since", begun(is_applied=True, changes=FOREIGN), "proven"),
     Probation("it has run for a while", begun(is_applied=True, changes=FOREIGN, proven_s_ago=29.5), "kept"),
     Probation("it has run long enough", begun(is_applied=True, changes=FOREIGN, proven_s_ago=30), "gone"),
+    Probation("it has run long enough, and is not verified",
+              begun(is_applied=True, changes=FOREIGN, proven_s_ago=30, is_unverified=True), "kept"),
     Probation("it is down", begun(is_applied=True, changes=FOREIGN, proven_s_ago=10), "unproven", (stop,)),
     Probation("it is down, and was never started", begun(is_applied=True, changes=FOREIGN), "unproven", (stop,)),
     Probation("it had failed before, and is down", begun(is_applied=True, changes=FOREIGN, was_active=False), "kept",
@@ -321,8 +323,11 @@ def test_what_is_remembered_of_a_result(row: Recorded) -> None:
 
 
 @pytest.mark.parametrize(("result", "path", "is_undone"), [
-    (Result(False, error="no"), OURS, True),
-    (Result(False, error="no"), "/etc/other", False),
+    (Result(False, error="no", undone=(CHANGE,)), OURS, True),
+    (Result(False, error="no", undone=(CHANGE,)), "/etc/other", False),
+    # An earlier correction stays: only the later one was undone, or the disk was full before anything was written.
+    (Result(False, error="no", undone=(CHANGE._replace(path="/etc/other"),)), OURS, False),
+    (Result(False, error="full", unwritable=True), OURS, False),
     (Result(False, hold=Hold("old")), OURS, False),
     (Result(True), OURS, False),
 ])
@@ -384,7 +389,11 @@ def test_when_to_look_again_after_a_decision(decision: Decision, result: Result,
 
 def test_the_invocation_of_dockerd(host: SimulatedHost) -> None:
     with Rootfs(str(host.root)) as rootfs:
-        assert started_at(seen_on(host, rootfs)) == invocation(0)
+        seen = seen_on(host, rootfs)
+        assert started_at(seen) == invocation(0)
+        assert seen.running is not None
+        by_hand = seen.running._replace(process=seen.running.process._replace(environ={}))
+        assert started_at(seen._replace(running=by_hand)) == ""
     host.stop("admin")
     with Rootfs(str(host.root)) as rootfs:
         assert started_at(seen_on(host, rootfs)) == ""

@@ -91,6 +91,16 @@ BROKEN = (
 )
 
 
+@pytest.mark.parametrize("history", [
+    # Seed 9100353: four starts within 3/1h, and somebody restarts dockerd under 1/1h.
+    (("dies again", 7759), ("policy", 8440), ("silent with containers", 3293), ("meanwhile", 4129)),
+    # Seed 9110035: an undone correction has restored a drop-in, and somebody overwrites it.
+    (("meanwhile", 9631), ("meanwhile", 7477), ("port in use", 5556)),
+])
+def test_what_is_no_violation(history: History) -> None:
+    assert play([Action(name, variant) for name, variant in history]).violations == ()
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.invariant)
 def test_a_broken_invariant_is_reported(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     history = [Action(name, variant) for name, variant in broken.history]

@@ -24,11 +24,13 @@ from tests.support.situations import (
     do,
     dropin,
     link,
+    listens,
     opened,
     policy,
     read_policy,
     reload,
     restart,
+    restart_socket,
     seen_on,
     stop,
     write,
@@ -84,6 +86,10 @@ ROWS = (
         "/srv is a regular file, not a directory; systemd could not listen on /srv/notes.txt"),
     Row("a broken link as parent", (link("/srv", "/nothing"),), BOUND,
         "/srv is a symbolic link, not a directory; dockerd could not listen on /srv/notes.txt"),
+    Row("a parent further up that is a file", (write("/srv", "x"),),
+        "sockets: [fd://]\nsocket_unit: {listen: [/srv/new/er/docker.sock]}",
+        "/srv is a regular file, not a directory; systemd could not listen on /srv/new/er/docker.sock"),
+    Row("while Docker is stopped", (write(NOTES, "x"), stop), PASSED, deletes(NOTES, "regular file", SYSTEMD)),
     Row("the stock path, where a container made a directory", (*opened(), directory("/run/docker.sock")),
         "sockets: [fd://]", "/run/docker.sock is a directory; systemd could not listen there"),
     Row("the stock path, replaced by a file", (*opened(), write("/run/docker.sock", "x")),
@@ -109,7 +115,8 @@ def test_nothing_is_changed_where_a_socket_would_replace_something(host: Simulat
     for decision in held(host, row):
         assert decision.hold is not None
         assert (decision.verdict, decision.hold.reason) == (Verdict.HOLD, row.hold)
-        assert "declare another path" in decision.hold.next_step
+        assert decision.hold.next_step == (
+            "Move this away, or declare another path in the policy; the agent retries automatically")
         assert decision.required.anything
         assert not decision.actions.anything
 
@@ -121,6 +128,9 @@ def test_nothing_is_changed_where_a_socket_would_replace_something(host: Simulat
     Row("a socket through a link to its directory", (
         node("/run/docker.sock", stat.S_IFSOCK), link("/var/run", "/run"), *opened()),
         "sockets: [fd://]\nsocket_unit: {listen: [/var/run/docker.sock]}", ""),
+    Row("no socket yet in a directory that is a link", (directory("/data"), link("/srv", "/data")), PASSED, ""),
+    Row("replaced since systemd passed it", (
+        listens("/run/docker.sock", NOTES), reload, restart_socket, write(NOTES, "x")), "sockets: [fd://]", ""),
     Row("an abstract address", (write("/@notes", "x"),), "sockets: [fd://]\nsocket_unit: {listen: ['@notes']}", ""),
     Row("another path is a file", (write(NOTES, "x"), *opened()), "sockets: [fd://]", ""),
     Row("a TCP address alone", (write(NOTES, "x"),),

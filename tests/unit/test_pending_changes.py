@@ -20,6 +20,7 @@ from tests.support.regression_cases import DROP_IN, JSON, PLAIN, SERVICE
 
 OURS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
 ENVIRONMENT = "/etc/default/docker"
+TRANSIENT = "/run/systemd/system/docker.service.d/limits.conf"
 OTHER = "/etc/systemd/system/docker.service.d/limits.conf"
 WRAPPER = "/usr/local/sbin/run-docker"
 DOCKERD = "/usr/bin/dockerd"
@@ -66,11 +67,22 @@ CASES = (
          {DROP_IN: f"{START} --storage-driver=overlay2\n"}),
     Case("our own drop-in is no news", {DROP_IN: f"{START} -H tcp://0.0.0.0:2375\n"},
          {OURS: f"{START}\n[Service]\nExecStartPre=/bin/true\n"}),
+    Case("a wrapper that gets not even an argv[0]",
+         {WRAPPER: WRAPPED.replace('"$@"', "-H fd://"), DROP_IN: f"[Service]\nExecStart=\nExecStart=@{WRAPPER} $NO\n"},
+         {WRAPPER: WRAPPED.replace('"$@"', "-H fd:// --bip=10.1.0.1/24")},
+         (f"--bip ({DROP_IN}:3)", f"{WRAPPER} ({DROP_IN}:3)")),
     # daemon.json
     Case("a key more", {JSON: "{}"}, {JSON: '{"userns-remap": "nobodyhere"}'}, (f'"userns-remap" ({JSON}:1)',)),
     Case("a file of its own", {}, {JSON: '{"debug": true,\n "bip": "10.1.0.1/24"}'}, (f'"bip" ({JSON}:2)',)),
     Case("a key less", {JSON: '{"data-root": "/srv"}'}, {JSON: "{}"}, (f'"data-root" removed ({JSON})',)),
     Case("the file gone", {JSON: '{"data-root": "/srv"}'}, {JSON: None}, (f'"data-root" removed ({JSON})',)),
+    Case("a key of the same name as one inside another", {JSON: "{}"},
+         {JSON: '{"mtu": 1400,\n "network":\n {"mtu": 1500}}'}, (f'"mtu" ({JSON}:1)', f'"network" ({JSON}:2)')),
+    Case("keys that cannot hurt", {}, {JSON: """{"debug": true, "log-level": "warn", "labels": ["a=b"],
+        "insecure-registries": ["r.example"], "registry-mirrors": ["https://mirror.example"], "live-restore": true,
+        "max-concurrent-downloads": 9, "max-concurrent-uploads": 9, "max-download-attempts": 9,
+        "shutdown-timeout": 60}"""}),
+    Case("a file that dockerd would refuse", {JSON: '{"mtu": 1400}'}, {JSON: "[]"}, (f'"mtu" removed ({JSON})',)),
     Case("our advice", {JSON: f"{{{FULL}}}"}, {JSON: f'{{{FULL}, "live-restore": true}}'}),
     Case("our advice, in a swarm, where dockerd would not start with it", {}, {JSON: '{"live-restore": true}'},
          (f'"live-restore" ({JSON}:1)',), in_swarm=True),
@@ -83,15 +95,34 @@ CASES = (
     # The environment and the unit.
     Case("a variable that dockerd reads", {}, {DROP_IN: "[Service]\nEnvironment=DOCKER_DRIVER=btrfs FOO=bar\n"},
          ("DOCKER_DRIVER in the environment",)),
+    Case("each variable that affects a start", {}, {
+        DROP_IN: "[Service]\nEnvironment=TMPDIR=/a PATH=/b LD_PRELOAD=/c LD_LIBRARY_PATH=/d\n"
+                 "Environment=DOCKER_TMPDIR=/e DOCKER_RAMDISK=1\n"},
+         tuple(f"{name} in the environment" for name in (
+             "DOCKER_RAMDISK", "DOCKER_TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR"))),
+    Case("a variable that dockerd was started with", {DROP_IN: "[Service]\nEnvironment=DOCKER_DRIVER=btrfs\n"}, {}),
+    Case("settings whose result is compared, or that have none", {}, {
+        DROP_IN: "[Unit]\nDocumentation=man:x(1)\n[Service]\nEnvironmentFile=-/etc/x\nPassEnvironment=X\n"
+                 "UnsetEnvironment=X\n[Install]\nAlias=x.service\n"}),
     Case("a setting of the unit", {}, {DROP_IN: "[Unit]\nDescription=x\n[Service]\nExecStartPre=/bin/false\n"},
          (f"ExecStartPre= ({DROP_IN}:4)",)),
+    Case("a setting of the unit until the next boot", {}, {TRANSIENT: "[Service]\nExecStartPre=/bin/false\n"},
+         (f"ExecStartPre= ({TRANSIENT}:2)",)),
+    Case("a setting that is gone", {DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, {DROP_IN: None},
+         ("ExecStartPre= no more",)),
+    Case("nobody knows what it was: newer settings count", {OTHER: "[Service]\nLimitNOFILE=9999\n"},
+         {DROP_IN: "[Service]\nExecStartPre=/bin/false\n"}, (f"ExecStartPre= ({DROP_IN}:2)",), known=False),
+    Case("a setting that somebody has written to our drop-in", {OURS: "[Service]\nLimitNOFILE=9999\n"}, {}),
     Case("a setting that it was started with", {DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, {}),
     Case("a property that is in force since it was set",
          {}, {"/run/systemd/system.control/docker.service.d/50-IPAddressDeny.conf": "[Service]\nIPAddressDeny=any\n"}),
     Case("the package's unit is upgraded", {}, {SERVICE: f"{PLAIN[SERVICE].decode()}ExecStartPre=/bin/true\n"}),
     # Programs that start dockerd.
+    Case("no command at all", {DROP_IN: "[Service]\nExecStart=\n"}, {}),
     Case("a wrapper", {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd:// -H tcp://0.0.0.0:2375\n",
                        WRAPPER: WRAPPED}, {}),
+    Case("a wrapper of which nobody knows",
+         {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n", WRAPPER: WRAPPED}, {}, known=False),
     Case("a wrapper that was changed", {DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n",
                                         WRAPPER: WRAPPED}, {WRAPPER: WRAPPED.replace("exec", "false ||exec")},
          (f"{WRAPPER} ({DROP_IN}:3)",)),
@@ -198,24 +229,96 @@ def test_a_file_that_came_with_an_old_mtime_is_not_loaded(
     assert is_loaded(seen) is is_known
 
 
+def running_of(configured: Configured, started_ns: int, **environ: str) -> Running:
+    process = Process(1, configured.layer.argv, environ, started_ns, "docker.service", DOCKERD)
+    return Running(configured.layer._replace(name=RUNNING), process, configured.daemon)
+
+
 def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> None:
-    started_ns = lay(tmp_path, {name: content.decode() for name, content in PLAIN.items()})
+    plain = {name: content.decode() for name, content in PLAIN.items()}
+    started_ns = lay(tmp_path, {
+        **plain, WRAPPER: WRAPPED, OTHER: f"[Service]\nLimitNOFILE=9999\nExecStart=\nExecStart={WRAPPER} -H fd://\n"})
     lay(tmp_path, {JSON: '{"mtu": 1400}'}, started_ns)
     rootfs = Rootfs(str(tmp_path))
     now = observe_configured(rootfs)
-    process = Process(1, now.layer.argv, {INVOCATION: "2"}, started_ns, "docker.service", DOCKERD)
-    seen = Observation(rootfs, now, running=Running(now.layer._replace(name=RUNNING), process, now.daemon))
-    earlier = StartRecord("1", b'{"mtu": 1400}')
+    seen = Observation(rootfs, now, running=running_of(now, started_ns, INVOCATION_ID="2"))
+    earlier = StartRecord("1", b'{"mtu": 1400}', ())
     assert start_record(seen, earlier) is None
-    assert f'"mtu" ({JSON}:1)' in pending_changes(seen, now, earlier, in_swarm=False)
+    assert pending_changes(seen, now, earlier, in_swarm=False) == (f'"mtu" ({JSON}:1)',)
+    assert pending_changes(seen._replace(running=None), now, earlier, in_swarm=False) == ()
 
 
-def test_an_answer_of_systemd_from_before_the_start_is_not_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [WRAPPER, "/etc/alternatives/run-docker"])
+def test_a_link_that_leads_to_another_program_is_reported(tmp_path: Path, changed: str) -> None:
+    """As update-alternatives(1) changes it. The programs themselves are older than the start."""
+    plain = {name: content.decode() for name, content in PLAIN.items()}
+    lay(tmp_path, {**plain, "/opt/one": WRAPPED, "/opt/two": WRAPPED, WRAPPER: "", "/etc/alternatives/run-docker": "",
+                   DROP_IN: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"})
+    links = {WRAPPER: "../../../etc/alternatives/run-docker", "/etc/alternatives/run-docker": "/opt/one"}
+
+    def put(path: str, target: str) -> int:
+        file = tmp_path / path[1:]
+        file.unlink()
+        file.symlink_to(target)
+        return file.lstat().st_ctime_ns
+
+    started_ns = max(put(path, target) for path, target in links.items())
+
+    def pending() -> tuple[str, ...]:
+        with Rootfs(str(tmp_path)) as rootfs:
+            now = observe_configured(rootfs)
+            seen = Observation(rootfs, now, None, running_of(now, started_ns, INVOCATION_ID="1"))
+            return pending_changes(seen, now, StartRecord("1", None, (f"program={WRAPPER}",)), in_swarm=False)
+
+    assert pending() == ()
+    while put(changed, "/opt/two") <= started_ns:
+        pass
+    assert pending() == (f"{WRAPPER} ({DROP_IN}:3)",)
+
+
+SEEN_BEFORE = StartRecord("2", None)
+
+
+@pytest.mark.parametrize(("environ", "answer", "known", "is_recorded"), [
+    ({INVOCATION: "2"}, "2", None, True),
+    ({INVOCATION: "2"}, "2", StartRecord("1", None), True),
+    ({INVOCATION: "2"}, "2", SEEN_BEFORE, False),
+    ({INVOCATION: "2"}, None, None, False),
+    # An answer of systemd from before the start.
+    ({INVOCATION: "2"}, "1", None, False),
+    ({}, "2", None, False),
+    ({INVOCATION: ""}, "", None, False),
+    (None, "2", None, False),
+])
+def test_a_start_is_recorded_once(
+    tmp_path: Path, environ: Mapping[str, str] | None, answer: str | None, known: StartRecord | None, is_recorded: bool
+) -> None:
     started_ns = lay(tmp_path, {name: content.decode() for name, content in PLAIN.items()})
     rootfs = Rootfs(str(tmp_path))
     now = observe_configured(rootfs)
-    process = Process(1, now.layer.argv, {INVOCATION: "2"}, started_ns, "docker.service", DOCKERD)
-    running = Running(now.layer._replace(name=RUNNING), process, now.daemon)
-    for answer, is_recorded in ((None, False), (loaded(now, False, "1"), False), (loaded(now, False, "2"), True)):
-        found = start_record(Observation(rootfs, now, answer, running), None)
-        assert (found is not None) is is_recorded
+    seen = Observation(rootfs, now, None if answer is None else loaded(now, False, answer),
+                       None if environ is None else running_of(now, started_ns, **environ))
+    found = start_record(seen, known)
+    # Stored by one release and read by the next one.
+    assert found == (StartRecord("2", None, (f"program={DOCKERD}",)) if is_recorded else None)
+
+
+@pytest.mark.parametrize(("since", "settings"), [
+    ({}, ("Service.LimitNOFILE=9999", f"program={DOCKERD}")),
+    ({DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, None),
+    ({OTHER: "[Service]\nLimitNOFILE=1\n"}, None),
+    # A drop-in without any setting may have had some.
+    ({OTHER: ""}, None),
+])
+def test_settings_that_have_changed_since_the_start_are_not_recorded(
+        tmp_path: Path, since: Files, settings: tuple[str, ...] | None) -> None:
+    plain = {name: content.decode() for name, content in PLAIN.items()}
+    started_ns = lay(tmp_path, {**plain, OTHER: "[Service]\nLimitNOFILE=9999\n"})
+    lay(tmp_path, since, started_ns)
+    rootfs = Rootfs(str(tmp_path))
+    now = observe_configured(rootfs)
+    seen = Observation(rootfs, now, loaded(now, False, "1"), running_of(now, started_ns, INVOCATION_ID="1"))
+    assert start_record(seen, None) == StartRecord("1", None, settings)
+    lay(tmp_path, {JSON: "{}"}, started_ns)
+    with rootfs.changed({}) as later:
+        assert start_record(seen._replace(rootfs=later), None) is None

@@ -92,6 +92,8 @@ TURNS = (
     Turn("before the window", "{splay: 20min, window: '14:00-16:00 UTC'}", 5000, NOON + 2 * HOUR + 10 * MIN,
          "outside the window 14:00-16:00 UTC"),
     Turn("the window has just opened", "{splay: 20min, window: '12:00-13:00 UTC'}", 5000, NOON + 10 * MIN),
+    Turn("it has just opened again after 5 minutes",
+         "{splay: 20min, window: '12:00-11:55 UTC'}", 5000, NOON + 10 * MIN),
     Turn("it opened 4 minutes ago", "{splay: 20min, window: '11:56-13:00 UTC'}", 5000, NOON + 6 * MIN),
     Turn("it is its turn in the window", "{splay: 20min, window: '11:50-13:00 UTC'}", 5000),
     Turn("needed since the window opened", "{splay: 20min, window: '11:00-13:00 UTC'}", 4, NOON + 6 * MIN),

@@ -107,6 +107,16 @@ def test_unset_variables_are_expanded_since_262(version: int, argv: list[str], t
     assert "A" not in environment.variables
 
 
+@pytest.mark.parametrize(("words", "argv"), [
+    ("@/bin/x $NONE", [""]), ("@/bin/x $NONE $NONE", [""]), ("@/bin/x $NONE a", ["a"]), ("@/bin/x ${NONE}", [""]),
+    ("@/bin/x '' a", ["", "a"]), ("/bin/x $NONE", ["/bin/x"]),
+])
+def test_there_is_always_an_argument_zero(words: str, argv: list[str], tmp_path: Path) -> None:
+    rootfs = look(tmp_path, {LOW + "d.service": f"[Service]\nExecStart={words}\n"})
+    [command] = load_service(rootfs, "d.service").exec_start
+    assert [argument.text for argument in expand(command, {})] == argv
+
+
 @pytest.mark.parametrize(("version", "user"), [(252, None), (257, "root")])
 def test_user_is_always_set_since_255(version: int, user: str | None, tmp_path: Path) -> None:
     rootfs = look(tmp_path, SERVICE)
