@@ -450,6 +450,18 @@ def test_a_service_that_does_not_exist_any_more_is_given_up(
     assert agent.controller.memory.fleet.owed == ()
 
 
+@pytest.mark.parametrize("lock", [FLEETLOCK, ETCD])
+def test_a_slot_is_given_back_once(host: SimulatedHost, lock: Act) -> None:
+    """Another program of this host may take the next one: zincati, for a reboot."""
+    do(host, (lock, *opened()))
+    agent = guarded(host)
+    assert starts_by_us(host)
+    requests = list(host.lock.requests)
+    run(agent, 700)
+    assert host.lock.requests == requests
+    assert requests.count("release") == 1
+
+
 def test_a_full_service_has_given_nothing(host: SimulatedHost) -> None:
     do(host, (FLEETLOCK, *opened(), service(fault=Fault.FULL)))
     assert guarded(host).controller.memory.fleet.unsure is None
