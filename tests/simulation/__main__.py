@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 from tests.simulation.branches import Arcs, Branches, summary
@@ -38,11 +39,17 @@ def _one(seed: int) -> Played:
     return Played(seed, _branches.of(seed, lambda: play(history(seed))), _branches.taken())
 
 
-def _played(first: int, jobs: int) -> Iterator[Played]:
+def played(first: int, jobs: int) -> Generator[Played]:
+    """Play the histories of the seeds from `first` on, until the caller stops."""
     if jobs == 1:
         yield from map(_one, range(first, 2**62))
-    with multiprocessing.Pool(jobs) as pool:
+    # The pool is terminated while its processes play: each removes its directory first.
+    with multiprocessing.Pool(jobs, signal.signal, (signal.SIGTERM, _exit)) as pool:
         yield from pool.imap(_one, iter(range(first, 2**62)), chunksize=4)
+
+
+def _exit(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> int:
@@ -64,7 +71,7 @@ def main() -> int:
     broken: dict[str, list[int]] = {}
     taken: dict[str, frozenset[tuple[int, int]]] = {}
     began, shown = time.monotonic(), 0.0
-    for seed, outcome, branches in _played(options.seed, options.jobs):
+    for seed, outcome, branches in played(options.seed, options.jobs):
         decisions += outcome.decisions
         faults += outcome.faults
         taken.update((file, taken.get(file, frozenset()) | arcs) for file, arcs in branches.items())
