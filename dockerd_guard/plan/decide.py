@@ -456,7 +456,8 @@ def record(
     if result.hold is not None:
         memory = _held(memory, now, result.hold)
     elif result.is_done:
-        memory = memory._replace(held=None)
+        # The next restart has a cause of its own, and waits for the turn of this host again.
+        memory = memory._replace(held=None, needed_restart=None if result.starts else memory.needed_restart)
     return memory
 
 

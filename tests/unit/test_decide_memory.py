@@ -23,7 +23,16 @@ from dockerd_guard.plan.decide import (
     wake_s,
 )
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts
-from dockerd_guard.plan.memory import Attempt, Contained, CorrectedFile, HeldCorrection, Intent, Memory, digest
+from dockerd_guard.plan.memory import (
+    Attempt,
+    Contained,
+    CorrectedFile,
+    HeldCorrection,
+    Intent,
+    Memory,
+    NeededRestart,
+    digest,
+)
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rootfs import Rootfs
@@ -255,7 +264,7 @@ TEN_SECONDS = read_policy("watch: {resync: 10s}")
 PLAIN = Decision(APPLY)
 STARTS = PLAIN._replace(actions=Actions(restart=True), required=Actions(restart=True))
 REMEMBERED = Memory(restarts=(ago(NOW, 60), ago(NOW, 1)), attempt=Attempt(ago(NOW, 60), "old", 300.0, "inputs"),
-                    held=HeldCorrection("old", NOW.wall, None))
+                    held=HeldCorrection("old", NOW.wall, None), needed_restart=NeededRestart(ago(NOW, 90), "x", True))
 CHANGE = Change(OURS, None, b"new")
 
 
@@ -273,7 +282,8 @@ class Recorded(NamedTuple):
 RECORDED = (
     Recorded("it complies", PLAIN, Result(True), {"attempt": None, "held": None}),
     Recorded("done with a restart: the count made before is replaced by what happened", STARTS,
-             Result(True, starts=(NOW,)), {"attempt": None, "held": None, "restarts": (ago(NOW, 60), NOW)}),
+             Result(True, starts=(NOW,)),
+             {"attempt": None, "held": None, "restarts": (ago(NOW, 60), NOW), "needed_restart": None}),
     Recorded("decided to restart, and never came to it", STARTS, Result(False, error="full", unwritable=True),
              {"restarts": (ago(NOW, 60),), "attempt": Attempt(NOW, "full", 60.0)}),
     Recorded("rolled back: two starts", STARTS,
