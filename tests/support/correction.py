@@ -110,13 +110,14 @@ def settled(machine: Machine) -> None:
 
 
 def rests(machine: Machine, seconds: float = 1) -> bool:
-    """Whether the agent used less than 10 ms of CPU time for so many seconds, while systemd had no job.
+    """Whether the agent used less than 10 ms of CPU time for so many seconds, while systemd had no job and no pass ran.
 
-    A pass takes more than 20 ms, but none as long as it waits for dockerd to restart.
+    A pass takes more than 20 ms, but none while it waits for dockerd or systemd. It has "/" open until it ends.
     """
-    line = "systemctl show --value --property=CPUUsageNSec dockerd-guard; systemctl show --value --property=NJobs"
-    before, jobs, after, jobs_after = map(int, machine.run(f"{line}; sleep {seconds}; {line}").out.split())
-    return after - before < 10_000_000 and jobs == jobs_after == 0
+    line = ("systemctl show --value --property=CPUUsageNSec dockerd-guard; systemctl show --value --property=NJobs; "
+            "readlink /proc/$(systemctl show --value --property=MainPID dockerd-guard)/fd/* | grep -cx / || :")
+    before, *busy, after, jobs, passes = map(int, machine.run(f"{line}; sleep {seconds}; {line}").out.split())
+    return after - before < 10_000_000 and not any((*busy, jobs, passes))
 
 
 def make_certificates(machine: Machine) -> None:

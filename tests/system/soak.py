@@ -153,15 +153,24 @@ def _complies(machine: Machine) -> bool:
 
 def _sample(machine: Machine, at_s: float, step: str, took_s: float) -> Sample:
     pid = wait_for(lambda: machine.main_pid(AGENT), "agent")
-    # The last pass renews the watches. A running pass has directories open: take the minimum.
+    # The last pass renews the watches.
     wait_for(lambda: rests(machine), "agent at rest")
-    shown = machine.run(f"cat /proc/{pid}/status; echo; for each in 1 2 3 4 5 6 7 8; do "
-                        f"echo $(ls /proc/{pid}/fd | wc -l) $(ls /proc/{pid}/task | wc -l); sleep 0.1; done").out
-    about, _, counts = shown.partition("\n\n")
-    descriptors, threads = zip(*(map(int, line.split()) for line in counts.splitlines()), strict=True)
+    about = machine.run(f"cat /proc/{pid}/status").out
+    descriptors, threads = wait_for(lambda: _counts(machine, pid), "agent without an open directory")
     status = dict(line.split(":", 1) for line in about.splitlines())
     return Sample(round(at_s, 1), step, round(took_s, 2), pid, int(status["VmRSS"].split()[0]) / 1024,
-                  min(descriptors), min(threads))
+                  descriptors, threads)
+
+
+def _counts(machine: Machine, pid: int) -> tuple[int, int] | None:
+    """Return the lowest numbers of descriptors and threads of eight looks. A look while a pass runs does not count.
+
+    None if none counts. A pass has "/" open until it ends, and may wait for systemd longer than these looks take.
+    """
+    looks = machine.run(f"for each in 1 2 3 4 5 6 7 8; do ls /proc/{pid}/task | wc -l; "
+                        f"readlink /proc/{pid}/fd/*; echo; sleep 0.1; done", check=False).out.strip().split("\n\n")
+    counts = [(len(links), int(threads)) for threads, *links in map(str.splitlines, looks) if "/" not in links]
+    return (min(links for links, _ in counts), min(threads for _, threads in counts)) if counts else None
 
 
 def growing(samples: Sequence[Sample]) -> list[str]:
