@@ -20,11 +20,13 @@ MOUNTS = "/proc/self/mountinfo"
 
 class StartRecord(NamedTuple):
     """What is known of a start of dockerd: its invocation ID, daemon.json then (None: there was none), and the
-    settings of docker.service then, as `Section.Key=value` (None: they had changed before they were recorded)."""
+    settings of docker.service then, as `Section.Key=value`. What had changed before it was recorded is unknown:
+    `settings` is None, `knows_daemon_json` is False."""
 
     invocation: str
     daemon_json: bytes | None
     settings: tuple[str, ...] | None = None
+    knows_daemon_json: bool = True
 
     def is_of(self, process: Process) -> bool:
         """Whether it is of the start of this process."""
@@ -69,7 +71,7 @@ def started(process: Process, rootfs: Rootfs, record: StartRecord | None, versio
 
     now = resolve(rootfs.read)
     path = now.config_file
-    if record is not None and record.is_of(process):
+    if record is not None and record.is_of(process) and record.knows_daemon_json:
         content, config = record.daemon_json, Evidence.START_RECORD
     elif is_unchanged(rootfs, path, process.started_ns):
         return Started(now, Evidence.UNCHANGED_FILES)

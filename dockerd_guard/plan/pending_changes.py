@@ -51,7 +51,7 @@ MAX_LINKS = 40
 
 
 def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | None:
-    """The record to store for the running dockerd; None if it is stored already or daemon.json has changed since.
+    """The record to store for the running dockerd; None if one is stored, or nothing is known of this start.
 
     Where systemd had not loaded the files that are there, it started dockerd with what it had loaded before: the
     settings of the previous record. A file that was only touched is then no change.
@@ -64,22 +64,34 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
         return None
     if known is not None and known.invocation == loaded.invocation:
         return None
-    path = running.daemon.config_file
-    if not is_unchanged(seen.rootfs, path, running.process.started_ns):
-        return None
-    unit = seen.configured.service.unit
-    files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
+    path, started_ns = running.daemon.config_file, running.process.started_ns
+    knows_daemon_json = is_unchanged(seen.rootfs, path, started_ns)
+    newer = frozenset(file for file in _files(seen.configured) if is_newer(seen.rootfs, file, started_ns))
     settings: tuple[str, ...] | None = None
-    if not any(is_newer(seen.rootfs, file, running.process.started_ns) for file in files):
-        before = known.settings if known is not None else None
-        settings = _recorded(seen.configured) if is_loaded(seen) else before or ()
-    return StartRecord(loaded.invocation, seen.rootfs.read_if_possible(path), settings)
+    if is_loaded(seen):
+        settings = _recorded(seen, newer, started_ns)
+    elif not newer:
+        settings = (known.settings if known is not None else None) or ()
+    if settings is None and not knows_daemon_json:
+        return None
+    content = seen.rootfs.read_if_possible(path) if knows_daemon_json else None
+    return StartRecord(loaded.invocation, content, settings, knows_daemon_json)
 
 
-def _recorded(configured: Configured) -> tuple[str, ...]:
-    command = main_command(configured.service)
-    programs = (f"{PROGRAM}{command.path}",) if command is not None else ()
-    return (*(text for _, text in _compared(configured)), *programs)
+def _files(configured: Configured) -> set[str]:
+    unit = configured.service.unit
+    return {setting.location.file for setting in unit.settings} | set(unit.dropins)
+
+
+def _recorded(seen: Observation, newer: frozenset[str], started_ns: int) -> tuple[str, ...]:
+    """The settings, without those of newer files. What a changed or removed file had contained is unknown: it may have
+    named another program."""
+    command = main_command(seen.configured.service)
+    places = {posixpath.dirname(file) for file in seen.configured.service.unit.dropins}
+    is_certain = not newer and not any(is_newer(seen.rootfs, place, started_ns) for place in places)
+    programs = (f"{PROGRAM}{command.path}",) if command is not None and is_certain else ()
+    compared = (text for setting, text in _compared(seen.configured) if setting.location.file not in newer)
+    return (*compared, *programs)
 
 
 def pending_changes(
@@ -125,7 +137,7 @@ def _keys(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord
     path = base.daemon.config_file
     before: dict[str, object] = {}
     if known is not None and known.is_of(running.process):
-        before = _read(known.daemon_json)
+        before = _read(known.daemon_json)  # nothing where that is unknown
     elif not is_newer(rootfs, path, running.process.started_ns):
         return
     after = _read(rootfs.read_if_possible(path))

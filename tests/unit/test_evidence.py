@@ -138,14 +138,16 @@ def test_tls_of_a_running_dockerd_rests_on_evidence(host: SimulatedHost, case: C
     assert len(host.probes) == 1
 
 
+@pytest.mark.parametrize("record", [None, StartRecord("1", None, (), knows_daemon_json=False)])
 @pytest.mark.parametrize("version", ["20.10.24", "26.1.5", "28.5.2"])
-def test_arguments_are_evidence_without_a_record_whatever_the_file_says_now(tmp_path: Path, version: str) -> None:
+def test_arguments_are_evidence_without_a_record_whatever_the_file_says_now(
+        tmp_path: Path, version: str, record: StartRecord | None) -> None:
     """dockerd 20.10 refuses an empty daemon.json, so an unknown one must not be taken for an empty one."""
     (tmp_path / "etc/docker").mkdir(parents=True)
     (tmp_path / "etc/docker/daemon.json").write_text(PLAIN)
-    process = Process(1, ("dockerd", *TCP.split(), "--tls=false"), {}, started_ns=0, unit="docker.service")
+    process = Process(1, ("dockerd", *TCP.split(), "--tls=false"), {INVOCATION: "1"}, started_ns=0, unit="docker.service")
     with Rootfs(str(tmp_path)) as rootfs:
-        start = started(process, rootfs, None, Version.parse(version))
+        start = started(process, rootfs, record, Version.parse(version))
     assert (start.knows_hosts, start.config, start.tls) == (True, None, (UNKNOWN, None))
 
 

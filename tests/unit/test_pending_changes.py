@@ -22,6 +22,7 @@ OURS = "/etc/systemd/system/docker.service.d/zz-dockerd-guard.conf"
 ENVIRONMENT = "/etc/default/docker"
 TRANSIENT = "/run/systemd/system/docker.service.d/limits.conf"
 OTHER = "/etc/systemd/system/docker.service.d/limits.conf"
+LATE = "/etc/systemd/system/docker.service.d/z.conf"
 WRAPPER = "/usr/local/sbin/run-docker"
 DOCKERD = "/usr/bin/dockerd"
 WRAPPED = f"#!/bin/sh\nexec {DOCKERD} \"$@\"\n"
@@ -36,7 +37,8 @@ class Case(NamedTuple):
     """`at_start`: files that dockerd was started with, beside a plain docker.service. `since`: what they are now.
 
     `known`: the agent saw dockerd before that. `not_loaded`: files that were there at the start too, and that systemd
-    had not loaded. `knows_earlier`: the agent saw the dockerd before, which was started with the same files.
+    had not loaded. `knows_earlier`: the agent saw the dockerd before, which was started with the same files. `unseen`:
+    what was changed, and loaded by systemd, after the start and before the agent saw dockerd.
     """
 
     name: str
@@ -47,6 +49,10 @@ class Case(NamedTuple):
     in_swarm: bool = False
     not_loaded: Files = MappingProxyType({})
     knows_earlier: bool = False
+    unseen: Files = MappingProxyType({})
+
+
+FOREIGN = f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"
 
 
 CASES = (
@@ -148,6 +154,23 @@ CASES = (
          not_loaded={OTHER: f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"}, knows_earlier=True),
     Case("a touched drop-in, at the first sight", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {},
          (f"LimitNOFILE= ({OTHER}:2)",), not_loaded={OTHER: "[Service]\nLimitNOFILE=9999\n"}),
+    # Changed before the agent saw dockerd.
+    Case("daemon.json, then the drop-in that another program was hidden by",
+         {DROP_IN: FOREIGN, LATE: f"{START}\n", WRAPPER: WRAPPED}, {LATE: None},
+         (f'"mtu" ({JSON}:1)', f"{WRAPPER} ({DROP_IN}:3)"), unseen={JSON: '{"mtu": 1400}'}),
+    Case("daemon.json, with what cannot hurt", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {},
+         unseen={JSON: '{"debug": true}'}),
+    Case("a drop-in, then the one that another program was hidden by",
+         {DROP_IN: FOREIGN, LATE: f"{START}\n", WRAPPER: WRAPPED}, {LATE: None},
+         (f"Nice= ({OTHER}:2)", f"{WRAPPER} ({DROP_IN}:3)"), unseen={OTHER: "[Service]\nNice=1\n"}),
+    Case("the drop-in that another program was hidden by", {DROP_IN: FOREIGN, LATE: f"{START}\n", WRAPPER: WRAPPED}, {},
+         (f"{WRAPPER} ({DROP_IN}:3)",), unseen={LATE: None}),
+    Case("a drop-in that hides another program no more",
+         {DROP_IN: FOREIGN, LATE: f"{START}\n", WRAPPER: WRAPPED}, {}, (f"{WRAPPER} ({DROP_IN}:3)",),
+         unseen={LATE: "[Service]\n"}),
+    Case("one of two drop-ins", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {OTHER: None},
+         (f"Nice= ({DROP_IN}:2)", "LimitNOFILE= no more"), unseen={DROP_IN: "[Service]\nNice=1\n"}),
+    Case("a drop-in, taken back later", {}, {DROP_IN: None}, unseen={DROP_IN: "[Service]\nNice=1\n"}),
 )
 
 
@@ -157,15 +180,16 @@ def lay(root: Path, files: Files, after_ns: int = 0) -> int:
     for name, content in files.items():
         path = root / name[1:]
         path.parent.mkdir(parents=True, exist_ok=True)
-        while content is not None:
-            path.write_text(content)
+        while True:
+            path.write_text(content or "")
             # As cp -p does.
             os.utime(path, (1, 1))
             if (changed := path.stat().st_ctime_ns) > after_ns:
-                latest = max(latest, changed)
                 break
         if content is None:
             path.unlink()
+        else:
+            latest = max(latest, changed)
     return latest
 
 
@@ -179,6 +203,7 @@ def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, ca
     plain = {name: content.decode() for name, content in PLAIN.items()}
     lay(tmp_path, {**plain, DOCKERD: "", **case.at_start})
     at_start = observe_configured(Rootfs(str(tmp_path)))
+    by_systemd = at_start
     argv = (DOCKERD, *at_start.layer.argv[1:])
 
     def see(invocation: str = "1") -> Observation:
@@ -186,12 +211,15 @@ def test_only_what_may_keep_dockerd_from_starting_is_reported(tmp_path: Path, ca
         environ = {**values(at_start.environment), "PATH": "/bin", INVOCATION: invocation}
         process = Process(1, argv, environ, started_ns, "docker.service", DOCKERD)
         is_changed = bool(case.not_loaded) and invocation == "1"
-        return Observation(rootfs, observe_configured(rootfs), loaded(at_start, is_changed, invocation),
+        return Observation(rootfs, observe_configured(rootfs), loaded(by_systemd, is_changed, invocation),
                            Running(at_start.layer._replace(name=RUNNING), process, at_start.daemon))
 
     started_ns = lay(tmp_path, {DOCKERD: ""})
     earlier = start_record(see("0"), None) if case.knows_earlier else None
     started_ns = lay(tmp_path, {DOCKERD: "", **case.not_loaded})
+    lay(tmp_path, case.unseen, started_ns)
+    if case.unseen:
+        by_systemd = observe_configured(Rootfs(str(tmp_path)))
     known = start_record(see(), earlier) if case.known else None
     assert (known is not None) is case.known
     lay(tmp_path, case.since, started_ns)
@@ -305,13 +333,13 @@ def test_a_start_is_recorded_once(
 
 @pytest.mark.parametrize(("since", "settings"), [
     ({}, ("Service.LimitNOFILE=9999", f"program={DOCKERD}")),
-    ({DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, None),
-    ({OTHER: "[Service]\nLimitNOFILE=1\n"}, None),
+    ({DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, ("Service.LimitNOFILE=9999",)),
+    ({OTHER: "[Service]\nLimitNOFILE=1\n"}, ()),
     # A drop-in without any setting may have had some.
-    ({OTHER: ""}, None),
+    ({OTHER: ""}, ()),
 ])
-def test_settings_that_have_changed_since_the_start_are_not_recorded(
-        tmp_path: Path, since: Files, settings: tuple[str, ...] | None) -> None:
+def test_what_has_changed_since_the_start_is_not_recorded(
+        tmp_path: Path, since: Files, settings: tuple[str, ...]) -> None:
     plain = {name: content.decode() for name, content in PLAIN.items()}
     started_ns = lay(tmp_path, {**plain, OTHER: "[Service]\nLimitNOFILE=9999\n"})
     lay(tmp_path, since, started_ns)
@@ -321,4 +349,6 @@ def test_settings_that_have_changed_since_the_start_are_not_recorded(
     assert start_record(seen, None) == StartRecord("1", None, settings)
     lay(tmp_path, {JSON: "{}"}, started_ns)
     with rootfs.changed({}) as later:
-        assert start_record(seen._replace(rootfs=later), None) is None
+        assert start_record(seen._replace(rootfs=later), None) == StartRecord("1", None, settings, knows_daemon_json=False)
+    not_loaded = seen._replace(rootfs=later, loaded=loaded(now, True, "1"))
+    assert start_record(not_loaded, None) == (None if since else StartRecord("1", None, (), knows_daemon_json=False))
