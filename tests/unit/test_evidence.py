@@ -16,7 +16,7 @@ from dockerd_guard.observe.engine import Probe
 from dockerd_guard.observe.live import observe_host
 from dockerd_guard.observe.observation import Layer, Process
 from dockerd_guard.observe.probes import Known, Prober, Probes, start_of, with_probes
-from dockerd_guard.observe.started import INVOCATION, started
+from dockerd_guard.observe.started import INVOCATION, StartRecord, started
 from dockerd_guard.plan.assessment import plan_for
 from dockerd_guard.plan.exposures import exposures
 from dockerd_guard.plan.pending_changes import start_record
@@ -145,7 +145,8 @@ def test_arguments_are_evidence_without_a_record_whatever_the_file_says_now(
     """dockerd 20.10 refuses an empty daemon.json, so an unknown one must not be taken for an empty one."""
     (tmp_path / "etc/docker").mkdir(parents=True)
     (tmp_path / "etc/docker/daemon.json").write_text(PLAIN)
-    process = Process(1, ("dockerd", *TCP.split(), "--tls=false"), {INVOCATION: "1"}, started_ns=0, unit="docker.service")
+    argv = ("dockerd", *TCP.split(), "--tls=false")
+    process = Process(1, argv, {INVOCATION: "1"}, started_ns=0, unit="docker.service")
     with Rootfs(str(tmp_path)) as rootfs:
         start = started(process, rootfs, record, Version.parse(version))
     assert (start.knows_hosts, start.config, start.tls) == (True, None, (UNKNOWN, None))

@@ -349,6 +349,7 @@ def test_what_has_changed_since_the_start_is_not_recorded(
     assert start_record(seen, None) == StartRecord("1", None, settings)
     lay(tmp_path, {JSON: "{}"}, started_ns)
     with rootfs.changed({}) as later:
-        assert start_record(seen._replace(rootfs=later), None) == StartRecord("1", None, settings, knows_daemon_json=False)
-    not_loaded = seen._replace(rootfs=later, loaded=loaded(now, True, "1"))
-    assert start_record(not_loaded, None) == (None if since else StartRecord("1", None, (), knows_daemon_json=False))
+        unknown = StartRecord("1", None, settings, knows_daemon_json=False)
+        assert start_record(seen._replace(rootfs=later), None) == unknown
+        not_loaded = seen._replace(rootfs=later, loaded=loaded(now, True, "1"))
+        assert start_record(not_loaded, None) == (None if since else unknown._replace(settings=()))
