@@ -14,10 +14,14 @@ from dockerd_guard.observe import command_words
 MAX_WORDS = 5_000
 """Words of variables, and hosts, in one text; one with more of them counts as one with such a command."""
 
-_NAME = r"(?:[\w./@{}$-]{0,200}/)?dockerd(?:-entrypoint\.sh|-rootless\.sh|\.exe)?"
+_PROGRAM = r"(?:dockerd(?:-entrypoint\.sh|-rootless\.sh|\.exe)?|balenad|balena-engine-daemon)"
+"""dockerd, what starts it, and balenaEngine's."""
+
+_NAME = rf"(?:[\w./@{{}}$-]{{0,200}}/)?{_PROGRAM}"
 # Patterns are compiled where they are first used (re caches them): most trees need none.
 _COMMAND = (
-    r"(?<![\w.$-])dockerd(?:-entrypoint\.sh|-rootless\.sh|\.exe)?(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
+    rf"(?<![\w.$-]){_PROGRAM}"
+    r"(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
     r"\\{0,3}[\"']?")
 _HOST = r"(?:-[A-Za-z]{0,8}?H|--host)(?:=|\Z)|-[A-GI-Za-z]{0,8}H(?=.)"
 

@@ -1,11 +1,14 @@
-"""Texts within a text in an encoding: `data:` URLs (RFC 2397), base64, and gzip in these."""
+"""Texts within a text in an encoding: `data:` URLs (RFC 2397), base64, hexadecimal and octal digits; and what gzip, xz,
+bzip2 or zlib have compressed before that.
+"""
 
 from __future__ import annotations
 
 import base64
-import contextlib
+import bz2
 import gzip
 import io
+import lzma
 import re
 import zlib
 from collections.abc import Iterator
@@ -15,30 +18,45 @@ MAX_BYTES = 1024 * 1024
 """Bytes of one value after decompression, and of all values of a text together."""
 
 MAX_TEXTS = 200
-"""Encoded texts in one text."""
+"""Encoded texts in one text, and those of them that are compressed."""
+
+MAX_XZ_BYTES = 24 * 1024 * 1024
+"""Memory for xz(1), whose default takes 9 MiB, and whose -8 takes 33 MiB."""
+
+_BYTE = r"(?:\\{1,2}x|0x|%)?[0-9a-fA-F]{2}"
+_BYTES = rf"(?=(?:{_BYTE})++(?![\w+/]))"
+_HEX = rf"(?<![\w+/%\\]){_BYTES}(?P<hex>{_BYTE}(?:{_BYTE}|[\s,]{{1,4}}{_BYTES}{_BYTE}){{11,}}+)"
+"""The digits of xxd(1), hexdump(1), printf(1), and of numbers in a list. Each word is looked at as a whole before."""
+
+_OCTAL = r"(?P<octal>(?:\\{1,2}0?[0-7]{3}){12,}+)"
 
 # Compiled where it is first used (re caches it).
 _ENCODED = (
     r"\bdata:(?P<url>[\w/;=+.-]{0,100},[^\s\"'<>]{8,}+)"
+    rf"|{_HEX}|{_OCTAL}"
     r"|(?<![\w+/])(?P<base64>[A-Za-z0-9+/]{18,}+(?:\s{1,80}+[A-Za-z0-9+/]{4,}+)*+)={0,2}")
 """Lines of base64 may be followed by a word, which is decoded with them: what it adds is no text."""
 
-_MAY_MATTER = rb"(?i:docker|podman|237[56]|hostPath)|[A-Za-z0-9+/]{18}"
-_IS_TEXT = re.compile(rb"[\t\n\r -~]{12}|\x1f\x8b")
+_MAY_MATTER = rb"(?i:docker|podman|\bbalena|237[56]|hostPath|\btcp:)|[A-Za-z0-9+/]{18}"
+_IS_TEXT = re.compile(rb"[\t\n\r -~]{12}")
+_IS_PACKED = re.compile(rb"\x1f\x8b\x08|\xfd7zXZ\0|BZh[1-9]1AY|\x78[\x01\x5e\x9c\xda]")
+"""What gzip, xz, bzip2 and zlib begin with (RFC 1952, the .xz file format, bzip2(1), RFC 1950)."""
 
 
 def encoded_texts(text: str) -> Iterator[tuple[int, str | None]]:
     """Yield the texts that are encoded in a text and may have to do with Docker, each with its offset; None where there
     are more than are read. Linear time."""
-    room, count = MAX_BYTES, 0
+    room, count, packed = MAX_BYTES, 0, 0
     for found in re.finditer(_ENCODED, text):
-        data = data_url(f"data:{found['url']}", "") if found["url"] else _data("".join(found["base64"].split()))
-        if data is None or _IS_TEXT.match(data) is None:
+        data = _decoded(found)
+        if data is not None and _IS_PACKED.match(data) is not None:
+            packed += 1
+            data = _unpacked(data, room + 1) if packed <= MAX_TEXTS else None
+            if data is None:
+                yield found.start(), None
+                return
+        elif data is None or _IS_TEXT.match(data) is None:
             continue
-        if data[:2] == b"\x1f\x8b":
-            with contextlib.suppress(zlib.error):
-                # As much as can be read: what follows may not belong to it.
-                data = zlib.decompressobj(wbits=31).decompress(data, room + 1)
         may_matter = re.search(_MAY_MATTER, data) is not None
         room, count = room - len(data), count + may_matter
         if room < 0 or count > MAX_TEXTS:
@@ -46,6 +64,31 @@ def encoded_texts(text: str) -> Iterator[tuple[int, str | None]]:
             return
         if may_matter:
             yield found.start(), data.decode("utf-8", "surrogateescape")
+
+
+def _decoded(found: re.Match[str]) -> bytes | None:
+    if found["url"]:
+        return data_url(f"data:{found['url']}", "")
+    if found["hex"]:
+        return bytes.fromhex("".join(re.findall(r"[0-9a-fA-F]{2}", re.sub(r"\\x|0x", "", found["hex"]))))
+    if found["octal"]:
+        return bytes(int(digits, 8) & 0xFF for digits in re.findall(r"[0-7]{3}(?=\\|\Z)", found["octal"]))
+    return _data("".join(found["base64"].split()))
+
+
+def _unpacked(data: bytes, size: int) -> bytes | None:
+    """Decompress as much as can be read, since what follows may not belong to it; None if that takes more memory than
+    is given to it."""
+    try:
+        if data[:1] in (b"\x1f", b"\x78"):
+            return zlib.decompressobj(wbits=47).decompress(data, size)
+        if data[:1] == b"B":
+            return bz2.BZ2Decompressor().decompress(data, size)
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_XZ_BYTES).decompress(data, size)
+    except lzma.LZMAError as error:
+        return None if "limit" in str(error) else b""
+    except (OSError, zlib.error):
+        return b""
 
 
 def _data(digits: str) -> bytes:

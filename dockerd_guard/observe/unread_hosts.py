@@ -20,7 +20,7 @@ from dockerd_guard.observe import (
     socket_relays,
 )
 
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+UTF_16, UTF_32 = (b"\xff\xfe", b"\xfe\xff"), (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 """Byte order marks."""
 
 MAX_DEPTH = 2
@@ -34,6 +34,9 @@ _WINDOW = 300
 
 _NEAR = 2_000
 """Characters before and after an address in which dockerd may be mentioned."""
+
+_ENGINE = r"(?i:docker|podman|\bbalena)"
+"""Docker, and what is Docker by another name: balenaEngine of balenaOS."""
 
 # Patterns are compiled where they are first used (re caches them): most trees need none.
 _NOT_READ = (
@@ -49,7 +52,7 @@ _COMMENT = r"(?m:^)[ \t]{0,200}(?:#|//|;)[^\n]*"
 _COMMENT_OF_SHELL = r"(?m:^)[ \t]{0,200}#[^\n]*"
 
 _ADDRESS = (
-    r"tcp:(?://)?(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
+    r"tcp:(?:\\{0,3}/){0,2}(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
     r"|(?P<port>(?:(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
     r"|(?i:exposeDockerAPIOnTCP2375\W{1,8}true)"
     r"|(?:hostPort|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
@@ -60,18 +63,18 @@ _ADDRESS = (
     r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
 _HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
-_OTHER_HOSTS = r"(?:(?:fd|unix|npipe)://[\w./@-]{0,100}\W{1,40})"
+_OTHER_HOSTS = r"(?:(?:fd|unix|npipe):(?:\\{0,3}/){2}[\w./@-]{0,100}\W{1,40})"
 _OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
 """A list with another host of dockerd, or of Puppet's module docker."""
 _OPTION = (
     r"(?:docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
-    r"other_args|EXTRA_ARGS|fd://)(?:[^\n\\]|\\[\s\S])*\Z"
+    r"other_args|EXTRA_ARGS|fd:(?:\\{0,3}/){2})(?:[^\n\\]|\\[\s\S])*\Z"
     r"|ExecStart(?:[^\n\\]|\\[\s\S])*(?:-H|--host)\W{0,12}\Z"
     r"|(?:dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
-    r"|(?i:extra_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
+    r"|(?i:(?:extra|docker\w{0,20})_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\bdocker_service(?:(?!\bend\b)[\s\S])*\shost[ \t]{1,4}[\"']\Z"
-    rf"|[hH]osts\\?[\"']\W{{1,48}}\Z|{_OF_DOCKERD}")
+    rf"|[hH]osts\\?[\"']\W{{1,48}}(?:(?:append|extend|insert|push|unshift|add)\W{{1,16}})?\Z|{_OF_DOCKERD}")
 """A list of hosts whose key has quotation marks is one of JSON."""
 
 _OF_OPTIONS = (
@@ -88,6 +91,18 @@ _CLIENT = (
     r"|\b(?:grep|curl|wget)\b[^\n|&;`$]{0,200}\Z")
 """A client, with options before the host; `start-docker` is none. `docker -d` and `docker daemon` are old names of
 dockerd."""
+
+_MENTION = r"(?i:\bAPI is accessible on https?://\Z)"
+"""A warning of dockerd in the output of `docker info`."""
+
+_TESTED = r"\S{0,80}?[\"']?\s{1,8}not in\b"
+"""An assertion of Ansible, or of a test, that an address is not used."""
+
+_OF_FILE = r"daemon\.json|/docker\.(?:service|socket)\b"
+"""A command with a file of dockerd in its line: `jq --arg h tcp://10.0.0.5:2375 FILTER /etc/docker/daemon.json`."""
+
+_OF_PATH = r"(?:OPT|ARG|FLAG)S?[\"']?[ \t]{0,8}[:=][^\n]*(?:-H|--host)\W{1,12}\Z"
+"""A variable with options, in a directory of Docker: /etc/sv/docker/conf of runit."""
 
 _FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
 """A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
@@ -108,6 +123,8 @@ def may_set_a_host(path: str) -> bool:
 def decoded(data: bytes) -> str:
     """The text of a file; empty if it is no text. A shell skips NUL bytes of a script (bash(1) "EXECUTION", and
     preadbuffer() of dash)."""
+    if data[:4] in UTF_32:
+        return data.decode("utf-32", "replace")
     if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
     if data[:2] == b"#!":
@@ -127,15 +144,19 @@ def first_way(path: str, text: str, judged: Iterable[tuple[int, int]] = ()) -> t
     return _first_line(path, text)
 
 
-def _first_line(path: str, text: str, depth: int = MAX_DEPTH) -> tuple[int, str] | None:
+def _first_line(
+    path: str, text: str, depth: int = MAX_DEPTH, *, is_about_docker: bool = False
+) -> tuple[int, str] | None:
     without_comments = re.sub(_COMMENT_OF_SHELL, "", text)
     is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
     plain = without_comments if is_script else re.sub(_COMMENT, "", text)
-    may_matter = re.search("(?i:docker|podman)", path) or re.search("(?i:docker|podman|:237[56]|hostPath)", text)
-    if may_matter is not None and (way := _first_place(path, plain)) is not None:
+    about = f"{_ENGINE}|:237[56]|hostPath|daemon\\.json"
+    may_matter = is_about_docker or re.search(about, path) is not None or re.search(about, text) is not None
+    if may_matter and (way := _first_place(path, plain)) is not None:
         return plain.count("\n", 0, way[0]) + 1, way[1]
     for place, inner in encoded_texts.encoded_texts(without_comments) if depth else ():
-        found = _first_line("", inner, depth - 1) if inner is not None else (1, "has more encoded text than is read")
+        found = (1, "has more encoded text than is read") if inner is None else _first_line(
+            "", inner, depth - 1, is_about_docker=may_matter)
         if found is not None:
             return without_comments.count("\n", 0, place) + 1, found[1]
     return None
@@ -191,7 +212,9 @@ class _Mentions:
 def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions) -> bool:
     start = found.start("bare") if found["bare"] else found.start()
     before = text[max(0, start - _WINDOW):start]
-    if re.search(_CLIENT, before) is not None or (found["port"] and re.search(_FIREWALL, before) is not None):
+    after = text[found.end():found.end() + _WINDOW]
+    if (re.search(f"{_CLIENT}|{_MENTION}", before) is not None or re.match(_TESTED, after) is not None
+            or (found["port"] and re.search(_FIREWALL, before) is not None)):
         return False
     if found["bare"]:
         # dockerd takes an address without a scheme for TCP. Other programs have such options as well, on other ports.
@@ -204,10 +227,17 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
         return True
     if found["stream"]:
         return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
-    return re.search(_OPTION, before) is not None or (
+    return re.search(_OPTION, before) is not None or _is_for_a_file(before, after, path) or (
         # Programs that ask Docker have a list of hosts as well.
         re.search(rf"{_HOSTS}\Z", before) is not None and (
             mentions.near(start) or re.search(_ABOUT_DOCKERD, path) is not None))
+
+
+def _is_for_a_file(before: str, after: str, path: str) -> bool:
+    """Whether a file of dockerd is named in the line of an address, or the text is one with options of its own."""
+    line = before.rpartition("\n")[2], after.partition("\n")[0]
+    return any(re.search(_OF_FILE, part) is not None for part in line) or (
+        re.search(r"(?:\A|/)dockerd?/", path) is not None and re.search(_OF_PATH, before) is not None)
 
 
 def _may_be_dockerds(found: re.Match[str], text: str, mentions: _Mentions) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
+import lzma
 import os
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -158,6 +161,35 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
         "a.tf", f'user_data = "{base64.b64encode(gzip.compress(COMMAND.encode())).decode()}"\n', 1),
     "encoded: a short command": ("a.sh", f"\necho {packed('dockerd -H :80')} | base64 -d | sh\n", 2),
     "encoded: twice": ("a.tf", f'\nuser_data = "{packed(f"content: {packed(COMMAND)}")}"\n', 2),
+    **{f"encoded: {name}": ("a.sh", f"\necho {text} | sh\n", 2) for name, text in (
+        ("xz", base64.b64encode(lzma.compress(COMMAND.encode())).decode()),
+        ("bzip2", base64.b64encode(bz2.compress(COMMAND.encode())).decode()),
+        ("zlib", base64.b64encode(zlib.compress(COMMAND.encode())).decode()),
+        ("xxd", COMMAND.encode().hex()), ("lines of xxd", COMMAND.encode().hex("\n", 8)),
+        ("hexdump", COMMAND.encode().hex(" ")), ("numbers", ", ".join(f"0x{each:02X}" for each in COMMAND.encode())),
+        ("printf, hexadecimal", "".join(f"\\x{each:02x}" for each in COMMAND.encode())),
+        ("printf, octal", "".join(f"\\{each:03o}" for each in COMMAND.encode())),
+        ("a word after it", f"{COMMAND.encode().hex()} facebook"))},
+    "encoded: more memory than is given to xz": (
+        "a.sh", f"\necho {base64.b64encode(lzma.compress(COMMAND.encode(), preset=9)).decode()} | xz -d | sh\n", 2),
+    "encoded: no word of Docker in it": (
+        "a.yml", f"\npath: /etc/docker/daemon.json\nx: {packed(HOSTS.replace('0.0.0.0:2375', '10.0.0.5:4243'))}\n", 3),
+    "sed: escaped slashes": (
+        "a.sh", "\nsed -i 's/fd:\\/\\//tcp:\\/\\/10.0.0.5:4243/' /lib/systemd/system/docker.service\n", 2),
+    "sed: escaped slashes and a variable": ("a.sh", "\nsed -i 's/fd:\\/\\//tcp:\\/\\/'$IP/ docker.service\n", 2),
+    "jq": ("a.sh", "\njq --arg h tcp://10.0.0.5:4243 '.hosts += [$h]' /etc/docker/daemon.json > x\n", 2),
+    "yq": ("a.sh", "\nyq -i '.hosts[1] = \"tcp://10.0.0.5:4243\"' /etc/docker/daemon.json\n", 2),
+    "augtool": (
+        "a.sh", "\naugtool set /files/etc/docker/daemon.json/dict/entry[1]/array/string tcp://10.0.0.5:4243\n", 2),
+    "Python: a list that gets longer": (
+        "a.py", "p = '/etc/docker/daemon.json'\nc.setdefault('hosts', []).append('tcp://10.0.0.5:4243')\n", 2),
+    "variables of several lines": ("g/a.yml", "docker_options: >-\n  --debug\n  -H tcp://10.0.0.5:4243\n", 3),
+    "Kustomize": ("a.yaml", "literals:\n- daemon.json={\"hosts\":[\"tcp://0.0.0.0:4243\"]}\n", 2),
+    "runit": ("etc/sv/docker/conf", "\nOPTS='-H tcp://10.0.0.5:4243'\n", 2),
+    "balenaEngine": ("a.sh", "\nbalenad -H 10.0.0.5:4243\n", 2),
+    "balenaEngine: a drop-in": (
+        "balena.service.d/a.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/balenad -H fd:// -H 10.0.0.5:4243\n", 3),
+    "PowerShell, UTF-32": ("a.ps1", "\ndockerd -H tcp://10.0.0.5:4243\n", 2),
     "encoded: Ignition": (
         "a.ign", '{"ignition": {},\n"source": "data:,dockerd%20-H%20tcp%3A%2F%2F10.0.0.5"}\n', 2),
     "a script that writes a Compose file": (
@@ -175,6 +207,8 @@ def test_what_is_not_read_is_named(name: str, tmp_path: Path, call: Call, monkey
     write(tmp_path, {**SAFE, path: text})
     if "UTF-16" in name:
         (tmp_path / path).write_bytes(text.encode("utf-16"))
+    if "UTF-32" in name:
+        (tmp_path / path).write_bytes(text.encode("utf-32"))
     monkeypatch.chdir(tmp_path)
     said = call("lint", ".")
     assert (said.code, said.out) == (2, "nothing wrong in what could be observed\n"), said.err
@@ -242,6 +276,10 @@ HARMLESS: dict[str, tuple[str, str]] = {
         "a.yml", f"icon: data:image/png;base64,{packed(chr(0) * 99)}\ndocker: {'0123456789abcdef' * 4}\n"),
     "encoded: many other texts": (
         "a.yml", "# docker\n" + "".join(f"- {packed(f'other text with a number: {n}')}\n" for n in range(500))),
+    "encoded: digests": ("a.sh", "# docker\n" + f"{COMMAND.encode().hex()[:6]}{'0123456789abcdef' * 4} x\n" * 300),
+    "an assertion": ("a.yml", f"{TASK}assert: {{that: \"'tcp://0.0.0.0:2375' not in dockerd.stdout\"}}\n"),
+    "the output of docker info": (
+        "info.json", '{"OperatingSystem":"Docker","Warnings":["WARNING: API is accessible on http://0.0.0.0:2375"]}\n'),
     "encoded: a client": ("a.sh", f"echo {packed('docker -H tcp://10.0.0.5:2375 ps')} | base64 -d | sh\n"),
     "another program after docker.service": (
         "a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/a --broker tcp://10.0.0.5:1883\n"),
