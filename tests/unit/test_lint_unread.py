@@ -366,9 +366,11 @@ def test_a_link_to_dev_null_masks_a_unit(path: str, code: int, said: str, tmp_pa
 @pytest.mark.parametrize("text", [
     "docker_container docker.sock ", "TCP-L:", "docker run \\\n", "hostPort: 1 hostPath: docker.sock ", "ports: 2375 ",
     "server docker.sock ", "dind ", "proxy_pass docker.sock ", f"{packed('docker tcp://x ports: ')},",
-    f"{GZIP},", "data:,docker%20tcp ", "docker 0123456789abcdef01234567\n"])
+    f"{GZIP},", "data:,docker%20tcp ", "docker 0123456789abcdef01234567\n",
+    "aa aa aa aa aa aa aa aa aa aa aa aa+ ", "docker deadbeef ", "\\x41", "\\101", "tcp:\\/\\/1.1.1.1:1 daemon.json ",
+    "docker_options -H ", "'hosts'.append(", pytest.param("aa " * 349_524 + "aa+", id="one that ends otherwise")])
 def test_long_files_of_something_else_end_soon(text: str, tmp_path: Path, call: Call) -> None:
-    write(tmp_path, {**SAFE, "docker.sh": (text * 200_000)[:1 << 20]})
+    write(tmp_path, {**SAFE, "docker.sh": (text * ((1 << 20) // len(text) + 1))[:1 << 20]})
     begin = time.process_time()
     assert call("lint", tmp_path).code in (0, 2)
     assert time.process_time() - begin < 3
