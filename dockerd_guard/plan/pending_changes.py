@@ -16,7 +16,7 @@ from dockerd_guard.dockerd.daemon import Daemon
 from dockerd_guard.dockerd.options import Options, options_of
 from dockerd_guard.model.names import DROPIN_NAME
 from dockerd_guard.observe.configured import main_command
-from dockerd_guard.observe.loaded_files import is_loaded
+from dockerd_guard.observe.loaded_files import CONTROL, is_loaded
 from dockerd_guard.observe.observation import Configured, Observation, Running
 from dockerd_guard.observe.started import INVOCATION, StartRecord, is_newer, is_unchanged
 from dockerd_guard.plan.plan import TLS_FLAGS
@@ -64,9 +64,10 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
         return None
     if known is not None and known.invocation == loaded.invocation:
         return None
-    path, started_ns = running.daemon.config_file, running.process.started_ns
+    path, started_ns, unit = running.daemon.config_file, running.process.started_ns, seen.configured.service.unit
     knows_daemon_json = is_unchanged(seen.rootfs, path, started_ns)
-    newer = frozenset(file for file in _files(seen.configured) if is_newer(seen.rootfs, file, started_ns))
+    files = {setting.location.file for setting in unit.settings} | set(unit.dropins)
+    newer = frozenset(file for file in files if CONTROL not in file and is_newer(seen.rootfs, file, started_ns))
     settings: tuple[str, ...] | None = None
     if is_loaded(seen):
         settings = _recorded(seen, newer, started_ns)
@@ -78,16 +79,11 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     return StartRecord(loaded.invocation, content, settings, knows_daemon_json)
 
 
-def _files(configured: Configured) -> set[str]:
-    unit = configured.service.unit
-    return {setting.location.file for setting in unit.settings} | set(unit.dropins)
-
-
 def _recorded(seen: Observation, newer: frozenset[str], started_ns: int) -> tuple[str, ...]:
     """The settings, without those of newer files. What a changed or removed file had contained is unknown: it may have
     named another program."""
     command = main_command(seen.configured.service)
-    places = {posixpath.dirname(file) for file in seen.configured.service.unit.dropins}
+    places = {posixpath.dirname(file) for file in seen.configured.service.unit.dropins if CONTROL not in file}
     is_certain = not newer and not any(is_newer(seen.rootfs, place, started_ns) for place in places)
     programs = (f"{PROGRAM}{command.path}",) if command is not None and is_certain else ()
     compared = (text for setting, text in _compared(seen.configured) if setting.location.file not in newer)
@@ -136,8 +132,8 @@ def _keys(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord
     """Keys of daemon.json that differ from the start of dockerd; all keys if that content is unknown."""
     path = base.daemon.config_file
     before: dict[str, object] = {}
-    if known is not None and known.is_of(running.process):
-        before = _read(known.daemon_json)  # nothing where that is unknown
+    if known is not None and known.is_of(running.process) and known.knows_daemon_json:
+        before = _read(known.daemon_json)
     elif not is_newer(rootfs, path, running.process.started_ns):
         return
     after = _read(rootfs.read_if_possible(path))
@@ -181,7 +177,7 @@ def _compared(configured: Configured) -> Iterator[tuple[Setting, str]]:
     `systemctl set-property` writes to system.control and applies at once; containment uses it too.
     """
     for setting in configured.service.unit.settings:
-        if (setting.location.file.startswith(("/etc/", "/run/")) and "/system.control/" not in setting.location.file
+        if (setting.location.file.startswith(("/etc/", "/run/")) and CONTROL not in setting.location.file
                 and not setting.location.file.endswith(f"/{DROPIN_NAME}")
                 and setting.section != "Install" and setting.key not in SEEN_OTHERWISE):
             yield setting, f"{setting.section}.{setting.key}={setting.value}"

@@ -23,6 +23,7 @@ ENVIRONMENT = "/etc/default/docker"
 TRANSIENT = "/run/systemd/system/docker.service.d/limits.conf"
 OTHER = "/etc/systemd/system/docker.service.d/limits.conf"
 LATE = "/etc/systemd/system/docker.service.d/z.conf"
+PROPERTY = "/run/systemd/system.control/docker.service.d/50-IPAddressDeny.conf"
 WRAPPER = "/usr/local/sbin/run-docker"
 DOCKERD = "/usr/bin/dockerd"
 WRAPPED = f"#!/bin/sh\nexec {DOCKERD} \"$@\"\n"
@@ -121,7 +122,7 @@ CASES = (
     Case("a setting that somebody has written to our drop-in", {OURS: "[Service]\nLimitNOFILE=9999\n"}, {}),
     Case("a setting that it was started with", {DROP_IN: "[Service]\nExecStartPre=/bin/true\n"}, {}),
     Case("a property that is in force since it was set",
-         {}, {"/run/systemd/system.control/docker.service.d/50-IPAddressDeny.conf": "[Service]\nIPAddressDeny=any\n"}),
+         {}, {PROPERTY: "[Service]\nIPAddressDeny=any\n"}),
     Case("the package's unit is upgraded", {}, {SERVICE: f"{PLAIN[SERVICE].decode()}ExecStartPre=/bin/true\n"}),
     # Programs that start dockerd.
     Case("no command at all", {DROP_IN: "[Service]\nExecStart=\n"}, {}),
@@ -170,6 +171,10 @@ CASES = (
          unseen={LATE: "[Service]\n"}),
     Case("one of two drop-ins", {OTHER: "[Service]\nLimitNOFILE=9999\n"}, {OTHER: None},
          (f"Nice= ({DROP_IN}:2)", "LimitNOFILE= no more"), unseen={DROP_IN: "[Service]\nNice=1\n"}),
+    Case("a daemon.json that is mounted, with the content of the start", {JSON: f"{{{FULL}}}"}, {},
+         unseen={"/proc/self/mountinfo": f"21 1 8:1 /x {JSON} rw - ext4 /dev/sda rw\n"}),
+    Case("a property that was set, at a wrapper", {DROP_IN: FOREIGN, WRAPPER: WRAPPED}, {},
+         unseen={f"{PROPERTY}~": None, PROPERTY: "[Service]\n"}),
     Case("a drop-in, taken back later", {}, {DROP_IN: None}, unseen={DROP_IN: "[Service]\nNice=1\n"}),
 )
 
@@ -347,6 +352,8 @@ def test_what_has_changed_since_the_start_is_not_recorded(
     now = observe_configured(rootfs)
     seen = Observation(rootfs, now, loaded(now, False, "1"), running_of(now, started_ns, INVOCATION_ID="1"))
     assert start_record(seen, None) == StartRecord("1", None, settings)
+    not_loaded = seen._replace(loaded=loaded(now, True, "1"))
+    assert start_record(not_loaded, None) == StartRecord("1", None, None if since else ())
     lay(tmp_path, {JSON: "{}"}, started_ns)
     with rootfs.changed({}) as later:
         unknown = StartRecord("1", None, settings, knows_daemon_json=False)
