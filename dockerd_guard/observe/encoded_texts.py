@@ -23,6 +23,9 @@ MAX_TEXTS = 200
 MAX_XZ_BYTES = 24 * 1024 * 1024
 """Memory for xz(1), whose default takes 9 MiB, and whose -8 takes 33 MiB."""
 
+STEP = 16
+"""Bytes that are decompressed at once. Those of the step in which an error is found are lost."""
+
 _BYTE = r"(?:\\{1,2}x|0x|%)?[0-9a-fA-F]{2}"
 _BYTES = rf"(?=(?:{_BYTE})++(?![\w+/]))"
 _HEX = rf"(?<![\w+/%\\]){_BYTES}(?P<hex>{_BYTE}(?:{_BYTE}|[\s,]{{1,4}}{_BYTES}{_BYTE}){{11,}}+)"
@@ -77,18 +80,35 @@ def _decoded(found: re.Match[str]) -> bytes | None:
 
 
 def _unpacked(data: bytes, size: int) -> bytes | None:
-    """Decompress as much as can be read, since what follows may not belong to it; None if that takes more memory than
-    is given to it."""
+    """Decompress as much as can be read, as gzip(1) and the others do: what follows may not belong to it, or its
+    checksum may be wrong. None if that takes more memory than is given to it."""
+    found = bytearray()
     try:
-        if data[:1] in (b"\x1f", b"\x78"):
-            return zlib.decompressobj(wbits=47).decompress(data, size)
-        if data[:1] == b"B":
-            return bz2.BZ2Decompressor().decompress(data, size)
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_XZ_BYTES).decompress(data, size)
+        for part in _parts(data):
+            found += part
+            if len(found) >= size:
+                break
     except lzma.LZMAError as error:
-        return None if "limit" in str(error) else b""
+        if "limit" in str(error):
+            return None
     except (OSError, zlib.error):
-        return b""
+        pass
+    return bytes(found)
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    if data[:1] in (b"\x1f", b"\x78"):
+        deflated = zlib.decompressobj(wbits=47)
+        while part := deflated.decompress(data, STEP):
+            yield part
+            data = deflated.unconsumed_tail
+        return
+    packed = bz2.BZ2Decompressor() if data[:1] == b"B" else lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_XZ_BYTES)
+    while part := packed.decompress(data, STEP):
+        yield part
+        if packed.eof:
+            return
+        data = b""
 
 
 def _data(digits: str) -> bytes:

@@ -101,6 +101,9 @@ _TESTED = r"\S{0,80}?[\"']?\s{1,8}not in\b"
 _OF_FILE = r"daemon\.json|/docker\.(?:service|socket)\b"
 """A command with a file of dockerd in its line: `jq --arg h tcp://10.0.0.5:2375 FILTER /etc/docker/daemon.json`."""
 
+_SEARCH = r"\b(?:[ef]?grep|rg)\b[^|;&]*\Z"
+"""A command that looks for an address, before it in the line. It changes no file."""
+
 _OF_PATH = r"(?:OPT|ARG|FLAG)S?[\"']?[ \t]{0,8}[:=][^\n]*(?:-H|--host)\W{1,12}\Z"
 """A variable with options, in a directory of Docker: /etc/sv/docker/conf of runit."""
 
@@ -236,7 +239,7 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
 def _is_for_a_file(before: str, after: str, path: str) -> bool:
     """Whether a file of dockerd is named in the line of an address, or the text is one with options of its own."""
     line = before.rpartition("\n")[2], after.partition("\n")[0]
-    return any(re.search(_OF_FILE, part) is not None for part in line) or (
+    return (re.search(_SEARCH, line[0]) is None and any(re.search(_OF_FILE, part) is not None for part in line)) or (
         re.search(r"(?:\A|/)dockerd?/", path) is not None and re.search(_OF_PATH, before) is not None)
 
 

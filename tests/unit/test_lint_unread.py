@@ -177,6 +177,8 @@ NOT_READ: dict[str, tuple[str, str, int]] = {
     "sed: escaped slashes": (
         "a.sh", "\nsed -i 's/fd:\\/\\//tcp:\\/\\/10.0.0.5:4243/' /lib/systemd/system/docker.service\n", 2),
     "sed: escaped slashes and a variable": ("a.sh", "\nsed -i 's/fd:\\/\\//tcp:\\/\\/'$IP/ docker.service\n", 2),
+    "a search, then an edit": (
+        "a.sh", "\ngrep -q tcp: daemon.json || yq -i '.hosts[1] = \"tcp://10.0.0.5:4243\"' daemon.json\n", 2),
     "jq": ("a.sh", "\njq --arg h tcp://10.0.0.5:4243 '.hosts += [$h]' /etc/docker/daemon.json > x\n", 2),
     "yq": ("a.sh", "\nyq -i '.hosts[1] = \"tcp://10.0.0.5:4243\"' /etc/docker/daemon.json\n", 2),
     "augtool": (
@@ -277,6 +279,8 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "encoded: many other texts": (
         "a.yml", "# docker\n" + "".join(f"- {packed(f'other text with a number: {n}')}\n" for n in range(500))),
     "encoded: digests": ("a.sh", "# docker\n" + f"{COMMAND.encode().hex()[:6]}{'0123456789abcdef' * 4} x\n" * 300),
+    "a search in a file of dockerd": (
+        "a.sh", "\n! rg tcp: /etc/docker/daemon.json\ngrep -q tcp://10.0.0.5 /lib/systemd/system/docker.service\n"),
     "an assertion": ("a.yml", f"{TASK}assert: {{that: \"'tcp://0.0.0.0:2375' not in dockerd.stdout\"}}\n"),
     "the output of docker info": (
         "info.json", '{"OperatingSystem":"Docker","Warnings":["WARNING: API is accessible on http://0.0.0.0:2375"]}\n'),
