@@ -30,6 +30,12 @@ from tests.support.gate import FAILURES, LOOPBACK_TOO, Failure, fail
 
 DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
 
+LOOPBACK_DECLARED = """\
+version: 1
+mode: enforce
+sockets: ["fd://", {address: "tcp://127.0.0.1:2375", tls: none}]
+"""
+
 
 class Obstacle(NamedTuple):
     """A policy that this host cannot comply with, a shell line before it, and text of the entry."""
@@ -337,3 +343,24 @@ def test_a_stopped_docker_is_not_reported_to_listen(machine: Machine) -> None:
     assert machine.run("dockerd-guard lint", check=False).status == 1
     machine.run("systemctl start docker")
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
+
+
+def test_a_program_that_a_drop_in_had_hidden_is_not_run(machine: Machine) -> None:
+    """daemon.json has changed between the start of dockerd and the first look of the agent (I4)."""
+    hiding = f"{DROPIN_DIRECTORY}/20-hiding.conf"
+    machine.run("systemctl stop dockerd-guard")
+    machine.write("/srv/x/dockerd", f'#!/bin/sh\ntouch /srv/ran\nexec {DOCKERD} "$@"\n')
+    machine.write(f"{DROPIN_DIRECTORY}/10-hidden.conf", "[Service]\nExecStart=\nExecStart=/srv/x/dockerd -H fd://\n")
+    machine.write(hiding, f"[Service]\nExecStart=\nExecStart={DOCKERD} -H fd:// -H tcp://127.0.0.1:2375 --tls=false\n")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("chmod 755 /srv/x/dockerd; systemctl daemon-reload; systemctl restart docker")
+    machine.write("/etc/docker/daemon.json", json.dumps(json.loads(LIVE_RESTORE) | {"debug": False}))
+    before = starts(machine)
+    machine.run("systemctl start dockerd-guard")
+    enforce(machine, LOOPBACK_DECLARED)
+    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
+    machine.remove(hiding)
+    enforce(machine, ENFORCE)
+    wait_for(lambda: held_for(machine, "/srv/x/dockerd"), "held correction")
+    assert starts(machine) == before
+    assert not machine.exists("/srv/ran")
