@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -43,12 +44,19 @@ def scratch() -> Path:
 
 def play(actions: Sequence[Action]) -> Outcome:
     """Play one history to its end, or to the first violation."""
+    # SIGTERM, which ends a process of the pool, waits until the directory is known, and until it is removed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     root = scratch()
     try:
-        with simulated_times():
-            return _play(actions, root)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with simulated_times():
+                return _play(actions, root)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     finally:
         shutil.rmtree(root, ignore_errors=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _play(actions: Sequence[Action], root: Path) -> Outcome:
