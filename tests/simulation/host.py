@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dockerd_guard.containment import containment
 from dockerd_guard.dockerd.version import Version
-from dockerd_guard.model.address import Tls, canonical, split_host_port
+from dockerd_guard.model.address import Tls, Via, canonical, split_host_port
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.model.rejection import Rejection
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
@@ -50,11 +50,12 @@ FAILING_OPTIONS = ("--storage-driver=zfs", "--bridge=nope0", '"storage-driver": 
 
 
 class Start(NamedTuple):
-    """One start of dockerd: when, by whom (`us`, `systemd`, `admin`), and whether it came up."""
+    """One start of dockerd: when, by whom (`us`, `systemd`, `admin`), whether it came up, and where it listens then."""
 
     at: float
     by: str
     is_up: bool
+    addresses: frozenset[str] = frozenset()
 
 
 class Meanwhile(NamedTuple):
@@ -125,6 +126,8 @@ class SimulatedHost:
         self.running: Running | None = None
         self.held: tuple[SocketOwner, ...] = ()
         self.starts: list[Start] = []
+        self.stops = 0
+        """Times that we stopped a dockerd that ran."""
         self.containers: set[int] = set()
         self.killed: list[tuple[float, str]] = []
         """Containers that were stopped: when, and by whom dockerd was stopped or started. `us, unseen`: what was
@@ -291,7 +294,8 @@ class SimulatedHost:
         if self.active[SOCKET] != "active":
             self.start_socket()
         is_up = self._dockerd(by)
-        self.starts.append(Start(now, by, is_up))
+        sockets = self.running.sockets if self.running is not None else ()
+        self.starts.append(Start(now, by, is_up, frozenset(canonical(sock.address) for sock, _ in sockets)))
         if not is_up:
             self._failed()
         return is_up
@@ -312,6 +316,7 @@ class SimulatedHost:
         """Stop docker.service."""
         self._auto_restart += 1
         if self.running is not None:
+            self.stops += by == "us"
             self.clock.sleep(STOP_S)
             if self.running is not None and not self.running.live_restore:
                 self._kill_containers(by)
@@ -374,7 +379,8 @@ class SimulatedHost:
         uses_fd = any(host.startswith("fd://") for host in layer.hosts)
         sockets: list[tuple[SocketOwner, bool]] = [(sock, True) for sock in self.held] if uses_fd else []
         for binding in layer.bindings:
-            if not (uses_fd and binding.key in passed):
+            # What docker.socket lists and does not hold, systemd opens when docker.socket is started, not dockerd.
+            if binding.via is not Via.SOCKET_UNIT and not (uses_fd and binding.key in passed):
                 sockets.append((SocketOwner(binding.address, self.inode()), False))
         if fate == "deaf":
             sockets = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from dockerd_guard.fleet.lock import Fault
@@ -37,6 +38,7 @@ class Before(NamedTuple):
     state: str
     killed: int
     starts: int
+    stops: int
     resets: int
     executed: int
     entries: int
@@ -62,7 +64,7 @@ def before(world: World) -> Before:
         # An action has run passes of its own.
         world.watch.correction = None
     return Before(now, host.running is not None, host.active[SERVICE], len(host.killed),
-                  len(host.starts), host.resets, len(host.executed), len(agent.journal.entries),
+                  len(host.starts), host.stops, host.resets, len(host.executed), len(agent.journal.entries),
                   len(agent.journal.lines), host.clock.seconds, len(host.next_starts),
                   host.binds_at_stop is not None, faults, agent.controller.memory)
 
@@ -157,11 +159,19 @@ def _budget(world: World, then: Before, is_manual: bool) -> Iterator[str]:
         yield f"I2: started by us under mode: {policy.mode}"
 
 
+def _is_restart(world: World, then: Before) -> bool:
+    """Whether the pass corrected by stopping a dockerd that ran until then. It may have died before."""
+    return world.agents[-1].controller.decision.verdict is Verdict.APPLY and world.host.stops > then.stops
+
+
 def _corrections(starts: Sequence[Start]) -> Iterator[float]:
-    """When dockerd was started, but for starts that undid a correction: the restart was needed before."""
-    for number, start in enumerate(starts):
-        before = starts[number - 1] if number else start
-        if before.is_up or {before.by, start.by} != {"us"}:
+    """When dockerd was started, but for starts before which the restart was needed already: those that undid a
+    correction, and those of others that left dockerd where it listened before."""
+    yield from (start.at for start in starts[:1])
+    for before, start in pairwise(starts):
+        is_undone = before.by == start.by == "us" and not before.is_up
+        is_same = before.is_up and start.is_up and start.by != "us" and start.addresses == before.addresses
+        if not is_undone and not is_same:
             yield start.at
 
 
@@ -170,9 +180,8 @@ def _turn(world: World, then: Before, is_manual: bool) -> Iterator[str]:
     host, controller = world.host, world.agents[-1].controller
     policy, decision = controller.policy, controller.decision
     since = world.watch.in_force_since(policy, then.seconds)
-    is_correction = not is_manual and decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
     ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
-    if policy.correct.splay_s and is_correction and ours is not None:
+    if policy.correct.splay_s and not is_manual and _is_restart(world, then) and ours is not None:
         begun = max(since, *_corrections(host.starts[:then.starts]))
         if ours < begun + decision.facts.share * policy.correct.splay_s:
             yield f"I2: restarted {ours - begun:.0f} s after it was needed, its share is {decision.facts.share}"
@@ -192,9 +201,8 @@ def _slot(world: World, then: Before, is_manual: bool) -> Iterator[str]:
             yield "I2: a slot of FleetLock is kept under a policy without a lock"
         return
     ours = next((start.at for start in host.starts[then.starts:] if start.by == "us"), None)
-    is_restart = decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
     may_proceed = fleet.unreachable is Unreachable.PROCEED and (lock.is_gone or lock.fault is Fault.UNREACHABLE)
-    if ours is not None and is_restart and not may_proceed and not lock.had_slot(ours):
+    if ours is not None and _is_restart(world, then) and not may_proceed and not lock.had_slot(ours):
         yield f"I2: restarted without a slot: {decision.hold}"
     is_kept = controller.memory.fleet.is_kept or lock.is_gone or decision.verdict is Verdict.RECOVER
     is_kept |= then.memory.fleet.slot is not None and not {then.state, host.active[SERVICE]} <= RESTING
@@ -243,8 +251,7 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
 def _code(world: World, then: Before) -> Iterator[str]:
     decision, host = world.agents[-1].controller.decision, world.host
     first = next((number for number, start in enumerate(host.starts) if number >= then.starts and start.by == "us"), -1)
-    is_restart = decision.verdict is Verdict.APPLY and then.was_running and then.state == "active"
-    if is_restart and first in host.unjudged:
+    if _is_restart(world, then) and first in host.unjudged:
         yield f"I4: restarted with {host.unjudged[first]}, which nobody has started it with before"
     if wrong := [path for path in host.executed if path != "/usr/bin/dockerd"]:
         yield f"I4: executed {wrong}"

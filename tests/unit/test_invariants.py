@@ -75,6 +75,8 @@ BROKEN = (
     Broken("I1", gate, "what_stops", returns(""), (("live-restore in file only", 0), ("later", 1))),
     Broken("I2", Memory, "with_restart", lambda memory, _: memory,
            (("policy", 6), ("policy", 0)) * 4),
+    Broken("I2", gate, "_delay_s", returns(0.0), (("spread", 0),)),
+    Broken("I2", decide, "needs_slot", returns(False), (("fleet", 5),)),
     Broken("I3", apply, "undo", returns(Undone((), ())), (("next start", 0), ("later", 3))),
     Broken("I4", Preflight, "problems", lambda self, **_: tuple(self.refused()), NEVER),
     Broken("I5", HostFiles, "put", truncated, (("late drop-in", 1), ("later", 2))),
@@ -96,6 +98,13 @@ BROKEN = (
     (("dies again", 7759), ("policy", 8440), ("silent with containers", 3293), ("meanwhile", 4129)),
     # Seed 9110035: an undone correction has restored a drop-in, and somebody overwrites it.
     (("meanwhile", 9631), ("meanwhile", 7477), ("port in use", 5556)),
+    # Seed 9900080: docker.socket lists a port that it does not hold, and metrics-addr has the same.
+    (("daemon.json", 8929), ("override", 5049), ("socket unit", 8199), ("fleet", 5769)),
+    # Seed 9900274: it is this host's turn, the disk fails, and somebody restarts dockerd meanwhile.
+    (("disk", 8414), ("spread", 3013), ("meanwhile", 831), ("disk", 1671)),
+    # Seeds 9900128 and 9900472: dockerd dies when a pass begins, which then starts it, without a slot.
+    (("dockerd faults", 6987), ("fleet", 4264)),
+    (("dockerd faults", 2752), ("fleet", 9856), ("override", 1083)),
 ])
 def test_what_is_no_violation(history: History) -> None:
     assert play([Action(name, variant) for name, variant in history]).violations == ()
