@@ -10,6 +10,7 @@ from dockerd_guard.apply.context import Context, Units
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.loaded_files import has_loaded_these
 from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.memory import Intent
 from dockerd_guard.plan.plan import Change, content_at, original_of, refusals_of
@@ -102,6 +103,9 @@ def undo(  # noqa: PLR0913 -- how far, and how long
     manager = context.manager
     try:
         manager.reload()
+        if not has_loaded_these(context.observe()):
+            # A file may have been there only while systemd loaded its units.
+            manager.reload()
         stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
         if may_start and stops and (restarts or not all(is_up(manager, name) for name in stops)):
             starts = (context.clock.now(),) if SERVICE in stops else ()

@@ -134,6 +134,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(_dependents(manager, state)),
         invocation=state.hexadecimal("InvocationID"), units_loaded_ns=manager.units_loaded_ns(),
+        booted_ns=manager.booted_ns(),
     )
 
 

@@ -19,6 +19,11 @@ def is_loaded(seen: Observation) -> bool:
     well. It compares mtimes, and misses a file that was put in place with an older one, as `cp -p` and `rsync -a` do
     (unit_need_daemon_reload() in src/core/unit.c): such a file is known by its ctime.
     """
+    return has_loaded_these(seen) and seen.loaded is not None and not _is_replaced(seen, seen.loaded)
+
+
+def has_loaded_these(seen: Observation) -> bool:
+    """The same by the names and mtimes of the files alone, whatever the clock was set to since."""
     if seen.loaded is None:
         return False
     known, on_disk = seen.loaded.service.unit, seen.configured.service.unit
@@ -27,8 +32,7 @@ def is_loaded(seen: Observation) -> bool:
     is_same = (on_disk.ambiguity is not None or sorted(known.dropins) == sorted(on_disk.dropins)) and (
         known.fragment == on_disk.fragment or (known.fragment is not None and on_disk.fragment is not None
                                                and resolve(known.fragment) == resolve(on_disk.fragment)))
-    return is_same and not _is_replaced(seen, seen.loaded) and (
-        not seen.loaded.need_daemon_reload or has_appended_dropin(seen, seen.loaded))
+    return is_same and (not seen.loaded.need_daemon_reload or has_appended_dropin(seen, seen.loaded))
 
 
 def _is_replaced(seen: Observation, loaded: Loaded) -> bool:

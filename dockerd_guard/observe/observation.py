@@ -95,6 +95,8 @@ class Loaded(NamedTuple):
     """Invocation ID of the last start of docker.service, also after it ended; "" before the first."""
     units_loaded_ns: int = 0
     """When systemd loaded the files of units for the last time, by the wall clock; 0: not known."""
+    booted_ns: int = 0
+    """When systemd itself was started, by the wall clock of then."""
 
 
 class Process(NamedTuple):

@@ -54,7 +54,8 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     """The record to store for the running dockerd; None if one is stored, or nothing is known of this start.
 
     Where systemd had not loaded the files that are there, it started dockerd with what it had loaded before: the
-    settings of the previous record. A file that was only touched is then no change.
+    settings of the previous record. A file that was only touched is then no change. Where systemd has loaded them again
+    since, whether it had loaded a command before the start is not known of a file that came after the boot.
     """
     running, loaded = seen.running, seen.loaded
     if running is None or loaded is None or not loaded.invocation:
@@ -70,7 +71,7 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     newer = frozenset(file for file in files if CONTROL not in file and is_newer(seen.rootfs, file, started_ns))
     settings: tuple[str, ...] | None = None
     if is_loaded(seen):
-        settings = _recorded(seen, newer, started_ns)
+        settings = _recorded(seen, newer, _known_ns(seen, running))
     elif not newer:
         settings = (known.settings if known is not None else None) or ()
     if settings is None and not knows_daemon_json:
@@ -79,15 +80,30 @@ def start_record(seen: Observation, known: StartRecord | None) -> StartRecord | 
     return StartRecord(loaded.invocation, content, settings, knows_daemon_json)
 
 
-def _recorded(seen: Observation, newer: frozenset[str], started_ns: int) -> tuple[str, ...]:
+def _recorded(seen: Observation, newer: frozenset[str], known_ns: int) -> tuple[str, ...]:
     """The settings, without those of newer files. What a changed or removed file had contained is unknown: it may have
-    named another program."""
+    named another program. `known_ns`: what was there then was loaded when dockerd started."""
+    unit = seen.configured.service.unit
     command = main_command(seen.configured.service)
-    places = {posixpath.dirname(file) for file in seen.configured.service.unit.dropins if CONTROL not in file}
-    is_certain = not newer and not any(is_newer(seen.rootfs, place, started_ns) for place in places)
+    files = {*unit.dropins, *(setting.location.file for setting in unit.settings)}
+    places = {*files, *(posixpath.dirname(file) for file in unit.dropins)}
+    is_certain = not any(is_newer(seen.rootfs, place, known_ns) for place in places if CONTROL not in place)
     programs = (f"{PROGRAM}{command.path}",) if command is not None and is_certain else ()
-    compared = (text for setting, text in _compared(seen.configured) if setting.location.file not in newer)
+    compared = (text for setting, text in _compared(seen.configured) if setting.location.file not in newer
+                and not _is_command_newer(seen.rootfs, setting, known_ns))
     return (*compared, *programs)
+
+
+def _known_ns(seen: Observation, running: Running) -> int:
+    """What was there then was loaded when dockerd started: at its start, or at the boot where systemd has loaded the
+    files of units again since."""
+    started_ns, loaded = running.process.started_ns, seen.loaded
+    return loaded.booted_ns if loaded is not None and loaded.units_loaded_ns > started_ns else started_ns
+
+
+def _is_command_newer(rootfs: Rootfs, setting: Setting, known_ns: int) -> bool:
+    """Whether a setting names a program that root runs at a start, in a file that is newer."""
+    return setting.key.startswith("Exec") and is_newer(rootfs, setting.location.file, known_ns)
 
 
 def pending_changes(
@@ -101,8 +117,8 @@ def pending_changes(
     return (*_flags(seen.running.daemon, base, passed_over),
             *_keys(seen.rootfs, seen.running, base, known, passed_over),
             *_variables(seen.running, base),
-            *_settings(seen.rootfs, seen.running, base, known),
-            *_programs(seen.rootfs, seen.running, base, known))
+            *_settings(seen, seen.running, base, known),
+            *_programs(seen, seen.running, base, known))
 
 
 def _flags(running: Daemon, base: Configured, passed_over: frozenset[str]) -> Iterator[str]:
@@ -150,7 +166,7 @@ def _variables(running: Running, base: Configured) -> Iterator[str]:
                 if name in environ and environ[name] != running.process.environ.get(name))
 
 
-def _settings(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
+def _settings(seen: Observation, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
     """Settings of docker.service that differ from those that dockerd was started with.
 
     Where these are not recorded, those of the administrator's files that are newer than the start, under any name: a
@@ -166,8 +182,10 @@ def _settings(rootfs: Rootfs, running: Running, base: Configured, known: StartRe
                 yield f"{setting.key}= ({setting.location.file}:{setting.location.line})"
         yield from (f"{text.partition('=')[0].partition('.')[2]}= no more" for text in (before - now))
         return
+    known_ns = _known_ns(seen, running)
     for setting, _ in _compared(base):
-        if is_newer(rootfs, setting.location.file, running.process.started_ns):
+        if is_newer(seen.rootfs, setting.location.file, running.process.started_ns) or (
+                _is_command_newer(seen.rootfs, setting, known_ns)):
             yield f"{setting.key}= ({setting.location.file}:{setting.location.line})"
 
 
@@ -183,17 +201,18 @@ def _compared(configured: Configured) -> Iterator[tuple[Setting, str]]:
             yield setting, f"{setting.section}.{setting.key}={setting.value}"
 
 
-def _programs(rootfs: Rootfs, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
+def _programs(seen: Observation, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
     """A replacement or wrapper of dockerd that has changed since dockerd started, or a link on the way to it, as
     update-alternatives(1) does; or one that it was not started by."""
-    command = main_command(base.service)
+    command, rootfs = main_command(base.service), seen.rootfs
     path = rootfs.resolve(command.path) if command is not None else None
     if command is None or path == running.process.executable:
         return
     recorded = known.settings if known is not None and known.is_of(running.process) else None
     is_other = recorded is not None and f"{PROGRAM}{command.path}" not in recorded
-    files = (*_links(rootfs, command.path), command.location.file)
-    if is_other or any(is_newer(rootfs, file, running.process.started_ns) for file in files):
+    is_other |= recorded is None and is_newer(rootfs, command.location.file, _known_ns(seen, running))
+    if is_other or any(is_newer(rootfs, file, running.process.started_ns)
+                       for file in (*_links(rootfs, command.path), command.location.file)):
         yield f"{command.path} ({command.location.file}:{command.location.line})"
 
 

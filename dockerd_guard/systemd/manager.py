@@ -152,6 +152,10 @@ class Manager:
                     return loaded_us * 1000
         return 0
 
+    def booted_ns(self) -> int:
+        """Return when systemd itself was started by the kernel, by the wall clock of then (UserspaceTimestamp)."""
+        return int(self._get(MANAGER_PATH, MANAGER, b"UserspaceTimestamp", b"t")) * 1000
+
     def unit(self, name: str) -> UnitState:
         """Return all properties of a unit. Loads it if necessary (LoadUnit)."""
         path = self._call(MANAGER, b"LoadUnit", b"s", [name])

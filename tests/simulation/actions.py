@@ -387,10 +387,13 @@ def _pass(world: World, *, retry: bool = False) -> None:
     then, began = files(world.host), world.host.clock.seconds
     world.watch.others_changed(then)
     world.host.met.clear()
-    world.agents[-1].run_pass(retry=retry)
-    world.watch.in_force_since(world.agents[-1].controller.policy, began)
-    world.watch.we_changed(world.watch.with_others(then, world.host.met), files(world.host))
-    world.watch.failure = None
+    try:
+        world.agents[-1].run_pass(retry=retry)
+    finally:
+        # The agent may be killed in it.
+        world.watch.in_force_since(world.agents[-1].controller.policy, began)
+        world.watch.we_changed(world.watch.with_others(then, world.host.met), files(world.host))
+        world.watch.failure = None
 
 
 def reload_agent(world: World, variant: int) -> None:

@@ -80,6 +80,8 @@ class SimulatedAgent:
         """One pass; the seconds after which the next is due at the latest."""
         self.host.probed_before = len(self.host.probes)
         self.controller.run_pass([], retry=retry, watch=lambda rootfs, policy: ())
+        # A pass takes time: what somebody writes after it does not have the times of what was written before.
+        self.host.clock.sleep(0.001)
         return self.controller.wake_s
 
     def uninstall(self) -> list[str]:

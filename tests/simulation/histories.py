@@ -118,7 +118,7 @@ def calm(world: World) -> None:
     host = world.host
     host.disk_errno, host.bus_is_gone, host.nftables_is_gone = 0, False, False
     host.engine_is_silent, host.dies_after_s, host.is_slow, host.stop_hangs = False, None, False, False
-    host.crash_in = host.full_in = host.interferes = host.meanwhile = None
+    host.crash_in = host.full_in = host.interferes = host.meanwhile = host.while_loading = None
     host.next_starts.clear()
     host.binds_at_stop, host.foreign_listener = None, ""
     host.lock.is_gone, host.lock.fault, host.lock.forgets, host.lock.stopped = False, None, "", ""

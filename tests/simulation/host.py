@@ -176,6 +176,8 @@ class SimulatedHost:
         """After so many calls of the agent somebody does something."""
         self.met: list[Meanwhile] = []
         """What was done so in this pass."""
+        self.while_loading: tuple[str, str] | None = None
+        """A file that somebody has in place only while systemd loads its units next, and its content."""
         self.commands: set[str] = set()
         """The commands that somebody else has started docker.service with."""
         self.unjudged: dict[int, tuple[str, ...]] = {}
@@ -185,6 +187,7 @@ class SimulatedHost:
         self._pid = 100
         self._limit: list[float] = []
         self._auto_restart = 0
+        self.booted_ns = int(self.clock.wall.timestamp() * 1e9)
         self.put("/usr/lib/systemd/system/docker.service", VENDOR_SERVICE)
         self.put("/usr/lib/systemd/system/docker.socket", VENDOR_SOCKET)
         self.put("/usr/bin/dockerd", "dockerd")
@@ -250,11 +253,16 @@ class SimulatedHost:
     def reload(self) -> None:
         """systemctl daemon-reload. systemd closes the sockets that docker.socket no longer lists (src/core/socket.c,
         socket_deserialize_item); dockerd keeps those that it was passed."""
+        passing, self.while_loading = self.while_loading, None
+        if passing is not None:
+            self.put(*passing)
         self.loaded = self.read()
+        self._times = self._times_of_files()
+        if passing is not None:
+            self.remove(passing[0])
         listed = {canonical(dockerd_syntax(item.address)) for socket in self.loaded.sockets
                   if socket.unit.name == SOCKET for item in socket.listen}
         self.held = tuple(sock for sock in self.held if canonical(sock.address) in listed)
-        self._times = self._times_of_files()
         self.units_loaded_ns = (int(self.clock.wall.timestamp() * 1e6) + 1) * 1000
 
     @property

@@ -45,6 +45,10 @@ class SimulatedManager(Manager):
         self._ask()
         return self._host.units_loaded_ns
 
+    def booted_ns(self) -> int:
+        self._ask()
+        return self._host.booted_ns
+
     def unit(self, name: str) -> UnitState:
         self._ask()
         self._host.has_unseen_containers = False

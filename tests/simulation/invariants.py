@@ -165,11 +165,11 @@ def _is_restart(world: World, then: Before) -> bool:
 
 
 def _corrections(starts: Sequence[Start]) -> Iterator[float]:
-    """When dockerd was started, but for starts before which the restart was needed already: those that undid a
-    correction, and those of others that left dockerd where it listened before."""
+    """When dockerd was started, but for starts before which the restart was needed already: those of a correction that
+    failed, and that undid it, and those of others that left dockerd where it listened before."""
     yield from (start.at for start in starts[:1])
     for before, start in pairwise(starts):
-        is_undone = before.by == start.by == "us" and not before.is_up
+        is_undone = start.by == "us" and not (start.is_up and before.is_up)
         is_same = before.is_up and start.is_up and start.by != "us" and start.addresses == before.addresses
         if not is_undone and not is_same:
             yield start.at

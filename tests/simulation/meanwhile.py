@@ -46,8 +46,10 @@ def _edit_and_restart(world: World, variant: int) -> None:
 
 
 def _code(world: World, variant: int) -> None:
-    """Code in a drop-in that nobody loads on purpose."""
-    if variant % 2:
+    """Code in a drop-in that nobody loads on purpose, or that is there only while systemd loads its units."""
+    if variant % 3 == 2:
+        world.host.while_loading = f"{DROPINS}/passing.conf", "[Service]\nExecStartPre=/bin/false\n"
+    elif variant % 3:
         world.host.put(f"{DROPINS}/pre.conf", "[Service]\nExecStartPre=/bin/false\n")
     else:
         world.host.put(f"{DROPINS}/code.conf", "[Service]\nExecStart=\nExecStart=/srv/x/dockerd -H fd://\n")

@@ -102,11 +102,29 @@ BROKEN = (
     (("daemon.json", 8929), ("override", 5049), ("socket unit", 8199), ("fleet", 5769)),
     # Seed 9900274: it is this host's turn, the disk fails, and somebody restarts dockerd meanwhile.
     (("disk", 8414), ("spread", 3013), ("meanwhile", 831), ("disk", 1671)),
+    # Seed 13000168: the turn has come, the restart fails and is undone, and a file that it depends on changes.
+    (("live-restore in file only", 949), ("spread", 1543), ("interference", 5969), ("later", 5043)),
+    # Seed 13000271: the agent is killed in the middle of an action, after it has edited daemon.json.
+    (("daemon.json", 5561), ("late link in force", 3571), ("later", 2705), ("kill", 8349), ("war", 3203)),
+    # Seed 13000276: two different drop-ins have the same size.
+    (("disk", 8297), ("next start", 4852), ("late link", 7797), ("override", 4786), ("daemon-reload", 1723),
+     ("override", 4007)),
     # Seeds 9900128 and 9900472: dockerd dies when a pass begins, which then starts it, without a slot.
     (("dockerd faults", 6987), ("fleet", 4264)),
     (("dockerd faults", 2752), ("fleet", 9856), ("override", 1083)),
 ])
 def test_what_is_no_violation(history: History) -> None:
+    assert play([Action(name, variant) for name, variant in history]).violations == ()
+
+
+@pytest.mark.parametrize("history", [
+    # Seed 12000188: somebody starts dockerd, the correction loads a drop-in that was not loaded then.
+    (("daemon.json", 4081), ("pending failure", 6131), ("meanwhile", 3855), ("later", 4180), ("daemon.json", 7763),
+     ("restart", 2585), ("daemon.json", 1149)),
+    # A drop-in is there only while systemd loads its units.
+    (("meanwhile", 16889), ("later", 2)), (("meanwhile", 9227), ("later", 2)),
+])
+def test_what_was_loaded_unseen_is_not_run(history: History) -> None:
     assert play([Action(name, variant) for name, variant in history]).violations == ()
 
 

@@ -267,6 +267,35 @@ def running_of(configured: Configured, started_ns: int, **environ: str) -> Runni
     return Running(configured.layer._replace(name=RUNNING), process, configured.daemon)
 
 
+PRE = "[Service]\nExecStartPre=/srv/x\n"
+
+
+@pytest.mark.parametrize(("text", "loaded_since", "after_boot", "words"), [
+    (PRE, True, True, (f"ExecStartPre= ({DROP_IN}:2)",)),
+    # systemd had loaded it: with the boot, or before the start.
+    (PRE, True, False, ()), (PRE, False, True, ()),
+    # It runs nothing.
+    ("[Service]\nLimitNOFILE=9999\n", True, True, ()),
+    (FOREIGN, True, True, (f"{WRAPPER} ({DROP_IN}:3)",)), (FOREIGN, True, False, ()), (FOREIGN, False, True, ()),
+])
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_what_may_have_been_loaded_after_the_start_is_pending(  # noqa: PLR0913, PLR0917 -- the table
+    tmp_path: Path, text: str, loaded_since: bool, after_boot: bool, words: tuple[str, ...], is_recorded: bool
+) -> None:
+    """Somebody wrote a drop-in, started docker.service, and ran daemon-reload then; or ran it before the start."""
+    lay(tmp_path, {**{name: content.decode() for name, content in PLAIN.items()}, DOCKERD: "", WRAPPER: WRAPPED})
+    written_ns = lay(tmp_path, {DROP_IN: text})
+    started_ns = lay(tmp_path, {"/srv/later": ""}, written_ns)
+    rootfs = Rootfs(str(tmp_path))
+    now = observe_configured(rootfs)
+    in_memory = loaded(now, False, "1")._replace(
+        units_loaded_ns=started_ns + 1 if loaded_since else started_ns, booted_ns=1 if after_boot else started_ns)
+    seen = Observation(rootfs, now, in_memory, running_of(now, started_ns, INVOCATION_ID="1"))
+    record = start_record(seen, None) if is_recorded else None
+    assert (record is not None) is is_recorded
+    assert pending_changes(seen, now, record, in_swarm=False) == words
+
+
 def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> None:
     plain = {name: content.decode() for name, content in PLAIN.items()}
     started_ns = lay(tmp_path, {
