@@ -135,15 +135,13 @@ class _Execution:
         if loads:
             manager.reload()
             self.steps.append("reloaded systemd")
-        for name in self.actions.stop_sockets:
-            manager.run_job("StopUnit", name)
-            self.steps.append(f"stopped {name}")
-        if (loads or self.actions.stop_sockets) and (problem := self._not_loaded()) is not None:
+        hold = self._stop_sockets()
+        if hold is None and (loads or self.actions.stop_sockets) and (problem := self._not_loaded()) is not None:
             return problem
-        if not self.actions.starts_dockerd:
-            return self._finished()
-        if (hold := self.gate(self.seen) or self._slot_hold()) is not None:
-            self.hold = hold
+        if hold is None and self.actions.starts_dockerd:
+            hold = self.gate(self.seen) or self._slot_hold()
+        if hold is not None or not self.actions.starts_dockerd:
+            self.hold = hold or self.hold
             return self._finished()
         self._start()
         if self.starts:
@@ -151,6 +149,18 @@ class _Execution:
         # docker.socket was started, and listens.
         self.seen = self.context.observe()
         return self._finished()
+
+    def _stop_sockets(self) -> Hold | None:
+        """Stop socket units, unless something holds that by now: a stop runs their commands."""
+        if not self.actions.stop_sockets:
+            return None
+        self.seen = self.context.observe()
+        if (hold := self.gate(self.seen)) is not None:
+            return hold
+        for name in self.actions.stop_sockets:
+            self.context.manager.run_job("StopUnit", name)
+            self.steps.append(f"stopped {name}")
+        return None
 
     def _write(self) -> None:
         """Write the files. Raises OSError, and Changed."""

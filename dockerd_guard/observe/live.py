@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ from dockerd_guard.systemd.assignments import Assigned, EnvironmentFile, Variabl
 from dockerd_guard.systemd.environment import resolve_environment
 from dockerd_guard.systemd.exec import SHELL, Command
 from dockerd_guard.systemd.loading import Unit
+from dockerd_guard.systemd.lookup import unit_files
 from dockerd_guard.systemd.manager import Refused
 from dockerd_guard.systemd.sockets import Listen, Socket
 from dockerd_guard.systemd.words import Word, quote_word
@@ -101,11 +103,13 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
     """Return the loaded layer: docker.service and its socket units in the memory of PID 1."""
     state = manager.unit(SERVICE)
     states: dict[str, str] = {}
+    started_ns: dict[str, int] = {}
     sockets = []
     for name in state.texts("TriggeredBy"):
         if name.endswith(".socket"):
             unit = manager.unit(name)
             states[name] = unit.text("ActiveState")
+            started_ns[name] = unit.number("InactiveExitTimestamp") * 1000
             if states[name] == "active" or _may_start(rootfs, unit):
                 sockets.append(_loaded_socket(unit))
     service = configured.service._replace(
@@ -134,8 +138,16 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(_dependents(manager, state)),
         invocation=state.hexadecimal("InvocationID"), units_loaded_ns=manager.units_loaded_ns(),
-        booted_ns=manager.booted_ns(),
+        booted_ns=manager.booted_ns(), socket_started_ns=started_ns,
+        active_dependencies=frozenset(_active(manager, _dependencies(rootfs, configured))),
     )
+
+
+def _dependencies(rootfs: Rootfs, configured: Configured) -> Iterator[str]:
+    """Yield the names of the units that links start with docker.service or docker.socket."""
+    files = unit_files(rootfs, configured.systemd_version)
+    for unit in (configured.service.unit, *(socket.unit for socket in configured.sockets)):
+        yield from map(posixpath.basename, files.dependency_links(unit.name, unit.names))
 
 
 def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed with
@@ -314,9 +326,13 @@ def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding
 
 def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
     """Yield the active units that stop with this one (systemd.unit(5): Requires=, BindsTo=, PartOf=)."""
-    for name in sorted({*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")}):
-        if name.endswith((".socket", ".target")):
-            continue
+    names = {*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")}
+    return _active(manager, (name for name in names if not name.endswith((".socket", ".target"))))
+
+
+def _active(manager: Manager, names: Iterable[str]) -> Iterator[str]:
+    """Yield those units that are active or on their way there, sorted."""
+    for name in sorted(set(names)):
         try:
             if manager.unit(name).text("ActiveState") in ("active", "activating", "reloading"):
                 yield name

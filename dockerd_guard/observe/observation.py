@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dockerd_guard.dockerd.command import is_dockerd
@@ -97,6 +98,10 @@ class Loaded(NamedTuple):
     """When systemd loaded the files of units for the last time, by the wall clock; 0: not known."""
     booted_ns: int = 0
     """When systemd itself was started, by the wall clock of then."""
+    socket_started_ns: Mapping[str, int] = MappingProxyType({})
+    """When each socket unit began to start for the last time, by the wall clock; 0: not since the boot."""
+    active_dependencies: frozenset[str] = frozenset()
+    """Units that links in `.wants` directories and the like start with docker.service, and that are active."""
 
 
 class Process(NamedTuple):

@@ -21,11 +21,11 @@ from dockerd_guard.plan import backoff
 from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, is_starting, required_actions
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
-from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
+from dockerd_guard.plan.facts import restart_facts
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, other_changes, what_stops
 from dockerd_guard.plan.inputs import foreign_inputs, inputs
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
-from dockerd_guard.plan.occupied import NEXT_STEP, occupied
-from dockerd_guard.plan.pending_changes import pending_changes
+from dockerd_guard.plan.occupied import NEXT_STEP
 from dockerd_guard.plan.plan import Change, Plan
 from dockerd_guard.plan.slots import must_ask, needs_slot, not_asked, retry_in_s, slot_hold
 from dockerd_guard.plan.splay import with_splay
@@ -208,7 +208,7 @@ def hold_on_this_host(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a dec
         return Hold(f"dockerd would not start: {'; '.join(finding.message for finding in plan.caused)}",
                     next_step="Fix this; the agent retries automatically")
     if not required.starts_dockerd:
-        return None
+        return other_changes(facts)
     return may_restart(policy.correct, facts, memory.restarts, now)
 
 
@@ -301,7 +301,11 @@ def _is_repaired(seen: Observation, plan: Plan, required: Actions, intent: Inten
 def _allowed(required: Actions, hold: Hold | None, plan: Plan, facts: RestartFacts) -> Actions:
     if plan.caused or facts.occupied:
         return Actions()
-    return required if hold is None else required.without_starts
+    if hold is None:
+        return required
+    # A stop runs commands of the socket unit, too.
+    allowed = required.without_starts
+    return allowed._replace(stop_sockets=()) if facts.commands else allowed
 
 
 def _contested(contested: Contested) -> Hold:
@@ -329,24 +333,6 @@ def obstructed(plan: Plan, policy: Policy) -> Hold:
     """Return the hold of a plan that cannot make the host comply."""
     hint = ", or allow `foreign_files` in the policy's `correct`" * (not policy.correct.foreign_files)
     return Hold("; ".join(plan.obstacles), next_step=f"Fix this manually{hint}")
-
-
-# --- facts ----------------------------------------------------------------------------------------
-
-
-def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memory) -> RestartFacts:
-    """Return what the gate decides on."""
-    loaded = seen.loaded
-    is_active = seen.running is not None
-    taken = occupied(seen, plan) if required.anything else ()
-    if not required.starts_dockerd:
-        return RestartFacts(is_active, seen.engine, loaded.dependents if loaded else (), occupied=taken)
-    in_swarm = seen.engine is not None and seen.engine.engine is not None and seen.engine.engine.in_swarm
-    return RestartFacts(
-        is_active, seen.engine, loaded.dependents if loaded else (),
-        next_live_restore=plan.after.daemon.live_restore,
-        pending_changes=pending_changes(seen, plan.base, memory.start, in_swarm=in_swarm),
-        refusals=tuple(finding.message for finding in plan.refusals), occupied=taken)
 
 
 # --- what the memory holds ------------------------------------------------------------------------

@@ -46,7 +46,8 @@ class RestartFacts(NamedTuple):
     """What the gate decides on.
 
     `dependents`: active units that stop with docker.service. `next_live_restore`: live-restore in the configuration
-    that the restart loads. `pending_changes`: other changes that it would apply (plan/pending_changes.py).
+    that the restart loads. `pending_changes`: other changes that it would apply (plan/pending_changes.py). `commands`:
+    what socket units would run that are started or stopped (plan/unrun_commands.py).
     `refusals`: why dockerd would refuse that configuration. `occupied`: paths of sockets at which something else is
     (plan/occupied.py); decide() changes nothing then. `share`: the part of `correct.splay` that this host waits, from
     0 to 1, and `needed_since` from when on; None: from now on.
@@ -57,6 +58,7 @@ class RestartFacts(NamedTuple):
     dependents: tuple[str, ...] = ()
     next_live_restore: bool = False
     pending_changes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     occupied: tuple[str, ...] = ()
     share: float = 0.0
@@ -68,6 +70,18 @@ def may_restart(correct: Correct, facts: RestartFacts, restarts: Sequence[Instan
     return next(_holds(correct, facts, restarts, now), None)
 
 
+def other_changes(facts: RestartFacts) -> Hold | None:
+    """Return what holds a correction because of what it would put in force besides (I4)."""
+    if facts.pending_changes:
+        what = ", ".join((*facts.pending_changes, *facts.commands))
+        return Hold(f"a restart would apply other pending changes: {what}",
+                    next_step=f"Revert them, or run `systemctl daemon-reload` and {RESTART} at a suitable time")
+    if facts.commands:
+        return Hold(f"systemd would run what it has not run before: {', '.join(facts.commands)}",
+                    next_step="Revert this, or restart the socket unit with docker.service stopped, at a suitable time")
+    return None
+
+
 def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Iterator[Hold]:
     if facts.is_active and correct.restart is Restart.NEVER:
         yield Hold("the policy has `restart: never`", next_step=f"Run {RESTART} at a suitable time")
@@ -76,9 +90,8 @@ def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], n
                    next_step="Fix this; the agent retries automatically")
     if correct.restart is not Restart.ALWAYS and (stops := what_stops(facts)):
         yield Hold(stops, next_step=_next_step(facts))
-    if facts.pending_changes:
-        yield Hold(f"a restart would apply other pending changes: {', '.join(facts.pending_changes)}",
-                   next_step=f"Revert them, or run `systemctl daemon-reload` and {RESTART} at a suitable time")
+    if (pending := other_changes(facts)) is not None:
+        yield pending
     delay = timedelta(seconds=_delay_s(correct, facts))
     if facts.is_active and correct.window is not None and not correct.window.contains(now.wall):
         yield Hold(f"outside the window {correct.window.text}", correct.window.next_opening(now.wall) + delay, BY_HAND,

@@ -20,6 +20,7 @@ from dockerd_guard.observe.loaded_files import CONTROL, is_loaded
 from dockerd_guard.observe.observation import Configured, Observation, Running
 from dockerd_guard.observe.started import INVOCATION, StartRecord, is_newer, is_unchanged
 from dockerd_guard.plan.plan import TLS_FLAGS
+from dockerd_guard.plan.unrun_commands import dependency_links, new_dependencies
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.syntax import Setting
 
@@ -45,6 +46,8 @@ SEEN_OTHERWISE = frozenset((
 PROGRAM = "program="
 """Begins what is recorded of the command that started dockerd."""
 
+LINK = "link="
+"""The same of links that make units start with docker.service."""
 
 MAX_LINKS = 40
 """Linux follows as many (path_resolution(7))."""
@@ -91,7 +94,8 @@ def _recorded(seen: Observation, newer: frozenset[str], known_ns: int) -> tuple[
     programs = (f"{PROGRAM}{command.path}",) if command is not None and is_certain else ()
     compared = (text for setting, text in _compared(seen.configured) if setting.location.file not in newer
                 and not _is_command_newer(seen.rootfs, setting, known_ns))
-    return (*compared, *programs)
+    links = set(dependency_links(seen, unit)) - set(new_dependencies(seen, unit, known_ns))
+    return (*compared, *programs, *(f"{LINK}{path}" for path in sorted(links)))
 
 
 def _known_ns(seen: Observation, running: Running) -> int:
@@ -118,7 +122,8 @@ def pending_changes(
             *_keys(seen.rootfs, seen.running, base, known, passed_over),
             *_variables(seen.running, base),
             *_settings(seen, seen.running, base, known),
-            *_programs(seen, seen.running, base, known))
+            *_programs(seen, seen.running, base, known),
+            *_dependencies(seen, seen.running, base, known))
 
 
 def _flags(running: Daemon, base: Configured, passed_over: frozenset[str]) -> Iterator[str]:
@@ -174,7 +179,7 @@ def _settings(seen: Observation, running: Running, base: Configured, known: Star
     """
     recorded = known.settings if known is not None and known.is_of(running.process) else None
     if recorded is not None:
-        before = Counter(text for text in recorded if not text.startswith(PROGRAM))
+        before = Counter(text for text in recorded if not text.startswith((PROGRAM, LINK)))
         now = Counter(text for _, text in _compared(base))
         for setting, text in _compared(base):
             if now[text] > before[text]:
@@ -214,6 +219,13 @@ def _programs(seen: Observation, running: Running, base: Configured, known: Star
     if is_other or any(is_newer(rootfs, file, running.process.started_ns)
                        for file in (*_links(rootfs, command.path), command.location.file)):
         yield f"{command.path} ({command.location.file}:{command.location.line})"
+
+
+def _dependencies(seen: Observation, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
+    """Links that make other units start with docker.service."""
+    recorded = (known.settings if known is not None and known.is_of(running.process) else None) or ()
+    yield from (path for path in new_dependencies(seen, base.service.unit, _known_ns(seen, running))
+                if f"{LINK}{path}" not in recorded)
 
 
 def _links(rootfs: Rootfs, path: str) -> Iterator[str]:

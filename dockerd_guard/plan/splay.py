@@ -33,7 +33,7 @@ def _needed(now: Instant, policy: Policy, facts: RestartFacts, before: NeededRes
     What differs between hosts, such as running containers, does not count: where they come and go, the time would
     begin anew again and again.
     """
-    if facts.refusals or facts.pending_changes:
+    if facts.refusals or facts.pending_changes or facts.commands:
         return None
     needed = NeededRestart(now, _digest(policy), facts.next_live_restore or policy.correct.restart is Restart.ALWAYS)
     if before is None or before.policy != needed.policy or needed.live_restore > before.live_restore:

@@ -46,6 +46,8 @@ UNOPENABLE_SKIPPED_VERSION = 258
 """Since this version a drop-in that is a loop of links or a link to `FILE/x` shadows nothing. A dangling
 link still does (tested on 257 and 262)."""
 
+DEPENDENCY_DIRECTORIES = (".wants", ".requires", ".upholds")
+
 MAX_ALIAS_HOPS = 8
 """FOLLOW_MAX in unit-file.c."""
 
@@ -132,10 +134,19 @@ class UnitFiles:
         """Yield the regular files in all `.wants`, `.requires` and `.upholds` directories, which systemd ignores."""
         for directory, kinds in self._kinds.items():
             for entry, kind in kinds.items():
-                if kind in "dl" and entry.endswith((".wants", ".requires", ".upholds")):
+                if kind in "dl" and entry.endswith(DEPENDENCY_DIRECTORIES):
                     for name, what in self._list(f"{directory}/{entry}").items():
                         if what == "f":
                             yield f"{directory}/{entry}/{name}"
+
+    def dependency_links(self, name: str, names: tuple[str, ...]) -> Iterator[str]:
+        """Yield the paths of the entries of all `.wants`, `.requires` and `.upholds` directories of a unit, also of
+        those that systemd ignores."""
+        for suffix in DEPENDENCY_DIRECTORIES:
+            for directory in self._directories_of(name, names, suffix, []):
+                for file in filter(is_unit_name, self._list(directory)):
+                    if not self.is_mask(f"{directory}/{file}"):
+                        yield f"{directory}/{file}"
 
     def requirements(self, name: str, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the paths of the links in all `.requires` directories of a unit.

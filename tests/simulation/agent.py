@@ -81,7 +81,7 @@ class SimulatedAgent:
         self.host.probed_before = len(self.host.probes)
         self.controller.run_pass([], retry=retry, watch=lambda rootfs, policy: ())
         # A pass takes time: what somebody writes after it does not have the times of what was written before.
-        self.host.clock.sleep(0.001)
+        self.host.clock.sleep(1e-5)
         return self.controller.wake_s
 
     def uninstall(self) -> list[str]:

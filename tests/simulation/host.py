@@ -125,6 +125,7 @@ class SimulatedHost:
         self.active = {SERVICE: "inactive", SOCKET: "inactive"}
         self.running: Running | None = None
         self.held: tuple[SocketOwner, ...] = ()
+        self.socket_started_us = 0
         self.starts: list[Start] = []
         self.stops = 0
         """Times that we stopped a dockerd that ran."""
@@ -223,6 +224,7 @@ class SimulatedHost:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         file.symlink_to(target)
+        self.touch(path)
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -283,6 +285,7 @@ class SimulatedHost:
         self.held = tuple(SocketOwner(dockerd_syntax(item.address), self.inode()) for socket in units
                           for item in socket.listen)
         self.active[SOCKET] = "active" if units else "failed"
+        self.socket_started_us = int(self.clock.wall.timestamp() * 1e6)
 
     def inode(self) -> int:
         """A new inode number."""

@@ -56,10 +56,13 @@ class SimulatedManager(Manager):
         host = self._host
         state = host.active.get(name, "inactive")
         shown = "activating" if state == "auto-restart" else state
+        if name not in (SERVICE, SOCKET):
+            return UnitState(name, {"ActiveState": shown})
         if name == SOCKET:
             socket = next((each for each in host.loaded.sockets if each.unit.name == SOCKET), None)
             return UnitState(name, {
                 "LoadState": "loaded" if socket else "not-found", "ActiveState": shown, "Names": [name],
+                "InactiveExitTimestamp": host.socket_started_us,
                 "Listen": [(item.kind, item.address) for item in socket.listen] if socket else [],
                 "Accept": False, "SocketMode": 0o660, "BindIPv6Only": "default",
                 "DropInPaths": list(socket.unit.dropins) if socket else [],

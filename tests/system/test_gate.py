@@ -20,15 +20,17 @@ from tests.support.correction import (
     OUR_SERVICE_DROPIN,
     OVERRIDE,
     POLICY,
+    SOCKET_OVERRIDE,
     enforce,
     entries,
     held_for,
     make_certificates,
     repaired,
+    rests,
 )
 from tests.support.gate import FAILURES, LOOPBACK_TOO, Failure, fail
 
-DROPIN_DIRECTORY = posixpath.dirname(OVERRIDE)
+DROPIN_DIRECTORY, SOCKET_DIRECTORY = posixpath.dirname(OVERRIDE), posixpath.dirname(SOCKET_OVERRIDE)
 
 LOOPBACK_DECLARED = """\
 version: 1
@@ -364,3 +366,34 @@ def test_a_program_that_a_drop_in_had_hidden_is_not_run(machine: Machine) -> Non
     wait_for(lambda: held_for(machine, "/srv/x/dockerd"), "held correction")
     assert starts(machine) == before
     assert not machine.exists("/srv/ran")
+
+
+def test_commands_of_socket_units_and_wanted_units_are_not_run(machine: Machine) -> None:
+    """They came after the last start of docker.socket and docker.service, and a restart would run them (I4)."""
+    machine.run("systemctl stop dockerd-guard")
+    machine.write("/srv/x/run", "#!/bin/sh\ntouch /srv/ran-$1\n")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.write(f"{SOCKET_DIRECTORY}/10-port.conf", "[Socket]\nListenStream=2375\n")
+    machine.run("chmod 755 /srv/x/run; systemctl daemon-reload; systemctl stop docker.socket docker.service; "
+                "systemctl start docker.socket docker.service")
+    machine.write(f"{SOCKET_DIRECTORY}/20-run.conf",
+                  "[Socket]\nExecStartPre=/srv/x/run pre\nExecStopPost=/srv/x/run stop\n")
+    machine.write("/etc/systemd/system/run@.service", "[Service]\nType=oneshot\nExecStart=/srv/x/run %i\n")
+    for place in ("docker.service.wants", "docker.service.requires", "docker.socket.wants"):
+        machine.run(f"mkdir -p /etc/systemd/system/{place}; "
+                    f"ln -s /etc/systemd/system/run@.service /etc/systemd/system/{place}/run@{place}.service")
+    before = starts(machine)
+    machine.run("systemctl start dockerd-guard")
+    enforce(machine, ENFORCE)
+    wait_for(lambda: held_for(machine, "docker.service.wants/run@docker.service.wants.service"), "held correction")
+    wait_for(lambda: rests(machine, 2), "agent at rest")
+    assert starts(machine) == before
+    assert machine.run("ls /srv").out.split() == ["x"]
+    assert not machine.api_answers()
+    # Once an administrator has restarted both, all of it has run.
+    machine.run("systemctl daemon-reload; systemctl stop docker.socket docker.service; "
+                "systemctl start docker.socket docker.service")
+    assert machine.run("ls /srv").out.split() == [
+        "ran-docker.service.requires", "ran-docker.service.wants", "ran-docker.socket.wants", "ran-pre", "ran-stop",
+        "x"]
+    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")

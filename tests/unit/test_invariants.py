@@ -20,7 +20,7 @@ from dockerd_guard.model.address import Tls
 from dockerd_guard.model.names import SAVED_SUFFIX
 from dockerd_guard.observe import live
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan import backoff, decide, gate
+from dockerd_guard.plan import backoff, decide, facts, gate
 from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.policy.model import Policy
@@ -85,7 +85,7 @@ BROKEN = (
     Broken("I8", backoff, "FREE_REPEATS", 0, (*ENFORCED, ("own drop-in", 1))),
     Broken("I9", decide, "inputs", returns("the same"), (("next start", 0), ("later", 0), ("daemon.json", 6))),
     Broken("I10", verify, "_problem", returns(""), (("next start", 1), ("later", 1))),
-    Broken("I11", decide, "pending_changes", lambda seen, base, *_, **__: base.layer.argv,
+    Broken("I11", facts, "pending_changes", lambda seen, base, *_, **__: base.layer.argv,
            (*NEVER, ("override", 6), ("daemon-reload", 0), ("policy", 0))),
     Broken("I12", apply, "verify", late, ENFORCED),
     Broken("I13", agent, "release", returns(()), (*NEVER, ("remove package", 0))),

@@ -7,7 +7,8 @@ import pytest
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.observe.observation import EngineAnswer
 from dockerd_guard.plan.actions import Actions
-from dockerd_guard.plan.decide import decide, restart_facts
+from dockerd_guard.plan.decide import decide
+from dockerd_guard.plan.facts import restart_facts
 from dockerd_guard.plan.gate import RestartFacts
 from dockerd_guard.plan.inputs import inputs
 from dockerd_guard.plan.memory import Memory

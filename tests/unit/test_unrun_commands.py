@@ -1,0 +1,163 @@
+"""What systemd would run because of a correction, and has not run before (I4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from dockerd_guard.apply.apply import execute
+from dockerd_guard.apply.context import Context
+from dockerd_guard.plan.actions import Actions
+from dockerd_guard.plan.decide import Verdict, decide
+from dockerd_guard.plan.gate import Hold
+from dockerd_guard.plan.memory import Memory
+from dockerd_guard.plan.unrun_commands import socket_commands
+from tests.simulation.host import SimulatedHost
+from tests.simulation.interfaces import SimulatedFiles, SimulatedManager, SimulatedNetwork, validate_nothing
+from tests.simulation.lock import SimulatedLock
+from tests.support.situations import Act, decided, do, link, read_policy, reload, remove, write
+
+PRE = "/etc/systemd/system/docker.socket.d/pre.conf"
+PORT = "/etc/systemd/system/docker.socket.d/port.conf"
+OPENED = "[Socket]\nListenStream=2375\n"
+EVIL = "[Socket]\nExecStartPre=/srv/x\n"
+VENDOR = "/usr/lib/systemd/system/docker.socket"
+TARGET = "/etc/systemd/system/x.service"
+WANTS = "/etc/systemd/system/docker.service.wants/x.service"
+SOCKET_WANTS = "/run/systemd/system/docker.socket.wants/x.service"
+NOT_RUN = "systemd would run what it has not run before: "
+PENDING = "a restart would apply other pending changes: "
+
+
+def later(host: SimulatedHost) -> None:
+    host.clock.sleep(1)
+
+
+def boot(host: SimulatedHost) -> None:
+    """What is there was there at the boot."""
+    host.booted_ns = int(host.clock.wall.timestamp() * 1e9)
+
+
+def restart_all(host: SimulatedHost) -> None:
+    """systemctl stop docker.socket docker.service; systemctl start docker.socket docker.service."""
+    host.stop("admin")
+    host.start_socket()
+    host.start("admin")
+
+
+def runs(host: SimulatedHost) -> None:
+    host.active["x.service"] = "active"
+
+
+class Row(NamedTuple):
+    """What happened on a host, and what holds the restart of docker.socket and docker.service."""
+
+    name: str
+    happened: tuple[Act, ...]
+    hold: str
+
+
+OPEN: tuple[Act, ...] = (write(PORT, OPENED), reload, restart_all, later)
+"""A correction restarts both units."""
+
+LINKED: tuple[Act, ...] = (write(TARGET, "[Service]\nExecStart=/srv/x\n"), link(WANTS, "../x.service"))
+
+ROWS = (
+    Row("nothing", OPEN, ""),
+    Row("a command that is not loaded", (*OPEN, write(PRE, EVIL)), f"{NOT_RUN}ExecStartPre= ({PRE}:2)"),
+    Row("a command that was loaded since", (*OPEN, write(PRE, EVIL), reload), f"{NOT_RUN}ExecStartPre= ({PRE}:2)"),
+    Row("a command of a stop", (*OPEN, write(PRE, "[Socket]\nExecStopPost=/srv/x\n")),
+        f"{NOT_RUN}ExecStopPost= ({PRE}:2)"),
+    Row("a command that has run", (write(PRE, EVIL), *OPEN), ""),
+    Row("a command that has run, and systemd has loaded it again", (later, write(PRE, EVIL), *OPEN, later, reload),
+        f"{NOT_RUN}ExecStartPre= ({PRE}:2)"),
+    Row("the same from before the boot", (write(PRE, EVIL), boot, *OPEN, later, reload), ""),
+    Row("an empty command", (*OPEN, write(PRE, "[Socket]\nExecStartPre=\n")), ""),
+    Row("no command", (*OPEN, write(PRE, "[Socket]\nBacklog=9\n")), ""),
+    Row("another unit is wanted", (*OPEN, write(PRE, "[Unit]\nWants=x.service\n")), f"{NOT_RUN}Wants= ({PRE}:2)"),
+    Row("a package was upgraded", (*OPEN, write(VENDOR, "[Socket]\nListenStream=/run/docker.sock\n"
+        "ExecStartPre=/usr/lib/docker/prepare\n")), ""),
+    Row("a link wants another unit with docker.service", (*OPEN, *LINKED), PENDING + WANTS),
+    Row("it wanted it at the start", (*LINKED, *OPEN), ""),
+    Row("the unit runs anyway", (*OPEN, *LINKED, runs), ""),
+    Row("the link is a mask", (*OPEN, link(WANTS, "/dev/null")), ""),
+    Row("it was there, and is removed", (*LINKED, *OPEN, remove(WANTS)), ""),
+    Row("a link wants another unit with docker.socket", (*OPEN, link(SOCKET_WANTS, TARGET)), NOT_RUN + SOCKET_WANTS),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_correction_runs_nothing_new(host: SimulatedHost, row: Row) -> None:
+    do(host, row.happened)
+    decision = decided(host, read_policy("")).assessment.decision
+    assert decision.required.restart_socket
+    assert (decision.hold.reason if decision.hold is not None else "") == row.hold
+    assert decision.actions.restart_socket is not bool(row.hold)
+
+
+@pytest.mark.parametrize(("text", "found"), [(EVIL, (f"ExecStartPre= ({PRE}:2)",)), ("[Socket]\nBacklog=9\n", ())])
+def test_a_stop_of_a_socket_unit_runs_nothing_new(host: SimulatedHost, text: str, found: tuple[str, ...]) -> None:
+    do(host, (later, write(PRE, text)))
+    seen = decided(host, read_policy("")).assessment.seen
+    assert socket_commands(seen, seen.configured, Actions(stop_sockets=("docker.socket",))) == found
+    assert socket_commands(seen, seen.configured, Actions(stop_sockets=("other.socket",))) == ()
+    # docker.service starts with its socket unit where that does not run.
+    assert socket_commands(seen, seen.configured, Actions(restart=True)) == ()
+    host.active["docker.socket"] = "inactive"
+    seen = decided(host, read_policy("")).assessment.seen
+    assert socket_commands(seen, seen.configured, Actions(restart=True)) == found
+    assert socket_commands(seen._replace(loaded=None), seen.configured, Actions(restart=True)) == ()
+
+
+def test_a_recorded_link_stays_known_after_a_reload(host: SimulatedHost) -> None:
+    do(host, (later, *LINKED, *OPEN))
+    memory = decided(host, read_policy("")).memory
+    do(host, (later, reload))
+    decision = decided(host, read_policy(""), lambda _, now: now._replace(start=memory.start)).assessment.decision
+    assert decision.hold is None
+    decision = decided(host, read_policy("")).assessment.decision
+    assert decision.hold is not None
+    assert decision.hold.reason == PENDING + WANTS
+
+
+OTHER = {"docker.socket": "active", "other.socket": "active"}
+
+
+@pytest.mark.parametrize("hold", [None, Hold(NOT_RUN)])
+def test_a_socket_unit_is_stopped_unless_that_is_held_by_then(host: SimulatedHost, hold: Hold | None) -> None:
+    """What its stop would run may have been loaded by the correction itself."""
+    outcome, policy = decided(host, read_policy("")), read_policy("")
+    seen, plan = outcome.assessment.seen, outcome.assessment.plan
+    assert seen.loaded is not None
+    decision, _ = decide(outcome.now, seen._replace(loaded=seen.loaded._replace(socket_states=OTHER)), (), plan, policy,
+                         Memory())
+    host.active["other.socket"] = "active"
+    jobs: list[str] = []
+    manager = SimulatedManager(host)
+    manager.run_job = lambda verb, unit, timeout_s=0.0: jobs.append(f"{verb} {unit}")  # type: ignore[method-assign]
+    context = Context(manager, SimulatedFiles(host), lambda: seen, SimulatedNetwork(host), host.clock,
+                      validate_nothing(host), SimulatedLock(host))
+    result = execute(seen, decision, plan, policy, context, lambda _: hold)
+    assert (result.hold, jobs) == (hold, [] if hold is not None else ["StopUnit other.socket"])
+
+
+@pytest.mark.parametrize("commands", [(), (f"ExecStopPost= ({PRE}:2)",)])
+def test_a_stop_that_would_run_something_new_is_held(host: SimulatedHost, commands: tuple[str, ...]) -> None:
+    outcome = decided(host, read_policy(""))
+    seen, plan = outcome.assessment.seen, outcome.assessment.plan
+    assert seen.loaded is not None
+    do(host, (later, write(PRE, "[Socket]\nExecStopPost=/srv/x\n") if commands else later))
+    seen = decided(host, read_policy("")).assessment.seen
+    assert seen.loaded is not None
+    socket = seen.configured.sockets[0]
+    plan = plan._replace(
+        base=plan.base._replace(sockets=(socket._replace(unit=socket.unit._replace(name="other.socket")),)))
+    seen = seen._replace(loaded=seen.loaded._replace(socket_states=OTHER))
+    decision, _ = decide(outcome.now, seen, (), plan, read_policy(""), Memory())
+    if commands:
+        assert (decision.verdict, decision.actions) == (Verdict.HOLD, Actions())
+        assert decision.hold is not None
+        assert decision.hold.reason == NOT_RUN + commands[0]
+    else:
+        assert decision.actions == Actions(stop_sockets=("other.socket",))
