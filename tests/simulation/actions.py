@@ -164,10 +164,10 @@ def own_dropin(world: World, variant: int) -> None:
 
 
 def socket_unit(world: World, variant: int) -> None:
-    """docker.socket gets a TCP port, or loses it."""
+    """docker.socket gets a TCP port, with a command or without, or loses it."""
     path = "/etc/systemd/system/docker.socket.d/port.conf"
     if variant % 2:
-        world.host.put(path, "[Socket]\nListenStream=2375\n")
+        world.host.put(path, "[Socket]\nListenStream=2375\n" + "ExecStartPre=/srv/x/pre\n" * (variant % 6 == 5))
     else:
         world.host.remove(path)
 
@@ -185,8 +185,13 @@ def reload(world: World, variant: int) -> None:
 
 
 def restart(world: World, variant: int) -> None:
-    """systemctl restart docker."""
-    world.host.restart("admin")
+    """systemctl restart docker, or stop and start docker.socket with it."""
+    if variant % 5 == 4:
+        world.host.stop("admin")
+        world.host.start_socket()
+        world.host.start("admin")
+    else:
+        world.host.restart("admin")
 
 
 def stop(world: World, variant: int) -> None:

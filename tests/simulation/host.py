@@ -279,8 +279,13 @@ class SimulatedHost:
                 found[path or ""] = (self.root / (path or "").lstrip("/")).stat().st_mtime_ns
         return found
 
-    def start_socket(self) -> None:
-        """Start docker.socket."""
+    def start_socket(self, by: str = "admin") -> None:
+        """Start docker.socket, which runs its ExecStartPre=."""
+        commands = {setting.value for socket in self.loaded.sockets if socket.unit.name == SOCKET
+                    for setting in socket.unit.settings if setting.key == "ExecStartPre"}
+        if by == "us":
+            self.executed += sorted(commands - self.commands)
+        self.commands |= commands
         units = [socket for socket in self.loaded.sockets if socket.unit.name == SOCKET]
         self.held = tuple(SocketOwner(dockerd_syntax(item.address), self.inode()) for socket in units
                           for item in socket.listen)
@@ -303,7 +308,7 @@ class SimulatedHost:
         self._auto_restart += 1
         self.active[SERVICE] = "activating"
         if self.active[SOCKET] != "active":
-            self.start_socket()
+            self.start_socket(by)
         is_up = self._dockerd(by)
         sockets = self.running.sockets if self.running is not None else ()
         self.starts.append(Start(now, by, is_up, frozenset(canonical(sock.address) for sock, _ in sockets)))

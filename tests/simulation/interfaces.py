@@ -108,7 +108,7 @@ class SimulatedManager(Manager):
             elif host.running is not None:
                 raise JobFailed(unit, verb, "failed")
             else:
-                host.start_socket()
+                host.start_socket("us")
             return
         if verb == "StartUnit" and host.running is not None:
             return
