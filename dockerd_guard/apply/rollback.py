@@ -10,6 +10,7 @@ from dockerd_guard.apply.context import Context, Units
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import observe_configured
+from dockerd_guard.observe.live import dependents
 from dockerd_guard.observe.loaded_files import has_loaded_these
 from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.memory import Intent
@@ -59,6 +60,7 @@ def restart(
         return
     # A socket unit takes new addresses only when it starts, and refuses to start while its service runs: "Socket
     # service docker.service already active, refusing." Sockets stop first, or a client starts the service again.
+    stopped = dict.fromkeys(name for unit in (*sockets, SERVICE) for name in dependents(manager, manager.unit(unit)))
     for name in (*sockets, *(SERVICE,) * (SERVICE in units)):
         manager.run_job("StopUnit", name, timeout_s)
     was_started = manager.unit(SERVICE).hexadecimal("InvocationID") != before.hexadecimal("InvocationID")
@@ -67,6 +69,10 @@ def restart(
         manager.run_job("StartUnit", name, timeout_s)
     if SERVICE in units or was_started:
         manager.run_job("StartUnit", SERVICE, timeout_s)
+    # Under `restart: always`: a restart starts again what it stops, but this was a stop and a start.
+    for name in stopped:
+        with contextlib.suppress(JobFailed, Refused):
+            manager.run_job("StartUnit", name, timeout_s=0)
 
 
 def undo(  # noqa: PLR0913 -- how far, and how long

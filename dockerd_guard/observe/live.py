@@ -20,7 +20,7 @@ from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
 from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
-from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.kernel import HostKernel, UnitStates
 from dockerd_guard.observe.observation import (
     LISTENING,
     LOADED,
@@ -104,12 +104,14 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
     state = manager.unit(SERVICE)
     states: dict[str, str] = {}
     started_ns: dict[str, int] = {}
+    of_sockets: dict[str, tuple[str, ...]] = {}
     sockets = []
     for name in state.texts("TriggeredBy"):
         if name.endswith(".socket"):
             unit = manager.unit(name)
             states[name] = unit.text("ActiveState")
             started_ns[name] = unit.number("InactiveExitTimestamp") * 1000
+            of_sockets[name] = tuple(dependents(manager, unit))
             if states[name] == "active" or _may_start(rootfs, unit):
                 sockets.append(_loaded_socket(unit))
     service = configured.service._replace(
@@ -136,9 +138,10 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         active_state="failed" if state.text("SubState").startswith("auto-restart") else state.text("ActiveState"),
         main_pid=state.number("MainPID"),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
-        socket_states=states, dependents=tuple(_dependents(manager, state)),
+        socket_states=states, dependents=tuple(dependents(manager, state)),
         invocation=state.hexadecimal("InvocationID"), units_loaded_ns=manager.units_loaded_ns(),
         booted_ns=manager.booted_ns(), socket_started_ns=started_ns,
+        socket_dependents=of_sockets,
         active_dependencies=frozenset(_active(manager, _dependencies(rootfs, configured))),
     )
 
@@ -324,13 +327,14 @@ def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding
         yield binding._replace(source=found if binding.source in (None, NOWHERE) else binding.source)
 
 
-def _dependents(manager: Manager, state: UnitState) -> Iterator[str]:
-    """Yield the active units that stop with this one (systemd.unit(5): Requires=, BindsTo=, PartOf=)."""
-    names = {*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")}
+def dependents(manager: UnitStates, state: UnitState) -> Iterator[str]:
+    """Yield the active units that stop with this one (systemd.unit(5): Requires=, BindsTo=, PartOf=), but
+    docker.service and its socket units."""
+    names = {*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")} - {SERVICE}
     return _active(manager, (name for name in names if not name.endswith((".socket", ".target"))))
 
 
-def _active(manager: Manager, names: Iterable[str]) -> Iterator[str]:
+def _active(manager: UnitStates, names: Iterable[str]) -> Iterator[str]:
     """Yield those units that are active or on their way there, sorted."""
     for name in sorted(set(names)):
         try:

@@ -100,6 +100,8 @@ class Loaded(NamedTuple):
     """When systemd itself was started, by the wall clock of then."""
     socket_started_ns: Mapping[str, int] = MappingProxyType({})
     """When each socket unit began to start for the last time, by the wall clock; 0: not since the boot."""
+    socket_dependents: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """By socket unit: active units that stop with it, but docker.service."""
     active_dependencies: frozenset[str] = frozenset()
     """Units that links in `.wants` directories and the like start with docker.service, and that are active."""
 

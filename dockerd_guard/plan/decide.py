@@ -22,7 +22,7 @@ from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, is_star
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.facts import restart_facts
-from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, other_changes, what_stops
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, may_stop_sockets, what_stops
 from dockerd_guard.plan.inputs import foreign_inputs, inputs
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
 from dockerd_guard.plan.occupied import NEXT_STEP
@@ -208,7 +208,7 @@ def hold_on_this_host(  # noqa: PLR0913, PLR0917 -- parts of the inputs of a dec
         return Hold(f"dockerd would not start: {'; '.join(finding.message for finding in plan.caused)}",
                     next_step="Fix this; the agent retries automatically")
     if not required.starts_dockerd:
-        return other_changes(facts)
+        return may_stop_sockets(policy.correct, facts)
     return may_restart(policy.correct, facts, memory.restarts, now)
 
 
@@ -303,9 +303,9 @@ def _allowed(required: Actions, hold: Hold | None, plan: Plan, facts: RestartFac
         return Actions()
     if hold is None:
         return required
-    # A stop runs commands of the socket unit, too.
+    # A stop runs commands of the socket unit, and stops what requires it.
     allowed = required.without_starts
-    return allowed._replace(stop_sockets=()) if facts.commands else allowed
+    return allowed._replace(stop_sockets=()) if facts.commands or facts.of_sockets else allowed
 
 
 def _contested(contested: Contested) -> Hold:

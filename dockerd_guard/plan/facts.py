@@ -9,7 +9,7 @@ from dockerd_guard.plan.memory import Memory
 from dockerd_guard.plan.occupied import occupied
 from dockerd_guard.plan.pending_changes import pending_changes
 from dockerd_guard.plan.plan import Plan
-from dockerd_guard.plan.unrun_commands import socket_commands
+from dockerd_guard.plan.unrun_commands import socket_commands, socket_dependents
 
 
 def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memory) -> RestartFacts:
@@ -18,7 +18,7 @@ def restart_facts(seen: Observation, plan: Plan, required: Actions, memory: Memo
     is_active = seen.running is not None
     facts = RestartFacts(
         is_active, seen.engine, loaded.dependents if loaded else (),
-        commands=socket_commands(seen, plan.base, required),
+        commands=socket_commands(seen, plan.base, required), of_sockets=socket_dependents(seen, required),
         occupied=occupied(seen, plan) if required.anything else ())
     if not required.starts_dockerd:
         return facts

@@ -47,7 +47,8 @@ class RestartFacts(NamedTuple):
 
     `dependents`: active units that stop with docker.service. `next_live_restore`: live-restore in the configuration
     that the restart loads. `pending_changes`: other changes that it would apply (plan/pending_changes.py). `commands`:
-    what socket units would run that are started or stopped (plan/unrun_commands.py).
+    what socket units would run that are started or stopped (plan/unrun_commands.py). `of_sockets`: active units that
+    stop with those socket units.
     `refusals`: why dockerd would refuse that configuration. `occupied`: paths of sockets at which something else is
     (plan/occupied.py); decide() changes nothing then. `share`: the part of `correct.splay` that this host waits, from
     0 to 1, and `needed_since` from when on; None: from now on.
@@ -59,6 +60,7 @@ class RestartFacts(NamedTuple):
     next_live_restore: bool = False
     pending_changes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    of_sockets: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     occupied: tuple[str, ...] = ()
     share: float = 0.0
@@ -80,6 +82,13 @@ def other_changes(facts: RestartFacts) -> Hold | None:
         return Hold(f"systemd would run what it has not run before: {', '.join(facts.commands)}",
                     next_step="Revert this, or restart the socket unit with docker.service stopped, at a suitable time")
     return None
+
+
+def may_stop_sockets(correct: Correct, facts: RestartFacts) -> Hold | None:
+    """Return what holds the stop of socket units alone, without a start of docker.service."""
+    if facts.of_sockets and correct.restart is not Restart.ALWAYS:
+        return Hold(what_stops(facts), next_step=_next_step(facts))
+    return other_changes(facts)
 
 
 def _holds(correct: Correct, facts: RestartFacts, restarts: Sequence[Instant], now: Instant) -> Iterator[Hold]:
@@ -137,6 +146,8 @@ def what_stops(facts: RestartFacts) -> str:  # noqa: PLR0911 -- one for each rea
 
     Live-restore is believed only if the running engine and the configuration to be loaded both have it (I1).
     """
+    if facts.of_sockets:
+        return f"{', '.join(facts.of_sockets)} would be stopped with a socket unit"
     if not facts.is_active:
         # dockerd stops containers that are still running when it starts without live-restore (moby daemon/daemon.go,
         # restore()).
@@ -170,6 +181,8 @@ def _containers(count: int) -> str:
 
 
 def _next_step(facts: RestartFacts) -> str:
+    if facts.of_sockets:
+        return "Stop these, or restart docker.socket with docker.service stopped, when they may stop"
     engine = facts.engine.engine if facts.engine is not None else None
     if facts.is_active and engine is None and not facts.dependents:
         return "Check `systemctl status docker.service`"

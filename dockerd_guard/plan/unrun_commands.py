@@ -1,5 +1,5 @@
-"""Programs that systemd would run as root because of a correction, and that it has not run before (I4): commands of
-socket units that are started or stopped, and units that a start pulls in by links in `.wants` directories. Pure."""
+"""What a correction does to other units: programs that systemd would run as root because of it, and that it has not run
+before (I4), as commands of socket units and units that a start pulls in by links; and units that stop (I1). Pure."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ def socket_commands(seen: Observation, base: Configured, actions: Actions) -> tu
         return ()
     return tuple(line for socket in base.sockets if socket.unit.name in _touched(loaded, actions)
                  for line in _of_socket(seen, loaded, socket))
+
+
+def socket_dependents(seen: Observation, actions: Actions) -> tuple[str, ...]:
+    """Return the active units that stop with the socket units that a correction stops, but docker.service."""
+    loaded = seen.loaded
+    if loaded is None:
+        return ()
+    touched = (*actions.stop_sockets, *(SOCKET,) * actions.restart_socket)
+    return tuple(sorted({name for unit in touched for name in loaded.socket_dependents.get(unit, ())}))
 
 
 def _touched(loaded: Loaded, actions: Actions) -> frozenset[str]:

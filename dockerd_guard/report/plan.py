@@ -82,7 +82,8 @@ def _cost_text(decision: Decision, containers: tuple[str, ...]) -> str:
     if decision.required.start:
         return "a start of docker.service, which does not run"
     if decision.cost is Cost.CONTAINERS:
-        return f"{_COSTS[decision.cost]} {', '.join((*containers, *decision.facts.dependents)) or 'running containers'}"
+        stopped = (*containers, *decision.facts.of_sockets, *decision.facts.dependents)
+        return f"{_COSTS[decision.cost]} {', '.join(stopped) or 'running containers'}"
     return _COSTS[decision.cost]
 
 

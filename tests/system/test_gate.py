@@ -397,3 +397,34 @@ def test_commands_of_socket_units_and_wanted_units_are_not_run(machine: Machine)
         "ran-docker.service.requires", "ran-docker.service.wants", "ran-docker.socket.wants", "ran-pre", "ran-stop",
         "x"]
     wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
+
+
+DEPENDENTS = ("Requires=docker.socket", "BindsTo=docker.socket\nAfter=docker.socket", "PartOf=docker.socket")
+
+
+@pytest.mark.parametrize("restart", ["live-restore", "always"])
+def test_what_requires_docker_socket_keeps_running(machine: Machine, restart: str) -> None:
+    """A socket unit takes new addresses only by a stop and a start, which stop what requires it."""
+    units = " ".join(f"dependent-{number}.service" for number in range(len(DEPENDENTS)))
+
+    def pids() -> list[str]:
+        return machine.run(f"systemctl show --property=MainPID --value {units}").out.split()
+
+    machine.run("systemctl stop dockerd-guard")
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.write(f"{SOCKET_DIRECTORY}/10-port.conf", "[Socket]\nListenStream=2375\n")
+    for number, dependency in enumerate(DEPENDENTS):
+        machine.write(f"/etc/systemd/system/dependent-{number}.service",
+                      f"[Unit]\n{dependency}\n[Service]\nExecStart=/bin/sleep infinity\n")
+    machine.run("systemctl daemon-reload; systemctl stop docker.socket docker.service; "
+                f"systemctl start docker.socket docker.service {units}")
+    before = pids()
+    machine.run("systemctl start dockerd-guard")
+    enforce(machine, f"{ENFORCE}correct: {{restart: {restart}}}\n")
+    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
+    wait_for(lambda: rests(machine, 2), "agent at rest")
+    assert not machine.api_answers()
+    assert machine.run(f"systemctl is-active {units}").out.split() == ["active"] * len(DEPENDENTS)
+    if restart == "live-restore":
+        assert pids() == before
+        assert held_for(machine, "dependent-0.service, dependent-1.service, dependent-2.service")

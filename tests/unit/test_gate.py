@@ -36,6 +36,8 @@ ADD_LIVE_RESTORE = ('Add `"live-restore": true` to /etc/docker/daemon.json and r
 FIX_THIS = "Fix this; the agent retries automatically"
 LIVE_RESTORE_OFF = Hold("live-restore is off: 2 running containers would be stopped", None, ADD_LIVE_RESTORE)
 SHOP = Hold("shop.service would be stopped with docker.service", None, WHEN_STOPPABLE)
+OF_SOCKET = Hold("shop.service would be stopped with a socket unit", None,
+                 "Stop these, or restart docker.socket with docker.service stopped, when they may stop")
 NEVER = Hold("the policy has `restart: never`", None, f"Run {RESTART} at a suitable time")
 REFUSED = Hold("dockerd would not start: no certificate; no key", None, FIX_THIS)
 UNASKED = Hold("dockerd does not answer; cannot check whether containers would be stopped", None,
@@ -110,6 +112,9 @@ CASES = (
     Case("also where restarts are never allowed", "{restart: never}", DOWN),
     Case("also where nothing was asked", "{}", DOWN._replace(engine=None)),
     Case("also outside a window", "{window: 'Sat 02:00-05:00 UTC'}", DOWN),
+    Case("a unit stops with docker.socket", "{}", RUNS._replace(of_sockets=("shop.service",)), OF_SOCKET),
+    Case("also while dockerd is down", "{}", DOWN._replace(of_sockets=("shop.service",)), OF_SOCKET),
+    Case("it may stop", "{restart: always}", RUNS._replace(of_sockets=("shop.service",))),
     Case("units that depend on it are down already", "{}", DOWN._replace(dependents=("shop.service",))),
     Case("but not where its containers outlived it", "{}", DOWN._replace(engine=EngineAnswer(shims=1)),
          Hold("live-restore is off: 1 running container that outlived dockerd would be stopped", None,

@@ -8,11 +8,13 @@ import pytest
 
 from dockerd_guard.apply.apply import execute
 from dockerd_guard.apply.context import Context
+from dockerd_guard.apply.rollback import restart
 from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.decide import Verdict, decide
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Memory
 from dockerd_guard.plan.unrun_commands import socket_commands
+from dockerd_guard.systemd.manager import JobFailed, UnitState
 from tests.simulation.host import SimulatedHost
 from tests.simulation.interfaces import SimulatedFiles, SimulatedManager, SimulatedNetwork, validate_nothing
 from tests.simulation.lock import SimulatedLock
@@ -161,3 +163,59 @@ def test_a_stop_that_would_run_something_new_is_held(host: SimulatedHost, comman
         assert decision.hold.reason == NOT_RUN + commands[0]
     else:
         assert decision.actions == Actions(stop_sockets=("other.socket",))
+
+
+@pytest.mark.parametrize(("correct", "hold"), [
+    ("", "a.service, b.service would be stopped with a socket unit"), ("correct: {restart: always}\n", ""),
+])
+def test_what_requires_a_socket_unit_is_not_stopped(host: SimulatedHost, correct: str, hold: str) -> None:
+    do(host, OPEN)
+    outcome = decided(host, read_policy(correct))
+    seen, plan, policy = outcome.assessment.seen, outcome.assessment.plan, read_policy(correct)
+    assert seen.loaded is not None
+    seen = seen._replace(loaded=seen.loaded._replace(socket_dependents={
+        "docker.socket": ("b.service",), "other.socket": ("a.service", "b.service"), "tcp.socket": ("c.service",)},
+        socket_states=OTHER))
+    decision, _ = decide(outcome.now, seen, (), plan, policy, Memory())
+    assert (decision.hold.reason if decision.hold is not None else "") == hold
+    assert (decision.actions.restart_socket, decision.actions.stop_sockets) == (
+        (False, ()) if hold else (True, ("other.socket",)))
+    assert decision.facts.of_sockets == ("a.service", "b.service")
+
+
+def test_a_stop_of_a_socket_unit_stops_nothing_else(host: SimulatedHost) -> None:
+    outcome = decided(host, read_policy(""))
+    seen, plan = outcome.assessment.seen, outcome.assessment.plan
+    assert seen.loaded is not None
+    seen = seen._replace(loaded=seen.loaded._replace(
+        socket_dependents={"other.socket": ("a.service",)}, socket_states=OTHER))
+    decision, _ = decide(outcome.now, seen, (), plan, read_policy(""), Memory())
+    assert (decision.verdict, decision.actions) == (Verdict.HOLD, Actions())
+    decision, _ = decide(outcome.now, seen, (), plan, read_policy("correct: {restart: always}\n"), Memory())
+    assert decision.actions.stop_sockets == ("other.socket",)
+
+
+def test_a_stop_and_a_start_start_again_what_they_stop(host: SimulatedHost) -> None:
+    """RestartUnit would; docker.socket takes new addresses only while docker.service is stopped."""
+    jobs: list[str] = []
+
+    class Recorder(SimulatedManager):
+        def unit(self, name: str) -> UnitState:
+            found = super().unit(name)
+            more: dict[str, object] = {}
+            if name == "docker.socket":
+                more = {"RequiredBy": ["docker.service", "a.service", "down.service"], "ConsistsOf": ["b.service"]}
+            elif name == "docker.service":
+                more = {"BoundBy": ["b.service", "c.service"]}
+            elif name in {"a.service", "b.service", "c.service"}:
+                more = {"ActiveState": "active"}
+            return UnitState(name, {**found.properties, **more})
+
+        def run_job(self, verb: str, unit: str, timeout_s: float = 0.0) -> None:
+            jobs.append(f"{verb} {unit}")
+            if unit == "a.service":
+                raise JobFailed(unit, verb, "timeout")
+
+    restart(Recorder(host), ("docker.socket", "docker.service"), reset_failed=True)
+    assert jobs == ["StopUnit docker.socket", "StopUnit docker.service", "StartUnit docker.socket",
+                    "StartUnit docker.service", "StartUnit a.service", "StartUnit b.service", "StartUnit c.service"]
