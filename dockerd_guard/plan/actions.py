@@ -109,8 +109,13 @@ def _is_start_left(seen: Observation, loaded: Loaded, intent: Intent | None) -> 
 
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
-    """Whether docker.socket is active and holds other addresses than the corrected unit lists, or dockerd has replaced
-    a socket file that it is to be passed: when that dockerd stops, the file is gone."""
+    """Whether docker.socket is active and lacks an address that the corrected unit lists, or dockerd has replaced a
+    socket file that it is to be passed: when that dockerd stops, the file is gone.
+
+    A start of docker.socket replaces the file, and containers that have the old one mounted lose the API. What it no
+    longer lists a daemon-reload closes (socket_deserialize_item() in src/core/socket.c; seen on systemd 252, 257 and
+    262), and dockerd with its restart. Only what systemd still holds after that needs a restart of docker.socket.
+    """
     if loaded.socket_states.get(SOCKET) != "active" or seen.listening is None:
         return False
     bindings = plan.after.layer.bindings
@@ -123,10 +128,9 @@ def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
     # After a reload PID 1 no longer shows which unit its other sockets are of; dockerd has them still.
     of_others = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
                  if socket.unit.name != SOCKET for item in socket.listen}
+    listed = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
+              if socket.unit.name == SOCKET for item in socket.listen}
     passed = {binding.key for binding in seen.listening.layer.bindings if binding.via is Via.SOCKET_UNIT}
-    if passed - wanted - of_others:
+    if passed - wanted - of_others - listed:
         return True
-    of_socket = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
-                 if socket.unit.name == SOCKET for item in socket.listen} | wanted
-    held = {canonical(address) for address in seen.listening.held_by_systemd} & of_socket
-    return wanted != held
+    return not wanted <= set(map(canonical, seen.listening.held_by_systemd))

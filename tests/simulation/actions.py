@@ -11,6 +11,7 @@ from tests.simulation.host import VENDOR_SERVICE, Crash, SimulatedHost
 from tests.simulation.watch import Watch, files
 
 DROPINS = "/etc/systemd/system/docker.service.d"
+SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/port.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
 POLICY = "/etc/dockerd-guard/config.yaml"
 OTHER_UNIT = "/etc/systemd/system/audit-ship.service"
@@ -164,12 +165,12 @@ def own_dropin(world: World, variant: int) -> None:
 
 
 def socket_unit(world: World, variant: int) -> None:
-    """docker.socket gets a TCP port, with a command or without, or loses it."""
-    path = "/etc/systemd/system/docker.socket.d/port.conf"
+    """docker.socket gets a TCP port: beside its path, instead of it, with a command too; or loses it."""
     if variant % 2:
-        world.host.put(path, "[Socket]\nListenStream=2375\n" + "ExecStartPre=/srv/x/pre\n" * (variant % 6 == 5))
+        text = "[Socket]\n" + "ListenStream=\n" * (variant % 6 > 1) + "ListenStream=2375\n"
+        world.host.put(SOCKET_DROPIN, text + "ExecStartPre=/srv/x/pre\n" * (variant % 6 > 3))
     else:
-        world.host.remove(path)
+        world.host.remove(SOCKET_DROPIN)
 
 
 def upgrade(world: World, variant: int) -> None:

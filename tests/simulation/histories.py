@@ -11,6 +11,7 @@ from tests.simulation.actions import (
     DROPINS,
     POLICIES,
     POLICY,
+    SOCKET_DROPIN,
     World,
     bad_policy,
     bus,
@@ -125,6 +126,8 @@ def calm(world: World) -> None:
     no_late_dropins(world, 0)
     for name in ("override", "code", "pre"):
         host.remove(f"{DROPINS}/{name}.conf")
+    if "Exec" in (host.text(SOCKET_DROPIN) or ""):
+        host.remove(SOCKET_DROPIN)
     host.put(DAEMON_JSON, '{"live-restore": true}')
     host.put(POLICY, POLICIES[0])
     host.reload()

@@ -36,6 +36,8 @@ RESTART, START = "restart docker.service", "start docker.service"
 CORRECT = (WRITE, RELOAD, RESTART)
 
 SOCKET_OPEN = (listens("/run/docker.sock", "2375"), reload, restart_socket)
+SOCKET_ELSEWHERE = (listens("2375"), reload, restart_socket)
+"""docker.socket has a port and not its path: it has to be restarted."""
 WITH_CERTIFICATES = "sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: mutual}]\n"
 NO_CERTIFICATES = "; ".join(
     f"{flag} /etc/docker/{name}.pem is missing: dockerd will not start with TLS"

@@ -148,13 +148,16 @@ def test_when_docker_socket_holds_other_addresses_than_its_unit(
 
 
 def test_an_address_that_docker_socket_still_lists_in_memory(host: SimulatedHost) -> None:
-    """dockerd was passed it, and the corrected unit does not list it."""
+    """dockerd was passed it, and the corrected unit does not list it: a daemon-reload closes it."""
     seen = with_socket(observed(host), passed=(TCP,))
     assert seen.loaded is not None
     own = seen.loaded.sockets[0]
     listed = own._replace(listen=(*own.listen, Listen("Stream", TCP.removeprefix("tcp://"), Location("/x", 1))))
     seen = seen._replace(loaded=seen.loaded._replace(sockets=(listed,)))
-    assert "restart docker.socket" in steps(host, seen)
+    assert "restart docker.socket" not in steps(host, seen)
+    assert seen.listening is not None
+    missing = seen._replace(listening=seen.listening._replace(held_by_systemd=(TCP,)))
+    assert "restart docker.socket" in steps(host, missing)
 
 
 def test_an_address_that_another_socket_unit_is_to_pass(host: SimulatedHost) -> None:

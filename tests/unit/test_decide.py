@@ -33,6 +33,7 @@ from tests.support.remembered import (
     RESTART,
     ROLL_BACK,
     SILENT,
+    SOCKET_ELSEWHERE,
     SOCKET_OPEN,
     START,
     STOPS,
@@ -120,7 +121,9 @@ ROWS = (
     Row("loaded, not started yet", APPLY, (dropin(OPEN), reload), (WRITE, RELOAD)),
     Row("loaded, and the file is gone again", APPLY, (dropin(OPEN), reload, remove(OVERRIDE)), (RELOAD,)),
     Row("running, and the file is gone again", APPLY, (*opened(), remove(OVERRIDE), reload), (RESTART,)),
-    Row("through docker.socket", APPLY, SOCKET_OPEN, (WRITE, RELOAD, "restart docker.socket", RESTART)),
+    Row("through docker.socket", APPLY, SOCKET_OPEN, CORRECT),
+    Row("docker.socket lacks a declared path", APPLY, SOCKET_ELSEWHERE,
+        (WRITE, RELOAD, "restart docker.socket", RESTART)),
     Row("a declared address is missing", APPLY, (), CORRECT, policy="sockets: [fd://, 'tcp://127.0.0.1:2375']\n".replace(
         "'tcp://127.0.0.1:2375'", "{address: 'tcp://127.0.0.1:2375', tls: none}")),
     Row("our drop-in is not needed any more", APPLY, (*opened(), guarded, remove(OVERRIDE)), (WRITE, RELOAD)),
@@ -442,7 +445,7 @@ def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> Non
     outcome = decided(host, read_policy(""))
     intent = outcome.assessment.decision.intent
     assert intent == Intent(outcome.assessment.plan.changes, outcome.now, ("docker.service",), True, invocation(1))
-    do(host, (remove(OVERRIDE), *SOCKET_OPEN))
+    do(host, (remove(OVERRIDE), *SOCKET_ELSEWHERE))
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None
     assert intent.stops == ("docker.socket", "docker.service")

@@ -80,7 +80,7 @@ BROKEN = (
     Broken("I3", apply, "undo", returns(Undone((), ())), (("next start", 0), ("later", 3))),
     Broken("I4", Preflight, "problems", lambda self, **_: tuple(self.refused()), NEVER),
     Broken("I4", facts, "socket_commands", returns(()),
-           (("policy", 5), ("socket unit", 1), ("daemon-reload", 0), ("restart", 4), ("socket unit", 5),
+           (("policy", 5), ("socket unit", 3), ("daemon-reload", 0), ("restart", 4), ("socket unit", 5),
             ("policy", 0))),
     Broken("I5", HostFiles, "put", truncated, (("late drop-in", 1), ("later", 2))),
     Broken("I6", live, "with_probes", not_probed, OBSERVED),

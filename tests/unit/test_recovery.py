@@ -194,7 +194,8 @@ def killed_when(host: SimulatedHost, drift: tuple[Act, ...], is_so: Callable[[Si
 
 def test_a_crash_during_the_start_of_docker_is_finished(host: SimulatedHost) -> None:
     """All files are written, docker.socket and docker.service are stopped."""
-    host = killed_when(host, DRIFTS["docker.socket"], lambda host: host.running is None)
+    drift = (listens("2375"), reload, restart_socket)
+    host = killed_when(host, drift, lambda host: host.running is None)
     agent = new_agent(host)
     agent.run_pass()
     assert agent.journal.lines[0].endswith(

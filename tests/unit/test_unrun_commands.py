@@ -22,7 +22,7 @@ from tests.support.situations import Act, decided, do, link, read_policy, reload
 
 PRE = "/etc/systemd/system/docker.socket.d/pre.conf"
 PORT = "/etc/systemd/system/docker.socket.d/port.conf"
-OPENED = "[Socket]\nListenStream=2375\n"
+OPENED = "[Socket]\nListenStream=\nListenStream=2375\n"
 EVIL = "[Socket]\nExecStartPre=/srv/x\n"
 VENDOR = "/usr/lib/systemd/system/docker.socket"
 TARGET = "/etc/systemd/system/x.service"
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 OPEN: tuple[Act, ...] = (write(PORT, OPENED), reload, restart_all, later)
-"""A correction restarts both units."""
+"""A correction restarts both units: docker.socket lacks its path."""
 
 LINKED: tuple[Act, ...] = (write(TARGET, "[Service]\nExecStart=/srv/x\n"), link(WANTS, "../x.service"))
 
