@@ -52,27 +52,32 @@ def restart(
     if SERVICE not in units and before.text("ActiveState") in STILL_UP:
         # Somebody has started it since: a stop of its socket would stop it too (systemd.unit(5), Requires=).
         return
+    stopped = tuple(dict.fromkeys(name for unit in units for name in dependents(manager, manager.unit(unit))))
     if reset_failed:
         manager.reset_failed(SERVICE)
+    _restart(manager, units, before.hexadecimal("InvocationID"), timeout_s)
+    # Under `restart: always`. A restart of docker.service alone starts most of it again.
+    for name in stopped:
+        with contextlib.suppress(JobFailed, Refused):
+            if not is_up(manager, name):
+                manager.run_job("StartUnit", name, timeout_s=0)
+
+
+def _restart(manager: Units, units: Sequence[str], invocation: str, timeout_s: float) -> None:
     sockets = [name for name in units if name != SERVICE]
     if not sockets:
         manager.run_job("RestartUnit", SERVICE, timeout_s)
         return
     # A socket unit takes new addresses only when it starts, and refuses to start while its service runs: "Socket
     # service docker.service already active, refusing." Sockets stop first, or a client starts the service again.
-    stopped = dict.fromkeys(name for unit in (*sockets, SERVICE) for name in dependents(manager, manager.unit(unit)))
     for name in (*sockets, *(SERVICE,) * (SERVICE in units)):
         manager.run_job("StopUnit", name, timeout_s)
-    was_started = manager.unit(SERVICE).hexadecimal("InvocationID") != before.hexadecimal("InvocationID")
+    was_started = manager.unit(SERVICE).hexadecimal("InvocationID") != invocation
     for name in sockets:
         manager.reset_failed(name)
         manager.run_job("StartUnit", name, timeout_s)
     if SERVICE in units or was_started:
         manager.run_job("StartUnit", SERVICE, timeout_s)
-    # Under `restart: always`: a restart starts again what it stops, but this was a stop and a start.
-    for name in stopped:
-        with contextlib.suppress(JobFailed, Refused):
-            manager.run_job("StartUnit", name, timeout_s=0)
 
 
 def undo(  # noqa: PLR0913 -- how far, and how long

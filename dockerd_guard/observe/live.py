@@ -57,6 +57,10 @@ NOWHERE = Location("(systemd)", 0, 0, 0)
 
 DOCKERD = "dockerd"
 
+STOP_WITH = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo")
+"""Properties with the units that stop with a unit (systemd.unit(5): Requires=, Requisite=, BindsTo=, PartOf=,
+StopPropagatedFrom=). A restart of docker.service leaves those of the last one stopped (systemd 262)."""
+
 PRIVATE_SOCKETS = ("metrics.sock", "libnetwork/", "swarm/")
 """Internal UNIX sockets of dockerd below --exec-root, which do not serve the API (moby daemon/metrics_unix.go,
 libnetwork/sandbox_externalkey_unix.go, daemon/cluster)."""
@@ -328,9 +332,8 @@ def _with_source(bindings: tuple[Binding, ...], like: Layer) -> Iterator[Binding
 
 
 def dependents(manager: UnitStates, state: UnitState) -> Iterator[str]:
-    """Yield the active units that stop with this one (systemd.unit(5): Requires=, BindsTo=, PartOf=), but
-    docker.service and its socket units."""
-    names = {*state.texts("RequiredBy"), *state.texts("BoundBy"), *state.texts("ConsistsOf")} - {SERVICE}
+    """Yield the active units that stop with this one, but docker.service and its socket units."""
+    names = {name for kind in STOP_WITH for name in state.texts(kind)} - {SERVICE}
     return _active(manager, (name for name in names if not name.endswith((".socket", ".target"))))
 
 

@@ -265,10 +265,13 @@ def test_diff_predicts_the_cost_of_fix(machine: Machine) -> None:
         assert (machine.container_pid() == container) == (cost != "containers"), line
 
 
-def test_unit_that_would_stop_with_docker_holds_the_restart(machine: Machine) -> None:
+@pytest.mark.parametrize("dependency", ["Requires=docker.service\nAfter=docker.service",
+                                        "Requisite=docker.service\nAfter=docker.service",
+                                        "StopPropagatedFrom=docker.service"])
+def test_unit_that_would_stop_with_docker_holds_the_restart(machine: Machine, dependency: str) -> None:
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.write("/etc/systemd/system/shop.service",
-                  "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\nExecStart=/bin/sleep infinity\n")
+                  f"[Unit]\n{dependency}\n[Service]\nExecStart=/bin/sleep infinity\n")
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker; systemctl start shop")
     shop = machine.main_pid("shop.service")
@@ -442,5 +445,6 @@ def test_what_requires_docker_socket_keeps_running(machine: Machine, drift: Sock
     wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
     assert not machine.api_answers()
     assert machine.socket_answers()
-    assert machine.run(f"systemctl is-active {units}").out.split() == ["active"] * len(DEPENDENTS)
+    line = f"systemctl is-active {units}"
+    wait_for(lambda: set(machine.run(line, check=False).out.split()) == {"active"}, "units that require docker.socket")
     assert (seen() == before) is not drift.restarts_socket

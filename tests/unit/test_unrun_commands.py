@@ -195,27 +195,45 @@ def test_a_stop_of_a_socket_unit_stops_nothing_else(host: SimulatedHost) -> None
     assert decision.actions.stop_sockets == ("other.socket",)
 
 
-def test_a_stop_and_a_start_start_again_what_they_stop(host: SimulatedHost) -> None:
-    """RestartUnit would; docker.socket takes new addresses only while docker.service is stopped."""
-    jobs: list[str] = []
+class Recorder(SimulatedManager):
+    """Records the jobs. Four units stop with docker.socket or docker.service, and some come back by themselves."""
 
-    class Recorder(SimulatedManager):
-        def unit(self, name: str) -> UnitState:
-            found = super().unit(name)
-            more: dict[str, object] = {}
-            if name == "docker.socket":
-                more = {"RequiredBy": ["docker.service", "a.service", "down.service"], "ConsistsOf": ["b.service"]}
-            elif name == "docker.service":
-                more = {"BoundBy": ["b.service", "c.service"]}
-            elif name in {"a.service", "b.service", "c.service"}:
-                more = {"ActiveState": "active"}
-            return UnitState(name, {**found.properties, **more})
+    def __init__(self, host: SimulatedHost, back: tuple[str, ...]) -> None:
+        super().__init__(host)
+        self.jobs: list[str] = []
+        self._active = {"a.service", "b.service", "c.service", "d.service"}
+        self._back = set(back)
 
-        def run_job(self, verb: str, unit: str, timeout_s: float = 0.0) -> None:
-            jobs.append(f"{verb} {unit}")
-            if unit == "a.service":
-                raise JobFailed(unit, verb, "timeout")
+    def unit(self, name: str) -> UnitState:
+        more: dict[str, object] = {}
+        if name == "docker.socket":
+            more = {"RequiredBy": ["docker.service", "a.service", "down.service"], "ConsistsOf": ["b.service"]}
+        elif name == "docker.service":
+            more = {"BoundBy": ["b.service"], "RequisiteOf": ["c.service"], "PropagatesStopTo": ["d.service"]}
+        elif name in self._active:
+            more = {"ActiveState": "active"}
+        return UnitState(name, {**super().unit(name).properties, **more})
 
-    restart(Recorder(host), ("docker.socket", "docker.service"), reset_failed=True)
-    assert jobs == ["StopUnit docker.socket", "StopUnit docker.service", "StartUnit docker.socket",
-                    "StartUnit docker.service", "StartUnit a.service", "StartUnit b.service", "StartUnit c.service"]
+    def run_job(self, verb: str, unit: str, timeout_s: float = 0.0) -> None:
+        self.jobs.append(f"{verb} {unit}")
+        if verb in {"StopUnit", "RestartUnit"}:
+            self._active = set(self._back)
+        if unit == "b.service":
+            raise JobFailed(unit, verb, "timeout")
+
+
+@pytest.mark.parametrize(("units", "back", "jobs"), [
+    # docker.socket takes new addresses only while docker.service is stopped.
+    (("docker.socket", "docker.service"), (),
+     ["StopUnit docker.socket", "StopUnit docker.service", "StartUnit docker.socket", "StartUnit docker.service",
+      "StartUnit a.service", "StartUnit b.service", "StartUnit c.service", "StartUnit d.service"]),
+    # systemd restarts what requires docker.service, but not what it stops by StopPropagatedFrom=.
+    (("docker.service",), ("a.service", "b.service", "c.service"),
+     ["RestartUnit docker.service", "StartUnit d.service"]),
+])
+def test_a_restart_starts_again_what_it_stops(
+    host: SimulatedHost, units: tuple[str, ...], back: tuple[str, ...], jobs: list[str]
+) -> None:
+    manager = Recorder(host, back)
+    restart(manager, units, reset_failed=True)
+    assert manager.jobs == jobs
