@@ -52,7 +52,8 @@ def restart(
     if SERVICE not in units and before.text("ActiveState") in STILL_UP:
         # Somebody has started it since: a stop of its socket would stop it too (systemd.unit(5), Requires=).
         return
-    stopped = tuple(dict.fromkeys(name for unit in units for name in dependents(manager, manager.unit(unit))))
+    states = (before if unit == SERVICE else manager.unit(unit) for unit in units)
+    stopped = tuple(dict.fromkeys(name for state in states for name in dependents(manager, state)))
     if reset_failed:
         manager.reset_failed(SERVICE)
     _restart(manager, units, before.hexadecimal("InvocationID"), timeout_s)

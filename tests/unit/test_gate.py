@@ -38,6 +38,8 @@ LIVE_RESTORE_OFF = Hold("live-restore is off: 2 running containers would be stop
 SHOP = Hold("shop.service would be stopped with docker.service", None, WHEN_STOPPABLE)
 OF_SOCKET = Hold("shop.service would be stopped with a socket unit", None,
                  "Stop these, or restart docker.socket with docker.service stopped, when they may stop")
+UNRUN = Hold("systemd would run what it has not run before: ExecStartPre= (/a:1), /b", None,
+             "Revert this, or restart the socket unit with docker.service stopped, at a suitable time")
 NEVER = Hold("the policy has `restart: never`", None, f"Run {RESTART} at a suitable time")
 REFUSED = Hold("dockerd would not start: no certificate; no key", None, FIX_THIS)
 UNASKED = Hold("dockerd does not answer; cannot check whether containers would be stopped", None,
@@ -112,6 +114,12 @@ CASES = (
     Case("also where restarts are never allowed", "{restart: never}", DOWN),
     Case("also where nothing was asked", "{}", DOWN._replace(engine=None)),
     Case("also outside a window", "{window: 'Sat 02:00-05:00 UTC'}", DOWN),
+    Case("a socket unit would run something new", "{}", RUNS._replace(commands=("ExecStartPre= (/a:1)", "/b")), UNRUN),
+    Case("also under restart: always", "{restart: always}",
+         RUNS._replace(commands=("ExecStartPre= (/a:1)", "/b")), UNRUN),
+    Case("and an option was changed", "{}",
+         RUNS._replace(commands=("/b",), pending_changes=("--bip (/a:1)", "--mtu removed")),
+         PENDING._replace(reason=f"{PENDING.reason}, /b")),
     Case("a unit stops with docker.socket", "{}", RUNS._replace(of_sockets=("shop.service",)), OF_SOCKET),
     Case("also while dockerd is down", "{}", DOWN._replace(of_sockets=("shop.service",)), OF_SOCKET),
     Case("it may stop", "{restart: always}", RUNS._replace(of_sockets=("shop.service",))),
