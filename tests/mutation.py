@@ -40,7 +40,9 @@ TESTS = {
     "splay": ("test_splay.py",),
     "slots": ("test_slots.py",),
     "occupied": ("test_occupied_paths.py",),
-    "pending_changes": ("test_pending_changes.py",),
+    "pending_changes": ("test_pending_changes.py", "test_unrun_commands.py"),
+    "facts": ("test_restart_facts.py", "test_unrun_commands.py", "test_occupied_paths.py"),
+    "unrun_commands": ("test_unrun_commands.py",),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
 
@@ -68,6 +70,8 @@ EQUIVALENT: dict[str, str] = {
     "slots: 0 -> 1: share = ": "any byte does",
     "slots: 255 -> 256: share = ": "the share is smaller by less than a hundredth",
     "splay: ' ' -> other text: return int.from_bytes(": "any separator does",
+    "unrun_commands: 0 -> 1: started_ns = ": "nothing was loaded in the first nanosecond",
+    "unrun_commands: 'inactive' -> other text: is_started = ": "any word but `active` does",
     "splay: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
     "splay: 'surrogateescape' -> other text: return hashlib.sha256(": "no policy has a surrogate",
 }

@@ -13,7 +13,8 @@ from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.decide import Verdict, decide
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Memory
-from dockerd_guard.plan.unrun_commands import socket_commands
+from dockerd_guard.plan.unrun_commands import new_dependencies, socket_commands, socket_dependents
+from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.manager import JobFailed, UnitState
 from tests.simulation.host import SimulatedHost
 from tests.simulation.interfaces import SimulatedFiles, SimulatedManager, SimulatedNetwork, validate_nothing
@@ -28,6 +29,7 @@ VENDOR = "/usr/lib/systemd/system/docker.socket"
 TARGET = "/etc/systemd/system/x.service"
 WANTS = "/etc/systemd/system/docker.service.wants/x.service"
 SOCKET_WANTS = "/run/systemd/system/docker.socket.wants/x.service"
+CONTROL = "/etc/systemd/system.control/docker.socket.d/50-x.conf"
 NOT_RUN = "systemd would run what it has not run before: "
 PENDING = "a restart would apply other pending changes: "
 
@@ -78,10 +80,15 @@ ROWS = (
     Row("an empty command", (*OPEN, write(PRE, "[Socket]\nExecStartPre=\n")), ""),
     Row("no command", (*OPEN, write(PRE, "[Socket]\nBacklog=9\n")), ""),
     Row("another unit is wanted", (*OPEN, write(PRE, "[Unit]\nWants=x.service\n")), f"{NOT_RUN}Wants= ({PRE}:2)"),
+    *(Row(f"another unit by {key}=", (*OPEN, write(PRE, f"[Unit]\n{key}=x.service\n")), f"{NOT_RUN}{key}= ({PRE}:2)")
+      for key in ("BindsTo", "OnFailure", "OnSuccess", "Requires", "Upholds")),
+    Row("by systemctl set-property", (*OPEN, write(CONTROL, EVIL)), ""),
     Row("a package was upgraded", (*OPEN, write(VENDOR, "[Socket]\nListenStream=/run/docker.sock\n"
         "ExecStartPre=/usr/lib/docker/prepare\n")), ""),
     Row("a link wants another unit with docker.service", (*OPEN, *LINKED), PENDING + WANTS),
     Row("it wanted it at the start", (*LINKED, *OPEN), ""),
+    Row("the unit was changed since", (*LINKED, *OPEN, write(TARGET, "[Service]\nExecStart=/srv/y\n")), ""),
+    Row("the link is of a package", (*OPEN, link(WANTS.replace("/etc/", "/usr/lib/"), TARGET)), ""),
     Row("the unit runs anyway", (*OPEN, *LINKED, runs), ""),
     Row("the link is a mask", (*OPEN, link(WANTS, "/dev/null")), ""),
     Row("it was there, and is removed", (*LINKED, *OPEN, remove(WANTS)), ""),
@@ -109,7 +116,12 @@ def test_a_stop_of_a_socket_unit_runs_nothing_new(host: SimulatedHost, text: str
     host.active["docker.socket"] = "inactive"
     seen = decided(host, read_policy("")).assessment.seen
     assert socket_commands(seen, seen.configured, Actions(restart=True)) == found
+    assert socket_commands(seen, seen.configured, Actions(reload=True)) == ()
+    assert seen.loaded is not None
+    unknown = seen._replace(loaded=seen.loaded._replace(socket_states={}))
+    assert socket_commands(unknown, seen.configured, Actions(restart=True)) == found
     assert socket_commands(seen._replace(loaded=None), seen.configured, Actions(restart=True)) == ()
+    assert socket_dependents(seen._replace(loaded=None), Actions(restart_socket=True)) == ()
 
 
 def test_a_recorded_link_stays_known_after_a_reload(host: SimulatedHost) -> None:
@@ -121,6 +133,28 @@ def test_a_recorded_link_stays_known_after_a_reload(host: SimulatedHost) -> None
     decision = decided(host, read_policy("")).assessment.decision
     assert decision.hold is not None
     assert decision.hold.reason == PENDING + WANTS
+
+
+def test_what_is_as_old_as_the_start_is_not_new(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(host, (later, *LINKED, write(PRE, EVIL), reload, restart_all))
+    seen = decided(host, read_policy("")).assessment.seen
+    with seen.rootfs.changed({}) as rootfs:
+        seen = seen._replace(rootfs=rootfs)
+        unit, loaded = seen.configured.service.unit, seen.loaded
+        entry = rootfs.stat(WANTS, follow=False)
+        assert entry is not None
+        assert list(new_dependencies(seen, unit, entry.ctime_ns)) == []
+        for each in (seen, seen._replace(loaded=None)):
+            assert list(new_dependencies(each, unit, entry.ctime_ns - 1)) == [WANTS]
+        # systemd has loaded its units when docker.socket was started, and not since.
+        assert loaded is not None
+        started_ns = loaded.socket_started_ns["docker.socket"]
+        for loaded_ns, found in ((started_ns, ()), (started_ns + 1, (f"ExecStartPre= ({PRE}:2)",))):
+            each = seen._replace(loaded=loaded._replace(units_loaded_ns=loaded_ns))
+            assert socket_commands(each, seen.configured, Actions(restart_socket=True)) == found
+        # It is removed between two looks.
+        monkeypatch.setattr(Rootfs, "stat_if_possible", lambda *_, **__: None)
+        assert list(new_dependencies(seen, unit, 0)) == [WANTS]
 
 
 OTHER = {"docker.socket": "active", "other.socket": "active"}
