@@ -134,6 +134,6 @@ def calm(world: World) -> None:
     host.reset_failed()
     host.restart("admin")
     if host.running is not None and not any(
-            each.startswith(("fd://", "unix://")) for each in host.running.layer.hosts or ("fd://",)):
+            sock.address.startswith("unix://") for sock, _ in host.running.sockets):
         # Nobody can ask a dockerd without a UNIX socket about its containers: the restart is held until they end.
         host.containers.clear()
