@@ -133,7 +133,7 @@ def calm(world: World) -> None:
     host.reload()
     host.reset_failed()
     host.restart("admin")
-    if host.running is not None and not any(
-            sock.address.startswith("unix://") for sock, _ in host.running.sockets):
+    own = [sock for sock, _ in host.running.sockets] if host.running is not None else []
+    if not any(sock.address.startswith("unix://") for sock in (*host.held, *own)):
         # Nobody can ask a dockerd without a UNIX socket about its containers: the restart is held until they end.
         host.containers.clear()
