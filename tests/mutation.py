@@ -62,6 +62,7 @@ EQUIVALENT: dict[str, str] = {
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
     "pending_changes: '' -> other text: where = ": "every word of a command has a location",
+    "pending_changes: 'link=' -> other text: LINK = ": "any prefix does",
     "pending_changes: 40 -> 41: MAX_LINKS = ": "Linux refuses so many links",
     "slots: without `fleet is None`: if refusal is None or fleet is None:":
         "a slot is refused only where the policy has a fleet",

@@ -125,12 +125,9 @@ def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:
         return True
     wanted = {canonical(address) for address, _ in passed_by(
         socket for socket in plan.after.sockets if socket.unit.name == SOCKET)}
-    # After a reload PID 1 no longer shows which unit its other sockets are of; dockerd has them still.
-    of_others = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
-                 if socket.unit.name != SOCKET for item in socket.listen}
-    listed = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets
-              if socket.unit.name == SOCKET for item in socket.listen}
+    # What no socket unit lists any more is of docker.socket, or of a unit that was stopped.
+    listed = {canonical(dockerd_syntax(item.address)) for socket in loaded.sockets for item in socket.listen}
     passed = {binding.key for binding in seen.listening.layer.bindings if binding.via is Via.SOCKET_UNIT}
-    if passed - wanted - of_others - listed:
+    if passed - wanted - listed:
         return True
     return not wanted <= set(map(canonical, seen.listening.held_by_systemd))

@@ -10,7 +10,7 @@ import pytest
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.observe.engine import Engine
 from dockerd_guard.observe.observation import EngineAnswer
-from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, what_stops
+from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, may_stop_sockets, what_stops
 from dockerd_guard.policy.model import Correct
 from dockerd_guard.policy.reader import parse_policy
 
@@ -40,6 +40,7 @@ OF_SOCKET = Hold("shop.service would be stopped with a socket unit", None,
                  "Stop these, or restart docker.socket with docker.service stopped, when they may stop")
 UNRUN = Hold("systemd would run what it has not run before: ExecStartPre= (/a:1), /b", None,
              "Revert this, or restart the socket unit with docker.service stopped, at a suitable time")
+OF_SOCKETS = OF_SOCKET._replace(reason="a.service, b.service would be stopped with a socket unit")
 NEVER = Hold("the policy has `restart: never`", None, f"Run {RESTART} at a suitable time")
 REFUSED = Hold("dockerd would not start: no certificate; no key", None, FIX_THIS)
 UNASKED = Hold("dockerd does not answer; cannot check whether containers would be stopped", None,
@@ -150,6 +151,16 @@ CASES = (
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_holds_a_restart(case: Case) -> None:
     assert may_restart(correct(case.correct), case.facts, (), NOW) == case.hold
+
+
+@pytest.mark.parametrize(("text", "facts", "hold"), [
+    ("{}", RUNS, None), ("{restart: never}", RUNS, None), ("{budget: 1/1h}", DOWN, None),
+    ("{}", RUNS._replace(of_sockets=("a.service", "b.service")), OF_SOCKETS),
+    ("{restart: always}", RUNS._replace(of_sockets=("a.service", "b.service")), None),
+    ("{restart: always}", DOWN._replace(commands=("ExecStartPre= (/a:1)", "/b"), of_sockets=("a.service",)), UNRUN),
+])
+def test_what_holds_the_stop_of_socket_units_alone(text: str, facts: RestartFacts, hold: Hold | None) -> None:
+    assert may_stop_sockets(correct(text), facts) == hold
 
 
 class Spent(NamedTuple):

@@ -58,6 +58,8 @@ FOREIGN = f"[Service]\nExecStart=\nExecStart={WRAPPER} -H fd://\n"
 
 CASES = (
     Case("nothing", {}, {}),
+    Case("a limit, and nothing is known of the start", {}, {OTHER: "[Service]\nLimitNOFILE=9999\n"},
+         (f"LimitNOFILE= ({OTHER}:2)",), known=False),
     # The command line.
     Case("a flag more", {}, {DROP_IN: f"{START} \\\n  --userns-remap=nobodyhere\n"},
          (f"--userns-remap ({DROP_IN}:4)",)),
@@ -294,6 +296,10 @@ def test_what_may_have_been_loaded_after_the_start_is_pending(  # noqa: PLR0913,
     record = start_record(seen, None) if is_recorded else None
     assert (record is not None) is is_recorded
     assert pending_changes(seen, now, record, in_swarm=False) == words
+    if is_recorded and not loaded_since:
+        # What was recorded stays known when systemd loads its units again.
+        since = seen._replace(loaded=in_memory._replace(units_loaded_ns=started_ns + 1))
+        assert pending_changes(since, now, record, in_swarm=False) == words
 
 
 def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 from dockerd_guard.apply.apply import execute
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.rollback import restart
+from dockerd_guard.observe.started import StartRecord
 from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.decide import Verdict, decide
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Memory
+from dockerd_guard.plan.pending_changes import pending_changes
 from dockerd_guard.plan.unrun_commands import new_dependencies, socket_commands, socket_dependents
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.manager import JobFailed, UnitState
@@ -133,6 +135,14 @@ def test_a_recorded_link_stays_known_after_a_reload(host: SimulatedHost) -> None
     decision = decided(host, read_policy("")).assessment.decision
     assert decision.hold is not None
     assert decision.hold.reason == PENDING + WANTS
+
+
+@pytest.mark.parametrize("known", [None, StartRecord("of another start", None, (f"link={WANTS}",))])
+def test_what_another_start_was_recorded_with_says_nothing(host: SimulatedHost, known: StartRecord | None) -> None:
+    do(host, (*OPEN, *LINKED))
+    seen = decided(host, read_policy("")).assessment.seen
+    with seen.rootfs.changed({}) as rootfs:
+        assert pending_changes(seen._replace(rootfs=rootfs), seen.configured, known, in_swarm=False) == (WANTS,)
 
 
 def test_what_is_as_old_as_the_start_is_not_new(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
