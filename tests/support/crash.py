@@ -30,7 +30,14 @@ DRIFT = {
     "/etc/docker/daemon.json": '{\n  "live-restore": true,\n  "tls": false\n}\n',
 }
 
-SOCKETS = "version: 1\nsockets:\n  - fd://\n  - {address: 'tcp://127.0.0.1:2376', tls: none}\n"
+SOCKETS = """\
+version: 1
+sockets:
+  - fd://
+  - {address: 'tcp://127.0.0.1:2376', tls: none}
+socket_unit: {listen: [/run/docker.sock, /run/docker-2.sock]}
+"""
+"""docker.socket has to be restarted for the second path."""
 ENFORCE = f"{SOCKETS}mode: enforce\ncorrect: {{budget: 1000/1h}}\nwatch: {{resync: 5s}}\n"
 OBSERVE = f"{SOCKETS}mode: observe\n"
 
