@@ -115,11 +115,11 @@ def undo(  # noqa: PLR0913 -- how far, and how long
     manager = context.manager
     try:
         manager.reload()
-        if not has_loaded_these(context.observe()):
-            # A file may have been there only while systemd loaded its units.
-            manager.reload()
         stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
         if may_start and stops and (restarts or not all(is_up(manager, name) for name in stops)):
+            if not has_loaded_these(context.observe()):
+                # A file may have been there only while systemd loaded its units.
+                manager.reload()
             starts = (context.clock.now(),) if SERVICE in stops else ()
             restart(manager, stops, reset_failed=reset_failed,
                     timeout_s=AFTER_TIMEOUT_S if after is not None and after.result == "timeout" else JOB_TIMEOUT_S)
