@@ -43,6 +43,7 @@ TESTS = {
     "pending_changes": ("test_pending_changes.py", "test_unrun_commands.py"),
     "facts": ("test_restart_facts.py", "test_unrun_commands.py", "test_occupied_paths.py"),
     "unrun_commands": ("test_unrun_commands.py",),
+    "probation": ("test_probation.py", "test_decide.py", "test_decide_memory.py"),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
 
@@ -53,12 +54,13 @@ EQUIVALENT: dict[str, str] = {
     "decide: without `hold is not None`: if hold is not None and hold.until is not None:":
         "where nothing may be done, something is held",
     "decide: without `seen.loaded is not None`: was_starting = ": "where dockerd is seen to run, systemd is asked",
-    "decide: without `seen.loaded is not None`: return (intent is not None and intent.was_active and has_failed(":
+    "probation: without `seen.loaded is not None`: is_started_since = ":
         "has_failed() says so of a unit that is loaded",
     "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
+    "inputs: ' ' -> other text: contents = (f\"{path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",
     "pending_changes: '' -> other text: where = ": "every word of a command has a location",

@@ -220,8 +220,8 @@ class _Execution:
             self.starts.append(self.context.clock.now())
         # The start limit counts the starts of an administrator too: without a reset this one may be refused, and
         # dockerd would be down. One reset for each correction (I2).
-        restart(self.context.manager, units, reset_failed=True)
-        self.steps.append(f"{'restarted' if was_active else 'started'} {' and '.join(units)}")
+        if restart(self.context.manager, units, reset_failed=True):
+            self.steps.append(f"{'restarted' if was_active else 'started'} {' and '.join(units)}")
 
     def _verified(self) -> Result:
         """The end of a correction that dockerd was started with: it holds, or is undone."""

@@ -41,17 +41,18 @@ class Undone(NamedTuple):
 
 def restart(
     manager: Units, units: Sequence[str], *, reset_failed: bool, timeout_s: float = JOB_TIMEOUT_S
-) -> None:
+) -> bool:
     """Restart docker.service together with these of its socket units; the sockets alone where it is not among them.
 
     A docker.service that somebody starts just then stops with its socket, and is started again. `reset_failed` clears
     the start limit of docker.service once (systemd.unit(5), StartLimitIntervalSec=). `timeout_s` is that of each job.
-    Raises JobFailed and Refused.
+    Returns whether that was done: sockets alone are left where docker.service is active by now. Raises JobFailed and
+    Refused.
     """
     before = manager.unit(SERVICE)
     if SERVICE not in units and before.text("ActiveState") in STILL_UP:
         # Somebody has started it since: a stop of its socket would stop it too (systemd.unit(5), Requires=).
-        return
+        return False
     states = (before if unit == SERVICE else manager.unit(unit) for unit in units)
     stopped = tuple(dict.fromkeys(name for state in states for name in dependents(manager, state)))
     if reset_failed:
@@ -62,6 +63,7 @@ def restart(
         with contextlib.suppress(JobFailed, Refused):
             if not is_up(manager, name):
                 manager.run_job("StartUnit", name, timeout_s=0)
+    return True
 
 
 def _restart(manager: Units, units: Sequence[str], invocation: str, timeout_s: float) -> None:

@@ -9,6 +9,7 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
 from dockerd_guard.observe.observation import Loaded, Observation
+from dockerd_guard.observe.started import INVOCATION
 from dockerd_guard.plan.memory import Intent, digest
 from dockerd_guard.plan.plan import Change, Plan, complies, content_at
 from dockerd_guard.policy.model import Policy
@@ -72,19 +73,26 @@ def required_actions(seen: Observation, plan: Plan, policy: Policy, intent: Inte
     wrong = any(layer is not None and not complies(layer.layer, policy) for layer in (seen.running, seen.listening))
     runs = seen.running is not None
     passing = {socket.unit.name for socket in plan.after.sockets}
+    is_stale = _is_socket_stale(seen, loaded, plan)
     return Actions(
         plan.changes, reload,
         stop_sockets=tuple(name for name, state in loaded.socket_states.items()
                            if state == "active" and name not in passing),
-        restart_socket=_is_socket_stale(seen, loaded, plan),
+        restart_socket=is_stale,
         restart=runs and wrong,
-        # A start of what failed with a configuration that complies would fail again, or undo what somebody wants.
-        start=has_failed(seen) and (reload or _is_start_left(seen, loaded, intent)))
+        # A start of what failed with a configuration that complies would fail again, or undo what somebody wants. With
+        # `fd://` dockerd fails where docker.socket holds nothing: "no sockets found via socket activation".
+        start=has_failed(seen) and (reload or is_stale or _is_start_left(seen, loaded, intent)))
 
 
 def has_failed(seen: Observation) -> bool:
     """Whether docker.service is in the state `failed`."""
     return seen.running is None and seen.loaded is not None and seen.loaded.active_state == "failed"
+
+
+def started_at(seen: Observation) -> str:
+    """Return the invocation ID of the running dockerd, empty where none runs."""
+    return seen.running.process.environ.get(INVOCATION, "") if seen.running is not None else ""
 
 
 def is_starting(now: Instant, seen: Observation) -> bool:

@@ -6,8 +6,8 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.loaded_files import has_loaded_these
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.actions import has_failed
-from dockerd_guard.plan.decide import Decision, hold_on_this_host, started_at
+from dockerd_guard.plan.actions import has_failed, started_at
+from dockerd_guard.plan.decide import Decision, hold_on_this_host
 from dockerd_guard.plan.facts import restart_facts
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Memory

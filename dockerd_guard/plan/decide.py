@@ -16,17 +16,17 @@ from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.observe.started import INVOCATION
 from dockerd_guard.plan import backoff
-from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, is_starting, required_actions
+from dockerd_guard.plan.actions import Actions, is_starting, required_actions, started_at
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures
 from dockerd_guard.plan.facts import restart_facts
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, may_stop_sockets, what_stops
-from dockerd_guard.plan.inputs import foreign_inputs, inputs
+from dockerd_guard.plan.inputs import foreign_contents, foreign_inputs, inputs
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
 from dockerd_guard.plan.occupied import NEXT_STEP
 from dockerd_guard.plan.plan import Change, Plan
+from dockerd_guard.plan.probation import has_failed_with, hold_undo, probation_left_s, proven
 from dockerd_guard.plan.slots import must_ask, needs_slot, not_asked, retry_in_s, slot_hold
 from dockerd_guard.plan.splay import with_splay
 from dockerd_guard.policy.model import Mode, Policy, Restart
@@ -50,9 +50,6 @@ RETRY_UNWRITABLE_S = 60.0
 RETRY_UNBINDABLE_S = 5.0
 """The same where dockerd could not bind a declared address. As long as it cannot, preflight holds the next attempt,
 which then restarts nothing."""
-
-PROBATION_S = 30.0
-"""How long dockerd must run after a correction before its previous configuration is forgotten."""
 
 
 class Verdict(StrEnum):
@@ -159,9 +156,11 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
         undone = None if _is_repaired(seen, plan, required, memory.intent) else memory.intent
         return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory),
                              intent=undone), memory
-    if _has_failed_with(seen, memory.intent):
+    if (intent := memory.intent) is not None and has_failed_with(seen, plan, intent):
+        if (unsafe := hold_undo(seen, plan)) is not None:
+            return base._replace(verdict=Verdict.HOLD, hold=unsafe), _held(memory, now, unsafe)
         return base._replace(verdict=Verdict.ROLL_BACK, actions=_undoing(now, seen, policy, memory),
-                             intent=memory.intent), memory
+                             intent=intent), memory
     if policy.mode is not Mode.ENFORCE:
         return base._replace(hold=hold_on_this_host(now, plan, required, facts, policy, memory)), memory
     return _enforce(now, seen, plan, policy, memory, base)
@@ -192,7 +191,7 @@ def forecast(
         return base._replace(verdict=Verdict.LOCK), memory
     actions = _allowed(required, hold, plan, facts)
     verdict = Verdict.APPLY if actions.anything else Verdict.NOTHING if hold is None else Verdict.HOLD
-    intent = _intent(now, seen, actions, memory.intent) if actions.anything else None
+    intent = _intent(now, seen, plan, actions, memory.intent) if actions.anything else None
     return base._replace(verdict=verdict, actions=actions, hold=hold, intent=intent, slot=memory.fleet.slot), memory
 
 
@@ -235,7 +234,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     if not required.anything and not plan.obstacles:
         if memory.intent is not None and memory.intent.is_unverified and seen.running is not None:
             return base._replace(verdict=Verdict.APPLY, intent=memory.intent, wake_s=RETRY_HELD_S), memory
-        left_s = _left_s(now, memory.intent) if memory.intent is not None else math.inf
+        left_s = probation_left_s(now, memory.intent) if memory.intent is not None else math.inf
         return base._replace(wake_s=left_s if left_s < math.inf else None), _complied(now, seen, memory)
     if plan.obstacles != memory.obstacles and plan.obstacles:
         # A file that is just being rewritten may say one thing to the observation and another to the plan.
@@ -269,7 +268,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     memory = _held(memory, now, hold_now)
     if not actions.anything:
         return decision._replace(verdict=Verdict.HOLD, wake_s=wake_s), memory
-    intent = _intent(now, seen, actions, memory.intent)
+    intent = _intent(now, seen, plan, actions, memory.intent)
     if actions.starts_dockerd:
         # Counted before it happens, so that no crash can make a restart free (I2).
         memory = memory.with_restart(now)
@@ -343,7 +342,7 @@ def _updated(now: Instant, seen: Observation, policy: Policy, memory: Memory) ->
     if memory.intent is not None and not memory.intent.is_applied:
         memory = undone_by_us(memory, memory.intent.changes)
     memory = memory._replace(corrected=backoff.observed(now, seen.rootfs, memory.corrected),
-                             intent=_proven(now, seen, memory.intent))
+                             intent=proven(now, seen, memory.intent))
     if policy.mode is Mode.ENFORCE:
         return memory
     intent = memory.intent and memory.intent._replace(is_unverified=False)
@@ -376,41 +375,15 @@ def _unrest_s(now: Instant, seen: Observation, policy: Policy, memory: Memory, r
     return quiet_s - now.seconds_since(memory.changed_at)
 
 
-def _intent(now: Instant, seen: Observation, actions: Actions, earlier: Intent | None) -> Intent:
+def _intent(now: Instant, seen: Observation, plan: Plan, actions: Actions, earlier: Intent | None) -> Intent:
     is_active = seen.running is not None
     stops = (*actions.stop_sockets, *(SOCKET,) * actions.restart_socket,
              *(SERVICE,) * (actions.starts_dockerd and is_active))
     changes = earlier.before(actions.changes) if earlier is not None else actions.changes
     was_starting = is_active and seen.loaded is not None and seen.loaded.active_state == "activating"
-    return Intent(changes, now, stops, is_active, started_at(seen), starts=actions.start, was_starting=was_starting)
-
-
-def _has_failed_with(seen: Observation, intent: Intent | None) -> bool:
-    """Whether dockerd, which ran before a correction, failed with what that wrote (I3).
-
-    One that was killed, and not started since the correction, ran with what was there before.
-    """
-    return (intent is not None and intent.was_active and has_failed(seen) and is_in_force(seen, intent)
-            and seen.loaded is not None and seen.loaded.invocation != intent.invocation)
-
-
-def _proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | None:
-    """The intent of an applied correction, until dockerd has run with it for PROBATION_S; of one that had failed
-    before, until it was started."""
-    if intent is None or not intent.is_applied:
-        return intent
-    if not intent.was_active or not intent.changes:
-        return intent if intent.changes and intent.proven_by is None and has_failed(seen) else None
-    if seen.running is None:
-        return intent._replace(proven_by=None)
-    if intent.proven_by is None:
-        return intent._replace(proven_by=now) if started_at(seen) != intent.invocation else intent
-    return intent if intent.is_unverified or _left_s(now, intent) > 0 else None
-
-
-def _left_s(now: Instant, intent: Intent) -> float:
-    """What is left of the probation, in seconds; endless before dockerd was started."""
-    return PROBATION_S - now.seconds_since(intent.proven_by) if intent.proven_by is not None else math.inf
+    written = tuple(sorted({change.path for change in changes} | set(earlier.written if earlier is not None else ())))
+    return Intent(changes, now, stops, is_active, started_at(seen), starts=actions.start, was_starting=was_starting,
+                  written=written, foreign=foreign_contents(seen, plan, written))
 
 
 def record(
@@ -477,8 +450,3 @@ def forget_policy(memory: Memory) -> Memory:
 def retry_now(memory: Memory) -> Memory:
     """Return the memory after a request to try again (`systemctl reload`)."""
     return not_asked(memory)._replace(attempt=None)
-
-
-def started_at(seen: Observation) -> str:
-    """Return the invocation ID of the running dockerd, empty where none runs."""
-    return seen.running.process.environ.get(INVOCATION, "") if seen.running is not None else ""

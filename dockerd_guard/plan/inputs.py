@@ -14,12 +14,22 @@ from dockerd_guard.policy.model import Policy
 def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:
     """Return a digest of everything that a correction depends on: files, certificates, environment, disk, unit
     states, policy (I9)."""
-    return hashlib.sha256("\n".join(_inputs(seen, plan, policy)).encode("utf-8", "surrogateescape")).hexdigest()
+    return _digest(*_inputs(seen, plan, policy))
 
 
 def foreign_inputs(seen: Observation, plan: Plan, policy: Policy, written: tuple[str, ...]) -> str:
     """Return a digest of those inputs that a correction, which wrote these files, does not change itself."""
-    lines = (repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_environment(seen))
+    return _digest(repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_environment(seen))
+
+
+def foreign_contents(seen: Observation, plan: Plan, written: tuple[str, ...]) -> str:
+    """Return a digest of what docker.service starts with, but these files."""
+    contents = (f"{path} {digest(seen.rootfs.read_if_possible(path))}"
+                for path in _paths(seen, plan, frozenset(written)))
+    return _digest(*contents, *_environment(seen))
+
+
+def _digest(*lines: str) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -40,12 +50,16 @@ def _environment(seen: Observation) -> Iterator[str]:
 
 
 def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iterator[str]:
+    for path in _paths(seen, plan, without):
+        for follow in (False, True):
+            yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
+
+
+def _paths(seen: Observation, plan: Plan, without: frozenset[str]) -> Iterator[str]:
     tls = plan.after.daemon.tls
     paths = {*files_of(seen.configured), *files_of(plan.after), *(change.path for change in plan.changes),
              *(path for path in (tls.ca, tls.cert, tls.key) if path)}
     for path in sorted(paths):
-        if path in without or seen.rootfs.resolve(path) in without:
-            continue
-        for follow in (False, True):
-            # systemd starts a service in /, so a relative path is one below it.
-            yield f"{path} {seen.rootfs.stat(path, follow=follow)}"
+        # systemd starts a service in /, so a relative path is one below it.
+        if path not in without and seen.rootfs.resolve(path) not in without:
+            yield path

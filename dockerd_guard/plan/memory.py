@@ -42,6 +42,10 @@ class Intent(NamedTuple):
     """Whether it starts a docker.service that had failed: ResetFailedUnit() makes that `inactive` first."""
     was_starting: bool = False
     """Whether docker.service was on its way up then, with what was there before."""
+    written: tuple[str, ...] = ()
+    """Every file that it has written, or an earlier one that it includes."""
+    foreign: str = ""
+    """foreign_contents() of all others, at the decision."""
 
     def before(self, newer: tuple[Change, ...]) -> tuple[Change, ...]:
         """Return these changes with newer ones after them: what is restored is the first content, unless somebody

@@ -302,7 +302,7 @@ class SimulatedHost:
         now = self.clock.seconds
         self._limit = [at for at in self._limit if now - at < START_LIMIT_S]
         if len(self._limit) >= START_LIMIT_BURST:
-            self.active[SERVICE] = "failed"
+            self._hits_limit()
             return False
         self._limit.append(now)
         self._auto_restart += 1
@@ -319,7 +319,9 @@ class SimulatedHost:
     def _failed(self) -> None:
         """dockerd ended: Restart=always tries again, until the start limit is hit."""
         self.running = None
-        self.active[SERVICE] = "failed" if len(self._limit) >= START_LIMIT_BURST else "auto-restart"
+        self.active[SERVICE] = "auto-restart"
+        if len(self._limit) >= START_LIMIT_BURST:
+            self._hits_limit()
         generation = self._auto_restart
 
         def again() -> None:
@@ -327,6 +329,11 @@ class SimulatedHost:
                 self.start("systemd")
 
         self.clock.call_in(RESTART_S, again)
+
+    def _hits_limit(self) -> None:
+        """docker.socket fails too ("service-start-limit-hit"; socket_trigger_notify() in src/core/socket.c)."""
+        self.active.update({SERVICE: "failed", SOCKET: "failed"})
+        self.held = ()
 
     def stop(self, by: str) -> None:
         """Stop docker.service."""
@@ -382,6 +389,9 @@ class SimulatedHost:
         fails = fate == "refuses" or "/bin/false" in commands_before or any(
             option in text for option in FAILING_OPTIONS)
         fails |= self.foreign_listener in {binding.key for binding in layer.bindings}
+        uses_fd = any(host.startswith("fd://") for host in layer.hosts)
+        # "no sockets found via socket activation" (moby daemon/listeners, listenFD()).
+        fails |= uses_fd and not self.held
         if not layer.starts or has_bad_tls or fails:
             self.clock.sleep(REFUSAL_S)
             return False
@@ -392,7 +402,6 @@ class SimulatedHost:
             self._kill_containers(by)
         self._pid += 1
         passed = {canonical(sock.address): sock for sock in self.held}
-        uses_fd = any(host.startswith("fd://") for host in layer.hosts)
         sockets: list[tuple[SocketOwner, bool]] = [(sock, True) for sock in self.held] if uses_fd else []
         for binding in layer.bindings:
             # What docker.socket lists and does not hold, systemd opens when docker.socket is started, not dockerd.

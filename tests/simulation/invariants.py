@@ -18,7 +18,7 @@ from dockerd_guard.plan.plan import original_of
 from dockerd_guard.policy.model import Mode, Restart, Unreachable, declared_bindings
 from dockerd_guard.report.journal import Event, Outcome
 from dockerd_guard.rootfs import Content, Link, Rootfs
-from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, SECRET, World
+from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, POLICY, SECRET, World
 from tests.simulation.host import STOP_S, Start
 from tests.simulation.interfaces import SimulatedKernel, SimulatedManager
 from tests.simulation.watch import Correction, files, inputs
@@ -105,7 +105,8 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
     yield from _rolls_back(world, then, now)
     decision = world.agents[-1].controller.decision
     if decision.verdict is Verdict.APPLY and changed and then.was_running:
-        world.watch.correction = Correction(changed, world.host.clock.seconds)
+        others = {path: content for path, content in now.items() if path not in changed}
+        world.watch.correction = Correction(changed, world.host.clock.seconds, others)
     elif changed or world.agents[-1].controller.memory.intent is None:
         # It was undone, or dockerd has run with it for long enough.
         world.watch.correction = None
@@ -249,6 +250,10 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
     # It may include earlier corrections, of files that somebody else has changed since.
     intent = then.memory.intent
     if intent is None or not intent.changes:
+        return
+    written = {each.path for each in intent.changes} | known.files.keys()
+    if any(path not in written and path != POLICY for path, _ in then.files.items() ^ known.others.items()):
+        # dockerd failed with what others have changed since.
         return
     is_in_force = all(then.files.get(each.path) == now.get(each.path) == _text(each.after) for each in intent.changes)
     if is_in_force and host.starts[-1].at > known.at and not host.is_refused_with(

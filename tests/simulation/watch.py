@@ -19,10 +19,11 @@ Files = Mapping[str, bytes]
 
 
 class Correction(NamedTuple):
-    """The files that a correction of a running dockerd changed, as it left them, and when."""
+    """The files that a correction of a running dockerd changed, as it left them, when, and what all others held."""
 
     files: Mapping[str, bytes | None]
     at: float
+    others: Mapping[str, bytes]
 
 
 class Watch:

@@ -15,8 +15,10 @@ from tests.support.correction import (
     EXPOSURES,
     LIVE_RESTORE,
     OUR_SERVICE_DROPIN,
+    OUR_SOCKET_DROPIN,
     OVERRIDE,
     POLICY,
+    SOCKET_OVERRIDE,
     UNIT,
     Exposure,
     enforce,
@@ -24,6 +26,7 @@ from tests.support.correction import (
     held_for,
     make_certificates,
     repaired,
+    rests,
     settled,
 )
 
@@ -237,3 +240,34 @@ def test_hosts_conflict_is_resolved(machine: Machine, hosts: str, after: str) ->
     assert machine.read("/etc/docker/daemon.json") == after
     assert machine.exists(OUR_SERVICE_DROPIN) == (after.count("hosts") == 1)
     assert machine.run("dockerd-guard fix").out == "Docker listens as declared.\n"
+
+
+@pytest.mark.parametrize("theirs", ["-H fd:// -H tcp://0.0.0.0:99999", "-H fd:// --storage-driver=nonesuch"])
+def test_a_correction_is_not_undone_for_what_others_have_changed_since(machine: Machine, theirs: str) -> None:
+    """Its undo would open a port of docker.socket that was never open, and run a command that was never run."""
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    enforce(machine)
+    machine.write(SOCKET_OVERRIDE, "[Socket]\nListenStream=\nListenStream=2375\nExecStartPre=/bin/touch /root/ran\n")
+    wait_for(lambda: repaired(machine), "correction")
+    wait_for(lambda: rests(machine), "agent at rest")
+    machine.run("systemctl stop dockerd-guard")
+    machine.write(OVERRIDE, f"[Service]\nExecStart=\nExecStart={DOCKERD} {theirs}\n")
+    machine.run("systemctl daemon-reload; systemctl restart docker", check=False)
+    wait_for(lambda: state(machine) == "failed", "failed dockerd", timeout=60)
+    machine.run("systemctl start dockerd-guard")
+    wait_for(lambda: rests(machine), "agent at rest")
+    assert not machine.exists("/root/ran")
+    assert entries(machine, "failed") == entries(machine, "rolled-back") == []
+    assert machine.exists(OUR_SOCKET_DROPIN)
+    assert ":2375 " not in machine.run("ss -Hltn").out
+    # Only a configuration that does not comply is corrected.
+    machine.run(f"rm {SOCKET_OVERRIDE} {OVERRIDE}; systemctl daemon-reload", check=False)
+    machine.run("systemctl reset-failed docker.service docker.socket; systemctl start docker")
+    wait_for(lambda: machine.run("dockerd-guard diff", check=False).status == 0, "host that complies")
+    assert state(machine) == "active"
+
+
+def state(machine: Machine) -> str:
+    """ActiveState of docker.service."""
+    return machine.properties("docker.service", "ActiveState")["ActiveState"]

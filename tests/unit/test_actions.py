@@ -147,6 +147,20 @@ def test_when_docker_socket_holds_other_addresses_than_its_unit(
     assert "restart docker.socket" not in steps(host, seen._replace(listening=None))
 
 
+@pytest.mark.parametrize(("state", "held", "expected"), [
+    ("failed", (), ("restart docker.socket", "start docker.service")),
+    ("inactive", (), ("restart docker.socket",)),
+    ("failed", ("unix:///run/docker.sock",), ()),
+])
+def test_a_dockerd_that_docker_socket_passed_nothing_is_started_with_it(
+    host: SimulatedHost, state: str, held: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    """It failed for that alone: "no sockets found via socket activation"."""
+    seen = with_socket(observed(host), held=held)
+    assert seen.loaded is not None
+    assert steps(host, seen._replace(loaded=seen.loaded._replace(active_state=state))) == expected
+
+
 def test_an_address_that_docker_socket_still_lists_in_memory(host: SimulatedHost) -> None:
     """dockerd was passed it, and the corrected unit does not list it: a daemon-reload closes it."""
     seen = with_socket(observed(host), passed=(TCP,))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ from dockerd_guard.model.names import UNITS
 from dockerd_guard.observe.engine import Ping
 from dockerd_guard.observe.network import HelperUnavailable
 from dockerd_guard.observe.observation import Process
+from dockerd_guard.plan.before_start import hold_before_start
 from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.plan.gate import Hold
 from dockerd_guard.systemd.manager import JobFailed, Refused
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
 from tests.simulation.host import SimulatedHost
@@ -462,3 +465,20 @@ def test_a_directory_that_became_a_link_does_not_redirect_a_write(tmp_path: Path
     with pytest.raises(NotADirectoryError):
         files.write("/unit.d/a.conf", b"x", root=str(tmp_path))
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_socket_unit_that_is_left_is_not_said_to_be_started(
+    agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I10. Somebody starts docker.service after the last look: its socket unit stays, since it would stop with it."""
+    do(agent.host, (lambda host: host.stop("admin"), lambda host: setattr(host, "held", ())))
+
+    def looked(*arguments: Any) -> Hold | None:
+        hold = hold_before_start(*arguments)
+        agent.host.start("admin")
+        return hold
+
+    monkeypatch.setattr("dockerd_guard.agent.reconcile.hold_before_start", looked)
+    agent.run_pass()
+    assert agent.host.held == ()
+    assert "So far: reloaded systemd. Next" in entry(agent, "held")

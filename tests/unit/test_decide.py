@@ -444,7 +444,8 @@ def test_an_intent_says_what_is_stopped_and_what_ran(host: SimulatedHost) -> Non
     do(host, opened())
     outcome = decided(host, read_policy(""))
     intent = outcome.assessment.decision.intent
-    assert intent == Intent(outcome.assessment.plan.changes, outcome.now, ("docker.service",), True, invocation(1))
+    assert intent == Intent(outcome.assessment.plan.changes, outcome.now, ("docker.service",), True, invocation(1),
+                            written=(OURS,), foreign=intent.foreign if intent is not None else "")
     do(host, (remove(OVERRIDE), *SOCKET_ELSEWHERE))
     intent = decided(host, read_policy("")).assessment.decision.intent
     assert intent is not None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.plan.actions import Actions
+from dockerd_guard.plan.actions import Actions, started_at
 from dockerd_guard.plan.decide import (
     Decision,
     Result,
@@ -19,7 +19,6 @@ from dockerd_guard.plan.decide import (
     record,
     retry_now,
     retry_s,
-    started_at,
     wake_s,
 )
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts

@@ -48,7 +48,8 @@ INTENT = Intent(
     (Change("/a", None, b"new \xff", Access(1, 2, 0o640)), Change("/b", b"old", None),
      Change("/c", Link("/x"), Link("/y")),
      Change("/d", b"", b"")),
-    THEN, ("docker.socket", "docker.service"), True, "invocation", True, LATER, True, True, True)
+    THEN, ("docker.socket", "docker.service"), True, "invocation", True, LATER, True, True, True,
+    ("/a", "/b", "/c", "/d"), "digest")
 
 FLEET = Fleet(LockKind.FLEETLOCK, ("https://lock",), "prod", tls=FleetTls(ca="/ca.pem"))
 

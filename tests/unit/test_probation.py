@@ -1,0 +1,112 @@
+"""Which failures of dockerd after a correction are those of the correction, and undo it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.plan.gate import Hold
+from tests.simulation.agent import SimulatedAgent
+from tests.simulation.host import SimulatedHost
+from tests.support.remembered import APPLY, HOLD, NOTHING, ROLL_BACK
+from tests.support.situations import (
+    DAEMON_JSON,
+    LATE,
+    OPEN,
+    OURS,
+    OVERRIDE,
+    Act,
+    daemon_json,
+    decided,
+    do,
+    dropin,
+    environment,
+    fault,
+    guarded,
+    opened,
+    read_policy,
+    reload,
+    remove,
+    restart,
+    sleep,
+    write,
+)
+
+PORT = "/etc/systemd/system/docker.socket.d/port.conf"
+FAILS = (reload, fault(dies_after_s=1.0), restart, sleep(120))
+
+
+def again(path: str) -> Act:
+    """Somebody writes what a file holds already, at a later time."""
+    def rewrite(host: SimulatedHost) -> None:
+        text = host.text(path)
+        assert text is not None
+        host.clock.sleep(1.0)
+        host.put(path, text)
+    return rewrite
+
+
+@pytest.mark.parametrize(("name", "changed", "verdict"), [
+    ("nothing", (), ROLL_BACK),
+    ("written again as it was", (again(OVERRIDE), again(DAEMON_JSON)), ROLL_BACK),
+    ("what dockerd does not read", (write("/srv/notes", "x"),), ROLL_BACK),
+    ("daemon.json", (daemon_json('{"live-restore": true, "debug": true}'),), NOTHING),
+    ("daemon.json that is gone", (remove(DAEMON_JSON),), NOTHING),
+    ("a drop-in", (write(f"{OVERRIDE}.d.conf", "[Service]\nNice=5\n"),), NOTHING),
+    ("an environment file that was missing", (write("/etc/default/docker", "X=1\n"),), NOTHING),
+    ("the environment of systemd", (environment(HTTP_PROXY="http://proxy"),), NOTHING),
+    ("the unit", (write("/usr/lib/systemd/system/docker.socket",
+                        "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0600\n"),), NOTHING),
+    ("a late drop-in that opens a port", (dropin(OPEN, LATE),), APPLY),
+    ("arguments that our drop-in has copied", (dropin(f"{OPEN} --debug"),), APPLY),
+])
+def test_dockerd_failed_with_a_correction_unless_others_have_changed_something_since(
+    host: SimulatedHost, name: str, changed: tuple[Act, ...], verdict: Verdict
+) -> None:
+    """I3. Without the agent it would have failed with such a change as well; its undo would open what is closed."""
+    do(host, (daemon_json('{"live-restore": true}'), *opened(), guarded))
+    assert host.text(OURS) is not None
+    do(host, (*changed, *FAILS))
+    assert host.active["docker.service"] == "failed"
+    assert decided(host, read_policy("")).assessment.decision.verdict is verdict
+
+
+def test_what_others_have_changed_is_corrected_after_a_failure(host: SimulatedHost) -> None:
+    """A correction closed a port of docker.socket that was never open; its undo would have opened it."""
+    do(host, (write(PORT, "[Socket]\nListenStream=\nListenStream=2375\n"), guarded, dropin(OPEN, LATE),
+              *FAILS, fault(dies_after_s=None)))
+    assert host.active == {"docker.service": "failed", "docker.socket": "failed"}
+    agent = guarded(host)
+    assert isinstance(agent, SimulatedAgent)
+    assert agent.controller.decision.verdict is APPLY
+    assert host.running is not None and host.running.layer.hosts == ("fd://",)
+    assert [sock.address for sock in host.held] == ["unix:///run/docker.sock"]
+
+
+def test_a_correction_of_an_earlier_version_of_the_agent_is_undone(host: SimulatedHost) -> None:
+    """Its state file does not say what others had then."""
+    do(host, (*opened(), guarded, daemon_json('{"live-restore": true, "debug": true}'), *FAILS))
+    outcome = decided(host, read_policy(""), lambda now, memory: memory._replace(
+        intent=memory.intent and memory.intent._replace(foreign="")))
+    assert outcome.assessment.decision.verdict is ROLL_BACK
+
+
+@pytest.mark.parametrize(("commands", "verdict"), [
+    ((), ROLL_BACK), (("ExecStartPre",), HOLD), (("ExecStartPre", "ExecStopPost"), HOLD),
+])
+def test_an_undo_runs_no_command_of_a_socket_unit_that_has_not_run_before(
+    host: SimulatedHost, commands: tuple[str, ...], verdict: Verdict
+) -> None:
+    """I4. docker.socket fails with docker.service, and starts with it."""
+    lines = "".join(f"{key}=/srv/x/pre\n" for key in commands)
+    do(host, (write(PORT, f"[Socket]\nListenStream=\nListenStream=2375\n{lines}"), guarded, *FAILS,
+              fault(dies_after_s=None)))
+    decision = guarded(host).controller.decision
+    assert decision.verdict is verdict
+    assert host.executed == []
+    if commands:
+        places = ", ".join(f"{key}= ({PORT}:{line})" for line, key in enumerate(commands, start=4))
+        assert decision.hold == Hold(
+            "docker.service failed with a correction, and its undo would run what systemd has not run before: "
+            f"{places}",
+            next_step="Revert this, then start docker.service")
