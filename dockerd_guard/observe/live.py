@@ -114,7 +114,8 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         if name.endswith(".socket"):
             unit = manager.unit(name)
             states[name] = unit.text("ActiveState")
-            started_ns[name] = unit.number("InactiveExitTimestamp") * 1000
+            started_ns[name] = manager.wall_clock_ns(
+                unit.number("InactiveExitTimestamp"), unit.number("InactiveExitTimestampMonotonic"))
             of_sockets[name] = tuple(dependents(manager, unit))
             if states[name] == "active" or _may_start(rootfs, unit):
                 sockets.append(_loaded_socket(unit))

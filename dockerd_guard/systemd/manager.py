@@ -57,6 +57,21 @@ Prefix = tuple[int, bytes, int]
 """An element of IPAddressAllow= on the bus: address family, address, prefix length."""
 
 
+SET_BACK_NS = 1_000_000_000
+"""Less than this is the jitter of two clocks, or an adjustment of the running clock, and no change of the time."""
+
+
+def wall_clock_ns(recorded_us: int, monotonic_us: int, wall_ns: int, monotonic_ns: int) -> int:
+    """Return a timestamp of systemd in nanoseconds of the wall clock, or 0 for none.
+
+    systemd records the wall clock of then. Where that was set back since, files that were written later have earlier
+    times than that; CLOCK_MONOTONIC tells when it was by the clock of now, `wall_ns` and `monotonic_ns`.
+    """
+    recorded_ns = recorded_us * 1000
+    by_now_ns = wall_ns - monotonic_ns + monotonic_us * 1000
+    return by_now_ns if monotonic_us and recorded_ns - by_now_ns > SET_BACK_NS else recorded_ns
+
+
 class UnitState(NamedTuple):
     """A unit in the memory of PID 1: `properties` by their D-Bus names, strings decoded."""
 
@@ -149,12 +164,19 @@ class Manager:
         for name in (b"UnitsLoadTimestamp", b"UnitsLoadStartTimestamp"):
             with contextlib.suppress(Refused):
                 if loaded_us := int(self._get(MANAGER_PATH, MANAGER, name, b"t")):
-                    return loaded_us * 1000
+                    monotonic_us = int(self._get(MANAGER_PATH, MANAGER, name + b"Monotonic", b"t"))
+                    return self.wall_clock_ns(loaded_us, monotonic_us)
         return 0
 
+    def wall_clock_ns(self, recorded_us: int, monotonic_us: int) -> int:
+        """Return the same of a timestamp by the two clocks of this host."""
+        return wall_clock_ns(recorded_us, monotonic_us, time.time_ns(), time.monotonic_ns())
+
     def booted_ns(self) -> int:
-        """Return when systemd itself was started by the kernel, by the wall clock of then (UserspaceTimestamp)."""
-        return int(self._get(MANAGER_PATH, MANAGER, b"UserspaceTimestamp", b"t")) * 1000
+        """Return when systemd itself was started by the kernel, by the wall clock (UserspaceTimestamp)."""
+        name = b"UserspaceTimestamp"
+        return self.wall_clock_ns(*(
+            int(self._get(MANAGER_PATH, MANAGER, each, b"t")) for each in (name, name + b"Monotonic")))
 
     def unit(self, name: str) -> UnitState:
         """Return all properties of a unit. Loads it if necessary (LoadUnit)."""

@@ -132,7 +132,9 @@ def calm(world: World) -> None:
     host.put(POLICY, POLICIES[0])
     host.reload()
     host.reset_failed()
-    host.restart("admin")
+    host.stop("admin")
+    host.start_socket()
+    host.start("admin")
     own = [sock for sock, _ in host.running.sockets] if host.running is not None else []
     if not any(sock.address.startswith("unix://") for sock in (*host.held, *own)):
         # Nobody can ask a dockerd without a UNIX socket about its containers: the restart is held until they end.

@@ -125,7 +125,8 @@ class SimulatedHost:
         self.active = {SERVICE: "inactive", SOCKET: "inactive"}
         self.running: Running | None = None
         self.held: tuple[SocketOwner, ...] = ()
-        self.socket_started_us = 0
+        self.socket_started_us = 0, 0
+        """By the wall clock, and since the boot."""
         self.starts: list[Start] = []
         self.stops = 0
         """Times that we stopped a dockerd that ran."""
@@ -188,7 +189,7 @@ class SimulatedHost:
         self._pid = 100
         self._limit: list[float] = []
         self._auto_restart = 0
-        self.booted_ns = int(self.clock.wall.timestamp() * 1e9)
+        self.booted_us = self.now_us()
         self.put("/usr/lib/systemd/system/docker.service", VENDOR_SERVICE)
         self.put("/usr/lib/systemd/system/docker.socket", VENDOR_SOCKET)
         self.put("/usr/bin/dockerd", "dockerd")
@@ -265,7 +266,12 @@ class SimulatedHost:
         listed = {canonical(dockerd_syntax(item.address)) for socket in self.loaded.sockets
                   if socket.unit.name == SOCKET for item in socket.listen}
         self.held = tuple(sock for sock in self.held if canonical(sock.address) in listed)
-        self.units_loaded_ns = (int(self.clock.wall.timestamp() * 1e6) + 1) * 1000
+        wall_us, since_boot_us = self.now_us()
+        self.units_loaded_us = wall_us + 1, since_boot_us + 1
+
+    def now_us(self) -> tuple[int, int]:
+        """The wall clock, and the time since the boot."""
+        return int(self.clock.wall.timestamp() * 1e6), int(self.clock.seconds * 1e6)
 
     @property
     def needs_reload(self) -> bool:
@@ -290,7 +296,7 @@ class SimulatedHost:
         self.held = tuple(SocketOwner(dockerd_syntax(item.address), self.inode()) for socket in units
                           for item in socket.listen)
         self.active[SOCKET] = "active" if units else "failed"
-        self.socket_started_us = int(self.clock.wall.timestamp() * 1e6)
+        self.socket_started_us = self.now_us()
 
     def inode(self) -> int:
         """A new inode number."""

@@ -17,7 +17,7 @@ from dockerd_guard.observe.network import Network, Unsupported
 from dockerd_guard.observe.observation import AccessPath, Observation, Process
 from dockerd_guard.observe.processes import SocketOwner, Sockets
 from dockerd_guard.rootfs import Access, Content
-from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState
+from dockerd_guard.systemd.manager import JobFailed, Manager, Unavailable, UnitState, wall_clock_ns
 from tests.simulation.host import DOCKERD, SYSTEMD, SimulatedHost
 
 
@@ -43,11 +43,15 @@ class SimulatedManager(Manager):
 
     def units_loaded_ns(self) -> int:
         self._ask()
-        return self._host.units_loaded_ns
+        return self.wall_clock_ns(*self._host.units_loaded_us)
+
+    def wall_clock_ns(self, recorded_us: int, monotonic_us: int) -> int:
+        clock = self._host.clock
+        return wall_clock_ns(recorded_us, monotonic_us, int(clock.wall.timestamp() * 1e9), int(clock.seconds * 1e9))
 
     def booted_ns(self) -> int:
         self._ask()
-        return self._host.booted_ns
+        return self.wall_clock_ns(*self._host.booted_us)
 
     def unit(self, name: str) -> UnitState:
         self._ask()
@@ -62,7 +66,8 @@ class SimulatedManager(Manager):
             socket = next((each for each in host.loaded.sockets if each.unit.name == SOCKET), None)
             return UnitState(name, {
                 "LoadState": "loaded" if socket else "not-found", "ActiveState": shown, "Names": [name],
-                "InactiveExitTimestamp": host.socket_started_us,
+                "InactiveExitTimestamp": host.socket_started_us[0],
+                "InactiveExitTimestampMonotonic": host.socket_started_us[1],
                 "Listen": [(item.kind, item.address) for item in socket.listen] if socket else [],
                 "Accept": False, "SocketMode": 0o660, "BindIPv6Only": "default",
                 "DropInPaths": list(socket.unit.dropins) if socket else [],

@@ -342,7 +342,9 @@ def _records(world: World, then: Before, now: Mapping[str, bytes]) -> Iterator[s
         is_correction = entry.event is Event.CORRECTED and entry.message.startswith("Docker listens as declared again:")
         if is_correction and entry.outcome is Outcome.REPAIRED and host.running is not None:
             listens = {canonical(sock.address) for sock, _ in host.running.sockets}
-            held = {canonical(sock.address) for sock in host.held if host.active[SOCKET] == "active"}
+            # What docker.socket listens on, and passes to nobody, is blocked (I7); it leads nowhere.
+            held = {canonical(sock.address) for sock in host.held if host.active[SOCKET] == "active"} - (
+                {canonical(each.address) for each in host.blocked} - listens)
             if listens != declared or held - declared:
                 yield f"I10: reported as repaired, and listens on {sorted(listens)}, held are {sorted(held)}"
         if entry.event is Event.ROLLED_BACK and agent.controller.decision.verdict is Verdict.APPLY and (

@@ -81,9 +81,9 @@ class Watch:
 
 
 def files(host: SimulatedHost) -> dict[str, bytes]:
-    """The content of every file below /etc and /srv."""
+    """The content of every file below /etc and /srv, and of the units of packages."""
     found = {}
-    for top in ("etc", "srv"):
+    for top in ("etc", "srv", "usr/lib/systemd"):
         for path in sorted((host.root / top).rglob("*")):
             name = "/" + str(path.relative_to(host.root))
             if path.is_symlink():

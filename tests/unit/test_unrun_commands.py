@@ -42,7 +42,13 @@ def later(host: SimulatedHost) -> None:
 
 def boot(host: SimulatedHost) -> None:
     """What is there was there at the boot."""
-    host.booted_ns = int(host.clock.wall.timestamp() * 1e9)
+    host.booted_us = host.now_us()
+
+
+def set_back(host: SimulatedHost) -> None:
+    """Somebody sets the clock back by an hour; a second goes by."""
+    host.clock.wall_offset_s -= 3600
+    host.clock.sleep(1)
 
 
 def restart_all(host: SimulatedHost) -> None:
@@ -79,6 +85,11 @@ ROWS = (
     Row("a command that has run, and systemd has loaded it again", (later, write(PRE, EVIL), *OPEN, later, reload),
         f"{NOT_RUN}ExecStartPre= ({PRE}:2)"),
     Row("the same from before the boot", (write(PRE, EVIL), boot, *OPEN, later, reload), ""),
+    Row("a command of after the clock was set back", (*OPEN, set_back, write(PRE, EVIL)),
+        f"{NOT_RUN}ExecStartPre= ({PRE}:2)"),
+    Row("the same, and it was loaded since", (*OPEN, set_back, write(PRE, EVIL), later, reload),
+        f"{NOT_RUN}ExecStartPre= ({PRE}:2)"),
+    Row("a command that has run since the clock was set back", (set_back, write(PRE, EVIL), *OPEN), ""),
     Row("an empty command", (*OPEN, write(PRE, "[Socket]\nExecStartPre=\n")), ""),
     Row("no command", (*OPEN, write(PRE, "[Socket]\nBacklog=9\n")), ""),
     Row("another unit is wanted", (*OPEN, write(PRE, "[Unit]\nWants=x.service\n")), f"{NOT_RUN}Wants= ({PRE}:2)"),
