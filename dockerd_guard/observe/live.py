@@ -141,7 +141,7 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         service=service, sockets=tuple(sockets), arguments=arguments, daemon=daemon,
         # systemd reports `activating` between two attempts to restart a service that fails.
         active_state="failed" if state.text("SubState").startswith("auto-restart") else state.text("ActiveState"),
-        main_pid=state.number("MainPID"),
+        main_pid=state.number("MainPID"), restarted_too_often=is_restarted_too_often(state),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(dependents(manager, state)),
         invocation=state.hexadecimal("InvocationID"), units_loaded_ns=manager.units_loaded_ns(),
@@ -372,6 +372,15 @@ def _loaded_command(row: tuple[object, ...], like: Service) -> Command:
     prefixes = "" if "via-shell" not in flags else "|@" if argv[:1] == ("-sh",) else "|"
     return Command(path, tuple(Word(word, quote_word(word)) for word in argv), prefixes, "no-env-expand" in flags,
                    NOWHERE, Word(path, quote_word(path)), shell)
+
+
+def is_restarted_too_often(state: UnitState) -> bool:
+    """Return whether a service hit its start limit after its main process was stopped, and had ended without an error.
+
+    systemd 262 reports the start limit where the process failed, too; 252 and 257 keep the first failure.
+    """
+    return state.text("Result") == "start-limit-hit" and (
+        state.number("ExecMainCode"), state.number("ExecMainStatus")) == (os.CLD_EXITED, 0)
 
 
 def _loaded_socket(state: UnitState) -> Socket:

@@ -25,7 +25,8 @@ def has_failed_with(seen: Observation, plan: Plan, intent: Intent) -> bool:
     files since, it failed with these: an undo of the correction would put in force what dockerd may never have run
     with, and open what was closed.
     """
-    is_started_since = seen.loaded is not None and seen.loaded.invocation != intent.invocation
+    is_started_since = seen.loaded is not None and seen.loaded.invocation != intent.invocation and (
+        not seen.loaded.restarted_too_often)
     return (intent.was_active and has_failed(seen) and is_in_force(seen, intent) and is_started_since
             and intent.foreign in {"", foreign_contents(seen, plan, intent.written)})
 

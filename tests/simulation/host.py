@@ -125,6 +125,8 @@ class SimulatedHost:
         self.active = {SERVICE: "inactive", SOCKET: "inactive"}
         self.running: Running | None = None
         self.held: tuple[SocketOwner, ...] = ()
+        self.result = "success"
+        """Of docker.service. systemd keeps the first failure of a run."""
         self.socket_started_us = 0, 0
         """By the wall clock, and since the boot."""
         self.starts: list[Start] = []
@@ -324,7 +326,7 @@ class SimulatedHost:
 
     def _failed(self) -> None:
         """dockerd ended: Restart=always tries again, until the start limit is hit."""
-        self.running = None
+        self.running, self.result = None, "exit-code"
         self.active[SERVICE] = "auto-restart"
         if len(self._limit) >= START_LIMIT_BURST:
             self._hits_limit()
@@ -340,6 +342,8 @@ class SimulatedHost:
         """docker.socket fails too ("service-start-limit-hit"; socket_trigger_notify() in src/core/socket.c)."""
         self.active.update({SERVICE: "failed", SOCKET: "failed"})
         self.held = ()
+        if self.result == "success":
+            self.result = "start-limit-hit"
 
     def stop(self, by: str) -> None:
         """Stop docker.service."""
@@ -349,7 +353,7 @@ class SimulatedHost:
             self.clock.sleep(STOP_S)
             if self.running is not None and not self.running.live_restore:
                 self._kill_containers(by)
-        self.running = None
+        self.running, self.result = None, "success"
         self.active[SERVICE] = "inactive"
         if self.binds_at_stop is not None:
             (self.foreign_listener, seconds), self.binds_at_stop = self.binds_at_stop, None

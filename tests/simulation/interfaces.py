@@ -76,6 +76,7 @@ class SimulatedManager(Manager):
         return UnitState(name, {
             "LoadState": service.unit.load_state, "LoadError": ("", service.unit.reason or ""), "ActiveState": shown,
             "SubState": state if state == "auto-restart" else shown, "Type": service.type, "Names": [name],
+            "Result": host.result, "ExecMainCode": 1, "ExecMainStatus": int(host.result == "exit-code"),
             "FragmentPath": service.unit.fragment or "", "DropInPaths": list(service.unit.dropins),
             "NeedDaemonReload": host.needs_reload,
             "MainPID": host.running.process.pid if host.running else 0,

@@ -19,7 +19,7 @@ from dockerd_guard.policy.model import Mode, Restart, Unreachable, declared_bind
 from dockerd_guard.report.journal import Event, Outcome
 from dockerd_guard.rootfs import Content, Link, Rootfs
 from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, POLICY, SECRET, World
-from tests.simulation.host import STOP_S, Start
+from tests.simulation.host import STOP_S, SimulatedHost, Start
 from tests.simulation.interfaces import SimulatedKernel, SimulatedManager
 from tests.simulation.watch import Correction, files, inputs
 
@@ -104,8 +104,8 @@ def violations(world: World, then: Before, *, is_manual: bool = False) -> Iterat
         yield from _records(world, then, now)
     yield from _rolls_back(world, then, now)
     decision = world.agents[-1].controller.decision
-    if decision.verdict is Verdict.APPLY and changed and then.was_running:
-        others = {path: content for path, content in now.items() if path not in changed}
+    if decision.verdict is Verdict.APPLY and changed and then.was_running and not world.host.met:
+        others = {path: content for path, content in _others(world.host, then.files).items() if path not in changed}
         world.watch.correction = Correction(changed, world.host.clock.seconds, others)
     elif changed or world.agents[-1].controller.memory.intent is None:
         # It was undone, or dockerd has run with it for long enough.
@@ -247,12 +247,16 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
     host, known = world.host, world.watch.correction
     if known is None or then.has_faults or then.state != "failed" or host.active[SERVICE] != "failed":
         return
+    if host.result == "start-limit-hit":
+        # dockerd ran until somebody restarted it too often.
+        return
     # It may include earlier corrections, of files that somebody else has changed since.
     intent = then.memory.intent
     if intent is None or not intent.changes:
         return
     written = {each.path for each in intent.changes} | known.files.keys()
-    if any(path not in written and path != POLICY for path, _ in then.files.items() ^ known.others.items()):
+    if any(path not in written and path != POLICY
+           for path, _ in _others(host, then.files).items() ^ known.others.items()):
         # dockerd failed with what others have changed since.
         return
     is_in_force = all(then.files.get(each.path) == now.get(each.path) == _text(each.after) for each in intent.changes)
@@ -314,6 +318,11 @@ def _delays(world: World) -> Iterator[str]:
                     if (times := world.watch.undone[change.path, _text(change.after)]) <= FREE_REPEATS)
     if decision.verdict is Verdict.WAIT and decision.hold is None and decision.required.starts_dockerd:
         yield f"I8: a restart that is needed waits for {decision.wake_s} s"
+
+
+def _others(host: SimulatedHost, found: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """The files, and the environment of systemd."""
+    return {**found, "environment": repr(sorted(host.environment.items())).encode()}
 
 
 def _text(content: Content | None) -> bytes | None:

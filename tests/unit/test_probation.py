@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dockerd_guard.observe.live import is_restarted_too_often
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.gate import Hold
+from dockerd_guard.systemd.manager import UnitState
 from tests.simulation.agent import SimulatedAgent
 from tests.simulation.host import SimulatedHost
 from tests.support.remembered import APPLY, HOLD, NOTHING, ROLL_BACK
@@ -81,6 +83,34 @@ def test_what_others_have_changed_is_corrected_after_a_failure(host: SimulatedHo
     assert agent.controller.decision.verdict is APPLY
     assert host.running is not None and host.running.layer.hosts == ("fd://",)
     assert [sock.address for sock in host.held] == ["unix:///run/docker.sock"]
+
+
+def test_a_dockerd_that_was_restarted_too_often_did_not_fail_with_a_correction(host: SimulatedHost) -> None:
+    """I3. It ran at each start (systemd.unit(5), StartLimitIntervalSec=)."""
+    do(host, (dropin(OPEN), guarded, restart, restart, restart, restart))
+    assert host.active["docker.service"] == "failed"
+    assert decided(host, read_policy("")).assessment.decision.verdict is NOTHING
+    assert host.text(OURS) is not None
+
+
+@pytest.mark.parametrize(("seen", "result", "code", "status", "expected"), [
+    ("252: restarted five times", "start-limit-hit", 1, 0, True),
+    ("252: an unknown option of dockerd", "exit-code", 1, 1, False),
+    ("252: ExecStartPre=/bin/false", "exit-code", 0, 0, False),
+    ("252: killed four times", "signal", 2, 9, False),
+    ("257: restarted five times", "start-limit-hit", 1, 0, True),
+    ("257: an unknown option of dockerd", "exit-code", 1, 1, False),
+    ("262: restarted five times", "start-limit-hit", 1, 0, True),
+    ("262: an unknown option of dockerd", "start-limit-hit", 1, 1, False),
+    ("262: ExecStartPre=/bin/false", "start-limit-hit", 0, 0, False),
+    ("262: killed four times", "start-limit-hit", 2, 9, False),
+])
+def test_what_systemd_says_of_a_service_that_failed(
+    seen: str, result: str, code: int, status: int, expected: bool
+) -> None:
+    """As seen on booted machines."""
+    state = UnitState("docker.service", {"Result": result, "ExecMainCode": code, "ExecMainStatus": status})
+    assert is_restarted_too_often(state) is expected
 
 
 def test_a_correction_of_an_earlier_version_of_the_agent_is_undone(host: SimulatedHost) -> None:
