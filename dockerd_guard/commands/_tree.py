@@ -60,7 +60,8 @@ _LOOKED_INTO = (
 """Directories below those, with what runs containers or dockerd."""
 
 _SKIPPED = re.compile(
-    r"/(?:node_modules|__pycache__|(?:site|dist)-packages|\.(?!config/|local/|docker/)[^/]+|"
+    r"/(?:node_modules|__pycache__|(?:site|dist)-packages|\.(?!config/|local/|docker/|qpkg/)[^/]+|"
+    r"\.qpkg/(?!container-station/)[^/]+|"
     r"\.config/(?!systemd/|containers/|docker/)[^/]+|\.local/(?!share/)[^/]+|\.local/share/(?!systemd/)[^/]+)/\Z")
 """Ends of directories with programs or the state of programs."""
 
@@ -71,14 +72,21 @@ _CHECKOUT = frozenset((".git", ".hg", ".svn"))
 """What shows that a directory is a checkout. Only its own files are looked into, and not those below."""
 
 _HOMES = re.compile(r"/(?:home/[^/]+|root)/")
+_PROGRAM = r"\.(?:py|pl|rb|lua)\Z"
+"""Ends of programs that may be relays."""
+
 _NAMES = re.compile(
     r"docker|daemon\.json|user-?data|compose|/[^/.]+\Z|"
-    r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z",
+    r"\.(?:sh|bash|ya?ml|service|socket|conf|toml|cfg|ini|ign|bu|env|local|start|container|pod|kube|volume|network)\Z|"
+    rf"\A/(?:usr/local/s?bin|opt|srv)/(?:[^/]+/){{0,2}}[^/]+{_PROGRAM}",
     re.IGNORECASE)
 _NAMES_IN_HOMES = re.compile(
     r"/\.(?:config|local|docker)/|compose[^/]*\.ya?ml\Z|/[^/.]+\Z|\.(?:sh|bash|container|pod|kube|volume|network)\Z"
     r"|/\.(?:bashrc|bash_profile|bash_login|profile|zshrc|zprofile)\Z", re.IGNORECASE)
 """Guides for WSL start dockerd in a file that a login shell reads."""
+
+_PATH_OF_PROGRAM = re.compile(rb"(?<=[ \t\"'])/[^\s;\"']{1,400}\.(?:py|pl|rb|lua)(?![^\s;\"'])")
+"""Programs as arguments of their interpreter."""
 
 _UNIT_DIRECTORIES = (SYSTEM_UNITS, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
@@ -86,12 +94,12 @@ _NOT_IN_EFFECT = re.compile(rf"{file_kinds.COPY}|\A/etc/docker/(?:daemon[^/]*|ke
 """Names of copies and examples, and of what dockerd does not read."""
 
 _NAMES_DOCKER = re.compile(
-    r"docker|podman|user-data|compose|[./](?:container|pod|kube|volume|network)\.d/|"
+    r"docker|podman|balena|user-data|compose|[./](?:container|pod|kube|volume|network)\.d/|"
     r"\.(?:container|pod|kube|volume|network)\Z",
     re.IGNORECASE)
 _MAY_MATTER = re.compile(
-    rb"docker|podman|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^[ \t{\"]{0,8}services\"?[ \t]{0,8}:|write_files"
-    rb"|ignition",
+    rb"docker|podman|balena|237[56]|/[ \t]{0,8}:/|/run/?(?:[\s:,\"'}]|\Z)|^[ \t{\"]{0,8}services\"?[ \t]{0,8}:"
+    rb"|write_files|ignition",
     re.IGNORECASE | re.MULTILINE)
 _SERVICES = re.compile(r"^services[ \t]{0,8}:", re.MULTILINE)
 
@@ -279,17 +287,21 @@ def _files_of(root: str, judged: Collection[str]) -> tuple[dict[str, bytes], lis
 
 
 def _scripts_of(rootfs: Rootfs, unit: bytes, judged: Collection[str]) -> dict[str, bytes]:
-    """The scripts of packages that a unit runs."""
+    """The scripts of packages that a unit runs, and programs of other languages."""
     found: dict[str, bytes] = {}
-    for command in islice(re.finditer(rb"^Exec[A-Za-z]{1,20}[ \t]{0,8}=[ \t]{0,8}[-@:+!|]{0,4}(/[^\s;]{1,400})", unit,
-                                      re.MULTILINE), MAX_COMMANDS):
-        path = os.fsdecode(command[1])
-        if path not in judged and _is_passed_over(path):
+    commands = re.finditer(
+        rb"^Exec[A-Za-z]{1,20}[ \t]{0,8}=[ \t]{0,8}[-@:+!|]{0,4}(/[^\s;]{1,400})([^\n]{0,400})", unit, re.MULTILINE)
+    words = (word for command in commands for word in (command[1], *_PATH_OF_PROGRAM.findall(command[2])))
+    for word in islice(words, MAX_COMMANDS):
+        path = os.fsdecode(word)
+        is_program = re.search(_PROGRAM, path) is not None
+        if path not in judged and (is_program or _is_passed_over(path)):
             with contextlib.suppress(Unreadable, FileNotFoundError):
                 entry = rootfs.stat(path)
                 if entry is not None and entry.is_file and entry.size <= MAX_SCRIPT_BYTES:
                     data = rootfs.read_table(path)
-                    found |= {path: data} if data[:2] == b"#!" and _MAY_MATTER.search(data) is not None else {}
+                    is_script = is_program or data[:2] == b"#!"
+                    found |= {path: data} if is_script and _MAY_MATTER.search(data) is not None else {}
     return found
 
 

@@ -19,9 +19,10 @@ MAX_EXPANDED_WORDS = 5_000
 # Compiled where it is first used (re caches it): most trees do not need it.
 _COMMAND = (
     r"\b(?:run|create)\b(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])\\{0,3}[\"']?"
-    r"|\b(?:args|options)[\"']?(?:[ \t]{0,8}(?:=>|[:=]))?[ \t]{0,8}[\"'](?=-)")
+    r"|\b(?:args|options)[\"']?(?:[ \t]{0,8}(?:=>|[:=]))?[ \t]{0,8}[\"'](?=-)"
+    r"|\boptions:(?:[ \t]{1,8}[>|][+-]?[ \t]{0,8}\n[ \t]{1,80}|[ \t]{1,8})(?=-(?![ \t]))")
 """A command and the beginning of its first option, or of a variable; or options as a string for such a command, as in
-a Vagrantfile (developer.hashicorp.com/vagrant/docs/provisioning/docker) or a Jenkinsfile."""
+a Vagrantfile (developer.hashicorp.com/vagrant/docs/provisioning/docker), a Jenkinsfile or a workflow of GitHub."""
 
 _NAME = "(?:run|create)"
 

@@ -1,5 +1,5 @@
-"""Texts within a text in an encoding: `data:` URLs (RFC 2397), base64, hexadecimal and octal digits; and what gzip, xz,
-bzip2 or zlib have compressed before that.
+"""Texts within a text in an encoding: `data:` URLs (RFC 2397), base64, base32, hexadecimal and octal digits; and what
+gzip, xz, bzip2 or zlib have compressed before that.
 """
 
 from __future__ import annotations
@@ -79,6 +79,14 @@ def _decoded(found: re.Match[str]) -> bytes | None:
     return _data("".join(found["base64"].split()))
 
 
+def _of_base32(digits: str) -> bytes | None:
+    """Decode base32 (RFC 4648), whose digits are some of base64's. None if it is no text and nothing compressed."""
+    if re.fullmatch(r"[A-Z2-7]+", digits) is None or len(digits) % 8 in (1, 3, 6):
+        return None
+    data = base64.b32decode(digits + "=" * (-len(digits) % 8))
+    return data if _IS_TEXT.match(data) is not None or _IS_PACKED.match(data) is not None else None
+
+
 def _unpacked(data: bytes, size: int) -> bytes | None:
     """Decompress as much as can be read, as gzip(1) and the others do: what follows may not belong to it, or its
     checksum may be wrong. None if that takes more memory than is given to it."""
@@ -112,7 +120,9 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _data(digits: str) -> bytes:
-    """Decode base64 without its padding. A single digit at the end is none of it."""
+    """Decode base64 without its padding, or base32. A single digit at the end is none of it."""
+    if (found := _of_base32(digits)) is not None:
+        return found
     digits = digits[:-1] if len(digits) % 4 == 1 else digits
     return base64.b64decode(digits + "=" * (-len(digits) % 4))
 

@@ -1,13 +1,17 @@
 """Relays to the API socket in files that are not evaluated: proxies, tunnels, programs that copy between sockets.
 
 A relay names the socket as the target of something else: `unix:/run/docker.sock`, `PORT:/run/docker.sock`. Clients name
-it as `unix:///run/docker.sock`, as the URL in DOCKER_HOST, or by its path alone.
+it as `unix:///run/docker.sock`, as the URL in DOCKER_HOST, or by its path alone. A relay that listens on the loopback
+address only is none, where its address is in the same words.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
+
+from dockerd_guard.observe import command_words
 
 MAX_SOCKETS = 500
 """Mentions of the API socket looked at in one file."""
@@ -25,6 +29,14 @@ _TARGET = (
     r"|(?:(?m:^)[ \t]{0,80}connect|(?:(?<=[\s{])\.|\bplugin_unix_|\bunix)path)[ \t]{0,8}=[ \t]{0,8}[\"']?/)"
     rf"{_PATH}")
 """The target of nginx, HAProxy, Caddy, Apache, Envoy, stunnel, Varnish, frp, LXD, cloudflared, ghostunnel."""
+
+_WORDS = r"(?:[^\n\\]|\\[\s\S]){0,200}?"
+_SERVES = (
+    rf"\bspiped\b{_WORDS}[ \t]-t[ \t]{{0,8}}[\"']?/{_PATH}"
+    rf"|\bproxy\.server\b[^\n]{{0,200}}[\"'](?:host|socket)[\"'][ \t]{{0,8}}=>[ \t]{{0,8}}[\"']/{_PATH}"
+    rf"|\b(?:systemd-socket-proxyd|(?:s6-)?t(?:cp|ls)server[46d]?|tcpsvd|sslsvd)[ \t]{_WORDS}/{_PATH}")
+"""The target of spiped, lighttpd and systemd-socket-proxyd, and in the command of a server that starts one for each
+connection."""
 
 _NO_TARGET = r"(?i:\b(?:listen|bind)[ \t]{1,8}|(?:\bDOCKER_?HOST(?:\W{1,20}value)?|\s-H|--host|--unix-socket)\W{1,8})\Z"
 """What listens at the socket, or is a client."""
@@ -47,16 +59,48 @@ _NETWORK = (
     r"|\bStandardInput[ \t]{0,8}=[ \t]{0,8}socket")
 """socat(1) and nc(1): what they copy to and from the socket."""
 
+_SOCAT = r"\bsocat\b(?:[^\n\\]|\\[\s\S])*\Z"
+"""A command of socat, whose addresses show what it copies."""
+
+_COPIES_VARIABLE = (
+    r"\b(?i:UNIX)(?i:-C[A-Z]{3,8})?:(?P<word>[\"']?(?:\$(?:\{[^\n\s}]{1,200}\}|\w{1,80})|\{\{[^\n}]{1,80}\}\})"
+    r"[^\s\"',]{0,100})")
+_NAMES_SOCKET = r"(?i:docker_?(?:unix_?)?sock)"
+"""A variable with the path of the socket, by its name."""
+
+_LOCAL = (
+    r"\b(?i:TCP|SSL|OPENSSL|DTLS|SCTP)[46]?-(?i:L)[A-Za-z]{0,8}:[^\s\"']{0,200}?\b(?i:bind)=\[?"
+    r"(?:127\.|localhost\b|::1\])[^\s\"']{0,200}"
+    r"|\|[ \t]{0,8}(?:sudo[ \t]{1,8})?(?:/[\w./-]{1,40}/)?socat\b(?=[^\n|;&]{0,200}\bSTDIO\b)[^\n|;&]{0,200}")
+"""A listener on the loopback address, and a client that gets a request from a pipe."""
+
 
 def first_relay(text: str) -> int | None:
     """Return the offset of the first mention of the API socket as the target of a relay. Linear time."""
     for found in islice(re.finditer(_SOCKET, text), MAX_SOCKETS):
         before = text[max(0, found.start() - _WINDOW):found.start()]
-        if _is_target(before) or _is_tunnel(before) or (
-                re.search(_COPIES, before) is not None
-                and re.search(_NETWORK, f"{before}{text[found.end():found.end() + _WINDOW]}") is not None):
+        if _is_tunnel(before) or re.search(_SERVES, before) is not None or (
+                _is_target(before) and re.search(_SOCAT, before) is None) or (
+                re.search(_COPIES, before) is not None and _copies_to_network(text, found)):
             return found.start()
-    return None
+    return next(_variables(text), None)
+
+
+def _variables(text: str) -> Iterator[int]:
+    """Yield the offsets of variables with the path of the socket, which socat(1) connects to the network."""
+    known: dict[str, list[str]] | None = None
+    for found in islice(re.finditer(_COPIES_VARIABLE, text), MAX_SOCKETS):
+        if not _copies_to_network(text, found):
+            continue
+        known = command_words.variables(text) if known is None else known
+        words = islice(command_words.expanded(found["word"].strip("\"'"), known), MAX_SOCKETS)
+        if re.search(_NAMES_SOCKET, found["word"]) is not None or any(re.search(_SOCKET, word) for word in words):
+            yield found.start()
+
+
+def _copies_to_network(text: str, found: re.Match[str]) -> bool:
+    around = text[max(0, found.start() - _WINDOW):found.end() + _WINDOW]
+    return re.search(_NETWORK, re.sub(_LOCAL, "", around)) is not None
 
 
 def _is_target(before: str) -> bool:

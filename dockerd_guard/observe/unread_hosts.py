@@ -17,11 +17,15 @@ from dockerd_guard.observe import (
     dockerd_commands,
     encoded_texts,
     exposed_pods,
+    socket_programs,
     socket_relays,
 )
 
 UTF_16, UTF_32 = (b"\xff\xfe", b"\xfe\xff"), (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 """Byte order marks."""
+
+_PROBE = 800
+"""Bytes at the beginning of a file that show whether it is UTF-16 without such a mark."""
 
 MAX_DEPTH = 2
 """Encoded texts within others."""
@@ -55,13 +59,15 @@ _ADDRESS = (
     r"tcp:(?:\\{0,3}/){0,2}(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
     r"|(?P<port>(?:(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
     r"|(?i:exposeDockerAPIOnTCP2375\W{1,8}true)"
-    r"|(?:hostPort|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
+    r"|(?:hostPort|guest|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)(?!:[0-9]))"
     r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
     r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|:[0-9]{1,5}\b)"
     r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
     r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
+"""The ports include that of a machine of Vagrant which is forwarded."""
+
 _HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
 _OTHER_HOSTS = r"(?:(?:fd|unix|npipe):(?:\\{0,3}/){2}[\w./@-]{0,100}\W{1,40})"
 _OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
@@ -71,6 +77,7 @@ _OPTION = (
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
     r"other_args|EXTRA_ARGS|fd:(?:\\{0,3}/){2})(?:[^\n\\]|\\[\s\S])*\Z"
     r"|ExecStart(?:[^\n\\]|\\[\s\S])*(?:-H|--host)\W{0,12}\Z"
+    r"|\bDOCKER_?(?:TCP|LISTEN)\w{0,20}[\"']?[ \t]{0,8}[:=][^\n]*(?:-H|--host)\W{1,4}\Z"
     r"|(?:dind\b|daemon)[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|(?i:(?:extra|docker\w{0,20})_?(?:args|opts|options|flags))[\s\S]*(?:--host|-H)\W{1,12}\Z"
     r"|\bdocker_service(?:(?!\bend\b)[\s\S])*\shost[ \t]{1,4}[\"']\Z"
@@ -79,7 +86,7 @@ _OPTION = (
 
 _OF_OPTIONS = (
     r"(?:ExecStart|fd://|(?:docker|engine)-opt|\bOPTIONS|(?i:docker\w{0,20}_(?:opt|arg|flag))"
-    r"|\bextraOptions)[^\n]*\Z")
+    r"|\bextraOptions|\bdocker[ \t]{1,8}(?:daemon|-d)\b)[^\n]*\Z")
 _ABOUT_DOCKERD = (
     r"(?i:dockerd|\bdind\b|daemon\.json|fd://|podman|docker[ \t]{1,8}(?:daemon|-d)\b|"
     r"docker[\w.-]{0,20}(?:service|socket|daemon|opt|hosts))")
@@ -110,6 +117,20 @@ _OF_PATH = r"(?:OPT|ARG|FLAG)S?[\"']?[ \t]{0,8}[:=][^\n]*(?:-H|--host)\W{1,12}\Z
 _FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
 """A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
 
+_OF_SOCKET_UNIT = r"(?:docker|podman)[\w-]{0,40}\.socket\b|\bService[ \t]{0,8}=[ \t]{0,8}docker\.service"
+_OF_BOSH = (
+    r"(?:\bdocker[\"']?:\s|\bname:[ \t]{1,8}[\"']?docker\b)[\s\S]{0,300}?"
+    r"\btcp_address[\"']?:[ \t]{1,8}[\"']?(?!127\.|localhost\b|::1\b|null\b|[~\"'#])\S")
+"""A property of the BOSH release of Docker (jobs/docker/spec), below `docker:` or that of its job."""
+
+_WITHOUT_TLS = r"DOCKER_TLS=[\"']?no\b"
+"""With this variable, boot2docker listens on 0.0.0.0:2375 (rootfs/etc/rc.d/docker)."""
+
+_EXTENSION = r"\bDockerExtension\b"
+_PORT_OF_EXTENSION = r"\bdocker\W{0,4}\s{0,8}[:=]\s{0,8}\{[^{}]{0,400}?\bport\W{1,12}[0-9\[$]"
+_CERTIFICATES = r"\bcerts\W{1,20}ca\b"
+"""The extension of Azure's virtual machines, which opens a port if it is given one, with TLS if it has certificates."""
+
 _SOCKET = r"(?:docker|podman)\.sock\b"
 _HOST_NETWORK = r"hostNetwork\W{1,4}true|network_mode\W{1,4}host\b|--net(?:work)?[= ]host\b|\bNetwork=host\b"
 _AT_BOOT = (
@@ -130,6 +151,11 @@ def decoded(data: bytes) -> str:
         return data.decode("utf-32", "replace")
     if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
+    for codec, zeros, others in (("utf-16-le", data[1:_PROBE:2], data[:_PROBE:2]),
+                                 ("utf-16-be", data[:_PROBE:2], data[1:_PROBE:2])):
+        # An editor of Windows may leave out the mark. Text of ASCII has a zero in each character.
+        if zeros.count(0) > 0.9 * len(zeros) and 0 not in others:
+            return data.decode(codec, "replace")
     if data[:2] == b"#!":
         data = data.replace(b"\0", b"")
     return "" if b"\0" in data[:8192] else data.decode("utf-8", "surrogateescape")
@@ -166,11 +192,13 @@ def _first_line(
 
 
 def _first_place(path: str, text: str) -> tuple[int, str] | None:
-    has_host = "tcp:" in text or "237" in text or "ListenStream" in text or "-H" in text or "host" in text or (
-        "tcp_bind" in text)
+    has_host = any(word in text for word in (
+        "tcp:", "237", "ListenStream", "-H", "host", "tcp_bind"))
     may_define = container_definitions.may_define(path, text)
     if not has_host and not may_define and re.search(
-            rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b", f"{path}\n{text}") is None:
+            rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b|\boptions:|(?i:\bunix-c)|tcp_address|DOCKER_TLS|"
+            rf"{_EXTENSION}",
+            f"{path}\n{text}") is None:
         return None
     mentions = _Mentions(text)
     for number, found in enumerate(re.finditer(_ADDRESS, text)) if has_host else ():
@@ -183,7 +211,8 @@ def _first_place(path: str, text: str) -> tuple[int, str] | None:
 
 
 def _way_to_the_socket(text: str) -> tuple[int, str] | None:
-    if (relay := socket_relays.first_relay(text)) is not None:
+    relay = socket_relays.first_relay(text)
+    if relay is not None or (relay := socket_programs.first_relay(text)) is not None:
         return relay, "forwards to the API socket"
     if (pod := exposed_pods.first_mount(text)) is not None:
         return pod, "mounts the API socket into a pod that is reachable"
@@ -194,6 +223,12 @@ def _way_to_the_socket(text: str) -> tuple[int, str] | None:
 def _other_way(path: str, text: str) -> tuple[int, str] | None:
     if (dind := re.search(r"\bdind\b", text)) is not None and re.search(_HOST_NETWORK, text) is not None:
         return dind.start(), "runs docker-in-docker in the network of the host"
+    if (extension := re.search(_EXTENSION, text)) is not None and re.search(_CERTIFICATES, text) is None and re.search(
+            _PORT_OF_EXTENSION, text) is not None:
+        return extension.start(), "opens a TCP port for dockerd"
+    for pattern in (_WITHOUT_TLS, *((_OF_BOSH,) if "tcp_address" in text else ())):
+        if (setting := re.search(pattern, text)) is not None:
+            return setting.end() - 1, "names a TCP address for dockerd"
     if "tmpfiles" in path and (line := re.search(_AT_BOOT, text)) is not None:
         return line.start(), "makes a file of dockerd at boot"
     return None
@@ -205,6 +240,13 @@ class _Mentions:
     def __init__(self, text: str) -> None:
         self._text = text
         self._starts: list[int] | None = None
+        self._has_socket_unit: bool | None = None
+
+    def has_socket_unit(self, path: str) -> bool:
+        """Whether the text is, or has, a socket unit of Docker."""
+        if self._has_socket_unit is None:
+            self._has_socket_unit = re.search(_OF_SOCKET_UNIT, f"{path}\n{self._text}") is not None
+        return self._has_socket_unit
 
     def near(self, place: int) -> bool:
         if self._starts is None:
@@ -229,7 +271,7 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
     if found["port"] or (found["any"] and _may_be_dockerds(found, text, mentions)):
         return True
     if found["stream"]:
-        return re.search(r"(?:docker|podman)\.socket", f"{path}\n{text}") is not None
+        return mentions.has_socket_unit(path)
     return re.search(_OPTION, before) is not None or _is_for_a_file(before, after, path) or (
         # Programs that ask Docker have a list of hosts as well.
         re.search(rf"{_HOSTS}\Z", before) is not None and (

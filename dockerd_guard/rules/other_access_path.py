@@ -25,7 +25,8 @@ from dockerd_guard.systemd.units import Service, load_service
 CODE = "DG107"
 TITLE = "another access path: a command, unit, process or second dockerd that forwards to or serves the API"
 
-_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)|podman")
+_NAMED = re.compile(rb"docker\.sock|dockerd|docker\S{0,64}\s{1,64}(?:daemon|-d)|podman"
+                    rb"|\b(?:socat|systemd-socket-proxyd|ncat|netcat|nc)\b[^\n]{0,400}\$")
 _FORWARDED = re.compile(r"(?:docker|podman)\.sock")
 _FORWARDER = re.compile(r"\b(socat|systemd-socket-proxyd|ncat|netcat|nc)\b")
 _LISTENS = re.compile(r"(?i)listen|-l:|systemd-socket-proxyd|\s-[a-z]{0,8}l")

@@ -39,6 +39,9 @@ socat TCP4-LISTEN:80,fork UNIX-CONNECT:SOCKET
 socat openssl-listen:2376,cert=x unix:SOCKET
 socat UNIX-CONNECT:SOCKET TCP-LISTEN:80
 socat TCP:192.0.2.1:4243 UNIX:SOCKET
+socat TCP-LISTEN:4243,bind=$HOST_IP,fork UNIX-CONNECT:SOCKET
+socat TCP-LISTEN:1,bind=127.0.0.1 TCP:x:1 & socat TCP-LISTEN:4243,fork UNIX-CONNECT:SOCKET
+ExecStart=-/usr/bin/socat STDIO UNIX-CONNECT:SOCKET\\nStandardInput=socket
 nc -lk -p 4243 -e nc -U SOCKET &
 ncat --listen 4243 --sh-exec "ncat -U SOCKET"
 nc -l 4243 </tmp/f | nc -U SOCKET >/tmp/f
@@ -73,6 +76,10 @@ curl --unix-socket SOCKET http://x
 ls SOCKET; chmod 660 SOCKET
 echo | nc -U SOCKET
 socat - UNIX-CONNECT:SOCKET
+socat TCP-LISTEN:2375,bind=127.0.0.1,reuseaddr,fork UNIX-CLIENT:SOCKET
+socat tcp-listen:2375,fork,bind=localhost unix:SOCKET
+socat TCP6-LISTEN:2375,bind=[::1] UNIX:SOCKET
+echo GET | socat STDIO UNIX-CONNECT:SOCKET
 socat UNIX-LISTEN:SOCKET,fork UNIX-CONNECT:/run/other/docker.sock
 ssh -nNT -L localhost:2374:SOCKET host
 ssh -nNT -L 127.0.0.1:2374:SOCKET host
