@@ -52,20 +52,20 @@ _OPENS_TUNNEL = (
     r"|\bssh\b[^\n]{0,200}[ \t]-(?:[A-Za-z]{0,8}g|o[ \t]{0,4}GatewayPorts[ =]yes)[^\n]{0,200}\Z")
 """A port at the other host, or one at which ssh listens on all addresses."""
 
-_COPIES = rf"(?i:\bUNIX(?:-C[A-Z]{{3,8}})?:|(?:\A|[\s\"'])-[A-Za-z]{{0,8}}U[ \t]{{1,8}}){_PATH}"
+_COPIES = rf"(?i:\bUNIX(?:-C[A-Z]{{0,8}})?:|(?:\A|[\s\"'])-[A-Za-z]{{0,8}}U[ \t]{{1,8}}){_PATH}"
 _NETWORK = (
-    r"\b(?i:TCP|SCTP|SSL|OPENSSL|DTLS|VSOCK|STDIO)[46]?(?:-[A-Za-z]{1,12}:|:|[ \t])"
+    r"\b(?i:TCP|SCTP|SSL|OPENSSL|DTLS|VSOCK|STDIO)[46]?(?:-[A-Za-z]{1,12}:|:|[ \t])|\b(?i:WS-L)"
     r"|\bn(?:c|cat|etcat)\b[^\n]{0,200}[ \t](?:-[A-KM-Za-km-z]{0,8}l|--listen)|\bserver_args\b"
     r"|\bStandardInput[ \t]{0,8}=[ \t]{0,8}socket")
-"""socat(1) and nc(1): what they copy to and from the socket."""
+"""socat(1), nc(1) and websocat: what they copy to and from the socket."""
 
 _SOCAT = r"\bsocat\b(?:[^\n\\]|\\[\s\S])*\Z"
 """A command of socat, whose addresses show what it copies."""
 
 _COPIES_VARIABLE = (
-    r"\b(?i:UNIX)(?i:-C[A-Z]{3,8})?:(?P<word>[\"']?(?:\$(?:\{[^\n\s}]{1,200}\}|\w{1,80})|\{\{[^\n}]{1,80}\}\})"
+    r"\b(?i:UNIX)(?i:-C[A-Z]{0,8})?:(?P<word>[\"']?(?:\$(?:\{[^\n\s}]{1,200}\}|\w{1,80})|\{\{[^\n}]{1,80}\}\})"
     r"[^\s\"',]{0,100})")
-_NAMES_SOCKET = r"(?i:docker_?(?:unix_?)?sock)"
+_NAMES_SOCKET = r"(?i:docker_?(?:\w{1,20}_?)?(?:sock|host\b))"
 """A variable with the path of the socket, by its name."""
 
 _LOCAL = (

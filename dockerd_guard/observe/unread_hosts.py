@@ -59,7 +59,8 @@ _ADDRESS = (
     r"tcp:(?:\\{0,3}/){0,2}(?P<any>0\.0\.0\.0|\[::\]|\*|:[0-9])?"
     r"|(?P<port>(?:(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
     r"|(?i:exposeDockerAPIOnTCP2375\W{1,8}true)"
-    r"|(?:hostPort|guest|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
+    r"|\bguest\W{1,12}237[56]\b(?![^\n]{0,200}(?:\bdisabled\W{1,8}true\b|\bhost_ip\W{1,8}127\.))"
+    r"|(?:hostPort|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)(?!:[0-9]))"
     r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
@@ -117,7 +118,7 @@ _OF_PATH = r"(?:OPT|ARG|FLAG)S?[\"']?[ \t]{0,8}[:=][^\n]*(?:-H|--host)\W{1,12}\Z
 _FIREWALL = r"(?:--[sd]?ports?[= ]|\b(?:ufw|nft|firewall-cmd)[ \t][^\n]*)\Z"
 """A range of ports in iptables-extensions(8) and ufw(8) looks like a published port."""
 
-_OF_SOCKET_UNIT = r"(?:docker|podman)[\w-]{0,40}\.socket\b|\bService[ \t]{0,8}=[ \t]{0,8}docker\.service"
+_OF_SOCKET_UNIT = r"\b(?:docker|podman)(?:-[\w-]{0,40})?\.socket\b|\bService[ \t]{0,8}=[ \t]{0,8}docker\.service"
 _OF_BOSH = (
     r"(?:\bdocker[\"']?:\s|\bname:[ \t]{1,8}[\"']?docker\b)[\s\S]{0,300}?"
     r"\btcp_address[\"']?:[ \t]{1,8}[\"']?(?!127\.|localhost\b|::1\b|null\b|[~\"'#])\S")

@@ -52,6 +52,9 @@ OPEN: dict[str, tuple[str, str | bytes, int]] = {
     "an old name of dockerd, no scheme": ("a.sh", "\ndocker -d -H=0.0.0.0:7778 -api-enable-cors\n", 2),
     "socat: a variable": ("a.sh", f"S={SOCKET}\nsocat TCP-LISTEN:4243,fork UNIX-CONNECT:$S\n", 2),
     "socat: the name of a variable": ("docker.sh", '\nsocat TCP-LISTEN:$P,fork UNIX-CONNECT:"$DOCKER_SOCK"\n', 2),
+    "socat: the variable of clients": (
+        "a.sh", '\nsocat TCP-LISTEN:4243,fork "UNIX-CONNECT:${DOCKER_HOST#unix://}"\n', 2),
+    "websocat": ("a.sh", f"\nwebsocat -b tcp-l:0.0.0.0:4243 unix-c:{SOCKET}\n", 2),
     "socat: a default": ("a.sh", f"\nsocat TCP-LISTEN:4243,fork UNIX-CONNECT:${{1:-{SOCKET}}}\n", 2),
     "socat: a variable of a template": (
         "docker.sh.j2", "\nsocat TCP-LISTEN:4243,fork UNIX-CONNECT:{{ docker_socket }}\n", 2),
@@ -90,6 +93,16 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "BOSH: the loopback address": ("m.yml", BOSH % "127.0.0.1"),
     "BOSH: not set": ("m.yml", BOSH % "~"),
     "BOSH: another release": ("m.yml", (BOSH % "0.0.0.0").replace(" docker", " nats") + "# docker\n"),
+    "Vagrant: a port that is not forwarded": (
+        "Vagrantfile", '# docker\nc.vm.network :forwarded_port, guest: 2375, host: 2375, disabled: true\n'),
+    "Vagrant: the loopback address": (
+        "Vagrantfile", '# docker\nc.vm.network "forwarded_port", guest: 2375, host: 2375, host_ip: "127.0.0.1"\n'),
+    "socat of a container of development": (
+        "a.sh", 'socat "UNIX-LISTEN:${DOCKER_PROXY_SOCK},fork,mode=660" "UNIX-CONNECT:${DOCKER_SOCK}" 2>/dev/null &\n'),
+    "socat on the loopback address, several lines": (
+        "a.sh", 'nohup socat \\\n  TCP-LISTEN:80,bind=127.0.0.1,fork \\\n  "UNIX-CONNECT:${DOCKER_HOST#unix://}" &\n'),
+    "a name of a unit in a program": ("a.py", '"""ListenStream= of dockerd-guard-fleet.socket."""\n'),
+    "a syslog listener": ("forwarder.yml", "# docker\ncollectors:\n- syslog:\n  tcp_address: 0.0.0.0:10515\n"),
     "a socket unit of another program": ("docker.sh", "cat > a.socket <<E\n[Socket]\nListenStream=4243\nE\n"),
     "a workflow of GitHub without a port": (
         ".github/workflows/a.yml", f"container:\n  options: --user root -v {SOCKET}:{SOCKET}\n"),
