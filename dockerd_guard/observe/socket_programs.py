@@ -28,7 +28,8 @@ _CONNECTS = (
 """What connects to a UNIX socket. Its path follows."""
 
 _LISTENS = (
-    r"\b(?P<http>(?:Threading)?HTTPServer|WSGIServer|make_server|run_app|app\.run|uvicorn\.run|WEBrick::HTTPServer\.new)\("
+    r"\b(?P<http>(?:Threading)?HTTPServer|WSGIServer|make_server|run_app|app\.run|uvicorn\.run|def application"
+    r"|WEBrick::HTTPServer\.new)\("
     r"|\bIO::Socket::(?P<perl>INET6?|IP)->new\b|\b(?P<packed>sockaddr_in6?)\b|\.(?P<bind>bind)[ \t]{0,4}\("
     r"|\b(?:start_server|create_server|createServer|(?:Threading|Forking)?TCPServer|StreamServer|eventlet\.listen"
     r"|listenTCP|serverFromString|TCP[46]ServerEndpoint|TCPServer\.(?:new|open)|tcp_server_(?:loop|sockets)"

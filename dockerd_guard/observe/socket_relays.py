@@ -63,7 +63,8 @@ _SOCAT = r"\bsocat\b(?:[^\n\\]|\\[\s\S])*\Z"
 """A command of socat, whose addresses show what it copies."""
 
 _COPIES_VARIABLE = (
-    r"\b(?i:UNIX)(?i:-C[A-Z]{0,8})?:(?P<word>[\"']?(?:\$(?:\{[^\n\s}]{1,200}\}|\w{1,80})|\{\{[^\n}]{1,80}\}\})"
+    r"(?:\b(?i:UNIX(?:-C[A-Z]{0,8})?:)|[\s\"']-[A-Za-z]{0,8}U[ \t]{1,8})"
+    r"(?P<word>[\"']?(?:\$(?:\{[^\n\s}]{1,200}\}|\w{1,80})|\{\{[^\n}]{1,80}\}\})"
     r"[^\s\"',]{0,100})")
 _NAMES_SOCKET = r"(?i:docker_?(?:\w{1,20}_?)?(?:sock|host\b))"
 """A variable with the path of the socket, by its name."""
@@ -87,7 +88,7 @@ def first_relay(text: str) -> int | None:
 
 
 def _variables(text: str) -> Iterator[int]:
-    """Yield the offsets of variables with the path of the socket, which socat(1) connects to the network."""
+    """Yield the offsets of variables with the path of the socket, which socat(1) or nc(1) connects to the network."""
     known: dict[str, list[str]] | None = None
     for found in islice(re.finditer(_COPIES_VARIABLE, text), MAX_SOCKETS):
         if not _copies_to_network(text, found):

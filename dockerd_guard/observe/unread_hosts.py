@@ -60,7 +60,7 @@ _ADDRESS = (
     r"|(?P<port>(?:(?:0\.0\.0\.0|\[::\]|\*):237[56]\b|(?<![\w.:-])[0-9]{2,5}:237[56]\b"
     r"|(?i:exposeDockerAPIOnTCP2375\W{1,8}true)"
     r"|\bguest\W{1,12}237[56]\b(?![^\n]{0,200}(?:\bdisabled\W{1,8}true\b|\bhost_ip\W{1,8}127\.))"
-    r"|(?:hostPort|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
+    r"|(?:hostPort|guestPort|nodePort|targetPort|containerPort|target|PublishPort)\W{1,12}237[56]\b"
     r"|(?:\bports[\"']?[ \t]{0,8}:|--publish\b)\W{1,12}237[56]\b"
     r"|ListenStream[ \t]{0,8}=[ \t]{0,8}(?:[^\s/]{0,60}:)?237[56]\b)(?!:[0-9]))"
     r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
@@ -71,8 +71,8 @@ _ADDRESS = (
 
 _HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
 _OTHER_HOSTS = r"(?:(?:fd|unix|npipe):(?:\\{0,3}/){2}[\w./@-]{0,100}\W{1,40})"
-_OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z"
-"""A list with another host of dockerd, or of Puppet's module docker."""
+_OF_DOCKERD = rf"{_HOSTS}{_OTHER_HOSTS}{{1,3}}\Z|tcp_bind\W{{1,40}}\Z|docker\.sock[\"',]{{0,2}}\s{{1,8}}[\"']?\Z"
+"""A list with another host of dockerd, or of Puppet's module docker; or the API socket, as in %w() of Ruby."""
 _OPTION = (
     r"(?:docker[ \t]{1,8}(?:daemon|-d)\b|\bsystem[ \t]{1,8}service\b|(?:docker|engine)-opt|"
     r"DOCKERD?_?\w{0,20}(?:OPT|ARG|FLAG)\w{0,8}|\bOPTIONS|"
@@ -180,7 +180,7 @@ def _first_line(
     without_comments = re.sub(_COMMENT_OF_SHELL, "", text)
     is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
     plain = without_comments if is_script else re.sub(_COMMENT, "", text)
-    about = f"{_ENGINE}|:237[56]|hostPath|daemon\\.json"
+    about = f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon\\.json"
     may_matter = is_about_docker or re.search(about, path) is not None or re.search(about, text) is not None
     if may_matter and (way := _first_place(path, plain)) is not None:
         return plain.count("\n", 0, way[0]) + 1, way[1]
@@ -194,7 +194,7 @@ def _first_line(
 
 def _first_place(path: str, text: str) -> tuple[int, str] | None:
     has_host = any(word in text for word in (
-        "tcp:", "237", "ListenStream", "-H", "host", "tcp_bind"))
+        "tcp:", "237", "ListenStream", "-H", "host", "tcp_bind", "0.0.0.0:"))
     may_define = container_definitions.may_define(path, text)
     if not has_host and not may_define and re.search(
             rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b|\boptions:|(?i:\bunix-c)|tcp_address|DOCKER_TLS|"

@@ -58,6 +58,12 @@ OPEN: dict[str, tuple[str, str | bytes, int]] = {
     "socat: a default": ("a.sh", f"\nsocat TCP-LISTEN:4243,fork UNIX-CONNECT:${{1:-{SOCKET}}}\n", 2),
     "socat: a variable of a template": (
         "docker.sh.j2", "\nsocat TCP-LISTEN:4243,fork UNIX-CONNECT:{{ docker_socket }}\n", 2),
+    "nc: a variable": ("a.sh", f'S={SOCKET}\nncat -k -l 4243 -c "ncat -U $S"\n', 2),
+    "nc: a variable after a pipe": ("a.sh", f'S={SOCKET}\nnc -lk 4243 </tmp/f | nc -U "$S" >/tmp/f\n', 2),
+    "Chef: words of Ruby": ("a.rb", f"\ndefault['docker']['host'] = %w(unix://{SOCKET} 0.0.0.0:443)\n", 2),
+    "a relay of another name": ("a.sh", f"\n./relay {SOCKET} 0.0.0.0:4243\n", 2),
+    "Lima: a forwarded port": ("docker.yaml", 'portForwards:\n- guestPort: 2375\n  hostIP: "0.0.0.0"\n', 2),
+    "Kubernetes: a service": ("dind.yaml", "kind: Service\nspec:\n  ports:\n  - port: 80\n    targetPort: 2375\n", 5),
     "spiped": ("a.sh", f"\nspiped -d -s [0.0.0.0]:4243 -t {SOCKET} -k key\n", 2),
     "lighttpd": ("a.conf", f'\nproxy.server = ("" => (("host" => "{SOCKET}")))\n', 2),
     "tcpserver": ("a.sh", f"\nexec tcpserver 0 4243 nc -U {SOCKET}\n", 2),
@@ -85,6 +91,10 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "socat to another socket": ("docker.sh", "S=/run/mysql.sock\nsocat TCP-LISTEN:4243,fork UNIX-CONNECT:$S\n"),
     "socat with a request from a pipe": ("a.sh", f"echo GET / | socat unix-connect:{SOCKET} STDIO | sed 1d\n"),
     "socat with a request from a pipe, a variable": ("a.sh", "echo | sudo socat unix-connect:$DOCKER_SOCKET STDIO\n"),
+    "a client that names an address after the socket": (
+        "a.sh", f"curl -s --unix-socket {SOCKET} 0.0.0.0/v1.42/containers/json\n"),
+    "nc that waits": ("a.sh", "until nc -z docker-proxy 2375; do sleep 1; done\n"),
+    "nc with a request": ("a.sh", f'S={SOCKET}\necho GET / | nc -U "$S"\n'),
     "spiped from the socket": ("a.sh", f"spiped -e -s {SOCKET} -t [192.0.2.1]:4243 -k key\n"),
     "Azure: no port": ("a.json", EXTENSION % ("", "")),
     "Azure: an application": ("a.json", (EXTENSION % ("", "")).replace("docker", "compose")),

@@ -33,6 +33,7 @@ RELAYS: dict[str, str] = {
         f'UnixConnector(path="{SOCKET}")\ns.request(r.method, "http://d" + r.path_qs)\nweb.run_app(app, port=4243)\n'),
     "Python: Flask": (
         's.request(request.method, "http+unix://%2Fvar%2Frun%2Fdocker.sock/" + p)\napp.run(host="0.0.0.0")\n'),
+    "Python: WSGI": f'{HTTP}def application(env, s):\n  c.request(env["REQUEST_METHOD"], env["PATH_INFO"])\n',
     "Perl: modules": (
         "$l = IO::Socket::INET->new(LocalPort => 4243, Listen => 5);\n"
         f"$u = IO::Socket::UNIX->new(Peer => '{SOCKET}');\n"),
