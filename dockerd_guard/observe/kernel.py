@@ -106,8 +106,9 @@ class HostKernel:
         return engine.ask(address, pids)
 
     def shims(self) -> int:
-        """The number of containers that Docker's containerd may run: all but those of Kubernetes."""
-        return sum(KUBERNETES_NAMESPACE not in _read(pid, "cmdline").split(b"\0")
+        """The number of containers that Docker's containerd may run: all but those of Kubernetes, of other accounts and
+        within containers, where any program may have such a name."""
+        return sum(KUBERNETES_NAMESPACE not in _read(pid, "cmdline").split(b"\0") and _is_of_this_host(pid)
                    for pid in os.listdir("/proc") if pid.isdecimal() and _read(pid, "comm").startswith(SHIMS))
 
     def embeds_containerd(self, pid: int) -> bool:
@@ -115,6 +116,14 @@ class HostKernel:
         parent = b"%d" % pid
         return any(_read(child, "stat").rpartition(b")")[2].split()[1:2] == [parent]
                    for child in os.listdir("/proc") if child.isdecimal() and _read(child, "comm") == b"containerd\n")
+
+
+def _is_of_this_host(pid: str) -> bool:
+    """Whether a process is one of root, and in the host's PID namespace."""
+    try:
+        return processes.uid_and_namespace(int(pid)) == (0, False)
+    except OSError:
+        return False
 
 
 def _is_before_exec(pid: int) -> bool:
