@@ -448,3 +448,16 @@ def test_what_requires_docker_socket_keeps_running(machine: Machine, drift: Sock
     line = f"systemctl is-active {units}"
     wait_for(lambda: set(machine.run(line, check=False).out.split()) == {"active"}, "units that require docker.socket")
     assert (seen() == before) is not drift.restarts_socket
+
+
+def test_a_program_of_another_account_that_is_called_like_a_shim_holds_nothing(machine: Machine) -> None:
+    """Live-restore is off, and no container runs."""
+    machine.write(OVERRIDE, OPEN)
+    machine.run("systemctl daemon-reload; systemctl restart docker")
+    machine.run("cp /bin/sleep /srv/containerd-shim-runc-v2; systemd-run --quiet --unit=shim --uid=nobody "
+                "/srv/containerd-shim-runc-v2 infinity")
+    wait_for(lambda: "containerd-shim\n" in machine.run("cat /proc/[0-9]*/comm", check=False).out, "program")
+    enforce(machine)
+    wait_for(lambda: repaired(machine), "correction")
+    assert not held_for(machine, "containers would be stopped")
+    assert machine.is_active("shim.service")
