@@ -206,7 +206,8 @@ class Controller:
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
         if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested,
-                                       is_being_corrected=not self._owns_state):
+                                       is_being_corrected=not self._owns_state,
+                                       knows_containers=kernel.knows_containers()):
             self._wake_in(CONFIRM_S)
         # After the drifts, whose exposure it ends, and before a correction, which may take seconds (I10).
         for entry in containment_entries(blocked, by_policy=False):
@@ -248,14 +249,15 @@ class Controller:
             return seen
         if self._access_paths is None:
             if self._contains:
-                self.containment.block_unreported(self.containment.with_blocked(self._exposures(seen)))
+                self.containment.block_unreported(self.containment.with_blocked(
+                    self._exposures(seen), self.containment.addresses))
             self._access_paths = self._current_access_paths(seen)
         return seen._replace(access_paths=self._access_paths)
 
     def _look_for_access_paths(self, seen: Observation) -> None:
         """Look for other ways to the API, last: this may take seconds. Another pass follows if they have changed, and
         while a dockerd has not had the time to listen."""
-        if self._answers_no_request(seen):
+        if self._answers_no_request(seen) and (self._access_paths is None or not self.host.kernel.has_new_socket()):
             if is_starting(self.host.clock.now(), seen) and _tcp_hosts(seen.running) - _tcp_hosts(seen.listening):
                 self._wake_in(LOOK_AT_DOCKERD_S)
             return
@@ -352,11 +354,15 @@ class Controller:
             self._counted(self.exposed, None if seen.running is None else seen.running.process.started_ns / 1e9)
 
     def _exposures(self, seen: Observation) -> tuple[Exposure, ...]:
-        """What must be blocked now. What is blocked stays so where not everything is seen: without systemd, and before
-        the first look for access paths."""
+        """What must be blocked now. What is blocked stays so where not everything is seen: without systemd, before the
+        first look for access paths, and what a container may publish before the first answer of an engine."""
         wanted = containment(self.host.clock.now(), seen, self.policy, self.memory)
+        if not self._contains:
+            return wanted
+        blocked = self.containment.addresses
         is_partial = seen.loaded is None or self._access_paths is None
-        return self.containment.with_blocked(wanted) if is_partial and self._contains else wanted
+        return self.containment.with_blocked(
+            wanted, blocked if is_partial else self.host.kernel.unverified(seen, blocked))
 
     @property
     def _contains(self) -> bool:

@@ -63,11 +63,13 @@ class DriftTracker:
     def report_drifts(  # noqa: PLR0913 -- what an entry shows
         self, seen: Observation, findings: tuple[Finding, ...], open_to_network: Collection[str], policy: Policy,
         cause: Cause, *, is_contested: bool, is_being_corrected: bool = False,
+        knows_containers: bool = True,
     ) -> bool:
         """Log one entry for each new drift and for each that has ended, none for a known one.
 
         `open_to_network`: exposed addresses in their canonical form. `is_being_corrected`: another dockerd-guard
-        corrects the host, and leaves a report of what it ended; no end is logged before.
+        corrects the host, and leaves a report of what it ended; no end is logged before. Without `knows_containers`
+        what the previous agent process reported of containers lasts.
         Returns True if another look is needed after CONFIRM_S: a difference may be a step of an ordinary change.
         """
         doubtful_before, self._doubtful = self._doubtful, {}
@@ -96,7 +98,7 @@ class DriftTracker:
         self.drifts = now
         self._earlier = {fact: drift for fact, drift in self._earlier.items() if fact not in now}
         if not seen.troubles and not is_being_corrected:
-            self._report_what_ended_unseen(cause)
+            self._report_what_ended_unseen(cause, knows_containers=knows_containers)
         return not is_being_corrected and any(fact not in now for fact in self._doubtful)
 
     def _confirmed(
@@ -117,11 +119,14 @@ class DriftTracker:
             if now - self._doubtful[fact] >= confirm_s:
                 yield finding
 
-    def _report_what_ended_unseen(self, cause: Cause) -> None:
+    def _report_what_ended_unseen(self, cause: Cause, *, knows_containers: bool) -> None:
         """Log the end of drifts that the previous agent process reported and that no longer exist."""
-        for drift in self._earlier.values():
-            self.write(resolved_entry(drift.finding, cause, "before this agent started"))
-        self._earlier = {}
+        unknown = {} if knows_containers else {
+            fact: drift for fact, drift in self._earlier.items() if drift.finding.container}
+        for fact, drift in self._earlier.items():
+            if fact not in unknown:
+                self.write(resolved_entry(drift.finding, cause, "before this agent started"))
+        self._earlier = unknown
 
     def forget_fixed(self, findings: tuple[Finding, ...]) -> tuple[str, ...]:
         """Drop and return the drifts that a correction has ended. The entry of the correction names them."""

@@ -17,7 +17,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -125,10 +125,11 @@ class Containment:
         blocked = self.block_unreported(wanted)
         return self._result(Method.NFTABLES, blocked, blocked, "") if blocked else ContainmentResult()
 
-    def with_blocked(self, wanted: tuple[Exposure, ...]) -> tuple[Exposure, ...]:
-        """These and what is blocked already, also by an earlier process."""
-        blocked = {address: Exposure(address, "DG107", Via.FLAG, (), True) for address in self.addresses}
-        blocked.update((exposure.address, exposure) for exposure in self._wanted)
+    def with_blocked(self, wanted: tuple[Exposure, ...], addresses: Collection[str]) -> tuple[Exposure, ...]:
+        """These and those of the addresses that are blocked already, also by an earlier process."""
+        blocked = {address: Exposure(address, "DG107", Via.FLAG, (), True) for address in self.addresses
+                   if address in addresses}
+        blocked.update((exposure.address, exposure) for exposure in self._wanted if exposure.address in addresses)
         known = {exposure.address for exposure in wanted if not exposure.namespace}
         return (*wanted, *(exposure for address, exposure in blocked.items() if address not in known))
 

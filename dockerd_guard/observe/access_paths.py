@@ -15,11 +15,11 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from dockerd_guard.model.address import Tls, canonical, split_host_port
+from dockerd_guard.model.address import Binding, Tls, canonical, split_host_port
 from dockerd_guard.model.json_values import JsonError
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import engine, tcp_peers, unix_peers
-from dockerd_guard.observe.api_names import Names, names_of
+from dockerd_guard.observe.api_names import Names, names_of, paths_of
 from dockerd_guard.observe.containerd import containerd_endpoints
 from dockerd_guard.observe.containers import access_paths_of_containers
 from dockerd_guard.observe.listeners import ListenerTable, Owned, described
@@ -52,7 +52,8 @@ _CLIENTS = re.compile(r"docker(-compose|-buildx)?|ctop|lazydocker")
 _CLIENT_VARIABLES = ("DOCKER_HOST",)
 """Variables of clients, which every program inherits from a shell that exports them."""
 
-_OF_DOCKERD = re.compile(r"/libnetwork/[0-9a-f]{6,64}\.sock\Z|/docker\.sock\Z")
+_OF_LIBNETWORK = re.compile(r"/libnetwork/[0-9a-f]{6,64}\.sock\Z")
+_OF_DOCKERD = re.compile(rf"{_OF_LIBNETWORK.pattern}|/docker\.sock\Z")
 """Sockets that every dockerd opens (moby libnetwork/sandbox_externalkey_unix.go, and its default host)."""
 
 MAX_FILE_BYTES, MAX_FILES, MAX_DEPTH = 256 * 1024, 64, 3
@@ -83,6 +84,8 @@ class AccessObserver:
         self.listeners = ListenerTable()
         self._answers = _Answers()
         self._containers: tuple[AccessPath, ...] = ()
+        self.knows_containers = False
+        """Whether an engine has answered since this process started."""
         self._silent_until: float | None = None
         """When an engine that did not answer is asked again, None after an answer."""
         self._silence_s = RETRY_S
@@ -97,7 +100,8 @@ class AccessObserver:
         """Return the access paths, at most MAX_PATHS, those that are proven first.
 
         `engine_sockets` are the UNIX sockets of the dockerd of docker.service, each with the processes that may listen.
-        `may_ask` is called before each request: none is sent, also to other programs, where it returns False.
+        `may_ask` is called before each request: where it returns False, none is sent but to what is apart from
+        docker.service.
         `blocked` are addresses that were access paths before this process started.
         """
         deadline = time.monotonic() + DEADLINE_S
@@ -152,7 +156,7 @@ class AccessObserver:
         try:
             self._containers = access_paths_of_containers(
                 lambda path: engine.answer(address, path, pids), paths, API_PORTS, by_container)
-            self._silent_until, self._silence_s = None, RETRY_S
+            self._silent_until, self._silence_s, self.knows_containers = None, RETRY_S, True
         except (OSError, JsonError):
             self._silent_until = time.monotonic() + self._silence_s
             self._silence_s = min(2 * self._silence_s, SILENCE_S)
@@ -193,7 +197,8 @@ class _Answers:
     """At which addresses the Docker API answers. Another socket or container at the same address is asked anew."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, str], tuple[bool, float]] = {}
+        self._known: dict[tuple[str, int, str], tuple[bool, float, int]] = {}
+        """Whether it answers, when to ask again, and the socket that was asked."""
         self._unanswered: dict[tuple[str, int, str], float] = {}
         """When each that has not answered yet was asked first. A dockerd accepts connections long before it answers."""
 
@@ -212,17 +217,21 @@ class _Answers:
         look."""
         found, known, unanswered = [], {}, {}
         for path in paths:
-            key, now = (path.address, inodes.get(path.address, 0), path.container), time.monotonic()
-            answers, until = self._known.get(key, (path.address in assumed, 0.0))
-            if path.address and now < deadline and now >= until and may_ask():
-                is_first, answer = not until, ask(path.address)
+            # docker-proxy, which listens for a container, ends with dockerd, and another one begins with the next.
+            inode, now = inodes.get(path.address, 0), time.monotonic()
+            key = path.address, 0 if path.is_published else inode, path.container
+            answers, until, asked = self._known.get(key, (path.address in assumed, 0.0, inode))
+            if inode not in (0, asked):
+                until = 0.0
+            if path.address and now < deadline and now >= until and (path.is_apart or may_ask()):
+                is_first, answer, asked = not until, ask(path.address), inode
                 until = now + (SILENCE_S if answer is not None else RETRY_S)
                 answers = answers if answer is None else answer
                 if answer is None and (is_first or key in self._unanswered):
                     unanswered[key] = self._unanswered.get(key, now)
             elif key in self._unanswered:
                 unanswered[key] = self._unanswered[key]
-            known[key] = answers, until
+            known[key] = answers, until, asked
             found.append(path._replace(serves_api=path.serves_api or answers))
         self._known, self._unanswered = known, unanswered
         return found
@@ -246,10 +255,13 @@ def _of_processes(  # noqa: PLR0913, PLR0917 -- what each process is compared wi
         {seen.running.process.pid} if seen.running is not None else set())
     endpoints = {canonical(endpoint.address) for endpoint in containerd_endpoints(
         seen.rootfs, seen.configured.systemd_version) if endpoint.is_api and not endpoint.is_verified}
-    connected = frozenset[int]()
+    connected = own_connected = frozenset[int]()
     for pid in sorted(dockerds):
         held = socket_inodes(pid, MAX_DESCRIPTORS)[0]
-        connected |= unix_peers.clients(held, names.addresses) | tcp_peers.clients(held, names.ports)
+        clients = unix_peers.clients(held, names.addresses) | tcp_peers.clients(held, names.ports)
+        connected |= clients
+        if seen.running is not None and pid == seen.running.process.pid:
+            own_connected = clients
     deadline, sockets = time.monotonic() + DEADLINE_S, Sockets()
     sockets.expect(names.addresses)
     for owned in sorted(listeners, key=lambda owned: (owned.process.uid != 0, owned.process.pid)):
@@ -258,15 +270,18 @@ def _of_processes(  # noqa: PLR0913, PLR0917 -- what each process is compared wi
             return
         if process.pid in dockerds or _is_new_dockerd(process) or _is_docker_proxy(process, dockerds):
             continue
-        found = dict(access_paths_of(
-            owned, names, connected, None if new.isdisjoint(owned.addresses) else sockets))
+        among = None if new.isdisjoint(owned.addresses) else sockets
+        found = dict(access_paths_of(owned, names, connected, among))
+        was_apart = any(last[inode].is_apart for inode in owned.addresses if inode in last)
+        is_apart = (was_apart or (among is not None and bool(found))) and _is_apart(
+            process, seen, names, own_connected, sockets)
         for inode, address in owned.addresses.items():
             if os.path.basename(process.executable) == "containerd" and canonical(address) in endpoints:
                 yield inode, _path(AccessKind.CONTAINERD, address, "", process)._replace(serves_api=True)
             elif inode in last and (inode not in found or found[inode].kind is AccessKind.API_PORT):
-                yield inode, last[inode]._replace(serves_api=False, pid=process.pid)
+                yield inode, last[inode]._replace(serves_api=False, pid=process.pid, is_apart=is_apart)
             elif inode in found:
-                yield inode, found[inode]
+                yield inode, found[inode]._replace(is_apart=is_apart and found[inode].kind is AccessKind.FORWARDER)
             elif address in blocked:
                 yield inode, _path(AccessKind.API_PORT, address, "", process)
 
@@ -337,6 +352,21 @@ def _acts_as_dockerd(process: Process, sockets: Sockets | None) -> str:
             if _OF_DOCKERD.search(sock.address):
                 return f"it listens on {sock.address}, as dockerd does"
     return ""
+
+
+def _is_apart(
+    process: Process, seen: Observation, names: Names, own_connected: frozenset[int], sockets: Sockets
+) -> bool:
+    """Whether a process of root is a dockerd of its own: it has the sockets of one, and nothing of it names another
+    API socket than its own or is connected to docker.service. A request to it cannot start docker.service."""
+    if process.uid:
+        return False
+    try:
+        listening = {sock.address for sock in sockets.of(process.pid)}
+    except PermissionError:
+        return False
+    own = names._replace(ignored=paths_of(listening) - paths_of(_addresses_of_docker_service(seen)))
+    return any(map(_OF_LIBNETWORK.search, listening)) and not _evidence(process, own, own_connected)
 
 
 def evidence_in(process: Process, names: Names) -> str:
@@ -419,9 +449,20 @@ def _is_docker_proxy(process: Process, dockerds: Collection[int]) -> bool:
 def _api_addresses(seen: Observation) -> Iterator[str]:
     """Yield the addresses at which a dockerd of this host serves its API: all UNIX sockets, and TCP in the network
     namespace of PID 1 for which a client needs no certificate."""
-    layers = (*(layer.bindings for layer in seen.layers), *(other.bindings for other in seen.others))
-    for binding in (binding for bindings in layers for binding in bindings):
-        if not binding.is_tcp or (binding.tls is not Tls.MUTUAL and not binding.namespace):
+    for binding in (binding for other in seen.others for binding in other.bindings):
+        if _is_open(binding):
+            yield binding.address
+    yield from _addresses_of_docker_service(seen)
+
+
+def _addresses_of_docker_service(seen: Observation) -> Iterator[str]:
+    """Yield those of them that lead to docker.service."""
+    for binding in (binding for layer in seen.layers for binding in layer.bindings):
+        if _is_open(binding):
             yield binding.address
     if seen.listening is not None:
         yield from seen.listening.held_by_systemd
+
+
+def _is_open(binding: Binding) -> bool:
+    return not binding.is_tcp or (binding.tls is not Tls.MUTUAL and not binding.namespace)

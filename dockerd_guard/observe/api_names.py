@@ -24,18 +24,21 @@ class Names(NamedTuple):
     """What names the API in a text: the paths of a dockerd's sockets, any path that ends in docker.sock, and its TCP
     addresses, as `HOST:PORT` or as two words.
 
-    `addresses` are the UNIX sockets in dockerd's syntax, `ports` those of TCP.
+    `addresses` are the UNIX sockets in dockerd's syntax, `ports` those of TCP. `ignored` are paths that do not count.
     """
 
     pattern: re.Pattern[bytes]
     addresses: frozenset[str]
     ports: frozenset[int]
+    ignored: frozenset[str] = frozenset()
 
     def find(self, text: bytes) -> str:
         """The path or address in the text, "" if there is none."""
-        found = self.pattern.search(text)
-        if found is None:
-            return ""
+        return next((name for found in self.pattern.finditer(text)
+                     if (name := self._name(found, text)) not in self.ignored), "")
+
+    @staticmethod
+    def _name(found: re.Match[bytes], text: bytes) -> str:
         if found["host"] is not None:
             return f"{os.fsdecode(found['host'])}:{os.fsdecode(found['port'])}"
         directory = _DIRECTORY.search(text[max(0, found.start() - MAX_DIRECTORY_BYTES):found.start()])
@@ -47,14 +50,19 @@ def names_of(addresses: Iterable[str]) -> Names:
     """The names of the API's sockets, given their addresses in dockerd's syntax; of UNIX sockets in both spellings of
     /run."""
     known = sorted({address for address in addresses if len(address) <= MAX_ADDRESS_BYTES})[:MAX_ADDRESSES]
-    paths = {address.removeprefix("unix://") for address in known if address.startswith("unix://")}
-    both = {spelling for path in paths for spelling in _spellings(path)}
+    both = paths_of(known)
     exact = "|".join(map(re.escape, ("docker.sock", *sorted(both, key=len, reverse=True))))
     tcp = sorted({each for address in known for each in _tcp(address)})
     places = "|".join(f"{host}(?=[\\s\0:]{port}(?![\\w.]))" for host, port in tcp) or "(?!)"
     pattern = rf"(?:{exact})(?![\w./-])|(?<![\w.])(?P<host>{places})[\s\0:](?P<port>[0-9]+)"
     return Names(re.compile(os.fsencode(pattern)), frozenset(f"unix://{path}" for path in both),
                  frozenset(int(port) for _, port in tcp))
+
+
+def paths_of(addresses: Iterable[str]) -> frozenset[str]:
+    """The paths of UNIX sockets in both spellings of /run."""
+    return frozenset(spelling for address in addresses if address.startswith("unix://")
+                     for spelling in _spellings(address.removeprefix("unix://")))
 
 
 def _spellings(path: str) -> tuple[str, ...]:

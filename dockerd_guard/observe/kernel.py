@@ -69,6 +69,25 @@ class HostKernel:
         more for another reason."""
         return self._access.listeners.has_new() or self._access.is_due()
 
+    def has_new_socket(self) -> bool:
+        """Whether a TCP socket listens that did not when access paths were last looked for."""
+        return self._access.listeners.has_new()
+
+    def knows_containers(self) -> bool:
+        """Whether the containers with access to the API are known: an engine has answered since this process started,
+        or there are no containers."""
+        return self._access.knows_containers or not self.shims()
+
+    def unverified(self, seen: Observation, addresses: Collection[str]) -> tuple[str, ...]:
+        """Those of these addresses that a container may publish, as long as no engine has said which do: containers
+        can outlive dockerd (live-restore), and docker-proxy, which listens for them, does not."""
+        if not addresses or self.knows_containers():
+            return ()
+        # A dockerd that runs is about to answer. What another account binds by now is no reason to open a port that
+        # iptables may forward to a container.
+        listening = self._access.listeners.held_by_root() if seen.running is None else frozenset[str]()
+        return tuple(address for address in addresses if address not in listening)
+
     def has_young_listener(self) -> bool:
         """Whether a program that was found at the last look had listened for too short a time to be recognised."""
         return self._access.has_young()

@@ -77,6 +77,12 @@ class ListenerTable:
         return any(_identity(pid) != identity for pid, identity in self._before_exec.items()) or any(
             sock.inode not in self._addresses for sock in tcp_listeners(self._namespace_of)[:MAX_LISTENERS])
 
+    def held_by_root(self) -> frozenset[str]:
+        """The addresses of the sockets that processes of root hold, PID 1 among them, as of the last look."""
+        held = {address for pid, inodes in self._holders.items() if not self._processes[pid].uid
+                for inode in inodes if (address := self._addresses.get(inode)) is not None}
+        return frozenset((*held, *self.held_by_init().values()))
+
     def held_by_init(self) -> dict[int, str]:
         """The address of each listening socket that PID 1 holds, by inode number, as of the last look."""
         return {inode: self._addresses[inode] for inode in sorted(socket_inodes(INIT)[0] & self._addresses.keys())}

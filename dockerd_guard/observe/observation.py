@@ -200,6 +200,7 @@ class AccessPath(NamedTuple):
     `address` is spelled as the kernel reports it, "" if unknown. `pid` is 0 if no process is known. `evidence` is why
     this is an access path, as part of a message; it contains no argument of a command line. `serves_api`: the port
     leads to the API itself, so it may be blocked. `is_published`: traffic to it is forwarded to a container.
+    `is_apart`: it does not lead to docker.service, so a request cannot start that.
     """
 
     kind: AccessKind
@@ -214,6 +215,7 @@ class AccessPath(NamedTuple):
     serves_api: bool = False
     is_published: bool = False
     location: Location | None = None
+    is_apart: bool = False
 
 
 class Listening(NamedTuple):

@@ -197,6 +197,15 @@ class SimulatedKernel(HostKernel):
     def has_new_listener(self) -> bool:
         return False
 
+    def has_new_socket(self) -> bool:
+        return False
+
+    def knows_containers(self) -> bool:
+        return True
+
+    def unverified(self, seen: Observation, addresses: Collection[str]) -> tuple[str, ...]:
+        return ()
+
     def has_young_listener(self) -> bool:
         return False
 

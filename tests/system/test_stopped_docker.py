@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.machines.machine import Machine, wait_for
-from tests.support.correction import entries
+from tests.support.contention import starts
+from tests.support.correction import ENFORCE, LIVE_RESTORE, enforce, entries, messages, rests
+
+NEVER = f"{ENFORCE}correct: {{restart: never}}\n"
+OTHER = ("/usr/sbin/engine -H tcp://0.0.0.0:4000 --tls=false --data-root=/srv/two --exec-root=/run/two "
+         "--pidfile=/run/two.pid --bridge=two0 --iptables=false --ip6tables=false")
+CONTAINER = ("docker run --detach --name=relay --volume=/usr:/usr:ro --volume=/usr/lib:/lib:ro "
+             "--volume=/usr/lib64:/lib64:ro --publish=7000:7000 --volume=/run/docker.sock:/api.sock busybox "
+             "/usr/bin/socat TCP6-LISTEN:7000,fork,reuseaddr UNIX-CONNECT:/api.sock")
 
 RELAY = """\
 import os, socket, sys
@@ -50,3 +60,68 @@ def test_docker_that_is_stopped_while_the_agent_asks_around_is_not_started(machi
     assert machine.run("systemctl is-active docker.service docker.socket", check=False).out.split() == [
         "inactive", "active"]
     assert not machine.exists("/run/asked-5002")
+
+
+@pytest.mark.parametrize("line", [
+    "systemctl stop docker.service", "systemctl stop docker.service docker.socket; systemctl mask docker.service",
+], ids=["stopped", "masked"])
+def test_a_dockerd_of_another_name_is_blocked_while_docker_does_not_run(machine: Machine, line: str) -> None:
+    """It is asked, and no request starts docker.service."""
+    enforce(machine, NEVER)
+    machine.run("ip link add two0 type bridge; ip address add 172.31.0.1/24 dev two0; ip link set two0 up")
+    machine.run(line)
+    before = starts(machine)
+    machine.run(f"cp /usr/sbin/dockerd /usr/sbin/engine; systemd-run --quiet --unit=engine {OTHER}")
+    wait_for(lambda: machine.run("curl --silent http://127.0.0.1:4000/_ping", check=False).out == "OK", "other dockerd")
+    wait_for(lambda: not machine.api_answers(4000), "end of the exposure")
+    entry = wait_for(lambda: entries(machine, "contained"), "entry")[-1]
+    assert (entry["DOCKERD_GUARD_RULE"], entry["DOCKERD_GUARD_SOCKET"].rpartition(":")[2]) == ("DG107", "4000")
+    wait_for(lambda: rests(machine, 2), "agent at rest")
+    assert not machine.api_answers(4000)
+    assert machine.run("systemctl is-active docker.service", check=False).out == "inactive\n"
+    assert starts(machine) == before
+
+
+def test_the_port_of_a_container_stays_blocked_while_docker_does_not_run(machine: Machine) -> None:
+    """Whoever reaches it starts docker.service by docker.socket, and has its API."""
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    machine.import_busybox()
+    enforce(machine, NEVER)
+    machine.run(CONTAINER)
+    wait_for(lambda: entries(machine, "contained"), "blocked port")
+    machine.run("systemctl stop docker.service")
+    machine.run("systemctl restart dockerd-guard")
+    wait_for(lambda: rests(machine, 3), "agent at rest")
+    assert not machine.api_answers(7000)
+    assert machine.run("systemctl is-active docker.service", check=False).out == "inactive\n"
+    assert not entries(machine, "released")
+    machine.run("systemctl start docker.service")
+    wait_for(lambda: rests(machine, 3), "agent at rest")
+    assert not machine.api_answers(7000)
+    # Each process of the agent reports it once.
+    assert [entry["DOCKERD_GUARD_RULE"] for entry in entries(machine, "drift")].count("DG108") == 2
+    assert not any("DG108" in message for message in messages(machine, "Resolved"))
+    machine.run("docker rm --force relay")
+    wait_for(lambda: entries(machine, "released"), "end of the block")
+
+
+def test_the_port_of_a_container_that_ended_without_docker_is_blocked_no_longer(machine: Machine) -> None:
+    """Docker never returns. Another account binds the port meanwhile: iptables forwards it to the container anyway."""
+    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
+    machine.run("systemctl reload docker")
+    machine.import_busybox()
+    enforce(machine, NEVER)
+    machine.run(CONTAINER)
+    wait_for(lambda: entries(machine, "contained"), "blocked port")
+    machine.run("systemctl stop docker.service docker.socket; systemctl mask docker.service")
+    wait_for(lambda: ":7000 " not in machine.run("ss -Hltn").out, "end of docker-proxy")
+    machine.run("systemd-run --quiet --unit=other --uid=nobody "
+                "/usr/bin/socat TCP6-LISTEN:7000,fork,reuseaddr /dev/null")
+    wait_for(lambda: ":7000 " in machine.run("ss -Hltn").out, "program of another account")
+    machine.run("systemctl restart dockerd-guard")
+    wait_for(lambda: rests(machine, 3), "agent at rest")
+    assert not entries(machine, "released")
+    machine.run("systemctl stop other; pkill -KILL -x containerd-shim", check=False)
+    machine.run("systemctl reload dockerd-guard")
+    wait_for(lambda: entries(machine, "released"), "end of the block")

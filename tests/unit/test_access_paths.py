@@ -255,8 +255,27 @@ def test_program_that_opens_the_sockets_of_a_dockerd_is_one(
     path.parent.mkdir()
     opened = f"own = __import__('socket').socket(1)\nown.bind('{path}')\nown.listen()\n"
     _, address = listening(stack, "-c", opened + LISTEN)
-    found = {path.address: path.evidence for path in look.observer.look(look.seen, lambda _: None, {})}
-    assert found[address] == f"it listens on unix://{path}, as dockerd does"
+    found = {path.address: path for path in look.observer.look(look.seen, lambda _: None, {})}
+    assert found[address].evidence == f"it listens on unix://{path}, as dockerd does"
+    assert found[address].is_apart
+
+
+@pytest.mark.parametrize(("opened", "named", "is_apart"), [
+    ("libnetwork/abababababab.sock", "", True), ("libnetwork/abababababab.sock", "two/docker.sock", True),
+    ("libnetwork/abababababab.sock", "/run/docker.sock", False),
+    ("two/docker.sock", "", False), ("x.sock", "/run/docker.sock", False)])
+def test_only_a_dockerd_of_its_own_is_asked_while_docker_service_is_stopped(  # noqa: PLR0913, PLR0917 -- a row
+        stack: contextlib.ExitStack, look: Look, tmp_path: Path, opened: str, named: str, is_apart: bool) -> None:
+    bound = [tmp_path / path for path in sorted({opened, "two/docker.sock"})]
+    for parent in {path.parent for path in bound} - {tmp_path}:
+        parent.mkdir()
+    own = "import socket as own\nheld = [own.socket(1) for _ in range(2)]\n" + "".join(
+        f"held[{number}].bind('{path}'); held[{number}].listen()\n" for number, path in enumerate(bound))
+    _, address = listening(stack, "-c", f"{own}{LISTEN}# {named and tmp_path / named} ", f"{tmp_path}/later.conf")
+    for text, expected in ("", is_apart), ("/srv/x", is_apart), ("/run/docker.sock", False):
+        (tmp_path / "later.conf").write_text(text)
+        found = look.observer.look(look.seen, lambda _: None, {})
+        assert [path.is_apart for path in found if path.address == address] == [expected]
 
 
 def test_parent_names_the_socket_for_a_child(stack: contextlib.ExitStack, look: Look) -> None:

@@ -245,6 +245,36 @@ def test_what_was_blocked_stays_blocked_while_a_new_agent_looks_for_access_paths
     assert "released" not in events(again)
 
 
+OF_CONTAINER = AccessPath(AccessKind.CONTAINER, "tcp://0.0.0.0:7000", "it mounts /run/docker.sock", container="relay",
+                          serves_api=True, is_published=True)
+
+
+def test_what_is_blocked_of_a_container_stays_so_until_an_engine_has_answered(
+        agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent starts while docker.service is stopped, and containers have outlived dockerd (live-restore)."""
+    both = (RELAY, OF_CONTAINER)
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: both)
+    agent.run_pass()
+    agent.run_pass()
+    assert {each.address for each in agent.host.blocked} == {path.address for path in both}
+    monkeypatch.setattr(SimulatedKernel, "access_paths", lambda *_: ())
+    monkeypatch.setattr(SimulatedKernel, "knows_containers", lambda _: False)
+    monkeypatch.setattr(SimulatedKernel, "unverified", lambda kernel, seen, addresses: tuple(
+        address for address in addresses if address == OF_CONTAINER.address))
+    again = SimulatedAgent(agent.host, RecordedJournal())
+    for _ in range(3):
+        again.run_pass()
+        again.host.clock.sleep(60)
+    assert [each.address for each in agent.host.blocked] == [OF_CONTAINER.address]
+    # Each process reports what is blocked once.
+    assert [entry.event for entry in again.journal.entries if "7000" in entry.message] == ["contained"]
+    monkeypatch.undo()
+    again.run_pass()
+    again.run_pass()
+    assert not agent.host.blocked
+    assert [entry.event for entry in again.journal.entries if "7000" in entry.message] == ["contained", "released"]
+
+
 @pytest.mark.parametrize(("uid", "wake_s"), [(0, LOOK_AT_START_S), (1000, LOOK_AT_OTHERS_S)])
 def test_a_dockerd_that_does_not_listen_yet_is_looked_at_again(
         agent: SimulatedAgent, monkeypatch: pytest.MonkeyPatch, uid: int, wake_s: float) -> None:

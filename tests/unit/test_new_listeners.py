@@ -87,6 +87,33 @@ def test_a_port_that_has_not_answered_yet_is_asked_again(
         assert answers.is_due() is is_due, after_s
 
 
+@pytest.mark.parametrize(("is_apart", "asked"), [(True, [PORT]), (False, [])])
+def test_a_dockerd_of_its_own_is_asked_while_docker_service_is_stopped(is_apart: bool, asked: list[str]) -> None:
+    path = AccessPath(AccessKind.FORWARDER, PORT, is_apart=is_apart)
+    requests: list[str] = []
+    access_paths._Answers().to(requests.append, lambda: False, (path,), {PORT: 7}, 1e9, ())
+    assert requests == asked
+
+
+def test_the_answer_of_a_published_port_outlives_docker_proxy(now: list[float]) -> None:
+    """Without it the same drift would be logged as another one at each stop and start of Docker."""
+    path = AccessPath(AccessKind.CONTAINER, PORT, container="relay", is_published=True)
+    answers, asked = access_paths._Answers(), 0
+
+    def ask(inodes: dict[str, int], answer: bool | None) -> bool:
+
+        def counted(_: str) -> bool | None:
+            nonlocal asked
+            asked += 1
+            return answer
+
+        return answers.to(counted, lambda: answer is not None, (path,), inodes, now[0] + 1, ())[0].serves_api
+
+    for inodes, answer, serves_api, count in (
+            ({PORT: 7}, True, True, 1), ({}, None, True, 1), ({PORT: 8}, True, True, 2), ({PORT: 9}, False, False, 3)):
+        assert (ask(inodes, answer), asked) == (serves_api, count)
+
+
 FORK_OR_EXECUTE = """
 import os, socket, sys, time
 server = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Which processes are counted as containers of Docker."""
+"""Which processes are counted as containers of Docker, and what may be a port of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 
 from dockerd_guard.observe import processes
 from dockerd_guard.observe.kernel import HostKernel
+from dockerd_guard.observe.listeners import ListenerTable
+from dockerd_guard.observe.observation import Process, Running
+from tests.support.hosts import Host
 
 SLEEP = "/bin/sleep"
 
@@ -41,3 +44,33 @@ def test_what_is_counted_as_a_container(
             assert HostKernel().shims() - before == counted
         finally:
             process.kill()
+
+
+BLOCKED = ("tcp://[::]:7000", "tcp://0.0.0.0:5000")
+
+
+@pytest.mark.parametrize(("answered", "shims", "is_up", "held", "unverified"), [
+    (False, 1, False, {}, BLOCKED),
+    (True, 1, False, {}, ()),
+    (False, 0, False, {}, ()),
+    # socat of root: what it leads to is known by itself.
+    (False, 1, False, {"tcp://0.0.0.0:5000": 0}, BLOCKED[:1]),
+    # iptables forwards the port to the container all the same.
+    (False, 1, False, {"tcp://[::]:7000": 1000}, BLOCKED),
+    # docker-proxy listens, and dockerd is about to answer.
+    (False, 1, True, {"tcp://[::]:7000": 0}, BLOCKED),
+])
+def test_what_a_container_may_publish_while_no_engine_has_answered(  # noqa: PLR0913, PLR0917 -- a row
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool, shims: int, is_up: bool, held: dict[str, int],
+    unverified: tuple[str, ...]
+) -> None:
+    kernel = HostKernel()
+    kernel._access.knows_containers = answered
+    monkeypatch.setattr(HostKernel, "shims", lambda _: shims)
+    monkeypatch.setattr(ListenerTable, "held_by_root",
+                        lambda _: frozenset(address for address, uid in held.items() if not uid))
+    seen = Host(tmp_path / "host").see()
+    dockerd = Running(seen.configured.layer, Process(9, ("dockerd",), {}, 0, ""), seen.configured.daemon)
+    running = dockerd if is_up else None
+    assert kernel.unverified(seen._replace(running=running), BLOCKED) == unverified
+    assert kernel.unverified(seen._replace(running=running), ()) == ()
