@@ -81,7 +81,10 @@ class HostKernel:
     def unverified(self, seen: Observation, addresses: Collection[str]) -> tuple[str, ...]:
         """Those of these addresses that a container may publish, as long as no engine has said which do: containers
         can outlive dockerd (live-restore), and docker-proxy, which listens for them, does not."""
-        if not addresses or self.knows_containers():
+        # Nobody can ask a dockerd that was started without a UNIX socket: no block waits for its answer.
+        is_never_asked = seen.running is not None and not any(
+            binding.address.startswith("unix://") for binding in seen.running.layer.bindings)
+        if not addresses or is_never_asked or self.knows_containers():
             return ()
         # A dockerd that runs is about to answer. What another account binds by now is no reason to open a port that
         # iptables may forward to a container.

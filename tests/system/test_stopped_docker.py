@@ -82,14 +82,19 @@ def test_a_dockerd_of_another_name_is_blocked_while_docker_does_not_run(machine:
     assert starts(machine) == before
 
 
-def test_the_port_of_a_container_stays_blocked_while_docker_does_not_run(machine: Machine) -> None:
-    """Whoever reaches it starts docker.service by docker.socket, and has its API."""
+def block_container(machine: Machine) -> None:
+    """Let the agent block the port of a container that outlives dockerd."""
     machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
     machine.run("systemctl reload docker")
     machine.import_busybox()
     enforce(machine, NEVER)
     machine.run(CONTAINER)
     wait_for(lambda: entries(machine, "contained"), "blocked port")
+
+
+def test_the_port_of_a_container_stays_blocked_while_docker_does_not_run(machine: Machine) -> None:
+    """Whoever reaches it starts docker.service by docker.socket, and has its API."""
+    block_container(machine)
     machine.run("systemctl stop docker.service")
     machine.run("systemctl restart dockerd-guard")
     wait_for(lambda: rests(machine, 3), "agent at rest")
@@ -108,12 +113,7 @@ def test_the_port_of_a_container_stays_blocked_while_docker_does_not_run(machine
 
 def test_the_port_of_a_container_that_ended_without_docker_is_blocked_no_longer(machine: Machine) -> None:
     """Docker never returns. Another account binds the port meanwhile: iptables forwards it to the container anyway."""
-    machine.write("/etc/docker/daemon.json", LIVE_RESTORE)
-    machine.run("systemctl reload docker")
-    machine.import_busybox()
-    enforce(machine, NEVER)
-    machine.run(CONTAINER)
-    wait_for(lambda: entries(machine, "contained"), "blocked port")
+    block_container(machine)
     machine.run("systemctl stop docker.service docker.socket; systemctl mask docker.service")
     wait_for(lambda: ":7000 " not in machine.run("ss -Hltn").out, "end of docker-proxy")
     machine.run("systemd-run --quiet --unit=other --uid=nobody "

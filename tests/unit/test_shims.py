@@ -59,10 +59,12 @@ BLOCKED = ("tcp://[::]:7000", "tcp://0.0.0.0:5000")
     (False, 1, False, {"tcp://[::]:7000": 1000}, BLOCKED),
     # docker-proxy listens, and dockerd is about to answer.
     (False, 1, True, {"tcp://[::]:7000": 0}, BLOCKED),
+    # It has no UNIX socket, so it is never asked.
+    (False, 1, None, {}, ()),
 ])
 def test_what_a_container_may_publish_while_no_engine_has_answered(  # noqa: PLR0913, PLR0917 -- a row
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool, shims: int, is_up: bool, held: dict[str, int],
-    unverified: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool, shims: int, is_up: bool | None,
+    held: dict[str, int], unverified: tuple[str, ...]
 ) -> None:
     kernel = HostKernel()
     kernel._access.knows_containers = answered
@@ -70,7 +72,9 @@ def test_what_a_container_may_publish_while_no_engine_has_answered(  # noqa: PLR
     monkeypatch.setattr(ListenerTable, "held_by_root",
                         lambda _: frozenset(address for address, uid in held.items() if not uid))
     seen = Host(tmp_path / "host").see()
-    dockerd = Running(seen.configured.layer, Process(9, ("dockerd",), {}, 0, ""), seen.configured.daemon)
-    running = dockerd if is_up else None
+    # The stock unit has fd://.
+    layer = seen.configured.layer if is_up else seen.configured.layer._replace(bindings=())
+    dockerd = Running(layer, Process(9, ("dockerd",), {}, 0, ""), seen.configured.daemon)
+    running = None if is_up is False else dockerd
     assert kernel.unverified(seen._replace(running=running), BLOCKED) == unverified
     assert kernel.unverified(seen._replace(running=running), ()) == ()
