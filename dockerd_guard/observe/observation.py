@@ -112,9 +112,9 @@ class Process(NamedTuple):
     """One dockerd process.
 
     `started_ns` is its start in wall clock time, `unit` its systemd unit or "", `executable` the path of its
-    executable, "" if unreadable. A process that is `in_container` has its own PID namespace and probably its own root
-    directory. `argv` and `environ` are empty if `uid` is not 0 and it is not the main process of docker.service.
-    `cgroup` is the path of its control group in systemd's hierarchy.
+    executable, "" if unreadable; it `is_replaced` if that file is no longer there. A process that is `in_container`
+    has its own PID namespace and probably its own root directory. `argv` and `environ` are empty if `uid` is not 0 and
+    it is not the main process of docker.service. `cgroup` is the path of its control group in systemd's hierarchy.
     """
 
     pid: int
@@ -127,6 +127,7 @@ class Process(NamedTuple):
     in_container: bool = False
     uid: int = 0
     cgroup: str = ""
+    is_replaced: bool = False
 
     @property
     def container(self) -> str:

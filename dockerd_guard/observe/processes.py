@@ -26,6 +26,9 @@ from dockerd_guard.observe.observation import Process
 MAX_PROC_BYTES = 4 * 1024 * 1024
 """A longer command line or environment is truncated. The kernel allows 2 MiB by default."""
 
+DELETED = " (deleted)"
+"""The end of a link in /proc/PID to a file that was replaced or removed (proc_pid_exe(5))."""
+
 MAX_OTHER_BYTES = 4 * 1024
 """The same for processes other than the main process of docker.service: any user can start one named dockerd."""
 
@@ -240,8 +243,8 @@ def read_process(pid: int, *, uid: int = 0, max_bytes: int = MAX_PROC_BYTES) -> 
         return None
     # Fields 4 and 22 are the parent and the start in clock ticks since boot.
     return Process(pid, argv, environ, _boot_time_ns() + int(status[19]) * 10**9 // os.sysconf("SC_CLK_TCK"),
-                   _unit(_cgroup(cgroup)), image.executable.removesuffix(" (deleted)"), int(status[1]), uid=uid,
-                   cgroup=_cgroup(cgroup))
+                   _unit(_cgroup(cgroup)), image.executable.removesuffix(DELETED), int(status[1]), uid=uid,
+                   cgroup=_cgroup(cgroup), is_replaced=image.executable.endswith(DELETED))
 
 
 class _Image(NamedTuple):
@@ -283,7 +286,7 @@ def daemons(main: int = 0) -> dict[int, Process]:
             found[pid] = process._replace(in_container=inner)
         if len(found) > MAX_DAEMONS:
             break
-    wrapper = _link(main, "exe").removesuffix(" (deleted)") if main else ""
+    wrapper = _link(main, "exe").removesuffix(DELETED) if main else ""
     if wrapper and not is_dockerd(wrapper) and any(
             process.parent == main and is_dockerd(process.executable) for process in found.values()):
         found = {pid: process for pid, process in found.items() if process.executable != wrapper}

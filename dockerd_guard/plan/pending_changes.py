@@ -12,6 +12,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator
 
+from dockerd_guard.dockerd.command import is_dockerd
 from dockerd_guard.dockerd.daemon import Daemon
 from dockerd_guard.dockerd.options import Options, options_of
 from dockerd_guard.model.names import DROPIN_NAME
@@ -208,10 +209,14 @@ def _compared(configured: Configured) -> Iterator[tuple[Setting, str]]:
 
 def _programs(seen: Observation, running: Running, base: Configured, known: StartRecord | None) -> Iterator[str]:
     """A replacement or wrapper of dockerd that has changed since dockerd started, or a link on the way to it, as
-    update-alternatives(1) does; or one that it was not started by."""
+    update-alternatives(1) does; or one that it was not started by. And dockerd itself, of which a package upgrade has
+    installed another version."""
     command, rootfs = main_command(base.service), seen.rootfs
     path = rootfs.resolve(command.path) if command is not None else None
-    if command is None or path == running.process.executable:
+    is_started_directly = path == running.process.executable
+    if running.process.is_replaced and (is_started_directly or is_dockerd(running.process.executable)):
+        yield f"{running.process.executable}, which was replaced"
+    if command is None or is_started_directly:
         return
     recorded = known.settings if known is not None and known.is_of(running.process) else None
     is_other = recorded is not None and f"{PROGRAM}{command.path}" not in recorded

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dockerd_guard.fleet.lock import Fault
 from tests.simulation.agent import RecordedJournal, SimulatedAgent
-from tests.simulation.host import VENDOR_SERVICE, Crash, SimulatedHost
+from tests.simulation.host import Crash, SimulatedHost
 from tests.simulation.watch import Watch, files
 
 DROPINS = "/etc/systemd/system/docker.service.d"
@@ -171,13 +171,6 @@ def socket_unit(world: World, variant: int) -> None:
         world.host.put(SOCKET_DROPIN, text + "ExecStartPre=/srv/x/pre\n" * (variant % 6 > 3))
     else:
         world.host.remove(SOCKET_DROPIN)
-
-
-def upgrade(world: World, variant: int) -> None:
-    """A package upgrade writes the vendor unit, reloads, and restarts dockerd."""
-    world.host.put("/usr/lib/systemd/system/docker.service", VENDOR_SERVICE + f"# {variant}\n")
-    world.host.reload()
-    world.host.restart("admin")
 
 
 def reload(world: World, variant: int) -> None:
@@ -380,12 +373,6 @@ def manual_fix(world: World, variant: int) -> None:
     """dockerd-guard fix."""
     if not world.host.bus_is_gone:
         world.agents[-1].fix()
-
-
-def remove_package(world: World, variant: int) -> None:
-    """The package is removed, and installed again later."""
-    if not world.host.bus_is_gone:
-        world.watch.problems += world.agents[-1].uninstall()
 
 
 def _pass(world: World, *, retry: bool = False) -> None:

@@ -56,7 +56,6 @@ from tests.simulation.actions import (
     reload,
     reload_agent,
     reload_dockerd,
-    remove_package,
     restart,
     set_environment,
     silent_with_containers,
@@ -64,10 +63,11 @@ from tests.simulation.actions import (
     spread,
     start,
     stop,
-    upgrade,
     war,
 )
+from tests.simulation.host import DOCKERD_FILE, WORKING_DOCKERD
 from tests.simulation.meanwhile import meanwhile
+from tests.simulation.packages import remove_package, replace_dockerd, upgrade
 
 
 class Action(NamedTuple):
@@ -124,6 +124,8 @@ def calm(world: World) -> None:
     host.binds_at_stop, host.foreign_listener = None, ""
     host.lock.is_gone, host.lock.fault, host.lock.forgets, host.lock.stopped = False, None, "", ""
     no_late_dropins(world, 0)
+    if host.text(DOCKERD_FILE) != WORKING_DOCKERD:
+        replace_dockerd(world, WORKING_DOCKERD)
     for name in ("override", "code", "pre"):
         host.remove(f"{DROPINS}/{name}.conf")
     if "Exec" in (host.text(SOCKET_DROPIN) or ""):

@@ -45,6 +45,8 @@ VENDOR_SOCKET = "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0660\nSocke
 START_LIMIT_BURST, START_LIMIT_S, RESTART_S = 3, 60.0, 2.0
 START_S, STOP_S, TCP_PAUSE_S, REFUSAL_S = 0.5, 0.3, 16.0, 0.2
 
+DOCKERD_FILE, WORKING_DOCKERD = "/usr/bin/dockerd", "dockerd"
+
 FAILING_OPTIONS = ("--storage-driver=zfs", "--bridge=nope0", '"storage-driver": "zfs"')
 """What this host's dockerd cannot start with, and no reading of files can predict."""
 
@@ -194,7 +196,7 @@ class SimulatedHost:
         self.booted_us = self.now_us()
         self.put("/usr/lib/systemd/system/docker.service", VENDOR_SERVICE)
         self.put("/usr/lib/systemd/system/docker.socket", VENDOR_SOCKET)
-        self.put("/usr/bin/dockerd", "dockerd")
+        self.put(DOCKERD_FILE, WORKING_DOCKERD)
         self.put("/etc/docker/daemon.json", '{"live-restore": true}')
         self.put("/etc/dockerd-guard/config.yaml", "version: 1\nmode: enforce\nsockets: [fd://]\n")
         os.makedirs(root / "etc/systemd/system", exist_ok=True)
@@ -380,7 +382,7 @@ class SimulatedHost:
         """What dockerd does with what systemd has loaded and the files say now."""
         self.invocation = invocation(len(self.starts))
         commands = {setting.value for setting in self.loaded.service.unit.settings if setting.key == "ExecStartPre"}
-        commands.update(command.path for command in self.loaded.service.exec_start)
+        commands.update(f"{command.path} {self.text(command.path)}" for command in self.loaded.service.exec_start)
         if by == "us" and commands - self.commands:
             self.unjudged[len(self.starts)] = tuple(sorted(commands - self.commands))
         self.commands |= commands
@@ -401,7 +403,7 @@ class SimulatedHost:
         fails |= self.foreign_listener in {binding.key for binding in layer.bindings}
         uses_fd = any(host.startswith("fd://") for host in layer.hosts)
         # "no sockets found via socket activation" (moby daemon/listeners, listenFD()).
-        fails |= uses_fd and not self.held
+        fails |= (uses_fd and not self.held) or self.text(DOCKERD_FILE) != WORKING_DOCKERD
         if not layer.starts or has_bad_tls or fails:
             self.clock.sleep(REFUSAL_S)
             return False
@@ -421,7 +423,7 @@ class SimulatedHost:
             sockets = []
         environ = {name: variable.value or "" for name, variable in environment.variables.items()}
         process = Process(self._pid, layer.argv, {**environ, "INVOCATION_ID": self.invocation}, started_ns, SERVICE,
-                          "/usr/bin/dockerd")
+                          DOCKERD_FILE)
         self.running = Running(process, layer, daemon.tls.mode, daemon.live_restore, tuple(sockets))
         self.active[SERVICE] = "active"
         if self.dies_after_s is not None:

@@ -19,7 +19,7 @@ from dockerd_guard.policy.model import Mode, Restart, Unreachable, declared_bind
 from dockerd_guard.report.journal import Event, Outcome
 from dockerd_guard.rootfs import Content, Link, Rootfs
 from tests.simulation.actions import DAEMON_JSON, DROPINS, OTHER_UNIT, OTHER_UNIT_TEXT, POLICY, SECRET, World
-from tests.simulation.host import STOP_S, SimulatedHost, Start
+from tests.simulation.host import DOCKERD_FILE, STOP_S, WORKING_DOCKERD, SimulatedHost, Start
 from tests.simulation.interfaces import SimulatedKernel, SimulatedManager
 from tests.simulation.watch import Correction, files, inputs
 
@@ -229,7 +229,7 @@ def _works(world: World, then: Before) -> Iterator[str]:
             return
         stopped_at = next(start.at for start in host.starts[then.starts:]) - STOP_S
         if any(event.files and event.at > stopped_at - AT_ONCE_S for event in host.met) and (
-                not host.read().layer.starts):
+                not host.read().layer.starts or host.text(DOCKERD_FILE) != WORKING_DOCKERD):
             # Between the last look and the restart others can write. Nobody can exclude that.
             return
         is_taken = then.takes_port and host.binds_at_stop is None
@@ -270,7 +270,7 @@ def _code(world: World, then: Before) -> Iterator[str]:
     first = next((number for number, start in enumerate(host.starts) if number >= then.starts and start.by == "us"), -1)
     if _is_restart(world, then) and first in host.unjudged:
         yield f"I4: restarted with {host.unjudged[first]}, which nobody has started it with before"
-    if wrong := [path for path in host.executed if path != "/usr/bin/dockerd"]:
+    if wrong := [path for path in host.executed if path != DOCKERD_FILE]:
         yield f"I4: executed {wrong}"
     if len(host.executed) > then.executed and not decision.actions.starts_dockerd:
         yield f"I4: executed {host.executed[-1]}, and no restart was allowed: {decision.hold}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.simulation import actions
 from tests.simulation.actions import DAEMON_JSON, DROPINS, JSON, World
 from tests.simulation.host import Meanwhile
+from tests.simulation.packages import upgrade
 from tests.simulation.watch import files
 
 MOMENTS = 40
@@ -84,7 +85,7 @@ SITUATIONS: tuple[Callable[[World, int], None], ...] = (
 EVENTS: tuple[Callable[[World, int], None], ...] = (
     actions.start, actions.restart, actions.stop, actions.reload, actions.override, actions.no_override, _code,
     _edit_and_restart, actions.daemon_json, _no_live_restore, actions.late_dropin, actions.own_dropin,
-    actions.kill_dockerd, actions.socket_unit, actions.upgrade, _run_containers)
+    actions.kill_dockerd, actions.socket_unit, upgrade, _run_containers)
 
 
 def meanwhile(world: World, variant: int) -> None:

@@ -81,9 +81,9 @@ class Watch:
 
 
 def files(host: SimulatedHost) -> dict[str, bytes]:
-    """The content of every file below /etc and /srv, and of the units of packages."""
+    """The content of every file below /etc and /srv, of the units of packages, and of dockerd."""
     found = {}
-    for top in ("etc", "srv", "usr/lib/systemd"):
+    for top in ("etc", "srv", "usr/lib/systemd", "usr/bin"):
         for path in sorted((host.root / top).rglob("*")):
             name = "/" + str(path.relative_to(host.root))
             if path.is_symlink():

@@ -125,6 +125,8 @@ WAITING = (
             "echo DOCKER_DRIVER=btrfs >> /etc/default/docker", "DOCKER_DRIVER in the environment"),
     Waiting("a wrapper", {WRAPPER: f'#!/bin/sh\nexec {DOCKERD} "$@"\n'}, f"sed -i 's|{DOCKERD}|{WRAPPER}|' {OVERRIDE}",
             f"{WRAPPER} ({OVERRIDE}:3)"),
+    Waiting("an upgraded dockerd that was not restarted", {},
+            f"cp {DOCKERD} {DOCKERD}.dpkg-new; mv {DOCKERD}.dpkg-new {DOCKERD}", f"{DOCKERD}, which was replaced"),
     Waiting("another command", {}, f"echo ExecStartPre=/bin/false >> {OVERRIDE}", f"ExecStartPre= ({OVERRIDE}:4)"),
     Waiting("the advised change, with options in effect", {DAEMON_JSON: SETTINGS % ""},
             f"""echo '{SETTINGS % ', "live-restore": true'}' > {DAEMON_JSON}; systemctl reload docker""", ""),

@@ -48,6 +48,7 @@ CHANGED_INPUTS = (
     ("the unit", opened(), "", (sleep(1), lambda host: host.touch("/usr/lib/systemd/system/docker.service"))),
     ("docker.socket", opened(), "", (sleep(1), lambda host: host.touch("/usr/lib/systemd/system/docker.socket"))),
     ("an environment file that was missing", opened(), "", (write("/etc/default/docker", ""),)),
+    ("dockerd, which was upgraded", opened(), "", (write("/usr/bin/dockerd", "another version"),)),
     ("daemon.json", opened(), "", (sleep(1), daemon_json('{"live-restore": true}'))),
     ("a certificate that was missing", opened(), LOOPBACK, (write("/etc/docker/server-cert.pem", "x"),)),
     ("a key", opened(), LOOPBACK, (write("/etc/docker/server-key.pem", "x"),)),
@@ -108,6 +109,7 @@ def linked_daemon_json(host: SimulatedHost) -> None:
     ((OURS,), dropin(OPEN, f"{DIRECTORY}/not utf-8 \udcff.conf"), True),
     ((DAEMON_JSON,), link(DAEMON_JSON, "/srv/other.json"), False),
     ((OURS,), environment(DOCKER_OPTS="--debug"), True),
+    ((OURS,), write("/usr/bin/dockerd", "another version"), True),
     ((OURS,), stop, False),
     ((OURS,), fault(disk_errno=28), False),
 ])

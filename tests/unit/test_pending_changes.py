@@ -316,6 +316,28 @@ def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> N
     assert pending_changes(seen._replace(running=None), now, earlier, in_swarm=False) == ()
 
 
+@pytest.mark.parametrize(("command", "executable", "is_replaced", "words"), [
+    (DOCKERD, DOCKERD, True, (f"{DOCKERD}, which was replaced",)),
+    (DOCKERD, DOCKERD, False, ()),
+    # A wrapper that execs dockerd, and one that stays: the shell may be replaced.
+    (WRAPPER, DOCKERD, True, (f"{DOCKERD}, which was replaced",)),
+    (WRAPPER, "/usr/bin/bash", True, ()),
+])
+def test_an_upgraded_dockerd_is_reported(
+    tmp_path: Path, command: str, executable: str, is_replaced: bool, words: tuple[str, ...]
+) -> None:
+    """A package was unpacked, and not configured yet, or its restart was put off (policy-rc.d)."""
+    plain = {name: content.decode() for name, content in PLAIN.items()}
+    started_ns = lay(tmp_path, {**plain, DOCKERD: "", WRAPPER: WRAPPED,
+                                DROP_IN: f"[Service]\nExecStart=\nExecStart={command} -H fd://\n"})
+    rootfs = Rootfs(str(tmp_path))
+    now = observe_configured(rootfs)
+    running = running_of(now, started_ns, INVOCATION_ID="1")
+    process = running.process._replace(executable=executable, is_replaced=is_replaced)
+    seen = Observation(rootfs, now, running=running._replace(process=process))
+    assert pending_changes(seen, now, None, in_swarm=False) == words
+
+
 @pytest.mark.parametrize("changed", [WRAPPER, "/etc/alternatives/run-docker"])
 def test_a_link_that_leads_to_another_program_is_reported(tmp_path: Path, changed: str) -> None:
     """As update-alternatives(1) changes it. The programs themselves are older than the start."""

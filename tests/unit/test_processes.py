@@ -211,3 +211,24 @@ def test_a_process_that_executes_another_program_is_read_as_one_of_them(tmp_path
         read = [process for _ in range(200) if (process := read_process(one.pid)) is not None]
     assert {(process.executable, process.argv) for process in read} == {(argv[0], argv) for argv in whole.values()}
     assert all(process.environ for process in read)
+
+
+@pytest.mark.parametrize(("name", "is_replaced"), [("kept", False), ("upgraded", True), ("removed", True)])
+def test_an_executable_that_is_no_longer_there_is_noticed(tmp_path: Path, name: str, is_replaced: bool) -> None:
+    program, other = tmp_path / "dockerd", tmp_path / "dockerd.dpkg-new"
+    for path in (program, other):
+        shutil.copy(os.path.realpath(str(shutil.which("sleep"))), path)
+    with subprocess.Popen([str(program), "60"]) as started:
+        try:
+            deadline = time.monotonic() + 10.0
+            while (before := read_process(started.pid)) is None or before.executable != str(program):
+                assert time.monotonic() < deadline, "not executed in time"
+            if name == "upgraded":
+                other.rename(program)
+            elif name == "removed":
+                program.unlink()
+            process = read_process(started.pid)
+        finally:
+            started.kill()
+    assert process is not None
+    assert (process.executable, process.is_replaced) == (str(program), is_replaced)
