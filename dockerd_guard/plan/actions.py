@@ -108,12 +108,21 @@ def is_in_force(seen: Observation, intent: Intent) -> bool:
         digest(content_at(seen.rootfs, change.path)) == digest(change.after) for change in intent.changes)
 
 
+def is_not_started_since(seen: Observation, intent: Intent) -> bool:
+    """Whether docker.service, which did not run at a correction, is in the same run, and nobody has started it."""
+    return not intent.was_active and intent.is_applied and intent.invocation != "" and (
+        seen.loaded is not None and seen.loaded.invocation == intent.invocation)
+
+
 def _is_start_left(seen: Observation, loaded: Loaded, intent: Intent | None) -> bool:
     """Whether the files were corrected of a docker.service that had failed, or that failed at the start it was in, and
-    its start was held or interrupted."""
-    if intent is None or intent.proven_by is not None or not is_in_force(seen, intent):
+    its start was held or interrupted; also if others have changed these files since."""
+    if intent is None or intent.proven_by is not None:
         return False
-    return not intent.was_active or (intent.was_starting and loaded.invocation == intent.invocation)
+    if is_not_started_since(seen, intent):
+        return True
+    return is_in_force(seen, intent) and (
+        not intent.was_active or (intent.was_starting and loaded.invocation == intent.invocation))
 
 
 def _is_socket_stale(seen: Observation, loaded: Loaded, plan: Plan) -> bool:

@@ -381,8 +381,9 @@ def _intent(now: Instant, seen: Observation, plan: Plan, actions: Actions, earli
              *(SERVICE,) * (actions.starts_dockerd and is_active))
     changes = earlier.before(actions.changes) if earlier is not None else actions.changes
     was_starting = is_active and seen.loaded is not None and seen.loaded.active_state == "activating"
+    invocation = started_at(seen) if is_active or seen.loaded is None else seen.loaded.invocation
     written = tuple(sorted({change.path for change in changes} | set(earlier.written if earlier is not None else ())))
-    return Intent(changes, now, stops, is_active, started_at(seen), starts=actions.start, was_starting=was_starting,
+    return Intent(changes, now, stops, is_active, invocation, starts=actions.start, was_starting=was_starting,
                   written=written, foreign=foreign_contents(seen, plan, written))
 
 

@@ -24,10 +24,10 @@ ABSENT = "absent"
 class Intent(NamedTuple):
     """A correction that was begun: its changes, when it began, and the active units that it stops on the way.
 
-    `was_active`: docker.service ran then, with this `invocation` ID. `is_applied`: everything was applied that could
-    be. The previous content is kept until dockerd has been started with the new one and has run for a while since
-    `proven_by`; it is restored if dockerd fails before. `is_unverified`: dockerd was started with it, and the result
-    could not be verified yet.
+    `was_active`: docker.service ran then, with this `invocation` ID; else it is that of its last run. `is_applied`:
+    everything was applied that could be. The previous content is kept until dockerd has been started with the new one
+    and has run for a while since `proven_by`; it is restored if dockerd fails before. `is_unverified`: dockerd was
+    started with it, and the result could not be verified yet.
     """
 
     changes: tuple[Change, ...]

@@ -7,7 +7,7 @@ import math
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, started_at
+from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, is_not_started_since, started_at
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.inputs import foreign_contents
 from dockerd_guard.plan.memory import Intent
@@ -47,7 +47,8 @@ def proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | N
     if intent is None or not intent.is_applied:
         return intent
     if not intent.was_active or not intent.changes:
-        return intent if intent.changes and intent.proven_by is None and has_failed(seen) else None
+        is_left = bool(intent.changes) or is_not_started_since(seen, intent)
+        return intent if is_left and intent.proven_by is None and has_failed(seen) else None
     if seen.running is None:
         return intent._replace(proven_by=None)
     if intent.proven_by is None:

@@ -16,7 +16,25 @@ from dockerd_guard.plan.plan import Change
 from dockerd_guard.systemd.sockets import Listen
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.host import SimulatedHost
-from tests.support.situations import OPEN, OURS, decided, do, dropin, opened, read_policy, sleep, stop
+from tests.support.situations import (
+    OPEN,
+    OURS,
+    OVERRIDE,
+    Act,
+    decided,
+    do,
+    dropin,
+    fault,
+    guarded,
+    opened,
+    policy,
+    read_policy,
+    reload,
+    remove,
+    restart,
+    sleep,
+    stop,
+)
 
 NOW: Instant = SimulatedClock().now()
 POLICY = read_policy("")
@@ -107,6 +125,31 @@ def test_the_start_that_is_left(host: SimulatedHost, change: dict[str, Any], exp
     with seen.rootfs.changed({}) as rootfs:
         assert steps(host, seen._replace(rootfs=rootfs), intent) == (("start docker.service",) if expected else ())
     assert steps(host) == ()
+
+
+BUDGET = "mode: enforce\nsockets: [fd://]\ncorrect: {budget: 1/1h}"
+FAILS_OPEN = dropin(f"{OPEN} --tls --tlscert=/nowhere --tlskey=/nowhere")
+HELD = (policy(BUDGET), *opened(), guarded, sleep(40), remove(OURS), FAILS_OPEN, reload, restart, sleep(120), guarded)
+"""Docker has failed because of its hosts, whose files are corrected; the budget holds the start."""
+
+
+@pytest.mark.parametrize(("name", "then", "runs"), [
+    ("nothing", (), True),
+    ("an administrator removes the drop-in", (remove(OVERRIDE), guarded), True),
+    ("an administrator changes it", (dropin("-H fd:// --debug"), guarded, dropin("-H fd://"), guarded), True),
+    ("our file is removed, and written again", (remove(OURS), guarded), True),
+    ("somebody starts it again, and it fails", (remove(OVERRIDE), guarded, fault(next_starts=["refuses"] * 9), restart,
+                                                sleep(120), fault(next_starts=[])), False),
+    ("somebody starts it, and it runs", (remove(OVERRIDE), reload, restart, guarded, stop), False),
+])
+def test_a_held_start_is_left_whatever_others_change_meanwhile(
+    host: SimulatedHost, name: str, then: tuple[Act, ...], runs: bool
+) -> None:
+    """I14. Only a start by somebody else ends it: what failed once more would fail again."""
+    do(host, HELD)
+    assert (host.active["docker.service"], host.text(OURS) is not None) == ("failed", True)
+    do(host, (*then, sleep(3700), guarded))
+    assert (host.running is not None) is runs
 
 
 # --- docker.socket --------------------------------------------------------------------------------
