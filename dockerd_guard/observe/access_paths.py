@@ -14,6 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from dockerd_guard.model.address import Binding, Tls, canonical, split_host_port
 from dockerd_guard.model.json_values import JsonError
@@ -193,19 +194,28 @@ class _NewSockets:
         return any(now - since < YOUNG_S for since in self._since.values())
 
 
+class _Answer(NamedTuple):
+    """Whether the API answers at an address, when to ask again, the socket that was asked, and whether it is only
+    `assumed` that it answers, as it did to an earlier process."""
+
+    is_api: bool
+    until: float
+    inode: int
+    assumed: bool
+
+
 class _Answers:
     """At which addresses the Docker API answers. Another socket or container at the same address is asked anew."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, str], tuple[bool, float, int]] = {}
-        """Whether it answers, when to ask again, and the socket that was asked."""
+        self._known: dict[tuple[str, int, str], _Answer] = {}
         self._unanswered: dict[tuple[str, int, str], float] = {}
         """When each that has not answered yet was asked first. A dockerd accepts connections long before it answers."""
 
     def is_due(self) -> bool:
         """Whether one that has not answered yet, and may still be starting, can be asked again."""
         now = time.monotonic()
-        return any(now - since < START_PAUSE_S and now >= self._known[key][1]
+        return any(now - since < START_PAUSE_S and now >= self._known[key].until
                    for key, since in self._unanswered.items())
 
     def to(  # noqa: PLR0913, PLR0917 -- what each path is compared with
@@ -220,19 +230,21 @@ class _Answers:
             # docker-proxy, which listens for a container, ends with dockerd, and another one begins with the next.
             inode, now = inodes.get(path.address, 0), time.monotonic()
             key = path.address, 0 if path.is_published else inode, path.container
-            answers, until, asked = self._known.get(key, (path.address in assumed, 0.0, inode))
-            if inode not in (0, asked):
-                until = 0.0
-            if path.address and now < deadline and now >= until and (path.is_apart or may_ask()):
-                is_first, answer, asked = not until, ask(path.address), inode
-                until = now + (SILENCE_S if answer is not None else RETRY_S)
-                answers = answers if answer is None else answer
-                if answer is None and (is_first or key in self._unanswered):
+            is_assumed = path.address in assumed
+            last = self._known.get(key, _Answer(is_assumed, 0.0, inode, is_assumed))
+            if inode not in (0, last.inode):
+                last = last._replace(until=0.0)
+            if path.address and now < deadline and now >= last.until and (path.is_apart or may_ask()):
+                answer = ask(path.address)
+                if answer is None and (not last.until or key in self._unanswered):
                     unanswered[key] = self._unanswered.get(key, now)
+                last = (_Answer(answer, now + SILENCE_S, inode, assumed=False) if answer is not None else
+                        last._replace(until=now + RETRY_S, inode=inode))
             elif key in self._unanswered:
                 unanswered[key] = self._unanswered[key]
-            known[key] = answers, until, asked
-            found.append(path._replace(serves_api=path.serves_api or answers))
+            known[key] = last
+            found.append(path._replace(serves_api=path.serves_api or last.is_api,
+                                       is_assumed=last.assumed and not path.serves_api))
         self._known, self._unanswered = known, unanswered
         return found
 

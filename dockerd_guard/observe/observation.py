@@ -201,7 +201,8 @@ class AccessPath(NamedTuple):
     `address` is spelled as the kernel reports it, "" if unknown. `pid` is 0 if no process is known. `evidence` is why
     this is an access path, as part of a message; it contains no argument of a command line. `serves_api`: the port
     leads to the API itself, so it may be blocked. `is_published`: traffic to it is forwarded to a container.
-    `is_apart`: it does not lead to docker.service, so a request cannot start that.
+    `is_apart`: it does not lead to docker.service, so a request cannot start that. `is_assumed`: that it serves the API
+    is not known now; it did when it was blocked.
     """
 
     kind: AccessKind
@@ -217,6 +218,7 @@ class AccessPath(NamedTuple):
     is_published: bool = False
     location: Location | None = None
     is_apart: bool = False
+    is_assumed: bool = False
 
 
 class Listening(NamedTuple):

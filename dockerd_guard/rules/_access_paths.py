@@ -13,6 +13,9 @@ from dockerd_guard.rules._common import declared_places
 CODES = {AccessKind.CONTAINER: "DG108", AccessKind.CONTAINERD: "DG110"}
 """The rule of each kind; DG107 for all others."""
 
+ASSUMED = "whether the Docker API answers there is not known now"
+"""Said of what an earlier process has blocked while nobody can be asked, as where Docker is down."""
+
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@\\+")
 
 
@@ -97,8 +100,9 @@ def _process_message(path: AccessPath) -> str:
     subject = f"{shown(path.program)} ({', '.join(filter(None, owner))}) listens on {path.address}"
     if path.kind is AccessKind.API_PORT:
         what = "where the Docker API answers" if path.serves_api else "a port of the Docker API that is not declared"
-        return f"{subject}, {what}"
+        return f"{subject}, which was blocked; {ASSUMED}" if path.is_assumed else f"{subject}, {what}"
     proof = "; it leads to the Docker API: anyone who can reach it has root access" if path.serves_api else ""
+    proof = f"; {ASSUMED}" if path.is_assumed else proof
     return f"{subject}: {_printable(path.evidence)}{proof}"
 
 
@@ -108,5 +112,5 @@ def _container_message(path: AccessPath) -> str:
         where = f"publishes {path.address}" if path.address else "publishes a port"
     else:
         where = f"uses the host's network{f' and listens on {path.address}' if path.address else ''}"
-    proof = "; the Docker API answers there" if path.serves_api else ""
+    proof = f"; {ASSUMED}" if path.is_assumed else "; the Docker API answers there" if path.serves_api else ""
     return f"container {shown(path.container)}{image} mounts {_printable(path.evidence)} and {where}{proof}"

@@ -356,13 +356,13 @@ def test_answer_of_a_port_counts_until_there_is_another(
         assert [path.serves_api for path in found if path.address == address] == [serves_api]
 
 
-@pytest.mark.parametrize(("answer", "found"), [(True, [True]), (False, []), (None, [True])])
+@pytest.mark.parametrize(("answer", "found"), [(True, [(True, False)]), (False, []), (None, [(True, True)])])
 def test_address_that_was_blocked_before_a_restart_of_the_agent_is_asked_again(
-        stack: contextlib.ExitStack, look: Look, answer: bool | None, found: list[bool]) -> None:
+        stack: contextlib.ExitStack, look: Look, answer: bool | None, found: list[tuple[bool, bool]]) -> None:
     """Without an answer it stays, as long as no dockerd runs that could give one."""
     _, address = listening(stack, "-c", LISTEN)
     paths = look.observer.look(look.seen, lambda _: answer, {}, [address])
-    assert [path.serves_api for path in paths if path.address == address] == found
+    assert [(path.serves_api, path.is_assumed) for path in paths if path.address == address] == found
 
 
 # --- containers -----------------------------------------------------------------------------------

@@ -57,6 +57,17 @@ AGENT = path(AccessKind.CONTAINER, evidence="/run/docker.sock", container="agent
     (RELAY._replace(serves_api=True, address="tcp://127.0.0.1:5000"), "DG107", "warning", "socat (pid 7, relay"),
     (path(AccessKind.API_PORT, "tcp://[::]:2375", pid=7, program="nc", uid=1000), "DG107", "warning",
      "nc (pid 7, uid 1000) listens on tcp://[::]:2375, a port of the Docker API that is not declared"),
+    (path(AccessKind.API_PORT, "tcp://[::]:2375", pid=7, program="nc", uid=1000, serves_api=True), "DG107", "error",
+     "nc (pid 7, uid 1000) listens on tcp://[::]:2375, where the Docker API answers"),
+    (path(AccessKind.API_PORT, "tcp://[::]:2375", pid=7, program="nc", uid=1000, serves_api=True, is_assumed=True),
+     "DG107", "error", "nc (pid 7, uid 1000) listens on tcp://[::]:2375, which was blocked; whether the Docker API "
+     "answers there is not known now"),
+    (RELAY._replace(serves_api=True, is_assumed=True), "DG107", "error",
+     "socat (pid 7, relay.service) listens on tcp://0.0.0.0:5000: its command line names /run/docker.sock; whether "
+     "the Docker API answers there is not known now"),
+    (AGENT._replace(serves_api=True, is_assumed=True), "DG108", "error",
+     "container agent (portainer/agent:2) mounts /run/docker.sock and publishes tcp://0.0.0.0:5000; whether the Docker "
+     "API answers there is not known now"),
     (path(AccessKind.IN_DOCKER_SERVICE, pid=7, program="nc", unit="docker.service", evidence="it runs there"), "DG107",
      "error", "nc (pid 7, docker.service) listens on tcp://0.0.0.0:5000: it runs there"),
     (AGENT, "DG108", "error", "container agent (portainer/agent:2) mounts /run/docker.sock and publishes "
