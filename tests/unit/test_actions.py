@@ -10,7 +10,7 @@ from dockerd_guard.model.address import Binding, Tls, Via, scope_of
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.location import Location
 from dockerd_guard.observe.observation import Observation
-from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions
+from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, required_actions, started_at
 from dockerd_guard.plan.memory import Intent
 from dockerd_guard.plan.plan import Change
 from dockerd_guard.systemd.sockets import Listen
@@ -89,6 +89,15 @@ def test_what_has_failed(host: SimulatedHost) -> None:
     assert not has_failed(down._replace(running=seen.running))
     assert not has_failed(down._replace(loaded=None))
     assert not has_failed(down._replace(loaded=seen.loaded._replace(active_state="inactive")))
+
+
+def test_which_run_of_dockerd_it_is(host: SimulatedHost) -> None:
+    """A wrapper may clear the environment."""
+    seen = observed(host)
+    assert seen.running is not None
+    cleared = seen.running._replace(process=seen.running.process._replace(environ={}))
+    assert started_at(seen) == host.invocation
+    assert (started_at(seen._replace(running=cleared)), started_at(seen._replace(running=None))) == ("", "")
 
 
 @pytest.mark.parametrize(("change", "expected"), [
