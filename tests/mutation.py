@@ -43,7 +43,7 @@ TESTS = {
     "pending_changes": ("test_pending_changes.py", "test_unrun_commands.py"),
     "facts": ("test_restart_facts.py", "test_unrun_commands.py", "test_occupied_paths.py"),
     "unrun_commands": ("test_unrun_commands.py",),
-    "probation": ("test_probation.py", "test_decide.py", "test_decide_memory.py"),
+    "probation": ("test_probation.py", "test_actions.py", "test_decide.py", "test_decide_memory.py"),
 }
 """The modules of plan/ and the unit tests that must notice every change of them."""
 
@@ -55,6 +55,8 @@ EQUIVALENT: dict[str, str] = {
         "where nothing may be done, something is held",
     "decide: without `seen.loaded is not None`: was_starting = ": "where dockerd is seen to run, systemd is asked",
     "probation: without `seen.loaded is not None`: is_started_since = ":
+        "has_failed() says so of a unit that is loaded",
+    "actions: without `seen.loaded is not None`: return not intent.was_active":
         "has_failed() says so of a unit that is loaded",
     "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",

@@ -110,8 +110,7 @@ def is_in_force(seen: Observation, intent: Intent) -> bool:
 
 def is_not_started_since(seen: Observation, intent: Intent) -> bool:
     """Whether docker.service, which did not run at a correction, is in the same run, and nobody has started it."""
-    return not intent.was_active and intent.is_applied and intent.invocation != "" and (
-        seen.loaded is not None and seen.loaded.invocation == intent.invocation)
+    return not intent.was_active and seen.loaded is not None and seen.loaded.invocation == intent.invocation
 
 
 def _is_start_left(seen: Observation, loaded: Loaded, intent: Intent | None) -> bool:

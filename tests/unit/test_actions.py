@@ -140,6 +140,7 @@ BUDGET = "mode: enforce\nsockets: [fd://]\ncorrect: {budget: 1/1h}"
 FAILS_OPEN = dropin(f"{OPEN} --tls --tlscert=/nowhere --tlskey=/nowhere")
 HELD = (policy(BUDGET), *opened(), guarded, sleep(40), remove(OURS), FAILS_OPEN, reload, restart, sleep(120), guarded)
 """Docker has failed because of its hosts, whose files are corrected; the budget holds the start."""
+FAILS = (fault(next_starts=["refuses"] * 9), restart, sleep(120), fault(next_starts=[]))
 
 
 @pytest.mark.parametrize(("name", "then", "runs"), [
@@ -147,8 +148,8 @@ HELD = (policy(BUDGET), *opened(), guarded, sleep(40), remove(OURS), FAILS_OPEN,
     ("an administrator removes the drop-in", (remove(OVERRIDE), guarded), True),
     ("an administrator changes it", (dropin("-H fd:// --debug"), guarded, dropin("-H fd://"), guarded), True),
     ("our file is removed, and written again", (remove(OURS), guarded), True),
-    ("somebody starts it again, and it fails", (remove(OVERRIDE), guarded, fault(next_starts=["refuses"] * 9), restart,
-                                                sleep(120), fault(next_starts=[])), False),
+    ("somebody starts it as it is, and it fails", FAILS, True),
+    ("somebody starts it with other files, and it fails", (remove(OVERRIDE), guarded, *FAILS), False),
     ("somebody starts it, and it runs", (remove(OVERRIDE), reload, restart, guarded, stop), False),
 ])
 def test_a_held_start_is_left_whatever_others_change_meanwhile(
