@@ -6,8 +6,10 @@ The certificate of the service is always verified. No body of an answer and no h
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
@@ -182,6 +184,10 @@ def not_the_service(endpoint: SplitResult, what: str) -> LockError:
 
 
 def _tls_context(tls: TlsPaths) -> ssl.SSLContext:
+    for name, path in tls._asdict().items():
+        # To read a pipe would take for ever, whatever the time limits of requests.
+        if path and os.path.exists(path) and not os.path.isfile(path):
+            raise _bad_file(name, OSError(errno.EINVAL, "it is not a regular file"))
     try:
         context = ssl.create_default_context(cafile=tls.ca or None)
     except OSError as error:

@@ -304,7 +304,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         {new} -subj /CN=stranger -keyout stranger.key -out stranger.pem
         for name in server client; do {new} -subj /CN=$name {signed} -keyout $name.key -out $name.pem; done
         openssl ec -in client.key -aes128 -passout pass:{SECRET} -out locked.key
-        cp client.pem locked.pem; echo nonsense > broken.pem; cp client.key broken.key
+        mkfifo pipe.pem pipe.key; cp client.pem locked.pem; echo nonsense > broken.pem; cp client.key broken.key
         """], cwd=directory, check=True, capture_output=True)
     return Files(directory)
 
@@ -349,6 +349,8 @@ REFUSED = (
     Refused("no CA file", "https://{}", "missing", "client", TLS, "correct.fleet.tls.ca cannot be used"),
     Refused("a CA file that is none", "https://{}", "broken", "client", TLS, "correct.fleet.tls.ca cannot be used"),
     Refused("no certificate file", "https://{}", "ca", "missing", TLS, "correct.fleet.tls.cert and"),
+    Refused("a CA file that is a pipe", "https://{}", "pipe", "client", TLS, "tls.ca cannot be used"),
+    Refused("a key that is a pipe", "https://{}", "ca", "pipe", TLS, "Correct the file: it is not a regular file"),
     Refused("a broken certificate", "https://{}", "ca", "broken", TLS, "correct.fleet.tls.cert and"),
     Refused("an encrypted key", "https://{}", "ca", "locked", TLS, "encrypted"),
     Refused("a certificate of another CA", "https://{}", "ca", "stranger", TLS, "correct.fleet.tls.cert"),
