@@ -73,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     gc.disable()
     defer(*DEFERRED)
     disable(*DISABLED)
+    _open_missing()
     for stream in (sys.stdout, sys.stderr):
         # Output must not fail on characters that the terminal cannot show.
         if isinstance(stream, TextIOWrapper):
@@ -106,6 +107,14 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         return UNANSWERED
     return code
+
+
+def _open_missing() -> None:
+    """Open the standard streams that were closed from the start (`>&-`), for which Python has None. A file that is
+    opened later would get their number."""
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _discard_stdout() -> None:

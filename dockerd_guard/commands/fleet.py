@@ -42,7 +42,9 @@ def run(options: SimpleNamespace) -> int:
             return show(fleet, client, state.load().fleet, options.format)
     except LockError as error:
         raise Unanswerable(f"{error.reason}. Next: {error.next_step}") from None
-    except (Busy, OSError, PolicyError) as error:
+    except OSError as error:
+        raise Unanswerable(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+    except (Busy, PolicyError) as error:
         raise Unanswerable(str(error)) from None
 
 

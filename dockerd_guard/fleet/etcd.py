@@ -132,10 +132,10 @@ class Etcd:
 
     def stop(self, host: Host, reason: str) -> None:
         value = {"host": host.name, "reason": shown(reason, MAX_REASON_CHARACTERS), "since": _now()}
-        self._post("kv/put", _pair_of(f"{self._prefix}stop", value))
+        self._change("kv/put", _pair_of(f"{self._prefix}stop", value))
 
     def resume(self, slot: Slot | None) -> None:
-        self._post("kv/deleterange", {"key": _encoded(f"{self._prefix}stop")})
+        self._change("kv/deleterange", {"key": _encoded(f"{self._prefix}stop")})
         if slot is not None:
             self.release(slot)
 
@@ -178,7 +178,8 @@ class Etcd:
     def _wait(self, host: Host, expected_s: float) -> None:
         """Show that this host waits."""
         lease = self._grant(int(WAITING_S + WAITING_FACTOR * min(expected_s, LONGEST_WAIT_S)))
-        self._post("kv/put", _pair_of(f"{self._prefix}waiting/{host.id}", {"host": host.name, "since": _now()}, lease))
+        self._change("kv/put", _pair_of(
+            f"{self._prefix}waiting/{host.id}", {"host": host.name, "since": _now()}, lease))
 
     def _take(self, number: int, lease: int, host: Host) -> Slot | _Group:
         """Take a slot in one transaction, which the group's stop prevents too; or return what prevented it."""
@@ -191,7 +192,10 @@ class Etcd:
             "failure": self._reads(host)})
         if not self._succeeded(reply):
             return self._group_of(reply, host)
-        return Slot(self._group, host.id, number, lease, _number_of(_object(reply, "header"), "revision"), since)
+        revision = _number_of(_object(reply, "header"), "revision")
+        if not revision:
+            raise self._not_etcd("no revision")
+        return Slot(self._group, host.id, number, lease, revision, since)
 
     def _reads(self, host: Host) -> list[dict[str, object]]:
         """Operations of a transaction: the parts of _Group."""
@@ -259,6 +263,9 @@ class Etcd:
             return tuple(_pair(each) for each in get(reply, "kvs", as_list(as_object), ()))
         except (JsonError, UnicodeDecodeError):
             raise self._not_etcd("an unknown answer") from None
+
+    def _change(self, path: str, body: Mapping[str, object]) -> None:
+        _object(self._post(path, body), "header")
 
     def _post(self, path: str, body: Mapping[str, object]) -> JsonObject:
         # A member that is stopping or has no leader says so; the others of the cluster may have one.

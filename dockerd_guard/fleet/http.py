@@ -6,13 +6,16 @@ The certificate of the service is always verified. No body of an answer and no h
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from email.message import Message
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -21,6 +24,8 @@ from dockerd_guard.model.json_values import JsonError, JsonObject, as_object, lo
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """A group with a thousand waiting hosts has a third of this."""
+
+READ_BYTES = 64 * 1024
 
 REDIRECTS = range(300, 400)
 
@@ -125,11 +130,27 @@ class Service:
         with contextlib.closing(connection):
             connection.request("POST", f"{endpoint.path.rstrip('/')}/{path}", json.dumps(body),
                                {"Content-Type": "application/json", "Connection": "close", **headers})
-            response = connection.getresponse()
-            content = response.read(MAX_ANSWER_BYTES + 1)
-            if response.length and len(content) <= MAX_ANSWER_BYTES:
-                raise http.client.IncompleteRead(b"")
-            return response, content
+            # Not closed, it would keep the connection open for as long as an exception refers to it.
+            with contextlib.closing(connection.getresponse()) as response:
+                if (problem := _unreadable(response.headers)) is not None:
+                    raise not_the_service(endpoint, problem)
+                content = b""
+                # Read at once, chunks of one byte each would take sixty times their size.
+                while len(content) <= MAX_ANSWER_BYTES and (more := response.read(READ_BYTES)):
+                    content += more
+                if response.length and len(content) <= MAX_ANSWER_BYTES:
+                    raise http.client.IncompleteRead(b"")
+                return response, content
+
+
+def _unreadable(headers: Message) -> str | None:
+    """Why the body of an answer cannot be understood (RFC 9110, 8.4 and RFC 9112, 6.3), None if it can."""
+    lengths = {each.strip() for each in headers.get_all("Content-Length", [])}
+    if len(lengths) > 1 or not all(each.isascii() and each.isdecimal() for each in lengths):
+        return "does not answer in HTTP"
+    if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        return "compresses its answer, which it was not asked to do"
+    return None
 
 
 def _port(endpoint: SplitResult) -> int:
@@ -163,6 +184,10 @@ def not_the_service(endpoint: SplitResult, what: str) -> LockError:
 
 
 def _tls_context(tls: TlsPaths) -> ssl.SSLContext:
+    for name, path in tls._asdict().items():
+        # To read a pipe would take for ever, whatever the time limits of requests.
+        if path and os.path.exists(path) and not os.path.isfile(path):
+            raise _bad_file(name, OSError(errno.EINVAL, "it is not a regular file"))
     try:
         context = ssl.create_default_context(cafile=tls.ca or None)
     except OSError as error:

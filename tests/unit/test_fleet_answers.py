@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +17,13 @@ import pytest
 
 from dockerd_guard.fleet.etcd import Etcd
 from dockerd_guard.fleet.fleetlock import FleetLock
-from dockerd_guard.fleet.http import MAX_ANSWER_BYTES, Service, TlsPaths
+from dockerd_guard.fleet.http import Service, TlsPaths
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
+from tests.support.bad_answers import BOTH, HTML, SECRET, Bad, hang, json_answer
 from tests.support.lock_services import answering, http_answer, read_request
 
 HOST = Host("28a511d43a904103968fb838342be6e4", "web1", "boot")
 SLOT = Slot("prod", HOST.id, 0, 7, 8)
-SECRET = "hunter2"
 
 FULL, UNREACHABLE, INVALID, TLS = Fault.FULL, Fault.UNREACHABLE, Fault.INVALID, Fault.TLS
 
@@ -46,64 +47,6 @@ def refused(act: Callable[[], object]) -> LockError:
     return caught.value
 
 
-def json_answer(data: object, status: str = "200 OK") -> bytes:
-    return http_answer(json.dumps(data).encode(), status, "Content-Type: application/json")
-
-
-def drip(connection: socket.socket) -> None:
-    """A byte each tenth of a second: no read ever times out."""
-    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 200:
-        connection.sendall(bytes([byte]))
-        time.sleep(0.1)
-
-
-def hang(connection: socket.socket) -> None:
-    while connection.recv(65536):
-        pass
-
-
-def flood(connection: socket.socket) -> None:
-    """64 MB, in chunks."""
-    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(1024):
-        connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-    connection.sendall(b"0\r\n\r\n")
-
-
-def endless_head(connection: socket.socket) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000)
-
-
-class Bad(NamedTuple):
-    """An answer to the first request, of whatever protocol, and what it is taken for."""
-
-    name: str
-    answer: bytes | Callable[[socket.socket], None]
-    fault: Fault
-    words: str
-
-
-HTML = f"<html><body>Login {SECRET}</body></html>".encode()
-
-BOTH = (
-    Bad("nothing", b"", UNREACHABLE, "closed the connection"),
-    Bad("it hangs", hang, UNREACHABLE, "timed out"),
-    Bad("byte by byte", drip, UNREACHABLE, "timed out"),
-    Bad("it closes within its answer", http_answer(b"{}")[:-1], UNREACHABLE, "closed the connection within"),
-    Bad("it is no HTTP", f"SSH-2.0-{SECRET}\r\n".encode(), INVALID, "does not answer in HTTP"),
-    Bad("binary", bytes(range(256)) * 10, INVALID, "does not answer in HTTP"),
-    Bad("a page", http_answer(HTML, "200 OK", "Content-Type: text/html"), INVALID, "does not answer as "),
-    Bad("a page that is not found", http_answer(HTML, "404 Not Found"), INVALID, "HTTP status 404"),
-    Bad("a redirect", http_answer(b"", "301 Moved", f"Location: https://{SECRET}.example.org/"), INVALID, "redirects"),
-    Bad("a redirect to itself", http_answer(b"", "307 Temporary Redirect", "Location: /"), INVALID, "redirects"),
-    Bad("64 MB, announced", http_answer(b"x" * 2 * MAX_ANSWER_BYTES), INVALID, "more than 1048576 bytes"),
-    Bad("64 MB in chunks", flood, INVALID, "more than 1048576 bytes"),
-    Bad("an endless head", endless_head, INVALID, "does not answer in HTTP"),
-    Bad("nested without end", http_answer(b"[" * 500_000), INVALID, "does not answer as "),
-    Bad("a proxy without its service", http_answer(HTML, "502 Bad Gateway"), UNREACHABLE, "HTTP status 502"),
-    Bad("overloaded", http_answer(b"", "503 Service Unavailable"), UNREACHABLE, "HTTP status 503"),
-)
-
 ETCD = (
     Bad("an empty object", json_answer({}), INVALID, "no header"),
     Bad("a number as header", json_answer({"header": 7}), INVALID, "no header"),
@@ -117,20 +60,45 @@ ETCD = (
     Bad("etcd 3.3", http_answer(b"Not Found", "404 Not Found"), INVALID, "etcd must be 3.4 or later"),
 )
 
+def refusal(status: str, kind: object, value: object) -> bytes:
+    return json_answer({"kind": kind, "value": value}, status)
+
+
 FLEETLOCK = (
     # As airlock answers.
-    Bad("full", json_answer({"kind": "failed_lock", "value": "all 2 semaphore slots currently locked"},
-                            "500 Internal Server Error"), FULL, "all slots of the group prod are taken"),
-    Bad("full, as in the specification", json_answer({"kind": "failed_lock_semaphore_full", "value": ""},
-                                                     "500 Internal Server Error"), FULL, "are taken"),
-    Bad("a race without end", json_answer({"kind": "failed_lock", "value": "conflict on semaphore detected, aborting"},
-                                          "500 Internal Server Error"), FULL, "are taken"),
-    Bad("its etcd hangs", json_answer({"kind": "failed_sem_init", "value": SECRET}, "500 Internal Server Error"),
-        UNREACHABLE, "failed_sem_init"),
-    Bad("an unknown group", json_answer({"kind": "unknown_group", "value": 'unknown group "prod"'}, "400 Bad Request"),
-        INVALID, "correct.fleet.group"),
-    Bad("a kind that is no text", json_answer({"kind": ["x"], "value": 1}, "400 Bad Request"), INVALID,
-        "does not answer as FleetLock"),
+    Bad("full", refusal("500 Error", "failed_lock", "all 2 semaphore slots currently locked"), FULL,
+        "all slots of the group prod are taken"),
+    Bad("a race without end", refusal("500 Error", "failed_lock", "conflict on semaphore detected, aborting"), FULL,
+        "are taken"),
+    Bad("its etcd hangs", refusal("500 Error", "failed_sem_init", SECRET), UNREACHABLE, "failed_sem_init"),
+    # The slot may be taken all the same: not "full", after which it would not be given back.
+    Bad("its etcd hangs later", refusal("500 Error", "failed_lock", "context deadline exceeded"), UNREACHABLE,
+        "the lock service in correct.fleet.endpoints is not available: Check its log: HTTP status 500, failed_lock"),
+    Bad("its etcd has no leader", refusal("500 Error", "failed_lock", "etcdserver: no leader"), UNREACHABLE, "its log"),
+    Bad("its etcd has something else", refusal("500 Error", "failed_lock", "empty semaphore value"), INVALID,
+        "gives no slot of the group prod: HTTP status 500, failed_lock"),
+    Bad("an unknown group", refusal("400 Bad Request", "unknown_group", 'unknown group "prod"'), INVALID,
+        "Correct correct.fleet.group in the policy, or configure"),
+    Bad("a proxy that removes the header", refusal("400 Bad Request", "invalid_client_identity", SECRET), INVALID,
+        "must pass on the header fleet-lock-protocol"),
+    # As other services answer.
+    Bad("full, as in the specification", refusal("500 Error", "failed_lock_semaphore_full", ""), FULL, "are taken"),
+    Bad("full, poseidon/fleetlock", refusal("423 Locked", "locked", f"reboot lease unavailable, held by {SECRET}"),
+        FULL, "are taken"),
+    Bad("full, heathcliff26/fleetlock", refusal("423 Locked", "all_slots_full", "Could not reserve a slot"), FULL,
+        "are taken"),
+    Bad("full, knubbis-fleetlock", refusal("409 Conflict", "failed_lock", ""), FULL,
+        "are taken"),
+    Bad("an unknown group, knubbis-fleetlock",
+        refusal("500 Error", "failed_lock", "group does not exist in config"), INVALID, "correct correct.fleet.group"),
+    Bad("an internal error, poseidon/fleetlock", refusal("500 Error", "internal_error", SECRET), UNREACHABLE,
+        "internal_error"),
+    # Neither is one.
+    Bad("an error with the status of success", refusal("200 OK", "failed_lock", SECRET), INVALID, "does not answer as"),
+    Bad("another error with that status", json_answer({"error": SECRET}), INVALID, "does not answer as FleetLock"),
+    Bad("a file that is locked", http_answer(HTML, "423 Locked"), INVALID, "HTTP status 423"),
+    Bad("a kind that is no text", refusal("400 Bad Request", ["x"], 1), INVALID, "does not answer as FleetLock"),
+    Bad("a value that is no text", refusal("500 Error", "failed_lock", 7), INVALID, "gives no slot of the group prod"),
 )
 
 
@@ -179,6 +147,7 @@ def found(number: int, *pairs: dict[str, object]) -> bytes:
     ("it succeeded, as a text", (FREE, LEASE, json_answer(HEADER | {"succeeded": "yes"})), INVALID),
     ("an empty transaction", (FREE, LEASE, json_answer({"succeeded": True})), INVALID),
     ("a page in place of the transaction", (FREE, LEASE, http_answer(HTML)), INVALID),
+    ("no revision", (FREE, LEASE, json_answer({"header": {"revision": "x"}, "succeeded": True})), INVALID),
     ("it hangs at the transaction", (FREE, LEASE, hang), UNREACHABLE),
     ("always another host is faster", (FREE, LEASE, RACE, RACE, RACE, LEASE), FULL),
 ], ids=lambda value: value if isinstance(value, str) else "")
@@ -205,7 +174,18 @@ def test_no_answer_keeps_a_slot_but_a_right_one(answer: bytes) -> None:
         refused(lambda: etcd(f"http://{place}").still(SLOT))
 
 
-@pytest.mark.parametrize("answer", [http_answer(b""), json_answer({}), http_answer(b"OK\n")])
+@pytest.mark.parametrize("answer", [json_answer({}), json_answer({"error": "x"}), http_answer(HTML)])
+@pytest.mark.parametrize("act", [lambda lock: lock.stop(HOST, "dead"), lambda lock: lock.resume(None)])
+def test_no_answer_stops_or_resumes_a_group_but_a_right_one(act: Callable[[Etcd], object], answer: bytes) -> None:
+    with answering(answer) as (place, _):
+        assert refused(lambda: act(etcd(f"http://{place}"))).fault is INVALID
+
+
+@pytest.mark.parametrize("answer", [
+    http_answer(b""), json_answer({}), http_answer(b"OK\n"), http_answer(b"retained reboot lease"), http_answer(b" \n"),
+    json_answer({"kind": "success", "value": "The operation was succesfull"}), b"HTTP/1.0 200 OK\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nO\r\n1\r\nK\r\n0\r\n\r\n",
+    http_answer(b"{}", "200 OK", "Content-Encoding: identity")])
 def test_what_a_fleetlock_service_agrees_with(answer: bytes) -> None:
     with answering(answer) as (place, received):
         lock = fleetlock(f"http://{place}/base/")
@@ -224,6 +204,40 @@ def test_a_race_is_asked_again_at_once() -> None:
     with answering(race, race, http_answer(b"")) as (place, received):
         assert fleetlock(f"http://{place}").acquire(HOST)
     assert len(received) == 3
+
+
+def test_a_race_while_a_slot_is_given_back_is_asked_again_at_once() -> None:
+    """airlock answers the same to each host that gives one back at the same time."""
+    race = refusal("500 Error", "failed_lock", "conflict on semaphore detected, aborting")
+    with answering(race, race, http_answer(b"")) as (place, received):
+        assert fleetlock(f"http://{place}").release(SLOT)
+    assert [request.split(b" ")[1] for request in received] == [b"/v1/steady-state"] * 3
+
+
+@pytest.mark.parametrize("answer", [refusal("500 Error", "failed_lock", "context deadline exceeded"),
+                                    refusal("500 Error", "failed_unlock", "Internal Server Error"),
+                                    refusal("500 Error", "failed_lock", "conflict on semaphore detected, aborting")])
+def test_a_slot_that_is_not_taken_back(answer: bytes) -> None:
+    """It said "all slots of the group prod are taken: Wait"."""
+    with answering(answer) as (place, _):
+        error = refused(lambda: fleetlock(f"http://{place}").release(SLOT))
+    assert (error.fault, error.reason) == (
+        UNREACHABLE, "the lock service does not take back the slot of the group prod")
+
+
+def test_chunks_of_one_byte_take_no_memory() -> None:
+    def many(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"1\r\n \r\n" * 300_000 + b"0\r\n\r\n")
+    with answering(many) as (place, _):
+        tracemalloc.start()
+        try:
+            refused(lambda: etcd(f"http://{place}", timeout_s=10.0).acquire(HOST))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    # 300,000 bytes as objects of their own: 12 MB. What is sent is in here too, 1.8 MB.
+    assert peak < 8_000_000
 
 
 def test_a_slot_that_another_host_has_by_now() -> None:
@@ -290,7 +304,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         {new} -subj /CN=stranger -keyout stranger.key -out stranger.pem
         for name in server client; do {new} -subj /CN=$name {signed} -keyout $name.key -out $name.pem; done
         openssl ec -in client.key -aes128 -passout pass:{SECRET} -out locked.key
-        cp client.pem locked.pem; echo nonsense > broken.pem; cp client.key broken.key
+        mkfifo pipe.pem pipe.key; cp client.pem locked.pem; echo nonsense > broken.pem; cp client.key broken.key
         """], cwd=directory, check=True, capture_output=True)
     return Files(directory)
 
@@ -335,6 +349,8 @@ REFUSED = (
     Refused("no CA file", "https://{}", "missing", "client", TLS, "correct.fleet.tls.ca cannot be used"),
     Refused("a CA file that is none", "https://{}", "broken", "client", TLS, "correct.fleet.tls.ca cannot be used"),
     Refused("no certificate file", "https://{}", "ca", "missing", TLS, "correct.fleet.tls.cert and"),
+    Refused("a CA file that is a pipe", "https://{}", "pipe", "client", TLS, "tls.ca cannot be used"),
+    Refused("a key that is a pipe", "https://{}", "ca", "pipe", TLS, "Correct the file: it is not a regular file"),
     Refused("a broken certificate", "https://{}", "ca", "broken", TLS, "correct.fleet.tls.cert and"),
     Refused("an encrypted key", "https://{}", "ca", "locked", TLS, "encrypted"),
     Refused("a certificate of another CA", "https://{}", "ca", "stranger", TLS, "correct.fleet.tls.cert"),

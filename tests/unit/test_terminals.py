@@ -112,6 +112,25 @@ def test_every_terminal(root: Path, call: tuple[str, ...]) -> None:
     assert b"Traceback" not in lost.stderr and b"Exception" not in lost.stderr, lost.stderr
 
 
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_standard_output_that_is_closed(call: tuple[str, ...], root: Path) -> None:
+    """AttributeError: 'NoneType' object has no attribute 'flush'."""
+    left = on_closed_streams(">&-", call, root)
+    assert left.returncode in (0, 1, 2)
+    assert b"Traceback" not in left.stderr, left.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_the_exit_code_is_the_same_on_closed_streams(closed: str, root: Path) -> None:
+    call = ("lint", "--root", ROOT)
+    assert on_closed_streams(closed, call, root).returncode == on_closed_streams("", call, root).returncode == 1
+
+
+def on_closed_streams(closed: str, call: tuple[str, ...], root: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command(call, root)], cwd=REPOSITORY, env=PLAIN,
+                          check=False, capture_output=True, timeout=PATIENCE_SECONDS)
+
+
 def test_lint_fits_40_columns(root: Path) -> None:
     code, said = on_a_terminal(("lint", "--root", ROOT, "--color", "never"), root, 40)
     lines = [line.rstrip("\r") for line in said.split("\n")]
