@@ -56,6 +56,8 @@ def again(path: str) -> Act:
     ("daemon.json that is gone", (remove(DAEMON_JSON),), NOTHING),
     ("a drop-in", (write(f"{OVERRIDE}.d.conf", "[Service]\nNice=5\n"),), NOTHING),
     ("an environment file that was missing", (write("/etc/default/docker", "X=1\n"),), NOTHING),
+    ("the program, by a package upgrade", (write("/usr/bin/dockerd", "28"),), NOTHING),
+    ("a program that is gone", (remove("/usr/bin/dockerd"),), NOTHING),
     ("the environment of systemd", (environment(HTTP_PROXY="http://proxy"),), NOTHING),
     ("the unit", (write("/usr/lib/systemd/system/docker.socket",
                         "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0600\n"),), NOTHING),
