@@ -195,6 +195,7 @@ class Controller:
         self._count_exposed(seen)
         # First: to judge, to query dockerd and to restart it may take a while (I12). nftables needs no D-Bus.
         seen = self._with_access_paths(seen)
+        blocked_before = set(map(canonical, self.containment.addresses))
         blocked = self.containment.block_at_once(self._exposures(seen))
         if any(tls is Tls.UNKNOWN for _, tls in _tls(seen)):
             seen = self._probed(seen)
@@ -205,8 +206,8 @@ class Controller:
         self._report_manual_fixes(findings)
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
-        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested,
-                                       is_being_corrected=not self._owns_state,
+        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, blocked=blocked_before,
+                                       is_contested=is_contested, is_being_corrected=not self._owns_state,
                                        knows_containers=kernel.knows_containers()):
             self._wake_in(CONFIRM_S)
         # After the drifts, whose exposure it ends, and before a correction, which may take seconds (I10).

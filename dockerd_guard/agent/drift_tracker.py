@@ -62,14 +62,15 @@ class DriftTracker:
 
     def report_drifts(  # noqa: PLR0913 -- what an entry shows
         self, seen: Observation, findings: tuple[Finding, ...], open_to_network: Collection[str], policy: Policy,
-        cause: Cause, *, is_contested: bool, is_being_corrected: bool = False,
+        cause: Cause, *, blocked: Collection[str] = (), is_contested: bool, is_being_corrected: bool = False,
         knows_containers: bool = True,
     ) -> bool:
         """Log one entry for each new drift and for each that has ended, none for a known one.
 
-        `open_to_network`: exposed addresses in their canonical form. `is_being_corrected`: another dockerd-guard
-        corrects the host, and leaves a report of what it ended; no end is logged before. Without `knows_containers`
-        what the previous agent process reported of containers lasts.
+        `open_to_network`: exposed addresses in their canonical form; `blocked`: addresses that were blocked before they
+        were found to be open. `is_being_corrected`: another dockerd-guard corrects the host, and leaves a report of
+        what it ended; no end is logged before. Without `knows_containers` what the previous agent process reported of
+        containers lasts.
         Returns True if another look is needed after CONFIRM_S: a difference may be a step of an ordinary change.
         """
         doubtful_before, self._doubtful = self._doubtful, {}
@@ -84,7 +85,8 @@ class DriftTracker:
             # Until a correction ends, each of its steps changes the text.
             is_step = is_contested or (is_being_corrected and not exposed)
             if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_step):
-                self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
+                is_blocked = exposed and finding.socket is not None and canonical(finding.socket) in blocked
+                self.write(drift_entry(finding, cause, policy.mode, exposed=exposed, is_blocked=is_blocked,
                                        is_docker_up=seen.running is not None))
         for fact, finding in self.drifts.items():
             if fact in now:

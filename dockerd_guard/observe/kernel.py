@@ -123,6 +123,10 @@ class HostKernel:
                     return f"{NAMED_NAMESPACES}/{entry.name}"
         return namespace
 
+    def has_ipv6(self) -> bool:
+        """Whether programs can open IPv6 sockets (proc(5): /proc/net/tcp6 is missing without `ipv6`)."""
+        return os.path.exists("/proc/net/tcp6")
+
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         """As engine.ask."""
         return engine.ask(address, pids)

@@ -67,7 +67,8 @@ def test_a_directory_that_one_look_lists_and_another_does_not_has_not_changed_fo
     tmp_path: Path, is_listed: tuple[bool, bool], is_replaced: bool
 ) -> None:
     """As /usr/lib, while systemd cannot be asked for its version (`systemctl daemon-reexec`)."""
-    path, looks, missed = tmp_path / "lib", [], []
+    path, looks = tmp_path / "lib", []
+    missed: list[str] = []
     path.mkdir()
     for each in is_listed:
         looks.append(identities([str(path)], [str(path)] if each else []))
