@@ -32,6 +32,7 @@ from dockerd_guard.policy.model import Mode, Policy, PolicyError
 from dockerd_guard.report.containment import containment_entries
 from dockerd_guard.report.correction import (
     contested_entry,
+    corrected_so_far_entry,
     correction_entry,
     policy_entry,
     policy_error_entry,
@@ -341,6 +342,8 @@ class Controller:
             return
         fixed = self._tracker.forget_fixed(judge(seen, self.policy)) if result.steps else ()
         yield correction_entry(result, done.assessment, cause, fixed)
+        if fixed and not result.is_done:
+            yield corrected_so_far_entry(fixed, cause)
 
     def _count_exposed(self, seen: Observation) -> None:
         """Count what is open and not blocked; keeps the last count where not everything was observed."""
