@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 
 from dockerd_guard.model.address import canonical
-from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.finding import SEVERITIES, Finding
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.policy.model import Policy
@@ -75,9 +75,13 @@ class DriftTracker:
         """
         doubtful_before, self._doubtful = self._doubtful, {}
         confirm_s = CONFIRM_CORRECTION_S if is_being_corrected else CONFIRM_S
-        now = {finding.fact: finding for finding in self._confirmed(
-            (finding for finding in drifts(findings) if not _is_of_start(finding, seen)), doubtful_before, confirm_s,
-            is_contested=is_contested)}
+        now: dict[str, Finding] = {}
+        for finding in self._confirmed((each for each in drifts(findings) if not _is_of_start(each, seen)),
+                                       doubtful_before, confirm_s, is_contested=is_contested):
+            # One fact may have several findings, such as each certificate that a file names. The worst one is shown.
+            rank = SEVERITIES.index(finding.severity)
+            if finding.fact not in now or rank <= SEVERITIES.index(now[finding.fact].severity):
+                now[finding.fact] = finding
         for fact, finding in now.items():
             known = self.drifts.get(fact)
             exposed = finding.socket is not None and not finding.namespace and (
