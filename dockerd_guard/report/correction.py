@@ -53,7 +53,7 @@ def correction_entry(
 
 def corrected_so_far_entry(fixed: tuple[str, ...], cause: Cause) -> JournalEntry:
     """The entry for the facts that a correction ended which is held, or has failed, for the rest."""
-    return JournalEntry(Event.CORRECTED, f"Corrected so far: {', '.join(fixed)}.", outcome=Outcome.REPAIRED,
+    return JournalEntry(Event.CORRECTED, f"Corrected so far: {', '.join(fixed)}.", outcome=Outcome.PENDING,
                         cause=cause, episodes=fixed)
 
 

@@ -105,7 +105,7 @@ def test_what_a_held_correction_has_ended_is_logged(agent: SimulatedAgent) -> No
     agent.run_pass()
     assert agent.controller.memory.held is not None and agent.host.text(OURS) is not None
     last = agent.journal.entries[-2:]
-    assert [(str(entry.event), str(entry.outcome)) for entry in last] == [("held", "held"), ("corrected", "repaired")]
+    assert [(str(entry.event), str(entry.outcome)) for entry in last] == [("held", "held"), ("corrected", "pending")]
     assert last[1].message == "Corrected so far: DG101 tcp://*:2375."
     assert last[1].episodes == ("DG101 tcp://*:2375",)
 
