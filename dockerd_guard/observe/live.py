@@ -265,14 +265,17 @@ def _running_bindings(
 
 
 def _opening(bindings: Iterable[Binding], sockets: processes.Sockets, kernel: HostKernel) -> Iterator[Binding]:
-    """Yield the TCP bindings of a dockerd on whose ports nothing listens, as the kernel will show them. Go opens a
-    wildcard of either family as `[::]` where the kernel has IPv6 (favoriteAddrFamily in net/ipsock_posix.go)."""
-    taken = sockets.tcp_ports()
+    """Yield the TCP bindings of a dockerd that it could open now, as the kernel will show them. Go opens a wildcard of
+    either family as `[::]` where the kernel has IPv6 (favoriteAddrFamily in net/ipsock_posix.go)."""
+    taken = sockets.tcp_addresses()
+    ports = {address.rpartition(":")[2] for address in taken}
     for binding in bindings:
-        port = canonical(binding.address).rpartition(":")[2]
-        if binding.is_tcp and not binding.namespace and port not in taken:
-            is_both = binding.scope is Scope.WILDCARD and kernel.has_ipv6()
-            yield binding._replace(address=f"tcp://[::]:{port}") if is_both else binding
+        port = binding.key.rpartition(":")[2]
+        is_wildcard = binding.scope is Scope.WILDCARD
+        # A socket on another address of the host is not in the way (ip(7)).
+        is_taken = port in ports if is_wildcard else not taken.isdisjoint((binding.key, f"tcp://*:{port}"))
+        if binding.is_tcp and not binding.namespace and not is_taken:
+            yield binding._replace(address=f"tcp://[::]:{port}") if is_wildcard and kernel.has_ipv6() else binding
 
 
 def _reachable_bindings(

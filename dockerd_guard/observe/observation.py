@@ -169,8 +169,8 @@ class Running(NamedTuple):
     namespace: str = ""
     """Its network namespace, "" for the host's own."""
     opening: tuple[Binding, ...] = ()
-    """The TCP addresses of its hosts on whose ports nothing listens, as the kernel will show them: while it starts,
-    those that it is going to open."""
+    """The TCP addresses of its hosts that are free, as the kernel will show them: while it starts, those that it is
+    going to open."""
 
 
 class Other(NamedTuple):

@@ -156,10 +156,9 @@ class Sockets:
             ]) for table in (lambda: self._listening(pid), lambda: _unix(pid)))
         return not self._is_stale[name]
 
-    def tcp_ports(self) -> frozenset[str]:
-        """Return the ports of the TCP sockets that listen in the network namespace of PID 1."""
-        return frozenset(sock.address.rpartition(":")[2] for sock in self._listening(INIT)
-                         if sock.address.startswith("tcp://"))
+    def tcp_addresses(self) -> frozenset[str]:
+        """Return where TCP sockets listen in the network namespace of PID 1, in the canonical form."""
+        return frozenset(canonical(sock.address) for sock in self._listening(INIT) if sock.address.startswith("tcp://"))
 
     def inodes(self, pid: int) -> Set[int]:
         """Return the inode numbers of all sockets of a process, listening or not."""

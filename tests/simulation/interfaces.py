@@ -166,11 +166,11 @@ class SimulatedSockets(Sockets):
     def of_other(self, pid: int) -> tuple[SocketOwner, ...]:
         return self.of(pid)
 
-    def tcp_ports(self) -> frozenset[str]:
+    def tcp_addresses(self) -> frozenset[str]:
         running = self._host.running
         sockets = (*self._host.held, *(sock for sock, _ in (running.sockets if running else ())))
         addresses = (*(sock.address for sock in sockets), self._host.foreign_listener)
-        return frozenset(address.rpartition(":")[2] for address in addresses if address.startswith("tcp://"))
+        return frozenset(canonical(address) for address in addresses if address.startswith("tcp://"))
 
     def inodes(self, pid: int) -> set[int]:
         return {sock.inode for sock in self.of(pid)} | {sock.inode for sock, _ in self._sockets_of(pid)}

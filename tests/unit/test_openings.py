@@ -37,6 +37,7 @@ def starts(host: SimulatedHost) -> None:
 
 
 STARTS = (dropin(OPEN), reload, starts)
+STARTS_ON_ONE = (dropin("-H fd:// -H tcp://10.0.0.5:2375"), reload, starts)
 
 
 class Case(NamedTuple):
@@ -55,6 +56,10 @@ CASES = (
     Case("another program has the port, and keeps it", (*STARTS, fault(foreign_listener="tcp://127.0.0.1:2375"))),
     Case("a port that only ends alike is another one", (*STARTS, fault(foreign_listener="tcp://127.0.0.1:12375")),
          ("tcp://0.0.0.0:2375",)),
+    Case("another address of that port is not in the way", (*STARTS_ON_ONE, fault(
+        foreign_listener="tcp://127.0.0.1:2375")), ("tcp://10.0.0.5:2375",)),
+    Case("the same address is", (*STARTS_ON_ONE, fault(foreign_listener="tcp://10.0.0.5:2375"))),
+    Case("all addresses are", (*STARTS_ON_ONE, fault(foreign_listener="tcp://[::]:2375"))),
     Case("another network namespace", (fault(namespace="/run/netns/x"), *STARTS)),
     Case("it listens", (dropin(OPEN), reload, restart), ("tcp://0.0.0.0:2375",)),
     Case("the files alone open nothing", (dropin(OPEN), reload)),
