@@ -32,6 +32,7 @@ from dockerd_guard.policy.model import Mode, Policy, PolicyError
 from dockerd_guard.report.containment import containment_entries
 from dockerd_guard.report.correction import (
     contested_entry,
+    corrected_so_far_entry,
     correction_entry,
     policy_entry,
     policy_error_entry,
@@ -195,6 +196,7 @@ class Controller:
         self._count_exposed(seen)
         # First: to judge, to query dockerd and to restart it may take a while (I12). nftables needs no D-Bus.
         seen = self._with_access_paths(seen)
+        blocked_before = set(map(canonical, self.containment.addresses))
         blocked = self.containment.block_at_once(self._exposures(seen))
         if any(tls is Tls.UNKNOWN for _, tls in _tls(seen)):
             seen = self._probed(seen)
@@ -205,8 +207,8 @@ class Controller:
         self._report_manual_fixes(findings)
         is_contested = self.decision.verdict is Verdict.BACK_OFF
         open_now = {canonical(each.address) for each in exposures(seen, policy, self.host.clock.now().date)}
-        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, is_contested=is_contested,
-                                       is_being_corrected=not self._owns_state,
+        if self._tracker.report_drifts(seen, findings, open_now, policy, cause, blocked=blocked_before,
+                                       is_contested=is_contested, is_being_corrected=not self._owns_state,
                                        knows_containers=kernel.knows_containers()):
             self._wake_in(CONFIRM_S)
         # After the drifts, whose exposure it ends, and before a correction, which may take seconds (I10).
@@ -340,6 +342,8 @@ class Controller:
             return
         fixed = self._tracker.forget_fixed(judge(seen, self.policy)) if result.steps else ()
         yield correction_entry(result, done.assessment, cause, fixed)
+        if fixed and not result.is_done:
+            yield corrected_so_far_entry(fixed, cause)
 
     def _count_exposed(self, seen: Observation) -> None:
         """Count what is open and not blocked; keeps the last count where not everything was observed."""

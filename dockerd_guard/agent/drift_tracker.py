@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 
 from dockerd_guard.model.address import canonical
-from dockerd_guard.model.finding import Finding
+from dockerd_guard.model.finding import SEVERITIES, Finding
 from dockerd_guard.observe.observation import CONFIGURED, LISTENING, RUNNING, Observation
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.policy.model import Policy
@@ -62,21 +62,26 @@ class DriftTracker:
 
     def report_drifts(  # noqa: PLR0913 -- what an entry shows
         self, seen: Observation, findings: tuple[Finding, ...], open_to_network: Collection[str], policy: Policy,
-        cause: Cause, *, is_contested: bool, is_being_corrected: bool = False,
+        cause: Cause, *, blocked: Collection[str] = (), is_contested: bool, is_being_corrected: bool = False,
         knows_containers: bool = True,
     ) -> bool:
         """Log one entry for each new drift and for each that has ended, none for a known one.
 
-        `open_to_network`: exposed addresses in their canonical form. `is_being_corrected`: another dockerd-guard
-        corrects the host, and leaves a report of what it ended; no end is logged before. Without `knows_containers`
-        what the previous agent process reported of containers lasts.
+        `open_to_network`: exposed addresses in their canonical form; `blocked`: addresses that were blocked before they
+        were found to be open. `is_being_corrected`: another dockerd-guard corrects the host, and leaves a report of
+        what it ended; no end is logged before. Without `knows_containers` what the previous agent process reported of
+        containers lasts.
         Returns True if another look is needed after CONFIRM_S: a difference may be a step of an ordinary change.
         """
         doubtful_before, self._doubtful = self._doubtful, {}
         confirm_s = CONFIRM_CORRECTION_S if is_being_corrected else CONFIRM_S
-        now = {finding.fact: finding for finding in self._confirmed(
-            (finding for finding in drifts(findings) if not _is_of_start(finding, seen)), doubtful_before, confirm_s,
-            is_contested=is_contested)}
+        now: dict[str, Finding] = {}
+        for finding in self._confirmed((each for each in drifts(findings) if not _is_of_start(each, seen)),
+                                       doubtful_before, confirm_s, is_contested=is_contested):
+            # One fact may have several findings, such as each certificate that a file names. The worst one is shown.
+            rank = SEVERITIES.index(finding.severity)
+            if finding.fact not in now or rank <= SEVERITIES.index(now[finding.fact].severity):
+                now[finding.fact] = finding
         for fact, finding in now.items():
             known = self.drifts.get(fact)
             exposed = finding.socket is not None and not finding.namespace and (
@@ -84,7 +89,8 @@ class DriftTracker:
             # Until a correction ends, each of its steps changes the text.
             is_step = is_contested or (is_being_corrected and not exposed)
             if known is None or (_text_in_journal(known) != _text_in_journal(finding) and not is_step):
-                self.write(drift_entry(finding, cause, policy.mode, exposed=exposed,
+                is_blocked = exposed and finding.socket is not None and canonical(finding.socket) in blocked
+                self.write(drift_entry(finding, cause, policy.mode, exposed=exposed, is_blocked=is_blocked,
                                        is_docker_up=seen.running is not None))
         for fact, finding in self.drifts.items():
             if fact in now:

@@ -49,6 +49,9 @@ GRACE_S = 2.0
 Identity = tuple[int, ...]
 """What lstat(2) shows of a path; empty where nothing is there."""
 
+_INODE = ("st_dev", "st_ino", "st_mode", "st_uid", "st_gid")
+"""The part that every identity begins with. A listed directory has the mtime as well, a file its size and mtime."""
+
 
 def is_below(path: str, directory: str) -> bool:
     """Whether the path is this directory or in it."""
@@ -93,7 +96,7 @@ def identity(path: str, *, is_listed: bool = False) -> Identity:
         status = os.lstat(path)
     except OSError:
         return ()
-    inode = (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid)
+    inode = tuple(getattr(status, name) for name in _INODE)
     if stat.S_ISDIR(status.st_mode):
         return (*inode, status.st_mtime_ns) if is_listed else inode
     return (*inode, status.st_size, status.st_mtime_ns)
@@ -102,6 +105,13 @@ def identity(path: str, *, is_listed: bool = False) -> Identity:
 def identities(paths: Iterable[str], listed: Collection[str]) -> dict[str, Identity]:
     """Return the identity of each path, and of each listed directory."""
     return {path: identity(path, is_listed=path in listed) for path in {*paths, *listed}}
+
+
+def is_changed(before: Identity, now: Identity) -> bool:
+    """Whether two looks found something else at a path. A directory that only one of them listed, without D-Bus say,
+    is compared without its mtime."""
+    is_listed_once = {len(before), len(now)} == {len(_INODE), len(_INODE) + 1}
+    return before[:len(_INODE)] != now[:len(_INODE)] if is_listed_once else before != now
 
 
 class Unannounced:
@@ -123,7 +133,7 @@ class Unannounced:
         removed or renamed, which changes everything in them. A missed change is returned once.
         """
         for path, state in now.items():
-            if before.get(path, state) != state:
+            if is_changed(before.get(path, state), state):
                 self._found_at.setdefault(path, at)
         self._found_at = {path: found_at for path, found_at in self._found_at.items()
                           if path in now and path not in announced and moved.isdisjoint(_with_parents(path))}

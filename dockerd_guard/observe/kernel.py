@@ -123,6 +123,10 @@ class HostKernel:
                     return f"{NAMED_NAMESPACES}/{entry.name}"
         return namespace
 
+    def has_ipv6(self) -> bool:
+        """Whether programs can open IPv6 sockets (proc(5): /proc/net/tcp6 is missing without `ipv6`)."""
+        return os.path.exists("/proc/net/tcp6")
+
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         """As engine.ask."""
         return engine.ask(address, pids)
@@ -188,7 +192,7 @@ def observe_engine(seen: Observation, kernel: HostKernel, manager: UnitStates | 
     if seen.loaded is not None and seen.loaded.active_state == "activating":
         return EngineAnswer(None, "dockerd is starting", shims, embeds)
     if not may_ask(seen, manager):
-        return EngineAnswer(None, "docker.service is stopped or stops", shims, embeds)
+        return EngineAnswer(None, "docker.service is not active", shims, embeds)
     bindings = [binding for binding in seen.listening.layer.bindings if binding.address.startswith("unix://")]
     for address, pids in _engine_sockets(seen).items():
         if (answer := kernel.ask(address, pids)) is not None:

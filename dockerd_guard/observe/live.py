@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
-from dockerd_guard.model.address import Binding, Evidence, Tls, Via, canonical, scope_of, split_host_port
+from dockerd_guard.model.address import Binding, Evidence, Scope, Tls, Via, canonical, scope_of, split_host_port
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
@@ -209,7 +209,8 @@ def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed w
     layer = Layer(RUNNING, True if starts else daemon.starts, None, reason, ours.argv,
                   tuple(host.address for host in daemon.hosts),
                   tuple(_with_source(bindings, configured.layer)))
-    return Running(layer, ours, daemon, start.config, namespace=namespace), others
+    return Running(layer, ours, daemon, start.config, namespace=namespace,
+                   opening=tuple(_opening(layer.bindings, sockets, kernel))), others
 
 
 def _no_file(path: str) -> bytes:
@@ -261,6 +262,20 @@ def _running_bindings(
             own = _live_binding(host.address, start, host.via, evidence)._replace(source=host.location)
             bindings += _in_namespace([own], namespace)
     return tuple(bindings), None
+
+
+def _opening(bindings: Iterable[Binding], sockets: processes.Sockets, kernel: HostKernel) -> Iterator[Binding]:
+    """Yield the TCP bindings of a dockerd that it could open now, as the kernel will show them. Go opens a wildcard of
+    either family as `[::]` where the kernel has IPv6 (favoriteAddrFamily in net/ipsock_posix.go)."""
+    taken = sockets.tcp_addresses()
+    ports = {address.rpartition(":")[2] for address in taken}
+    for binding in bindings:
+        port = binding.key.rpartition(":")[2]
+        is_wildcard = binding.scope is Scope.WILDCARD
+        # A socket on another address of the host is not in the way (ip(7)).
+        is_taken = port in ports if is_wildcard else not taken.isdisjoint((binding.key, f"tcp://*:{port}"))
+        if binding.is_tcp and not binding.namespace and not is_taken:
+            yield binding._replace(address=f"tcp://[::]:{port}") if is_wildcard and kernel.has_ipv6() else binding
 
 
 def _reachable_bindings(

@@ -169,6 +169,9 @@ class Running(NamedTuple):
     """SHA-256 of the certificate that it serves, "" if none was seen."""
     namespace: str = ""
     """Its network namespace, "" for the host's own."""
+    opening: tuple[Binding, ...] = ()
+    """The TCP addresses of its hosts that are free, as the kernel will show them: while it starts, those that it is
+    going to open."""
 
 
 class Other(NamedTuple):

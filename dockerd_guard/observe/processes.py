@@ -159,6 +159,10 @@ class Sockets:
             ]) for table in (lambda: self._listening(pid), lambda: _unix(pid)))
         return not self._is_stale[name]
 
+    def tcp_addresses(self) -> frozenset[str]:
+        """Return where TCP sockets listen in the network namespace of PID 1, in the canonical form."""
+        return frozenset(canonical(sock.address) for sock in self._listening(INIT) if sock.address.startswith("tcp://"))
+
     def inodes(self, pid: int) -> Set[int]:
         """Return the inode numbers of all sockets of a process, listening or not."""
         return self._held(pid).keys()

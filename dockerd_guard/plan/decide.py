@@ -17,9 +17,9 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan import backoff
-from dockerd_guard.plan.actions import Actions, is_starting, required_actions, started_at
+from dockerd_guard.plan.actions import STARTING_S, Actions, is_starting, required_actions, started_at
 from dockerd_guard.plan.backoff import Contested
-from dockerd_guard.plan.exposures import Exposure, exposures
+from dockerd_guard.plan.exposures import Exposure, exposures, openings
 from dockerd_guard.plan.facts import restart_facts
 from dockerd_guard.plan.gate import Cost, Hold, RestartFacts, cost, may_restart, may_stop_sockets, what_stops
 from dockerd_guard.plan.inputs import foreign_contents, foreign_inputs, inputs
@@ -132,10 +132,18 @@ class Result(NamedTuple):
 
 
 def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
-    """Return what must be blocked at the network now. Needs no findings and no plan (I8, I12)."""
+    """Return what must be blocked at the network now. Needs no findings and no plan (I8, I12).
+
+    What dockerd is going to open is blocked while it starts: between the moment in which it listens and the first look
+    at that, anybody could use it.
+    """
     if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return ()
-    return exposures(seen, policy, now.date, memory.contained.addresses)
+    found = exposures(seen, policy, now.date, memory.contained.addresses)
+    if seen.running is None or now.wall.timestamp() - seen.running.process.started_ns / 1e9 >= STARTING_S:
+        return found
+    known = {exposure.address for exposure in found}
+    return (*found, *(each for each in openings(seen, policy) if each.address not in known))
 
 
 def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decision

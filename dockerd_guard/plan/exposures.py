@@ -72,6 +72,21 @@ def exposures(
     return tuple(found.values())
 
 
+def openings(seen: Observation, policy: Policy) -> tuple[Exposure, ...]:
+    """TCP addresses that dockerd was started with against the policy, and on which nothing listens yet. Pure.
+
+    One with TLS that is not known is looked at when it listens, and can be probed.
+    """
+    declared = declared_places(policy)
+    return tuple(
+        Exposure(binding.address, "DG101" if wanted is None else "DG105", binding.via,
+                 tuple(_spared(binding.address, binding.tls, policy)) if wanted is None else ())
+        for binding in (seen.running.opening if seen.running is not None else ())
+        if binding.scope is not Scope.LOOPBACK and ip_of(split_host_port(binding.address)[0]) is not None
+        and ((wanted := declared.get(binding.key)) is None
+             or (binding.tls is not Tls.UNKNOWN and binding.tls.is_weaker(wanted.tls))))
+
+
 def _other_exposures(seen: Observation, policy: Policy, today: date) -> Iterator[Exposure]:
     """Access paths whose port is known to lead to an API, and other dockerds in the network namespace of the host."""
     for path in observed_paths(seen, policy):

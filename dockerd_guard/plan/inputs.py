@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from dockerd_guard.observe.configured import main_command
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.memory import digest
 from dockerd_guard.plan.plan import Plan, files_of
@@ -13,21 +12,22 @@ from dockerd_guard.policy.model import Policy
 
 
 def inputs(seen: Observation, plan: Plan, policy: Policy) -> str:
-    """Return a digest of everything that a correction depends on: files, certificates, environment, disk, unit
-    states, policy (I9)."""
+    """Return a digest of everything that a correction depends on: files, certificates, programs, environment, disk,
+    unit states, policy (I9)."""
     return _digest(*_inputs(seen, plan, policy))
 
 
 def foreign_inputs(seen: Observation, plan: Plan, policy: Policy, written: tuple[str, ...]) -> str:
     """Return a digest of those inputs that a correction, which wrote these files, does not change itself."""
-    return _digest(repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_environment(seen, plan))
+    return _digest(repr(policy), *_file_inputs(seen, plan, frozenset(written)), *_programs(seen, plan),
+                   *_environment(seen))
 
 
 def foreign_contents(seen: Observation, plan: Plan, written: tuple[str, ...]) -> str:
     """Return a digest of what docker.service starts with, but these files."""
     contents = (f"{path} {digest(seen.rootfs.read_if_possible(path))}"
                 for path in _paths(seen, plan, frozenset(written)))
-    return _digest(*contents, *_environment(seen, plan))
+    return _digest(*contents, *_programs(seen, plan), *_environment(seen))
 
 
 def _digest(*lines: str) -> str:
@@ -40,18 +40,22 @@ def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
     yield from _file_inputs(seen, plan, frozenset())
     for change in plan.changes:
         yield f"{change.path} {digest(change.after)}"
-    yield from _environment(seen, plan)
+    yield from _programs(seen, plan)
+    yield from _environment(seen)
     if seen.loaded is not None:
         yield f"{seen.loaded.active_state} {sorted(seen.loaded.socket_states.items())}"
 
 
-def _environment(seen: Observation, plan: Plan) -> Iterator[str]:
-    """systemd's environment, and the program, which a package upgrade replaces."""
+def _environment(seen: Observation) -> Iterator[str]:
     if seen.loaded is not None:
         yield repr(sorted((seen.configured.manager_environment or {}).items()))
-    command = main_command(plan.after.service)
-    if command is not None:
-        yield f"{command.path} {seen.rootfs.stat_if_possible(command.path)}"
+
+
+def _programs(seen: Observation, plan: Plan) -> Iterator[str]:
+    """The program of each ExecStart=, which a package upgrade replaces: by size and time, since it has 70 MB."""
+    for path in sorted({command.path for command in plan.after.service.exec_start}):
+        found = seen.rootfs.stat_if_possible(path)
+        yield f"{path} {found and (found.path, found.size, found.mtime_ns)}"
 
 
 def _file_inputs(seen: Observation, plan: Plan, without: frozenset[str]) -> Iterator[str]:

@@ -51,6 +51,12 @@ def correction_entry(
         location=about.location if about else None, episodes=fixed if result.is_done else _fixable_facts(assessment))
 
 
+def corrected_so_far_entry(fixed: tuple[str, ...], cause: Cause) -> JournalEntry:
+    """The entry for the facts that a correction ended which is held, or has failed, for the rest."""
+    return JournalEntry(Event.CORRECTED, f"Corrected so far: {', '.join(fixed)}.", outcome=Outcome.PENDING,
+                        cause=cause, episodes=fixed)
+
+
 def manual_fix_entry(fix: ManualFix, fixed: tuple[str, ...]) -> JournalEntry:
     """The entry for what `fix` did. `fixed`: the facts that it ended."""
     outcome = Outcome(fix.outcome)

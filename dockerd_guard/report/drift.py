@@ -8,14 +8,17 @@ from dockerd_guard.policy.model import Mode
 from dockerd_guard.report.journal import Cause, Event, JournalEntry, Outcome
 
 
-def drift_entry(finding: Finding, cause: Cause, mode: Mode, *, exposed: bool, is_docker_up: bool) -> JournalEntry:
-    """The entry for a new drift. `exposed`: its socket is open to the network."""
-    risk = " Anyone who can reach it from the network has root on this host." * exposed
+def drift_entry(  # noqa: PLR0913 -- what an entry shows
+    finding: Finding, cause: Cause, mode: Mode, *, exposed: bool, is_blocked: bool = False, is_docker_up: bool
+) -> JournalEntry:
+    """The entry for a new drift. `exposed`: its socket is open to the network, unless it `is_blocked` there."""
+    risk = (" It is blocked at the network." if is_blocked else
+            " Anyone who can reach it from the network has root on this host.") * exposed
     message = f"{_place(finding)}: {sentence(finding.message)}{risk} {_next(finding, mode, is_docker_up)}"
     return JournalEntry(
         Event.DRIFT, message, cause=cause,
         rule=finding.code, layer=finding.layer, socket=finding.socket, location=finding.location,
-        episodes=(finding.fact,), exposed=exposed)
+        episodes=(finding.fact,), exposed=exposed and not is_blocked)
 
 
 def resolved_entry(finding: Finding, cause: Cause, how: str) -> JournalEntry:

@@ -13,10 +13,11 @@ SCHEMA = 1
 WIDE_COLUMNS = 100
 """On a narrower terminal each episode takes several short lines."""
 
-_WORDS = {"repaired": "repaired", "kept": "resolved externally", "held": "held", "failed": "failed"}
+_WORDS = {"repaired": "repaired", "kept": "resolved externally", "pending": "corrected on disk", "held": "held",
+          "failed": "failed"}
 """For the values of DOCKERD_GUARD_OUTCOME=."""
 
-_COLOURS = {"repaired": "32", "kept": "36", "held": "1;33", "failed": "1;31"}
+_COLOURS = {"repaired": "32", "kept": "36", "pending": "32", "held": "1;33", "failed": "1;31"}
 
 
 def lines(found: History, *, columns: int | None, colour: bool, zone: tzinfo | None = None) -> Iterator[str]:

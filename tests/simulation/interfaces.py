@@ -166,6 +166,12 @@ class SimulatedSockets(Sockets):
     def of_other(self, pid: int) -> tuple[SocketOwner, ...]:
         return self.of(pid)
 
+    def tcp_addresses(self) -> frozenset[str]:
+        running = self._host.running
+        sockets = (*self._host.held, *(sock for sock, _ in (running.sockets if running else ())))
+        addresses = (*(sock.address for sock in sockets), self._host.foreign_listener)
+        return frozenset(canonical(address) for address in addresses if address.startswith("tcp://"))
+
     def inodes(self, pid: int) -> set[int]:
         return {sock.inode for sock in self.of(pid)} | {sock.inode for sock, _ in self._sockets_of(pid)}
 
@@ -188,6 +194,10 @@ class SimulatedKernel(HostKernel):
 
     def network_namespace(self, pid: int) -> str:
         return self._host.namespace
+
+    def has_ipv6(self) -> bool:
+        # Its sockets have the addresses of dockerd's hosts.
+        return False
 
     def access_paths(
         self, seen: Observation, network: Network, manager: UnitStates | None, blocked: Collection[str] = ()

@@ -39,6 +39,20 @@ for _ in range(2):
 """
 
 
+# Connects until standard input ends, and prints how often that succeeded, and how often it did not.
+PROBE = f"""
+import select, socket, sys
+counts = [0, 0]
+while not select.select([sys.stdin], [], [], 0.002)[0]:
+    try:
+        socket.create_connection(("{ADDRESS}", 2375), timeout=5).close()
+        counts[0] += 1
+    except OSError:
+        counts[1] += 1
+print(*counts)
+"""
+
+
 class Opened(NamedTuple):
     """How the API was opened, and the address in the kernel."""
 
@@ -96,6 +110,28 @@ def test_held_exposure_is_blocked_until_corrected(machine: Machine, opened: Open
     assert machine.container_pid("shop") == container
     machine.run("systemctl restart dockerd-guard")
     assert len(entries(machine, "contained")) == len(released)
+
+
+def test_what_a_starting_dockerd_is_going_to_open_is_blocked_before_it_listens(machine: Machine) -> None:
+    """Written, reloaded and restarted in one go: nobody outside gets a single connection."""
+    enforce(machine, NEVER)
+    machine.run("mkdir -p /etc/systemd/system/docker.service.d")
+    prober = subprocess.Popen(machine.outside_command("python3", "-c", PROBE), text=True, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    # Without --tls=false dockerd waits 16 s before it opens the port.
+    text = OPEN[OVERRIDE].replace(" --tls=false", "")
+    machine.run(f"printf '{text}' > {OVERRIDE} && systemctl daemon-reload && systemctl restart --no-block docker")
+    wait_for(lambda: "tcp dport 2375 reject" in table(machine), "block")
+    assert machine.properties("docker.service", "ActiveState") == {"ActiveState": "activating"}
+    assert ":2375" not in machine.run("ss -ltnH").out
+    wait_for(lambda: machine.is_active("docker.service"), "start of dockerd")
+    wait_for(lambda: any("it is open now" in entry["MESSAGE"] for entry in entries(machine, "drift")), "drift entry")
+    succeeded, failed = map(int, prober.communicate("", timeout=30)[0].split())
+    assert (succeeded, failed > 1000) == (0, True)
+    assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"
+    drift = entries(machine, "drift")
+    assert not any("DOCKERD_GUARD_EXPOSED" in entry or "Anyone who can reach it" in entry["MESSAGE"] for entry in drift)
+    assert json.loads(machine.read("/run/dockerd-guard/status.json"))["counts"]["exposed_s"] == 0.0
 
 
 def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:

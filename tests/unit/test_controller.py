@@ -97,6 +97,19 @@ def test_a_hold_is_logged_once_and_its_end_too(agent: SimulatedAgent) -> None:
     assert "corrected" in found
 
 
+def test_what_a_held_correction_has_ended_is_logged(agent: SimulatedAgent) -> None:
+    """I10: `history` showed the drift as held for ever. Docker is down, so its files were all that differed."""
+    do(agent.host, (policy(f"{ENFORCE}correct: {{budget: 1/1h}}\n"), dropin(f"{OPEN} --bridge=nope0"), reload, restart))
+    agent.run_pass()
+    do(agent.host, (dropin(OPEN), reload))
+    agent.run_pass()
+    assert agent.controller.memory.held is not None and agent.host.text(OURS) is not None
+    last = agent.journal.entries[-2:]
+    assert [(str(entry.event), str(entry.outcome)) for entry in last] == [("held", "held"), ("corrected", "pending")]
+    assert last[1].message == "Corrected so far: DG101 tcp://*:2375."
+    assert last[1].episodes == ("DG101 tcp://*:2375",)
+
+
 def test_another_obstacle_is_no_correction(agent: SimulatedAgent) -> None:
     """The pass that waits for it to settle."""
     do(agent.host, (policy(f"{ENFORCE}correct: {{foreign_files: false}}\n"), dropin(OPEN, LATE), reload, restart))

@@ -14,6 +14,7 @@ from dockerd_guard.plan.actions import Actions, required_actions
 from dockerd_guard.plan.decide import Verdict, decide
 from dockerd_guard.plan.gate import Cost, Hold
 from dockerd_guard.plan.memory import HeldCorrection, Intent, Memory
+from dockerd_guard.rootfs import Rootfs
 from tests.simulation.host import SimulatedHost, invocation
 from tests.support.remembered import (
     APPLY,
@@ -490,10 +491,9 @@ def test_a_socket_unit_that_must_not_pass_anything_is_stopped(host: SimulatedHos
     seen = seen._replace(loaded=seen.loaded._replace(socket_states={
         "docker.socket": "active", "docker-tcp.socket": "active", "docker-old.socket": "inactive"}))
     assert required_actions(seen, plan, read_policy("")).steps() == ("stop docker-tcp.socket",)
-    with seen.rootfs.changed({}) as rootfs:
+    with Rootfs(str(host.root)) as rootfs:
         decision, _ = decide(outcome.now, seen._replace(rootfs=rootfs), (), plan, read_policy(""), Memory())
-    assert decision.verdict is APPLY
-    assert decision.intent is not None
+    assert decision.verdict is APPLY and decision.intent is not None
     assert decision.intent.stops == ("docker-tcp.socket",)
     of_files = required_actions(seen._replace(loaded=None), plan._replace(changes=FOREIGN), read_policy(""))
     assert of_files == Actions(FOREIGN)

@@ -53,6 +53,7 @@ CHANGED_INPUTS = (
     ("a certificate that was missing", opened(), LOOPBACK, (write("/etc/docker/server-cert.pem", "x"),)),
     ("a key", opened(), LOOPBACK, (write("/etc/docker/server-key.pem", "x"),)),
     ("a CA", opened(), LOOPBACK, (write("/etc/docker/ca.pem", "x"),)),
+    ("the program", opened(), "", (write("/usr/bin/dockerd", "28"),)),
     ("where a link leads", (*opened(), write("/srv/daemon.json", "{}"), link(DAEMON_JSON, "/srv/daemon.json")), "", (
         sleep(1), write("/srv/daemon.json", "{}"))),
     ("the disk", opened(), "", (fault(disk_errno=28),)),

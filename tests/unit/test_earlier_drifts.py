@@ -8,7 +8,8 @@ import pytest
 
 from dockerd_guard.agent.drift_tracker import DriftTracker
 from dockerd_guard.model.finding import Finding
-from dockerd_guard.observe.observation import LISTENING, Observation
+from dockerd_guard.model.location import Location
+from dockerd_guard.observe.observation import CONFIGURED, LISTENING, Observation
 from dockerd_guard.report.agent_status import Drift
 from dockerd_guard.report.journal import Cause
 from tests.simulation.agent import RecordedJournal
@@ -41,3 +42,16 @@ def test_a_container_lasts_until_an_engine_has_answered(
             # `status` shows it.
             assert OF_CONTAINER.fact in {drift.finding.fact for drift in tracker.lasting(since)}
     assert tuple(f"{entry.event} {' '.join(entry.episodes)}" for entry in journal.entries) == entries
+
+
+EXPIRED = Finding("DG206", "error", "tlscacert /etc/docker/ca.pem expired", CONFIGURED, Location("/a.conf", 1, 1, 2))
+EXPIRES = EXPIRED._replace(severity="warning", message="tlscert /etc/docker/cert.pem expires")
+
+
+@pytest.mark.parametrize("findings", [(EXPIRED, EXPIRES), (EXPIRES, EXPIRED)])
+def test_a_warning_hides_no_error_about_the_same_file(findings: tuple[Finding, ...]) -> None:
+    journal = RecordedJournal()
+    DriftTracker(journal).report_drifts(Observation(None, None), findings, (),  # type: ignore[arg-type]
+                                        read_policy(""), Cause.DRIFT, is_contested=False)
+    assert [entry.message.partition(": ")[2].partition(".")[0] for entry in journal.entries] == [
+        "Tlscacert /etc/docker/ca"]

@@ -24,7 +24,7 @@ from dockerd_guard.observe.observation import (
     Process,
     Running,
 )
-from dockerd_guard.plan.exposures import Exposure, exposures
+from dockerd_guard.plan.exposures import Exposure, exposures, openings
 from dockerd_guard.policy.reader import parse_policy
 from tests.support import golden
 
@@ -161,3 +161,28 @@ def test_a_socket_that_systemd_opened_is_known_for_that_after_a_reload_too() -> 
     found = exposures(cast(Observation, Layers(open_now, None, started_with)), policy, TODAY)
     assert {exposure.address: exposure.via for exposure in found} == {
         "tcp://[::]:2375": Via.FLAG, "tcp://0.0.0.0:4243": Via.SOCKET_UNIT}
+
+
+@pytest.mark.parametrize(("name", "address", "tls", "declared", "found"), [
+    ("undeclared", "tcp://[::]:2375", Tls.NONE, "fd://", ["DG101: tcp dport 2375"]),
+    ("undeclared, with TLS", "tcp://10.0.0.5:2376", Tls.MUTUAL, "fd://", ["DG101: ip daddr 10.0.0.5 tcp dport 2376"]),
+    ("loopback", "tcp://127.0.0.1:2375", Tls.NONE, "fd://", []),
+    ("a host name, whose address is not known", "tcp://build1:2375", Tls.NONE, "fd://", []),
+    ("declared", "tcp://10.0.0.5:2376", Tls.MUTUAL, MUTUAL, []),
+    ("declared, but weaker than that", "tcp://10.0.0.5:2376", Tls.SERVER, MUTUAL,
+     ["DG105: ip daddr 10.0.0.5 tcp dport 2376"]),
+    ("declared, with TLS that is not known yet", "tcp://10.0.0.5:2376", Tls.UNKNOWN, MUTUAL, []),
+    ("the declared address of its port is spared", "tcp://[::]:2376", Tls.MUTUAL, MUTUAL,
+     ["accept: ip daddr 10.0.0.5 tcp dport 2376", "DG101: tcp dport 2376"]),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_what_a_dockerd_that_starts_is_going_to_open(
+    name: str, address: str, tls: Tls, declared: str, found: list[str]
+) -> None:
+    """It is blocked before anybody can connect."""
+    policy = parse_policy(f"version: 1\nsockets: [{declared}]\n".encode(), "/policy.yaml")
+    opening = layer(RUNNING, (address,), tls).bindings
+    started_with = Running(layer(RUNNING, (address,)), *[None] * 2)  # type: ignore[arg-type]
+    started_with = started_with._replace(opening=opening)
+    observed = cast(Observation, Layers(Listening(layer(LISTENING, ())), None, started_with))
+    assert rules(openings(observed, policy)) == found
+    assert exposures(observed, policy, TODAY) == (), "nobody can connect to it yet"

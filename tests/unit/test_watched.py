@@ -59,6 +59,28 @@ def test_paths_that_one_look_does_not_consult_are_not_compared() -> None:
         assert unannounced.due_at is None
 
 
+@pytest.mark.parametrize(("is_listed", "is_replaced"), [
+    ((False, True), False), ((True, False), False), ((False, False), False), ((True, True), False),
+    ((False, True), True), ((True, False), True),
+])
+def test_a_directory_that_one_look_lists_and_another_does_not_has_not_changed_for_that(
+    tmp_path: Path, is_listed: tuple[bool, bool], is_replaced: bool
+) -> None:
+    """As /usr/lib, while systemd cannot be asked for its version (`systemctl daemon-reexec`)."""
+    path, looks = tmp_path / "lib", []
+    missed: list[str] = []
+    path.mkdir()
+    for each in is_listed:
+        looks.append(identities([str(path)], [str(path)] if each else []))
+        if is_replaced and len(looks) == 1:
+            path.rename(tmp_path / "before")
+            path.mkdir()
+    unannounced = Unannounced()
+    for at, (before, now) in enumerate(((looks[0], looks[1]), (looks[1], looks[1]))):
+        missed += unannounced.compare(before, now, set(), set(), at * GRACE_S)
+    assert missed == [str(path)] * is_replaced
+
+
 def test_the_oldest_doubt_is_due_first() -> None:
     unannounced = Unannounced()
     unannounced.compare({"/a": OLD, "/b": OLD}, {"/a": NEW, "/b": OLD}, set(), set(), 100)
