@@ -26,7 +26,7 @@ def test_a_turn_outlives_the_agent(machine: Machine) -> None:
     machine.write(OVERRIDE, OPEN)
     machine.run("systemctl daemon-reload; systemctl restart docker")
     # A part of it that depends on the machine ID, hardly ever less than this test lasts.
-    machine.write(POLICY, spread("10h"))
+    machine.write(POLICY, spread("24h"))
     machine.run("systemctl start dockerd-guard")
     shown = wait_for(lambda: due(machine, "status"), "restart that is due")
     dockerd = machine.main_pid()
