@@ -166,6 +166,7 @@ class Record(NamedTuple):
     outcome: str | None = None
     episodes: tuple[str, ...] = ()
     exposed: bool = False
+    open_s: float = 0.0
     host: str = ""
     machine_id: str = ""
     boot: str = ""
