@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dockerd_guard.model.address import canonical
 from dockerd_guard.report.history import Episode, History, Host, Record, Span
@@ -242,6 +242,11 @@ class _EpisodeBuilder:
             if known.place != place:
                 continue
             if record.event == "contained":
+                if record.open_s > 0 and _is_open(known.contained):
+                    # Another program had removed the block.
+                    removed_at = max(record.at - timedelta(seconds=record.open_s), known.contained[-1].begun)
+                    _end(known.contained, removed_at)
+                    _begin(known.exposed, removed_at)
                 _end(known.exposed, record.at)
                 _begin(known.contained, record.at)
             elif _is_open(known.contained):

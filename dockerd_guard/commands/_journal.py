@@ -21,7 +21,7 @@ from dockerd_guard.report.history import Record
 from dockerd_guard.report.journal import Event
 from dockerd_guard.report.text import counted
 
-FIELDS = ("EVENT", "CAUSE", "RULE", "LAYER", "SOCKET", "FILE", "LINE", "OUTCOME", "EPISODE", "EXPOSED")
+FIELDS = ("EVENT", "CAUSE", "RULE", "LAYER", "SOCKET", "FILE", "LINE", "OUTCOME", "EPISODE", "EXPOSED", "OPEN_SECONDS")
 """The DOCKERD_GUARD_* fields that are read, in addition to MESSAGE."""
 
 TRUSTED_FIELDS = ("_SYSTEMD_INVOCATION_ID", "_HOSTNAME", "_MACHINE_ID", "_BOOT_ID")
@@ -144,7 +144,7 @@ def record_of(row: bytes) -> Record | None:
         at = get(data, "__REALTIME_TIMESTAMP", _as_realtime)
     except JsonError:
         return None
-    event, cause, rule, layer, socket, file, line, outcome, episodes, exposed = (
+    event, cause, rule, layer, socket, file, line, outcome, episodes, exposed, open_s = (
         _values(data.get(f"DOCKERD_GUARD_{name}")) for name in FIELDS)
     if not event:
         return None
@@ -155,7 +155,7 @@ def record_of(row: bytes) -> Record | None:
         _first(outcome),
         # Entries from before DOCKERD_GUARD_EPISODE=.
         episodes or ((f"{rule[0]} {_first(socket) or _first(file) or ''}".rstrip(),) if rule else ()),
-        exposed == ("yes",),
+        exposed == ("yes",), float(open_s[0]) if open_s and re.fullmatch(r"[0-9]{1,9}\.[0-9]{3}", open_s[0]) else 0.0,
         *(_first(_values(data.get(name))) or "" for name in ("_HOSTNAME", "_MACHINE_ID", "_BOOT_ID")))
 
 

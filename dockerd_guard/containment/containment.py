@@ -59,6 +59,8 @@ class ContainmentResult(NamedTuple):
     left_open: tuple[Exposure, ...] = ()
     reason: str = ""
     """Why these are left open, or why IPAddressDeny= is used."""
+    reopened_s: float = 0.0
+    """How long those that were put back were not blocked."""
 
 
 def _with(now: Contained, method: Method, cut: tuple[Exposure, ...]) -> Contained:
@@ -83,6 +85,8 @@ class Containment:
         self._now = contained
         self._store = remember
         self._reopened = reopened
+        self._reopened_s = 0.0
+        """How long what is blocked was not, since the last result."""
         self._checked_at = 0.0
         """When the table was last known to be in force (time.monotonic())."""
         self._wanted: tuple[Exposure, ...] = ()
@@ -196,10 +200,11 @@ class Containment:
                     if self._reported.get(exposure.address, "") != outcome[exposure.address])
         released = tuple(address for address, by in self._reported.items() if by is not None and address not in outcome)
         was_changed, self._was_changed = self._was_changed, False
+        reopened_s, self._reopened_s = self._reopened_s, 0.0
         self._reported = {**outcome}
         return ContainmentResult(way, tuple(exposure for exposure in new if exposure in cut),
                       tuple(exposure for exposure in wanted if was_changed and exposure not in new), released,
-                      tuple(exposure for exposure in new if exposure not in cut), reason)
+                      tuple(exposure for exposure in new if exposure not in cut), reason, reopened_s)
 
     def _remember(self, now: Contained) -> None:
         """Update the record: a method is in it from before it is in force until after it is removed."""
@@ -223,6 +228,7 @@ class Containment:
             self._was_changed = True
             since = looked_at if changed_at is None else min(max(changed_at, self._checked_at), looked_at)
             self._reopened(time.monotonic() - since)
+            self._reopened_s += time.monotonic() - since
         self._applied, self._shown, self._checked_at = rejections, shown_then, time.monotonic()
 
     def _by_systemd(self, wanted: tuple[Exposure, ...], manager: Manager) -> tuple[Exposure, ...]:

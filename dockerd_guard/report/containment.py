@@ -24,10 +24,11 @@ def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterat
         method = _method_text(result).replace("published ports", "other published ports" * exposure.is_published
                                               or "published ports")
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network {until}, {method}.")
+    missing = f"; it was not blocked for {result.reopened_s:.1f} s" * (result.reopened_s > 0)
     for exposure in result.put_back:
         block = f"the nftables table {TABLE}" if result.way is Method.NFTABLES else "IPAddressDeny= of docker.service"
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network again: another program "
-                     f"had removed or changed {block}.")
+                     f"had removed or changed {block}{missing}.")._replace(open_s=result.reopened_s or None)
     for exposure in result.left_open:
         if exposure.namespace:
             yield _entry(Event.FAILED, exposure, f"{exposure.address} stays open until it is corrected: it is in the "

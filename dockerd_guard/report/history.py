@@ -13,7 +13,7 @@ SCHEMA = 1
 WIDE_COLUMNS = 100
 """On a narrower terminal each episode takes several short lines."""
 
-_WORDS = {"repaired": "repaired", "kept": "resolved externally", "pending": "corrected on disk", "held": "held",
+_WORDS = {"repaired": "repaired", "kept": "resolved externally", "pending": "corrected, not verified", "held": "held",
           "failed": "failed"}
 """For the values of DOCKERD_GUARD_OUTCOME=."""
 
@@ -166,6 +166,7 @@ class Record(NamedTuple):
     outcome: str | None = None
     episodes: tuple[str, ...] = ()
     exposed: bool = False
+    open_s: float = 0.0
     host: str = ""
     machine_id: str = ""
     boot: str = ""

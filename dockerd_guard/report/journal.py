@@ -78,7 +78,8 @@ class JournalEntry(NamedTuple):
     """One entry: its event, its message, and the fields for programs.
 
     `episodes` are the facts (`Finding.fact`) that the entry is about: the drift that begins, the drifts that a
-    correction ended or that it is held for. `exposed`: the socket is open to the network, against the policy.
+    correction ended or that it is held for. `exposed`: the socket is open to the network, against the policy. `open_s`:
+    for how long a block was missing.
     """
 
     event: Event
@@ -92,6 +93,7 @@ class JournalEntry(NamedTuple):
     level: str | None = None
     episodes: tuple[str, ...] = ()
     exposed: bool = False
+    open_s: float | None = None
 
     @property
     def fields(self) -> dict[str, str | tuple[str, ...]]:
@@ -103,6 +105,7 @@ class JournalEntry(NamedTuple):
             "DOCKERD_GUARD_SOCKET": self.socket,
             "DOCKERD_GUARD_OUTCOME": self.outcome,
             "DOCKERD_GUARD_EXPOSED": "yes" if self.exposed else None,
+            "DOCKERD_GUARD_OPEN_SECONDS": f"{self.open_s:.3f}" if self.open_s is not None else None,
         }
         fields: dict[str, str | tuple[str, ...]] = {
             name: str(value) for name, value in optional.items() if value is not None}

@@ -145,7 +145,11 @@ def test_containment_stays_until_the_policy_changes(machine: Machine) -> None:
         machine.run(line)
         again = wait_for(lambda n=number: entries(machine, "contained")[count + n:], "entry")  # type: ignore[misc]
         assert "again: another program had removed or changed the nftables table" in again[0]["MESSAGE"]
+        assert 0 < float(again[0]["DOCKERD_GUARD_OPEN_SECONDS"]) < 5
         assert not is_open(machine)
+    (episode,) = (each for each in json.loads(machine.run("dockerd-guard history --format json", check=False).out)
+                  ["episodes"] if each["rule"] == "DG101")
+    assert len(episode["exposed"]) >= 3
 
     machine.run("systemctl stop dockerd-guard")
     assert not is_open(machine)

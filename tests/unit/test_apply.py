@@ -63,8 +63,8 @@ def agent(host: SimulatedHost) -> SimulatedAgent:
 
 
 def entry(agent: SimulatedAgent, event: str) -> str:
-    """The message of the one entry of this event."""
-    found = [each.message for each in agent.journal.entries if each.event == event]
+    """The message of the one entry of this event, but those about what a held correction has ended."""
+    found = [each.message for each in agent.journal.entries if each.event == event and each.outcome != "pending"]
     assert len(found) == 1, [(each.event, each.message) for each in agent.journal.entries]
     return found[0]
 
@@ -285,6 +285,8 @@ def test_verification_is_repeated_once_the_network_helper_is_back(
         do(agent.host, (sleep(100),))
         agent.run_pass()
     assert "cannot verify that Docker answers over TCP" in entry(agent, "held")
+    ended = [each.episodes for each in agent.journal.entries if each.outcome == "pending"]
+    assert ended == [("DG102 tcp://127.0.0.1:2375",)]
     if not answers:
         monkeypatch.setattr(SimulatedNetwork, "ping", lambda *_: Ping(False, Tls.NONE, "timed out"))
     agent.run_pass()

@@ -128,9 +128,10 @@ def test_one_more_and_one_less(blocking: Blocking) -> None:
 def test_a_table_that_somebody_removed_is_put_back(blocking: Blocking) -> None:
     blocking.keep(BY_FLAG)
     blocking.nftables.blocked = ()
-    assert blocking.keep(BY_FLAG) == ContainmentResult(Method.NFTABLES, put_back=(BY_FLAG,))
+    again = blocking.keep(BY_FLAG)
+    assert again == ContainmentResult(Method.NFTABLES, put_back=(BY_FLAG,), reopened_s=again.reopened_s)
     blocking.containment.restore()
-    assert len(blocking.reopened) == 1
+    assert blocking.reopened == [pytest.approx(again.reopened_s, abs=0.01)]
     blocking.nftables.blocked = ()
     blocking.containment.restore()
     assert len(blocking.reopened) == 2
@@ -159,7 +160,7 @@ def test_the_time_counts_from_the_change(
     now = blocking.nftables.changed = 4.5
     blocking.keep(BY_FLAG)
     now, blocking.nftables.blocked, blocking.nftables.changed = 7.0, (), changed
-    blocking.keep(BY_FLAG)
+    assert blocking.keep(BY_FLAG).reopened_s == counted
     assert blocking.reopened == [counted]
     now = 9.0
     blocking.keep(BY_FLAG, BY_SOCKET)

@@ -77,6 +77,14 @@ def test_entries_become_episodes(records: list[Record], episodes: list[str]) -> 
     assert summarized(records) == episodes
 
 
+def test_a_block_that_was_removed_for_a_while_is_no_block_for_so_long() -> None:
+    """`never open to the network` was said of a port that a program had opened 46 times, by flushing the rules."""
+    again = [contained(second)._replace(open_s=open_s) for second, open_s in ((30, 4.0), (40, 0.0), (50, 99.0))]
+    (episode,) = history([start(0), drift(10), contained(12), *again, ended(60)], at(1000)).episodes
+    assert [_span(span) for span in episode.contained] == ["12-26", "30-30", "50-60"]
+    assert [_span(span) for span in episode.exposed] == ["26-30", "30-50"]
+
+
 def test_since_leaves_out_earlier_episodes() -> None:
     records = [start(0), drift(10, exposed=True), ended(20), drift(30, exposed=True), ended(50), drift(60), ended(61)]
     found = history(records, at(1000), at(40))
@@ -107,6 +115,9 @@ def row(**fields: Any) -> bytes:
     (row(DOCKERD_GUARD_EVENT="drift", MESSAGE="open", _SYSTEMD_INVOCATION_ID="a", DOCKERD_GUARD_LINE="7",
          DOCKERD_GUARD_EPISODE=["DG101 a", "DG102 b"], DOCKERD_GUARD_EXPOSED="yes"),
      Record(NOON, "drift", "open", "a", line=7, episodes=("DG101 a", "DG102 b"), exposed=True)),
+    (row(DOCKERD_GUARD_EVENT="contained", DOCKERD_GUARD_OPEN_SECONDS="0.283"),
+     Record(NOON, "contained", open_s=0.283)),
+    (row(DOCKERD_GUARD_EVENT="contained", DOCKERD_GUARD_OPEN_SECONDS="1e999"), Record(NOON, "contained")),
     (row(DOCKERD_GUARD_EVENT="drift", DOCKERD_GUARD_LINE="7" * 5000, MESSAGE=[[["x"]], {}, 1e300]),
      Record(NOON, "drift")),
     (b'{"__REALTIME_TIMESTAMP": "1", "DOCKERD_GUARD_EVENT": "drift", "MESSAGE": ' + b"[" * 100_000, None),

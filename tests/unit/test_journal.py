@@ -61,6 +61,11 @@ def journald(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return sent
 
 
+def test_a_block_that_was_missing_has_its_time() -> None:
+    fields = JournalEntry(Event.CONTAINED, "blocked again", open_s=0.2834).fields
+    assert fields["DOCKERD_GUARD_OPEN_SECONDS"] == "0.283"
+
+
 def test_an_entry_has_the_documented_fields() -> None:
     assert list(ENTRY.fields) == FIELDS
     assert ENTRY.fields == dict(zip(FIELDS, (
@@ -178,7 +183,8 @@ def test_another_log_format_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_history_reads_the_fields_that_are_written() -> None:
-    assert {f"DOCKERD_GUARD_{name}" for name in _journal.FIELDS} == set(FIELDS) - {"MESSAGE_ID"}
+    fields = {*FIELDS, "DOCKERD_GUARD_OPEN_SECONDS"} - {"MESSAGE_ID"}
+    assert {f"DOCKERD_GUARD_{name}" for name in _journal.FIELDS} == fields
 
 
 @pytest.mark.parametrize(("changes", "mode", "up", "words"), [
