@@ -24,6 +24,7 @@ from dockerd_guard.policy.values import parse_window
 from dockerd_guard.report import plan as report
 from dockerd_guard.report.correction import hold_text
 from dockerd_guard.rootfs import Rootfs
+from tests.simulation.agent import SimulatedStateFiles
 from tests.simulation.clock import BOOT_ID
 from tests.simulation.host import SimulatedHost
 from tests.support.passes import starts_by_us
@@ -310,6 +311,28 @@ def test_the_agent_restarts_once_in_its_turn(host: SimulatedHost) -> None:
     assert waits < 4
     assert [str(entry.event) for entry in agent.journal.entries].count("held") == 1
     assert not agent.host.blocked
+
+
+@pytest.mark.parametrize("jump_s", [-400 * 86400.0, -3600.0, 3600.0, 400 * 86400.0])
+def test_a_clock_that_is_set_moves_what_is_shown_and_not_the_turn(host: SimulatedHost, jump_s: float) -> None:
+    do(host, PORT)
+    agent = guarded(host)
+    begun, shown = host.clock.seconds, _held_until(host)
+    host.clock.sleep(200)
+    host.clock.wall_offset_s = jump_s
+    agent.run_pass()
+    assert (_held_until(host) - shown).total_seconds() == pytest.approx(jump_s, abs=1)
+    while not starts_by_us(host):
+        host.clock.sleep(agent.run_pass() or 0.1)
+    assert host.starts[-1].at - begun == pytest.approx(HALF_S, abs=2)
+
+
+def _held_until(host: SimulatedHost) -> datetime:
+    """When `status` shows that the restart is due."""
+    held = SimulatedStateFiles(host).load().held
+    assert held is not None
+    assert held.until is not None
+    return held.until
 
 
 def test_it_is_contained_meanwhile(host: SimulatedHost) -> None:
