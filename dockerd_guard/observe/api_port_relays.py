@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from dockerd_guard.observe import socket_programs
+
 MAX_PORTS = 200
 """Mentions of the port looked at in one file; one with more of them counts as one with a relay."""
 
@@ -22,8 +24,9 @@ _URL = rf"[\"']?(?:(?:https?|tcp):(?://)?)?{_HOST}:"
 _IS = r"[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?"
 _DIRECTIVE = (
     rf"(?:\b(?:proxy_pass|ProxyPass\w{{0,10}}(?:[ \t]{{1,8}}[^\s:]{{1,80}})?|BalancerMember)[ \t]{{1,8}}{_URL}"
-    rf"|\bserver[ \t]{{1,8}}(?:(?!tcp:|http)[\w.-]{{1,80}}[ \t]{{1,8}})?{_HOST}:"
-    rf"|\b(?:reverse_proxy|upstream)[ \t][^\n]{{0,120}}?{_HOST}:"
+    rf"|\bserver(?:-template[ \t]{{1,8}}[\w.-]{{1,80}}[ \t]{{1,8}}[0-9-]{{1,9}})?"
+    rf"[ \t]{{1,8}}(?:(?!tcp:|http)[\w.-]{{1,80}}[ \t]{{1,8}})?{_HOST}:"
+    rf"|\b(?:reverse_proxy|upstream)[ \t][^\n]{{0,120}}?{_HOST}:|\bdial{_IS}(?:\[\s{{0,8}}[\"'])?(?:tcp/)?{_HOST}:"
     r"|\b(?i:servers?|loadbalancer)\b[^\n]{0,20}"
     rf"(?:\s|[\[{{}}\]\"',.-]|(?!(?:url|address)\b)\w{{1,20}}{_IS}|\[\[[\w.-]{{1,80}}\]\]){{0,20}}+"
     rf"\b(?:url|address){_IS}{_URL}"
@@ -63,6 +66,12 @@ ABOUT = r"(?i:\b(?:ngrok|tailscale|connectport|localtunnel|bore)\b)|(?:[0-9]{1,3
 """What a text has that names the port to such a program, and need not mention Docker."""
 
 
+_CONNECTS = (
+    r"\b(?:connect|create_connection|open_connection|createConnection|TCPSocket\.(?:new|open)|PeerAddr|PeerPort)\b"
+    r"[^\n;]{0,80}\Z")
+"""A program that connects to the port."""
+
+
 def first_relay(text: str) -> int | None:
     """Return the offset of the first mention of the port as the target of a relay; None if there is none. Linear
     time."""
@@ -72,5 +81,7 @@ def first_relay(text: str) -> int | None:
             return found.start()
         if re.search(rf"(?i:{_COPIES})", before) is not None and re.search(
                 _LISTENS, before.rpartition("socat")[2] + text[found.end():found.end() + _WINDOW].partition("\n")[0]):
+            return found.start()
+        if re.search(_CONNECTS, before) is not None and socket_programs.listens(text):
             return found.start()
     return None

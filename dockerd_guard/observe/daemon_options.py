@@ -30,7 +30,10 @@ _OPTION = (
     r"(?:\\{0,3}[\"']{0,2},?(?:\\\n|\s){1,80}\\{0,3}[\"']?|[ \t]{0,8}=\\{0,3}[\"']?|\\{0,3}[\"']{0,2}(?=[0-9\[$]))"
     rf"(?P<host>{_HOST}{{1,200}})"
     rf"|{_FD}(?:(?P<mark>[#|,!@~])(?P<other>{_HOST}{{3,200}})(?P=mark)"
-    rf"|\\{{0,3}}[\"'],\s{{0,8}}\\{{0,3}}[\"'](?P<next>{_HOST}{{3,200}}))?")
+    rf"|\\{{0,3}}[\"'],\s{{0,8}}\\{{0,3}}[\"'](?P<next>{_HOST}{{3,200}})"
+    rf"|[ \t]{{1,8}}(?P<item>(?:{host_words.TEMPLATE}|\$\w{{1,80}}"
+    r"|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])"
+    r":[0-9]{1,5}))?")
 """An option and its host; or fd://, and what sed(1) puts in its place, or what follows it in a list."""
 
 _IN_LIST = rf"[\"'](?P<host>{_HOST}{{3,200}})\\{{0,3}}[\"'],\s{{0,8}}\\{{0,3}}[\"']\Z"
@@ -45,7 +48,7 @@ _OWNER = (
 """What the options are of: a variable of dockerd by its name, or any variable with options."""
 
 _DOCKERD = (
-    r"\b(?:dockerd|virtualisation\.docker)\b(?![-.]\w)"
+    r"\b(?:dockerd|virtualisation\.docker|(?:sysconfig|default|conf\.d)/docker|docker\.service)\b(?![-.]\w)"
     r"|\{\s{0,8}[\"'](?:::)?docker[\"']|\bvirtualisation[ \t]{0,8}=[ \t]{0,8}\{\s{0,80}docker\b")
 _OF_DOCKERD = (
     r"(?:\A|/)(?:sv|service|services|runit|s6[\w-]{0,20}|conf\.d|default|sysconfig|init\.d|rc\.d)/dockerd?(?:[./]|\Z)")
@@ -86,8 +89,8 @@ def first_host(path: str, text: str) -> tuple[int, str] | None:
 
 def _beside_fd(option: re.Match[str], text: str) -> str:
     """What stands beside fd:// in a list, or in its place; empty if nothing does."""
-    if option["other"] or option["next"]:
-        return option["other"] or option["next"]
+    if (host := option["other"] or option["next"] or option["item"]) is not None:
+        return host
     if text[max(0, option.start() - 1)] not in "\"'":
         return ""
     before = re.search(_IN_LIST, text[max(0, option.start() - _BESIDE):option.start()])

@@ -35,14 +35,21 @@ _OWNER_CHARACTERS, _BLOCK = 200, 400
 _QUOTE = r"\\{0,3}[\"']"
 _ADDS = r"(?:append|push|extend|insert|add|unshift|concat|union|update|unite)"
 _KEY = (
-    rf"(?P<key>{_QUOTE}hosts{_QUOTE}|\.hosts\b|(?<![\w$.-])\{{?hosts\b\}}?)"
+    rf"(?:(?P<key>{_QUOTE}hosts{_QUOTE}|(?<![\w)\]])\.hosts\b)"
+    r"|(?P<plain>(?<=[\w)\]])\.hosts\b|(?<![\w$.-])\{?hosts\b\}?)"
+    r"|(?P<variable>\bdocker\w{0,20}_hosts\b))"
     r"(?:\]|\}){0,2}(?P<index>\[[^][\n]{0,12}\])?"
     rf"(?:[ \t]{{0,8}}(?P<operator>[|+]?=(?![=~])>?|:(?!:)|<<|\|\|=|\?\?=|//=|,[ \t]{{0,8}}[0-9]{{0,2}}\][ \t]{{0,8}};)"
     rf"|,[ \t]{{0,8}}\[\]\)\.{_ADDS}\(|\.{_ADDS}[ \t]{{0,8}}\(|(?<=\}})[ \t]{{0,8}},"
     r"|[ \t]{1,8}-Value[ \t])"
-    r"|(?P<chef>\bhost[ \t]{1,4}(?=[\[\"']))")
-"""The key `hosts`, or that of Chef's resource docker_service; and what gives it a value: an assignment, a method of
-lists, setpath() of jq, Add-Member."""
+    r"|/hosts(?:/[-0-9])?[\"']?[,\s]{1,80}[\"']?value[\"']?:|(?P<chef>\bhost[ \t]{1,4}(?=[\[\"']))")
+"""The key `hosts`, a variable for it, that of a JSON patch (RFC 6902) or of Chef's resource docker_service; and what
+gives it a value: an assignment, a method of lists, setpath() of jq, Add-Member."""
+
+_DATA = r"(?i:\.(?:nix|toml|tf|tofu|hcl|dhall|jsonnet|libsonnet|cue|ps1|conf|cfg|ini)\Z)"
+_WITHIN = r"[{(,;@]\s{0,80}\Z|\bjo[ \t][^\n;|&]{0,100}\Z"
+"""Files in which an assignment at the beginning of a line is a key, and what stands before a key elsewhere. Programs
+and scripts have the names of machines in a variable `hosts`."""
 
 _TOKEN = (
     r"[ \t\r]*+(?:\\?\n[ \t\r\n]{0,200}(?P<item>-[ \t]{1,8})?|(?P<open>@?[(\[])|(?P<close>[)\]])"
@@ -59,14 +66,14 @@ _ARGUMENT = (
 
 _ABOUT_DAEMON = (
     r"(?i:daemon\.json|dockerd\.json|virtualisation\.docker"
-    r"|docker[\w.'\"\]\[:-]{0,30}?(?:daemon|opt|conf|settings|engine)"
+    r"|docker[\w.'\"\]\[:-]{0,30}?(?:daemon|opt|conf|cfg|settings|engine)"
     r"|\b(?:insecure-registries|registry-mirrors|log-driver|storage-driver|live-restore|exec-opts|data-root)\b)"
     r"|\bdocker[\"']?[ \t]{0,8}[:=][ \t]{0,8}\{?[ \t]{0,8}\n[ \t]{1,40}[\"']?hosts\b")
 """What has the options of dockerd: its file, its keys, a variable, or a block that has hosts first."""
 
 _OF_OTHERS = (
     r"(?i:output\.|elastic|logstash|kibana|kafka|\bredis\b|zookeeper|mongo|beat\b|\bmodule[\"']?:|ingress|prometheus"
-    r"|virtual_?host|\btls:)")
+    r"|virtual_?host|\btls:|\b(?:env|self|args|inventory|groups?)\Z)")
 
 
 _MORE = "$MORE"
@@ -79,6 +86,8 @@ class _Key(NamedTuple):
     is_strict: bool
     """Whether only a key of JSON is written so, and any text in the list is a host of dockerd."""
     is_yaml: bool
+    is_variable: bool = False
+    """Whether it may be a list of machines, unless it has a socket."""
 
 
 def first_host(path: str, text: str) -> tuple[int, str] | None:
@@ -90,7 +99,10 @@ def first_host(path: str, text: str) -> tuple[int, str] | None:
     for number, key in enumerate(_keys(path, text)):
         if number >= MAX_LISTS:
             return key.place, f"more than {MAX_LISTS} lists of hosts"
-        for element, is_quoted in _elements(text, key.value, is_yaml=key.is_yaml):
+        elements = list(_elements(text, key.value, is_yaml=key.is_yaml))
+        if key.is_variable and not any(element and host_words.is_local(element) for element, _ in elements):
+            continue
+        for element, is_quoted in elements:
             if known is None and (not is_quoted or host_words.is_unknown(element)):
                 known = _variables(text)
             if way := _way(element, key, known or {}, is_quoted=is_quoted):
@@ -109,17 +121,21 @@ def _keys(path: str, text: str) -> Iterator[_Key]:
             mentions = [found.start() for found in re.finditer(_ABOUT_DAEMON, text)]
         return bisect_left(mentions, start - _NEAR) < bisect_left(mentions, start + _NEAR)
 
-    is_about = re.search(_ABOUT_DAEMON, path) is not None
+    is_about, is_data = re.search(_ABOUT_DAEMON, path) is not None, re.search(_DATA, path) is not None
     for found in re.finditer(_KEY, text):
         start = found.start()
         if found["chef"] is not None:
             _, resource, block = text[max(0, start - _BLOCK):start].rpartition("docker_service")
             if resource and re.search(r"\bend\b", block) is None:
                 yield _Key(start, found.end(), is_strict=True, is_yaml=False)
-        elif (is_about or is_near(start)) and re.search(
+        elif (found["variable"] or is_about or is_near(start)) and re.search(
                 _OF_OTHERS, text[max(0, start - _OWNER_CHARACTERS):start]) is None:
-            is_plain = found["key"].strip("{}") == "hosts"
-            yield _Key(start, found.end(), not is_plain, is_plain and found["operator"] == ":")
+            is_plain = found["plain"] is not None
+            if is_plain and found["operator"] == "=" and not found["plain"].startswith(".") and not (
+                    is_data or re.search(_WITHIN, text[max(0, start - _OWNER_CHARACTERS):start]) is not None):
+                continue
+            is_yaml = (is_plain or found["variable"] is not None) and found["operator"] == ":"
+            yield _Key(start, found.end(), not is_plain, is_yaml, found["variable"] is not None)
 
 
 def _elements(text: str, position: int, *, is_yaml: bool) -> Iterator[tuple[str, bool]]:

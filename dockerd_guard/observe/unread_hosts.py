@@ -133,6 +133,12 @@ _OF_BOSH = (
 _WITHOUT_TLS = r"DOCKER_TLS=[\"']?no\b"
 """With this variable, boot2docker listens on 0.0.0.0:2375 (rootfs/etc/rc.d/docker)."""
 
+_ACTIVATED = (
+    r"\bsystemd-socket-activate\b(?:[^\n\\]|\\[\s\S]){0,200}?"
+    r"[ \t](?:-l|--listen)[ \t=]{0,4}[\"']?[^\s/\"'][^\s\"']{0,80}[\"']?[ \t]"
+    r"(?:[^\n\\]|\\[\s\S]){0,200}?\bdockerd\b")
+"""systemd-socket-activate(1) with a TCP address for dockerd."""
+
 _EXTENSION = r"\bDockerExtension\b"
 _PORT_OF_EXTENSION = r"\bdocker\W{0,4}\s{0,8}[:=]\s{0,8}\{[^{}]{0,400}?\bport\W{1,12}[0-9\[$]"
 _CERTIFICATES = r"\bcerts\W{1,20}ca\b"
@@ -186,7 +192,7 @@ def _first_line(
     without_comments = re.sub(_COMMENT_OF_SHELL, "", text)
     is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
     plain = without_comments if is_script else re.sub(_COMMENT, "", text)
-    about = (f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon\\.json|{shell_joins.ABOUT}" + (
+    about = (f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon\\.json|\\bdind\\b|{shell_joins.ABOUT}" + (
         f"|{api_port_relays.ABOUT}" if "2375" in text else ""))
     may_matter = is_about_docker or re.search(about, path) is not None or re.search(about, text) is not None
     if may_matter and (way := _first_place(path, plain)) is not None:
@@ -242,7 +248,7 @@ def _other_way(path: str, text: str) -> tuple[int, str] | None:
     if (extension := re.search(_EXTENSION, text)) is not None and re.search(_CERTIFICATES, text) is None and re.search(
             _PORT_OF_EXTENSION, text) is not None:
         return extension.start(), "opens a TCP port for dockerd"
-    for pattern in (_WITHOUT_TLS, *((_OF_BOSH,) if "tcp_address" in text else ())):
+    for pattern in (_WITHOUT_TLS, _ACTIVATED, *((_OF_BOSH,) if "tcp_address" in text else ())):
         if (setting := re.search(pattern, text)) is not None:
             return setting.end() - 1, "names a TCP address for dockerd"
     if "tmpfiles" in path and (line := re.search(_AT_BOOT, text)) is not None:

@@ -57,6 +57,13 @@ LISTS: dict[str, tuple[str, str, int]] = {
     "NixOS: a variable": ("a.nix", NIX % 'listenOptions = [ "/run/docker.sock" address ]', 1),
     "Colima": ("colima.yaml", "docker:\n  hosts:\n  - unix:///var/run/docker.sock\n  - 10.0.0.5:4243\n", 2),
     "Chef": ("a.rb", "docker_service 'a' do\n  host [\"unix:///s\", \"#{node['ip']}:4243\"]\nend\n", 2),
+    "Ansible: an expression": (
+        "a.yml", "- set_fact:\n    docker_cfg: \"{{ x | combine({'hosts': ['fd://', ip + ':4243']}) }}\"\n", 2),
+    "Ansible: a variable with sockets": (
+        "a.yml", "docker__hosts:\n- unix:///var/run/docker.sock\n- 10.0.0.5:4243\n", 1),
+    "Ansible: a patch": (
+        "a.yml", f"- json_patch:\n    src: {JSON}\n    operations:\n    - path: /hosts\n      value: ['10.0.0.5']\n", 4),
+    "a list of a shell": ("a.sh", "\nH=(fd:// 10.0.0.5:4243)\ndockerd \"${H[@]/#/-H }\"\n", 2),
     "more words than are read": ("a.sh", f"\njq '.hosts += [{MANY}]' {JSON} > t\n", 2),
 }
 
@@ -79,6 +86,9 @@ OPTIONS: dict[str, tuple[str, str, int]] = {
         "a.yml", "- ini_file:\n    path: /etc/systemd/system/docker.socket.d/a.conf\n    section: Socket\n"
         "    option: ListenStream\n    value: 10.0.0.5:4243\n", 4),
     "crudini": ("a.sh", "\ncrudini --set /lib/systemd/system/docker.socket Socket ListenStream 4243\n", 2),
+    "CloudFormation": ("a.yml", "UserData: |\n  echo 'OPTIONS=\"-H ${Ip}:4243\"' > /etc/sysconfig/docker\n", 2),
+    "systemd-socket-activate": ("a.sh", "\nsystemd-socket-activate -l 10.0.0.5:4243 dockerd -H fd://\n", 2),
+    "Helm": ("values.yaml", "dind:\n  extraArgs:\n  - --host=tcp://0.0.0.0:4243\n", 3),
     "RancherOS": ("a.yml", "rancher:\n  docker:\n    args: [daemon, '--host', '10.0.0.5:4243']\n", 3),
     "Nomad": ("a.nomad", 'config {\n  command = "/usr/bin/dockerd"\n  args = ["-H", "${attr.ip}:4243"]\n}\n', 3),
     "Kubernetes: arguments before the command": (
@@ -116,6 +126,10 @@ RELAYS: dict[str, tuple[str, str, int]] = {
     "Traefik: HTTP": ("d.yml", "# docker\nservers:\n- url: http://localhost:2375\n", 3),
     "Traefik: a label": ("a.sh", "\ndocker run -l traefik.tcp.services.d.loadbalancer.server.port=2375 x\n", 2),
     "HAProxy": ("haproxy.cfg", "frontend f\n  bind :4243\nbackend b\n  server d 127.0.0.1:2375\n", 4),
+    "HAProxy: a template": ("haproxy.cfg", "backend b\n  server-template d 1 127.0.0.1:2375 check\n", 2),
+    "Caddy: JSON": ("caddy.json", '\n{"handler":"proxy","upstreams":[{"dial":["127.0.0.1:2375"]}]}\n', 2),
+    "Python": (
+        "a.py", "# docker\nl = socket.create_server(('', 80))\nu = socket.create_connection(('127.0.0.1', 2375))\n", 3),
     "nginx": ("nginx.conf", "\nstream { server { listen 4243; proxy_pass 127.0.0.1:2375; } }\n", 2),
     "Caddy": ("Caddyfile", ":80 {\n  reverse_proxy 127.0.0.1:2375\n}\n", 2),
     "Apache": ("a.conf", "\nProxyPass / http://127.0.0.1:2375/\n", 2),
@@ -160,6 +174,11 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "Filebeat": ("filebeat.yml", "# docker-daemon\noutput.elasticsearch:\n  hosts: ['10.0.0.5:9200']\n"),
     "Filebeat in a script": (
         "a.sh", f"\necho '{{}}' > {JSON}\ncat > f.yml <<E\noutput.elasticsearch:\n  hosts: [\"10.0.0.5:9200\"]\nE\n"),
+    "a list of machines in a script": ("a.sh", f"\nhosts='10.0.0.5:22'\nfor h in $hosts; do scp d $h:{JSON}; done\n"),
+    "a list of machines in Python": ("a.py", f"hosts = ['10.0.0.5', '10.0.0.6:22']\nscp('d', hosts[0] + ':{JSON}')\n"),
+    "Fabric": ("a.py", f"env.hosts = ['10.0.0.5:22']\nput('d', '{JSON}')\n"),
+    "a list of machines of Ansible": ("a.yml", "docker_hosts:\n- 10.0.0.5:2222\n"),
+    "a client of Python": ("a.py", "# docker\nu = socket.create_connection(('127.0.0.1', 2375))\n"),
     "Terraform": ("a.tf", f'filename = "{JSON}"\ncontent = jsonencode({{ dns = ["10.0.0.5"], hosts = ["fd://"] }})\n'),
     "NixOS": ("a.nix", NIX % 'listenOptions = [ "/run/docker.sock" ]; daemon.settings.dns = [ "10.0.0.5" ]'),
     "a UNIX socket in a variable": ("a.sh", '\nS=unix:///run/docker.sock\nDOCKER_OPTS="-H $S"\ndockerd $DOCKER_OPTS\n'),
