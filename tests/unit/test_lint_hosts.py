@@ -62,7 +62,7 @@ LISTS: dict[str, tuple[str, str, int]] = {
     "Ansible: a variable with sockets": (
         "a.yml", "docker__hosts:\n- unix:///var/run/docker.sock\n- 10.0.0.5:4243\n", 1),
     "Ansible: a patch": (
-        "a.yml", f"- json_patch:\n    src: {JSON}\n    operations:\n    - path: /hosts\n      value: ['10.0.0.5']\n", 4),
+        "a.yml", f"- json_patch:\n    src: {JSON}\n    operations:\n    - path: /hosts\n      value: ['a:80']\n", 4),
     "a list of a shell": ("a.sh", "\nH=(fd:// 10.0.0.5:4243)\ndockerd \"${H[@]/#/-H }\"\n", 2),
     "more words than are read": ("a.sh", f"\njq '.hosts += [{MANY}]' {JSON} > t\n", 2),
 }
