@@ -14,7 +14,14 @@ from dockerd_guard.commands._arguments import STDIN, Arguments
 from dockerd_guard.commands._common import Look, observe_files
 from dockerd_guard.commands._origins import Placed
 from dockerd_guard.commands._services import Services
-from dockerd_guard.commands._subjects import Judged, combined, incomplete, relocated, variables_of
+from dockerd_guard.commands._subjects import (
+    Judged,
+    combined,
+    host_in_other_variables,
+    incomplete,
+    relocated,
+    variables_of,
+)
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.location import Location
@@ -22,6 +29,7 @@ from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe import file_kinds, stock_units, unread_hosts
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.rules.judge import judge, limited
+from dockerd_guard.rules.unused_variable import FILES as ENVIRONMENT_FILES
 from dockerd_guard.rules.unused_waiver import is_waived
 from dockerd_guard.systemd.environment import MAGIC
 
@@ -261,6 +269,8 @@ def _result(  # noqa: PLR0913, PLR0917 -- what was judged, and with what
                 if not _PLACEHOLDER.search(text) and not broken
                 and not any(text.endswith(artifact.message.partition(": ")[2]) for artifact in artifacts)]
     unknown += _hosts_without_effect(without_effect.values())
+    unknown += _hosts_in_other_variables(
+        look, {place: item for place, item in by_place.items() if place not in without_effect})
     has_dockerd = any(item.is_of_dockerd for place, item in by_place.items() if place not in without_effect)
     notes = [f"{by_place[file].file}: {_next_step(by_place[file])}" for file in dict.fromkeys(broken)]
     units = sorted(path.rpartition("/")[2] for path in assumed if path.endswith((SERVICE, SOCKET)))
@@ -303,6 +313,15 @@ def _hosts_without_effect(files: Iterable[Placed]) -> Iterator[str]:
         if way is not None:
             whose = "the unit does not read" if item.kind.syntax == "environment" else "nothing reads under its name"
             yield f"{item.file}:{item.where(way[0], 1)[0]}: {way[1]}, in a file that {whose}, so that it is not judged"
+
+
+def _hosts_in_other_variables(look: Look, by_place: dict[str, Placed]) -> Iterator[str]:
+    """Where environment files name a TCP host in variables that the unit does not use."""
+    places = {*ENVIRONMENT_FILES, *(file.path for file in look.seen.configured.service.environment_files)}
+    for item in by_place.values():
+        if item.kind.place in places and (way := host_in_other_variables(
+                look.seen, item.kind.place, item.content.decode("utf-8", "surrogateescape"))) is not None:
+            yield f"{item.file}:{item.where(way[0], 1)[0]}: {way[1]}, in a variable that the unit does not use"
 
 
 def _look(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from dockerd_guard.commands._common import Look
 from dockerd_guard.dockerd.daemon import DEFAULT_CONFIG_FILE
 from dockerd_guard.model.location import Location
+from dockerd_guard.observe import unread_hosts
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.rules.judge import judge
+from dockerd_guard.rules.unused_variable import VARIABLES
 
 if TYPE_CHECKING:
     from dockerd_guard.model.finding import Finding
@@ -105,6 +107,14 @@ def variables_of(seen: Observation) -> Iterator[str]:
     for command in seen.configured.service.exec_start[-1:]:
         for word in command.argv:
             yield from _VARIABLE.findall(word.text)
+
+
+def host_in_other_variables(seen: Observation, path: str, text: str) -> tuple[int, str] | None:
+    """The first line of an environment file that names a TCP host in a variable that the command does not use, and
+    what it does. What starts dockerd on other systems, as an init script, may use it."""
+    read = "|".join(map(re.escape, sorted({*variables_of(seen), *VARIABLES})))
+    lines = rf"(?m:^)[ \t]{{0,80}}(?:export[ \t]{{1,8}})?(?:{read})=(?:[^\n\\]|\\[\s\S])*"
+    return unread_hosts.first_way(path, re.sub(lines, lambda found: "\n" * found[0].count("\n"), text))
 
 
 def _passed(seen: Observation) -> Iterator[str]:

@@ -16,7 +16,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from dockerd_guard.commands._common import Look, observe_files
-from dockerd_guard.commands._subjects import Judged, annotated, combined, incomplete, relocated, unit_files_of
+from dockerd_guard.commands._subjects import (
+    Judged,
+    annotated,
+    combined,
+    host_in_other_variables,
+    incomplete,
+    relocated,
+    unit_files_of,
+)
 from dockerd_guard.observe import file_kinds, layouts, quadlets, stock_units, unread_hosts
 from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.file_kinds import SYSTEM_UNITS
@@ -184,9 +192,13 @@ def _of_another_unit(seen: Observation, domain: Domain) -> Iterator[str]:
     """Where environment files that the assumed unit does not read name a TCP host: another package's unit does."""
     read = {file.path for file in seen.configured.service.environment_files}
     for path in domain.found:
-        if path in stock_units.ENVIRONMENT_FILES and path not in read and (way := unread_hosts.first_way(
-                path, unread_hosts.decoded(seen.rootfs.read_if_possible(path) or b""))) is not None:
+        if path not in stock_units.ENVIRONMENT_FILES:
+            continue
+        text = unread_hosts.decoded(seen.rootfs.read_if_possible(path) or b"")
+        if path not in read and (way := unread_hosts.first_way(path, text)) is not None:
             yield f"{path}:{way[0]}: {way[1]}, in a file that the assumed unit does not read"
+        elif path in read and (way := host_in_other_variables(seen, path, text)) is not None:
+            yield f"{path}:{way[0]}: {way[1]}, in a variable that the assumed unit does not use"
 
 
 def _commands_before(seen: Observation, domain: Domain | None = None) -> Iterator[str]:

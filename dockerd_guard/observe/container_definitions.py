@@ -69,7 +69,8 @@ _RUNS = (
 """Calls of Python that run containers."""
 
 _LISTENS = r"\b(?:listenOptions|listenStreams|ListenStream)\s{0,8}=[\s\[]"
-_STREAM = r"\"(?:[0-9]{1,5}|[^\"/@\s]{1,100}:[0-9]{1,5})\""
+_STREAM = (
+    r"\"(?:[0-9]{1,5}|[^\"/@\s]{1,100}:[0-9]{1,5})\"|\[(?:[^]\"]|\"[^\"]{0,200}\")*?(?<=[\s\[(])(?!lib\b|mk\w)[A-Za-z_][\w.'-]{0,80}(?=[\s\])])")
 """Addresses of docker.socket in a module of NixOS (nixos/modules/virtualisation/docker.nix)."""
 
 

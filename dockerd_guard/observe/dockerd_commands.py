@@ -11,6 +11,9 @@ from itertools import islice
 
 from dockerd_guard.observe import command_words
 
+MAX_NAMES = 50
+"""Variables with the name of dockerd in one text."""
+
 MAX_WORDS = 5_000
 """Words of variables, and hosts, in one text; one with more of them counts as one with such a command."""
 
@@ -19,10 +22,17 @@ _PROGRAM = r"(?:dockerd(?:-entrypoint\.sh|-rootless\.sh|\.exe)?|balenad|balena-e
 
 _NAME = rf"(?:[\w./@{{}}$-]{{0,200}}/)?{_PROGRAM}"
 # Patterns are compiled where they are first used (re caches them): most trees need none.
+_ENDS = (
+    r"(?=\\{0,3}[\"')]{0,2}[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
+    r"\\{0,3}[\"')]{0,2}")
 _COMMAND = (
-    rf"(?<![\w.$-]){_PROGRAM}"
-    r"(?=\\{0,3}[\"']?[\s\\`^,]{1,200}\\{0,3}[\"']{0,2}[-$<{])"
-    r"\\{0,3}[\"']?")
+    rf"(?<![\w.$-]){_PROGRAM}{_ENDS}")
+_IS_PROGRAM = (
+    r"(?<![\w$])([A-Za-z_]\w{0,60}+)(?:=|[ \t]{0,8}:=[ \t]{0,8}|:[ \t]{1,8})[\"'`]?"
+    rf"(?:\$\(|\b(?:exec|sudo|nohup|which|command|type)[ \t]|-\w[ \t]){{0,4}}"
+    rf"(?:[\w./{{}}$-]{{0,100}}/)?{_PROGRAM}(?![\w-])")
+"""A variable with the name of dockerd, and what may stand before and after it there."""
+
 _HOST = r"(?:-[A-Za-z]{0,8}?H|--host)(?:=|\Z)|-[A-GI-Za-z]{0,8}H(?=.)"
 
 _IS_TCP = (
@@ -49,7 +59,9 @@ def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
     """Yield the hosts that commands give dockerd, each with its offset; None where there are more words than are read.
     Linear time."""
     known: dict[str, list[str]] | None = None
-    room, position, starts, is_option = MAX_WORDS, 0, re.compile(_COMMAND), re.compile(_HOST)
+    names = "|".join(sorted(set(islice(re.findall(_IS_PROGRAM, text), MAX_NAMES))))
+    starts = re.compile(rf"{_COMMAND}|\$\{{?(?:{names})\b\}}?{_ENDS}" if names else _COMMAND)
+    room, position, is_option = MAX_WORDS, 0, re.compile(_HOST)
     while (command := starts.search(text, position)) is not None:
         position = command.end()
         is_host = False

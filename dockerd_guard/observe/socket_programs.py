@@ -46,7 +46,7 @@ def first_relay(text: str) -> int | None:
     """Return the offset of the API socket to which a program connects that listens on a TCP address other than the
     loopback address; None if there is none. Linear time."""
     socket = re.search(_SOCKET, text)
-    return socket.start() if socket is not None and _connects(text) and _listens(text) else None
+    return socket.start() if socket is not None and _connects(text) and listens(text) else None
 
 
 def _connects(text: str) -> bool:
@@ -58,9 +58,10 @@ def _connects(text: str) -> bool:
     return False
 
 
-def _listens(text: str) -> bool:
+def listens(text: str) -> bool:
+    """Whether a program listens on a TCP address other than the loopback address."""
     local = _variables_with(_LOOPBACK, text)
-    passes_on = listens = None
+    passes_on = has_listen = None
     for number, found in enumerate(re.finditer(_LISTENS, text)):
         if number >= MAX_CALLS:
             return True
@@ -74,8 +75,8 @@ def _listens(text: str) -> bool:
             is_open = "Listen" in arguments
         elif found["packed"] is not None or found["bind"] is not None:
             # A UNIX socket is bound to a string, and a TCP socket to a pair.
-            listens = re.search(r"\blisten\b", text) is not None if listens is None else listens
-            is_open = listens and (found["bind"] is None or arguments.lstrip().startswith("("))
+            has_listen = re.search(r"\blisten\b", text) is not None if has_listen is None else has_listen
+            is_open = has_listen and (found["bind"] is None or arguments.lstrip().startswith("("))
         else:
             is_open = True
         if is_open:

@@ -12,11 +12,15 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from dockerd_guard.observe import (
+    api_port_relays,
     container_commands,
     container_definitions,
+    daemon_options,
     dockerd_commands,
     encoded_texts,
     exposed_pods,
+    host_lists,
+    shell_joins,
     socket_programs,
     socket_relays,
 )
@@ -66,7 +70,9 @@ _ADDRESS = (
     r"|(?:(?<=-H)|(?<=--host)|(?<=-opt host)|(?<=-opt=host)|(?<=-opt=.host))[= ][\"']?(?P<bare>"
     r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:]{2,45}\])(?![\w.])|:[0-9]{1,5}\b)"
     r"|(?<=[\"' \[])(?P<listed>(?:0\.0\.0\.0|\[::\]):[0-9]{1,5}\b)"
-    r"|(?P<stream>ListenStream[ \t]{0,8}=[ \t]{0,8}[^/@%\s])")
+    r"|(?P<stream>ListenStream(?:[ \t]{0,8}=[ \t]{0,8}[^/@%\s>]"
+    r"|[\"']?(?:[ \t]{0,8}(?:=>|:)|[ \t])[ \t]{0,8}(?:\[[ \t]{0,4})?[\"']?[\w.*:{}$\[\]-]{0,80}[0-9}]"
+    r"|[\"']?[ \t]{0,8}\n[ \t]{1,40}[\"']?value[\"']?:[ \t]{1,8}[\"']?[^/@%\s]))")
 """The ports include that of a machine of Vagrant which is forwarded."""
 
 _HOSTS = r"\b(?:[hH]osts\\?[\"']?\s{0,8}(?:=>|[:=\[])|host[ \t]{1,4}\[)\W{0,40}"
@@ -127,6 +133,12 @@ _OF_BOSH = (
 _WITHOUT_TLS = r"DOCKER_TLS=[\"']?no\b"
 """With this variable, boot2docker listens on 0.0.0.0:2375 (rootfs/etc/rc.d/docker)."""
 
+_ACTIVATED = (
+    r"\bsystemd-socket-activate\b(?:[^\n\\]|\\[\s\S]){0,200}?"
+    r"[ \t](?:-l|--listen)[ \t=]{0,4}[\"']?[^\s/\"'][^\s\"']{0,80}[\"']?[ \t]"
+    r"(?:[^\n\\]|\\[\s\S]){0,200}?\bdockerd\b")
+"""systemd-socket-activate(1) with a TCP address for dockerd."""
+
 _EXTENSION = r"\bDockerExtension\b"
 _PORT_OF_EXTENSION = r"\bdocker\W{0,4}\s{0,8}[:=]\s{0,8}\{[^{}]{0,400}?\bport\W{1,12}[0-9\[$]"
 _CERTIFICATES = r"\bcerts\W{1,20}ca\b"
@@ -180,10 +192,14 @@ def _first_line(
     without_comments = re.sub(_COMMENT_OF_SHELL, "", text)
     is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
     plain = without_comments if is_script else re.sub(_COMMENT, "", text)
-    about = f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon\\.json"
+    about = (f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon\\.json|\\bdind\\b|{shell_joins.ABOUT}" + (
+        f"|{api_port_relays.ABOUT}" if "2375" in text else ""))
     may_matter = is_about_docker or re.search(about, path) is not None or re.search(about, text) is not None
     if may_matter and (way := _first_place(path, plain)) is not None:
         return plain.count("\n", 0, way[0]) + 1, way[1]
+    if may_matter and (joined := shell_joins.joined(plain)) is not None and (
+            way := _first_place(path, joined)) is not None:
+        return plain.count("\n", 0, shell_joins.origin(plain, way[0])) + 1, way[1]
     for place, inner in encoded_texts.encoded_texts(without_comments) if depth else ():
         found = (1, "has more encoded text than is read") if inner is None else _first_line(
             "", inner, depth - 1, is_about_docker=may_matter)
@@ -194,7 +210,7 @@ def _first_line(
 
 def _first_place(path: str, text: str) -> tuple[int, str] | None:
     has_host = any(word in text for word in (
-        "tcp:", "237", "ListenStream", "-H", "host", "tcp_bind", "0.0.0.0:"))
+        "tcp:", "237", "ListenStream", "-H", "host", "tcp_bind", "0.0.0.0:", "fd:"))
     may_define = container_definitions.may_define(path, text)
     if not has_host and not may_define and re.search(
             rf"{_SOCKET}|dind|hostPath|tmpfiles|\brun\b|\bcreate\b|\boptions:|(?i:\bunix-c)|tcp_address|DOCKER_TLS|"
@@ -206,8 +222,11 @@ def _first_place(path: str, text: str) -> tuple[int, str] | None:
         if number >= MAX_ADDRESSES or _is_dockers(found, text, path, mentions):
             return found.start(), (
                 "names a TCP address for dockerd" if number < MAX_ADDRESSES else f"more than {MAX_ADDRESSES} addresses")
-    command = dockerd_commands.first_host(text) if has_host else None
-    return command or _way_to_the_socket(text) or _other_way(path, text) or (
+    way = None
+    if has_host:
+        way = dockerd_commands.first_host(text) or daemon_options.first_host(path, text) or (
+            host_lists.first_host(path, text))
+    return way or _way_to_the_socket(text) or _other_way(path, text) or (
         container_definitions.first_way(path, text) if may_define else None)
 
 
@@ -215,6 +234,8 @@ def _way_to_the_socket(text: str) -> tuple[int, str] | None:
     relay = socket_relays.first_relay(text)
     if relay is not None or (relay := socket_programs.first_relay(text)) is not None:
         return relay, "forwards to the API socket"
+    if (relay := api_port_relays.first_relay(text)) is not None:
+        return relay, "forwards to the port of the API"
     if (pod := exposed_pods.first_mount(text)) is not None:
         return pod, "mounts the API socket into a pod that is reachable"
     command = container_commands.first_exposed(text)
@@ -227,7 +248,7 @@ def _other_way(path: str, text: str) -> tuple[int, str] | None:
     if (extension := re.search(_EXTENSION, text)) is not None and re.search(_CERTIFICATES, text) is None and re.search(
             _PORT_OF_EXTENSION, text) is not None:
         return extension.start(), "opens a TCP port for dockerd"
-    for pattern in (_WITHOUT_TLS, *((_OF_BOSH,) if "tcp_address" in text else ())):
+    for pattern in (_WITHOUT_TLS, _ACTIVATED, *((_OF_BOSH,) if "tcp_address" in text else ())):
         if (setting := re.search(pattern, text)) is not None:
             return setting.end() - 1, "names a TCP address for dockerd"
     if "tmpfiles" in path and (line := re.search(_AT_BOOT, text)) is not None:
