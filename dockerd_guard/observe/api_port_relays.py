@@ -75,6 +75,7 @@ _CONNECTS = (
 def first_relay(text: str) -> int | None:
     """Return the offset of the first mention of the port as the target of a relay; None if there is none. Linear
     time."""
+    listens: bool | None = None
     for number, found in enumerate(re.finditer(_PORT, text)):
         before = text[max(0, found.start() - _WINDOW):found.start()]
         if number >= MAX_PORTS or re.search(_DIRECTIVE, before) is not None or re.search(_TUNNEL, before) is not None:
@@ -82,6 +83,8 @@ def first_relay(text: str) -> int | None:
         if re.search(rf"(?i:{_COPIES})", before) is not None and re.search(
                 _LISTENS, before.rpartition("socat")[2] + text[found.end():found.end() + _WINDOW].partition("\n")[0]):
             return found.start()
-        if re.search(_CONNECTS, before) is not None and socket_programs.listens(text):
-            return found.start()
+        if listens is not False and re.search(_CONNECTS, before) is not None:
+            listens = socket_programs.listens(text)
+            if listens:
+                return found.start()
     return None

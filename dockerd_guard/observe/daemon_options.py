@@ -102,15 +102,18 @@ class _Owners:
 
     def __init__(self, path: str, text: str) -> None:
         self._text = text
-        self._owners = [_Owner(found.start(), found.end(), found["docker"] is not None, found[0])
-                        for found in re.finditer(_OWNER, text)]
-        self._ends = [owner.end for owner in self._owners]
+        self._owners: list[_Owner] = []
+        self._ends: list[int] | None = None
         self._is_of_dockerd = re.search(_OF_DOCKERD, path) is not None
         self._dockerds: list[int] | None = None
         self._clients: frozenset[str] | None = None
 
     def has(self, option: re.Match[str]) -> bool:
         """Whether an option belongs to a variable or key with options of dockerd."""
+        if self._ends is None:
+            self._owners = [_Owner(found.start(), found.end(), found["docker"] is not None, found[0])
+                            for found in re.finditer(_OWNER, self._text)]
+            self._ends = [owner.end for owner in self._owners]
         nearest = bisect_right(self._ends, option.start()) - 1
         if nearest < 0 or self._ends[nearest] < option.start() - _OWNED:
             return False

@@ -71,6 +71,8 @@ _ABOUT_DAEMON = (
     r"|\bdocker[\"']?[ \t]{0,8}[:=][ \t]{0,8}\{?[ \t]{0,8}\n[ \t]{1,40}[\"']?hosts\b")
 """What has the options of dockerd: its file, its keys, a variable, or a block that has hosts first."""
 
+_MAY_MATTER = rf"{_ABOUT_DAEMON}|\bdocker_service\b|\bdocker\w{{0,20}}_hosts\b"
+
 _OF_OTHERS = (
     r"(?i:output\.|elastic|logstash|kibana|kafka|\bredis\b|zookeeper|mongo|beat\b|\bmodule[\"']?:|ingress|prometheus"
     r"|virtual_?host|\btls:|\b(?:env|self|args|inventory|groups?)\Z)")
@@ -93,7 +95,7 @@ class _Key(NamedTuple):
 def first_host(path: str, text: str) -> tuple[int, str] | None:
     """Return the offset of the first list of dockerd's hosts with an address of TCP, or with one that the text does not
     have, and what the list does; None if there is none. Linear time."""
-    if "host" not in text:
+    if "host" not in text or re.search(_MAY_MATTER, f"{path}\n{text}") is None:
         return None
     known: dict[str, list[str]] | None = None
     for number, key in enumerate(_keys(path, text)):

@@ -134,9 +134,8 @@ _WITHOUT_TLS = r"DOCKER_TLS=[\"']?no\b"
 """With this variable, boot2docker listens on 0.0.0.0:2375 (rootfs/etc/rc.d/docker)."""
 
 _ACTIVATED = (
-    r"\bsystemd-socket-activate\b(?:[^\n\\]|\\[\s\S]){0,200}?"
-    r"[ \t](?:-l|--listen)[ \t=]{0,4}[\"']?[^\s/\"'][^\s\"']{0,80}[\"']?[ \t]"
-    r"(?:[^\n\\]|\\[\s\S]){0,200}?\bdockerd\b")
+    r"\bsystemd-socket-activate\b(?=[^\n]{0,200}?[ \t](?:-l|--listen)[ \t=]{0,4}[\"']?[^\s/\"'])"
+    r"[^\n]{0,200}?\bdockerd\b")
 """systemd-socket-activate(1) with a TCP address for dockerd."""
 
 _EXTENSION = r"\bDockerExtension\b"

@@ -231,7 +231,8 @@ def test_a_variable_of_an_environment_file_that_a_tree_does_not_use_is_named(tmp
     "--arg a b ", "docker_opts: -H unix:\n", "DOCKER_OPTS=-H unix:$x ", "docker_opts: " + "-D\n" * 50, "fd://#",
     '"a:1", "fd://',
     'd""o""c', "dock\\\nerd ", 'a"', "'a'b", "D=dockerd\n$D -", f"a={'/' * 90}", "servers a:        ", "server x:237 ",
-    "servers: - - [[a]] 2375 ", "ListenStream: ", "docker_service host ["])
+    "servers: - - [[a]] 2375 ", "ListenStream: ", "docker_service host [",
+    "connect 2375 bind(", "systemd-socket-activate -l a "])
 def test_long_texts_end_soon(text: str) -> None:
     begin = time.process_time()
     unread_hosts.first_way("docker/a.rb", f"docker daemon.json dockerd {text * 400_000}"[:1 << 20])
