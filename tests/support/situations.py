@@ -32,6 +32,7 @@ SOCKET_DROPIN = "/etc/systemd/system/docker.socket.d/override.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
 POLICY = "/etc/dockerd-guard/config.yaml"
 
+DOCKERD = "/usr/bin/dockerd"
 OPEN = "-H fd:// -H tcp://0.0.0.0:2375"
 
 
@@ -166,6 +167,8 @@ def decided(
     if remember is not None:
         memory = remember(now, memory)
     with Rootfs(str(host.root)) as rootfs:
+        # A decision about what was seen may be taken when the rootfs is closed.
+        rootfs.stat(DOCKERD)
         assessment, after = assess(seen_on(host, rootfs), (), in_force, memory, now, SimulatedKernel(host),
                                    SimulatedManager(host), choose)
     return Outcome(assessment, after, now)
