@@ -14,9 +14,9 @@ NOTHING, CHANGED, FAILED = 0, 2, 4
 """`puppet apply --detailed-exitcodes`."""
 
 
-@pytest.fixture(params=["trixie", "sid"])
+@pytest.fixture(params=["bookworm", "trixie", "sid"])
 def release(request: pytest.FixtureRequest) -> str:
-    """The releases with Puppet 8 and 9."""
+    """The releases with Puppet 7, 8 and 9."""
     return str(request.param)
 
 
