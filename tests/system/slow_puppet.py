@@ -14,10 +14,10 @@ NOTHING, CHANGED, FAILED = 0, 2, 4
 """`puppet apply --detailed-exitcodes`."""
 
 
-@pytest.fixture
-def release() -> str:
-    """The release with Puppet 8."""
-    return "trixie"
+@pytest.fixture(params=["bookworm", "trixie", "sid"])
+def release(request: pytest.FixtureRequest) -> str:
+    """The releases with Puppet 7, 8 and 9."""
+    return str(request.param)
 
 
 @pytest.fixture
