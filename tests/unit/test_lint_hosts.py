@@ -226,16 +226,18 @@ def test_a_variable_of_an_environment_file_that_a_tree_does_not_use_is_named(tmp
 
 
 @pytest.mark.parametrize("text", [
-    ".hosts = ", "hosts: - ", '"hosts": [a, ', f'"hosts": {"-" * 200}', f'"hosts": {"{{ " * 20}', 'hosts="$a"\n',
+    ".hosts = ", "hosts = [ ", "hosts: - ", '"hosts": [a, ', f'"hosts": {"-" * 200}', f'"hosts": {"{{ " * 20}',
+    'hosts="$a"\n',
     "host ['",
     "--arg a b ", "docker_opts: -H unix:\n", "DOCKER_OPTS=-H unix:$x ", "docker_opts: " + "-D\n" * 50, "fd://#",
     '"a:1", "fd://',
     'd""o""c', "dock\\\nerd ", 'a"', "'a'b", "D=dockerd\n$D -", f"a={'/' * 90}", "servers a:        ", "server x:237 ",
     "servers: - - [[a]] 2375 ", "ListenStream: ", "docker_service host [",
     "connect 2375 bind(", "systemd-socket-activate -l a "])
-def test_long_texts_end_soon(text: str) -> None:
+@pytest.mark.parametrize("path", ["docker/a.rb", "daemon.json.erb"])
+def test_long_texts_end_soon(text: str, path: str) -> None:
     begin = time.process_time()
-    unread_hosts.first_way("docker/a.rb", f"docker daemon.json dockerd {text * 400_000}"[:1 << 20])
+    unread_hosts.first_way(path, f"docker daemon.json dockerd {text * 400_000}"[:1 << 20])
     assert time.process_time() - begin < 2
 
 
