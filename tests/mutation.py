@@ -62,6 +62,7 @@ EQUIVALENT: dict[str, str] = {
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
     "inputs: ' ' -> other text: yield f\"{path} {seen.": "any separator does",
+    "inputs: ' ' -> other text: yield f\"{path} {found": "any separator does",
     "inputs: ' ' -> other text: contents = (f\"{path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{change.path} {": "any separator does",
     "inputs: ' ' -> other text: yield f\"{seen.loaded.acti": "any separator does",

@@ -26,6 +26,7 @@ from tests.support.situations import (
     link,
     opened,
     read_policy,
+    remove,
     seen_on,
     sleep,
     stop,
@@ -111,6 +112,8 @@ def linked_daemon_json(host: SimulatedHost) -> None:
     ((DAEMON_JSON,), link(DAEMON_JSON, "/srv/other.json"), False),
     ((OURS,), environment(DOCKER_OPTS="--debug"), True),
     ((OURS,), write("/usr/bin/dockerd", "another version"), True),
+    ((OURS,), remove("/usr/bin/dockerd"), True),
+    ((OURS,), lambda host: (host.root / "usr/bin/dockerd").chmod(0o700), False),
     ((OURS,), stop, False),
     ((OURS,), fault(disk_errno=28), False),
 ])

@@ -26,6 +26,7 @@ from tests.support.situations import (
     fault,
     guarded,
     opened,
+    policy,
     read_policy,
     reload,
     remove,
@@ -142,3 +143,13 @@ def test_an_undo_runs_no_command_of_a_socket_unit_that_has_not_run_before(
             "docker.service failed with a correction, and its undo would run what systemd has not run before: "
             f"{places}",
             next_step="Revert this, then start docker.service")
+
+
+def test_a_correction_of_a_dockerd_that_had_failed_is_not_undone(host: SimulatedHost) -> None:
+    """I3. What was there before had failed as well. The budget holds our start; somebody starts it, and it fails."""
+    once = "correct: {budget: 1/1h}"
+    do(host, (policy(f"mode: enforce\nsockets: [fd://]\n{once}"), *opened(), guarded, sleep(40), remove(OURS),
+              dropin(f"{OPEN} --tls --tlscert=/nowhere --tlskey=/nowhere"), reload, restart, sleep(120), guarded))
+    assert (host.active["docker.service"], host.text(OURS) is not None) == ("failed", True)
+    do(host, (fault(next_starts=["refuses"] * 9), restart, sleep(120)))
+    assert decided(host, read_policy(once)).assessment.decision.verdict is HOLD
