@@ -34,7 +34,8 @@ TESTS = {
     "gate": ("test_gate.py", "test_splay.py"),
     "backoff": ("test_backoff.py",),
     "decide": ("test_restart_facts.py", "test_decide.py", "test_decide_memory.py", "test_decide_inputs.py",
-               "test_forecast.py", "test_occupied_paths.py", "test_splay.py", "test_slots.py"),
+               "test_forecast.py", "test_occupied_paths.py", "test_splay.py", "test_slots.py", "test_openings.py",
+               "test_probation.py"),
     "inputs": ("test_decide_inputs.py", "test_restart_facts.py"),
     "actions": ("test_actions.py", "test_decide.py"),
     "splay": ("test_splay.py",),
@@ -58,6 +59,7 @@ EQUIVALENT: dict[str, str] = {
         "has_failed() says so of a unit that is loaded",
     "actions: without `seen.loaded is not None`: return not intent.was_active":
         "has_failed() says so of a unit that is loaded",
+    "decide: GtE -> Gt: if seen.running is None or now.wall": "no moment is exact",
     "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",
