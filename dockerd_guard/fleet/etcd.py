@@ -62,6 +62,10 @@ MAX_ROUNDS = 3
 
 NOT_FOUND = 404
 
+BUSY = (408, 429, 499)
+"""Statuses of a member that stops ("grpc: the client connection is closing") or has too many requests (grpc-gateway,
+HTTPStatusFromCode)."""
+
 
 class _Pair(NamedTuple):
     """A key, and its value as an object, which is empty where it is none of ours."""
@@ -276,7 +280,7 @@ class Etcd:
             return reply.data
         message = shown(_any_text(reply.data or {}, "message") or _any_text(reply.data or {}, "error"))
         said = f"HTTP status {reply.status}" + (f", {message}" if message else "")
-        if reply.status >= 500:
+        if reply.status >= 500 or (reply.status in BUSY and message):
             raise LockError(Fault.UNREACHABLE, f"the lock service in {ENDPOINTS_KEY} is not available",
                             f"Check the cluster, for example with `etcdctl endpoint status`: {said}")
         if reply.status in (401, 403):

@@ -53,6 +53,10 @@ ETCD = (
     Bad("a list of no keys", json_answer({"header": {}, "kvs": [7]}), INVALID, "an unknown answer"),
     Bad("keys that are no base64", json_answer({"header": {}, "kvs": [{"key": "?"}]}), INVALID, "an unknown answer"),
     Bad("keys that are no text", json_answer({"header": {}, "kvs": [{"key": "/w=="}]}), INVALID, "an unknown answer"),
+    Bad("a member that stops", json_answer(
+        {"error": "grpc: the client connection is closing", "code": 1}, "408 Request Timeout"), UNREACHABLE, "closing"),
+    Bad("too many requests to etcd", json_answer(
+        {"error": "etcdserver: too many requests", "code": 8}, "429 Too Many Requests"), UNREACHABLE, "too many"),
     Bad("no leader", json_answer({"error": "etcdserver: no leader", "code": 14}, "503 Service Unavailable"),
         UNREACHABLE, "etcdserver: no leader"),
     Bad("a user without a role", json_answer({"message": "permission denied"}, "403 Forbidden"), TLS,
