@@ -59,7 +59,7 @@ EQUIVALENT: dict[str, str] = {
         "has_failed() says so of a unit that is loaded",
     "actions: without `seen.loaded is not None`: return not intent.was_active":
         "has_failed() says so of a unit that is loaded",
-    "decide: GtE -> Gt: if seen.running is None or now.wall": "no moment is exact",
+    "decide: GtE -> Gt: if seen.running is None or age_s": "no moment is exact",
     "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",

@@ -8,7 +8,7 @@ from dockerd_guard.model.address import Via, canonical
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.configured import dockerd_syntax, passed_by
-from dockerd_guard.observe.observation import Loaded, Observation
+from dockerd_guard.observe.observation import Loaded, Observation, Running
 from dockerd_guard.observe.started import INVOCATION
 from dockerd_guard.plan.memory import Intent, digest
 from dockerd_guard.plan.plan import Change, Plan, complies, content_at
@@ -99,7 +99,12 @@ def is_starting(now: Instant, seen: Observation) -> bool:
     """Return whether dockerd is on its way up, and cannot answer yet: what its restart would stop is unknown (I1)."""
     if seen.running is None or seen.loaded is None or seen.loaded.active_state != "activating":
         return False
-    return 0 <= now.wall.timestamp() - seen.running.process.started_ns / 1e9 < STARTING_S
+    return 0 <= age_s(now, seen.running) < STARTING_S
+
+
+def age_s(now: Instant, running: Running) -> float:
+    """How long dockerd has run, in seconds; negative where the clock was set back meanwhile."""
+    return now.wall.timestamp() - running.process.started_ns / 1e9
 
 
 def is_in_force(seen: Observation, intent: Intent) -> bool:

@@ -17,7 +17,7 @@ from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan import backoff
-from dockerd_guard.plan.actions import STARTING_S, Actions, is_starting, required_actions, started_at
+from dockerd_guard.plan.actions import STARTING_S, Actions, age_s, is_starting, required_actions, started_at
 from dockerd_guard.plan.backoff import Contested
 from dockerd_guard.plan.exposures import Exposure, exposures, openings
 from dockerd_guard.plan.facts import restart_facts
@@ -140,7 +140,7 @@ def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory)
     if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return ()
     found = exposures(seen, policy, now.date, memory.contained.addresses)
-    if seen.running is None or now.wall.timestamp() - seen.running.process.started_ns / 1e9 >= STARTING_S:
+    if seen.running is None or age_s(now, seen.running) >= STARTING_S:
         return found
     known = {exposure.address for exposure in found}
     return (*found, *(each for each in openings(seen, policy) if each.address not in known))
