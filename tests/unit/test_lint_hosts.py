@@ -10,10 +10,9 @@ import pytest
 
 from dockerd_guard.observe import unread_hosts
 from tests.support.command_line import Call
+from tests.support.lint_rows import assert_named, assert_not_named, write
 
 pytest_plugins = ["tests.support.fixtures"]
-
-SAFE = {"safe/files/daemon.json": '{"log-level": "warn"}'}
 JSON = "/etc/docker/daemon.json"
 PYTHON = f"import json\nc = json.load(open('{JSON}'))\n"
 NIX = "{ virtualisation.docker.%s; }\n"
@@ -204,19 +203,12 @@ HARMLESS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("name", OPEN)
 def test_what_is_open_is_named(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, text, line = OPEN[name]
-    write(tmp_path, {**SAFE, path: text})
-    monkeypatch.chdir(tmp_path)
-    said = call("lint", ".")
-    assert said.code == 2 and f"{path}:{line}: " in said.err, said.out + said.err
+    assert_named(tmp_path, call, monkeypatch, *OPEN[name])
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_opens_nothing_is_not_named(name: str, tmp_path: Path, call: Call) -> None:
-    path, text = HARMLESS[name]
-    write(tmp_path, {**SAFE, path: text})
-    said = call("lint", tmp_path)
-    assert said.code == 0, said.out + said.err
+    assert_not_named(tmp_path, call, *HARMLESS[name])
 
 
 def test_a_variable_of_an_environment_file_that_a_tree_does_not_use_is_named(tmp_path: Path, call: Call) -> None:
@@ -239,9 +231,3 @@ def test_long_texts_end_soon(text: str, path: str) -> None:
     begin = time.process_time()
     unread_hosts.first_way(path, f"docker daemon.json dockerd {text * 400_000}"[:1 << 20])
     assert time.process_time() - begin < 2
-
-
-def write(here: Path, files: dict[str, str]) -> None:
-    for path, text in files.items():
-        (here / path).parent.mkdir(parents=True, exist_ok=True)
-        (here / path).write_text(text)

@@ -11,10 +11,9 @@ import pytest
 
 from dockerd_guard.observe import unread_hosts
 from tests.support.command_line import Call
+from tests.support.lint_rows import assert_named, assert_not_named, write
 
 pytest_plugins = ["tests.support.fixtures"]
-
-SAFE = {"safe/files/daemon.json": '{"log-level": "warn"}'}
 SAFE_TREE = {"etc/docker/daemon.json": '{"log-level": "warn"}'}
 COMMAND = "/usr/bin/dockerd -H tcp://10.0.0.5:2375"
 SOCKET = "/var/run/docker.sock"
@@ -158,28 +157,15 @@ HARMLESS_TREES: dict[str, dict[str, str]] = {
 }
 
 
-def write(here: Path, files: dict[str, str]) -> None:
-    for path, text in files.items():
-        (here / path).parent.mkdir(parents=True, exist_ok=True)
-        (here / path).write_text(text)
-
 
 @pytest.mark.parametrize("name", OPEN)
 def test_what_is_open_is_named(name: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, text, line = OPEN[name]
-    write(tmp_path, {**SAFE, path: ""})
-    (tmp_path / path).write_bytes(text.encode() if isinstance(text, str) else text)
-    monkeypatch.chdir(tmp_path)
-    said = call("lint", ".")
-    assert said.code == 2 and f"{path}:{line}: " in said.err, said.out + said.err
+    assert_named(tmp_path, call, monkeypatch, *OPEN[name])
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_opens_nothing_is_not_named(name: str, tmp_path: Path, call: Call) -> None:
-    path, text = HARMLESS[name]
-    write(tmp_path, {**SAFE, path: text})
-    said = call("lint", tmp_path)
-    assert said.code == 0, said.out + said.err
+    assert_not_named(tmp_path, call, *HARMLESS[name])
 
 
 @pytest.mark.parametrize("name", OPEN_TREES)
