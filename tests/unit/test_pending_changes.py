@@ -319,6 +319,8 @@ def test_what_another_dockerd_was_started_with_says_nothing(tmp_path: Path) -> N
 @pytest.mark.parametrize(("command", "executable", "is_replaced", "words"), [
     (DOCKERD, DOCKERD, True, (f"{DOCKERD}, which was replaced",)),
     (DOCKERD, DOCKERD, False, ()),
+    # A dockerd by another name.
+    ("/opt/engine", "/opt/engine", True, ("/opt/engine, which was replaced",)),
     # A wrapper that execs dockerd, and one that stays: the shell may be replaced.
     (WRAPPER, DOCKERD, True, (f"{DOCKERD}, which was replaced",)),
     (WRAPPER, "/usr/bin/bash", True, ()),
@@ -328,7 +330,7 @@ def test_an_upgraded_dockerd_is_reported(
 ) -> None:
     """A package was unpacked, and not configured yet, or its restart was put off (policy-rc.d)."""
     plain = {name: content.decode() for name, content in PLAIN.items()}
-    started_ns = lay(tmp_path, {**plain, DOCKERD: "", WRAPPER: WRAPPED,
+    started_ns = lay(tmp_path, {**plain, DOCKERD: "", "/opt/engine": "", WRAPPER: WRAPPED,
                                 DROP_IN: f"[Service]\nExecStart=\nExecStart={command} -H fd://\n"})
     rootfs = Rootfs(str(tmp_path))
     now = observe_configured(rootfs)
