@@ -35,7 +35,7 @@ TESTS = {
     "backoff": ("test_backoff.py",),
     "decide": ("test_restart_facts.py", "test_decide.py", "test_decide_memory.py", "test_decide_inputs.py",
                "test_forecast.py", "test_occupied_paths.py", "test_splay.py", "test_slots.py", "test_openings.py",
-               "test_probation.py"),
+               "test_probation.py", "test_unrun_commands.py"),
     "inputs": ("test_decide_inputs.py", "test_restart_facts.py"),
     "actions": ("test_actions.py", "test_decide.py"),
     "splay": ("test_splay.py",),

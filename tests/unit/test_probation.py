@@ -153,3 +153,22 @@ def test_a_correction_of_a_dockerd_that_had_failed_is_not_undone(host: Simulated
     assert (host.active["docker.service"], host.text(OURS) is not None) == ("failed", True)
     do(host, (fault(next_starts=["refuses"] * 9), restart, sleep(120)))
     assert decided(host, read_policy(once)).assessment.decision.verdict is HOLD
+
+
+def test_a_correction_includes_what_an_earlier_one_wrote(host: SimulatedHost) -> None:
+    """Also files that have their first content again."""
+    do(host, (*opened(), guarded, dropin(f"{OPEN} --debug")))
+    intent = decided(host, read_policy(""), lambda now, memory: memory._replace(
+        intent=memory.intent and memory.intent._replace(written=("/etc/restored",)))).assessment.decision.intent
+    assert intent is not None
+    assert intent.written == ("/etc/restored", OURS)
+
+
+def test_a_dockerd_without_an_invocation_id_is_no_other_run(host: SimulatedHost) -> None:
+    """A wrapper has cleared the environment: systemd's ID would look like a start since the correction."""
+    do(host, opened())
+    assert host.running is not None
+    host.running = host.running._replace(process=host.running.process._replace(environ={}))
+    intent = decided(host, read_policy("")).assessment.decision.intent
+    assert intent is not None
+    assert (intent.was_active, intent.invocation) == (True, "")

@@ -21,7 +21,7 @@ from dockerd_guard.systemd.manager import JobFailed, UnitState
 from tests.simulation.host import SimulatedHost
 from tests.simulation.interfaces import SimulatedFiles, SimulatedManager, SimulatedNetwork, validate_nothing
 from tests.simulation.lock import SimulatedLock
-from tests.support.situations import Act, decided, do, link, read_policy, reload, remove, write
+from tests.support.situations import Act, decided, do, link, opened, read_policy, reload, remove, write
 
 PRE = "/etc/systemd/system/docker.socket.d/pre.conf"
 PORT = "/etc/systemd/system/docker.socket.d/port.conf"
@@ -248,6 +248,20 @@ def test_a_stop_of_a_socket_unit_stops_nothing_else(host: SimulatedHost) -> None
     assert (decision.verdict, decision.actions) == (Verdict.HOLD, Actions())
     decision, _ = decide(outcome.now, seen, (), plan, read_policy("correct: {restart: always}\n"), Memory())
     assert decision.actions.stop_sockets == ("other.socket",)
+
+
+def test_a_socket_unit_is_stopped_although_the_restart_is_held(host: SimulatedHost) -> None:
+    """I8. Nothing stops with it, and it runs nothing: what it passes need not wait."""
+    do(host, opened())
+    never = read_policy("correct: {restart: never}\n")
+    outcome = decided(host, never)
+    seen, plan = outcome.assessment.seen, outcome.assessment.plan
+    assert seen.loaded is not None
+    with seen.rootfs.changed({}) as rootfs:
+        seen = seen._replace(rootfs=rootfs, loaded=seen.loaded._replace(socket_states=OTHER))
+        decision, _ = decide(outcome.now, seen, (), plan, never, Memory())
+    assert decision.hold is not None
+    assert (decision.actions.stop_sockets, decision.actions.starts_dockerd) == (("other.socket",), False)
 
 
 class Recorder(SimulatedManager):
