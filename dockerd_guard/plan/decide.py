@@ -26,7 +26,7 @@ from dockerd_guard.plan.inputs import foreign_contents, foreign_inputs, inputs
 from dockerd_guard.plan.memory import Attempt, HeldCorrection, Intent, Memory
 from dockerd_guard.plan.occupied import NEXT_STEP
 from dockerd_guard.plan.plan import Change, Plan
-from dockerd_guard.plan.probation import has_failed_with, hold_undo, probation_left_s, proven
+from dockerd_guard.plan.probation import has_failed_with, hold_recovery, hold_undo, probation_left_s, proven
 from dockerd_guard.plan.slots import must_ask, needs_slot, not_asked, retry_in_s, slot_hold
 from dockerd_guard.plan.splay import with_splay
 from dockerd_guard.policy.model import Mode, Policy, Restart
@@ -161,6 +161,8 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
             hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
                         next_step="Wait")
             return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
+        if (unsafe := hold_recovery(seen, plan, memory.intent)) is not None:
+            return base._replace(verdict=Verdict.HOLD, hold=unsafe), _held(memory, now, unsafe)
         undone = None if _is_repaired(seen, plan, required, memory.intent) else memory.intent
         return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory),
                              intent=undone), memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dockerd_guard.model.instant import Instant
-from dockerd_guard.model.names import SERVICE
+from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import Actions, has_failed, is_in_force, is_not_started_since, started_at
 from dockerd_guard.plan.gate import Hold
@@ -34,11 +34,27 @@ def has_failed_with(seen: Observation, plan: Plan, intent: Intent) -> bool:
 def hold_undo(seen: Observation, plan: Plan) -> Hold | None:
     """Return what holds the undo of a correction: commands of docker.socket, if a start of docker.service starts it,
     that systemd has not run before (I4)."""
-    commands = socket_commands(seen, plan.base, Actions(start=True))
+    return _hold(seen, plan, Actions(start=True), f"{SERVICE} failed with a correction, and its undo")
+
+
+def hold_recovery(seen: Observation, plan: Plan, intent: Intent) -> Hold | None:
+    """Return the same for a correction that was interrupted, where a unit is down that it has stopped or started."""
+    loaded = seen.loaded
+    is_up = {SERVICE: seen.running is not None, SOCKET: loaded is not None and (
+        loaded.socket_states.get(SOCKET) == "active")}
+    units = {*intent.stops, *(SERVICE,) * (intent.was_active or intent.starts)}
+    if all(is_up.get(unit, True) for unit in units):
+        return None
+    return _hold(seen, plan, Actions(start=True, restart_socket=SOCKET in intent.stops),
+                 "a correction was interrupted, and its end")
+
+
+def _hold(seen: Observation, plan: Plan, actions: Actions, what: str) -> Hold | None:
+    commands = socket_commands(seen, plan.base, actions)
     if not commands:
         return None
-    return Hold(f"{SERVICE} failed with a correction, and its undo would run what systemd has not run before: "
-                f"{', '.join(commands)}", next_step=f"Revert this, then start {SERVICE}")
+    return Hold(f"{what} would run what systemd has not run before: {', '.join(commands)}",
+                next_step=f"Revert this, then start {SERVICE}")
 
 
 def proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | None:

@@ -56,6 +56,8 @@ DRIFTS: dict[str, tuple[Act, ...]] = {
 
 MAX_POINTS = 60
 
+DROPINS = "/etc/systemd/system/docker.socket.d"
+
 
 def new_agent(host: SimulatedHost) -> SimulatedAgent:
     return SimulatedAgent(host, RecordedJournal())
@@ -203,6 +205,27 @@ def test_a_crash_during_the_start_of_docker_is_finished(host: SimulatedHost) -> 
     assert host.running is not None
     agent.run_pass()
     assert agent.controller.decision.verdict is Verdict.NOTHING
+    assert host.open_addresses() == ()
+
+
+@pytest.mark.parametrize(("added", "verdict"), [
+    ("", Verdict.RECOVER), ("ExecStartPre=/srv/x/pre\n", Verdict.HOLD), ("Wants=audit-ship.service\n", Verdict.HOLD),
+])
+def test_what_is_interrupted_is_not_finished_with_commands_that_have_not_run_before(
+    host: SimulatedHost, added: str, verdict: Verdict
+) -> None:
+    """I4. docker.socket and docker.service are stopped, and somebody writes before the agent is back."""
+    host = killed_when(host, (listens("2375"), reload, restart_socket), lambda host: host.running is None)
+    section = "Unit" if added.startswith("Wants") else "Socket"
+    do(host, (sleep(1), write(f"{DROPINS}/pre.conf", f"[{section}]\n{added}")))
+    starts = list(host.starts)
+    agent = new_agent(host)
+    agent.run_pass()
+    assert agent.controller.decision.verdict is verdict
+    assert (host.starts == starts) is (verdict is Verdict.HOLD)
+    do(host, (remove(f"{DROPINS}/pre.conf"),))
+    pass_until_done(agent)
+    assert host.running is not None
     assert host.open_addresses() == ()
 
 
