@@ -157,15 +157,7 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
         # In mode: observe it counts from the first `fix` on.
         memory = after
     if memory.intent is not None and not memory.intent.is_applied:
-        if is_starting(now, seen):
-            hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards",
-                        next_step="Wait")
-            return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
-        if (unsafe := hold_recovery(seen, plan, memory.intent)) is not None:
-            return base._replace(verdict=Verdict.HOLD, hold=unsafe), _held(memory, now, unsafe)
-        undone = None if _is_repaired(seen, plan, required, memory.intent) else memory.intent
-        return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory),
-                             intent=undone), memory
+        return _recover(now, seen, plan, policy, memory, memory.intent, base)
     if (intent := memory.intent) is not None and has_failed_with(seen, plan, intent):
         if (unsafe := hold_undo(seen, plan)) is not None:
             return base._replace(verdict=Verdict.HOLD, hold=unsafe), _held(memory, now, unsafe)
@@ -174,6 +166,19 @@ def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decisio
     if policy.mode is not Mode.ENFORCE:
         return base._replace(hold=hold_on_this_host(now, plan, required, facts, policy, memory)), memory
     return _enforce(now, seen, plan, policy, memory, base)
+
+
+def _recover(  # noqa: PLR0913, PLR0917 -- the inputs of a decision, and what is known of it
+    now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, intent: Intent, base: Decision
+) -> tuple[Decision, Memory]:
+    """Finish or undo a correction that was interrupted."""
+    if is_starting(now, seen):
+        hold = Hold("dockerd is starting; an interrupted correction is finished or undone afterwards", next_step="Wait")
+        return base._replace(verdict=Verdict.WAIT, hold=hold, wake_s=RETRY_S), memory
+    if (unsafe := hold_recovery(seen, plan, intent)) is not None:
+        return base._replace(verdict=Verdict.HOLD, hold=unsafe), _held(memory, now, unsafe)
+    undone = None if _is_repaired(seen, plan, base.required, intent) else intent
+    return base._replace(verdict=Verdict.RECOVER, actions=_undoing(now, seen, policy, memory), intent=undone), memory
 
 
 def _base(
