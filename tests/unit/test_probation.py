@@ -7,6 +7,7 @@ import pytest
 from dockerd_guard.observe.live import is_restarted_too_often
 from dockerd_guard.plan.decide import Verdict
 from dockerd_guard.plan.gate import Hold
+from dockerd_guard.plan.memory import Intent
 from dockerd_guard.systemd.manager import UnitState
 from tests.simulation.agent import SimulatedAgent
 from tests.simulation.host import SimulatedHost
@@ -143,6 +144,39 @@ def test_an_undo_runs_no_command_of_a_socket_unit_that_has_not_run_before(
             "docker.service failed with a correction, and its undo would run what systemd has not run before: "
             f"{places}",
             next_step="Revert this, then start docker.service")
+
+
+SERVICE, SOCKET = "docker.service", "docker.socket"
+
+
+@pytest.mark.parametrize(("down", "stops", "was_active", "starts", "is_held"), [
+    ((), (SOCKET, SERVICE), True, False, False),
+    ((SERVICE,), (SOCKET, SERVICE), True, False, True),
+    ((SERVICE,), (SERVICE,), True, False, False),
+    ((SOCKET,), (SOCKET, SERVICE), True, False, True),
+    ((SOCKET,), (SERVICE,), True, False, False),
+    ((SOCKET, SERVICE), (SERVICE,), True, False, True),
+    ((SOCKET, SERVICE), (), True, False, True),
+    ((SOCKET, SERVICE), (), False, True, True),
+    ((SOCKET, SERVICE), (), False, False, False),
+    ((SOCKET, SERVICE), ("other.socket",), False, False, False),
+])
+def test_an_interrupted_correction_runs_no_command_of_a_socket_unit_that_has_not_run_before(  # noqa: PLR0913, PLR0917
+    host: SimulatedHost, down: tuple[str, ...], stops: tuple[str, ...], was_active: bool, starts: bool, is_held: bool
+) -> None:
+    """I4. Where what it has stopped is up, and docker.service if it ran or was to start, its end starts nothing."""
+    do(host, (write(PORT, "[Socket]\nExecStartPre=/srv/x/pre\n"),))
+    for unit in down:
+        host.active[unit] = "inactive"
+    if SERVICE in down:
+        host.running = None
+    decision = decided(host, read_policy(""), lambda now, memory: memory._replace(intent=Intent(
+        (), now, stops, was_active, starts=starts))).assessment.decision
+    assert decision.verdict is (HOLD if is_held else Verdict.RECOVER)
+    assert decision.hold == (Hold(
+        "a correction was interrupted, and its end would run what systemd has not run before: "
+        f"ExecStartPre= ({PORT}:2)",
+        next_step="Revert this, then start docker.service") if is_held else None)
 
 
 def test_a_correction_of_a_dockerd_that_had_failed_is_not_undone(host: SimulatedHost) -> None:
