@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dockerd_guard.apply.context import Context
 from dockerd_guard.apply.preflight import Preflight, unbindable
 from dockerd_guard.apply.rollback import restart, undo, would_be_refused
-from dockerd_guard.apply.verify import changed_meanwhile, identities, unverifiable, verify
+from dockerd_guard.apply.verify import changed_meanwhile, changed_since, identities, unverifiable, verify
 from dockerd_guard.fleet.lock import LockError
 from dockerd_guard.model.address import canonical
 from dockerd_guard.model.instant import Instant
@@ -19,6 +19,7 @@ from dockerd_guard.model.names import SERVICE, SOCKET
 from dockerd_guard.observe.network import HelperUnavailable
 from dockerd_guard.observe.observation import Observation
 from dockerd_guard.plan.actions import required_actions
+from dockerd_guard.plan.before_start import AGAIN
 from dockerd_guard.plan.decide import Decision, Result
 from dockerd_guard.plan.gate import Hold
 from dockerd_guard.plan.memory import Intent
@@ -139,7 +140,7 @@ class _Execution:
         if hold is None and (loads or self.actions.stop_sockets) and (problem := self._not_loaded()) is not None:
             return problem
         if hold is None and self.actions.starts_dockerd:
-            hold = self.gate(self.seen) or self._slot_hold()
+            hold = self.gate(self.seen) or self._slot_hold() or self._edited()
         if hold is not None or not self.actions.starts_dockerd:
             self.hold = hold or self.hold
             return self._finished()
@@ -211,6 +212,12 @@ class _Execution:
             return Hold(error.reason, next_step=error.next_step)
         return None if is_ours else Hold(f"the slot of the group {self.slot.group} was lost before the restart",
                                          next_step="Wait; the agent asks for another")
+
+    def _edited(self) -> Hold | None:
+        """Why the restart may not begin, though the gate allowed it: the engine, and the lock service of a fleet, may
+        take seconds to answer, and what dockerd reads at its start has changed meanwhile (I1, I4)."""
+        path = changed_since(self.seen, self.context.files.root)
+        return Hold(f"another program changed {path} during the correction", next_step=AGAIN) if path else None
 
     def _start(self) -> None:
         was_active = self.intent.was_active

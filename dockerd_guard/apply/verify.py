@@ -72,6 +72,15 @@ def unverifiable(error: HelperUnavailable) -> Hold:
     return Hold(f"{error}; cannot verify that Docker answers over TCP", next_step=HelperUnavailable.next_step)
 
 
+def changed_since(seen: Observation, root: str) -> str:
+    """Return a file that a start of dockerd reads anew, and that differs from the observation; empty for none."""
+    configured = seen.configured
+    files = (*(file.path for file in configured.service.environment_files), configured.daemon.config_file)
+    with Rootfs(root) as rootfs:
+        return next((path for path in files
+                     if rootfs.read_if_possible(path) != seen.rootfs.read_if_possible(path)), "")
+
+
 def identities(seen: Observation) -> Mapping[str, FileStatus | None]:
     """Return what an observation saw of each path that it looked up, None for nothing. Reads nothing anew."""
     return {path: seen.rootfs.stat(path, follow=False) for path in tuple(seen.rootfs.consulted)}

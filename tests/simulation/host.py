@@ -137,8 +137,8 @@ class SimulatedHost:
         self.containers: set[int] = set()
         self.killed: list[tuple[float, str]] = []
         """Containers that were stopped: when, and by whom dockerd was stopped or started. `us, unseen`: what was
-        started between the last look at docker.service and its restart, which nobody can exclude."""
-        self.has_unseen_containers = False
+        started, or live-restore switched off, between the last look and the restart, which nobody can exclude."""
+        self.has_unseen = False
         self.blocked: tuple[Rejection, ...] = ()
         self.table = 0
         self.ip_filter: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
@@ -440,7 +440,7 @@ class SimulatedHost:
             self._failed()
 
     def _kill_containers(self, by: str) -> None:
-        by = "us, unseen" if by == "us" and self.has_unseen_containers else by
+        by = "us, unseen" if by == "us" and self.has_unseen else by
         self.killed += [(self.clock.seconds, by) for _ in self.containers]
         self.containers.clear()
 

@@ -55,7 +55,7 @@ class SimulatedManager(Manager):
 
     def unit(self, name: str) -> UnitState:
         self._ask()
-        self._host.has_unseen_containers = False
+        self._host.has_unseen = False
         self._host.moment()
         host = self._host
         state = host.active.get(name, "inactive")
@@ -221,7 +221,7 @@ class SimulatedKernel(HostKernel):
 
     def ask(self, address: str, pids: Collection[int]) -> Engine | None:
         self._host.moment()
-        self._host.has_unseen_containers = False
+        self._host.has_unseen = False
         running = self._host.running
         if running is None or self._host.engine_is_silent:
             return None

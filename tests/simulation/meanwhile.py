@@ -63,7 +63,7 @@ def _no_live_restore(world: World, variant: int) -> None:
 def _run_containers(world: World, variant: int) -> None:
     """docker run, without live-restore."""
     if world.host.running is not None:
-        world.host.containers, world.host.has_unseen_containers = {1, 2}, True
+        world.host.containers, world.host.has_unseen = {1, 2}, True
 
 
 def _exposed_without_live_restore(world: World, variant: int) -> None:
@@ -100,6 +100,7 @@ def meanwhile(world: World, variant: int) -> None:
         event(world, rest)
         now = files(host)
         changed = {path for path in {*was, *now} if was.get(path) != now.get(path)}
+        host.has_unseen |= DAEMON_JSON in changed
         host.met.append(Meanwhile(
             event.__name__, host.clock.seconds, host.running is not None and len(host.starts) > starts,
             {path: was.get(path) for path in changed}, {path: now.get(path) for path in changed},

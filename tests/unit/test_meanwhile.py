@@ -11,6 +11,9 @@ from tests.simulation.host import SimulatedHost
 from tests.simulation.meanwhile import EVENTS, MOMENTS, SITUATIONS
 from tests.simulation.run import play
 
+DAEMON_JSON = "/etc/docker/daemon.json"
+OPTIONS = "/etc/default/docker"
+
 
 @pytest.mark.parametrize(("situation", "event"), [
     # Code in a drop-in was loaded with the correction, and run by its restart (I3, I4).
@@ -33,6 +36,33 @@ def test_what_others_do_meanwhile_breaks_no_invariant(situation: str, event: str
         variant = moment + MOMENTS * (events[0] + len(EVENTS) * situations[-1])
         broken[moment] = play((Action("meanwhile", variant), Action("later", 3))).violations
     assert {moment: found for moment, found in broken.items() if found} == {}
+
+
+@pytest.mark.parametrize("with_options", [False, True])
+@pytest.mark.parametrize("moment", range(13, 27))
+def test_live_restore_that_is_switched_off_meanwhile_holds_the_restart(
+    host: SimulatedHost, moment: int, with_options: bool
+) -> None:
+    """I1. At each moment but that of the restart itself: the engine and the lock service may take seconds to answer."""
+    live_restore = {DAEMON_JSON: '{"live-restore": true}', OPTIONS: ""}
+    if with_options:
+        live_restore = {DAEMON_JSON: "{}", OPTIONS: "DOCKER_OPTS=--live-restore\n"}
+    for path, content in live_restore.items():
+        host.put(path, content)
+    host.put(f"{DROPINS}/override.conf", exec_start("-H fd:// -H tcp://0.0.0.0:2375 $DOCKER_OPTS"))
+    host.reload()
+    host.restart("admin")
+    host.containers = {1, 2}
+
+    def edit() -> None:
+        host.put(DAEMON_JSON, "{}")
+        host.put(OPTIONS, "")
+        host.has_unseen = True
+
+    host.meanwhile = moment, edit
+    SimulatedAgent(host, RecordedJournal()).run_pass()
+    assert host.meanwhile is None
+    assert [by for _, by in host.killed if by == "us"] == []
 
 
 @pytest.mark.parametrize("moment", [12, 16, 20])
