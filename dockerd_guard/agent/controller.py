@@ -271,7 +271,7 @@ class Controller:
             self._paths_changed = True
         else:
             self._paths_changed = False
-        starting = [other.process.uid for other in seen.others if other.is_starting]
+        starting = [other.process.uid for other in seen.others if other.is_starting or other.opening]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
         if self.host.kernel.has_young_listener():

@@ -134,16 +134,16 @@ class Result(NamedTuple):
 def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
     """Return what must be blocked at the network now. Needs no findings and no plan (I8, I12).
 
-    What dockerd is going to open is blocked while it starts: between the moment in which it listens and the first look
-    at that, anybody could use it.
+    What is going to be opened is blocked before: between the moment in which it listens and the first look at that,
+    anybody could use it.
     """
     if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return ()
     found = exposures(seen, policy, now.date, memory.contained.addresses)
-    if seen.running is None or age_s(now, seen.running) >= STARTING_S:
-        return found
     known = {exposure.address for exposure in found}
-    return (*found, *(each for each in openings(seen, policy) if each.address not in known))
+    is_starting = seen.running is not None and age_s(now, seen.running) < STARTING_S
+    return (*found, *(each for each in openings(seen, policy, now.date, is_starting=is_starting)
+                      if each.address not in known))
 
 
 def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decision
