@@ -173,7 +173,8 @@ class Controller:
 
     def _load(self) -> None:
         """Read the memory. What is blocked is this process's own, whatever another process stored meanwhile."""
-        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        self.memory = self.host.state.load()._replace(
+            changed_at=self.memory.changed_at, unneeded_since=self.memory.unneeded_since)
         if self._unstored is not None:
             self.memory = self.memory._replace(contained=self._unstored)
         if self._unstored is not None and self._owns_state:
