@@ -173,7 +173,8 @@ class Controller:
 
     def _load(self) -> None:
         """Read the memory. What is blocked is this process's own, whatever another process stored meanwhile."""
-        self.memory = self.host.state.load()._replace(changed_at=self.memory.changed_at)
+        self.memory = self.host.state.load()._replace(
+            changed_at=self.memory.changed_at, unneeded_since=self.memory.unneeded_since)
         if self._unstored is not None:
             self.memory = self.memory._replace(contained=self._unstored)
         if self._unstored is not None and self._owns_state:
@@ -271,7 +272,7 @@ class Controller:
             self._paths_changed = True
         else:
             self._paths_changed = False
-        starting = [other.process.uid for other in seen.others if other.is_starting]
+        starting = [other.process.uid for other in seen.others if other.is_starting or other.opening]
         if starting:
             self._wake_in(LOOK_AT_START_S if 0 in starting else LOOK_AT_OTHERS_S)
         if self.host.kernel.has_young_listener():

@@ -163,8 +163,8 @@ class StateFiles:
 
 
 def _memory_json(memory: Memory) -> dict[str, object]:
-    data: dict[str, object] = encoded(memory._replace(intent=None, changed_at=None), _ENCODERS)
-    del data["intent"], data["changed_at"]
+    data: dict[str, object] = encoded(memory._replace(intent=None, changed_at=None, unneeded_since=None), _ENCODERS)
+    del data["intent"], data["changed_at"], data["unneeded_since"]
     return data | {"corrected": encoded(tuple(memory.corrected.values()), _ENCODERS)}
 
 

@@ -19,7 +19,14 @@ from dockerd_guard.model.address import Binding, Evidence, Scope, Tls, Via, cano
 from dockerd_guard.model.location import Location
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe import processes
-from dockerd_guard.observe.configured import daemon_of, descriptor_count, dockerd_syntax, layer_of, observe_configured
+from dockerd_guard.observe.configured import (
+    daemon_of,
+    descriptor_count,
+    dockerd_syntax,
+    layer_of,
+    observe_configured,
+    passed_by,
+)
 from dockerd_guard.observe.kernel import HostKernel, UnitStates
 from dockerd_guard.observe.observation import (
     LISTENING,
@@ -89,7 +96,8 @@ def observe_host(
         sockets.expect(binding.address for layer in (configured.layer, loaded.layer if loaded else None)
                        if layer is not None for binding in layer.bindings)
         running, others = observe_running(rootfs, configured, loaded, sockets, kernel, known)
-        listening = observe_listening(running, loaded, sockets)
+        listening = observe_listening(running, loaded, sockets)._replace(
+            opening=tuple(_socket_units_open(configured, loaded, sockets)))
     except PermissionError as error:
         troubles.append(Trouble(NOWHERE, f"cannot read the sockets of dockerd: {error.strerror}: "
                                          f"{error.filename}; "
@@ -186,15 +194,16 @@ def observe_running(  # noqa: PLR0913, PLR0917 -- what each layer was observed w
         found = _api_sockets(start, held, knows_all=_knows_all(process, start, sockets))
         namespace = kernel.network_namespace(process.pid)
         bindings = tuple(_in_namespace(found, namespace))
-        hosts = tuple(host.address for host in start.daemon.hosts
-                      if host.via is Via.FLAG and host.address.startswith(("tcp://", "unix://")))
+        hosts = tuple(host.address for host in start.daemon.hosts if start.daemon.program.certain
+                      and host.via is Via.FLAG and host.address.startswith(("tcp://", "unix://")))
         if process.in_container:
             # Its UNIX sockets are files of the container.
             bindings = tuple(binding for binding in bindings if binding.is_tcp)
             hosts = tuple(host for host in hosts if host.startswith("tcp://"))
-        age_s = (time.time_ns() - process.started_ns) / 1e9
-        return Other(process, bindings, not bindings and age_s < processes.START_PAUSE_S,
-                     hosts if start.daemon.program.certain else (), namespace)
+        is_young = (time.time_ns() - process.started_ns) / 1e9 < processes.START_PAUSE_S
+        to_open = _in_namespace((_live_binding(host, start, Via.FLAG, Evidence.PROC) for host in hosts), namespace)
+        return Other(process, bindings, not bindings and is_young, hosts, namespace,
+                     tuple(_opening(to_open, sockets, kernel)) if is_young else ())
 
     found = (other(process) for process in daemons.values() if ours is None or process.pid != ours.pid)
     others = tuple(each for each in found if each.bindings or not each.process.in_container or each.is_starting)
@@ -267,15 +276,34 @@ def _running_bindings(
 def _opening(bindings: Iterable[Binding], sockets: processes.Sockets, kernel: HostKernel) -> Iterator[Binding]:
     """Yield the TCP bindings of a dockerd that it could open now, as the kernel will show them. Go opens a wildcard of
     either family as `[::]` where the kernel has IPv6 (favoriteAddrFamily in net/ipsock_posix.go)."""
+    for binding in _free(bindings, sockets):
+        is_both = binding.scope is Scope.WILDCARD and kernel.has_ipv6()
+        yield binding._replace(address=f"tcp://[::]:{split_host_port(binding.address)[1]}") if is_both else binding
+
+
+def _free(bindings: Iterable[Binding], sockets: processes.Sockets) -> Iterator[Binding]:
+    """Yield the TCP bindings of this host on which nothing listens."""
     taken = sockets.tcp_addresses()
     ports = {address.rpartition(":")[2] for address in taken}
     for binding in bindings:
         port = binding.key.rpartition(":")[2]
-        is_wildcard = binding.scope is Scope.WILDCARD
         # A socket on another address of the host is not in the way (ip(7)).
-        is_taken = port in ports if is_wildcard else not taken.isdisjoint((binding.key, f"tcp://*:{port}"))
+        is_taken = port in ports if binding.scope is Scope.WILDCARD else (
+            not taken.isdisjoint((binding.key, f"tcp://*:{port}")))
         if binding.is_tcp and not binding.namespace and not is_taken:
-            yield binding._replace(address=f"tcp://[::]:{port}") if is_wildcard and kernel.has_ipv6() else binding
+            yield binding
+
+
+def _socket_units_open(
+    configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
+) -> Iterator[Binding]:
+    """Yield the TCP addresses that systemd opens when a socket unit of docker.service starts, and on which nothing
+    listens. A unit that is not in its memory is loaded from the files then, without a reload."""
+    known = loaded.socket_states if loaded is not None else {}
+    units = (*(loaded.sockets if loaded is not None else ()),
+             *(socket for socket in configured.sockets if socket.unit.name not in known))
+    yield from _free((Binding(address, scope_of(address), Tls.UNKNOWN, Via.SOCKET_UNIT, source)
+                      for address, source in passed_by(units)), sockets)
 
 
 def _reachable_bindings(

@@ -185,6 +185,8 @@ class Other(NamedTuple):
     """The addresses of -H on its command line; empty if there are none or it is not known."""
     namespace: str = ""
     """Its network namespace, "" for the host's own."""
+    opening: tuple[Binding, ...] = ()
+    """While it starts: those TCP addresses of `hosts` that are free, as the kernel will show them."""
 
 
 class AccessKind(StrEnum):
@@ -235,6 +237,8 @@ class Listening(NamedTuple):
     held_by_systemd: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
     """Those of them that dockerd has replaced by its own socket (`-H unix://`); systemd's is no longer reachable."""
+    opening: tuple[Binding, ...] = ()
+    """The free TCP addresses of the socket units of docker.service, which systemd opens when it starts them."""
 
 
 class Trouble(NamedTuple):

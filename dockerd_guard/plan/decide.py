@@ -38,6 +38,10 @@ that writes all the time may write the opposite next."""
 CONTESTED_QUIET_S = 10.0
 """The same after a correction was undone: a busy host may delay the next write for seconds."""
 
+MAX_QUIETS = 10
+"""After so many times that, own files are removed although something changes all the time: a host where something is
+always written is never quiet, and what was the same in each pass meanwhile is not written by turns."""
+
 RETRY_S = 5.0
 """When a hold is checked again that ends without any trigger, such as an engine that did not answer."""
 
@@ -134,16 +138,16 @@ class Result(NamedTuple):
 def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory) -> tuple[Exposure, ...]:
     """Return what must be blocked at the network now. Needs no findings and no plan (I8, I12).
 
-    What dockerd is going to open is blocked while it starts: between the moment in which it listens and the first look
-    at that, anybody could use it.
+    What is going to be opened is blocked before: between the moment in which it listens and the first look at that,
+    anybody could use it.
     """
     if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return ()
     found = exposures(seen, policy, now.date, memory.contained.addresses)
-    if seen.running is None or age_s(now, seen.running) >= STARTING_S:
-        return found
     known = {exposure.address for exposure in found}
-    return (*found, *(each for each in openings(seen, policy) if each.address not in known))
+    is_starting = seen.running is not None and age_s(now, seen.running) < STARTING_S
+    return (*found, *(each for each in openings(seen, policy, now.date, is_starting=is_starting)
+                      if each.address not in known))
 
 
 def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decision
@@ -240,6 +244,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
     now: Instant, seen: Observation, plan: Plan, policy: Policy, memory: Memory, base: Decision
 ) -> tuple[Decision, Memory]:
     required, facts = base.required, base.facts
+    memory = memory._replace(unneeded_since=(memory.unneeded_since or now) if _removes_own(required) else None)
     if not required.changes:
         dispute = backoff.dispute(now, seen.rootfs, memory.corrected, CONTESTED_QUIET_S)
         if dispute is not None:
@@ -255,7 +260,7 @@ def _enforce(  # noqa: PLR0911, PLR0913, PLR0917 -- one return for each verdict
         # A file that is just being rewritten may say one thing to the observation and another to the plan.
         return base._replace(verdict=Verdict.WAIT, wake_s=0.0), memory._replace(obstacles=plan.obstacles)
     memory = memory._replace(obstacles=plan.obstacles)
-    if (wait_s := _unrest_s(now, seen, policy, memory, required)) > 0:
+    if (wait_s := _unrest_s(now, memory)) > 0:
         return base._replace(verdict=Verdict.WAIT, wake_s=wait_s), memory
     if (failed := memory.attempt) is not None:
         current = inputs(seen, plan, policy)
@@ -379,15 +384,20 @@ def _is_quiet(now: Instant, memory: Memory, quiet_s: float) -> bool:
     return memory.changed_at is None or now.seconds_since(memory.changed_at) >= quiet_s
 
 
-def _unrest_s(now: Instant, seen: Observation, policy: Policy, memory: Memory, required: Actions) -> float:
-    """How long to wait before own files are removed: the host complies without them, but may not for long."""
-    # A foreign file is removed only together with a copy that is written.
-    removes_own = bool(required.changes) and not required.starts_dockerd and all(
+def _removes_own(required: Actions) -> bool:
+    """Whether own files are to be removed, and that is all. A foreign one is removed only together with a copy that is
+    written."""
+    return bool(required.changes) and not required.starts_dockerd and all(
         change.after is None for change in required.changes)
-    if not removes_own or memory.changed_at is None:
+
+
+def _unrest_s(now: Instant, memory: Memory) -> float:
+    """How long to wait before own files are removed: the host complies without them, but may not for long."""
+    if memory.unneeded_since is None or memory.changed_at is None:
         return 0.0
     quiet_s = CONTESTED_QUIET_S if any(file.undone for file in memory.corrected.values()) else QUIET_S
-    return quiet_s - now.seconds_since(memory.changed_at)
+    return min(quiet_s - now.seconds_since(memory.changed_at),
+               MAX_QUIETS * quiet_s - now.seconds_since(memory.unneeded_since))
 
 
 def _intent(now: Instant, seen: Observation, plan: Plan, actions: Actions, earlier: Intent | None) -> Intent:

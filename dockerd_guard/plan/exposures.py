@@ -72,19 +72,26 @@ def exposures(
     return tuple(found.values())
 
 
-def openings(seen: Observation, policy: Policy) -> tuple[Exposure, ...]:
-    """TCP addresses that dockerd was started with against the policy, and on which nothing listens yet. Pure.
+def openings(seen: Observation, policy: Policy, today: date, *, is_starting: bool) -> tuple[Exposure, ...]:
+    """TCP addresses against the policy on which nothing listens yet: of socket units, which systemd opens as soon as it
+    starts them, of a dockerd of docker.service that `is_starting`, and of others that start. Pure.
 
-    One with TLS that is not known is looked at when it listens, and can be probed.
+    One of docker.service with TLS that is not known is looked at when it listens, and can be probed.
     """
     declared = declared_places(policy)
-    return tuple(
+    listed = seen.listening.opening if seen.listening is not None else ()
+    started = seen.running.opening if seen.running is not None and is_starting else ()
+    of_docker_service = (
         Exposure(binding.address, "DG101" if wanted is None else "DG105", binding.via,
                  tuple(_spared(binding.address, binding.tls, policy)) if wanted is None else ())
-        for binding in (seen.running.opening if seen.running is not None else ())
-        if binding.scope is not Scope.LOOPBACK and ip_of(split_host_port(binding.address)[0]) is not None
-        and ((wanted := declared.get(binding.key)) is None
-             or (binding.tls is not Tls.UNKNOWN and binding.tls.is_weaker(wanted.tls))))
+        for binding in (*started, *listed)
+        if (wanted := declared.get(binding.key)) is None
+        or (binding.tls is not Tls.UNKNOWN and binding.tls.is_weaker(wanted.tls)))
+    of_others = (Exposure(binding.address, "DG107", binding.via) for other in seen.others
+                 if not is_waived(dockerd_finding(other), policy, today) for binding in other.opening)
+    return tuple({each.address: each for each in (*of_others, *of_docker_service)
+                  if scope_of(each.address) is not Scope.LOOPBACK
+                  and ip_of(split_host_port(each.address)[0]) is not None}.values())
 
 
 def _other_exposures(seen: Observation, policy: Policy, today: date) -> Iterator[Exposure]:

@@ -196,6 +196,8 @@ class Memory(NamedTuple):
     manual_fixes: tuple[ManualFix, ...] = ()
     intent: Intent | None = None
     changed_at: Instant | None = None
+    unneeded_since: Instant | None = None
+    """Since when each pass has found that own files are to be removed and nothing else; as `changed_at` not stored."""
     needed_restart: NeededRestart | None = None
     """Kept only where the policy spreads restarts (plan/splay.py)."""
     fleet: FleetMemory = FleetMemory()

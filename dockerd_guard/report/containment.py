@@ -20,7 +20,7 @@ _METHOD_TEXTS = {
 def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterator[JournalEntry]:
     """The entries for a result. `by_policy`: the policy no longer requests containment."""
     for exposure in result.cut:
-        until = "until it is corrected" if exposure.is_of_docker_service else "as long as it is open"
+        until = "until it is corrected" if exposure.is_of_docker_service else "until it is closed"
         method = _method_text(result).replace("published ports", "other published ports" * exposure.is_published
                                               or "published ports")
         yield _entry(Event.CONTAINED, exposure, f"{exposure.address} is blocked at the network {until}, {method}.")
@@ -39,7 +39,7 @@ def containment_entries(result: ContainmentResult, *, by_policy: bool) -> Iterat
                      f"{result.reason}, and IPAddressDeny= on docker.service needs cgroup v2 and does not apply to "
                      "sockets that systemd opened or to other programs.", Outcome.FAILED)
     reason = ("the policy no longer requests it" if by_policy
-              else "Docker no longer listens there against the policy")
+              else "nothing gives access to Docker there against the policy")
     for address in result.released:
         yield JournalEntry(Event.RELEASED, f"{address} is no longer blocked at the network: {reason}.",
                     outcome=Outcome.REPAIRED, layer=LISTENING, socket=address)

@@ -30,7 +30,7 @@ SEED = int(os.environ.get("SEED", "1"))
 
 MAX_LOOKS = 4 * MOMENTS
 
-EXPOSED = {"DG101": ("it is open now",), "DG105": ("it is open now",), "DG107": ("another dockerd", "leads to the"),
+EXPOSED = {"DG101": ("it listens now",), "DG105": ("it listens now",), "DG107": ("another dockerd", "leads to the"),
            "DG108": ("the Docker API answers there",)}
 """What a drift says of an address that is counted as exposed, by its rule."""
 

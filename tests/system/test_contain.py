@@ -26,6 +26,8 @@ from tests.support.correction import (
 )
 
 STATE = "/var/lib/dockerd-guard"
+UNITS = "/etc/systemd/system"
+LISTS_A_PORT = "[Socket]\nListenStream=4243\nService=docker.service\n[Install]\nWantedBy=sockets.target\n"
 FALLBACK_FILES = "/run/systemd/system.control/docker.service.d"
 
 # One connection with two requests, the second after a line on standard input.
@@ -125,12 +127,58 @@ def test_what_a_starting_dockerd_is_going_to_open_is_blocked_before_it_listens(m
     assert machine.properties("docker.service", "ActiveState") == {"ActiveState": "activating"}
     assert ":2375" not in machine.run("ss -ltnH").out
     wait_for(lambda: machine.is_active("docker.service"), "start of dockerd")
-    wait_for(lambda: any("it is open now" in entry["MESSAGE"] for entry in entries(machine, "drift")), "drift entry")
+    wait_for(lambda: any("it listens now" in entry["MESSAGE"] for entry in entries(machine, "drift")), "drift entry")
     succeeded, failed = map(int, prober.communicate("", timeout=30)[0].split())
     assert (succeeded, failed > 1000) == (0, True)
     assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"
     drift = entries(machine, "drift")
     assert not any("DOCKERD_GUARD_EXPOSED" in entry or "Anyone who can reach it" in entry["MESSAGE"] for entry in drift)
+    assert json.loads(machine.read("/run/dockerd-guard/status.json"))["counts"]["exposed_s"] == 0.0
+
+
+class Later(NamedTuple):
+    """What is going to listen on port 4243: files, a line after which that is known, and one after which it listens."""
+
+    name: str
+    files: Mapping[str, str]
+    known: str
+    listens: str
+
+
+SECOND = ("systemd-run --quiet --unit=two dockerd -H unix:///run/two.sock -H tcp://0.0.0.0:4243 --data-root=/srv/two "
+          "--exec-root=/run/two --pidfile=/run/two.pid --bridge=none --iptables=false --ip6tables=false")
+# Without `foreign_files` the hosts in daemon.json cannot be taken out, so nothing is corrected.
+UNCORRECTED = {"/etc/docker/daemon.json": '{"hosts": ["fd://", "tcp://127.0.0.1:2399"]}\n',
+               f"{UNITS}/docker-tcp.socket": LISTS_A_PORT}
+LATER = (
+    Later("a socket unit that is loaded", UNCORRECTED, "systemctl daemon-reload",
+          "systemctl stop docker.service docker.socket; systemctl start docker-tcp.socket"),
+    Later("a socket unit that systemd loads when it starts", UNCORRECTED,
+          "systemctl reload dockerd-guard",
+          "systemctl stop docker.service docker.socket; systemctl start docker-tcp.socket"),
+    # It waits 16 s before it opens the port, and has opened another socket by then.
+    Later("another dockerd", {}, SECOND, ""),
+)
+
+
+@pytest.mark.parametrize("later", LATER, ids=lambda later: later.name)
+def test_what_is_going_to_be_opened_is_blocked_before_it_listens(machine: Machine, later: Later) -> None:
+    """What is only blocked when it is seen to listen, is open for some 0.1 s to 1 s."""
+    enforce(machine, f"{NEVER}  foreign_files: false\n")
+    for path, text in later.files.items():
+        machine.write(path, text)
+    machine.run(later.known)
+    wait_for(lambda: "tcp dport 4243 reject" in table(machine), "block")
+    assert ":4243" not in machine.run("ss -ltnH").out
+    prober = subprocess.Popen(machine.outside_command("python3", "-c", PROBE.replace("2375", "4243")), text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    machine.run(later.listens or "true")
+    wait_for(lambda: ":4243" in machine.run("ss -ltnH").out, "listener")
+    wait_for(lambda: rests(machine), "agent at rest")
+    succeeded, failed = map(int, prober.communicate("", timeout=30)[0].split())
+    assert (succeeded, failed > 100) == (0, True)
+    assert {entry["DOCKERD_GUARD_SOCKET"] for entry in entries(machine, "contained")} == {"tcp://[::]:4243"}
+    assert not entries(machine, "released")
     assert json.loads(machine.read("/run/dockerd-guard/status.json"))["counts"]["exposed_s"] == 0.0
 
 

@@ -20,7 +20,7 @@ from dockerd_guard.agent.controller import (
 from dockerd_guard.model.names import SERVICE
 from dockerd_guard.observe.network import Unsupported
 from dockerd_guard.observe.observation import AccessKind, AccessPath, Observation, Process
-from dockerd_guard.plan.decide import Verdict
+from dockerd_guard.plan.decide import MAX_QUIETS, QUIET_S, Verdict
 from dockerd_guard.plan.memory import ManualFix
 from dockerd_guard.rootfs import Unreadable
 from dockerd_guard.systemd.manager import Unavailable
@@ -482,3 +482,19 @@ def test_a_clock_that_is_set_costs_no_restart(agent: SimulatedAgent) -> None:
         agent.host.clock.wall_offset_s = offset_s
         run(agent, 60, resync_s=5)
     assert starts_by_us(agent.host) == 1
+
+
+@pytest.mark.parametrize(("changes_back", "is_removed"), [(False, True), (True, False)], ids=["the same", "by turns"])
+def test_own_files_are_removed_on_a_host_that_is_never_quiet(
+        agent: SimulatedAgent, changes_back: bool, is_removed: bool) -> None:
+    """Something unrelated that was written ten times a second kept them for as long as that lasted."""
+    do(agent.host, (policy(f"{ENFORCE}correct: {{restart: always}}\n"), dropin(OPEN), reload, restart))
+    agent.run_pass()
+    assert agent.host.text(OURS) is not None
+    for number in range(round(2 * MAX_QUIETS * QUIET_S / 0.4)):
+        do(agent.host, (dropin(OPEN if changes_back and number % 2 else "-H fd://"), reload))
+        agent.controller.changed()
+        agent.run_pass()
+        assert number or agent.host.text(OURS) is not None, "what was just written may be written again"
+        agent.host.clock.sleep(0.4)
+    assert (agent.host.text(OURS) is None) == is_removed

@@ -184,5 +184,22 @@ def test_what_a_dockerd_that_starts_is_going_to_open(
     started_with = Running(layer(RUNNING, (address,)), *[None] * 2)  # type: ignore[arg-type]
     started_with = started_with._replace(opening=opening)
     observed = cast(Observation, Layers(Listening(layer(LISTENING, ())), None, started_with))
-    assert rules(openings(observed, policy)) == found
+    assert rules(openings(observed, policy, TODAY, is_starting=True)) == found
+    assert openings(observed, policy, TODAY, is_starting=False) == ()
+    assert exposures(observed, policy, TODAY) == (), "nobody can connect to it yet"
+
+
+@pytest.mark.parametrize(("opening", "waived", "found"), [
+    (("tcp://[::]:4243",), "", ["DG107 tcp://[::]:4243"]),
+    (("tcp://10.0.0.5:4243", "tcp://127.0.0.1:4244"), "", ["DG107 tcp://10.0.0.5:4243"]),
+    (("tcp://build1:4243",), "", []),
+    (("tcp://[::]:4243",), "{rule: DG107, unit: engine.service, reason: x}", []),
+], ids=["a wildcard", "not loopback", "not a host name", "not one that is waived"])
+def test_what_another_dockerd_that_starts_is_going_to_open(
+    opening: tuple[str, ...], waived: str, found: list[str]
+) -> None:
+    policy = parse_policy(f"version: 1\nsockets: ['fd://']\nwaive: [{waived}]\n".encode(), "/policy.yaml")
+    starts = Other(ENGINE, (), is_starting=True, opening=layer(RUNNING, opening).bindings)
+    observed = cast(Observation, Layers(Listening(layer(LISTENING, ())), None, others=(starts,)))
+    assert [f"{one.rule} {one.address}" for one in openings(observed, policy, TODAY, is_starting=False)] == found
     assert exposures(observed, policy, TODAY) == (), "nobody can connect to it yet"

@@ -21,12 +21,16 @@ from tests.support.situations import (
     do,
     dropin,
     fault,
+    listens,
     policy,
     read_policy,
     reload,
     restart,
+    restart_socket,
     seen_on,
     sleep,
+    stop,
+    write,
 )
 
 
@@ -38,6 +42,10 @@ def starts(host: SimulatedHost) -> None:
 
 STARTS = (dropin(OPEN), reload, starts)
 STARTS_ON_ONE = (dropin("-H fd:// -H tcp://10.0.0.5:2375"), reload, starts)
+
+LISTED = (listens("/run/docker.sock", "0.0.0.0:2375"),)
+ANOTHER_UNIT = write("/etc/systemd/system/docker-tcp.socket",
+                     "[Socket]\nListenStream=4243\nService=docker.service\n[Install]\nWantedBy=sockets.target\n")
 
 
 class Case(NamedTuple):
@@ -63,6 +71,16 @@ CASES = (
     Case("another network namespace", (fault(namespace="/run/netns/x"), *STARTS)),
     Case("it listens", (dropin(OPEN), reload, restart), ("tcp://0.0.0.0:2375",)),
     Case("the files alone open nothing", (dropin(OPEN), reload)),
+    Case("a socket unit lists it, and systemd has loaded that", (*LISTED, reload), ("tcp://0.0.0.0:2375",)),
+    Case("systemd has not loaded it", LISTED),
+    Case("also while Docker is down", (*LISTED, reload, stop), ("tcp://0.0.0.0:2375",)),
+    Case("systemd has opened it", (*LISTED, reload, restart_socket), ("tcp://0.0.0.0:2375",)),
+    Case("a unit that systemd loads when it starts", (ANOTHER_UNIT,), ("tcp://[::]:4243",)),
+    Case("another program has the port of a socket unit", (*LISTED, reload, fault(
+        foreign_listener="tcp://[::]:2375"))),
+    Case("a socket unit on loopback", (listens("/run/docker.sock", "127.0.0.1:2375"), reload)),
+    Case("a socket unit that is declared", (*LISTED, reload),
+         policy="sockets: [fd://]\nsocket_unit: {listen: [/run/docker.sock, '0.0.0.0:2375']}\n"),
     Case("a policy that only observes", STARTS, policy="mode: observe\n"),
     Case("a policy that blocks nothing", STARTS, policy="correct: {contain: false}\n"),
 )
@@ -117,4 +135,4 @@ def test_nobody_could_reach_it_and_the_records_say_so(agent: SimulatedAgent) -> 
     assert not any(entry.exposed for entry in about)
     assert [entry.message.partition("; ")[2] for entry in about if entry.event == "drift"] == [
         "the running dockerd was started with it. Next: Nothing to do, unless a `held` or `failed` entry follows.",
-        "it is open now. It is blocked at the network. Next: Nothing to do, unless a `held` or `failed` entry follows."]
+        "it listens now. It is blocked at the network. Next: Nothing to do, unless a `held` or `failed` entry follows."]

@@ -102,8 +102,8 @@ def test_the_fixture_has_every_field() -> None:
                            (FULL.contained, Contained()), (FULL.manual_fixes[0], ManualFix("", (), ()))):
         assert value is not None
         names = {name for name in value._fields if getattr(value, name) == getattr(default, name)}
-        # When something last changed is about triggers of this process.
-        assert names - {"changed_at", "begun"} == set()
+        # These are about triggers and passes of this process.
+        assert names - {"changed_at", "unneeded_since", "begun"} == set()
 
 
 @pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS)
@@ -113,7 +113,7 @@ def test_what_is_saved_comes_back(state: StateFiles, memory: Memory) -> None:
 
 
 def test_when_something_changed_is_not_stored(state: StateFiles) -> None:
-    state.save(Memory(changed_at=THEN))
+    state.save(Memory(changed_at=THEN, unneeded_since=THEN))
     assert state.load() == Memory()
 
 
