@@ -38,7 +38,7 @@ class Incident(NamedTuple):
 INCIDENTS = (
     Incident("a guide that opens a port", "",
              f"mkdir -p $(dirname {OVERRIDE}); printf '{OPEN}' > {OVERRIDE}; {RESTART}",
-             "drift", "it listens now. Anyone who can reach it from the network has root on this host",
+             "drift", "it listens there now. Anyone who can reach it from the network has root on this host",
              "`dockerd-guard fix`", "dockerd-guard fix"),
     Incident("hosts for the IDE in daemon.json", "",
              "echo '{\"hosts\": [\"unix:///run/docker.sock\", \"tcp://0.0.0.0:2375\"]}' > /etc/docker/daemon.json; "

@@ -352,7 +352,7 @@ class Controller:
             blocked = self.containment.addresses
             today = self.host.clock.now().date
             self.exposed = sum(bool(exposure.namespace) or exposure.address not in blocked
-                               for exposure in exposures(seen, self.policy, today, blocked))
+                               for exposure in exposures(seen, self.policy, today, blocked) if not exposure.is_idle)
             if self._access_paths is None and not self.exposed:
                 # That nothing is open is not known before the first look for access paths.
                 return

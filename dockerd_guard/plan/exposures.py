@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 from dockerd_guard.model.address import Binding, Scope, Tls, Via, canonical, ip_of, scope_of, split_host_port
 from dockerd_guard.model.rejection import Rejection
-from dockerd_guard.observe.observation import Observation
+from dockerd_guard.observe.observation import AccessKind, Observation
 from dockerd_guard.policy.model import Policy
 from dockerd_guard.rules._access_paths import dockerd_finding, finding_of, observed_paths
 from dockerd_guard.rules._common import declared_places
 from dockerd_guard.rules.unused_waiver import is_waived
+
+FORWARDING = (AccessKind.FORWARDER, AccessKind.CONTAINER)
+"""Access paths that answer by means of a dockerd."""
 
 
 class Exposure(NamedTuple):
@@ -21,7 +24,8 @@ class Exposure(NamedTuple):
     `address` is spelled as the kernel reports it. `rule` is DG101 or DG105 for the dockerd of docker.service, and that
     of the access path for any other listener. `spared`: addresses of this host on which the policy declares the same
     port with the protection that it has now. `is_published`: a published port of a container. `namespace`: the network
-    namespace that it is in, "" for the host's own. Only there ports can be blocked.
+    namespace that it is in, "" for the host's own. Only there ports can be blocked. `is_idle`: it leads to a dockerd,
+    and none is up.
     """
 
     address: str
@@ -30,6 +34,7 @@ class Exposure(NamedTuple):
     spared: tuple[str, ...] = ()
     is_published: bool = False
     namespace: str = ""
+    is_idle: bool = False
 
     @property
     def is_of_docker_service(self) -> bool:
@@ -96,11 +101,14 @@ def openings(seen: Observation, policy: Policy, today: date, *, is_starting: boo
 
 def _other_exposures(seen: Observation, policy: Policy, today: date) -> Iterator[Exposure]:
     """Access paths whose port is known to lead to an API, and other dockerds in the network namespace of the host."""
+    is_up = seen.running is not None or bool(seen.others) or (
+        seen.listening is not None and bool(seen.listening.held_by_systemd))
     for path in observed_paths(seen, policy):
         if path.serves_api and path.address and scope_of(path.address) is not Scope.LOOPBACK:
             finding = finding_of(path)
             if not is_waived(finding, policy, today):
-                yield Exposure(path.address, finding.code, Via.FLAG, (), path.is_published)
+                is_idle = not is_up and path.kind in FORWARDING and not path.is_apart
+                yield Exposure(path.address, finding.code, Via.FLAG, (), path.is_published, is_idle=is_idle)
     for other in seen.others:
         if not is_waived(dockerd_finding(other), policy, today):
             for binding in other.bindings:

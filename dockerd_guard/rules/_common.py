@@ -60,7 +60,7 @@ def effect(seen: Observation, merged: MergedBinding) -> str:
     if LISTENING in merged.layers:
         bindings = seen.listening.layer.bindings if seen.listening is not None else ()
         namespace = next((binding.namespace for binding in bindings if binding.key == merged.binding.key), "")
-        return "; it listens now" + f" in the network namespace {namespace}" * bool(namespace)
+        return "; it listens there now" + f" in the network namespace {namespace}" * bool(namespace)
     if RUNNING in merged.layers:
         return "; the running dockerd was started with it"
     return "; takes effect at the next restart of docker.service"

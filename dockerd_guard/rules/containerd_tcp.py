@@ -25,5 +25,5 @@ def check(seen: Observation, policy: Policy | None) -> Iterator[Finding]:
             CODE, "warning" if is_harmless else "error",
             f"containerd serves {what} on {endpoint.address} ({endpoint.key})"
             + (", to clients with a certificate" if endpoint.is_verified else "")
-            + ("; it listens now" if is_open else ""),
+            + ("; it listens there now" if is_open else ""),
             LISTENING if is_open else CONFIGURED, endpoint.location, None, endpoint.address, UNIT)

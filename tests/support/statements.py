@@ -261,7 +261,7 @@ def _finding(so: Facts, finding: dict[str, Any]) -> Iterator[str]:
     if finding["code"] == "DG108" and not so.is_up:
         # While dockerd does not answer, its last answer counts (docs/access-paths.md).
         return
-    says_open = "it listens now" in message or (
+    says_open = "it listens there now" in message or (
         finding["code"] in ("DG107", "DG108") and finding["layer"] in ("listening", "running"))
     for place in places(message) if says_open else ():
         sockets = [each for each in so.listeners if place.is_held(each)]

@@ -30,8 +30,8 @@ SEED = int(os.environ.get("SEED", "1"))
 
 MAX_LOOKS = 4 * MOMENTS
 
-EXPOSED = {"DG101": ("it listens now",), "DG105": ("it listens now",), "DG107": ("another dockerd", "leads to the"),
-           "DG108": ("the Docker API answers there",)}
+EXPOSED = {"DG101": ("it listens there now",), "DG105": ("it listens there now",),
+           "DG107": ("another dockerd", "leads to the"), "DG108": ("the Docker API answers there",)}
 """What a drift says of an address that is counted as exposed, by its rule."""
 
 # Prints the time and the ports, each time when other ports of the API accept connections and answer.

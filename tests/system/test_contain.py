@@ -127,7 +127,7 @@ def test_what_a_starting_dockerd_is_going_to_open_is_blocked_before_it_listens(m
     assert machine.properties("docker.service", "ActiveState") == {"ActiveState": "activating"}
     assert ":2375" not in machine.run("ss -ltnH").out
     wait_for(lambda: machine.is_active("docker.service"), "start of dockerd")
-    wait_for(lambda: any("it listens now" in entry["MESSAGE"] for entry in entries(machine, "drift")), "drift entry")
+    wait_for(lambda: any("it listens there now" in entry["MESSAGE"] for entry in entries(machine, "drift")), "a drift")
     succeeded, failed = map(int, prober.communicate("", timeout=30)[0].split())
     assert (succeeded, failed > 1000) == (0, True)
     assert machine.run("curl --silent http://127.0.0.1:2375/_ping").out == "OK"

@@ -144,7 +144,7 @@ def test_restart_applies_no_other_change(machine: Machine, waiting: Waiting) -> 
     machine.run("systemctl daemon-reload; systemctl restart docker")
     dockerd = machine.main_pid()
     # The arguments of the running dockerd can be compared only until the files change.
-    wait_for(lambda: [found for found in entries(machine, "drift") if "it listens now" in found["MESSAGE"]], "drift")
+    wait_for(lambda: [found for found in entries(machine, "drift") if "listens there now" in found["MESSAGE"]], "drift")
     if not waiting.words:
         # The files are corrected first, and the restart happens later.
         enforce(machine, f"{ENFORCE}correct:\n  window: Mon 03:00-03:01 Pacific/Kiritimati\n")

@@ -85,7 +85,7 @@ def test_exposure_is_one_episode_across_agent_restarts(corrected: Machine) -> No
     assert "dockerd-guard[" in explained
     assert "Subject: The host differs from the policy" in explained
     assert "Next step: `dockerd-guard explain RULE`" in explained
-    assert "it listens now" in corrected.run("journalctl --unit=docker.service --output=cat").out
+    assert "it listens there now" in corrected.run("journalctl --unit=docker.service --output=cat").out
 
 
 def test_drift_ended_by_fix_is_reported_once_as_repaired(machine: Machine) -> None:

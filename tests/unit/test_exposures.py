@@ -134,6 +134,27 @@ def test_other_access_paths_are_exposures(fields: dict[str, Any], waived: str, f
     assert [f"{one.rule} {one.address}" for one in exposures(observed, policy, TODAY)] == found
 
 
+HELD_BY_SYSTEMD = Listening(layer(LISTENING, ()), ("unix:///run/docker.sock",))
+
+
+@pytest.mark.parametrize(("path", "listening", "others", "is_idle"), [
+    (RELAY, Listening(layer(LISTENING, ())), (), True),
+    (RELAY, HELD_BY_SYSTEMD, (), False),
+    (RELAY, Listening(layer(LISTENING, ())), (TWO,), False),
+    (RELAY._replace(kind=AccessKind.CONTAINER), Listening(layer(LISTENING, ())), (), True),
+    (RELAY._replace(is_apart=True), Listening(layer(LISTENING, ())), (), False),
+    (RELAY._replace(kind=AccessKind.CONTAINERD), Listening(layer(LISTENING, ())), (), False),
+    (RELAY._replace(kind=AccessKind.API_PORT), Listening(layer(LISTENING, ())), (), False),
+])
+def test_what_leads_to_a_dockerd_that_is_down_is_idle(
+    path: AccessPath, listening: Listening, others: tuple[Other, ...], is_idle: bool
+) -> None:
+    """It stays blocked, and is not counted: nobody gets an answer there (I10)."""
+    policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
+    observed = cast(Observation, Layers(listening, None, others=others, access_paths=(path,)))
+    assert {one.address: one.is_idle for one in exposures(observed, policy, TODAY)}["tcp://0.0.0.0:5000"] is is_idle
+
+
 def test_a_port_of_the_host_counts_beside_the_same_port_of_another_network_namespace() -> None:
     policy = parse_policy(b"version: 1\nsockets: ['fd://']\n", "/policy.yaml")
     own = layer(LISTENING, ("tcp://0.0.0.0:5000",))

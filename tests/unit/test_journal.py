@@ -37,7 +37,7 @@ FIELDS = ["MESSAGE_ID", "DOCKERD_GUARD_EVENT", "DOCKERD_GUARD_CAUSE", "DOCKERD_G
           "DOCKERD_GUARD_FILE", "DOCKERD_GUARD_LINE"]
 """A contract with whoever reads the journal: fields may come, none may go or change."""
 
-FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:2375; it listens now", "configured",
+FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:2375; it listens there now", "configured",
                   Location("/etc/a.conf", 3, 5, 9), "safe", "tcp://0.0.0.0:2375")
 
 ENTRY = JournalEntry(Event.DRIFT, "open", Outcome.HELD, Cause.DRIFT, "DG101", "configured", "tcp://0.0.0.0:2375",
@@ -198,7 +198,7 @@ def test_a_drift_says_what_where_the_risk_and_the_next_step(
     finding = FINDING._replace(**changes)  # type: ignore[arg-type]
     entry = drift.drift_entry(finding, Cause.DRIFT, mode, exposed=True, is_docker_up=up)
     assert entry.message.startswith(
-        f"{finding.code} at /etc/a.conf:3: The Docker API listens on tcp://0.0.0.0:2375; it listens now. Anyone "
+        f"{finding.code} at /etc/a.conf:3: The Docker API listens on tcp://0.0.0.0:2375; it listens there now. Anyone "
         "who can reach it from the network has root on this host. Next: ")
     assert words in entry.message
     assert (entry.episodes, entry.exposed) == ((f"{finding.code} tcp://*:2375",), True)

@@ -135,4 +135,5 @@ def test_nobody_could_reach_it_and_the_records_say_so(agent: SimulatedAgent) -> 
     assert not any(entry.exposed for entry in about)
     assert [entry.message.partition("; ")[2] for entry in about if entry.event == "drift"] == [
         "the running dockerd was started with it. Next: Nothing to do, unless a `held` or `failed` entry follows.",
-        "it listens now. It is blocked at the network. Next: Nothing to do, unless a `held` or `failed` entry follows."]
+        "it listens there now. It is blocked at the network. Next: Nothing to do, unless a `held` or `failed` entry "
+        "follows."]

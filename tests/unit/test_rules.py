@@ -266,7 +266,7 @@ def test_one_finding_for_an_address_in_several_layers(host: Host, daemon_json: s
     found = only("DG101", live(seen.configured, seen.rootfs, "-H fd:// -H tcp://0.0.0.0:2375", FD, "tcp://[::]:2375",
                                daemon_json=daemon_json), policy("sockets: [fd://]"))
     assert summaries(found) == [f"{OVERRIDE}:3:40 error DG101 {fix}"]
-    assert found[0].message.endswith("; it listens now")
+    assert found[0].message.endswith("; it listens there now")
 
 
 def test_address_that_is_only_configured(host: Host) -> None:
@@ -281,7 +281,7 @@ def test_open_address_that_is_no_longer_configured(host: Host) -> None:
     seen = host.see()
     finding, = only("DG103", live(seen.configured, seen.rootfs, "-H fd:// -H tcp://0.0.0.0:2375", FD, "tcp://[::]:2375"))
     assert (finding.layer, finding.location) == ("running", None)
-    assert finding.message.endswith("; it listens now")
+    assert finding.message.endswith("; it listens there now")
 
 
 @pytest.mark.parametrize(("running", "loaded", "codes"), [

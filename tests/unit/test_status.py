@@ -34,7 +34,7 @@ POLICY = parse_policy(b"version: 1\nmode: enforce\nsockets: [fd://]\n", POLICY_F
 LOCAL = Row("unix:///run/docker.sock", Tls.NONE, (Cell(Tls.NONE),) * 4)
 OPEN = Row("tcp://0.0.0.0:2375", None, (Cell(), Cell(), Cell(Tls.NONE), Cell(Tls.NONE)))
 
-FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:2375; it listens now", "configured",
+FINDING = Finding("DG101", "error", "the Docker API listens on tcp://0.0.0.0:2375; it listens there now", "configured",
                   Location("/etc/a.conf", 3), "safe", "tcp://0.0.0.0:2375")
 
 UNIT = AgentUnit("loaded", "active", "success", 42, BEFORE)
