@@ -144,11 +144,12 @@ def observe_loaded(rootfs: Rootfs, manager: Manager, configured: Configured) -> 
         service, rootfs, configured.systemd_version, inherited, descriptor_count(tuple(sockets)))
     arguments, daemon = daemon_of(service, environment, rootfs, configured.known_dockerd)
     layer = layer_of(LOADED, service, environment, arguments, daemon, tuple(sockets), configured.known_dockerd)
+    is_restarting = state.text("SubState").startswith("auto-restart")
     return Loaded(
         layer=layer._replace(bindings=tuple(_with_source(layer.bindings, configured.layer))),
         service=service, sockets=tuple(sockets), arguments=arguments, daemon=daemon,
         # systemd reports `activating` between two attempts to restart a service that fails.
-        active_state="failed" if state.text("SubState").startswith("auto-restart") else state.text("ActiveState"),
+        active_state="failed" if is_restarting else state.text("ActiveState"), is_restarting=is_restarting,
         main_pid=state.number("MainPID"), restarted_too_often=is_restarted_too_often(state),
         need_daemon_reload=state.properties.get("NeedDaemonReload") is True,
         socket_states=states, dependents=tuple(dependents(manager, state)),

@@ -96,6 +96,8 @@ class Loaded(NamedTuple):
     """Invocation ID of the last start of docker.service, also after it ended; "" before the first."""
     restarted_too_often: bool = False
     """Whether docker.service failed only since it was started too often (systemd.unit(5), StartLimitIntervalSec=)."""
+    is_restarting: bool = False
+    """Whether docker.service has failed, and systemd waits to start it again (systemd.service(5), Restart=)."""
     units_loaded_ns: int = 0
     """When systemd loaded the files of units for the last time, by the wall clock; 0: not known."""
     booted_ns: int = 0

@@ -114,8 +114,10 @@ def is_in_force(seen: Observation, intent: Intent) -> bool:
 
 
 def is_not_started_since(seen: Observation, intent: Intent) -> bool:
-    """Whether docker.service, which did not run at a correction, is in the same run, and nobody has started it."""
-    return not intent.was_active and seen.loaded is not None and seen.loaded.invocation == intent.invocation
+    """Whether docker.service, which did not run at a correction, is in the same run, and nobody has started it. One
+    that systemd restarted then (Restart=) has gone through further runs since, until its start limit."""
+    is_same = seen.loaded is not None and (seen.loaded.invocation == intent.invocation or intent.was_starting)
+    return not intent.was_active and is_same
 
 
 def _is_start_left(seen: Observation, loaded: Loaded, intent: Intent | None) -> bool:

@@ -405,7 +405,8 @@ def _intent(now: Instant, seen: Observation, plan: Plan, actions: Actions, earli
     stops = (*actions.stop_sockets, *(SOCKET,) * actions.restart_socket,
              *(SERVICE,) * (actions.starts_dockerd and is_active))
     changes = earlier.before(actions.changes) if earlier is not None else actions.changes
-    was_starting = is_active and seen.loaded is not None and seen.loaded.active_state == "activating"
+    was_starting = seen.loaded is not None and (
+        seen.loaded.is_restarting or (is_active and seen.loaded.active_state == "activating"))
     invocation = started_at(seen) if is_active or seen.loaded is None else seen.loaded.invocation
     written = tuple(sorted({change.path for change in changes} | set(earlier.written if earlier is not None else ())))
     return Intent(changes, now, stops, is_active, invocation, starts=actions.start, was_starting=was_starting,

@@ -41,7 +41,7 @@ class Intent(NamedTuple):
     starts: bool = False
     """Whether it starts a docker.service that had failed: ResetFailedUnit() makes that `inactive` first."""
     was_starting: bool = False
-    """Whether docker.service was on its way up then, with what was there before."""
+    """Whether docker.service was on its way up then, with what was there before, or systemd was about to restart it."""
     written: tuple[str, ...] = ()
     """Every file that it has written, or an earlier one that it includes."""
     foreign: str = ""

@@ -162,6 +162,14 @@ def test_a_held_start_is_left_whatever_others_change_meanwhile(
     assert (host.running is not None) is runs
 
 
+def test_a_held_start_is_left_though_systemd_restarts_docker_meanwhile(host: SimulatedHost) -> None:
+    """I14. Docker was failing, and systemd between two attempts, when the files were corrected."""
+    do(host, (*HELD[:-2], fault(next_starts=["refuses"] * 9), guarded))
+    assert host.active["docker.service"] == "auto-restart"
+    do(host, (remove(OVERRIDE), guarded, sleep(120), fault(next_starts=[]), sleep(3700), guarded))
+    assert host.running is not None
+
+
 # --- docker.socket --------------------------------------------------------------------------------
 
 
