@@ -13,8 +13,10 @@ from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.live import dependents
 from dockerd_guard.observe.loaded_files import has_loaded_these
 from dockerd_guard.observe.observation import Configured, Observation
+from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.memory import Intent
 from dockerd_guard.plan.plan import Change, content_at, original_of, refusals_of
+from dockerd_guard.plan.unrun_commands import socket_commands
 from dockerd_guard.rootfs import Rootfs
 from dockerd_guard.systemd.manager import JOB_TIMEOUT_S, JobFailed, Refused
 
@@ -119,12 +121,19 @@ def undo(  # noqa: PLR0913 -- how far, and how long
         manager.reload()
         stops = intent.stops if SERVICE in intent.stops or not restarts else (*intent.stops, SERVICE)
         if may_start and stops and (restarts or not all(is_up(manager, name) for name in stops)):
-            if not has_loaded_these(context.observe()):
+            seen = context.observe()
+            if not has_loaded_these(seen):
                 # A file may have been there only while systemd loaded its units.
                 manager.reload()
-            starts = (context.clock.now(),) if SERVICE in stops else ()
-            restart(manager, stops, reset_failed=reset_failed,
-                    timeout_s=AFTER_TIMEOUT_S if after is not None and after.result == "timeout" else JOB_TIMEOUT_S)
+            # docker.socket may have failed meanwhile, and be started with docker.service.
+            commands = socket_commands(seen, seen.configured, Actions(start=True, restart_socket=SOCKET in stops))
+            if commands:
+                not_started.append(f"a start of {SERVICE} would run what systemd has not run before: "
+                                   f"{', '.join(commands)}")
+            else:
+                starts = (context.clock.now(),) if SERVICE in stops else ()
+                restart(manager, stops, reset_failed=reset_failed,
+                        timeout_s=AFTER_TIMEOUT_S if after is not None and after.result == "timeout" else JOB_TIMEOUT_S)
     except (JobFailed, Refused) as error:
         not_started.append(str(error))
         if SERVICE in intent.stops and isinstance(error, JobFailed) and error.verb.startswith("Stop"):

@@ -289,13 +289,16 @@ class SimulatedHost:
                 found[path or ""] = (self.root / (path or "").lstrip("/")).stat().st_mtime_ns
         return found
 
+    @property
+    def new_socket_commands(self) -> set[str]:
+        """What a start of docker.socket would run that it has not run before."""
+        return {setting.value for socket in self.loaded.sockets if socket.unit.name == SOCKET
+                for setting in socket.unit.settings if setting.key == "ExecStartPre"} - self.commands
+
     def start_socket(self, by: str = "admin") -> None:
         """Start docker.socket, which runs its ExecStartPre=."""
-        commands = {setting.value for socket in self.loaded.sockets if socket.unit.name == SOCKET
-                    for setting in socket.unit.settings if setting.key == "ExecStartPre"}
-        if by == "us":
-            self.executed += sorted(commands - self.commands)
-        self.commands |= commands
+        self.executed += sorted(self.new_socket_commands if by == "us" else ())
+        self.commands |= self.new_socket_commands
         units = [socket for socket in self.loaded.sockets if socket.unit.name == SOCKET]
         self.held = tuple(SocketOwner(dockerd_syntax(item.address), self.inode()) for socket in units
                           for item in socket.listen)

@@ -250,6 +250,9 @@ def _rolls_back(world: World, then: Before, now: Mapping[str, bytes]) -> Iterato
     if host.result == "start-limit-hit":
         # dockerd ran until somebody restarted it too often.
         return
+    if host.active[SOCKET] != "active" and host.new_socket_commands:
+        # I4: its undo would run them.
+        return
     # It may include earlier corrections, of files that somebody else has changed since.
     intent = then.memory.intent
     if intent is None or not intent.changes:

@@ -65,6 +65,28 @@ def test_live_restore_that_is_switched_off_meanwhile_holds_the_restart(
     assert [by for _, by in host.killed if by == "us"] == []
 
 
+@pytest.mark.parametrize("moment", [26, 27, 28, 29])
+def test_an_undo_runs_no_command_of_a_socket_unit_that_has_not_run_before(host: SimulatedHost, moment: int) -> None:
+    """I4. docker.socket gets one after the restart of the correction has failed, and fails too."""
+    host.put(f"{DROPINS}/override.conf", exec_start("-H fd:// -H tcp://0.0.0.0:2375"))
+    host.reload()
+    host.restart("admin")
+    host.next_starts = ["refuses"]
+
+    def edit() -> None:
+        assert host.running is None and not host.next_starts
+        host.put("/etc/systemd/system/docker.socket.d/pre.conf", "[Socket]\nExecStartPre=/srv/x/pre\n")
+        host.reload()
+        host.active["docker.socket"], host.held = "failed", ()
+
+    host.meanwhile = moment, edit
+    agent = SimulatedAgent(host, RecordedJournal())
+    agent.run_pass()
+    assert host.meanwhile is None
+    assert "/srv/x/pre" not in host.executed
+    assert any("would run what systemd has not run before" in entry.message for entry in agent.journal.entries)
+
+
 @pytest.mark.parametrize("moment", [12, 16, 20])
 def test_a_docker_that_is_stopped_meanwhile_is_not_started(host: SimulatedHost, moment: int) -> None:
     host.put(f"{DROPINS}/override.conf", exec_start("-H fd:// -H tcp://0.0.0.0:2375"))
