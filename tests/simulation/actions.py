@@ -387,6 +387,9 @@ def _pass(world: World, *, retry: bool = False) -> None:
         world.watch.in_force_since(world.agents[-1].controller.policy, began)
         world.watch.we_changed(world.watch.with_others(then, world.host.met), files(world.host))
         world.watch.failure = None
+        if world.host.met:
+            # What answers during a pass may not be what was observed, and is asked again.
+            del world.host.probes[world.host.probed_before:]
 
 
 def reload_agent(world: World, variant: int) -> None:
