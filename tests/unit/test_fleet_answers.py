@@ -17,8 +17,9 @@ import pytest
 
 from dockerd_guard.fleet.etcd import Etcd
 from dockerd_guard.fleet.fleetlock import FleetLock
-from dockerd_guard.fleet.http import Service, TlsPaths
+from dockerd_guard.fleet.http import Service
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
+from dockerd_guard.policy.model import FleetTls
 from tests.support.bad_answers import BOTH, HTML, SECRET, Bad, hang, json_answer
 from tests.support.lock_services import answering, http_answer, read_request
 
@@ -28,14 +29,14 @@ SLOT = Slot("prod", HOST.id, 0, 7, 8)
 FULL, UNREACHABLE, INVALID, TLS = Fault.FULL, Fault.UNREACHABLE, Fault.INVALID, Fault.TLS
 
 
-NO_TLS = TlsPaths()
+NO_TLS = FleetTls()
 
 
-def etcd(*endpoints: str, tls: TlsPaths = NO_TLS, timeout_s: float = 1.0) -> Etcd:
+def etcd(*endpoints: str, tls: FleetTls = NO_TLS, timeout_s: float = 1.0) -> Etcd:
     return Etcd(Service(endpoints, tls, timeout_s, 10.0), "prod", 2, 60)
 
 
-def fleetlock(*endpoints: str, tls: TlsPaths = NO_TLS, timeout_s: float = 1.0) -> FleetLock:
+def fleetlock(*endpoints: str, tls: FleetTls = NO_TLS, timeout_s: float = 1.0) -> FleetLock:
     return FleetLock(Service(endpoints, tls, timeout_s, 10.0), "prod", HOST.id)
 
 
@@ -263,7 +264,7 @@ def test_the_next_endpoint_is_asked() -> None:
 
 def test_the_deadline_is_for_all_requests() -> None:
     with answering(hang) as (place, asked):
-        service = Service([f"http://{place}"] * 10, TlsPaths(), 0.2, 0.5)
+        service = Service([f"http://{place}"] * 10, FleetTls(), 0.2, 0.5)
         began = time.monotonic()
         refused(lambda: service.post("x", {}))
         assert time.monotonic() - began < 1.5
@@ -292,8 +293,8 @@ class Files(NamedTuple):
     def path(self, name: str) -> str:
         return str(self.directory / name)
 
-    def client(self, ca: str = "ca", cert: str = "client") -> TlsPaths:
-        return TlsPaths(self.path(f"{ca}.pem"), self.path(f"{cert}.pem"), self.path(f"{cert}.key"))
+    def client(self, ca: str = "ca", cert: str = "client") -> FleetTls:
+        return FleetTls(self.path(f"{ca}.pem"), self.path(f"{cert}.pem"), self.path(f"{cert}.key"))
 
 
 @pytest.fixture(scope="module")
@@ -373,13 +374,13 @@ def test_tls_that_is_refused(files: Files, row: Refused) -> None:
 
 def test_no_certificate_where_one_is_needed(files: Files) -> None:
     with tls_service(files) as place:
-        error = refused(lambda: fleetlock(f"https://{place}", tls=TlsPaths(files.path("ca.pem"))).acquire(HOST))
+        error = refused(lambda: fleetlock(f"https://{place}", tls=FleetTls(files.path("ca.pem"))).acquire(HOST))
     assert (error.fault, "correct.fleet.tls.cert" in error.next_step) == (TLS, True)
 
 
 def test_no_certificate_where_none_is_needed(files: Files) -> None:
     with tls_service(files, mutual=False) as place:
-        assert fleetlock(f"https://{place}", tls=TlsPaths(files.path("ca.pem"))).acquire(HOST)
+        assert fleetlock(f"https://{place}", tls=FleetTls(files.path("ca.pem"))).acquire(HOST)
         # The CA of this test is none of the system.
         assert refused(lambda: fleetlock(f"https://{place}").acquire(HOST)).fault is TLS
 
