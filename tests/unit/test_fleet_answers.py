@@ -101,6 +101,7 @@ FLEETLOCK = (
     # Neither is one.
     Bad("an error with the status of success", refusal("200 OK", "failed_lock", SECRET), INVALID, "does not answer as"),
     Bad("another error with that status", json_answer({"error": SECRET}), INVALID, "does not answer as FleetLock"),
+    Bad("the answer that it did not", json_answer(False), INVALID, "does not answer as FleetLock"),
     Bad("a file that is locked", http_answer(HTML, "423 Locked"), INVALID, "HTTP status 423"),
     Bad("a kind that is no text", refusal("400 Bad Request", ["x"], 1), INVALID, "does not answer as FleetLock"),
     Bad("a value that is no text", refusal("500 Error", "failed_lock", 7), INVALID, "gives no slot of the group prod"),
@@ -188,6 +189,7 @@ def test_no_answer_stops_or_resumes_a_group_but_a_right_one(act: Callable[[Etcd]
 
 @pytest.mark.parametrize("answer", [
     http_answer(b""), json_answer({}), http_answer(b"OK\n"), http_answer(b"retained reboot lease"), http_answer(b" \n"),
+    json_answer(None), json_answer(True), json_answer({"kind": "lock_acquired", "value": "ok to reboot"}),
     json_answer({"kind": "success", "value": "The operation was succesfull"}), b"HTTP/1.0 200 OK\r\n\r\n{}",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nO\r\n1\r\nK\r\n0\r\n\r\n",
     http_answer(b"{}", "200 OK", "Content-Encoding: identity")])
