@@ -131,7 +131,7 @@ def serve(connection: socket.socket, files: Callable[[Fleet], FleetTls], trusted
                     wire.send(answer=encoded(server.answer(request)))
                 except LockError as error:
                     wire.send(fault=error.fault, reason=error.reason, next_step=error.next_step,
-                              expected_s=error.expected_s)
+                              expected_s=error.expected_s, ahead=error.ahead)
     except EOFError:
         return 0
     except (OSError, JsonError):

@@ -205,6 +205,7 @@ def test_a_host_knows_when_it_is_its_turn(client: Client, service: EtcdService) 
         assert refused(lambda: client(2).acquire(host)).expected_s == 1 / 2 * DEFAULT_DURATION_S  # noqa: B023
     assert [refused(lambda: client(2).acquire(host)).expected_s for host in waiting] == [  # noqa: B023
         place / 2 * DEFAULT_DURATION_S for place in (1, 2, 3, 4, 5)]
+    assert [refused(lambda: client(2).acquire(host)).ahead for host in waiting] == [0, 1, 2, 3, 4]  # noqa: B023
     client(2).release(slots[0]._replace(since=(datetime.now(UTC) - timedelta(seconds=20)).isoformat()))
     client(2).acquire(waiting[0])
     assert [round(refused(lambda: client(2).acquire(host)).expected_s) for host in waiting[1:]] == [  # noqa: B023
