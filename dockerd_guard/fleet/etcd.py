@@ -177,7 +177,7 @@ class Etcd:
             holders += f" and {more} more"
         return LockError(
             Fault.FULL, f"all {self._slots} slots of the group {self._group} are taken",
-            f"Wait; {holders or 'other hosts'} restart{'s' * (len(group.slots) == 1)} dockerd", expected_s)
+            f"Wait; {holders or 'other hosts'} restart{'s' * (len(group.slots) == 1)} dockerd", expected_s, group.ahead)
 
     def _wait(self, host: Host, expected_s: float) -> None:
         """Show that this host waits."""

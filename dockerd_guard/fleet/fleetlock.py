@@ -134,14 +134,15 @@ def _is_full(status: int, kind: str, value: str) -> bool:
 
 
 def _is_success(reply: Reply) -> bool:
-    """Whether the service agreed. The protocol leaves the body open; a page of some other server, damaged JSON and an
-    error are no agreement."""
+    """Whether the service agreed. The protocol leaves the body open: known services send none, text or an object, and
+    others may send `null` or `true`. A page of some other server, damaged JSON, `false` and an error are no agreement.
+    """
     if reply.status != OK:
         return False
     if reply.data is not None:
         return "error" not in reply.data and not _ERROR_KIND.search(_text(reply.data, "kind"))
     text = reply.content.strip()
-    return not text or _PLAIN.fullmatch(text) is not None
+    return not text or (text != b"false" and _PLAIN.fullmatch(text) is not None)
 
 
 def _error(reply: Reply) -> tuple[str, str]:

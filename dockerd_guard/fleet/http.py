@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from dockerd_guard.fleet.lock import Fault, LockError
 from dockerd_guard.model.json_values import JsonError, JsonObject, as_object, loads
+from dockerd_guard.policy.model import FleetTls
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """A group with a thousand waiting hosts has a third of this."""
@@ -32,14 +33,6 @@ REDIRECTS = range(300, 400)
 ENDPOINTS_KEY = "correct.fleet.endpoints"
 
 UNIT = "dockerd-guard-fleet@.service"
-
-
-class TlsPaths(NamedTuple):
-    """Files of the TLS client, empty for none: `ca` verifies the service, `cert` and `key` are this host's own."""
-
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
 
 
 class Reply(NamedTuple):
@@ -54,7 +47,7 @@ class Reply(NamedTuple):
 class Service:
     """The endpoints of one lock service, as URLs; the first that answers is asked."""
 
-    def __init__(self, endpoints: Iterable[str], tls: TlsPaths, timeout_s: float, deadline_s: float) -> None:
+    def __init__(self, endpoints: Iterable[str], tls: FleetTls, timeout_s: float, deadline_s: float) -> None:
         """`timeout_s` is for each request, `deadline_s` for all of them, from now on."""
         self._endpoints = [urlsplit(each) for each in endpoints]
         self._tls = tls
@@ -183,7 +176,7 @@ def not_the_service(endpoint: SplitResult, what: str) -> LockError:
                      f"Correct {ENDPOINTS_KEY} or correct.fleet.lock in the policy")
 
 
-def _tls_context(tls: TlsPaths) -> ssl.SSLContext:
+def _tls_context(tls: FleetTls) -> ssl.SSLContext:
     for name, path in tls._asdict().items():
         # To read a pipe would take for ever, whatever the time limits of requests.
         if path and os.path.exists(path) and not os.path.isfile(path):

@@ -75,14 +75,17 @@ LONGEST_WAIT_S = 900.0
 
 class LockError(Exception):
     """There is no slot: the kind of the fault, why, and the next step of the administrator. `expected_s`: when the lock
-    service expects a slot for this host to be free; 0: it does not know."""
+    service expects a slot for this host to be free; 0: it does not know. `ahead`: hosts that wait before this one."""
 
-    def __init__(self, fault: Fault, reason: str, next_step: str, expected_s: float = 0.0) -> None:
+    def __init__(
+        self, fault: Fault, reason: str, next_step: str, expected_s: float = 0.0, ahead: int = 0
+    ) -> None:
         super().__init__(f"{reason}: {next_step}")
         self.fault = fault
         self.reason = reason
         self.next_step = next_step
         self.expected_s = min(expected_s, LONGEST_WAIT_S)
+        self.ahead = ahead
 
 
 class Lock(Protocol):

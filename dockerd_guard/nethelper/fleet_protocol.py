@@ -1,7 +1,7 @@
 """The protocol between the agent and the fleet helper: one JSON object per line, as in nethelper/protocol.py.
 
 The helper answers each request with `{"answer": ...}`, or `{"fault": ..., "reason": ..., "next_step": ...,
-"expected_s": ...}`. Decoding raises JsonError alone.
+"expected_s": ..., "ahead": ...}`. Decoding raises JsonError alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from dockerd_guard.fleet.lock import Fault, GroupState, Host, LockError, Slot
-from dockerd_guard.model.json_values import JsonError, as_float, as_object, as_one_of, as_record, as_str, get, loads
+from dockerd_guard.model.json_values import (
+    JsonError,
+    as_float,
+    as_int,
+    as_object,
+    as_one_of,
+    as_record,
+    as_str,
+    get,
+    loads,
+)
 from dockerd_guard.nethelper.protocol import MAX_LINE_BYTES
 from dockerd_guard.policy.model import Fleet, FleetTls, LockKind, Unreachable
 from dockerd_guard.policy.values import parse_endpoint, parse_group
@@ -90,4 +100,4 @@ def fault_of(answer: dict[str, object]) -> LockError | None:
     """The error that an answer reports, None if it reports none."""
     fault = get(answer, "fault", as_one_of(Fault), None)
     return None if fault is None else LockError(fault, get(answer, "reason", as_str), get(answer, "next_step", as_str),
-                                                get(answer, "expected_s", as_float))
+                                                get(answer, "expected_s", as_float), get(answer, "ahead", as_int))

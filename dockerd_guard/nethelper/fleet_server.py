@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 from dockerd_guard.fleet.etcd import Etcd
 from dockerd_guard.fleet.fleetlock import FleetLock
-from dockerd_guard.fleet.http import Service, TlsPaths
+from dockerd_guard.fleet.http import Service
 from dockerd_guard.fleet.lock import LockError, Slot
 from dockerd_guard.model.json_values import JsonError, encoded
 from dockerd_guard.nethelper.fleet_protocol import NO_SLOT, FleetRequest, FleetVerb, request_of
 from dockerd_guard.nethelper.protocol import Wire
 from dockerd_guard.nethelper.server import ROOT, peer_uid
-from dockerd_guard.policy.model import Fleet, LockKind
+from dockerd_guard.policy.model import Fleet, FleetTls, LockKind
 
 DEADLINE_S = 10.0
 """For all requests of one verb."""
@@ -39,21 +39,21 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """Where systemd puts what LoadCredential= names (systemd.exec(5))."""
 
 
-def policy_files(fleet: Fleet) -> TlsPaths:
+def policy_files(fleet: Fleet) -> FleetTls:
     """The files as the policy names them."""
-    return TlsPaths(*fleet.tls)
+    return fleet.tls
 
 
-def credentials(fleet: Fleet) -> TlsPaths:
+def credentials(fleet: Fleet) -> FleetTls:
     """The credentials of the service in place of the files that the policy names, which it cannot read."""
     directory = os.environ.get(CREDENTIALS, "/run/credentials")
-    return TlsPaths(*(f"{directory}/fleet-{name}" * bool(path) for name, path in fleet.tls._asdict().items()))
+    return FleetTls(*(f"{directory}/fleet-{name}" * bool(path) for name, path in fleet.tls._asdict().items()))
 
 
 class FleetServer:
     """Answers requests, and keeps the slot that was acquired."""
 
-    def __init__(self, files: Callable[[Fleet], TlsPaths]) -> None:
+    def __init__(self, files: Callable[[Fleet], FleetTls]) -> None:
         self._files = files
         self._kept: tuple[Fleet, Slot] | None = None
         self._renew_at = 0.0
@@ -115,7 +115,7 @@ class FleetServer:
         return FleetLock(service, fleet.group, host_id)
 
 
-def serve(connection: socket.socket, files: Callable[[Fleet], TlsPaths], trusted_uid: int = ROOT) -> int:
+def serve(connection: socket.socket, files: Callable[[Fleet], FleetTls], trusted_uid: int = ROOT) -> int:
     """Answer requests of a trusted peer (SO_PEERCRED) until it disconnects. Returns the exit code."""
     if peer_uid(connection) != trusted_uid:
         return 1
@@ -131,7 +131,7 @@ def serve(connection: socket.socket, files: Callable[[Fleet], TlsPaths], trusted
                     wire.send(answer=encoded(server.answer(request)))
                 except LockError as error:
                     wire.send(fault=error.fault, reason=error.reason, next_step=error.next_step,
-                              expected_s=error.expected_s)
+                              expected_s=error.expected_s, ahead=error.ahead)
     except EOFError:
         return 0
     except (OSError, JsonError):

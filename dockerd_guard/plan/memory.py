@@ -117,7 +117,8 @@ class NeededRestart(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """The lock service gave no slot (fleet/lock.py); it is asked again after `retry_s`. `tries`: how often before."""
+    """The lock service gave no slot (fleet/lock.py); it is asked again after `retry_s`. `tries`: how often before;
+    `ahead`: how many hosts waited before this one."""
 
     at: Instant
     fault: Fault
@@ -125,6 +126,7 @@ class Refusal(NamedTuple):
     next_step: str
     tries: int
     retry_s: float
+    ahead: int = 0
 
 
 class OwedSlot(NamedTuple):

@@ -7,8 +7,9 @@ Docker that is down take no slot.
 from __future__ import annotations
 
 import hashlib
+import math
 
-from dockerd_guard.fleet.lock import Fault, LockError, Slot
+from dockerd_guard.fleet.lock import LONGEST_WAIT_S, Fault, LockError, Slot
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.plan.actions import Actions
 from dockerd_guard.plan.gate import Hold, RestartFacts
@@ -62,11 +63,23 @@ def refused(now: Instant, memory: Memory, error: LockError, host_id: str) -> Mem
     """Return the memory after a request for a slot was refused."""
     before = memory.fleet.refusal
     tries = before.tries + 1 if before is not None else 0
-    retry_s = _retry_s(tries, host_id, error.expected_s)
+    retry_s = _retry_s(tries, host_id, _expected_s(now, before, error))
     return memory._replace(fleet=memory.fleet._replace(
-        refusal=Refusal(now, error.fault, error.reason, error.next_step, tries, retry_s),
+        refusal=Refusal(now, error.fault, error.reason, error.next_step, tries, retry_s, error.ahead),
         unsure=memory.fleet.unsure if error.fault is not Fault.FULL else None,
         unreachable=memory.fleet.unreachable + (error.fault in MISSING)))
+
+
+def _expected_s(now: Instant, before: Refusal | None, error: LockError) -> float:
+    """When a slot is expected to be free: the geometric mean of what the lock service expects, by how long the last
+    host had its slot, and of how fast the queue went on since this host asked last.
+
+    The first is too short while hosts that were killed block slots, the second too long after that.
+    """
+    if before is None or not error.expected_s or error.ahead >= before.ahead:
+        return error.expected_s
+    seconds = now.seconds_since(before.at) / (before.ahead - error.ahead) * (error.ahead + 1)
+    return min(math.sqrt(error.expected_s * seconds), LONGEST_WAIT_S)
 
 
 def _retry_s(tries: int, host_id: str, expected_s: float) -> float:

@@ -37,6 +37,8 @@ LEASE_S = 120.0
 REAL_LEASE_S = 3600.0
 """Of the leases in etcd, which ends none by itself: simulated time is faster than etcd's clock, or slower."""
 
+BEGIN = datetime(2026, 11, 25, tzinfo=UTC)
+
 AT_ONCE_S = 0.05
 """Requests within this time are sent at the same time."""
 
@@ -143,7 +145,8 @@ class Storm:
                 return
         except LockError as error:
             assert error.fault in (Fault.FULL, Fault.UNREACHABLE), error
-            self._memories[number] = refused(Instant(datetime.now(UTC)), self._memories[number], error, plan.host.id)
+            self._memories[number] = refused(
+                Instant(BEGIN, "boot", now), self._memories[number], error, plan.host.id)
             refusal = self._memories[number].fleet.refusal
             assert refusal is not None
             self._at(now + refusal.retry_s, number, self._ask)

@@ -17,8 +17,9 @@ import pytest
 
 from dockerd_guard.fleet.etcd import Etcd
 from dockerd_guard.fleet.fleetlock import FleetLock
-from dockerd_guard.fleet.http import Service, TlsPaths
+from dockerd_guard.fleet.http import Service
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
+from dockerd_guard.policy.model import FleetTls
 from tests.support.bad_answers import BOTH, HTML, SECRET, Bad, hang, json_answer
 from tests.support.lock_services import answering, http_answer, read_request
 
@@ -28,14 +29,14 @@ SLOT = Slot("prod", HOST.id, 0, 7, 8)
 FULL, UNREACHABLE, INVALID, TLS = Fault.FULL, Fault.UNREACHABLE, Fault.INVALID, Fault.TLS
 
 
-NO_TLS = TlsPaths()
+NO_TLS = FleetTls()
 
 
-def etcd(*endpoints: str, tls: TlsPaths = NO_TLS, timeout_s: float = 1.0) -> Etcd:
+def etcd(*endpoints: str, tls: FleetTls = NO_TLS, timeout_s: float = 1.0) -> Etcd:
     return Etcd(Service(endpoints, tls, timeout_s, 10.0), "prod", 2, 60)
 
 
-def fleetlock(*endpoints: str, tls: TlsPaths = NO_TLS, timeout_s: float = 1.0) -> FleetLock:
+def fleetlock(*endpoints: str, tls: FleetTls = NO_TLS, timeout_s: float = 1.0) -> FleetLock:
     return FleetLock(Service(endpoints, tls, timeout_s, 10.0), "prod", HOST.id)
 
 
@@ -100,6 +101,7 @@ FLEETLOCK = (
     # Neither is one.
     Bad("an error with the status of success", refusal("200 OK", "failed_lock", SECRET), INVALID, "does not answer as"),
     Bad("another error with that status", json_answer({"error": SECRET}), INVALID, "does not answer as FleetLock"),
+    Bad("the answer that it did not", json_answer(False), INVALID, "does not answer as FleetLock"),
     Bad("a file that is locked", http_answer(HTML, "423 Locked"), INVALID, "HTTP status 423"),
     Bad("a kind that is no text", refusal("400 Bad Request", ["x"], 1), INVALID, "does not answer as FleetLock"),
     Bad("a value that is no text", refusal("500 Error", "failed_lock", 7), INVALID, "gives no slot of the group prod"),
@@ -187,6 +189,7 @@ def test_no_answer_stops_or_resumes_a_group_but_a_right_one(act: Callable[[Etcd]
 
 @pytest.mark.parametrize("answer", [
     http_answer(b""), json_answer({}), http_answer(b"OK\n"), http_answer(b"retained reboot lease"), http_answer(b" \n"),
+    json_answer(None), json_answer(True), json_answer({"kind": "lock_acquired", "value": "ok to reboot"}),
     json_answer({"kind": "success", "value": "The operation was succesfull"}), b"HTTP/1.0 200 OK\r\n\r\n{}",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nO\r\n1\r\nK\r\n0\r\n\r\n",
     http_answer(b"{}", "200 OK", "Content-Encoding: identity")])
@@ -263,7 +266,7 @@ def test_the_next_endpoint_is_asked() -> None:
 
 def test_the_deadline_is_for_all_requests() -> None:
     with answering(hang) as (place, asked):
-        service = Service([f"http://{place}"] * 10, TlsPaths(), 0.2, 0.5)
+        service = Service([f"http://{place}"] * 10, FleetTls(), 0.2, 0.5)
         began = time.monotonic()
         refused(lambda: service.post("x", {}))
         assert time.monotonic() - began < 1.5
@@ -292,8 +295,8 @@ class Files(NamedTuple):
     def path(self, name: str) -> str:
         return str(self.directory / name)
 
-    def client(self, ca: str = "ca", cert: str = "client") -> TlsPaths:
-        return TlsPaths(self.path(f"{ca}.pem"), self.path(f"{cert}.pem"), self.path(f"{cert}.key"))
+    def client(self, ca: str = "ca", cert: str = "client") -> FleetTls:
+        return FleetTls(self.path(f"{ca}.pem"), self.path(f"{cert}.pem"), self.path(f"{cert}.key"))
 
 
 @pytest.fixture(scope="module")
@@ -373,13 +376,13 @@ def test_tls_that_is_refused(files: Files, row: Refused) -> None:
 
 def test_no_certificate_where_one_is_needed(files: Files) -> None:
     with tls_service(files) as place:
-        error = refused(lambda: fleetlock(f"https://{place}", tls=TlsPaths(files.path("ca.pem"))).acquire(HOST))
+        error = refused(lambda: fleetlock(f"https://{place}", tls=FleetTls(files.path("ca.pem"))).acquire(HOST))
     assert (error.fault, "correct.fleet.tls.cert" in error.next_step) == (TLS, True)
 
 
 def test_no_certificate_where_none_is_needed(files: Files) -> None:
     with tls_service(files, mutual=False) as place:
-        assert fleetlock(f"https://{place}", tls=TlsPaths(files.path("ca.pem"))).acquire(HOST)
+        assert fleetlock(f"https://{place}", tls=FleetTls(files.path("ca.pem"))).acquire(HOST)
         # The CA of this test is none of the system.
         assert refused(lambda: fleetlock(f"https://{place}").acquire(HOST)).fault is TLS
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from dockerd_guard.fleet.etcd import DEFAULT_DURATION_S, Etcd
-from dockerd_guard.fleet.http import Reply, Service, TlsPaths
+from dockerd_guard.fleet.http import Reply, Service
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
+from dockerd_guard.policy.model import FleetTls
 from tests.support.lock_services import ETCD, EtcdService, FakeEtcd, RealEtcd, answering, http_answer
 
 Client = Callable[..., Etcd]
@@ -38,7 +39,7 @@ def client(service: EtcdService, request: pytest.FixtureRequest) -> Client:
     group = f"{request.node.originalname}".replace("_", "-")
 
     def make(slots: int = 1, *, timeout_s: float = 5.0) -> Etcd:
-        return Etcd(Service([service.url], TlsPaths(), timeout_s, 30.0), group, slots, 60)
+        return Etcd(Service([service.url], FleetTls(), timeout_s, 30.0), group, slots, 60)
     return make
 
 
@@ -71,12 +72,12 @@ NO_LEADER = http_answer(b'{"error": "etcdserver: no leader", "code": 14}', "503 
 
 def test_a_member_without_a_leader_is_asked_last(service: EtcdService) -> None:
     with answering(NO_LEADER) as (bad, received):
-        etcd = Etcd(Service([f"http://{bad}", service.url], TlsPaths(), 5.0, 30.0), "no-leader", 1, 60)
+        etcd = Etcd(Service([f"http://{bad}", service.url], FleetTls(), 5.0, 30.0), "no-leader", 1, 60)
         slot = etcd.acquire(WEB1)
         assert etcd.still(slot)
         assert etcd.release(slot)
         assert len(received) == 1
-        alone = Etcd(Service([f"http://{bad}"] * 2, TlsPaths(), 5.0, 30.0), "no-leader", 1, 60)
+        alone = Etcd(Service([f"http://{bad}"] * 2, FleetTls(), 5.0, 30.0), "no-leader", 1, 60)
         assert refused(lambda: alone.acquire(WEB1)).next_step.endswith("HTTP status 503, etcdserver: no leader")
 
 
@@ -204,6 +205,7 @@ def test_a_host_knows_when_it_is_its_turn(client: Client, service: EtcdService) 
         assert refused(lambda: client(2).acquire(host)).expected_s == 1 / 2 * DEFAULT_DURATION_S  # noqa: B023
     assert [refused(lambda: client(2).acquire(host)).expected_s for host in waiting] == [  # noqa: B023
         place / 2 * DEFAULT_DURATION_S for place in (1, 2, 3, 4, 5)]
+    assert [refused(lambda: client(2).acquire(host)).ahead for host in waiting] == [0, 1, 2, 3, 4]  # noqa: B023
     client(2).release(slots[0]._replace(since=(datetime.now(UTC) - timedelta(seconds=20)).isoformat()))
     client(2).acquire(waiting[0])
     assert [round(refused(lambda: client(2).acquire(host)).expected_s) for host in waiting[1:]] == [  # noqa: B023
@@ -266,7 +268,7 @@ def test_what_others_wrote_into_the_group(client: Client, service: EtcdService, 
 
 def test_another_group_is_another_lock(service: EtcdService) -> None:
     """`prod` and `prod.eu` have a common prefix."""
-    clients = [Etcd(Service([service.url], TlsPaths(), 5.0, 30.0), group, 1, 60) for group in ("prod", "prod.eu")]
+    clients = [Etcd(Service([service.url], FleetTls(), 5.0, 30.0), group, 1, 60) for group in ("prod", "prod.eu")]
     slots = [each.acquire(WEB1) for each in clients]
     assert [len(each.state().slots) for each in clients] == [1, 1]
     assert all(each.release(slot) for each, slot in zip(clients, slots, strict=True))

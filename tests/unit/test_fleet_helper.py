@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from dockerd_guard.fleet.http import TlsPaths
 from dockerd_guard.fleet.lock import Fault, Host, LockError
 from dockerd_guard.model.json_values import JsonError, encoded
 from dockerd_guard.nethelper import fleet_client, fleet_server
@@ -104,9 +103,9 @@ def test_the_helper_uses_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot read the files that the policy names."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/x")
     with_key = FLEET._replace(tls=FleetTls("/etc/ca.pem", "/etc/cert.pem", "/etc/key.pem"))
-    assert credentials(with_key) == TlsPaths(*(f"/run/credentials/x/fleet-{name}" for name in ("ca", "cert", "key")))
-    assert credentials(FLEET) == TlsPaths("", "", "")
-    assert policy_files(with_key) == TlsPaths("/etc/ca.pem", "/etc/cert.pem", "/etc/key.pem")
+    assert credentials(with_key) == FleetTls(*(f"/run/credentials/x/fleet-{name}" for name in ("ca", "cert", "key")))
+    assert credentials(FLEET) == FleetTls("", "", "")
+    assert policy_files(with_key) == FleetTls("/etc/ca.pem", "/etc/cert.pem", "/etc/key.pem")
 
 
 def test_another_user_is_not_answered() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dockerd_guard.fleet.fleetlock import MAX_TRIES, FleetLock
-from dockerd_guard.fleet.http import Service, TlsPaths
+from dockerd_guard.fleet.http import Service
 from dockerd_guard.fleet.lock import Fault, Host, LockError, Slot
+from dockerd_guard.policy.model import FleetTls
 from tests.support.lock_services import FakeFleetLock
 
 WEB1, WEB2, WEB3 = (Host(f"{number:032x}", f"web{number}", "boot") for number in (1, 2, 3))
@@ -27,7 +28,7 @@ def service() -> Iterator[FakeFleetLock]:
 @pytest.fixture
 def client(service: FakeFleetLock) -> Client:
     def make(host: Host, group: str = "prod", path: str = "") -> FleetLock:
-        return FleetLock(Service([service.url + path], TlsPaths(), 5.0, 30.0), group, host.id)
+        return FleetLock(Service([service.url + path], FleetTls(), 5.0, 30.0), group, host.id)
     return make
 
 

@@ -181,18 +181,6 @@ def test_when_a_slot_is_asked_for_again() -> None:
     assert must_ask(NOW._replace(since_boot_s=1060.0), memory)
 
 
-@pytest.mark.parametrize(("expected_s", "tries", "at_least", "at_most"), [
-    (0.5, 1, 1.0, 2.0), (100.0, 1, 100.0, 150.0), (100.0, 3, 180.0, 230.0), (100.0, 20, 300.0, 350.0),
-    (10.0, 20, 30.0, 60.0), (900.0, 1, 900.0, 1350.0), (1e9, 1, 900.0, 1350.0), (1e9, 20, 2700.0, 3150.0)])
-def test_a_host_asks_again_when_it_is_its_turn(
-        expected_s: float, tries: int, at_least: float, at_most: float) -> None:
-    """Never earlier than without an expected time, so that a wrong one costs few requests."""
-    memory = Memory()
-    for _ in range(tries):
-        memory = refused(NOW, memory, LockError(Fault.FULL, "full", "Wait", expected_s), "host")
-    assert at_least <= retry_in_s(NOW, memory) <= at_most
-
-
 def test_requests_that_nobody_answered_are_counted() -> None:
     memory = Memory()
     for fault in Fault:
