@@ -33,6 +33,15 @@ _IS_PROGRAM = (
     rf"(?:[\w./{{}}$-]{{0,100}}/)?{_PROGRAM}(?![\w-])")
 """A variable with the name of dockerd, and what may stand before and after it there."""
 
+_VARIABLE = r"(?:\$\{?+\w{1,60}+\}?+|\{\{[ \t]{0,4}+[$.]?+\w{1,60}+[ \t]{0,4}+\}\})"
+_SPELLED = rf"(?<![\w./$-])((?:[\w./-]{{0,80}}+{_VARIABLE}){{1,4}}[\w./-]{{0,80}}+){_ENDS}"
+"""A word of variables and letters that may be the name of a command: `${X}d`."""
+
+_XARGS = (
+    r"\bxargs(?:[ \t]{1,8}+(?:-[aIdELnPs][ \t]{1,8}+\S{1,80}|-{1,2}[\w-]\S{0,80}|sudo|exec|nohup|env|nice))*+"
+    rf"[ \t]{{1,8}}+[\"']?{_NAME}(?![\w./-])")
+"""xargs(1), which gives dockerd what it reads."""
+
 _HOST = r"(?:-[A-Za-z]{0,8}?H|--host)(?:=|\Z)|-[A-GI-Za-z]{0,8}H(?=.)"
 
 _IS_TCP = (
@@ -59,8 +68,14 @@ def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
     """Yield the hosts that commands give dockerd, each with its offset; None where there are more words than are read.
     Linear time."""
     known: dict[str, list[str]] | None = None
+    if "xargs" in text and (reader := re.search(_XARGS, text)) is not None:
+        yield reader.start(), None
+        return
     names = "|".join(sorted(set(islice(re.findall(_IS_PROGRAM, text), MAX_NAMES))))
-    starts = re.compile(rf"{_COMMAND}|\$\{{?(?:{names})\b\}}?{_ENDS}" if names else _COMMAND)
+    spelled = "|".join(map(re.escape, _spelled(text)))
+    starts = re.compile(
+        _COMMAND + (rf"|\$\{{?(?:{names})\b\}}?{_ENDS}" if names else "")
+        + (rf"|(?<![\w./$-])(?:{spelled}){_ENDS}" if spelled else ""))
     room, position, is_option = MAX_WORDS, 0, re.compile(_HOST)
     while (command := starts.search(text, position)) is not None:
         position = command.end()
@@ -69,7 +84,10 @@ def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
             if not is_host and not word.startswith("-") and "$" not in word and "{{" not in word:
                 continue
             values = [word]
-            if "$" in word or "{{" in word:
+            if not is_host and word.startswith("$("):
+                # What a command prints: the words after its name are looked at.
+                values = word[2:].rstrip(")").split()[1:]
+            elif "$" in word or "{{" in word:
                 known = command_words.variables(text) if known is None else known
                 values = list(islice(command_words.expanded(word, known), room + 1))
                 room -= len(values)
@@ -82,3 +100,13 @@ def hosts_of(text: str) -> Iterator[tuple[int, str | None]]:
                     yield position - 1, host
                     room -= 1
                 is_host = option is not None and option.end() == len(value)
+
+
+def _spelled(text: str) -> list[str]:
+    """Return the words that are the name of dockerd with the values of their variables."""
+    if "-H" not in text and "--host" not in text:
+        return []
+    words = list(islice(dict.fromkeys(found[1] for found in re.finditer(_SPELLED, text)), MAX_NAMES))
+    known = command_words.variables(text) if words else {}
+    return [word for word in words if any(
+        re.fullmatch(_NAME, value) is not None for value in islice(command_words.expanded(word, known), MAX_NAMES))]

@@ -53,6 +53,11 @@ PROGRAMS = frozenset(("bin", "include", "lib", "lib64", "Lib", "Scripts"))
 """Directories of a virtual environment, beside pyvenv.cfg (docs.python.org/3/library/venv.html)."""
 
 _UNIT_SECTION = re.compile(r"^[ \t]{0,80}\[(Service|Socket)\]", re.MULTILINE)
+_SETTING = re.compile(
+    r"^[ \t]{0,80}(?:(ExecStart)[ \t]{0,8}=[^\n]{0,400}docker(?:d|[ \t]{1,8}(?:daemon|-d))\b|ListenStream[ \t]{0,8}=)",
+    re.MULTILINE)
+"""A setting that shows what a drop-in is for, where its section is missing or misspelled (`[service]`)."""
+
 _WHOLE_UNIT = re.compile(r"(docker\.(?:service|socket))\.[A-Za-z0-9_-]{1,40}\Z")
 """A unit for one distribution, as docker.service.rpm of moby (contrib/init/systemd)."""
 _NAMES_DOCKER = re.compile(r"docker", re.IGNORECASE)
@@ -227,12 +232,11 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
     """A file with a name of its own: by what only such a file contains."""
     name = path.rpartition("/")[2]
     mentions = is_named or _NAMES_DOCKER.search(path) is not None or _NAMES_DOCKER.search(text) is not None
-    if (section := _UNIT_SECTION.search(text)) is not None and mentions and not name.endswith(
+    if (unit := _unit_of(name, text)) and mentions and not name.endswith(
             (*_NO_SETTINGS, *_UNITS)) and _QUADLET_DROP_IN.search(path) is None and (
             (drop_in := _DROP_IN.match(path)) is None or "docker" in drop_in["unit"]):
         if (whole := _WHOLE_UNIT.match(name)) is not None and "[Unit]" in text:
             return Kind(f"{SYSTEM_UNITS}/{whole[1]}", "unit", group)
-        unit = "docker.service" if section[1] == "Service" else "docker.socket"
         base = name if name.endswith(".conf") else f"{name}.conf"
         # A copy is judged by itself: what it sets is not in force, and takes nothing back.
         group = path if _COPY.search(name) is not None else group
@@ -248,6 +252,15 @@ def _by_content(path: str, text: str, group: str, is_named: bool) -> Kind | None
         place = "/etc/sysconfig/docker" if option[1] in _FEDORA or "sysconfig" in path else "/etc/default/docker"
         return Kind(place, "environment", group)
     return None
+
+
+def _unit_of(name: str, text: str) -> str:
+    """The unit that a drop-in is for, by its section, or by its settings; empty if it has none."""
+    if (section := _UNIT_SECTION.search(text)) is not None:
+        return SERVICE if section[1] == "Service" else SOCKET
+    if not name.endswith(".conf") or (setting := _SETTING.search(text)) is None:
+        return ""
+    return SERVICE if setting[1] else SOCKET
 
 
 def _is_environment_file(path: str, text: str) -> bool:

@@ -63,11 +63,12 @@ _WITHIN = r"[{(,;@]\s{0,80}\Z|\bjo[ \t][^\n;|&]{0,100}\Z"
 and scripts have the names of machines in a variable `hosts`."""
 
 _TOKEN = (
-    r"[ \t\r]*+(?:\\?\n[ \t\r\n]{0,200}(?P<item>-[ \t]{1,8})?|(?P<open>@?[(\[])|(?P<close>[)\]])"
+    r"[ \t\r]*+(?:\\?\n[ \t\r\n]{0,200}(?P<item>-[ \t]{1,8})?"
+    r"|(?P<open>@?[(\[]|\{(?=\s{0,80}[\"'][^\"'\n]{0,400}[\"']\s{0,80}[,}]))|(?P<close>[)\]}])"
     r"|(?P<join>[+,.]|//)(?=[\s\[\"'(]|\Z)"
     rf"|[rbfu]?\\{{0,3}}(?:\"(?P<double>(?:[^\"\\\n]|\\[^\"\n]){{0,400}})\\{{0,3}}\"|'(?P<single>[^'\n]{{0,400}})')"
     rf"|(?P<word>(?:{host_words.TEMPLATE}|[^\s\"',;()\[\]|{{}}\\]){{1,200}}))")
-"""What a list consists of. Lines may be continued, or be items of YAML."""
+"""What a list consists of. Lines may be continued, or be items of YAML. Lists of Lua are in braces."""
 
 _NAME_OF_VARIABLE = r"(?:\$ENV\.|env\.|\$\{?|\{\{-?[ \t]{0,8}[$.]?)?([A-Za-z_]\w{0,100})"
 _ARGUMENT = (
@@ -76,7 +77,7 @@ _ARGUMENT = (
 """A variable of jq(1)."""
 
 _ABOUT_DAEMON = (
-    r"(?i:daemon\.json|dockerd\.json|virtualisation\.docker"
+    r"(?i:daemon[._-]?json|dockerd\.json|virtualisation\.docker"
     r"|docker[\w.'\"\]\[:-]{0,30}?(?:daemon|opt|conf|cfg|settings|engine)"
     r"|\b(?:insecure-registries|registry-mirrors|log-driver|storage-driver|live-restore|exec-opts|data-root)\b)"
     r"|\bdocker[\"']?[ \t]{0,8}[:=][ \t]{0,8}\{?[ \t]{0,8}\n[ \t]{1,40}[\"']?hosts\b")
@@ -106,7 +107,8 @@ class _Key(NamedTuple):
 def first_host(path: str, text: str) -> tuple[int, str] | None:
     """Return the offset of the first list of dockerd's hosts with an address of TCP, or with one that the text does not
     have, and what the list does; None if there is none. Linear time."""
-    if "host" not in text or re.search(_MAY_MATTER, f"{path}\n{text}") is None:
+    if "host" not in text or (
+            re.search(_MAY_MATTER, f"{path}\n{text}") is None and not is_filter(path, text)):
         return None
     known: dict[str, list[str]] | None = None
     for number, key in enumerate(_keys(path, text)):
@@ -123,12 +125,19 @@ def first_host(path: str, text: str) -> tuple[int, str] | None:
     return None
 
 
+def is_filter(path: str, text: str) -> bool:
+    """Whether a text is a filter of jq with an address of dockerd."""
+    return path.endswith(".jq") and "tcp:" in text
+
+
 def _keys(path: str, text: str) -> Iterator[_Key]:
     """Yield the keys that have a value, near what has the options of dockerd."""
     mentions = [found.start() for found in re.finditer(_ABOUT_DAEMON, text)]
     has_resource = "docker_service" in text
     mention = keys = 0
-    is_about, is_data = re.search(_ABOUT_DAEMON, path) is not None, re.search(_DATA, path) is not None
+    # A filter of jq need not name the file that it edits.
+    is_about = re.search(_ABOUT_DAEMON, path) is not None or is_filter(path, text)
+    is_data = re.search(_DATA, path) is not None
     for found in re.finditer(_KEY, text):
         place = found.start()
         while mention < len(mentions) and mentions[mention] < place - _NEAR:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import islice
 
 from dockerd_guard.observe import (
     api_port_relays,
@@ -36,6 +37,9 @@ MAX_DEPTH = 2
 
 MAX_ADDRESSES = 2_000
 """Addresses looked at in one file; a file with more of them is named."""
+
+MAX_FILES = 50
+"""Variables with the name of a file of dockerd in one text."""
 
 _WINDOW = 300
 """Characters before an address that may show that it is dockerd's."""
@@ -115,6 +119,12 @@ _TESTED = r"\S{0,80}?[\"']?\s{1,8}not in\b"
 _OF_FILE = r"daemon\.json|/docker\.(?:service|socket)\b"
 """A command with a file of dockerd in its line: `jq --arg h tcp://10.0.0.5:2375 FILTER /etc/docker/daemon.json`."""
 
+_END_OF_LINE = r"(?<!\\)\n"
+"""A command goes on after a backslash."""
+
+_NAMED_FILE = rf"(?<![\w$])([A-Za-z_]\w{{0,60}}+)=[\"']?[^\s\"';=]{{0,200}}?(?:{_OF_FILE})"
+"""A variable of a shell with the name of such a file."""
+
 _SEARCH = r"\b(?:[ef]?grep|rg)\b[^|;&]*\Z"
 """A command that looks for an address, before it in the line. It changes no file."""
 
@@ -191,9 +201,10 @@ def _first_line(
     without_comments = re.sub(_COMMENT_OF_SHELL, "", text)
     is_script = text.startswith("#!") or path.endswith((".sh", ".bash", "Dockerfile"))
     plain = without_comments if is_script else re.sub(_COMMENT, "", text)
-    about = (f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon\\.json|\\bdind\\b|{shell_joins.ABOUT}" + (
+    about = (f"{_ENGINE}|:[ \\t]{{0,4}}237[56]\\b|hostPath|daemon[._-]?json|\\bdind\\b|{shell_joins.ABOUT}" + (
         f"|{api_port_relays.ABOUT}" if "2375" in text else ""))
-    may_matter = is_about_docker or re.search(about, path) is not None or re.search(about, text) is not None
+    may_matter = is_about_docker or re.search(about, path) is not None or re.search(about, text) is not None or (
+        host_lists.is_filter(path, text))
     if may_matter and (way := _first_place(path, plain)) is not None:
         return plain.count("\n", 0, way[0]) + 1, way[1]
     if may_matter and (joined := shell_joins.joined(plain)) is not None and (
@@ -262,6 +273,14 @@ class _Mentions:
         self._text = text
         self._starts: list[int] | None = None
         self._has_socket_unit: bool | None = None
+        self._files = ""
+
+    def files(self) -> str:
+        """A pattern of what names a file of dockerd: a path, or a variable that has it."""
+        if not self._files:
+            names = "|".join(sorted(set(islice(re.findall(_NAMED_FILE, self._text), MAX_FILES))))
+            self._files = rf"{_OF_FILE}|\$\{{?(?:{names})\b" if names else _OF_FILE
+        return self._files
 
     def has_socket_unit(self, path: str) -> bool:
         """Whether the text is, or has, a socket unit of Docker."""
@@ -293,16 +312,16 @@ def _is_dockers(found: re.Match[str], text: str, path: str, mentions: _Mentions)
         return True
     if found["stream"]:
         return mentions.has_socket_unit(path)
-    return re.search(_OPTION, before) is not None or _is_for_a_file(before, after, path) or (
+    return re.search(_OPTION, before) is not None or _is_for_a_file(before, after, path, mentions) or (
         # Programs that ask Docker have a list of hosts as well.
         re.search(rf"{_HOSTS}\Z", before) is not None and (
             mentions.near(start) or re.search(_ABOUT_DOCKERD, path) is not None))
 
 
-def _is_for_a_file(before: str, after: str, path: str) -> bool:
+def _is_for_a_file(before: str, after: str, path: str, mentions: _Mentions) -> bool:
     """Whether a file of dockerd is named in the line of an address, or the text is one with options of its own."""
-    line = before.rpartition("\n")[2], after.partition("\n")[0]
-    return (re.search(_SEARCH, line[0]) is None and any(re.search(_OF_FILE, part) is not None for part in line)) or (
+    line = re.split(_END_OF_LINE, before)[-1], re.split(_END_OF_LINE, after, maxsplit=1)[0]
+    return (re.search(_SEARCH, line[0]) is None and any(re.search(mentions.files(), part) for part in line)) or (
         re.search(r"(?:\A|/)dockerd?/", path) is not None and re.search(_OF_PATH, before) is not None)
 
 

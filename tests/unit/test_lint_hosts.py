@@ -30,6 +30,14 @@ LISTS: dict[str, tuple[str, str, int]] = {
     "jq: a variable": ("a.sh", f"\njq --arg h \"$IP:4243\" '.hosts += [$h]' {JSON} > t\n", 2),
     "jq: lines": ("a.sh", f"\njq '.hosts += [\n  \"10.0.0.5:4243\"\n]' \\\n  {JSON} > t\n", 2),
     "yq": ("a.sh", f"\nyq -i -o json '.hosts += [\"10.0.0.5:4243\"]' {JSON}\n", 2),
+    "yq: version 3": ("a.sh", f"\nF={JSON}\nyq w -i $F 'hosts[+]' tcp://10.0.0.5:4243\n", 3),
+    "dasel": ("a.sh", f"\ndasel put -f {JSON} \\\n  -t string \\\n  -v 'tcp://10.0.0.5:4243' '.hosts.[]'\n", 4),
+    "dasel: a file in a variable": (
+        "a.sh", f"\nF={JSON}\ndasel put -t string -f \"$F\" -v 'tcp://10.0.0.5:4243' '.hosts.[]'\n", 3),
+    "augtool": ("a.sh", f"\naugtool -s set /files{JSON}/dict/entry[2] hosts \\\n  tcp://10.0.0.5:4243\n", 3),
+    "a filter of jq": ("a.jq", '\n.hosts += ["tcp://10.0.0.5:4243"]\n', 2),
+    "Lua": ("a.lua", '\ndaemon_json = { ["hosts"] = { "10.0.0.5:4243" } }\n', 2),
+    "Guix": ("a.scm", '(scm->json-string \'((hosts . #("unix:///var/run/docker.sock" "tcp://10.0.0.5:4243"))))\n', 1),
     "jo": ("a.sh", f"\njo hosts=$(jo -a 10.0.0.5:4243) > {JSON}\n", 2),
     "jq in cloud-init": (
         "user-data", f"#cloud-config\nruncmd:\n- [sh, -c, 'jq \".hosts=[\\\"10.0.0.5:4243\\\"]\" {JSON} > /t']\n", 3),
@@ -107,6 +115,14 @@ OPTIONS: dict[str, tuple[str, str, int]] = {
     "a list of a shell": ("a.sh", '\nARGS=(dockerd)\nARGS+=(-H 10.0.0.5:4243)\nexec "${ARGS[@]}"\n', 3),
     "parameters of a shell": ("a.sh", '\nset -- dockerd\nset -- "$@" -H 10.0.0.5:4243\nexec "$@"\n', 3),
     "dockerd in a variable": ("a.sh", '\nD=/usr/bin/dockerd\nexec "$D" -H 10.0.0.5:4243\n', 3),
+    "a part of dockerd in a variable": ("a.sh", "\nX=docker\n${X}d -H 10.0.0.5:4243\n", 3),
+    "dockerd in two variables": ("a.sh", '\nA=/usr/bin\nB=docker\nexec "$A/${B}d" --host 10.0.0.5:4243\n', 4),
+    "the end of dockerd in a variable": ("a.sh", '\nE=d\n"docker$E" -H 10.0.0.5:4243\n', 3),
+    "Ansible: a part of dockerd in a variable": (
+        "a.yml", "vars:\n  x: docker\ntasks:\n- command: '{{ x }}d -H 10.0.0.5:4243'\n", 4),
+    "dockerd by xargs(1)": ("a.sh", "\necho -H 10.0.0.5:4243 | xargs dockerd\n", 2),
+    "dockerd by xargs(1), with options": ("Makefile", "\nrun:\n\txargs -a hosts -n1 sudo /usr/bin/dockerd\n", 3),
+    "what a command prints": ("a.sh", "\ndockerd $(echo -H 10.0.0.5:4243)\n", 2),
     "dockerd by which(1)": ("a.sh", "\nD=$(command -v dockerd)\n$(which dockerd) -H 10.0.0.5:4243\n", 3),
 }
 
@@ -181,6 +197,15 @@ HARMLESS: dict[str, tuple[str, str]] = {
     "Terraform": ("a.tf", f'filename = "{JSON}"\ncontent = jsonencode({{ dns = ["10.0.0.5"], hosts = ["fd://"] }})\n'),
     "NixOS": ("a.nix", NIX % 'listenOptions = [ "/run/docker.sock" ]; daemon.settings.dns = [ "10.0.0.5" ]'),
     "a UNIX socket in a variable": ("a.sh", '\nS=unix:///run/docker.sock\nDOCKER_OPTS="-H $S"\ndockerd $DOCKER_OPTS\n'),
+    "what a command prints": ("a.sh", "\ndockerd $(echo -H unix:///run/docker.sock)\n"),
+    "xargs(1) of others": (
+        "a.sh", "\npidof dockerd | xargs kill\nls | xargs grep -l dockerd\necho -H x | xargs docker ps\n"),
+    "a program by a variable": ("a.sh", '\n# docker\nX=postgres\nexec "${X}d" -H 10.0.0.5:5432\n'),
+    "dockerd by a variable": ("a.sh", "\nX=docker\nexec ${X}d -H unix:///run/docker.sock\n"),
+    "yq: a UNIX socket": ("a.sh", f"\nF={JSON}\nyq w -i $F 'hosts[+]' unix:///run/docker.sock\n"),
+    "yq: another file": ("a.sh", "\n# docker\nyq w -i inventory.yml 'hosts[+]' tcp://10.0.0.5:4243\n"),
+    "a filter of jq": ("a.jq", '# docker\n.hosts |= map(select(.name != "a")) | .hosts += ["web1:8080"]\n'),
+    "a filter of jq: a UNIX socket": ("a.jq", '# daemon.json\n.hosts = ["unix:///run/docker.sock"]\n'),
     "options of a client": ("a.sh", '\nDOCKER_OPTS="-H $DOCKER_HOST"\ndocker $DOCKER_OPTS ps\n'),
     "a client in a variable": ("a.sh", '\nD="docker -H $H:2375"\n$D ps\n'),
     "options of curl": ("a.sh", '\n# docker\nCURL_OPTS="-H $HEADER"\ncurl $CURL_OPTS x\n'),
