@@ -6,7 +6,6 @@ import base64
 import bz2
 import gzip
 import lzma
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Call
+from tests.support.cpu_time import check_cpu_time
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -38,6 +38,7 @@ def test_many_packed_texts_with_an_error_end_soon(tmp_path: Path, call: Call) ->
     data = bytearray(bz2.compress(b"ab" * 440_000))
     data[10] ^= 1
     (tmp_path / "docker.sh").write_text(f"{base64.b64encode(data).decode()} ;\n" * 200)
-    begin = time.process_time()
-    assert "has more encoded text than is read" in call("lint", tmp_path).err
-    assert time.process_time() - begin < 1
+    def work() -> None:
+        assert "has more encoded text than is read" in call("lint", tmp_path).err
+
+    check_cpu_time(work, 1)

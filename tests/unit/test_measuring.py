@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.table import Line, Row, lines, text
+from tests.support.cpu_time import check_cpu_time
 from tests.system.soak import Sample, growing
 
 ROW = Row("reload", "How long it takes.", "ms", {"bare": [100.0, 110.0, 120.0], "ours": [220.0] * 99 + [440.0]})
@@ -55,3 +56,9 @@ def test_what_grows_is_found(samples: list[Sample], grows: list[str]) -> None:
     found = growing(samples)
     assert len(found) == len(grows)
     assert all(each in whole for each, whole in zip(grows, found, strict=True)), found
+
+
+def test_a_slow_call_is_too_slow_on_any_machine() -> None:
+    check_cpu_time(lambda: sum(range(100_000)), 0.5)
+    with pytest.raises(AssertionError, match=r"s of CPU time, at most 0.05 s are allowed"):
+        check_cpu_time(lambda: sum(range(20_000_000)), 0.05)

@@ -21,6 +21,7 @@ from dockerd_guard.systemd.lookup import UnitFiles
 from dockerd_guard.systemd.sockets import load_socket, parse_address, sockets_for
 from dockerd_guard.systemd.units import Service, load_service
 from dockerd_guard.systemd.words import quote_word
+from tests.support.cpu_time import check_cpu_time
 
 LOW = "usr/lib/systemd/system"
 
@@ -155,10 +156,11 @@ def test_ten_thousand_drop_ins_load(tmp_path: Path) -> None:
     (tmp_path / LOW / "x.service").write_text("[Service]\nExecStart=/bin/x\n")
     for number in range(10_000):
         (directory / f"{number}.conf").write_text(f"[Service]\nEnvironment=A{number}=1\n")
-    start = time.process_time()
-    service = read_all(tmp_path, 262)
-    assert len(service.unit.dropins) == len(service.environment) == 10_000
-    assert time.process_time() - start < 10
+    def work() -> None:
+        service = read_all(tmp_path, 262)
+        assert len(service.unit.dropins) == len(service.environment) == 10_000
+
+    check_cpu_time(work, 10)
 
 
 @pytest.mark.parametrize("place", ["x.service", "x.service.d", "x.service.d/a.conf", "x.socket"])
@@ -208,9 +210,10 @@ def test_glob_with_many_stars_is_fast(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / ("a" * 250)).write_text("A=1\n")
     (tmp_path / LOW / "x.service").write_text(f"[Service]\nExecStart=/bin/x\nEnvironmentFile=/etc/{'a*' * 60}b\n")
-    start = time.process_time()
-    read_all(tmp_path, 262)
-    assert time.process_time() - start < 2
+    def work() -> None:
+        read_all(tmp_path, 262)
+
+    check_cpu_time(work, 2)
 
 
 def test_traps_lists_files_that_block_a_reload(tmp_path: Path) -> None:
