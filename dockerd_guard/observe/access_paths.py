@@ -196,7 +196,7 @@ class _NewSockets:
 
 class _Answer(NamedTuple):
     """Whether the API answers at an address, when to ask again, the socket that was asked, and whether it is only
-    `assumed` that it answers, as it did to an earlier process."""
+    `assumed` that it answers, as it did before, or to an earlier process."""
 
     is_api: bool
     until: float
@@ -239,7 +239,7 @@ class _Answers:
                 if answer is None and (not last.until or key in self._unanswered):
                     unanswered[key] = self._unanswered.get(key, now)
                 last = (_Answer(answer, now + SILENCE_S, inode, assumed=False) if answer is not None else
-                        last._replace(until=now + RETRY_S, inode=inode))
+                        last._replace(until=now + RETRY_S, inode=inode, assumed=last.is_api))
             elif key in self._unanswered:
                 unanswered[key] = self._unanswered[key]
             known[key] = last

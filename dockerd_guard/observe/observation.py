@@ -209,7 +209,7 @@ class AccessPath(NamedTuple):
     this is an access path, as part of a message; it contains no argument of a command line. `serves_api`: the port
     leads to the API itself, so it may be blocked. `is_published`: traffic to it is forwarded to a container.
     `is_apart`: it does not lead to docker.service, so a request cannot start that. `is_assumed`: that it serves the API
-    is not known now; it did when it was blocked.
+    is not known now; it did before, or when it was blocked.
     """
 
     kind: AccessKind

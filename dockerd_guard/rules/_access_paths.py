@@ -14,7 +14,8 @@ CODES = {AccessKind.CONTAINER: "DG108", AccessKind.CONTAINERD: "DG110"}
 """The rule of each kind; DG107 for all others."""
 
 ASSUMED = "whether the Docker API answers there is not known now"
-"""Said of what an earlier process has blocked while nobody can be asked, as where Docker is down."""
+"""Said of what gave no answer when it was asked last, or was blocked by an earlier process and cannot be asked, as
+where Docker is down."""
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@\\+")
 
@@ -100,7 +101,7 @@ def _process_message(path: AccessPath) -> str:
     subject = f"{shown(path.program)} ({', '.join(filter(None, owner))}) listens on {path.address}"
     if path.kind is AccessKind.API_PORT:
         what = "where the Docker API answers" if path.serves_api else "a port of the Docker API that is not declared"
-        return f"{subject}, which was blocked; {ASSUMED}" if path.is_assumed else f"{subject}, {what}"
+        return f"{subject}, where the API has answered; {ASSUMED}" if path.is_assumed else f"{subject}, {what}"
     proof = "; it leads to the Docker API: anyone who can reach it has root access" if path.serves_api else ""
     proof = f"; {ASSUMED}" if path.is_assumed else proof
     return f"{subject}: {_printable(path.evidence)}{proof}"

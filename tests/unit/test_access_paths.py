@@ -327,33 +327,32 @@ def test_connection_to_the_api_socket_counts_until_the_program_ends(
     assert evidence() == []
 
 
-@pytest.mark.parametrize(("program", "unit", "asked"), [
-    ("dockerd", "docker.service", []), ("socat", "docker.service", ["tcp://0.0.0.0:2376"]),
-    ("dockerd", "other.service", ["tcp://0.0.0.0:2376"]),
-])
+@pytest.mark.parametrize(("program", "unit", "is_asked"), [
+    ("dockerd", "docker.service", False), ("socat", "docker.service", True), ("dockerd", "other.service", True)])
 def test_dockerd_that_started_after_the_observation_gets_no_request_without_tls(
-        look: Look, monkeypatch: pytest.MonkeyPatch, program: str, unit: str, asked: list[str]) -> None:
+        look: Look, monkeypatch: pytest.MonkeyPatch, program: str, unit: str, is_asked: bool) -> None:
     new = process(program, unit=unit, executable=f"/usr/bin/{program}")
     monkeypatch.setattr(look.observer.listeners, "look", lambda: (Owned(new, {7: "tcp://0.0.0.0:2376"}),))
     requests: list[str] = []
     look.observer.look(look.seen, requests.append, {}, ("tcp://0.0.0.0:2376",))
-    assert requests == asked
+    assert requests == ["tcp://0.0.0.0:2376"] * is_asked
 
 
 @pytest.mark.parametrize(("answers", "expected"), [
-    ([True, None, None], [True, True, True]),
-    ([True, False, None], [True, False, False]),
-    ([None, True, True], [False, True, True]),
+    ([True, None, True], ["serves", "assumed", "serves"]),
+    ([True, False, None], ["serves", "does not", "does not"]),
+    ([None, True, True], ["does not", "serves", "serves"]),
 ])
 def test_answer_of_a_port_counts_until_there_is_another(
         stack: contextlib.ExitStack, look: Look, monkeypatch: pytest.MonkeyPatch, answers: list[bool | None],
-        expected: list[bool]) -> None:
+        expected: list[str]) -> None:
     monkeypatch.setattr(access_paths, "SILENCE_S", 0.0)
     monkeypatch.setattr(access_paths, "RETRY_S", 0.0)
     _, address = listening(stack, "-c", f"{LISTEN}# /run/docker.sock")
-    for answer, serves_api in zip(answers, expected, strict=True):
+    for answer, said in zip(answers, expected, strict=True):
         found = look.observer.look(look.seen, lambda asked, now=answer: now if asked == address else None, {})  # type: ignore[misc]
-        assert [path.serves_api for path in found if path.address == address] == [serves_api]
+        path, = (path for path in found if path.address == address)
+        assert ("assumed" if path.is_assumed else "serves" if path.serves_api else "does not") == said
 
 
 @pytest.mark.parametrize(("answer", "found"), [(True, [(True, False)]), (False, []), (None, [(True, True)])])

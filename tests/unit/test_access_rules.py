@@ -60,8 +60,8 @@ AGENT = path(AccessKind.CONTAINER, evidence="/run/docker.sock", container="agent
     (path(AccessKind.API_PORT, "tcp://[::]:2375", pid=7, program="nc", uid=1000, serves_api=True), "DG107", "error",
      "nc (pid 7, uid 1000) listens on tcp://[::]:2375, where the Docker API answers"),
     (path(AccessKind.API_PORT, "tcp://[::]:2375", pid=7, program="nc", uid=1000, serves_api=True, is_assumed=True),
-     "DG107", "error", "nc (pid 7, uid 1000) listens on tcp://[::]:2375, which was blocked; whether the Docker API "
-     "answers there is not known now"),
+     "DG107", "error", "nc (pid 7, uid 1000) listens on tcp://[::]:2375, where the API has answered; whether the "
+     "Docker API answers there is not known now"),
     (RELAY._replace(serves_api=True, is_assumed=True), "DG107", "error",
      "socat (pid 7, relay.service) listens on tcp://0.0.0.0:5000: its command line names /run/docker.sock; whether "
      "the Docker API answers there is not known now"),
