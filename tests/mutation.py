@@ -57,9 +57,9 @@ EQUIVALENT: dict[str, str] = {
     "decide: without `seen.loaded is not None`: was_starting = ": "where dockerd is seen to run, systemd is asked",
     "probation: without `seen.loaded is not None`: is_started_since = ":
         "has_failed() says so of a unit that is loaded",
-    "actions: without `seen.loaded is not None`: return not intent.was_active":
+    "actions: without `seen.loaded is not None`: is_same = ":
         "has_failed() says so of a unit that is loaded",
-    "decide: GtE -> Gt: if seen.running is None or age_s": "no moment is exact",
+    "decide: Lt -> LtE: is_starting = seen.running is not None and age_s": "no moment is exact",
     "decide: if True: elif result.interference:": "no file has an empty path",
     r"inputs: '\n' -> other text: return hashlib.sha256(": "any separator does",
     "inputs: 'utf-8' -> other text: return hashlib.sha256(": "the name of a codec is normalized",

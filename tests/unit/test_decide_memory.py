@@ -46,6 +46,7 @@ from tests.support.remembered import (
     OBSTACLE,
     ROLL_BACK,
     SILENT,
+    WAIT,
     WITH_CERTIFICATES,
     begun,
     both,
@@ -82,6 +83,47 @@ from tests.support.situations import (
 # --- the memory after a decision ------------------------------------------------------------------
 
 HELD: Remember = lambda now, memory: memory._replace(held=HeldCorrection("x", ago(now, 60).wall, None, "y"))  # noqa: E731
+
+
+def unneeded(seconds_ago: float) -> Remember:
+    """Each pass since then has found that own files are to be removed, and something has just changed."""
+    return both(changed(0.1), lambda now, memory: memory._replace(unneeded_since=ago(now, seconds_ago)))
+
+
+@pytest.mark.parametrize(("remember", "verdict", "wake_s", "since_s"), [
+    (changed(0.1), WAIT, 0.4, 0.0), (unneeded(4.0), WAIT, 0.4, 4.0), (unneeded(4.9), WAIT, 0.1, 4.9),
+    (unneeded(5.0), APPLY, None, 5.0), (both(unneeded(99.0), undone(900)), WAIT, 1.0, 99.0),
+    (both(unneeded(100.0), undone(900)), APPLY, None, 100.0),
+])
+def test_own_files_are_removed_from_a_host_that_is_never_quiet(
+    host: SimulatedHost, remember: Remember, verdict: Verdict, wake_s: float | None, since_s: float
+) -> None:
+    do(host, (*opened(), guarded, remove(OVERRIDE)))
+    outcome = decided(host, read_policy(""), remember)
+    assert outcome.assessment.decision.verdict is verdict
+    assert outcome.assessment.decision.wake_s == pytest.approx(wake_s)
+    assert outcome.memory.unneeded_since is not None
+    assert outcome.now.seconds_since(outcome.memory.unneeded_since) == pytest.approx(since_s)
+
+
+@pytest.mark.parametrize("happened", [(), opened(), (*opened(), guarded)])
+def test_it_is_forgotten_since_when_own_files_are_not_needed_where_they_are(
+    host: SimulatedHost, happened: tuple[Act, ...]
+) -> None:
+    do(host, happened)
+    assert decided(host, read_policy(""), unneeded(9.0)).memory.unneeded_since is None
+
+
+@pytest.mark.parametrize(("happened", "was_starting"), [
+    (opened("-H fd:// --tlsverify"), True), ((*opened("-H fd:// --tlsverify"), sleep(120)), False),
+])
+def test_an_intent_knows_of_a_service_that_systemd_is_about_to_restart(
+    host: SimulatedHost, happened: tuple[Act, ...], was_starting: bool
+) -> None:
+    do(host, happened)
+    intent = decided(host, read_policy("")).assessment.decision.intent
+    assert intent is not None
+    assert (intent.was_active, intent.was_starting) == (False, was_starting)
 
 
 def held_since(reason: str, seconds_ago: float) -> Remember:
