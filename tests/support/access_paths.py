@@ -155,8 +155,8 @@ ROWS = (
         "systemctl stop nginx", debian=("nginx-light",)),
     Row("containerd", {"/etc/containerd/config.toml": 'version = 2\n[grpc]\n  tcp_address = "0.0.0.0:9000"\n'},
         "systemctl restart containerd", 9000, "DG110",
-        "containerd serves its API, equivalent to root without Docker, on tcp://0.0.0.0:9000 (tcp_address); it is open "
-        "now", "rm /etc/containerd/config.toml; systemctl restart containerd",
+        "containerd serves its API, equivalent to root without Docker, on tcp://0.0.0.0:9000 (tcp_address); it listens "
+        "there now", "rm /etc/containerd/config.toml; systemctl restart containerd",
         speaks_http=False),
     Row("container, socket and published port", {}, container("--publish=7000:7000 --volume=/run/docker.sock:/api.sock",
         "/api.sock"), 7000, "DG108",
