@@ -121,6 +121,7 @@ class Sockets:
         """Return the listening sockets among the first descriptors of any process; empty without permission."""
         try:
             if pid not in self._held_by:
+                self._listening(pid)
                 self._held_by[pid], count = _sockets_held_by(pid, min(self._remaining_descriptors, MAX_DESCRIPTORS))
                 self._remaining_descriptors -= count
             return self.of(pid)
@@ -169,6 +170,9 @@ class Sockets:
 
     def _held(self, pid: int) -> Mapping[int, str]:
         if pid not in self._held_by:
+            # After the table: an address that is taken there has its owner among the descriptors. What is opened in
+            # between is free in the table, and is seen as what is going to be opened.
+            self._listening(pid)
             self._held_by[pid], _ = _sockets_held_by(pid)
         return self._held_by[pid]
 

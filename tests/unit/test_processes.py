@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,27 @@ def test_a_socket_that_was_opened_since_the_table_was_read_has_its_file(
     path.unlink()
     listen(opened, socket.AF_UNIX, str(path))
     assert f"unix://{path}" in {one.address for one in sockets.reachable(os.getpid())}
+
+
+@pytest.mark.parametrize("ask", [Sockets.of, Sockets.of_other, Sockets.inodes])
+def test_what_is_opened_after_the_descriptors_were_read_is_free(
+    opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Sockets, int], object]
+) -> None:
+    """Its owner is not known: it would be neither what listens nor what is going to be opened."""
+    listener = opened.enter_context(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    read = processes._sockets_held_by
+
+    def read_and_listen(pid: int, limit: int | None = None) -> tuple[dict[int, str], int]:
+        found = read(pid, limit)
+        listener.listen()
+        return found
+
+    monkeypatch.setattr(processes, "_sockets_held_by", read_and_listen)
+    sockets = Sockets()
+    ask(sockets, os.getpid())
+    address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    assert address not in {sock.address for sock in sockets._listening(os.getpid())}
 
 
 def test_memory_of_other_users_is_not_read() -> None:
