@@ -11,7 +11,7 @@ import errno
 import os
 import posixpath
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from typing import TYPE_CHECKING
 
 from dockerd_guard.dockerd.daemon import resolve_daemon
@@ -282,9 +282,11 @@ def _opening(bindings: Iterable[Binding], sockets: processes.Sockets, kernel: Ho
         yield binding._replace(address=f"tcp://[::]:{split_host_port(binding.address)[1]}") if is_both else binding
 
 
-def _free(bindings: Iterable[Binding], sockets: processes.Sockets) -> Iterator[Binding]:
-    """Yield the TCP bindings of this host on which nothing listens."""
-    taken = sockets.tcp_addresses()
+def _free(
+    bindings: Iterable[Binding], sockets: processes.Sockets, passed_over: Set[str] = frozenset()
+) -> Iterator[Binding]:
+    """Yield the TCP bindings of this host on which nothing listens but what is passed over."""
+    taken = sockets.tcp_addresses() - passed_over
     ports = {address.rpartition(":")[2] for address in taken}
     for binding in bindings:
         port = binding.key.rpartition(":")[2]
@@ -298,13 +300,15 @@ def _free(bindings: Iterable[Binding], sockets: processes.Sockets) -> Iterator[B
 def _socket_units_open(
     configured: Configured, loaded: Loaded | None, sockets: processes.Sockets
 ) -> Iterator[Binding]:
-    """Yield the TCP addresses that systemd opens when a socket unit of docker.service starts, and on which nothing
-    listens. A unit that is not in its memory is loaded from the files then, without a reload."""
+    """Yield the TCP addresses that systemd opens when a socket unit of docker.service starts, and on which nobody else
+    listens. A unit that is not in its memory is loaded from the files then, without a reload; it may have been since
+    systemd was asked."""
     known = loaded.socket_states if loaded is not None else {}
+    of_systemd = frozenset(canonical(sock.address) for sock in sockets.of(1))
     units = (*(loaded.sockets if loaded is not None else ()),
              *(socket for socket in configured.sockets if socket.unit.name not in known))
     yield from _free((Binding(address, scope_of(address), Tls.UNKNOWN, Via.SOCKET_UNIT, source)
-                      for address, source in passed_by(units)), sockets)
+                      for address, source in passed_by(units)), sockets, of_systemd)
 
 
 def _reachable_bindings(

@@ -240,7 +240,8 @@ class Listening(NamedTuple):
     taken: tuple[str, ...] = ()
     """Those of them that dockerd has replaced by its own socket (`-H unix://`); systemd's is no longer reachable."""
     opening: tuple[Binding, ...] = ()
-    """The free TCP addresses of the socket units of docker.service, which systemd opens when it starts them."""
+    """The TCP addresses of the socket units of docker.service that are free, which systemd opens when it starts them,
+    or that it has opened."""
 
 
 class Trouble(NamedTuple):

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from dockerd_guard.fleet.lock import Slot
+from dockerd_guard.model.address import canonical
 from dockerd_guard.model.finding import Finding
 from dockerd_guard.model.instant import Instant
 from dockerd_guard.model.names import SERVICE, SOCKET
@@ -144,10 +145,10 @@ def containment(now: Instant, seen: Observation, policy: Policy, memory: Memory)
     if policy.mode is not Mode.ENFORCE or not policy.correct.contain:
         return ()
     found = exposures(seen, policy, now.date, memory.contained.addresses)
-    known = {exposure.address for exposure in found}
+    known = {canonical(exposure.address) for exposure in found}
     is_starting = seen.running is not None and age_s(now, seen.running) < STARTING_S
     return (*found, *(each for each in openings(seen, policy, now.date, is_starting=is_starting)
-                      if each.address not in known))
+                      if canonical(each.address) not in known))
 
 
 def decide(  # noqa: PLR0913, PLR0917 -- DESIGN: the six inputs of every decision

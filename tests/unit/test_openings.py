@@ -48,6 +48,11 @@ ANOTHER_UNIT = write("/etc/systemd/system/docker-tcp.socket",
                      "[Socket]\nListenStream=4243\nService=docker.service\n[Install]\nWantedBy=sockets.target\n")
 
 
+def systemd_opens(host: SimulatedHost) -> None:
+    """Somebody starts docker-tcp.socket after systemd was asked which socket units it has loaded."""
+    host.held = (*host.held, SocketOwner("tcp://[::]:4243", host.inode()))
+
+
 class Case(NamedTuple):
     """What happened, and what is blocked."""
 
@@ -76,6 +81,7 @@ CASES = (
     Case("also while Docker is down", (*LISTED, reload, stop), ("tcp://0.0.0.0:2375",)),
     Case("systemd has opened it", (*LISTED, reload, restart_socket), ("tcp://0.0.0.0:2375",)),
     Case("a unit that systemd loads when it starts", (ANOTHER_UNIT,), ("tcp://[::]:4243",)),
+    Case("the same, which it has just done", (ANOTHER_UNIT, systemd_opens), ("tcp://[::]:4243",)),
     Case("another program has the port of a socket unit", (*LISTED, reload, fault(
         foreign_listener="tcp://[::]:2375"))),
     Case("a socket unit on loopback", (listens("/run/docker.sock", "127.0.0.1:2375"), reload)),
