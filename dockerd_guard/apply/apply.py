@@ -216,8 +216,8 @@ class _Execution:
     def _edited(self) -> Hold | None:
         """Why the restart may not begin, though the gate allowed it: the engine, and the lock service of a fleet, may
         take seconds to answer, and what dockerd reads at its start has changed meanwhile (I1, I4)."""
-        path = changed_since(self.seen, self.context.files.root)
-        return Hold(f"another program changed {path} during the correction", next_step=AGAIN) if path else None
+        what = changed_since(self.seen, self.context.files.root)
+        return Hold(f"another program changed {what} during the correction", next_step=AGAIN) if what else None
 
     def _start(self) -> None:
         was_active = self.intent.was_active

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from dockerd_guard.apply.context import Context
 from dockerd_guard.model.address import Evidence, Tls, canonical
+from dockerd_guard.model.names import SERVICE
+from dockerd_guard.observe.configured import observe_configured
 from dockerd_guard.observe.network import HelperUnavailable, Network
 from dockerd_guard.observe.observation import Configured, Observation
 from dockerd_guard.plan.gate import Hold
@@ -73,12 +75,15 @@ def unverifiable(error: HelperUnavailable) -> Hold:
 
 
 def changed_since(seen: Observation, root: str) -> str:
-    """Return a file that a start of dockerd reads anew, and that differs from the observation; empty for none."""
-    configured = seen.configured
-    files = (*(file.path for file in configured.service.environment_files), configured.daemon.config_file)
+    """Return what a start of dockerd reads anew, and that differs from the observation; empty for nothing."""
+    before = seen.configured
     with Rootfs(root) as rootfs:
-        return next((path for path in files
-                     if rootfs.read_if_possible(path) != seen.rootfs.read_if_possible(path)), "")
+        now = observe_configured(rootfs, dockerd=before.known_dockerd, systemd=before.systemd_version,
+                                 manager_environment=before.manager_environment)
+        if now.environment.assigned != before.environment.assigned:
+            return f"the environment of {SERVICE}"
+        path = now.daemon.config_file
+        return path if rootfs.read_if_possible(path) != seen.rootfs.read_if_possible(path) else ""
 
 
 def identities(seen: Observation) -> Mapping[str, FileStatus | None]:

@@ -78,8 +78,8 @@ def exposures(
 
 
 def openings(seen: Observation, policy: Policy, today: date, *, is_starting: bool) -> tuple[Exposure, ...]:
-    """TCP addresses against the policy on which nothing listens yet: of socket units, which systemd opens as soon as it
-    starts them, of a dockerd of docker.service that `is_starting`, and of others that start. Pure.
+    """TCP addresses against the policy on which nothing listens yet, or only just: of socket units, which systemd opens
+    as soon as it starts them, of a dockerd of docker.service that `is_starting`, and of others that start. Pure.
 
     One of docker.service with TLS that is not known is looked at when it listens, and can be probed.
     """

@@ -47,6 +47,7 @@ def _inputs(seen: Observation, plan: Plan, policy: Policy) -> Iterator[str]:
 
 
 def _environment(seen: Observation) -> Iterator[str]:
+    yield repr(sorted(seen.configured.environment.assigned.items()))
     if seen.loaded is not None:
         yield repr(sorted((seen.configured.manager_environment or {}).items()))
 

@@ -66,6 +66,11 @@ class Environment(NamedTuple):
     unknown_expansion: frozenset[str]
     unknown_variables: frozenset[str] = frozenset()
 
+    @property
+    def assigned(self) -> dict[str, str]:
+        """The values that units and environment files assign, also files that a pattern matches."""
+        return {name: variable.value for name, variable in self.expansion.items() if variable.location is not None}
+
 
 def assignment(word: Word) -> Assigned | None:
     """Parse `NAME=VALUE` and locate the value; None if the word is not an assignment."""

@@ -42,6 +42,8 @@ def digest_of(host: SimulatedHost, text: str) -> str:
 
 LOOPBACK = "sockets: [fd://, {address: 'tcp://127.0.0.1:2376', tls: mutual}]"
 
+PATTERN = write(f"{DIRECTORY}/env.conf", "[Service]\nEnvironmentFile=-/etc/docker.d/*.env\n")
+
 CHANGED_INPUTS = (
     ("a drop-in", opened(), "", (dropin(f"{OPEN} --debug"),)),
     ("a drop-in of the same size", opened(), "", (sleep(1), dropin(OPEN))),
@@ -49,6 +51,8 @@ CHANGED_INPUTS = (
     ("the unit", opened(), "", (sleep(1), lambda host: host.touch("/usr/lib/systemd/system/docker.service"))),
     ("docker.socket", opened(), "", (sleep(1), lambda host: host.touch("/usr/lib/systemd/system/docker.socket"))),
     ("an environment file that was missing", opened(), "", (write("/etc/default/docker", ""),)),
+    ("a file that a pattern matches", (write("/etc/docker.d/a.env", "A=1\n"), *opened(), PATTERN), "", (
+        write("/etc/docker.d/a.env", "A=2\n"),)),
     ("dockerd, which was upgraded", opened(), "", (write("/usr/bin/dockerd", "another version"),)),
     ("daemon.json", opened(), "", (sleep(1), daemon_json('{"live-restore": true}'))),
     ("a certificate that was missing", opened(), LOOPBACK, (write("/etc/docker/server-cert.pem", "x"),)),

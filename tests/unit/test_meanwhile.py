@@ -38,25 +38,23 @@ def test_what_others_do_meanwhile_breaks_no_invariant(situation: str, event: str
     assert {moment: found for moment, found in broken.items() if found} == {}
 
 
-@pytest.mark.parametrize("with_options", [False, True])
+@pytest.mark.parametrize("options", ["", OPTIONS, "/etc/docker.d/a.env"])
 @pytest.mark.parametrize("moment", range(13, 27))
 def test_live_restore_that_is_switched_off_meanwhile_holds_the_restart(
-    host: SimulatedHost, moment: int, with_options: bool
+    host: SimulatedHost, moment: int, options: str
 ) -> None:
     """I1. At each moment but that of the restart itself: the engine and the lock service may take seconds to answer."""
-    live_restore = {DAEMON_JSON: '{"live-restore": true}', OPTIONS: ""}
-    if with_options:
-        live_restore = {DAEMON_JSON: "{}", OPTIONS: "DOCKER_OPTS=--live-restore\n"}
-    for path, content in live_restore.items():
-        host.put(path, content)
+    host.put(DAEMON_JSON, "{}" if options else '{"live-restore": true}')
+    if options:
+        host.put(f"{DROPINS}/env.conf", "[Service]\nEnvironmentFile=-/etc/docker.d/*.env\n")
+        host.put(options, "DOCKER_OPTS=--live-restore\n")
     host.put(f"{DROPINS}/override.conf", exec_start("-H fd:// -H tcp://0.0.0.0:2375 $DOCKER_OPTS"))
     host.reload()
     host.restart("admin")
     host.containers = {1, 2}
 
     def edit() -> None:
-        host.put(DAEMON_JSON, "{}")
-        host.put(OPTIONS, "")
+        host.put(options or DAEMON_JSON, "" if options else "{}")
         host.has_unseen = True
 
     host.meanwhile = moment, edit
