@@ -34,7 +34,8 @@ def has_failed_with(seen: Observation, plan: Plan, intent: Intent) -> bool:
 def hold_undo(seen: Observation, plan: Plan) -> Hold | None:
     """Return what holds the undo of a correction: commands of docker.socket, if a start of docker.service starts it,
     that systemd has not run before (I4)."""
-    return _hold(seen, plan, Actions(start=True), f"{SERVICE} failed with a correction, and its undo")
+    return _hold(seen, plan, Actions(start=True), f"{SERVICE} failed with a correction, and its undo",
+                 f"Revert this, then start {SERVICE}")
 
 
 def hold_recovery(seen: Observation, plan: Plan, intent: Intent) -> Hold | None:
@@ -46,15 +47,14 @@ def hold_recovery(seen: Observation, plan: Plan, intent: Intent) -> Hold | None:
     if all(is_up.get(unit, True) for unit in units):
         return None
     return _hold(seen, plan, Actions(start=True, restart_socket=SOCKET in intent.stops),
-                 "a correction was interrupted, and its end")
+                 "a correction was interrupted, and its end", "Revert this; the agent retries automatically")
 
 
-def _hold(seen: Observation, plan: Plan, actions: Actions, what: str) -> Hold | None:
+def _hold(seen: Observation, plan: Plan, actions: Actions, what: str, next_step: str) -> Hold | None:
     commands = socket_commands(seen, plan.base, actions)
     if not commands:
         return None
-    return Hold(f"{what} would run what systemd has not run before: {', '.join(commands)}",
-                next_step=f"Revert this, then start {SERVICE}")
+    return Hold(f"{what} would run what systemd has not run before: {', '.join(commands)}", next_step=next_step)
 
 
 def proven(now: Instant, seen: Observation, intent: Intent | None) -> Intent | None:

@@ -175,8 +175,7 @@ def test_an_interrupted_correction_runs_no_command_of_a_socket_unit_that_has_not
     assert decision.verdict is (HOLD if is_held else Verdict.RECOVER)
     assert decision.hold == (Hold(
         "a correction was interrupted, and its end would run what systemd has not run before: "
-        f"ExecStartPre= ({PORT}:2)",
-        next_step="Revert this, then start docker.service") if is_held else None)
+        f"ExecStartPre= ({PORT}:2)", next_step="Revert this; the agent retries automatically") if is_held else None)
 
 
 def test_a_correction_of_a_dockerd_that_had_failed_is_not_undone(host: SimulatedHost) -> None:
