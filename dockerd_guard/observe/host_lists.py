@@ -139,11 +139,13 @@ def _keys(path: str, text: str) -> Iterator[_Key]:
     is_about = re.search(_ABOUT_DAEMON, path) is not None or is_filter(path, text)
     is_data = re.search(_DATA, path) is not None
     for found in re.finditer(_KEY, text):
+        if found["chef"] is not None and not has_resource:
+            continue
         place = found.start()
         while mention < len(mentions) and mentions[mention] < place - _NEAR:
             mention += 1
         is_near = is_about or (mention < len(mentions) and mentions[mention] < place + _NEAR)
-        if not is_near and found["variable"] is None and (found["chef"] is None or not has_resource):
+        if not is_near and found["variable"] is None and found["chef"] is None:
             continue
         kind = next(name for name in _BEFORE if found[name] is not None)
         first = re.search(_BEFORE[kind], text[max(0, place - _LONGEST_BEFORE):place])
@@ -151,8 +153,6 @@ def _keys(path: str, text: str) -> Iterator[_Key]:
             continue
         start = place - len(first[0])
         if kind == "chef":
-            if not has_resource:
-                continue
             _, resource, block = text[max(0, start - _BLOCK):start].rpartition("docker_service")
             if resource and re.search(r"\bend\b", block) is None:
                 yield _Key(start, found.end(), is_strict=True, is_yaml=False)
@@ -235,4 +235,4 @@ def _variables(text: str) -> dict[str, list[str]]:
     known = command_words.variables(text)
     for name, value in re.findall(_ARGUMENT, text):
         known.setdefault(name, []).append(value.strip("\"'"))
-    return known
+    return {name: list(dict.fromkeys(values)) for name, values in known.items()}
